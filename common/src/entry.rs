@@ -1,0 +1,277 @@
+//! One Redis Stream entry is one batch of events of one producer.
+//!
+//! Its Redis id is the [`EventId`] of its **last** event, so "entries after my cursor" always holds
+//! every unseen event. Fields: `p` producer, `n` the producer's seq of the first event, `c` count,
+//! `t` Redis TIME of the append in Unix milliseconds, `o` body bytes of the run up to and with this
+//! entry, `b` body: NDJSON, every line with its newline, exactly as the producer wrote it.
+
+use bytes::Bytes;
+use redis::Value;
+use uuid::Uuid;
+
+use crate::id::EventId;
+
+/// One batch of events as it stands in Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Id of the last event; the first one's seq is `last.seq - count + 1`.
+    pub last: EventId,
+    /// Who published it.
+    pub producer: Uuid,
+    /// The producer's own seq of the first event.
+    pub producer_first: u64,
+    /// Number of events, at least 1.
+    pub count: u64,
+    /// Redis TIME of the append, Unix milliseconds.
+    pub appended_ms: u64,
+    /// Event lines, each with its newline.
+    pub body: Bytes,
+}
+
+/// One event of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Where it stands in the run.
+    pub id: EventId,
+    /// Who published it.
+    pub producer: Uuid,
+    /// The producer's own seq: with `producer` it identifies the event whatever its id is.
+    pub producer_seq: u64,
+    /// The line, without its newline.
+    pub line: Bytes,
+}
+
+/// An entry that does not hold what it must.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unreadable entry {id}: {reason}")]
+pub struct Unreadable {
+    /// Its id, as far as it could be read.
+    pub id: EventId,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Its fields as they came, for the dead letter.
+    pub bytes: Bytes,
+}
+
+/// A reply that is not a list of entries at all: the server speaks another protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Redis answered a stream read with something that is not a list of entries")]
+pub struct NotEntries;
+
+impl Entry {
+    /// Id of the first event.
+    #[must_use]
+    pub const fn first(&self) -> EventId {
+        EventId::new(self.last.epoch, self.last.seq + 1 - self.count)
+    }
+
+    /// The producer's own seq of the last event.
+    #[must_use]
+    pub const fn producer_last(&self) -> u64 {
+        self.producer_first + self.count - 1
+    }
+
+    /// The events in order; their lines share the entry's bytes.
+    pub fn events(&self) -> impl Iterator<Item = Event> + '_ {
+        let mut at = 0;
+        (0..self.count).map(move |index| {
+            let length = memchr::memchr(b'\n', &self.body[at..]).unwrap_or(self.body.len() - at);
+            let line = self.body.slice(at..at + length);
+            at += length + 1;
+            Event {
+                id: EventId::new(self.last.epoch, self.first().seq + index),
+                producer: self.producer,
+                producer_seq: self.producer_first + index,
+                line,
+            }
+        })
+    }
+
+    /// Reads the reply of `XRANGE`: every entry, readable or not, in order.
+    ///
+    /// # Errors
+    /// [`NotEntries`] if the reply as a whole has another shape.
+    pub fn parse_range(reply: Value) -> Result<Vec<Result<Self, Unreadable>>, NotEntries> {
+        match reply {
+            Value::Nil => Ok(Vec::new()),
+            Value::Array(items) => items.into_iter().map(Self::parse_item).collect(),
+            _ => Err(NotEntries),
+        }
+    }
+
+    fn parse_item(item: Value) -> Result<Result<Self, Unreadable>, NotEntries> {
+        let Value::Array(pair) = item else {
+            return Err(NotEntries);
+        };
+        let Ok([Value::BulkString(id), fields]) = <[Value; 2]>::try_from(pair) else {
+            return Err(NotEntries);
+        };
+        let last = EventId::parse_bytes(&id).map_err(|_malformed| NotEntries)?;
+        let fields = match fields {
+            Value::Array(fields) => fields,
+            // An entry that was deleted while it was pending.
+            Value::Nil => Vec::new(),
+            _ => return Err(NotEntries),
+        };
+        Ok(
+            Self::parse_fields(last, &fields).map_err(|reason| Unreadable {
+                id: last,
+                reason,
+                bytes: dump(&fields),
+            }),
+        )
+    }
+
+    fn parse_fields(last: EventId, fields: &[Value]) -> Result<Self, String> {
+        let producer = std::str::from_utf8(field(fields, b"p")?)
+            .ok()
+            .and_then(|text| Uuid::try_parse(text).ok())
+            .ok_or("field p is not a producer id")?;
+        let entry = Self {
+            last,
+            producer,
+            producer_first: number(fields, b"n")?,
+            count: number(fields, b"c")?,
+            appended_ms: number(fields, b"t")?,
+            body: Bytes::copy_from_slice(field(fields, b"b")?),
+        };
+        if entry.count == 0 || entry.count > last.seq || entry.producer_first == 0 {
+            return Err(format!("count {} does not fit its ids", entry.count));
+        }
+        let lines = memchr::memchr_iter(b'\n', &entry.body).count() as u64;
+        if lines != entry.count || !entry.body.ends_with(b"\n") {
+            return Err(format!("body holds {lines} lines, not {}", entry.count));
+        }
+        Ok(entry)
+    }
+}
+
+fn field<'a>(fields: &'a [Value], name: &[u8]) -> Result<&'a [u8], String> {
+    fields
+        .chunks_exact(2)
+        .find_map(|pair| match pair {
+            [Value::BulkString(key), Value::BulkString(value)] if key == name => {
+                Some(value.as_slice())
+            }
+            _ => None,
+        })
+        .ok_or_else(|| format!("field {} is missing", String::from_utf8_lossy(name)))
+}
+
+fn number(fields: &[Value], name: &[u8]) -> Result<u64, String> {
+    std::str::from_utf8(field(fields, name)?)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .filter(|number| *number < 1 << 53)
+        .ok_or_else(|| format!("field {} is not a number", String::from_utf8_lossy(name)))
+}
+
+/// All field names and values one after the other, each ended by a newline.
+fn dump(fields: &[Value]) -> Bytes {
+    let mut out = Vec::new();
+    for value in fields {
+        if let Value::BulkString(bytes) = value {
+            out.extend_from_slice(bytes);
+        }
+        out.push(b'\n');
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn item(id: &str, fields: &[(&str, &str)]) -> Value {
+        let flat = fields
+            .iter()
+            .flat_map(|(name, value)| [bulk(name), bulk(value)])
+            .collect();
+        Value::Array(vec![bulk(id), Value::Array(flat)])
+    }
+
+    const PRODUCER: &str = "01938f5e-0000-7000-8000-000000000001";
+
+    fn good() -> Vec<(&'static str, &'static str)> {
+        vec![
+            ("p", PRODUCER),
+            ("n", "41"),
+            ("c", "2"),
+            ("t", "9"),
+            ("o", "8"),
+            ("b", "{}a\n{}b\n"),
+        ]
+    }
+
+    #[test]
+    fn an_entry_gives_its_events_with_their_ids() {
+        let parsed =
+            Entry::parse_range(Value::Array(vec![item("7-12", &good())])).expect("entries");
+        let entry = parsed[0].as_ref().expect("readable");
+        assert_eq!(
+            (entry.first(), entry.last),
+            (EventId::new(7, 11), EventId::new(7, 12))
+        );
+        assert_eq!(entry.producer_last(), 42);
+        let events: Vec<_> = entry.events().collect();
+        assert_eq!(events.len(), 2);
+        assert_eq!(
+            (events[1].id, events[1].producer_seq),
+            (EventId::new(7, 12), 42)
+        );
+        assert_eq!(events[0].line.as_ref(), b"{}a");
+        assert_eq!(events[1].line.as_ref(), b"{}b");
+    }
+
+    #[test]
+    fn an_unreadable_entry_keeps_its_bytes_and_hides_no_other() {
+        let mut bad = good();
+        bad[5] = ("b", "only one\n");
+        let reply = Value::Array(vec![
+            item("7-12", &bad),
+            item("7-14", &good()),
+            item("7-15", &[("x", "y")]),
+        ]);
+        let parsed = Entry::parse_range(reply).expect("entries");
+        let error = parsed[0].as_ref().expect_err("unreadable");
+        assert_eq!(error.id, EventId::new(7, 12));
+        assert!(error.bytes.ends_with(b"only one\n\n"));
+        assert!(parsed[1].is_ok());
+        assert_eq!(
+            parsed[2].as_ref().expect_err("unreadable").reason,
+            "field p is missing"
+        );
+    }
+
+    #[test]
+    fn counts_that_do_not_fit_are_unreadable() {
+        for (index, value) in [
+            (1, "0"),
+            (2, "0"),
+            (2, "13"),
+            (1, "x"),
+            (2, "-1"),
+            (0, "me"),
+        ] {
+            let mut fields = good();
+            fields[index].1 = value;
+            let parsed =
+                Entry::parse_range(Value::Array(vec![item("7-12", &fields)])).expect("entries");
+            assert!(parsed[0].is_err(), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn another_shape_is_an_error_of_its_own() {
+        assert_eq!(Entry::parse_range(Value::Okay), Err(NotEntries));
+        assert_eq!(
+            Entry::parse_range(Value::Array(vec![Value::Int(3)])),
+            Err(NotEntries)
+        );
+        assert_eq!(Entry::parse_range(Value::Nil), Ok(Vec::new()));
+    }
+}

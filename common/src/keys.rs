@@ -1,0 +1,159 @@
+//! Every Redis key and channel that exists; nothing else spells one.
+//!
+//! | key | type | what | life |
+//! |---|---|---|---|
+//! | `{p}:run:<run>:stream` | stream | entries of the run | stored part: the live window; gone 15 min after sealing |
+//! | `{p}:run:<run>:meta` | hash | epoch, seq, watermark, producers | with the stream |
+//! | `{p}:run:<run>:bell` | sharded pub/sub | "there is more, up to id" | none |
+//! | `{p}:ready` | stream, group `persisters` | runs with unstored events | until acknowledged |
+//!
+//! `{p}` is the run's partition, a hash tag: all keys of a run lie in one cluster slot, so that one
+//! script can touch them, and the 64 tags spread evenly over the slots. A prefix in front of every
+//! key lets several installations share a server.
+
+use uuid::Uuid;
+
+/// Number of partitions.
+pub const PARTITIONS: usize = 64;
+
+/// Consumer group of the persisters on every ready stream.
+pub const PERSISTERS: &str = "persisters";
+
+/// One hash tag per partition. Tag `i` hashes close to the middle of the `i`-th 64th of a cluster's
+/// 16,384 slots, so any number of shards up to 64 gets a fair share.
+#[rustfmt::skip]
+const TAGS: [&str; PARTITIONS] = [
+    "mm", "6q", "9i", "e8", "29", "21", "ap", "ax", "0j", "kv", "dn", "df", "3g", "o6", "gc", "xw",
+    "8g", "d6", "lc", "02", "g3", "4c", "on", "4r", "99", "91", "1d", "m5", "fm", "yy", "2i", "iu",
+    "7a", "k0", "ce", "8y", "4l", "op", "x9", "x1", "jf", "1z", "zj", "b3", "ik", "2w", "yg", "fs",
+    "bk", "9w", "6o", "ms", "af", "an", "5b", "i3", "c5", "dp", "kh", "0t", "xi", "xa", "he", "44",
+];
+
+/// Spells the keys of one installation.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    prefix: String,
+}
+
+/// The keys that one run's scripts touch, all in one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RunKeys {
+    /// The run itself.
+    pub run: Uuid,
+    /// Its entries.
+    pub stream: String,
+    /// Its bookkeeping.
+    pub meta: String,
+    /// Its wake-up channel.
+    pub bell: String,
+    /// The ready stream of its partition.
+    pub ready: String,
+}
+
+impl Keys {
+    /// Keys with `prefix` in front; an empty one for an installation with a server of its own.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    /// The prefix, as agents must be told it.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The keys of one run.
+    #[must_use]
+    pub fn run(&self, run: Uuid) -> RunKeys {
+        // The last byte of a UUIDv7 is random, whoever minted it.
+        let partition = usize::from(run.as_bytes()[15]) % PARTITIONS;
+        let base = format!("{}{{{}}}", self.prefix, TAGS[partition]);
+        RunKeys {
+            run,
+            stream: format!("{base}:run:{run}:stream"),
+            meta: format!("{base}:run:{run}:meta"),
+            bell: format!("{base}:run:{run}:bell"),
+            ready: self.ready(partition),
+        }
+    }
+
+    /// The run that a bell channel belongs to, if it is one of ours.
+    #[must_use]
+    pub fn run_of_bell(&self, channel: &[u8]) -> Option<Uuid> {
+        let text = std::str::from_utf8(channel).ok()?;
+        let (_, rest) = text.strip_prefix(&self.prefix)?.split_once(":run:")?;
+        Uuid::try_parse(rest.strip_suffix(":bell")?).ok()
+    }
+
+    /// The ready stream of a partition below [`PARTITIONS`].
+    #[must_use]
+    pub fn ready(&self, partition: usize) -> String {
+        format!("{}{{{}}}:ready", self.prefix, TAGS[partition])
+    }
+
+    /// The Redis ACL rules of an agent: it may append to runs by the append script, and nothing
+    /// else; it cannot read what runs printed.
+    #[must_use]
+    pub fn publisher_acl(&self) -> Vec<String> {
+        let prefix = &self.prefix;
+        let mut rules = vec![
+            "resetkeys".to_owned(),
+            "resetchannels".to_owned(),
+            "-@all".to_owned(),
+            format!("~{prefix}{{*}}:run:*:stream"),
+            format!("~{prefix}{{*}}:run:*:meta"),
+            format!("~{prefix}{{*}}:run:*:bell"),
+            format!("~{prefix}{{*}}:ready"),
+            format!("&{prefix}{{*}}:run:*:bell"),
+        ];
+        let commands = "hello ping evalsha script|load client|setinfo client|setname time \
+                        hmget hset hdel persist xlen xadd spublish";
+        rules.extend(commands.split_whitespace().map(|name| format!("+{name}")));
+        rules
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CRC-16/XMODEM, by which a Redis Cluster maps a hash tag to its slot.
+    fn slot(tag: &str) -> usize {
+        let crc = tag.bytes().fold(0u16, |crc, byte| {
+            (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
+                if crc & 0x8000 == 0 {
+                    crc << 1
+                } else {
+                    (crc << 1) ^ 0x1021
+                }
+            })
+        });
+        usize::from(crc) % 16_384
+    }
+
+    #[test]
+    fn partitions_spread_evenly_over_the_slots_of_a_cluster() {
+        assert_eq!(slot("123456789"), 0x31c3);
+        for (partition, tag) in TAGS.iter().enumerate() {
+            assert_eq!(slot(tag) / (16_384 / PARTITIONS), partition, "{tag}");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_a_run_share_a_slot_and_a_bell_names_its_run() {
+        let keys = Keys::new("test:");
+        let run = Uuid::now_v7();
+        let names = keys.run(run);
+        let tag =
+            |key: &str| key[key.find('{').expect("tag")..=key.find('}').expect("tag")].to_owned();
+        for key in [&names.stream, &names.meta, &names.ready] {
+            assert_eq!(tag(key), tag(&names.bell));
+            assert!(key.starts_with("test:{"));
+        }
+        assert_eq!(keys.run_of_bell(names.bell.as_bytes()), Some(run));
+        assert_eq!(Keys::default().run_of_bell(b"{mm}:run:x:bell"), None);
+    }
+}

@@ -1,0 +1,28 @@
+//! The stream contract of Runcast, shared by both ends of a run stream.
+//!
+//! What a producer writes and what every reader relies on stands here and nowhere else:
+//!
+//! - [`event`]: one event is one JSON line; [`entry`]: one Redis Stream entry is a batch of lines.
+//! - [`id`]: where an event stands in its run, and therefore what a cursor is.
+//! - [`keys`]: every Redis key and channel that exists.
+//! - [`script`]: the Lua scripts, the only writers of a run stream, with typed calls and replies.
+//! - [`limits`]: every bound of the contract with its reason.
+//! - [`seal`]: count, bytes and checksum by which a stored run proves to be whole.
+//!
+//! Beside it, what both ends need to run at all: [`connect`] (Redis), [`backoff`], [`config`]
+//! (environment, secrets) and [`telemetry`].
+
+pub mod backoff;
+pub mod config;
+pub mod connect;
+pub mod entry;
+pub mod event;
+pub mod id;
+pub mod keys;
+pub mod limits;
+pub mod script;
+pub mod seal;
+pub mod telemetry;
+
+/// The `redis` crate that this contract is spoken with, so that every crate uses the same one.
+pub use redis;
