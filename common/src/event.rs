@@ -418,7 +418,10 @@ impl<'a> Head<'a> {
         if line.first() != Some(&b'{') || line.last() != Some(&b'}') {
             return Err(UnreadableLine::NotAnEvent("it is no JSON object".into()));
         }
-        let head: Self = serde_json::from_slice(line)
+        // The JSON parser skips strings that it does not need without looking at their UTF-8.
+        let text = std::str::from_utf8(line)
+            .map_err(|error| UnreadableLine::NotAnEvent(error.to_string()))?;
+        let head: Self = serde_json::from_str(text)
             .map_err(|error| UnreadableLine::NotAnEvent(error.to_string()))?;
         if head.variation >= MAX_VARIATIONS {
             return Err(UnreadableLine::Variation(head.variation));
