@@ -1,0 +1,30 @@
+// Answers of the gateway, and of what stands before it, as errors a reader understands.
+
+import { afterEach, expect, test, vi } from "vitest";
+import { type ApiError, getJson } from "./api";
+
+afterEach(() => vi.unstubAllGlobals());
+
+async function failure(answer: () => Response | Promise<Response>): Promise<ApiError> {
+  vi.stubGlobal("fetch", async () => answer());
+  return getJson("/v1/x").then(
+    () => expect.unreachable("this answer is an error"),
+    (error: ApiError) => error,
+  );
+}
+
+test("reads problem documents, and does without them", async () => {
+  const limited = await failure(() =>
+    Response.json({ title: "Slow down", status: 429 }, { status: 429, headers: { "Retry-After": "3" } }),
+  );
+  expect([limited.status, limited.message, limited.retryAfter]).toEqual([429, "Slow down", 3]);
+  const proxy = await failure(() => new Response("<html>", { status: 502, statusText: "Bad Gateway" }));
+  expect(proxy.message).toBe("the gateway answered 502 Bad Gateway");
+});
+
+test("no answer is status 0, and an answer of another shape is an error too", async () => {
+  const none = await failure(() => Promise.reject(new TypeError("Failed to fetch")));
+  expect([none.status, none.message]).toEqual([0, "the gateway cannot be reached"]);
+  const page = await failure(() => new Response("<html>", { status: 200 }));
+  expect(page.message).toContain("not JSON");
+});

@@ -1,0 +1,34 @@
+// What is derived from the description of a run.
+
+import { expect, test } from "vitest";
+import { missingEvents, type Run, runTime } from "./runs";
+
+const run: Run = {
+  id: "r",
+  name: "build",
+  labels: {},
+  status: "running",
+  variations: [
+    { index: 0, status: "running", exit_code: null, missing: null },
+    { index: 1, status: "running", exit_code: null, missing: 3 },
+  ],
+  created_at: "2026-11-21T10:00:00Z",
+  started_at: "2026-11-21T10:00:05Z",
+  ended_at: null,
+  sealed: false,
+  events: 0,
+  bytes: 0,
+  last_id: "0-0",
+};
+const now = Date.parse("2026-11-21T10:01:05Z");
+
+test("a run takes from its start to its end, or until now", () => {
+  expect(runTime(run, now)).toBe(60_000);
+  expect(runTime({ ...run, status: "failed", ended_at: "2026-11-21T10:00:15Z" }, now)).toBe(10_000);
+  expect(runTime({ ...run, started_at: null }, now)).toBeNull();
+  expect(runTime({ ...run, status: "cancelled" }, now)).toBeNull();
+});
+
+test("adds up what its variations miss", () => {
+  expect(missingEvents(run)).toBe(3);
+});

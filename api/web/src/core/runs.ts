@@ -1,0 +1,56 @@
+// Runs as the gateway describes them, and what the page derives from such a description.
+
+import { getJson } from "./api";
+import { isFinal, type RunStatus } from "./event";
+import { runPath, runsPath } from "./link";
+
+export interface Variation {
+  index: number;
+  status: RunStatus;
+  exit_code: number | null;
+  /** Events its producer counted and the store does not have. */
+  missing: number | null;
+}
+
+export interface Run {
+  id: string;
+  name: string;
+  labels: Record<string, string>;
+  status: RunStatus;
+  variations: Variation[];
+  created_at: string;
+  started_at: string | null;
+  ended_at: string | null;
+  sealed: boolean;
+  events: number;
+  bytes: number;
+  last_id: string;
+}
+
+export interface RunPage {
+  runs: Run[];
+  next: string | null;
+}
+
+export const PAGE_SIZE = 50;
+
+export function listRuns(before: string | null): Promise<RunPage> {
+  return getJson<RunPage>(runsPath(PAGE_SIZE, before));
+}
+
+export function getRun(id: string): Promise<Run> {
+  return getJson<Run>(runPath(id));
+}
+
+/** How long the run took, or has taken so far; null before it started. */
+export function runTime(run: Run, now: number): number | null {
+  if (run.started_at === null) {
+    return null;
+  }
+  const end = run.ended_at ?? (isFinal(run.status) ? null : now);
+  return end === null ? null : new Date(end).getTime() - new Date(run.started_at).getTime();
+}
+
+export function missingEvents(run: Run): number {
+  return run.variations.reduce((sum, variation) => sum + (variation.missing ?? 0), 0);
+}

@@ -1,0 +1,142 @@
+// The rows of one variation, of which only those on screen exist as elements.
+//
+// The list is a tall empty block in which the drawn rows are moved to their place. When rows are dropped at the top while the
+// reader looks at older ones, the scroll position moves along, so that the text under their eyes stays.
+
+import { useSignal } from "@preact/signals";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { Lane, Row } from "../core/lane";
+import { historyPath } from "../core/link";
+import { amount } from "../core/time";
+import { Follow, ROW_HEIGHT, visibleRows } from "../core/window";
+import { LogRow } from "./LogRow";
+
+/** What the style sheet adds to a line: the time before it, and the space around it. */
+const CLOCK_COLUMNS = 14;
+const MARGIN_PX = 48;
+
+interface LogListProps {
+  lane: Lane;
+  run: string;
+  clock: boolean;
+  /** Changes with every change of the lane, which is itself not a signal. */
+  revision: number;
+}
+
+export function LogList({ lane, run, clock, revision }: LogListProps) {
+  const box = useRef<HTMLDivElement>(null);
+  const view = useSignal({ scrollTop: 0, height: 0 });
+  const [follow] = useState(() => new Follow());
+  const firstShown = useRef(lane.rows.first);
+
+  const { first, end, length } = lane.rows;
+  const dropped = first > 0 ? 1 : 0;
+  const count = length + dropped;
+  const { height } = view.value;
+  const scrollTop = follow.following ? Math.max(0, count * ROW_HEIGHT - height) : view.value.scrollTop;
+  const { from, to } = visibleRows({ scrollTop, height }, count);
+
+  const place = (element: HTMLDivElement, top: number) => {
+    element.scrollTop = top;
+    follow.placed(element.scrollTop, element.clientHeight);
+  };
+
+  // `revision` stands for the lane, which changes in place.
+  useLayoutEffect(() => {
+    const element = box.current;
+    if (element === null) {
+      return;
+    }
+    // The reader may have scrolled since the last event that told so; to overrule them here would tear the list away.
+    follow.scrolled(element.scrollTop, element.clientHeight, element.scrollHeight, end);
+    if (follow.following) {
+      place(element, element.scrollHeight);
+    } else if (first > firstShown.current) {
+      const above = first - firstShown.current - (firstShown.current === 0 ? 1 : 0);
+      place(element, element.scrollTop - above * ROW_HEIGHT);
+    }
+    firstShown.current = first;
+  }, [revision, height, follow]);
+
+  useLayoutEffect(() => {
+    const element = box.current;
+    if (element === null) {
+      return;
+    }
+    const observer = new ResizeObserver(() => {
+      view.value = { scrollTop: element.scrollTop, height: element.clientHeight };
+    });
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, [view]);
+
+  const scrolled = () => {
+    const element = box.current;
+    if (element !== null) {
+      follow.scrolled(element.scrollTop, element.clientHeight, element.scrollHeight, end);
+      view.value = { scrollTop: element.scrollTop, height: element.clientHeight };
+    }
+  };
+
+  const jump = () => {
+    follow.jump();
+    if (box.current !== null) {
+      place(box.current, box.current.scrollHeight);
+      box.current.focus();
+    }
+  };
+
+  const rows: Row[] = [];
+  for (let at = Math.max(from, dropped); at < to; at += 1) {
+    const row = lane.rows.get(first + at - dropped);
+    if (row !== undefined) {
+      rows.push(row);
+    }
+  }
+  // Long lines widen the list at once, not only when they are drawn.
+  const width = `calc(${lane.columns + (clock ? CLOCK_COLUMNS : 0)}ch + ${MARGIN_PX}px)`;
+  const unread = follow.unread(end);
+  return (
+    <div class="list">
+      <div
+        ref={box}
+        class={clock ? "rows with-clock" : "rows"}
+        role="log"
+        aria-live="off"
+        aria-label={`Lines of variation ${lane.variation}`}
+        data-testid="log-list"
+        data-following={follow.following}
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: a box that scrolls must be reachable by keyboard.
+        tabIndex={0}
+        onScroll={scrolled}
+        onKeyDown={(event) => {
+          // The browser would glide to where the end is now, and lines that come on the way would leave it short.
+          if (event.key === "End") {
+            event.preventDefault();
+            jump();
+          }
+        }}
+      >
+        <div class="tall" style={{ height: `${count * ROW_HEIGHT}px`, minWidth: width }}>
+          <div class="drawn" style={{ transform: `translateY(${from * ROW_HEIGHT}px)` }}>
+            {dropped > from && (
+              <div class="row dropped" data-testid="log-dropped">
+                {amount(first)} earlier lines are not kept in this page:{" "}
+                <a href={historyPath(run, lane.variation)}>history</a>
+              </div>
+            )}
+            {rows.map((row) => (
+              <LogRow key={row.number} row={row} clock={clock} />
+            ))}
+          </div>
+        </div>
+        {count === 0 && <p class="hint nothing">Nothing printed yet.</p>}
+      </div>
+      {!follow.following && (
+        <button type="button" class="jump" data-testid="jump-to-end" onClick={jump}>
+          {unread > 0 ? `${amount(unread)} new ${unread === 1 ? "line" : "lines"}, jump to end` : "Jump to end"}
+        </button>
+      )}
+    </div>
+  );
+}

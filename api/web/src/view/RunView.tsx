@@ -1,0 +1,73 @@
+// One run: what it is, how the connection to it is, and its variations, side by side or as tabs.
+
+import { type Signal, useSignal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
+import type { Lane } from "../core/lane";
+import { runsHash } from "../core/link";
+import type { Run } from "../core/runs";
+import { RunWatch } from "../core/watch";
+import { LaneTabs } from "./LaneTabs";
+import { LaneView } from "./LaneView";
+import { RunHead } from "./RunHead";
+import { session, wide } from "./state";
+
+const COLUMNS = 2;
+
+export function RunView({ id }: { id: string }) {
+  // The watch keeps its data outside of signals, which would cost one for each line; this one says that it changed.
+  const revision = useSignal(0);
+  const chosen = useSignal(0);
+  const watch = useMemo(() => new RunWatch(id, watchHooks(revision)), [id, revision]);
+  useEffect(() => {
+    watch.start();
+    return () => watch.stop();
+  }, [watch]);
+
+  const shown = revision.value;
+  const { run, store, stream } = watch;
+  useEffect(() => {
+    document.title = run === null ? "Run · Runcast" : `${run.name} · ${run.status} · Runcast`;
+  }, [run]);
+
+  if (run === null && stream.state === "failed") {
+    return (
+      <main class="quiet" data-testid="connection-state" data-state="failed">
+        <p>{stream.detail}</p>
+        <a href={runsHash()}>All runs</a>
+      </main>
+    );
+  }
+  const lanes = lanesOf(run, store.lanes);
+  const columns = lanes.length <= COLUMNS && (lanes.length === 1 || wide.value);
+  const active = lanes.find((lane) => lane.variation === chosen.value) ?? lanes[0];
+  const visible = columns ? lanes : lanes.filter((lane) => lane === active);
+  return (
+    <main class="run">
+      <RunHead run={run} id={id} state={stream.state} detail={stream.detail} seen={store.events} />
+      {!columns && <LaneTabs lanes={lanes} run={run} chosen={chosen} />}
+      <div class={`lanes lanes-${visible.length}`}>
+        {visible.map((lane) => (
+          <LaneView key={lane.variation} lane={lane} run={run} id={id} revision={shown} />
+        ))}
+      </div>
+    </main>
+  );
+
+  /** The variations the run says it has, and any other that events came for. */
+  function lanesOf(of: Run | null, held: ReadonlyMap<number, Lane>): Lane[] {
+    const known = of?.variations.map((variation) => variation.index) ?? [];
+    const all = [...new Set([...known, ...held.keys()])].sort((a, b) => a - b);
+    return (all.length > 0 ? all : [0]).map((variation) => store.lane(variation));
+  }
+}
+
+function watchHooks(revision: Signal<number>) {
+  return {
+    changed: () => {
+      revision.value += 1;
+    },
+    signedOut: () => {
+      session.value = null;
+    },
+  };
+}
