@@ -1,1 +1,30 @@
-fn main() {}
+//! The program `runcastd`: see [`runcast_api::cli`] for its commands.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use runcast_api::cli::{self, Cli};
+use runcast_common::config::ProcessEnv;
+use runcast_common::{connect, telemetry};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    connect::install_tls_provider();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if stderr is gone as well.
+            drop(writeln!(std::io::stderr(), "runcastd: {error:#}"));
+            ExitCode::from(cli::exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    telemetry::start(&ProcessEnv, "info,sqlx=warn")?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(cli.run())
+}

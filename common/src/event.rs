@@ -23,6 +23,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use crate::id::EventId;
 use crate::limits::{MAX_EVENT_BYTES, MAX_VARIATIONS};
 
 /// What an event is about. The number is how Postgres stores it and never changes its meaning.
@@ -275,12 +276,18 @@ pub struct Progress<'a> {
 /// Payload of `gap`: events that could not be kept.
 #[derive(Debug, Clone, Serialize)]
 pub struct Gap<'a> {
-    /// How many events are missing.
-    pub count: u64,
+    /// How many events are missing, if that is known.
+    pub count: Option<u64>,
     /// How many bytes of them are known to be missing.
     pub bytes: u64,
     /// Why, in one word.
     pub reason: &'a str,
+    /// Last event before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<EventId>,
+    /// First event behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<EventId>,
 }
 
 /// Unix milliseconds of this machine's clock; 0 if the clock stands before 1970.

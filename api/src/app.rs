@@ -1,0 +1,209 @@
+//! Puts the services together, and is the only place that starts long-lived tasks.
+//!
+//! Every task has an owner here: one that ends before it was told to makes the whole program end with
+//! an error, so that whoever supervises it starts it again instead of half of it dying unseen.
+//!
+//! To stop: readiness goes off, streams are told to close, connections drain, the persister finishes
+//! its cycle; all of that within [`STOP_DEADLINE`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use runcast_common::connect::Redis;
+use runcast_common::script::Window;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+use url::Url;
+
+use crate::check;
+use crate::config::Settings;
+use crate::fanout::Hub;
+use crate::http::Gateway;
+use crate::persist::Persister;
+use crate::store::Store;
+use crate::tasks::Worker;
+
+/// How long everything may take to stop. Kubernetes kills after 30 s.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// HTTP.
+    Gateway,
+    /// Redis to Postgres.
+    Persister,
+    /// Background tasks.
+    Worker,
+}
+
+/// A process that is about to work.
+#[derive(Debug)]
+pub struct App {
+    settings: Settings,
+    redis: Redis,
+    store: Store,
+    listener: Option<TcpListener>,
+    services: Vec<Service>,
+}
+
+impl App {
+    /// Binds the port first, so that a mistake shows in the first second, then checks that Redis and
+    /// Postgres are there and fit this program.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong or the server that cannot be reached.
+    pub async fn prepare(settings: Settings, services: &[Service]) -> anyhow::Result<Self> {
+        let listener = if services.contains(&Service::Gateway) {
+            let listen = settings.listen;
+            let listener = TcpListener::bind(listen).await;
+            Some(listener.with_context(|| format!("RUNCAST_LISTEN: cannot listen on {listen}"))?)
+        } else {
+            None
+        };
+        let redis = Redis::new(&settings.redis).context("REDIS_URL")?;
+        let store = Store::new(&settings.postgres, "runcastd").context("DATABASE_URL")?;
+        check::redis(&redis, settings.environment).await?;
+        check::postgres(&store, &settings.postgres).await?;
+        Ok(Self {
+            settings,
+            redis,
+            store,
+            listener,
+            services: services.to_vec(),
+        })
+    }
+
+    /// How browsers reach the gateway; by default where it listens.
+    ///
+    /// # Errors
+    /// If the process has no gateway.
+    pub fn public_url(&self) -> anyhow::Result<Url> {
+        if let Some(url) = &self.settings.public_url {
+            return Ok(url.clone());
+        }
+        let Some(listener) = &self.listener else {
+            bail!("this process has no gateway");
+        };
+        let address = listener.local_addr()?;
+        Ok(Url::parse(&format!("http://{address}/"))?)
+    }
+
+    /// Works until `stop`, then stops in an orderly way.
+    ///
+    /// # Errors
+    /// If a service ended although nobody told it to.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut tasks = JoinSet::new();
+        // Viewers' tails: they come and go, and end with `stop`.
+        let tails = TaskTracker::new();
+        for service in std::mem::take(&mut self.services) {
+            match service {
+                Service::Gateway => self.start_gateway(&mut tasks, &tails, &stop)?,
+                Service::Persister => self.start_persister(&mut tasks, &stop),
+                Service::Worker => self.start_worker(&mut tasks, &stop),
+            }
+        }
+        let outcome = supervise(&mut tasks, &stop).await;
+        stop.cancel();
+        tails.close();
+        let stopping = async {
+            while let Some(ended) = tasks.join_next().await {
+                log_end(ended);
+            }
+            tails.wait().await;
+            self.store.close().await;
+        };
+        if tokio::time::timeout(STOP_DEADLINE, stopping).await.is_err() {
+            error!("not everything stopped within {STOP_DEADLINE:?}");
+        }
+        outcome
+    }
+
+    fn start_gateway(
+        &mut self,
+        tasks: &mut Tasks,
+        tails: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let public_url = self.public_url()?;
+        let Some(listener) = self.listener.take() else {
+            bail!("the gateway has no listener");
+        };
+        let publish = self.settings.publish_redis()?.clone();
+        let (redis, store) = (self.redis.clone(), self.store.clone());
+        let keys = self.settings.keys.clone();
+        let hub = Hub::new(
+            redis.clone(),
+            store.clone(),
+            keys.clone(),
+            tails.clone(),
+            stop.clone(),
+        );
+        let bells = Arc::clone(&hub);
+        tasks.spawn(async move {
+            bells.ring_bells().await;
+            Ok("bells")
+        });
+        let gateway = Gateway::new(store, redis, keys, hub, publish, public_url);
+        let serving = gateway.serve(listener, stop.clone());
+        tasks.spawn(async move {
+            serving
+                .await
+                .map(|()| "gateway")
+                .context("the gateway failed")
+        });
+        Ok(())
+    }
+
+    fn start_persister(&self, tasks: &mut Tasks, stop: &CancellationToken) {
+        let (redis, store) = (self.redis.clone(), self.store.clone());
+        let keys = self.settings.keys.clone();
+        let persister = Persister::new(redis, store, keys, Window::default());
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            persister.run(stop).await;
+            Ok("persister")
+        });
+    }
+
+    fn start_worker(&self, tasks: &mut Tasks, stop: &CancellationToken) {
+        let worker = Worker::new(self.store.clone());
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            worker.run(stop).await;
+            Ok("worker")
+        });
+    }
+}
+
+/// Named when they end.
+type Tasks = JoinSet<anyhow::Result<&'static str>>;
+
+/// Waits until told to stop, or until a task ends before that.
+async fn supervise(tasks: &mut Tasks, stop: &CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = tasks.join_next() => match ended {
+            Some(Ok(Ok(name))) => bail!("the {name} ended by itself"),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(panic)) => Err(panic).context("a service died"),
+            None => bail!("there is nothing to do"),
+        },
+    }
+}
+
+fn log_end(ended: Result<anyhow::Result<&'static str>, tokio::task::JoinError>) {
+    match ended {
+        Ok(Ok(name)) => info!(name, "stopped"),
+        Ok(Err(error)) => error!(
+            error = format!("{error:#}"),
+            "did not stop in an orderly way"
+        ),
+        Err(panic) => error!(%panic, "died while stopping"),
+    }
+}

@@ -1,0 +1,202 @@
+//! The command line of `runcastd`, and what each command does.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use runcast_common::config::{ConfigError, ProcessEnv};
+use runcast_common::connect::Redis;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::access::{Scope, secret};
+use crate::app::{App, Service};
+use crate::config::{self, Settings};
+use crate::store::Store;
+use crate::store::schema::SchemaError;
+use crate::{check, dev};
+
+/// Exit code for a configuration or a schema that does not fit: EX_CONFIG of sysexits.
+pub const EXIT_CONFIG: u8 = 78;
+
+const SETTINGS: &str = "\
+Settings (environment):
+  DATABASE_URL               Postgres, such as postgres://user:password@host/runcast
+  REDIS_URL                  Redis 7 or newer, such as redis://host:6379
+  RUNCAST_LISTEN             where the gateway listens [127.0.0.1:7070]
+  RUNCAST_PUBLIC_URL         how browsers reach the gateway [http://<where it listens>]
+  RUNCAST_PUBLISH_REDIS_URL  Redis as agents reach it, with a user that may only append
+                             (`runcastd acl` prints its rules) [REDIS_URL; required in production]
+  RUNCAST_KEY_PREFIX         in front of every Redis key []
+  RUNCAST_DATA_DIR           where `dev` keeps its data [.local]
+  RUNCAST_ENV                development | production [development]
+  RUNCAST_LOG                what to log, such as debug or runcast_api=debug,warn [info]
+  RUNCAST_LOG_FORMAT         text | json [text on a terminal, else json]
+
+Exit codes: 0 stopped as asked, 78 wrong configuration or database schema, 1 anything else.";
+
+/// Stores what runs print and shows it to browsers, live and for good.
+#[derive(Debug, Parser)]
+#[command(name = "runcastd", version, after_help = SETTINGS, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything in one process, with a Redis and a Postgres of its own where none is given
+    Dev,
+    /// Serve browsers and agents over HTTP
+    Gateway,
+    /// Store what stands in Redis in Postgres; any number may run
+    Persister,
+    /// Do what has to be done now and then; any number may run
+    Worker,
+    /// Bring the database to this program's version
+    Migrate,
+    /// Say whether the configuration, Redis and Postgres are fit for the work
+    Check,
+    /// Tokens of programs and people
+    #[command(subcommand)]
+    Token(Token),
+    /// Print the Redis ACL rules of the user whose credentials agents get
+    Acl,
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Make a token and print it; it cannot be shown again
+    Create {
+        /// Whom it is for
+        name: String,
+        /// What it may do: runs:read, runs:publish, runs:control, admin; may be repeated
+        #[arg(long = "scope", value_name = "SCOPE", default_value = "runs:read")]
+        scopes: Vec<Scope>,
+    },
+}
+
+impl Cli {
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    /// In words for a person; [`exit_code`] tells the code.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let env = ProcessEnv;
+        match self.command {
+            Command::Dev => dev::run(&env, until_told()?).await,
+            Command::Gateway => serve(Service::Gateway).await,
+            Command::Persister => serve(Service::Persister).await,
+            Command::Worker => serve(Service::Worker).await,
+            Command::Migrate => migrate(&Settings::from_env(&env)?).await,
+            Command::Check => examine(&Settings::from_env(&env)?).await,
+            Command::Token(Token::Create { name, scopes }) => {
+                let store = open(&Settings::from_env(&env)?).await?;
+                let token = secret::mint(&store, &name, &scopes).await?;
+                say(token.expose())
+            }
+            Command::Acl => say(&config::key_prefix(&env)?.publisher_acl().join(" ")),
+        }
+    }
+}
+
+/// The exit code for an error of [`Cli::run`].
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    let mismatch = error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(SchemaError::Mismatch { .. }))
+            || cause.downcast_ref::<ConfigError>().is_some()
+    });
+    if mismatch { EXIT_CONFIG } else { 1 }
+}
+
+async fn serve(service: Service) -> anyhow::Result<()> {
+    let stop = until_told()?;
+    let settings = Settings::from_env(&ProcessEnv)?;
+    if service == Service::Gateway {
+        settings.publish_redis()?;
+    }
+    let app = App::prepare(settings, &[service]).await?;
+    match service {
+        Service::Gateway => {
+            let url = app.public_url()?;
+            say(&format!(
+                "Runcast is ready at {}",
+                url.as_str().trim_end_matches('/')
+            ))?;
+        }
+        Service::Persister => say("Runcast persister is ready")?,
+        Service::Worker => say("Runcast worker is ready")?,
+    }
+    app.run(stop).await
+}
+
+async fn open(settings: &Settings) -> anyhow::Result<Store> {
+    let store = Store::new(&settings.postgres, "runcastd").context("DATABASE_URL")?;
+    check::postgres(&store, &settings.postgres).await?;
+    Ok(store)
+}
+
+async fn migrate(settings: &Settings) -> anyhow::Result<()> {
+    let store = Store::new(&settings.postgres, "runcastd migrate").context("DATABASE_URL")?;
+    let unreachable = || {
+        format!(
+            "DATABASE_URL: Postgres at {} cannot be reached",
+            settings.postgres
+        )
+    };
+    store.ping().await.with_context(unreachable)?;
+    store.migrate().await.context("DATABASE_URL")?;
+    let made = store.make_partitions().await?;
+    say(&format!(
+        "the database is up to date; {made} partitions made"
+    ))
+}
+
+async fn examine(settings: &Settings) -> anyhow::Result<()> {
+    settings.publish_redis()?;
+    let redis = Redis::new(&settings.redis).context("REDIS_URL")?;
+    check::redis(&redis, settings.environment).await?;
+    say(&format!("ok  REDIS_URL     {}", settings.redis))?;
+    let store = open(settings).await?;
+    say(&format!("ok  DATABASE_URL  {}", settings.postgres))?;
+    if !store.has_partitions().await? {
+        anyhow::bail!(
+            "no partition for the events of today or tomorrow: run `runcastd migrate`, or a worker"
+        );
+    }
+    say("ok  partitions for the events of today and tomorrow")
+}
+
+/// Cancelled by SIGTERM or SIGINT; a second one ends the process at once.
+fn until_told() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // It lives as long as the process and cannot fail.
+    drop(tokio::spawn(async move {
+        for round in 0.. {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if round > 0 {
+                info!("{name} again: ending at once");
+                std::process::exit(130);
+            }
+            info!("{name}: stopping; a second signal ends at once");
+            told.cancel();
+        }
+    }));
+    Ok(stop)
+}
+
+/// Prints one line for people and scripts.
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .context("cannot write to stdout")
+}

@@ -1,0 +1,200 @@
+//! What an operator sets, all of it in the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use runcast_common::config::{ConfigError, Env, PostgresUrl, RedisUrl, optional, required};
+use runcast_common::keys::Keys;
+use url::Url;
+
+/// Where the gateway listens if nothing else is said: reachable from this machine only.
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7070);
+
+/// How strict to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Environment {
+    /// Says what would not do in production, and works all the same.
+    #[default]
+    Development,
+    /// Refuses what could lose data or leak secrets.
+    Production,
+}
+
+impl FromStr for Environment {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "development" => Ok(Self::Development),
+            "production" => Ok(Self::Production),
+            _ => Err("expected development or production"),
+        }
+    }
+}
+
+/// Settings of every service.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `REDIS_URL`.
+    pub redis: RedisUrl,
+    /// `DATABASE_URL`.
+    pub postgres: PostgresUrl,
+    /// `RUNCAST_PUBLISH_REDIS_URL`: what agents are told; it should allow appending only.
+    pub publish_redis: Option<RedisUrl>,
+    /// `RUNCAST_KEY_PREFIX`.
+    pub keys: Keys,
+    /// `RUNCAST_LISTEN`.
+    pub listen: SocketAddr,
+    /// `RUNCAST_PUBLIC_URL`: how browsers reach the gateway.
+    pub public_url: Option<Url>,
+    /// `RUNCAST_ENV`.
+    pub environment: Environment,
+}
+
+impl Settings {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first one that is missing or makes no sense.
+    pub fn from_env(env: &impl Env) -> Result<Self, ConfigError> {
+        let redis = required(
+            env,
+            "REDIS_URL",
+            "give the address of Redis, such as redis://host:6379, or start `runcastd dev`",
+        )?;
+        let postgres = required(
+            env,
+            "DATABASE_URL",
+            "give the address of Postgres, such as postgres://user:password@host/runcast, or start `runcastd dev`",
+        )?;
+        Self::with_servers(env, redis, postgres)
+    }
+
+    /// Reads all settings but the addresses of the two servers.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first one that makes no sense.
+    pub fn with_servers(
+        env: &impl Env,
+        redis: RedisUrl,
+        postgres: PostgresUrl,
+    ) -> Result<Self, ConfigError> {
+        let settings = Self {
+            redis,
+            postgres,
+            publish_redis: optional(env, "RUNCAST_PUBLISH_REDIS_URL")?,
+            keys: key_prefix(env)?,
+            listen: optional(env, "RUNCAST_LISTEN")?.unwrap_or(DEFAULT_LISTEN),
+            public_url: public_url(env)?,
+            environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
+        };
+        Ok(settings)
+    }
+
+    /// What agents are told to publish to.
+    ///
+    /// # Errors
+    /// In production it must be set: the server's own address would hand every agent all rights.
+    pub fn publish_redis(&self) -> Result<&RedisUrl, ConfigError> {
+        match (&self.publish_redis, self.environment) {
+            (Some(url), _) => Ok(url),
+            (None, Environment::Development) => Ok(&self.redis),
+            (None, Environment::Production) => Err(ConfigError::Missing {
+                name: "RUNCAST_PUBLISH_REDIS_URL",
+                hint: "give the address of Redis with the credentials of a user that may only append \
+                       (`runcastd acl` prints the rules); it is handed to every agent",
+            }),
+        }
+    }
+}
+
+/// Where `runcastd dev` keeps its data: `RUNCAST_DATA_DIR`, else `.local`.
+#[must_use]
+pub fn data_dir(env: &impl Env) -> PathBuf {
+    env.get("RUNCAST_DATA_DIR")
+        .map_or_else(|| PathBuf::from(".local"), PathBuf::from)
+}
+
+/// `RUNCAST_KEY_PREFIX`: in front of every Redis key, for installations that share a server.
+///
+/// # Errors
+/// If it holds characters that mean something in a key.
+pub fn key_prefix(env: &impl Env) -> Result<Keys, ConfigError> {
+    let prefix = env.get("RUNCAST_KEY_PREFIX").unwrap_or_default();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if prefix.bytes().all(plain) && prefix.len() <= 64 {
+        return Ok(Keys::new(&prefix));
+    }
+    Err(ConfigError::Invalid {
+        name: "RUNCAST_KEY_PREFIX",
+        reason: "expected at most 64 letters, digits, and - _ . :".into(),
+    })
+}
+
+fn public_url(env: &impl Env) -> Result<Option<Url>, ConfigError> {
+    let url: Option<Url> = optional(env, "RUNCAST_PUBLIC_URL")?;
+    match url {
+        Some(url) if !matches!(url.scheme(), "http" | "https") || url.path() != "/" => {
+            Err(ConfigError::Invalid {
+                name: "RUNCAST_PUBLIC_URL",
+                reason: "expected an origin such as https://runcast.example.com".into(),
+            })
+        }
+        url => Ok(url),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn env<'a>(more: &[(&'a str, &'a str)]) -> HashMap<&'a str, &'a str> {
+        let mut env = HashMap::from([
+            ("REDIS_URL", "redis://localhost"),
+            ("DATABASE_URL", "postgres://localhost/runcast"),
+        ]);
+        env.extend(more.iter().copied());
+        env
+    }
+
+    #[test]
+    fn two_addresses_are_enough() {
+        let settings = Settings::from_env(&env(&[])).expect("settings");
+        assert_eq!(settings.listen, DEFAULT_LISTEN);
+        assert_eq!(settings.environment, Environment::Development);
+        settings.publish_redis().expect("the same Redis");
+    }
+
+    #[test]
+    fn production_does_not_hand_out_its_own_credentials() {
+        let production = ("RUNCAST_ENV", "production");
+        let settings = Settings::from_env(&env(&[production])).expect("settings");
+        let error = settings.publish_redis().expect_err("missing").to_string();
+        assert!(
+            error.starts_with("RUNCAST_PUBLISH_REDIS_URL is not set"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (name, value) in [
+            ("REDIS_URL", "localhost"),
+            ("DATABASE_URL", "redis://localhost"),
+            ("RUNCAST_LISTEN", "here"),
+            ("RUNCAST_ENV", "staging"),
+            ("RUNCAST_KEY_PREFIX", "{x}"),
+            ("RUNCAST_PUBLIC_URL", "ftp://host"),
+            ("RUNCAST_PUBLIC_URL", "https://host/below"),
+        ] {
+            let error = Settings::from_env(&env(&[(name, value)]))
+                .expect_err(name)
+                .to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
+    }
+}

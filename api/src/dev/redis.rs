@@ -1,0 +1,78 @@
+//! The private Redis of `runcastd dev`: append-only file, no eviction, two users with passwords.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use runcast_common::config::RedisUrl;
+use runcast_common::connect::Redis;
+use runcast_common::keys::Keys;
+use runcast_common::redis;
+use tokio::time::timeout;
+
+use super::child::Child;
+use super::{free_port, password, write_secret};
+
+/// How long one attempt to reach it may take while it starts.
+const ATTEMPT: Duration = Duration::from_secs(1);
+
+/// The running server.
+pub(super) struct Server {
+    pub(super) child: Child,
+    /// For us.
+    pub(super) url: RedisUrl,
+    /// For agents: may only append.
+    pub(super) publish_url: RedisUrl,
+}
+
+/// Starts it on the data of `dir`.
+pub(super) async fn start(dir: &Path, keys: &Keys) -> anyhow::Result<Server> {
+    let home = dir.join("redis");
+    std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+    let own = password(&home.join("password"))?;
+    let publisher = password(&home.join("publisher-password"))?;
+    let rules = keys.publisher_acl().join(" ");
+    let users = format!(
+        "user default on >{} ~* &* +@all\nuser publisher on >{} {rules}",
+        own.expose(),
+        publisher.expose(),
+    );
+    let acl = home.join("users.acl");
+    write_secret(&acl, &users)?;
+    let port = free_port()?;
+    let arguments = [
+        ("--bind", "127.0.0.1".to_owned()),
+        ("--port", port.to_string()),
+        ("--dir", home.display().to_string()),
+        ("--aclfile", acl.display().to_string()),
+        ("--appendonly", "yes".to_owned()),
+        ("--save", String::new()),
+        ("--maxmemory-policy", "noeviction".to_owned()),
+    ];
+    let arguments: Vec<String> = arguments
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), value])
+        .collect();
+    let program = Path::new("redis-server");
+    let mut child = Child::start("Redis", None, program, &arguments, &dir.join("redis.log"))?;
+    let url: RedisUrl = format!("redis://default:{}@127.0.0.1:{port}/0", own.expose()).parse()?;
+    let publish_url = format!(
+        "redis://publisher:{}@127.0.0.1:{port}/0",
+        publisher.expose()
+    );
+    let probe = Redis::new(&url)?;
+    child
+        .wait_until(async || {
+            let ping = redis::cmd("PING");
+            matches!(
+                timeout(ATTEMPT, probe.query::<String>(&ping)).await,
+                Ok(Ok(_))
+            )
+        })
+        .await?;
+    Ok(Server {
+        child,
+        url,
+        publish_url: publish_url.parse()?,
+    })
+}

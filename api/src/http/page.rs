@@ -1,0 +1,56 @@
+//! The page, embedded into the program: `/` and its assets.
+//!
+//! Assets carry a hash of their content in their names and never change; `/` is asked for anew each
+//! time. The policy allows nothing but this server's own files, so text from a run can never run.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Path;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use rust_embed::RustEmbed;
+
+use super::Gateway;
+use super::problem::Problem;
+
+/// What a browser may load and run, for every answer of this server.
+pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+#[derive(RustEmbed)]
+#[folder = "web/dist"]
+struct Files;
+
+/// The routes of this file.
+pub fn router() -> Router<Gateway> {
+    Router::new()
+        .route("/", get(async || file("index.html", "no-cache")))
+        .route("/assets/{file}", get(asset))
+}
+
+async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
+    file(
+        &format!("assets/{name}"),
+        "public, max-age=31536000, immutable",
+    )
+}
+
+fn file(path: &str, cache: &'static str) -> Result<Response, Problem> {
+    let Some(file) = Files::get(path) else {
+        let status = axum::http::StatusCode::NOT_FOUND;
+        return Err(Problem::new(status, format!("there is no file {path}")));
+    };
+    let mut response = Body::from(file.data.into_owned()).into_response();
+    let kind = match path.rsplit_once('.').map(|(_, ending)| ending) {
+        Some("html") => "text/html; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => "application/octet-stream",
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    Ok(response)
+}

@@ -1,0 +1,156 @@
+//! Errors as RFC 9457 problem documents: what went wrong, with what, and the way out.
+
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use runcast_common::event::UnknownChannel;
+use runcast_common::id::MalformedId;
+use serde::Serialize;
+use tracing::{error, warn};
+
+use crate::access::secret::MintError;
+use crate::store::StoreError;
+
+/// An answer that says why there is no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    detail: String,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl Problem {
+    /// A problem with this status; `detail` is shown to whoever asked.
+    #[must_use]
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+        }
+    }
+
+    /// 400: what was sent makes no sense.
+    #[must_use]
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 401: nobody known.
+    #[must_use]
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
+    }
+
+    /// 403: known, but not allowed.
+    #[must_use]
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// 404: no such run.
+    #[must_use]
+    pub fn no_such_run(id: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("there is no run {id}"))
+    }
+
+    /// 503: a part that is needed does not answer; try again.
+    #[must_use]
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    /// The answer to a path that does not exist.
+    pub async fn no_such_route(uri: Uri) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("there is nothing at {}", uri.path()),
+        )
+    }
+
+    /// The answer to a method that a path does not take.
+    pub async fn wrong_method(method: Method, uri: Uri) -> Self {
+        let detail = format!("{} does not take {method}", uri.path());
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let document = Document {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        let mut response = (self.status, axum::Json(document)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(failure: StoreError) -> Self {
+        if failure.is_outage() {
+            warn!(error = %failure, "a request needs Postgres and it does not answer");
+            return Self::unavailable("the database cannot be reached at the moment; try again");
+        }
+        error!(error = %failure, "a request failed in the database");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the database refused the request",
+        )
+    }
+}
+
+impl From<MintError> for Problem {
+    fn from(failure: MintError) -> Self {
+        match failure {
+            MintError::Store(failure) => failure.into(),
+            MintError::Random(failure) => {
+                error!(error = %failure, "no token could be made");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "no token could be made")
+            }
+        }
+    }
+}
+
+impl From<MalformedId> for Problem {
+    fn from(error: MalformedId) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<UnknownChannel> for Problem {
+    fn from(error: UnknownChannel) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}

@@ -1,0 +1,107 @@
+//! Query parameters, where one name may come several times (`channel=output:0&channel=status`).
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use runcast_common::event::Channel;
+
+use super::problem::Problem;
+use crate::fanout::frame::Filter;
+
+/// Channels of one request at most; there are seven kinds and a page shows few variations.
+const MAX_CHANNELS: usize = 64;
+
+/// The parameters of a request, in their order.
+#[derive(Debug, Clone, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// The last value of a parameter; an empty one counts as absent.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.all(name).last()
+    }
+
+    /// All values of a parameter that are not empty.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0
+            .iter()
+            .filter(move |(key, value)| key == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter of any parsable type.
+    ///
+    /// # Errors
+    /// 400 that names the parameter.
+    pub fn parse<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
+        self.get(name)
+            .map(|text| {
+                text.parse()
+                    .map_err(|error| Problem::bad_request(format!("parameter {name}: {error}")))
+            })
+            .transpose()
+    }
+
+    /// The channels that are asked for.
+    ///
+    /// # Errors
+    /// 400 for one that does not exist, or too many.
+    pub fn filter(&self) -> Result<Filter, Problem> {
+        let channels = self
+            .all("channel")
+            .map(str::parse)
+            .collect::<Result<Vec<Channel>, _>>()?;
+        if channels.len() > MAX_CHANNELS {
+            let count = channels.len();
+            return Err(Problem::bad_request(format!(
+                "{count} channels are over the limit of {MAX_CHANNELS}"
+            )));
+        }
+        Ok(Filter::new(channels))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        let query = parts.uri.query().unwrap_or_default();
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
+        Ok(Self(pairs.into_owned().collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(pairs: &[(&str, &str)]) -> Query {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Query(pairs.iter().map(own).collect())
+    }
+
+    #[test]
+    fn parameters_may_repeat_and_empty_ones_are_absent() {
+        let query = query(&[
+            ("channel", "output:0"),
+            ("channel", "status"),
+            ("after", ""),
+        ]);
+        assert_eq!(query.get("after"), None);
+        assert_eq!(query.filter().expect("channels").channels().len(), 2);
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        let limit = query(&[("limit", "many")])
+            .parse::<u16>("limit")
+            .expect_err("400");
+        assert!(format!("{limit:?}").contains("parameter limit"));
+        query(&[("channel", "output:999")])
+            .filter()
+            .expect_err("400");
+    }
+}

@@ -1,0 +1,258 @@
+//! `/v1/runs`: create, list, one, and how to publish to it.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use runcast_common::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::Gateway;
+use super::problem::Problem;
+use super::query::Query;
+use crate::access::Scope;
+use crate::access::principal::Principal;
+use crate::access::secret;
+use crate::store::runs::{NewRun, Run, RunFilter};
+
+/// Runs of one page if nothing is said, and at most.
+const PAGE_RUNS: u16 = 50;
+const MAX_PAGE_RUNS: u16 = 200;
+
+/// Labels of one run, and bytes of one label's name or value, at most.
+const MAX_LABELS: usize = 32;
+const MAX_LABEL_BYTES: usize = 200;
+
+/// Longest idempotency key in bytes.
+const MAX_KEY_BYTES: usize = 200;
+
+/// The routes of this file.
+pub fn router() -> Router<Gateway> {
+    Router::new()
+        .route("/v1/runs", get(list).post(create))
+        .route("/v1/runs/{run}", get(one))
+        .route("/v1/runs/{run}/publish", post(publish))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    #[serde(default)]
+    name: String,
+    #[serde(default = "one_variation")]
+    variations: u16,
+    #[serde(default)]
+    labels: Map<String, Value>,
+}
+
+const fn one_variation() -> u16 {
+    1
+}
+
+/// How an agent reaches Redis. Holds credentials, as does [`Created`]: neither can be printed.
+#[derive(Serialize)]
+struct RedisAccess {
+    url: String,
+    prefix: String,
+}
+
+#[derive(Serialize)]
+struct Created {
+    run: Run,
+    token: String,
+    url: String,
+    redis: RedisAccess,
+}
+
+#[derive(Serialize)]
+struct Publish {
+    run: Run,
+    url: String,
+    redis: RedisAccess,
+}
+
+#[derive(Debug, Serialize)]
+struct List {
+    runs: Vec<Run>,
+    next: Option<Uuid>,
+}
+
+async fn create(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    headers: HeaderMap,
+    body: Result<Json<Create>, JsonRejection>,
+) -> Result<(StatusCode, Json<Created>), Problem> {
+    principal.may(Scope::Publish, None)?;
+    let Json(create) = body?;
+    let new = NewRun {
+        name: name(create.name)?,
+        variations: variations(create.variations)?,
+        labels: labels(create.labels)?,
+        created_by: principal.token.to_string(),
+        idempotency_key: idempotency_key(&headers)?,
+    };
+    let (run, is_new) = gateway.store().create_run(&new).await?;
+    let token = secret::mint_publish(gateway.store(), run.id).await?;
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let created = Created {
+        url: page_url(&gateway, run.id),
+        token: token.expose().to_owned(),
+        redis: redis_access(&gateway),
+        run,
+    };
+    Ok((status, Json(created)))
+}
+
+async fn list(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    query: Query,
+) -> Result<Json<List>, Problem> {
+    // A token that is bound to a run sees a list of that one.
+    principal.may(Scope::Read, principal.run)?;
+    let limit = query
+        .parse("limit")?
+        .unwrap_or(PAGE_RUNS)
+        .clamp(1, MAX_PAGE_RUNS);
+    let filter = RunFilter {
+        before: query.parse("before")?,
+        status: query.get("status").map(str::to_owned),
+        only: principal.run,
+        limit: limit + 1,
+    };
+    let mut runs = gateway.store().runs(&filter).await?;
+    // One more than asked for says whether there is a next page.
+    let more = runs.len() > usize::from(limit);
+    runs.truncate(usize::from(limit));
+    let next = runs.last().map(|run| run.id).filter(|_| more);
+    Ok(Json(List { runs, next }))
+}
+
+async fn one(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+) -> Result<Json<Run>, Problem> {
+    Ok(Json(find(&gateway, &principal, Scope::Read, &id).await?))
+}
+
+async fn publish(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+) -> Result<Json<Publish>, Problem> {
+    let run = find(&gateway, &principal, Scope::Publish, &id).await?;
+    Ok(Json(Publish {
+        url: page_url(&gateway, run.id),
+        redis: redis_access(&gateway),
+        run,
+    }))
+}
+
+/// The run that a path names, if it exists and the principal may see it.
+///
+/// # Errors
+/// 404 or 403.
+async fn find(
+    gateway: &Gateway,
+    principal: &Principal,
+    scope: Scope,
+    id: &str,
+) -> Result<Run, Problem> {
+    let run = run_id(id)?;
+    principal.may(scope, Some(run))?;
+    gateway
+        .store()
+        .run(run)
+        .await?
+        .ok_or_else(|| Problem::no_such_run(id))
+}
+
+/// The id in a path. What is no id names no run.
+///
+/// # Errors
+/// 404.
+pub(super) fn run_id(text: &str) -> Result<Uuid, Problem> {
+    Uuid::try_parse(text).map_err(|_not_an_id| {
+        let shown: String = text.chars().take(64).collect();
+        Problem::no_such_run(&shown)
+    })
+}
+
+fn page_url(gateway: &Gateway, run: Uuid) -> String {
+    format!("{}#/runs/{run}", gateway.public_url())
+}
+
+fn redis_access(gateway: &Gateway) -> RedisAccess {
+    RedisAccess {
+        url: gateway.publish_redis().0.expose().to_owned(),
+        prefix: gateway.keys().prefix().to_owned(),
+    }
+}
+
+fn name(name: String) -> Result<String, Problem> {
+    if name.len() > MAX_NAME_BYTES {
+        let detail = format!(
+            "name of {} bytes is over the limit of {MAX_NAME_BYTES}",
+            name.len()
+        );
+        return Err(Problem::bad_request(detail));
+    }
+    if name.contains('\0') {
+        return Err(Problem::bad_request("name holds a NUL character"));
+    }
+    Ok(if name.trim().is_empty() {
+        "unnamed".to_owned()
+    } else {
+        name
+    })
+}
+
+fn variations(count: u16) -> Result<u16, Problem> {
+    if (1..=MAX_VARIATIONS).contains(&count) {
+        return Ok(count);
+    }
+    Err(Problem::bad_request(format!(
+        "variations must be from 1 to {MAX_VARIATIONS}, not {count}"
+    )))
+}
+
+fn labels(labels: Map<String, Value>) -> Result<Map<String, Value>, Problem> {
+    if labels.len() > MAX_LABELS {
+        let detail = format!("{} labels are over the limit of {MAX_LABELS}", labels.len());
+        return Err(Problem::bad_request(detail));
+    }
+    let fits = |text: &str| text.len() <= MAX_LABEL_BYTES && !text.contains('\0');
+    let bad = labels
+        .iter()
+        .find(|(name, value)| name.is_empty() || !fits(name) || !value.as_str().is_some_and(fits));
+    match bad {
+        None => Ok(labels),
+        Some((name, _)) => {
+            let name: String = name.chars().take(64).collect();
+            Err(Problem::bad_request(format!(
+                "label {name:?}: name and value must be texts of at most {MAX_LABEL_BYTES} bytes without NUL"
+            )))
+        }
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(Problem::bad_request(format!(
+            "Idempotency-Key must be 1 to {MAX_KEY_BYTES} ASCII characters"
+        ))),
+    }
+}

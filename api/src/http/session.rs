@@ -1,0 +1,83 @@
+//! `/v1/session`: sign in with a token, who am I, sign out.
+
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::Gateway;
+use super::problem::Problem;
+use crate::access::principal::{Principal, same_origin};
+use crate::access::secret::Secret;
+use crate::access::session;
+
+/// The routes of this file.
+pub fn router() -> Router<Gateway> {
+    Router::new().route("/v1/session", get(who).post(sign_in).delete(sign_out))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignIn {
+    token: SecretString,
+}
+
+#[derive(Debug, Serialize)]
+struct Session {
+    name: String,
+    scopes: Vec<&'static str>,
+}
+
+impl Session {
+    fn of(principal: Principal) -> Self {
+        Self {
+            scopes: principal.scopes.iter().map(|scope| scope.name()).collect(),
+            name: principal.name,
+        }
+    }
+}
+
+async fn who(principal: Principal) -> Json<Session> {
+    Json(Session::of(principal))
+}
+
+/// Signing in always starts a new session, so that nobody can prepare one for somebody else.
+async fn sign_in(
+    State(gateway): State<Gateway>,
+    headers: HeaderMap,
+    body: Result<Json<SignIn>, JsonRejection>,
+) -> Result<Response, Problem> {
+    same_origin(&Method::POST, &headers)?;
+    let Json(sign_in) = body?;
+    let token = Secret::claimed(sign_in.token.expose_secret().trim());
+    let row = gateway.store().token(token.hash()).await?;
+    let row =
+        row.ok_or_else(|| Problem::unauthorized("the token is unknown, expired or revoked"))?;
+    let fresh = Secret::generate("").map_err(|error| {
+        tracing::error!(%error, "no session could be made");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "no session could be made",
+        )
+    })?;
+    gateway
+        .store()
+        .create_session(fresh.hash(), row.id, session::LIFE)
+        .await?;
+    let cookie = session::start(&fresh, gateway.is_secure());
+    let session = Session::of(Principal::of(row));
+    Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
+}
+
+async fn sign_out(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
+    same_origin(&Method::DELETE, &headers)?;
+    if let Some(session) = session::from_headers(&headers) {
+        gateway.store().end_session(session.hash()).await?;
+    }
+    let cookie = session::end(gateway.is_secure());
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
+}

@@ -1,0 +1,76 @@
+//! `/v1/runs/{run}/stream`: one run as server-sent events, resumed exactly by event id.
+//!
+//! `Last-Event-ID` wins over `?after=`: a browser that reconnects sends the header, and the address it
+//! was opened with stays as it was. An empty header is an absent one. A malformed cursor is refused: it
+//! must never become a silent replay.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use futures::StreamExt as _;
+use runcast_common::id::EventId;
+use std::convert::Infallible;
+
+use super::Gateway;
+use super::problem::Problem;
+use super::query::Query;
+use super::runs::run_id;
+use crate::access::Scope;
+use crate::access::principal::Principal;
+use crate::fanout::viewer::{Request, follow};
+
+/// The routes of this file.
+pub fn router() -> Router<Gateway> {
+    Router::new().route("/v1/runs/{run}/stream", get(stream))
+}
+
+async fn stream(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let run = run_id(&id)?;
+    principal.may(Scope::Read, Some(run))?;
+    let request = Request {
+        after: cursor(&headers, &query)?,
+        filter: query.filter()?,
+    };
+    let coverage = gateway.store().coverage(run).await?;
+    let coverage = coverage.ok_or_else(|| Problem::no_such_run(&id))?;
+    // Nothing is left to say: an EventSource takes this for the end and stays away.
+    if coverage.ended && request.after >= coverage.watermark {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let watch = gateway.hub().watch(run);
+    let frames = follow(gateway.hub().clone(), watch, request);
+    let mut response = Body::from_stream(frames.map(Ok::<_, Infallible>)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-transform"),
+    );
+    // nginx would otherwise collect frames until its buffer is full.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+fn cursor(headers: &HeaderMap, query: &Query) -> Result<EventId, Problem> {
+    let header = match headers.get("last-event-id").map(HeaderValue::to_str) {
+        Some(Ok(text)) => Some(text.trim()).filter(|text| !text.is_empty()),
+        Some(Err(_not_ascii)) => return Err(Problem::bad_request("Last-Event-ID is not ASCII")),
+        None => None,
+    };
+    match header.or_else(|| query.get("after")) {
+        Some(text) => Ok(EventId::parse_cursor(text)?),
+        None => Ok(EventId::ZERO),
+    }
+}

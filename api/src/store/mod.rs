@@ -1,0 +1,140 @@
+//! Postgres, the owner of every truth; the only place with SQL.
+//!
+//! One file per concern: [`schema`] (migrations and their check), [`runs`], [`ingest`] (the
+//! transaction that stores events and moves watermarks), [`events`] (history), [`tokens`] and
+//! [`sessions`], [`partitions`]. Every statement has a server-side time limit, every wait for a
+//! connection a deadline.
+
+pub mod copy;
+pub mod events;
+pub mod ingest;
+pub mod partitions;
+pub mod runs;
+pub mod schema;
+pub mod sessions;
+pub mod tokens;
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use runcast_common::config::PostgresUrl;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+/// Longest run of one statement; history pages and ingest batches take milliseconds.
+const STATEMENT_LIMIT: &str = "30s";
+
+/// Longest time a transaction may wait for a row that another one holds.
+const LOCK_LIMIT: &str = "10s";
+
+/// Longest wait for a free or new connection.
+const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Connections of one process. Postgres works best with few; everything here is short.
+const MAX_CONNECTIONS: u32 = 16;
+
+/// What went wrong with Postgres.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The address cannot be used.
+    #[error("Postgres at {address}: the address cannot be used: {source}")]
+    Address {
+        /// Where, without credentials.
+        address: String,
+        /// What is wrong with it.
+        source: sqlx::Error,
+    },
+    /// A statement failed, or the server could not be reached.
+    #[error("Postgres: {0}")]
+    Database(#[from] sqlx::Error),
+    /// What is stored does not have the form that this version writes.
+    #[error("Postgres holds a value that this version does not understand: {0}")]
+    Unexpected(String),
+}
+
+impl StoreError {
+    /// True if the server could not be reached or refused to work, as opposed to having refused
+    /// this statement: the same call may succeed later.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        let Self::Database(error) = self else {
+            return false;
+        };
+        match error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            // Classes: 08 connection, 40 serialization and deadlock, 53 resources,
+            // 55 lock not available, 57 operator intervention, 58 system error.
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+                ["08", "40", "53", "55", "57", "58"]
+                    .iter()
+                    .any(|class| code.starts_with(class))
+            }),
+            _ => false,
+        }
+    }
+}
+
+/// A pool of connections. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// Prepares a pool; the first connection is made when it is needed.
+    ///
+    /// # Errors
+    /// [`StoreError::Address`] if the address cannot be used.
+    pub fn new(url: &PostgresUrl, program: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url.0.expose())
+            .map_err(|source| StoreError::Address {
+                address: url.to_string(),
+                source,
+            })?
+            .application_name(program)
+            .options([
+                ("statement_timeout", STATEMENT_LIMIT),
+                ("lock_timeout", LOCK_LIMIT),
+                ("idle_in_transaction_session_timeout", STATEMENT_LIMIT),
+                ("timezone", "UTC"),
+            ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_DEADLINE)
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// True answer of the server that it is there.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it is not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes all connections, in an orderly way.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Postgres counts in signed numbers; ids stay below 2^53, so both directions are exact.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// The first words of a text, for columns that take no NUL.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
