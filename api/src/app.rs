@@ -187,6 +187,8 @@ type Tasks = JoinSet<anyhow::Result<&'static str>>;
 /// Waits until told to stop, or until a task ends before that.
 async fn supervise(tasks: &mut Tasks, stop: &CancellationToken) -> anyhow::Result<()> {
     tokio::select! {
+        // Once told to stop, tasks end because they are meant to.
+        biased;
         () = stop.cancelled() => Ok(()),
         ended = tasks.join_next() => match ended {
             Some(Ok(Ok(name))) => bail!("the {name} ended by itself"),

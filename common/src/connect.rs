@@ -86,6 +86,15 @@ fn breaks(error: &RedisError) -> bool {
         || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"))
 }
 
+/// A failed pipeline fails with all errors of its commands; the first one tells enough.
+fn first_of(error: RedisError) -> RedisError {
+    let errors = error.clone().into_server_errors();
+    match errors.as_deref().and_then(<[_]>::first) {
+        Some((_, first)) => first.clone().into(),
+        None => error,
+    }
+}
+
 /// A shared connection that heals itself. Cloning is cheap.
 #[derive(Clone)]
 pub struct Redis {
@@ -195,6 +204,7 @@ impl Redis {
         let (result, broken) = match outcome {
             Ok(Ok(value)) => (Ok(value), false),
             Ok(Err(source)) => {
+                let source = first_of(source);
                 let broken = breaks(&source);
                 (Err(self.failure(source)), broken)
             }

@@ -109,7 +109,7 @@ impl Keys {
             format!("~{prefix}{{*}}:ready"),
             format!("&{prefix}{{*}}:run:*:bell"),
         ];
-        let commands = "hello ping evalsha script|load client|setinfo client|setname time \
+        let commands = "hello ping evalsha script|load client|setname time \
                         hmget hset hdel persist xlen xadd spublish";
         rules.extend(commands.split_whitespace().map(|name| format!("+{name}")));
         rules

@@ -16,7 +16,6 @@ use tracing::info;
 
 use super::child::Child;
 use super::{free_port, password};
-use crate::access::secret::Secret;
 use crate::store::Store;
 
 /// Whom it runs as when it is started by root.
@@ -34,17 +33,14 @@ pub(super) struct Server {
 /// Starts it on the data of `dir`, which is made at the first start.
 pub(super) async fn start(dir: &Path) -> anyhow::Result<Server> {
     let home = dir.join("postgres");
-    let user = if nix::unistd::geteuid().is_root() {
-        Some(USER)
-    } else {
-        None
-    };
-    own(&home, user).await?;
-    let password = password(&dir.join("postgres-password"))?;
+    let user = runs_as()?;
+    make_home(&home, user.as_ref()).await?;
+    let password_file = dir.join("postgres-password");
+    let password = password(&password_file)?;
     let binaries = binaries()?;
     if !home.join("PG_VERSION").exists() {
         info!("making a Postgres cluster in {}", home.display());
-        make_cluster(&binaries, &home, user, &password).await?;
+        make_cluster(&binaries, &home, user.as_ref(), &password_file).await?;
     }
     let port = free_port()?;
     let arguments: Vec<String> = [
@@ -62,7 +58,7 @@ pub(super) async fn start(dir: &Path) -> anyhow::Result<Server> {
     let program = binaries.join("postgres");
     let mut child = Child::start(
         "Postgres",
-        user,
+        user.as_ref().map(|user| user.name.as_str()),
         &program,
         &arguments,
         &dir.join("postgres.log"),
@@ -105,20 +101,15 @@ fn binaries() -> anyhow::Result<PathBuf> {
 }
 
 /// Makes the folder and gives it to the user that Postgres runs as.
-async fn own(home: &Path, user: Option<&str>) -> anyhow::Result<()> {
+async fn make_home(home: &Path, user: Option<&User>) -> anyhow::Result<()> {
     let cannot = || format!("cannot make {}", home.display());
     std::fs::create_dir_all(home).with_context(cannot)?;
     std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o700)).with_context(cannot)?;
-    let Some(name) = user else {
+    give(home, user)?;
+    let Some(user) = user else {
         return Ok(());
     };
-    let Some(found) = User::from_name(name)? else {
-        bail!(
-            "there is no user {name}, and Postgres does not run as root: install postgresql, or give DATABASE_URL"
-        );
-    };
-    chown(home, Some(found.uid), Some(found.gid)).with_context(cannot)?;
-    let reached = as_user(Some(name), Path::new("test"))
+    let reached = as_user(Some(user), Path::new("test"))
         .arg("-x")
         .arg(home)
         .status()
@@ -126,38 +117,31 @@ async fn own(home: &Path, user: Option<&str>) -> anyhow::Result<()> {
         .context("cannot run setpriv")?;
     if !reached.success() {
         bail!(
-            "RUNCAST_DATA_DIR: the user {name}, as whom Postgres runs, cannot reach {}: choose a folder \
+            "RUNCAST_DATA_DIR: the user {}, as whom Postgres runs, cannot reach {}: choose a folder \
              below one that everybody may enter, such as /var/lib/runcast",
+            user.name,
             home.display()
         );
     }
     Ok(())
 }
 
+/// initdb reads the password from a file, so that it stands in no argument; it must be allowed to.
 async fn make_cluster(
     binaries: &Path,
     home: &Path,
-    user: Option<&str>,
-    password: &Secret,
+    user: Option<&User>,
+    password_file: &Path,
 ) -> anyhow::Result<()> {
-    // initdb reads the password from its standard input, so that it stands in no argument.
+    give(password_file, user)?;
     let mut command = as_user(user, &binaries.join("initdb"));
     command
         .arg("-D")
         .arg(home)
         .args(["-U", "runcast", "-E", "UTF8", "--locale=C.UTF-8"])
-        .args(["--auth=scram-sha-256", "--pwfile=/dev/stdin"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let mut process = command.spawn().context("cannot start initdb")?;
-    if let Some(mut stdin) = process.stdin.take() {
-        use tokio::io::AsyncWriteExt as _;
-        stdin
-            .write_all(format!("{}\n", password.expose()).as_bytes())
-            .await?;
-    }
-    let done = process.wait_with_output().await?;
+        .arg("--auth=scram-sha-256")
+        .arg(format!("--pwfile={}", password_file.display()));
+    let done = command.output().await.context("cannot start initdb")?;
     if !done.status.success() {
         bail!(
             "initdb failed: {}",
@@ -167,11 +151,33 @@ async fn make_cluster(
     Ok(())
 }
 
+fn give(path: &Path, user: Option<&User>) -> anyhow::Result<()> {
+    let Some(user) = user else {
+        return Ok(());
+    };
+    let cannot = || format!("cannot give {} to {}", path.display(), user.name);
+    chown(path, Some(user.uid), Some(user.gid)).with_context(cannot)
+}
+
+/// Whom Postgres runs as: us, or, as it refuses root, a user of its own.
+fn runs_as() -> anyhow::Result<Option<User>> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    match User::from_name(USER)? {
+        Some(user) => Ok(Some(user)),
+        None => bail!(
+            "there is no user {USER}, and Postgres does not run as root: install postgresql, or give DATABASE_URL"
+        ),
+    }
+}
+
 /// A command that runs as the given user, or as we do.
-fn as_user(user: Option<&str>, program: &Path) -> Command {
+fn as_user(user: Option<&User>, program: &Path) -> Command {
     let Some(user) = user else {
         return Command::new(program);
     };
+    let user = &user.name;
     let mut command = Command::new("setpriv");
     command
         .args([
