@@ -31,7 +31,7 @@ pub async fn redis(redis: &Redis, environment: Environment) -> anyhow::Result<()
     let info = timeout(START_DEADLINE, redis.query::<String>(&redis::cmd("INFO")))
         .await
         .with_context(|| format!("Redis at {} does not answer", redis.address()))
-        .and_then(|info| info.context("Redis cannot be used"))
+        .and_then(|info| Ok(info?))
         .context("REDIS_URL")?;
     let info: HashMap<&str, &str> = info
         .lines()

@@ -40,12 +40,12 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum RedisFailure {
     /// The server or the wire said so.
-    #[error("Redis at {address}: {source}")]
+    #[error("Redis at {address}: {error}")]
     Failed {
         /// Where, without credentials.
         address: String,
         /// What exactly.
-        source: RedisError,
+        error: RedisError,
     },
     /// No answer in time.
     #[error("Redis at {address} did not answer within {} ms", deadline.as_millis())]
@@ -62,7 +62,7 @@ impl RedisFailure {
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         match self {
-            Self::Failed { source, .. } => source.code(),
+            Self::Failed { error, .. } => error.code(),
             Self::Silent { .. } => None,
         }
     }
@@ -71,7 +71,7 @@ impl RedisFailure {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Failed { source, .. } => breaks(source),
+            Self::Failed { error, .. } => breaks(error),
             Self::Silent { .. } => true,
         }
     }
@@ -113,7 +113,8 @@ struct Link {
     /// Counts connections, so that a late failure of an old one does not break its successor.
     generation: u64,
     backoff: Backoff,
-    not_before: Instant,
+    /// Why the last attempt to connect failed, and until when that answers for everybody.
+    refused: Option<(RedisError, Instant)>,
 }
 
 impl std::fmt::Debug for Redis {
@@ -131,9 +132,9 @@ impl Redis {
     /// If the address cannot be used.
     pub fn new(url: &RedisUrl) -> Result<Self, RedisFailure> {
         let address = url.to_string();
-        let failed = |source| RedisFailure::Failed {
+        let failed = |error| RedisFailure::Failed {
             address: address.clone(),
-            source,
+            error,
         };
         let keepalive = redis::io::tcp::socket2::TcpKeepalive::new()
             .with_time(KEEPALIVE)
@@ -158,7 +159,7 @@ impl Redis {
                     connection: None,
                     generation: 0,
                     backoff: Backoff::for_connections(),
-                    not_before: Instant::now(),
+                    refused: None,
                 }),
             }),
         })
@@ -203,10 +204,10 @@ impl Redis {
         .await;
         let (result, broken) = match outcome {
             Ok(Ok(value)) => (Ok(value), false),
-            Ok(Err(source)) => {
-                let source = first_of(source);
-                let broken = breaks(&source);
-                (Err(self.failure(source)), broken)
+            Ok(Err(error)) => {
+                let error = first_of(error);
+                let broken = breaks(&error);
+                (Err(self.failure(error)), broken)
             }
             Err(_elapsed) => {
                 let address = self.shared.address.clone();
@@ -253,23 +254,28 @@ impl Redis {
             .client
             .get_multiplexed_async_connection_with_config(&config)
             .await;
-        opened.map_err(|source| self.failure(source))
+        opened.map_err(|error| self.failure(error))
     }
 
-    fn failure(&self, source: RedisError) -> RedisFailure {
+    fn failure(&self, error: RedisError) -> RedisFailure {
         RedisFailure::Failed {
             address: self.shared.address.clone(),
-            source,
+            error,
         }
     }
 
-    /// The shared connection, made anew if need be. Waiters queue behind one attempt.
+    /// The shared connection, made anew if need be. Callers queue behind one attempt; after a failed
+    /// one all get its error at once until the next is due, so that none waits for nothing.
     async fn connection(&self) -> Result<(u64, MultiplexedConnection), RedisError> {
         let mut link = self.shared.link.lock().await;
         if let Some(connection) = &link.connection {
             return Ok((link.generation, connection.clone()));
         }
-        tokio::time::sleep_until(link.not_before).await;
+        if let Some((error, until)) = &link.refused
+            && Instant::now() < *until
+        {
+            return Err(error.clone());
+        }
         let opened = self
             .shared
             .client
@@ -278,12 +284,14 @@ impl Redis {
         match opened {
             Ok(connection) => {
                 link.backoff.reset();
+                link.refused = None;
                 link.generation += 1;
                 link.connection = Some(connection.clone());
                 Ok((link.generation, connection))
             }
             Err(error) => {
-                link.not_before = Instant::now() + link.backoff.next_wait();
+                let until = Instant::now() + link.backoff.next_wait();
+                link.refused = Some((error.clone(), until));
                 Err(error)
             }
         }
@@ -291,8 +299,8 @@ impl Redis {
 
     async fn discard(&self, generation: u64) {
         let mut link = self.shared.link.lock().await;
-        if link.generation == generation && link.connection.take().is_some() {
-            link.not_before = Instant::now() + link.backoff.next_wait();
+        if link.generation == generation {
+            link.connection = None;
         }
     }
 }

@@ -153,9 +153,9 @@ impl Bells {
         let address = || self.redis.address().to_owned();
         match timeout(REDIS_DEADLINE, command.query_async::<Value>(connection)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(source)) => Err(RedisFailure::Failed {
+            Ok(Err(error)) => Err(RedisFailure::Failed {
                 address: address(),
-                source,
+                error,
             }),
             Err(_elapsed) => Err(RedisFailure::Silent {
                 address: address(),

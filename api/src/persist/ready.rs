@@ -151,9 +151,9 @@ impl Line {
             }
             // The groups went with a flush; the next call makes them again.
             Ok(Err(error)) if error.code() == Some("NOGROUP") => Ok(Vec::new()),
-            Ok(Err(source)) => Err(RedisFailure::Failed {
+            Ok(Err(error)) => Err(RedisFailure::Failed {
                 address: self.redis.address().to_owned(),
-                source,
+                error,
             }),
             Err(_elapsed) => Err(RedisFailure::Silent {
                 address: self.redis.address().to_owned(),

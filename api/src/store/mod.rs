@@ -18,8 +18,8 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use runcast_common::config::PostgresUrl;
-use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::{Connection as _, PgPool};
 
 /// Longest run of one statement; history pages and ingest batches take milliseconds.
 const STATEMENT_LIMIT: &str = "30s";
@@ -33,23 +33,29 @@ const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 /// Connections of one process. Postgres works best with few; everything here is short.
 const MAX_CONNECTIONS: u32 = 16;
 
-/// What went wrong with Postgres.
+/// What went wrong with Postgres. Each text is complete by itself: none has a source to be added.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The address cannot be used.
-    #[error("Postgres at {address}: the address cannot be used: {source}")]
+    #[error("Postgres at {address}: the address cannot be used: {error}")]
     Address {
         /// Where, without credentials.
         address: String,
         /// What is wrong with it.
-        source: sqlx::Error,
+        error: sqlx::Error,
     },
     /// A statement failed, or the server could not be reached.
     #[error("Postgres: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// What is stored does not have the form that this version writes.
     #[error("Postgres holds a value that this version does not understand: {0}")]
     Unexpected(String),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
 }
 
 impl StoreError {
@@ -92,9 +98,9 @@ impl Store {
     /// [`StoreError::Address`] if the address cannot be used.
     pub fn new(url: &PostgresUrl, program: &str) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url.0.expose())
-            .map_err(|source| StoreError::Address {
+            .map_err(|error| StoreError::Address {
                 address: url.to_string(),
-                source,
+                error,
             })?
             .application_name(program)
             .options([
@@ -110,12 +116,16 @@ impl Store {
         Ok(Self { pool })
     }
 
-    /// True answer of the server that it is there.
+    /// Makes a connection of its own and asks: its error says exactly why the server cannot be
+    /// reached, where the pool would only say that it waited in vain.
     ///
     /// # Errors
-    /// [`StoreError`] if it is not.
+    /// [`StoreError`] if the server does not answer.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        let options = self.pool.connect_options();
+        let mut connection = PgConnection::connect_with(options.as_ref()).await?;
+        connection.ping().await?;
+        connection.close().await?;
         Ok(())
     }
 

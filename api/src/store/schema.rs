@@ -29,7 +29,7 @@ pub enum SchemaError {
     },
     /// A migration failed.
     #[error("migrating the database failed: {0}")]
-    Migrate(#[from] MigrateError),
+    Migrate(MigrateError),
     /// The database could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -70,7 +70,7 @@ impl Store {
             .map_err(StoreError::from)?;
         let result = MIGRATIONS.run_direct(None, &mut connection, false).await;
         connection.close().await.map_err(StoreError::from)?;
-        Ok(result?)
+        result.map_err(SchemaError::Migrate)
     }
 
     /// Checks that the database has exactly the migrations this program was built with.
