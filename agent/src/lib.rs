@@ -1,1 +1,43 @@
-//! x
+//! The producer's end of Runcast: publishes what a run prints, so that it is seen within
+//! milliseconds and stored for good.
+//!
+//! The way of an event:
+//!
+//! - [`publisher`]: the calls of an agent, the crate's public face;
+//! - `payload`, `queue`, `batch`: the line is written into a bounded queue, which cuts batches;
+//! - `backlog`, `ledger`: what may have to be sent again, and how the answers of Redis are read;
+//! - `sender`, `pace`, `link`: the one task and the one connection that append;
+//! - `progress`, `outcome`: what the task tells those who publish;
+//! - [`api`]: how an agent learns where its run is published, over HTTP.
+//!
+//! On top of it stands the program `runcast`: [`cli`] reads what is asked for, [`wrap`] runs any
+//! command and publishes it, [`tail`] follows a run in a terminal.
+
+pub mod api;
+mod backlog;
+mod batch;
+pub mod cli;
+mod ledger;
+mod link;
+mod outcome;
+mod pace;
+mod payload;
+mod progress;
+pub mod publisher;
+mod queue;
+mod sender;
+pub mod tail;
+mod target;
+pub mod wrap;
+
+pub use publisher::Publisher;
+
+/// Exit code where the gateway or Redis cannot be reached: `EX_UNAVAILABLE` of `sysexits.h`.
+const UNAVAILABLE: u8 = 69;
+
+/// Tells the person at the terminal something, on a line of its own. That nobody reads it is no
+/// reason to fail.
+fn say(what: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    drop(writeln!(std::io::stderr(), "runcast: {what}"));
+}

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use runcast_api::cli::{self, Cli};
 use runcast_common::config::ProcessEnv;
+use runcast_common::telemetry::Audience;
 use runcast_common::{connect, telemetry};
 
 fn main() -> ExitCode {
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    telemetry::start(&ProcessEnv, "info,sqlx=warn")?;
+    telemetry::start(&ProcessEnv, "info,sqlx=warn", Audience::Operator)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

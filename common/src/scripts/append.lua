@@ -5,7 +5,8 @@
 --       8 cap in entries  9 cap in bytes  10 body
 --   base   highest producer seq that the producer knows to be in Postgres
 --   acked  highest producer seq that Redis has acknowledged to it
---   count  0 asks for the state only, and wakes the persister if its wake-up was lost
+--   count  0 asks for the state only, and wakes the persister if its wake-up was lost; it shows a loss
+--          (`ok` with less than `acked`) but leaves the larger epoch to the append that claims it
 -- Reply {word, last id of the run, durable producer seq, detail}
 --   ok      the batch is in the stream, now or since an earlier call; detail: highest seq in Redis
 --   gap     nothing appended; detail: the producer seq that must come first

@@ -1,0 +1,281 @@
+//! The HTTP API as an agent needs it: to create a run or join one, and to follow one.
+//!
+//! An agent is configured by `RUNCAST_URL` and `RUNCAST_TOKEN` alone; the reply says where Redis is.
+//! `REDIS_URL` overrides that address, for a network where the agent sees Redis elsewhere.
+//!
+//! Time limits: [`CONNECT_DEADLINE`] for a connection, [`CALL_DEADLINE`] for a call, [`ATTEMPTS`]
+//! attempts where the gateway cannot be reached or is overloaded. A followed stream has no total
+//! limit; who reads it bounds the silence.
+
+mod error;
+mod session;
+
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use runcast_common::backoff::Backoff;
+use runcast_common::config::{ConfigError, Env, RedisUrl, ServerUrl, optional};
+use runcast_common::event::Channel;
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+use uuid::Uuid;
+
+pub use self::error::ApiError;
+use self::error::root_cause;
+pub use self::session::{NewRun, Session};
+use self::session::{Problem, Reply};
+
+/// Longest wait for a connection to the gateway.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Longest wait for an answer, connecting included: a gateway answers these calls by one or two
+/// statements of Postgres.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Attempts of a call, so that a gateway that is just being replaced does not fail a run.
+const ATTEMPTS: u32 = 3;
+
+/// Speaks with one gateway on behalf of one token.
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    shown: String,
+    redis: Option<RedisUrl>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("url", &self.shown)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client as the environment says: `RUNCAST_URL`, `RUNCAST_TOKEN`, `REDIS_URL`. Needs
+    /// [`install_tls_provider`](runcast_common::connect::install_tls_provider) before it.
+    ///
+    /// # Errors
+    /// [`ApiError::Config`] names the setting.
+    pub fn from_env(env: &impl Env) -> Result<Self, ApiError> {
+        let text = env.get("RUNCAST_URL").ok_or(ConfigError::Missing {
+            name: "RUNCAST_URL",
+            hint: "set it to the gateway's address, such as http://runcast:7070",
+        })?;
+        let invalid = |reason: String| ConfigError::Invalid {
+            name: "RUNCAST_URL",
+            reason,
+        };
+        let server = ServerUrl::parse(&text, &["http", "https"], "http://runcast:7070")
+            .map_err(|error| invalid(error.to_string()))?;
+        let base = Url::parse(server.expose()).map_err(|error| invalid(error.to_string()))?;
+        let token = env.get("RUNCAST_TOKEN").map(SecretString::from);
+        let token = token.ok_or(ConfigError::Missing {
+            name: "RUNCAST_TOKEN",
+            hint: "set it to a token, made by `runcastd token create NAME --scope runs:publish`",
+        })?;
+        Ok(Self {
+            http: http_client(&token)?,
+            base,
+            shown: server.to_string(),
+            redis: optional(env, "REDIS_URL")?,
+        })
+    }
+
+    /// Creates a run.
+    ///
+    /// # Errors
+    /// [`ApiError`] says what to set right.
+    pub async fn create_run(&self, run: &NewRun) -> Result<Session, ApiError> {
+        // The same key in every attempt: a lost answer does not leave a second run behind.
+        let key = Uuid::now_v7().to_string();
+        let request = || {
+            let url = self.url(&["v1", "runs"]);
+            self.http
+                .post(url)
+                .header("Idempotency-Key", &key)
+                .json(run)
+        };
+        let response = self.attempt("", request).await?;
+        self.session(response).await
+    }
+
+    /// Joins a run that exists.
+    ///
+    /// # Errors
+    /// [`ApiError`] says what to set right.
+    pub async fn join_run(&self, run: Uuid) -> Result<Session, ApiError> {
+        let run = run.to_string();
+        let request = || self.http.post(self.url(&["v1", "runs", &run, "publish"]));
+        let response = self.attempt(&run, request).await?;
+        self.session(response).await
+    }
+
+    /// Asks for the stream of a run; the answer may be 200 (a stream), 204 (over), or an overload.
+    ///
+    /// # Errors
+    /// [`ApiError`], where [`ApiError::is_passing`] tells whether to try again.
+    pub async fn stream(
+        &self,
+        run: &str,
+        channels: &[Channel],
+        after: Option<&str>,
+    ) -> Result<Response, ApiError> {
+        let mut url = self.url(&["v1", "runs", run, "stream"]);
+        if !channels.is_empty() {
+            url.query_pairs_mut()
+                .extend_pairs(channels.iter().map(|channel| ("channel", query(*channel))));
+        }
+        let mut request = self.http.get(url).header("Accept", "text/event-stream");
+        if let Some(id) = after {
+            request = request.header("Last-Event-ID", id);
+        }
+        // The limit is for the head of the answer only; its body is as long as the run.
+        let sent = tokio::time::timeout(CALL_DEADLINE, request.send()).await;
+        match sent {
+            Ok(Ok(response)) => self.check(run, response).await,
+            Ok(Err(error)) => Err(self.unreachable(&error)),
+            Err(_elapsed) => Err(ApiError::Unreachable {
+                url: self.shown.clone(),
+                reason: format!("no answer within {} s", CALL_DEADLINE.as_secs()),
+            }),
+        }
+    }
+
+    fn url(&self, path: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        url.set_query(None);
+        url
+    }
+
+    async fn attempt(
+        &self,
+        run: &str,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Response, ApiError> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
+        loop {
+            let sent = request().timeout(CALL_DEADLINE).send().await;
+            let result = match sent {
+                Ok(response) => self.check(run, response).await,
+                Err(error) => Err(self.unreachable(&error)),
+            };
+            match result {
+                Err(error) if error.is_passing() && backoff.attempts() + 1 < ATTEMPTS => {
+                    tracing::debug!(%error, "trying again");
+                    tokio::time::sleep(backoff.next_wait()).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn check(&self, run: &str, response: Response) -> Result<Response, ApiError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let url = self.shown.clone();
+        let problem: Option<Problem> = match response.bytes().await {
+            Ok(body) => serde_json::from_slice(&body).ok(),
+            Err(_cut) => None,
+        };
+        let detail = problem.and_then(|problem| problem.detail.or(problem.title));
+        Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ApiError::Unauthorized {
+                url,
+                status,
+                detail: detail.unwrap_or_else(|| {
+                    "make one by `runcastd token create NAME --scope runs:publish`".into()
+                }),
+            },
+            StatusCode::NOT_FOUND if !run.is_empty() => ApiError::NoSuchRun {
+                run: run.to_owned(),
+                url,
+            },
+            _ => ApiError::Refused {
+                url,
+                status,
+                detail: detail.unwrap_or_else(|| "no explanation".into()),
+            },
+        })
+    }
+
+    async fn session(&self, response: Response) -> Result<Session, ApiError> {
+        let unexpected = |reason: String| ApiError::Unexpected {
+            url: self.shown.clone(),
+            reason,
+        };
+        let body = response
+            .bytes()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let reply: Reply =
+            serde_json::from_slice(&body).map_err(|error| unexpected(error.to_string()))?;
+        let redis = match &self.redis {
+            Some(redis) => redis.clone(),
+            None => reply
+                .redis
+                .url
+                .parse()
+                .map_err(|error| unexpected(format!("the address of Redis: {error}")))?,
+        };
+        let run = reply.run.id;
+        Ok(Session {
+            run,
+            page: reply.url.unwrap_or_else(|| self.page(run)),
+            redis,
+            prefix: reply.redis.prefix,
+        })
+    }
+
+    fn page(&self, run: Uuid) -> String {
+        let mut url = self.url(&[""]);
+        url.set_fragment(Some(&format!("/runs/{run}")));
+        // The credentials of the address, if any, are not for the screen.
+        if url.set_password(None).and(url.set_username("")).is_err() {
+            return self.shown.clone();
+        }
+        url.into()
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ApiError {
+        ApiError::Unreachable {
+            url: self.shown.clone(),
+            reason: root_cause(error),
+        }
+    }
+}
+
+/// A channel as the API spells it.
+fn query(channel: Channel) -> String {
+    match channel.variation {
+        Some(variation) => format!("{}:{variation}", channel.kind),
+        None => channel.kind.to_string(),
+    }
+}
+
+fn http_client(token: &SecretString) -> Result<reqwest::Client, ConfigError> {
+    let bearer = format!("Bearer {}", token.expose_secret());
+    let mut bearer =
+        HeaderValue::try_from(bearer).map_err(|_unprintable| ConfigError::Invalid {
+            name: "RUNCAST_TOKEN",
+            reason: "it holds characters that no token has, such as a line break".into(),
+        })?;
+    bearer.set_sensitive(true);
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer)]);
+    reqwest::Client::builder()
+        .user_agent(concat!("runcast/", env!("CARGO_PKG_VERSION")))
+        .default_headers(headers)
+        .connect_timeout(CONNECT_DEADLINE)
+        .build()
+        .map_err(|error| ConfigError::Invalid {
+            name: "RUNCAST_URL",
+            reason: root_cause(&error),
+        })
+}

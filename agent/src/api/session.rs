@@ -1,0 +1,77 @@
+//! What goes to the gateway and comes back when a run is created or joined.
+
+use runcast_common::config::RedisUrl;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::publisher::Target;
+
+/// What a run to be created is given.
+#[derive(Debug, Clone, Serialize)]
+pub struct NewRun {
+    /// Its name, for people.
+    pub name: String,
+    /// How many attempts run side by side.
+    pub variations: u16,
+}
+
+impl NewRun {
+    /// A plain run of one variation.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            variations: 1,
+        }
+    }
+}
+
+/// A run that may be published to.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The run.
+    pub run: Uuid,
+    /// Its page.
+    pub page: String,
+    pub(super) redis: RedisUrl,
+    pub(super) prefix: String,
+}
+
+impl Session {
+    /// Where one variation of the run is published.
+    #[must_use]
+    pub fn target(&self, variation: u16) -> Target {
+        Target {
+            redis: self.redis.clone(),
+            prefix: self.prefix.clone(),
+            run: self.run,
+            variation,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Reply {
+    pub(super) run: RunReply,
+    #[serde(default)]
+    pub(super) url: Option<String>,
+    pub(super) redis: RedisReply,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RunReply {
+    pub(super) id: Uuid,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RedisReply {
+    pub(super) url: String,
+    #[serde(default)]
+    pub(super) prefix: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Problem {
+    pub(super) title: Option<String>,
+    pub(super) detail: Option<String>,
+}

@@ -1,0 +1,220 @@
+//! The command line of `runcast`: what is asked for, as text first; meaning comes after.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use runcast_common::event::Channel;
+use runcast_common::id::EventId;
+use runcast_common::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
+use uuid::Uuid;
+
+use crate::{tail, wrap};
+
+/// Publish what a run prints, and follow it.
+#[derive(Debug, Parser)]
+#[command(name = "runcast", version, after_help = SETTINGS)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `runcast` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command and publish what it writes
+    ///
+    /// The command's output, exit code and signals stay as they are: `runcast wrap -- CMD` can
+    /// stand wherever CMD stood. Its stdout is published as `output`, its stderr as `log`, line by
+    /// line; a line without an end is shown after 100 ms. If Runcast cannot be reached at the start,
+    /// the command runs all the same and one line on stderr says why nothing is published.
+    #[command(after_help = WRAP_HELP)]
+    Wrap(Wrap),
+    /// Follow a run: its output on stdout, its log on stderr
+    ///
+    /// Starts at the run's beginning, or behind --after, and goes on across lost connections until
+    /// the run is over.
+    #[command(after_help = TAIL_HELP)]
+    Tail(Tail),
+}
+
+/// Arguments of `runcast wrap`.
+#[derive(Debug, Args)]
+pub struct Wrap {
+    /// Join this run instead of creating one
+    #[arg(long, value_name = "ID", conflicts_with_all = ["name", "variations"])]
+    run: Option<Uuid>,
+    /// Name of the new run [default: the command line, shortened]
+    #[arg(long, value_parser = name)]
+    name: Option<String>,
+    /// Which of the run's variations this process is, from 0
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..i64::from(MAX_VARIATIONS)))]
+    variation: u16,
+    /// How many variations the new run has [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VARIATIONS)))]
+    variations: Option<u16>,
+    /// Refuse to run the command if it cannot be published (exit code 69)
+    #[arg(long)]
+    require: bool,
+    /// Longest wait for everything to be stored after the command's end
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    drain_timeout: Duration,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Arguments of `runcast tail`.
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// The run
+    run: Uuid,
+    /// Show only this channel, such as output:0, log or status; can be given several times
+    #[arg(long = "channel", value_name = "C")]
+    channels: Vec<Channel>,
+    /// Start behind this event id
+    #[arg(long, value_name = "ID", value_parser = EventId::parse_cursor)]
+    after: Option<EventId>,
+    /// Print every event as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl From<Wrap> for wrap::Options {
+    fn from(wrap: Wrap) -> Self {
+        // A new run has room for the variation that this process is.
+        let variations = wrap.variations.unwrap_or(1).max(wrap.variation + 1);
+        Self {
+            run: wrap.run,
+            name: wrap.name,
+            variation: wrap.variation,
+            variations,
+            require: wrap.require,
+            drain_timeout: wrap.drain_timeout,
+            command: wrap.command,
+        }
+    }
+}
+
+impl From<Tail> for tail::Options {
+    fn from(tail: Tail) -> Self {
+        Self {
+            run: tail.run,
+            channels: tail.channels,
+            after: tail.after,
+            json: tail.json,
+        }
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("a name must not be empty".into()),
+        name if name.len() > MAX_NAME_BYTES => {
+            Err(format!("a name has at most {MAX_NAME_BYTES} bytes"))
+        }
+        name => Ok(name.to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_nan| "expected seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+const SETTINGS: &str = "\
+Settings (environment):
+  RUNCAST_URL    address of the gateway, such as http://runcast:7070
+  RUNCAST_TOKEN  token with the scope runs:publish (wrap) or runs:read (tail)
+  REDIS_URL      address of Redis, if it is not the one that the gateway hands out
+  RUNCAST_LOG    what runcast itself logs to stderr, such as debug [default: warn]
+
+Examples:
+  runcast wrap -- make test
+  runcast wrap --name nightly --variations 2 --variation 0 -- ./agent --model a
+  runcast tail 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b --channel output:0";
+
+const WRAP_HELP: &str = "\
+Exit codes:
+  that of the command; 128+N if signal N killed it
+  126  the command cannot be run
+  127  the command was not found
+  69   with --require: nothing could be published, the command was not run
+  64   wrong use of runcast
+
+Signals: TERM, INT, HUP, QUIT, USR1, USR2, WINCH, CONT and TSTP are passed on; what a terminal sends
+to both (Ctrl-C) is not sent twice. After the command's end TERM, INT, HUP or QUIT stop the wait for
+storage.
+
+Examples:
+  runcast wrap -- make test
+  runcast wrap --run \"$RUN\" --variation 1 -- python train.py
+  RUNCAST_URL=http://runcast:7070 RUNCAST_TOKEN=... runcast wrap --require -- ./deploy.sh";
+
+const TAIL_HELP: &str = "\
+Exit codes:
+  0    the run is over, or nobody reads the output any more
+  66   there is no such run
+  69   the gateway cannot be reached
+  77   the token is refused
+  78   a setting is missing or wrong
+  64   wrong use of runcast
+  1    anything else
+
+Examples:
+  runcast tail 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b
+  runcast tail 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b --channel status --json | jq .status";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Command, clap::Error> {
+        let all = std::iter::once("runcast").chain(arguments.iter().copied());
+        Cli::try_parse_from(all).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn what_stands_behind_the_command_is_its_own() {
+        let Ok(Command::Wrap(wrap)) = parse(&["wrap", "--variation", "2", "ls", "--name", "x"])
+        else {
+            panic!("not understood")
+        };
+        let options = wrap::Options::from(wrap);
+        assert_eq!(options.command, ["ls", "--name", "x"]);
+        assert_eq!((options.name, options.variations), (None, 3));
+    }
+
+    #[test]
+    fn nonsense_is_refused_before_anything_happens() {
+        for arguments in [
+            &["wrap"][..],
+            &["wrap", "--variation", "256", "ls"],
+            &["wrap", "--variations", "0", "ls"],
+            &["wrap", "--drain-timeout", "-1", "ls"],
+            &["wrap", "--run", "x", "ls"],
+            &["tail", "x"],
+            &[
+                "tail",
+                "0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b",
+                "--after",
+                "x",
+            ],
+            &[
+                "tail",
+                "0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b",
+                "--channel",
+                "x",
+            ],
+        ] {
+            parse(arguments).expect_err("refused");
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

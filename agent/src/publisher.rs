@@ -1,0 +1,322 @@
+//! Publishing for one variation of a run.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use runcast_agent::api::{Client, NewRun};
+//! use runcast_agent::publisher::{Options, Publisher};
+//! use runcast_common::config::ProcessEnv;
+//! use runcast_common::event::{Status, StatusChange};
+//!
+//! runcast_common::connect::install_tls_provider();
+//! let session = Client::from_env(&ProcessEnv)?.create_run(&NewRun::named("nightly")).await?;
+//! let publisher = Publisher::start(&session.target(0), Options::default())?;
+//! publisher.status(&StatusChange::to(Status::Running)).await?;
+//! publisher.output("hello\n").await?;
+//! let closed = publisher
+//!     .finish(StatusChange::to(Status::Succeeded), Duration::from_secs(30))
+//!     .await?;
+//! assert_eq!(closed.unsent, 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Publishing writes the event's line at once and puts it into a bounded queue; one task sends. An
+//! event is kept until Postgres holds it, so a lost Redis costs a resend, not the event. What is
+//! not in Redis is lost with the process: there is no file behind the backlog yet.
+//!
+//! Memory, at most: the queue ([`MAX_BYTES`](crate::queue::MAX_BYTES), 8 MiB) and the backlog
+//! ([`Options::backlog_bytes`], 64 MiB), plus what is in flight on the connection (8 batches of
+//! 256 KiB, twice). When both are full the async calls wait and the `try_` forms say
+//! [`PublishError::Full`]. Time limits are the caller's: `flush`, `close` and `finish` take one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runcast_common::connect::Redis;
+use runcast_common::event::{self, Kind, Progress as ProgressPayload, StatusChange};
+use runcast_common::keys::Keys;
+use runcast_common::limits::MAX_VARIATIONS;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use crate::outcome::{Closed, PublishError, StartError, Stopped};
+use crate::payload::{LogLine, Metric, chunks};
+use crate::progress::Progress;
+use crate::queue::Queue;
+use crate::sender::{Identity, Sender};
+pub use crate::target::{Options, Target};
+
+/// How long a publisher that was dropped without `close` still tries to send what it has.
+const DROP_GRACE: Duration = Duration::from_secs(5);
+
+/// Publishes for one variation of a run. Cloning is cheap, and all clones are one producer.
+///
+/// To be ended by [`close`](Self::close) or [`finish`](Self::finish). When the last clone is dropped
+/// without, what it holds is still tried for 5 s in the background.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Arc<Queue>,
+    progress: watch::Receiver<Progress>,
+    /// Ends the sending task at once.
+    stop: CancellationToken,
+    dropped: Arc<Notify>,
+    producer: Uuid,
+    producer_epoch: u64,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Without a last status there is nothing that could be refused.
+        drop(self.queue.end(None));
+        self.dropped.notify_one();
+    }
+}
+
+impl Publisher {
+    /// Starts a publisher. It connects in the background and goes on trying;
+    /// [`connected`](Self::connected) waits for that. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] if the target makes no sense.
+    pub fn start(target: &Target, options: Options) -> Result<Self, StartError> {
+        if target.variation >= MAX_VARIATIONS {
+            return Err(StartError::Variation(target.variation));
+        }
+        let redis = Redis::new(&target.redis)?;
+        let identity = Identity {
+            producer: Uuid::now_v7(),
+            producer_epoch: event::now_ms(),
+            keys: Keys::new(&target.prefix).run(target.run),
+            cap: options.cap,
+        };
+        let (progress_in, progress) = watch::channel(Progress::default());
+        let shared = Arc::new(Shared {
+            queue: Arc::new(Queue::new(target.variation)),
+            progress,
+            stop: CancellationToken::new(),
+            dropped: Arc::new(Notify::new()),
+            producer: identity.producer,
+            producer_epoch: identity.producer_epoch,
+        });
+        let queue = Arc::clone(&shared.queue);
+        let sender = Sender::new(queue, redis, identity, options.backlog_bytes, progress_in);
+        tokio::spawn(supervise(
+            sender,
+            Arc::clone(&shared.queue),
+            shared.stop.clone(),
+            Arc::clone(&shared.dropped),
+        ));
+        Ok(Self { shared })
+    }
+
+    /// Who publishes: the producer's id and the epoch of this process.
+    #[must_use]
+    pub fn producer(&self) -> (Uuid, u64) {
+        (self.shared.producer, self.shared.producer_epoch)
+    }
+
+    /// Waits until the server has answered a call of the append script.
+    ///
+    /// # Errors
+    /// [`PublishError::Unreachable`] when the first attempt failed, or none was answered in time. The
+    /// publisher itself goes on trying.
+    pub async fn connected(&self, within: Duration) -> Result<(), PublishError> {
+        let mut progress = self.shared.progress.clone();
+        let known = progress.wait_for(|now| now.reached || now.trouble.is_some());
+        match timeout(within, known).await {
+            Ok(Ok(now)) if now.reached => Ok(()),
+            Ok(Ok(now)) => Err(PublishError::Unreachable(
+                now.trouble.clone().unwrap_or_default(),
+            )),
+            Ok(Err(_ended)) => Err(self.stopped()),
+            Err(_elapsed) => Err(PublishError::Unreachable(format!(
+                "Redis did not answer within {} ms",
+                within.as_millis()
+            ))),
+        }
+    }
+
+    /// Publishes one event of any kind and gives its seq; waits while the queue is full.
+    ///
+    /// # Errors
+    /// [`PublishError`], but never `Full`.
+    pub async fn publish(&self, kind: Kind, payload: &impl Serialize) -> Result<u64, PublishError> {
+        self.shared.queue.push_when_room(kind, payload).await
+    }
+
+    /// Publishes one event of any kind and gives its seq, if there is room for it.
+    ///
+    /// # Errors
+    /// [`PublishError::Full`] if there is none, and any other.
+    pub fn try_publish(&self, kind: Kind, payload: &impl Serialize) -> Result<u64, PublishError> {
+        self.shared.queue.try_push(kind, payload)
+    }
+
+    /// Publishes a piece of what the run produces, of any length: a longer one becomes several
+    /// events. A finished line ends with a newline; viewers join the pieces.
+    ///
+    /// # Errors
+    /// See [`publish`](Self::publish).
+    pub async fn output(&self, text: &str) -> Result<(), PublishError> {
+        for chunk in chunks(text) {
+            let payload = event::Text {
+                text: Some(chunk),
+                ..event::Text::default()
+            };
+            self.publish(Kind::Output, &payload).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes a line of diagnostics; the newline is added.
+    ///
+    /// # Errors
+    /// See [`publish`](Self::publish).
+    pub async fn log(&self, level: &str, line: &str) -> Result<(), PublishError> {
+        let mut rest = chunks(line).peekable();
+        while let Some(text) = rest.next() {
+            let line = LogLine {
+                level,
+                text,
+                finished: rest.peek().is_none(),
+            };
+            self.publish(Kind::Log, &line).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes a change of state. The final one belongs into [`finish`](Self::finish).
+    ///
+    /// # Errors
+    /// See [`publish`](Self::publish).
+    pub async fn status(&self, change: &StatusChange) -> Result<(), PublishError> {
+        self.publish(Kind::Status, change).await.map(drop)
+    }
+
+    /// Publishes how far the work has come.
+    ///
+    /// # Errors
+    /// See [`publish`](Self::publish).
+    pub async fn progress(&self, progress: &ProgressPayload<'_>) -> Result<(), PublishError> {
+        self.publish(Kind::Progress, progress).await.map(drop)
+    }
+
+    /// Publishes named numbers, which must be finite.
+    ///
+    /// # Errors
+    /// See [`publish`](Self::publish).
+    pub async fn metric(&self, values: &[(&str, f64)]) -> Result<(), PublishError> {
+        self.publish(Kind::Metric, &Metric(values)).await.map(drop)
+    }
+
+    /// Waits until everything that was published before is in Redis.
+    ///
+    /// # Errors
+    /// [`PublishError::Deadline`] if it is not in time, or why it never will be.
+    pub async fn flush(&self, within: Duration) -> Result<(), PublishError> {
+        let target = self.shared.queue.last_seq();
+        match self.wait_for(within, |now| now.acked >= target).await {
+            Wait::Over => Ok(()),
+            Wait::Stopped => Err(self.stopped()),
+            Wait::Deadline => {
+                let now = self.shared.progress.borrow().clone();
+                Err(PublishError::Deadline {
+                    unsent: target.saturating_sub(now.acked),
+                    trouble: now.trouble,
+                })
+            }
+        }
+    }
+
+    /// Ends the publisher: waits until Postgres holds everything, or for so long, and says where
+    /// the events are then.
+    ///
+    /// # Errors
+    /// If it was stopped by something else before, such as a newer process.
+    pub async fn close(&self, within: Duration) -> Result<Closed, PublishError> {
+        self.shared.queue.end(None)?;
+        self.wait_closed(within).await
+    }
+
+    /// Publishes the last status, with the seal over everything before it, and closes.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub async fn finish(
+        &self,
+        change: StatusChange,
+        within: Duration,
+    ) -> Result<Closed, PublishError> {
+        self.shared.queue.end(Some(change))?;
+        self.wait_closed(within).await
+    }
+
+    async fn wait_closed(&self, within: Duration) -> Result<Closed, PublishError> {
+        let last = self.shared.queue.last_seq();
+        let waited = self.wait_for(within, |now| now.durable >= last).await;
+        self.shared.queue.stop(Stopped::Closed);
+        self.shared.stop.cancel();
+        let now = self.shared.progress.borrow().clone();
+        match (waited, self.shared.queue.stopped()) {
+            (Wait::Stopped, why @ Some(Stopped::Fenced { .. } | Stopped::Died)) => {
+                Err(why.map_or(PublishError::Closed, PublishError::Stopped))
+            }
+            _ => Ok(Closed {
+                stored: now.durable.min(last),
+                in_redis: now.acked.min(last).saturating_sub(now.durable),
+                unsent: last.saturating_sub(now.acked),
+                trouble: now.trouble,
+            }),
+        }
+    }
+
+    async fn wait_for(&self, within: Duration, done: impl FnMut(&Progress) -> bool) -> Wait {
+        let mut progress = self.shared.progress.clone();
+        match timeout(within, progress.wait_for(done)).await {
+            Ok(Ok(_reached)) => Wait::Over,
+            Ok(Err(_ended)) => Wait::Stopped,
+            Err(_elapsed) => Wait::Deadline,
+        }
+    }
+
+    fn stopped(&self) -> PublishError {
+        let why = self.shared.queue.stopped();
+        why.map_or(PublishError::Closed, PublishError::Stopped)
+    }
+}
+
+/// Runs the sending task for as long as somebody wants it.
+async fn supervise(
+    sender: Sender,
+    queue: Arc<Queue>,
+    stop: CancellationToken,
+    dropped: Arc<Notify>,
+) {
+    tokio::select! {
+        () = sender.run() => {}
+        () = stop.cancelled() => {}
+        () = async {
+            dropped.notified().await;
+            if queue.last_seq() > 0 {
+                sleep(DROP_GRACE).await;
+                tracing::warn!("a publisher was dropped without close, and not all is stored");
+            }
+            queue.stop(Stopped::Closed);
+        } => {}
+    }
+}
+
+enum Wait {
+    Over,
+    Stopped,
+    Deadline,
+}

@@ -1,0 +1,341 @@
+//! The one task that owns a publisher's connection: it takes batches out of the queue, keeps them in
+//! the ledger, appends them several at a time, and does what the answers ask for.
+//!
+//! - **Batching.** A closed batch leaves as soon as the window allows. An open one leaves at once if
+//!   nothing has been sent for [`LINGER`](crate::pace::LINGER), else when that has passed: the first event of a quiet
+//!   stream never waits.
+//! - **Answers.** `ok` advances; `gap` starts over where Redis says; `full` waits and tries again;
+//!   `fenced` stops the publisher for good. An error on the wire, or none for too long, breaks the
+//!   connection: it is made anew for as long as the publisher lives, and what was not acknowledged
+//!   goes out again. The script appends nothing twice.
+//! - **Durability.** Answers tell what Postgres holds. A publisher with nothing to send but
+//!   something to hear asks for it, after [`POKE_FIRST`](crate::pace::POKE_FIRST), then ever more rarely.
+//!   One that is idle and durable sleeps.
+//!
+//! Nothing here ends by time; `close` and dropping the publisher bound the task from outside.
+
+use std::sync::Arc;
+
+use redis::RedisError;
+use runcast_common::backoff::Backoff;
+use runcast_common::connect::Redis;
+use runcast_common::keys::RunKeys;
+use runcast_common::script::{Append, Cap};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use uuid::Uuid;
+
+use crate::ledger::{Asked, Ledger, Verdict};
+use crate::link::{Answer, Link, LinkError, WINDOW};
+use crate::outcome::Stopped;
+use crate::pace::Pace;
+use crate::progress::{LastWord, Progress};
+use crate::queue::{Queue, Taken};
+
+/// Who publishes, and where to.
+pub(crate) struct Identity {
+    pub(crate) producer: Uuid,
+    pub(crate) producer_epoch: u64,
+    pub(crate) keys: RunKeys,
+    pub(crate) cap: Cap,
+}
+
+/// The state of the task.
+pub(crate) struct Sender {
+    /// Stands before `progress`, whose drop wakes those who then ask why.
+    last_word: LastWord,
+    queue: Arc<Queue>,
+    redis: Redis,
+    identity: Identity,
+    ledger: Ledger,
+    progress: watch::Sender<Progress>,
+    /// The queue is empty and stays so.
+    ended: bool,
+    pace: Pace,
+    reconnect: Backoff,
+}
+
+/// Why a connection is no longer served.
+enum Left {
+    /// Everything that will ever be published is in Postgres.
+    Done,
+    Fenced {
+        by: u64,
+    },
+    Broken(LinkError),
+}
+
+impl Sender {
+    pub(crate) fn new(
+        queue: Arc<Queue>,
+        redis: Redis,
+        identity: Identity,
+        backlog_bytes: usize,
+        progress: watch::Sender<Progress>,
+    ) -> Self {
+        Self {
+            last_word: LastWord {
+                queue: Arc::clone(&queue),
+                why: Stopped::Died,
+            },
+            queue,
+            redis,
+            identity,
+            ledger: Ledger::new(backlog_bytes),
+            progress,
+            ended: false,
+            pace: Pace::new(),
+            reconnect: Backoff::for_connections(),
+        }
+    }
+
+    /// Sends until the queue has ended and all of it is durable, or a newer process takes over.
+    pub(crate) async fn run(mut self) {
+        self.last_word.why = loop {
+            let mut link = self.connect().await;
+            match self.serve(&mut link).await {
+                Left::Done => break Stopped::Closed,
+                Left::Fenced { by } => break Stopped::Fenced { by },
+                Left::Broken(error) => {
+                    drop(link);
+                    self.ledger.disconnected();
+                    self.note_trouble(&error);
+                    let wait = self.reconnect.next_wait();
+                    self.wait_keeping(sleep(wait)).await;
+                }
+            }
+        };
+    }
+
+    /// Makes a connection, however long it takes.
+    async fn connect(&mut self) -> Link {
+        loop {
+            let redis = self.redis.clone();
+            match self.wait_keeping(Link::open(&redis)).await {
+                Ok(link) => return link,
+                Err(error) => {
+                    self.note_trouble(&error);
+                    let wait = self.reconnect.next_wait();
+                    self.wait_keeping(sleep(wait)).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for something while full batches go on into the backlog.
+    async fn wait_keeping<T>(&mut self, what: impl Future<Output = T>) -> T {
+        let mut what = std::pin::pin!(what);
+        loop {
+            self.keep(false);
+            tokio::select! {
+                done = &mut what => return done,
+                () = self.queue.arrived() => {}
+            }
+        }
+    }
+
+    async fn serve(&mut self, link: &mut Link) -> Left {
+        // Tells where to go on, and that this producer may call the script at all.
+        self.send_poke(link);
+        self.pace.start_over();
+        loop {
+            let linger_until = self.take_and_send(link);
+            if self.ended && self.ledger.is_durable() {
+                return Left::Done;
+            }
+            self.plan_poke(link);
+            let timer = linger_until.into_iter().chain(self.pace.next()).min();
+            tokio::select! {
+                answer = link.answer() => match answer {
+                    Ok(answer) => if let Err(left) = self.take_answer(link, answer).await {
+                        return left;
+                    },
+                    Err(error) => return Left::Broken(error),
+                },
+                () = self.queue.arrived() => {}
+                () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
+            }
+        }
+    }
+
+    /// Moves batches into the ledger while it has room, the open one too if asked; true if an open
+    /// one is left behind.
+    fn keep(&mut self, mut partial: bool) -> bool {
+        while !self.ended && self.ledger.has_room() {
+            match self.queue.take(partial) {
+                Taken::Batch(batch) => {
+                    self.ledger.accept(batch);
+                    partial = false;
+                }
+                Taken::Partial => return true,
+                Taken::Empty => return false,
+                Taken::Ended => self.ended = true,
+            }
+        }
+        false
+    }
+
+    /// Sends what the window allows; tells until when an open batch is left to grow.
+    fn take_and_send(&mut self, link: &mut Link) -> Option<Instant> {
+        let now = Instant::now();
+        let may_append = self.pace.may_append(now);
+        let mut left_behind = self.keep(false);
+        if may_append {
+            self.send_batches(link, now);
+        }
+        let idle_hands = may_append && self.ledger.is_sent() && link.in_flight() < WINDOW;
+        if !left_behind || !idle_hands {
+            return None;
+        }
+        let linger_until = self.pace.linger_until();
+        if linger_until > now && !self.queue.has_ended() {
+            return Some(linger_until);
+        }
+        left_behind = self.keep(true);
+        self.send_batches(link, now);
+        left_behind.then(|| self.pace.linger_until())
+    }
+
+    fn send_batches(&mut self, link: &mut Link, now: Instant) {
+        while let Some(batch) = self.ledger.to_send(link.in_flight(), WINDOW) {
+            let append = Append {
+                first: batch.first,
+                count: batch.count,
+                body: &batch.body,
+                ..self.question()
+            };
+            link.send(&self.identity.keys, &append);
+            self.ledger.sent(&batch);
+            self.pace.sent(now);
+        }
+    }
+
+    /// A call that only asks how things stand.
+    fn question(&self) -> Append<'static> {
+        Append {
+            producer: self.identity.producer,
+            producer_epoch: self.identity.producer_epoch,
+            base: self.ledger.durable(),
+            acked: self.ledger.acked(),
+            first: self.ledger.acked() + 1,
+            count: 0,
+            body: b"",
+            cap: self.identity.cap,
+        }
+    }
+
+    fn send_poke(&self, link: &mut Link) {
+        link.send(&self.identity.keys, &self.question());
+    }
+
+    /// Asks what Postgres holds, if that is due and no answer on its way will tell.
+    fn plan_poke(&mut self, link: &mut Link) {
+        if self.ledger.is_durable() {
+            self.pace.nothing_to_ask();
+        } else if self.pace.must_ask(Instant::now()) && link.in_flight() == 0 {
+            self.send_poke(link);
+        }
+    }
+
+    async fn take_answer(&mut self, link: &mut Link, answer: Answer) -> Result<(), Left> {
+        let Answer {
+            asked,
+            counts,
+            result,
+        } = answer;
+        let durable = self.ledger.durable();
+        match result {
+            Ok(appended) if !counts => self.ledger.answered_late(&appended),
+            Ok(appended) => match self.ledger.answered(asked, &appended) {
+                Verdict::Advanced => self.note_progress(asked),
+                Verdict::Rewound => {
+                    link.forget();
+                    self.pace.rewound();
+                }
+                Verdict::Wait => {
+                    link.forget();
+                    self.note_full("the run holds as much in Redis as it may");
+                }
+                Verdict::Fenced { by } => return Err(Left::Fenced { by }),
+            },
+            Err(error) => self.take_error(link, asked, counts, error).await?,
+        }
+        if self.ledger.durable() > durable {
+            self.pace.heard();
+            self.publish_progress();
+        }
+        Ok(())
+    }
+
+    /// What the server itself refused, without having done anything.
+    async fn take_error(
+        &mut self,
+        link: &mut Link,
+        asked: Asked,
+        counts: bool,
+        error: RedisError,
+    ) -> Result<(), Left> {
+        match error.code() {
+            Some("NOSCRIPT" | "OOM" | "MISCONF" | "BUSY") if !counts => Ok(()),
+            Some("NOSCRIPT") => {
+                link.forget();
+                self.ledger.refused(asked);
+                link.load_script().await.map_err(Left::Broken)
+            }
+            Some("OOM" | "MISCONF" | "BUSY") => {
+                link.forget();
+                self.ledger.refused(asked);
+                self.note_full(&error.to_string());
+                Ok(())
+            }
+            _ => Err(Left::Broken(LinkError::Call(error))),
+        }
+    }
+
+    fn note_full(&mut self, why: &str) {
+        if self.pace.is_advancing() {
+            tracing::info!(run = %self.identity.keys.run, why, "Redis takes no more for now");
+        }
+        self.pace.pause();
+        self.progress
+            .send_modify(|progress| progress.trouble = Some(why.to_owned()));
+    }
+
+    fn note_progress(&mut self, asked: Asked) {
+        // An answer to a question proves nothing about the appends that wait.
+        if asked != Asked::State || self.ledger.is_sent() {
+            if self.reconnect.attempts() > 0 {
+                tracing::info!(redis = self.redis.address(), "publishing goes on");
+            }
+            self.reconnect.reset();
+            self.pace.advanced();
+        }
+        self.publish_progress();
+    }
+
+    fn publish_progress(&self) {
+        let new = Progress {
+            acked: self.ledger.acked(),
+            durable: self.ledger.durable(),
+            reached: true,
+            trouble: None,
+        };
+        self.progress.send_if_modified(|progress| {
+            let changed = *progress != new;
+            *progress = new;
+            changed
+        });
+    }
+
+    /// One line for each outage, not for each attempt.
+    fn note_trouble(&self, error: &LinkError) {
+        let redis = self.redis.address();
+        if self.reconnect.attempts() == 0 {
+            tracing::warn!(redis, %error, "publishing is interrupted, trying again");
+        } else {
+            tracing::debug!(redis, %error, "no connection yet");
+        }
+        self.progress
+            .send_modify(|progress| progress.trouble = Some(error.to_string()));
+    }
+}

@@ -1,0 +1,175 @@
+//! The wrapped command as a process: how it is started, how it ended, and what that means for the
+//! exit code and the run's status.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
+
+use runcast_common::event::{Status, StatusChange};
+use runcast_common::limits::MAX_NAME_BYTES;
+use tokio::process::{Child, Command};
+
+/// Exit code of a command that was not found, as shells have it.
+const NOT_FOUND: u8 = 127;
+
+/// Exit code of a command that was found and could not be run, as shells have it.
+const NOT_EXECUTABLE: u8 = 126;
+
+/// Added to a signal's number for the exit code of a command that it killed, as shells have it.
+const BY_SIGNAL: i32 = 128;
+
+/// Bytes of a run's default name: as much of the command line as a list can show.
+const DEFAULT_NAME_BYTES: usize = 80;
+
+/// Bytes of the command line in the first event; `xargs` makes lines that fit no event.
+const MAX_COMMAND_BYTES: usize = 16 * 1024;
+
+/// Starts the command with our stdin, and with pipes for what it writes.
+pub(crate) fn spawn(command: &[OsString]) -> io::Result<Child> {
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::inherit())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+}
+
+/// The first event of a run.
+pub(crate) fn started(command: &[OsString], pid: Option<u32>) -> StatusChange {
+    let host = nix::unistd::gethostname().ok();
+    StatusChange {
+        command: shown(command),
+        host: host.map(|host| host.to_string_lossy().into_owned()),
+        pid,
+        ..StatusChange::to(Status::Running)
+    }
+}
+
+/// The last event of a run, and our exit code.
+pub(crate) fn ended(status: ExitStatus) -> (StatusChange, u8) {
+    let state = if status.success() {
+        Status::Succeeded
+    } else {
+        Status::Failed
+    };
+    let code = match (status.code(), status.signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => BY_SIGNAL + signal,
+        (None, None) => 1,
+    };
+    let change = StatusChange {
+        exit_code: status.code(),
+        signal: status.signal(),
+        ..StatusChange::to(state)
+    };
+    (change, u8::try_from(code).unwrap_or(1))
+}
+
+/// The last event of a run whose command could not be started, and our exit code.
+pub(crate) fn not_started(command: &[OsString], error: &io::Error) -> (StatusChange, u8) {
+    let program = command.first().map(|name| name.to_string_lossy());
+    let program = program.unwrap_or_default();
+    let (code, message) = match error.kind() {
+        io::ErrorKind::NotFound => (NOT_FOUND, format!("{program}: command not found")),
+        _ => (NOT_EXECUTABLE, format!("{program}: cannot be run: {error}")),
+    };
+    let change = StatusChange {
+        command: shown(command),
+        exit_code: Some(i32::from(code)),
+        message: Some(message),
+        ..StatusChange::to(Status::Failed)
+    };
+    (change, code)
+}
+
+/// The name of a run that was given none: the command's base name and its arguments, shortened.
+pub(crate) fn default_name(command: &[OsString]) -> String {
+    let mut words = command.iter().map(|word| word.to_string_lossy());
+    let program = words.next().unwrap_or_default();
+    let base = program.rsplit('/').next().unwrap_or(&program);
+    let name = words.fold(base.to_owned(), |name, word| format!("{name} {word}"));
+    // A name is one line.
+    let name: String = name
+        .chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect();
+    shorten(name.trim(), DEFAULT_NAME_BYTES.min(MAX_NAME_BYTES))
+}
+
+/// At most `most` bytes of a text, with a sign where something was cut off.
+fn shorten(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(most.saturating_sub('…'.len_utf8()));
+    format!("{}…", &text[..end])
+}
+
+fn shown(command: &[OsString]) -> Vec<String> {
+    let mut room = MAX_COMMAND_BYTES;
+    let mut words = Vec::new();
+    for (index, word) in command.iter().enumerate() {
+        let word = word.to_string_lossy();
+        if word.len() > room {
+            words.push(shorten(&word, room));
+            let left = command.len() - index - 1;
+            words.push(format!("… ({left} more arguments)"));
+            break;
+        }
+        room -= word.len();
+        words.push(word.into_owned());
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_default_name_is_short_and_one_line() {
+        assert_eq!(default_name(&command(&["/bin/seq", "0", "9"])), "seq 0 9");
+        assert_eq!(
+            default_name(&command(&["sh", "-c", "echo a\necho b"])),
+            "sh -c echo a echo b"
+        );
+        let long = default_name(&command(&["echo", &"é".repeat(200)]));
+        assert!(
+            long.len() <= DEFAULT_NAME_BYTES && long.ends_with('…'),
+            "{long}"
+        );
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_a_shell() {
+        let (change, code) = ended(ExitStatus::from_raw(3 << 8));
+        assert_eq!(
+            (change.status, change.exit_code, code),
+            (Status::Failed, Some(3), 3)
+        );
+        let (change, code) = ended(ExitStatus::from_raw(9));
+        assert_eq!(
+            (change.exit_code, change.signal, code),
+            (None, Some(9), 137)
+        );
+        let (change, code) = ended(ExitStatus::from_raw(0));
+        assert_eq!((change.status, code), (Status::Succeeded, 0));
+    }
+
+    #[test]
+    fn the_longest_command_line_fits_an_event() {
+        let words = vec![OsString::from("x".repeat(1000)); 2000];
+        let shown = shown(&words);
+        assert_eq!(shown.len(), 18);
+        assert!(shown.iter().map(String::len).sum::<usize>() < MAX_COMMAND_BYTES + 100);
+        assert_eq!(shown[17], "… (1983 more arguments)");
+    }
+}

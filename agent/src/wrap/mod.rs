@@ -1,0 +1,227 @@
+//! Runs any command and publishes what it writes, without getting in its way.
+//!
+//! - `child`: starts the command, and reads how it ended;
+//! - `signals`: what is sent to us is passed on to it;
+//! - `pump`, `lines`, `feed`: each of its two streams goes to our own one unchanged, and, cut into
+//!   lines, into the publisher.
+//!
+//! The first event is `status` running, the last one the final `status` with the seal. Time limits:
+//! [`REACH`] for the start, [`PIPE_GRACE`] for pipes that descendants hold open after the command's
+//! end, and the drain timeout for storing what is left; a signal in these last two ends them.
+
+mod child;
+mod feed;
+mod lines;
+mod pump;
+mod signals;
+
+use std::ffi::OsString;
+use std::io;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use runcast_common::config::Env;
+use runcast_common::event::StatusChange;
+use tokio::process::Child;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use self::feed::{Dropped, Feed, STDERR, STDOUT};
+use self::pump::pump;
+pub use self::signals::{Blocked, block};
+use self::signals::{Signals, pass_on};
+use crate::api::{Client, NewRun};
+use crate::publisher::{Closed, Options as PublisherOptions, Publisher};
+use crate::{UNAVAILABLE, say};
+
+/// Longest wait for the gateway and Redis together, before the command runs without being
+/// published: what a job may start later for the sake of being watched.
+const REACH: Duration = Duration::from_secs(10);
+
+/// How long the command's pipes are read after its end, where descendants hold them open.
+const PIPE_GRACE: Duration = Duration::from_secs(2);
+
+/// What to run, and how to publish it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The run to join; a new one if absent.
+    pub run: Option<Uuid>,
+    /// Name of a new run; made from the command if absent.
+    pub name: Option<String>,
+    /// Which variation this process is.
+    pub variation: u16,
+    /// How many variations a new run has.
+    pub variations: u16,
+    /// Refuse to run the command if it cannot be published.
+    pub require: bool,
+    /// Longest wait for everything to be stored, after the command's end.
+    pub drain_timeout: Duration,
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Runs the command and gives the exit code.
+///
+/// # Errors
+/// If the kernel refuses to tell of signals or of the command's end.
+pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Result<u8> {
+    let mut signals = Signals::listen(blocked)?;
+    let started = timeout(REACH, start_publishing(options, env)).await;
+    let overdue = || anyhow::anyhow!("no answer within {} s, see RUNCAST_URL", REACH.as_secs());
+    let publisher = match started.unwrap_or_else(|_elapsed| Err(overdue())) {
+        Ok(publisher) => Some(publisher),
+        Err(error) if options.require => {
+            say(format_args!(
+                "{error:#}; the command was not run (--require)"
+            ));
+            return Ok(UNAVAILABLE);
+        }
+        Err(error) => {
+            say(format_args!(
+                "nothing is published, the command runs all the same: {error:#}"
+            ));
+            None
+        }
+    };
+    let (change, code) = match blocked.let_through(|| child::spawn(&options.command))? {
+        Ok(child) => watch_over(child, options, publisher.clone(), &mut signals).await?,
+        Err(error) => {
+            let (change, code) = child::not_started(&options.command, &error);
+            say(format_args!(
+                "{}",
+                change.message.as_deref().unwrap_or_default()
+            ));
+            (change, code)
+        }
+    };
+    if let Some(publisher) = publisher {
+        finish(&publisher, change, options.drain_timeout, &mut signals).await?;
+    }
+    Ok(code)
+}
+
+async fn start_publishing(options: &Options, env: &impl Env) -> anyhow::Result<Publisher> {
+    let client = Client::from_env(env)?;
+    let session = match options.run {
+        Some(run) => client.join_run(run).await?,
+        None => {
+            let run = NewRun {
+                name: match &options.name {
+                    Some(name) => name.clone(),
+                    None => child::default_name(&options.command),
+                },
+                variations: options.variations,
+            };
+            client.create_run(&run).await?
+        }
+    };
+    let target = session.target(options.variation);
+    let hint = "REDIS_URL (or the address that the gateway hands out) does not serve";
+    let publisher = Publisher::start(&target, PublisherOptions::default()).context(hint)?;
+    publisher.connected(REACH).await.context(hint)?;
+    say(format_args!("watch at {}", session.page));
+    Ok(publisher)
+}
+
+/// Moves what the command writes and passes signals on until it has ended.
+async fn watch_over(
+    mut child: Child,
+    options: &Options,
+    publisher: Option<Publisher>,
+    signals: &mut Signals,
+) -> io::Result<(StatusChange, u8)> {
+    if let Some(publisher) = &publisher {
+        let started = child::started(&options.command, child.id());
+        if let Err(error) = publisher.status(&started).await {
+            say(format_args!("not published: {error}"));
+        }
+    }
+    let (deadline_in, deadline) = watch::channel(None);
+    let stdout = child.stdout.take().map(|from| {
+        let feed = Feed::new(publisher.clone(), STDOUT);
+        tokio::spawn(pump(from, tokio::io::stdout(), feed, deadline.clone()))
+    });
+    let stderr = child.stderr.take().map(|from| {
+        let feed = Feed::new(publisher.clone(), STDERR);
+        tokio::spawn(pump(from, tokio::io::stderr(), feed, deadline.clone()))
+    });
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status?,
+            arrived = signals.next() => {
+                let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+                if let Some(pid) = pid {
+                    pass_on(arrived?, Pid::from_raw(pid));
+                }
+            }
+        }
+    };
+    deadline_in.send_replace(Some(Instant::now() + PIPE_GRACE));
+    let pumps = futures::future::join_all([stdout, stderr].into_iter().flatten());
+    let dropped: Vec<Dropped> = tokio::select! {
+        moved = pumps => moved.into_iter().filter_map(Result::ok).collect(),
+        () = told_to_end(signals) => Vec::new(),
+    };
+    let (mut change, code) = child::ended(status);
+    let events: u64 = dropped.iter().map(|dropped| dropped.events).sum();
+    if events > 0 {
+        let bytes: u64 = dropped.iter().map(|dropped| dropped.bytes).sum();
+        let message = format!("{events} events ({bytes} bytes) of its output were not published");
+        say(format_args!("{message}"));
+        change.message = Some(message);
+    }
+    Ok((change, code))
+}
+
+/// Publishes the last status, waits until all is stored, and says so if it is not.
+async fn finish(
+    publisher: &Publisher,
+    change: StatusChange,
+    within: Duration,
+    signals: &mut Signals,
+) -> io::Result<()> {
+    let closed = tokio::select! {
+        closed = publisher.finish(change, within) => closed,
+        () = told_to_end(signals) => publisher.close(Duration::ZERO).await,
+    };
+    match closed {
+        Ok(closed) => tell(&closed),
+        Err(error) => say(format_args!("not everything is published: {error}")),
+    }
+    Ok(())
+}
+
+fn tell(closed: &Closed) {
+    let Closed {
+        in_redis, unsent, ..
+    } = closed;
+    let why = closed.trouble.as_deref().unwrap_or("time ran out");
+    if *unsent > 0 {
+        say(format_args!(
+            "{unsent} events are lost, they did not reach Redis: {why}"
+        ));
+    }
+    if *in_redis > 0 {
+        say(format_args!(
+            "{in_redis} events are in Redis but not yet stored in Postgres"
+        ));
+    }
+}
+
+/// Waits for a signal that asks to end, once the command has ended.
+async fn told_to_end(signals: &mut Signals) {
+    loop {
+        match signals.next().await.map(|arrived| arrived.signal) {
+            Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT) => return,
+            Ok(_) => {}
+            // Signals are blocked: without a way to read them there is nothing to wait for.
+            Err(error) => {
+                tracing::warn!(%error, "signals cannot be read");
+                return std::future::pending().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The publisher against a real Redis: what is published arrives byte for byte, once and in order,
+//! whatever happens to the server in between.
+
+mod support;
+
+use std::time::Duration;
+
+use runcast_agent::Publisher;
+use runcast_agent::publisher::{Options, PublishError, Stopped};
+use runcast_common::connect::Redis;
+use runcast_common::event::{Kind, Status, StatusChange};
+use runcast_common::keys::Keys;
+use runcast_common::redis;
+use runcast_common::script::{Append, Cap, Outcome};
+use runcast_common::seal::Seal;
+use support::{PATIENCE, Run, Server, eventually};
+
+/// The texts of `output` events, joined.
+fn text(events: &[runcast_common::entry::Event]) -> String {
+    let text = |line: &[u8]| {
+        let value: serde_json::Value = serde_json::from_slice(line).expect("JSON");
+        value["text"].as_str().expect("a text").to_owned()
+    };
+    events.iter().map(|event| text(&event.line)).collect()
+}
+
+fn expected(numbers: std::ops::RangeInclusive<u64>) -> String {
+    numbers.map(|number| format!("line {number} é\n")).collect()
+}
+
+async fn publish(publisher: &Publisher, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        publisher
+            .output(&format!("line {number} é\n"))
+            .await
+            .expect("published");
+    }
+}
+
+/// Every event once, in order, with dense ids in every epoch.
+fn check(events: &[runcast_common::entry::Event], count: u64) {
+    assert_eq!(events.len() as u64, count);
+    for (index, event) in events.iter().enumerate() {
+        assert_eq!(event.producer_seq, index as u64 + 1);
+        if index > 0 {
+            assert!(events[index - 1].id.is_followed_by(event.id));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_events_come_back_byte_for_byte_in_full_batches() {
+    let server = Server::start().await;
+    let target = server.target();
+    let run = Run::of(&target, &server);
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    publisher.connected(PATIENCE).await.expect("connected");
+    publish(&publisher, 1..=10_000).await;
+    publisher.flush(PATIENCE).await.expect("flushed");
+
+    let events = run.events().await;
+    check(&events, 10_000);
+    assert_eq!(text(&events), expected(1..=10_000));
+    let entries = run.entries().await.len();
+    assert!(entries < 200, "{entries} entries for 10,000 events");
+
+    let mut seal = Seal::default();
+    events.iter().for_each(|event| seal.add(&event.line));
+    let (closed, _settled) = tokio::join!(
+        publisher.finish(StatusChange::to(Status::Succeeded), PATIENCE),
+        async {
+            eventually("the last status is stored", async || {
+                run.settle()
+                    .await
+                    .last()
+                    .is_some_and(|event| event.producer_seq == 10_001)
+            })
+            .await;
+        },
+    );
+    let closed = closed.expect("closed");
+    assert_eq!(
+        (closed.stored, closed.in_redis, closed.unsent),
+        (10_001, 0, 0)
+    );
+    assert!(matches!(
+        publisher.output("late").await,
+        Err(PublishError::Stopped(Stopped::Closed) | PublishError::Closed)
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_status_is_sealed_and_close_tells_what_is_only_in_redis() {
+    let server = Server::start().await;
+    let target = server.target();
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    publish(&publisher, 1..=10).await;
+    let change = StatusChange {
+        exit_code: Some(3),
+        ..StatusChange::to(Status::Failed)
+    };
+    let within = Duration::from_millis(300);
+    let closed = publisher.finish(change, within).await.expect("closed");
+    assert_eq!((closed.stored, closed.in_redis, closed.unsent), (0, 11, 0));
+
+    let events = Run::of(&target, &server).events().await;
+    let mut seal = Seal::default();
+    events[..10].iter().for_each(|event| seal.add(&event.line));
+    let last: StatusChange = serde_json::from_slice(&events[10].line).expect("a status");
+    assert_eq!((last.seal, last.exit_code), (Some(seal), Some(3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flushed_redis_gets_everything_again_under_a_larger_epoch() {
+    let server = Server::start().await;
+    let target = server.target();
+    let run = Run::of(&target, &server);
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    publish(&publisher, 1..=3_000).await;
+    publisher.flush(PATIENCE).await.expect("flushed");
+    let before = run.events().await[0].id.epoch;
+    run.redis
+        .query::<()>(&redis::cmd("FLUSHALL"))
+        .await
+        .expect("flushed");
+    // One batch finds out, while more are being published.
+    publish(&publisher, 3_001..=6_000).await;
+    eventually("all is there again", async || {
+        run.events().await.len() == 6_000
+    })
+    .await;
+    let events = run.events().await;
+    check(&events, 6_000);
+    assert_eq!(text(&events), expected(1..=6_000));
+    assert!(events[0].id.epoch > before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_publisher_notices_a_flush_by_itself() {
+    let server = Server::start().await;
+    let target = server.target();
+    let run = Run::of(&target, &server);
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    publish(&publisher, 1..=5).await;
+    publisher.flush(PATIENCE).await.expect("flushed");
+    run.redis
+        .query::<()>(&redis::cmd("FLUSHALL"))
+        .await
+        .expect("flushed");
+    eventually("all is there again", async || run.events().await.len() == 5).await;
+    check(&run.events().await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_process_fences_the_publisher_for_good() {
+    let server = Server::start().await;
+    let target = server.target();
+    let run = Run::of(&target, &server);
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    publish(&publisher, 1..=5).await;
+    publisher.flush(PATIENCE).await.expect("flushed");
+    let (producer, epoch) = publisher.producer();
+    let newer = Append {
+        producer,
+        producer_epoch: epoch + 1,
+        base: 0,
+        acked: 5,
+        first: 6,
+        count: 1,
+        body: b"{\"kind\":\"log\"}\n",
+        cap: Cap::default(),
+    };
+    let appended = run
+        .redis
+        .run(async |connection| newer.call(&run.keys, connection).await)
+        .await
+        .expect("appended");
+    assert_eq!(appended.outcome, Outcome::Stored { stored: 6 });
+
+    let fenced = Stopped::Fenced { by: epoch + 1 };
+    eventually("the publisher is told", async || {
+        let told = publisher.output("zombie\n").await;
+        matches!(told, Err(PublishError::Stopped(why)) if why == fenced)
+    })
+    .await;
+    for told in [
+        publisher.flush(PATIENCE).await.map(|()| 0),
+        publisher.close(PATIENCE).await.map(|closed| closed.stored),
+    ] {
+        let told = told.expect_err("fenced").to_string();
+        assert!(told.contains("newer process"), "{told}");
+    }
+    assert_eq!(run.events().await.len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_run_makes_the_publisher_wait_until_there_is_room() {
+    let server = Server::start().await;
+    let target = server.target();
+    let run = Run::of(&target, &server);
+    let options = Options {
+        cap: Cap {
+            entries: 2,
+            bytes: 1 << 20,
+        },
+        backlog_bytes: 400_000,
+    };
+    let publisher = Publisher::start(&target, options).expect("started");
+    // Without a persister the run fills up, then the backlog, then the queue.
+    let payload = serde_json::json!({"text": "x"});
+    let mut sent = 0;
+    while publisher.try_publish(Kind::Output, &payload).is_ok() {
+        sent += 1;
+    }
+    eventually("the run is full", async || run.entries().await.len() == 2).await;
+    let mut seen = Vec::new();
+    eventually("the rest goes through as room is made", async || {
+        seen.extend(run.settle().await.iter().map(|event| event.producer_seq));
+        seen.last() == Some(&sent)
+    })
+    .await;
+    assert_eq!(seen, (1..=sent).collect::<Vec<u64>>());
+    let closed = publisher.close(PATIENCE).await.expect("closed");
+    assert_eq!((closed.stored, closed.unsent), (sent, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_connection_loses_nothing_and_doubles_nothing() {
+    let server = Server::start().await;
+    let target = server.target();
+    let run = Run::of(&target, &server);
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    let kill = async {
+        for _ in 0..20 {
+            let seen = run.events().await.len();
+            run.redis
+                .query::<u64>(
+                    redis::cmd("CLIENT")
+                        .arg("KILL")
+                        .arg("TYPE")
+                        .arg("normal")
+                        .arg("SKIPME")
+                        .arg("yes"),
+                )
+                .await
+                .expect("killed");
+            eventually("publishing goes on", async || {
+                run.events().await.len() > seen
+            })
+            .await;
+        }
+    };
+    let stop = tokio_util::sync::CancellationToken::new();
+    let publishing = async {
+        let mut last = 0;
+        while !stop.is_cancelled() {
+            publish(&publisher, last + 1..=last + 100).await;
+            last += 100;
+            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        last
+    };
+    let (last, ()) = tokio::join!(publishing, async {
+        kill.await;
+        stop.cancel();
+    });
+    publisher.flush(PATIENCE).await.expect("flushed");
+    let events = run.events().await;
+    check(&events, last);
+    assert_eq!(text(&events), expected(1..=last));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_script_is_loaded_again() {
+    let server = Server::start().await;
+    let target = server.target();
+    let run = Run::of(&target, &server);
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    publish(&publisher, 1..=10).await;
+    publisher.flush(PATIENCE).await.expect("flushed");
+    run.redis
+        .query::<()>(redis::cmd("SCRIPT").arg("FLUSH"))
+        .await
+        .expect("flushed");
+    publish(&publisher, 11..=2_000).await;
+    publisher.flush(PATIENCE).await.expect("flushed");
+    check(&run.events().await, 2_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_there_is_named_and_nothing_hangs() {
+    let target = {
+        let server = Server::start().await;
+        server.target()
+    };
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    let error = publisher.connected(PATIENCE).await.expect_err("no server");
+    assert!(error.to_string().contains("redis.sock"), "{error}");
+    publisher.output("kept\n").await.expect("queued");
+    let within = Duration::from_millis(100);
+    let error = publisher.flush(within).await.expect_err("not sent");
+    assert!(
+        error
+            .to_string()
+            .starts_with("1 events are not in Redis yet"),
+        "{error}"
+    );
+    let closed = publisher.close(within).await.expect("closed");
+    assert_eq!((closed.stored, closed.in_redis, closed.unsent), (0, 0, 1));
+    assert!(closed.trouble.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_least_rights_suffice_and_do_not_allow_to_read() {
+    let server = Server::start().await;
+    let mut target = server.target();
+    let run = Run::of(&target, &server);
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER").arg("publisher").arg("on").arg(">pw");
+    user.arg(Keys::new(&target.prefix).publisher_acl());
+    run.redis.query::<()>(&user).await.expect("a user");
+    let url = format!("{}?user=publisher&pass=pw", server.url());
+    target.redis = url.parse().expect("an address");
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    publish(&publisher, 1..=100).await;
+    publisher.flush(PATIENCE).await.expect("flushed");
+    check(&run.events().await, 100);
+
+    let restricted = Redis::new(&target.redis).expect("a client");
+    let read = redis::cmd("XLEN").arg(&run.keys.stream).to_owned();
+    restricted.query::<u64>(&read).await.expect("it may count");
+    let read = redis::cmd("XRANGE")
+        .arg(&run.keys.stream)
+        .arg("-")
+        .arg("+")
+        .to_owned();
+    let refused = restricted.query::<redis::Value>(&read).await;
+    assert_eq!(refused.expect_err("refused").code(), Some("NOPERM"));
+}
