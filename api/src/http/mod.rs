@@ -5,6 +5,7 @@
 
 pub mod events;
 pub mod health;
+pub mod ingest;
 pub mod page;
 pub mod problem;
 pub mod query;
@@ -34,7 +35,7 @@ use crate::fanout::Hub;
 use crate::store::Store;
 use problem::Problem;
 
-/// Largest request body: no route takes more than a few names and labels.
+/// Largest request body where no route says otherwise: a few names and labels.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// How long connections may take to finish after the streams were told to close.
@@ -120,6 +121,7 @@ impl Gateway {
         Router::new()
             .merge(runs::router())
             .merge(events::router())
+            .merge(ingest::router())
             .merge(stream::router())
             .merge(session::router())
             .merge(health::router())

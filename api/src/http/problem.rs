@@ -1,8 +1,11 @@
 //! Errors as RFC 9457 problem documents: what went wrong, with what, and the way out.
 
+use std::collections::BTreeMap;
+
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use runcast_common::connect::RedisFailure;
 use runcast_common::event::UnknownChannel;
 use runcast_common::id::MalformedId;
 use serde::Serialize;
@@ -16,6 +19,8 @@ use crate::store::StoreError;
 pub struct Problem {
     status: StatusCode,
     detail: String,
+    /// Figures for programs, beside the words for people.
+    members: Vec<(&'static str, u64)>,
 }
 
 #[derive(Serialize)]
@@ -24,6 +29,8 @@ struct Document<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
+    #[serde(flatten)]
+    members: BTreeMap<&'static str, u64>,
 }
 
 impl Problem {
@@ -33,7 +40,15 @@ impl Problem {
         Self {
             status,
             detail: detail.into(),
+            members: Vec::new(),
         }
+    }
+
+    /// Adds a figure for programs.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: u64) -> Self {
+        self.members.push((name, value));
+        self
     }
 
     /// 400: what was sent makes no sense.
@@ -88,6 +103,7 @@ impl IntoResponse for Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
+            members: self.members.iter().copied().collect(),
         };
         let mut response = (self.status, axum::Json(document)).into_response();
         let headers = response.headers_mut();
@@ -98,7 +114,11 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        let later = [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
+        ];
+        if later.contains(&self.status) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
         response
@@ -115,6 +135,20 @@ impl From<StoreError> for Problem {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the database refused the request",
+        )
+    }
+}
+
+impl From<RedisFailure> for Problem {
+    fn from(failure: RedisFailure) -> Self {
+        if failure.is_outage() {
+            warn!(error = %failure, "a request needs Redis and it does not answer");
+            return Self::unavailable("Redis cannot be reached at the moment; try again");
+        }
+        error!(error = %failure, "a request failed in Redis");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "Redis refused the request",
         )
     }
 }

@@ -146,7 +146,11 @@ impl Builder<'_> {
             self.touched.push(event.producer);
         }
         match Head::parse(&event.line) {
-            Ok(head) => {
+            Ok(mut head) => {
+                // A producer without a clock, such as a shell script, is taken at Redis' word.
+                if head.time == 0 {
+                    head.time = appended_ms;
+                }
                 self.row(
                     event,
                     head.kind,

@@ -132,6 +132,20 @@ impl Store {
         states(&mut connection, STATES, runs).await
     }
 
+    /// The highest stored seq of a producer; 0 for one that is not known.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database could not be asked.
+    pub async fn durable(&self, run: Uuid, producer: Uuid) -> Result<u64, StoreError> {
+        let seq: Option<i64> =
+            sqlx::query_scalar("SELECT seq FROM producers WHERE run_id = $1 AND producer = $2")
+                .bind(run)
+                .bind(producer)
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(seq.map_or(0, unsigned))
+    }
+
     /// Locks runs, lets `build` decide from their states what to write, writes it and commits.
     /// Answers the final status of each written run that is over.
     ///
