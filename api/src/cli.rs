@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use runcast_common::config::{ConfigError, ProcessEnv};
+use runcast_common::config::{ConfigError, PostgresUrl, ProcessEnv};
 use runcast_common::connect::Redis;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -89,10 +89,10 @@ impl Cli {
             Command::Gateway => serve(Service::Gateway).await,
             Command::Persister => serve(Service::Persister).await,
             Command::Worker => serve(Service::Worker).await,
-            Command::Migrate => migrate(&Settings::from_env(&env)?).await,
+            Command::Migrate => migrate(&config::database(&env)?).await,
             Command::Check => examine(&Settings::from_env(&env)?).await,
             Command::Token(Token::Create { name, scopes }) => {
-                let store = open(&Settings::from_env(&env)?).await?;
+                let store = open(&config::database(&env)?).await?;
                 let token = secret::mint(&store, &name, &scopes).await?;
                 say(token.expose())
             }
@@ -132,20 +132,15 @@ async fn serve(service: Service) -> anyhow::Result<()> {
     app.run(stop).await
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<Store> {
-    let store = Store::new(&settings.postgres, "runcastd").context("DATABASE_URL")?;
-    check::postgres(&store, &settings.postgres).await?;
+async fn open(database: &PostgresUrl) -> anyhow::Result<Store> {
+    let store = Store::new(database, "runcastd").context("DATABASE_URL")?;
+    check::postgres(&store, database).await?;
     Ok(store)
 }
 
-async fn migrate(settings: &Settings) -> anyhow::Result<()> {
-    let store = Store::new(&settings.postgres, "runcastd migrate").context("DATABASE_URL")?;
-    let unreachable = || {
-        format!(
-            "DATABASE_URL: Postgres at {} cannot be reached",
-            settings.postgres
-        )
-    };
+async fn migrate(database: &PostgresUrl) -> anyhow::Result<()> {
+    let store = Store::new(database, "runcastd migrate").context("DATABASE_URL")?;
+    let unreachable = || format!("DATABASE_URL: Postgres at {database} cannot be reached");
     store.ping().await.with_context(unreachable)?;
     store.migrate().await.context("DATABASE_URL")?;
     let made = store.make_partitions().await?;
@@ -159,7 +154,7 @@ async fn examine(settings: &Settings) -> anyhow::Result<()> {
     let redis = Redis::new(&settings.redis).context("REDIS_URL")?;
     check::redis(&redis, settings.environment).await?;
     say(&format!("ok  REDIS_URL     {}", settings.redis))?;
-    let store = open(settings).await?;
+    let store = open(&settings.postgres).await?;
     say(&format!("ok  DATABASE_URL  {}", settings.postgres))?;
     if !store.has_partitions().await? {
         anyhow::bail!(

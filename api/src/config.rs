@@ -64,12 +64,7 @@ impl Settings {
             "REDIS_URL",
             "give the address of Redis, such as redis://host:6379, or start `runcastd dev`",
         )?;
-        let postgres = required(
-            env,
-            "DATABASE_URL",
-            "give the address of Postgres, such as postgres://user:password@host/runcast, or start `runcastd dev`",
-        )?;
-        Self::with_servers(env, redis, postgres)
+        Self::with_servers(env, redis, database(env)?)
     }
 
     /// Reads all settings but the addresses of the two servers.
@@ -108,6 +103,18 @@ impl Settings {
             }),
         }
     }
+}
+
+/// `DATABASE_URL` alone, for what needs nothing else.
+///
+/// # Errors
+/// [`ConfigError`] if it is missing or makes no sense.
+pub fn database(env: &impl Env) -> Result<PostgresUrl, ConfigError> {
+    required(
+        env,
+        "DATABASE_URL",
+        "give the address of Postgres, such as postgres://user:password@host/runcast, or start `runcastd dev`",
+    )
 }
 
 /// Where `runcastd dev` keeps its data: `RUNCAST_DATA_DIR`, else `.local`.

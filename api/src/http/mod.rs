@@ -3,6 +3,7 @@
 //! Every route but the page, its assets and the health checks takes a [`Principal`] and checks a
 //! scope. Every error is a problem document.
 
+pub mod body;
 pub mod events;
 pub mod health;
 pub mod ingest;

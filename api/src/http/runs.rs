@@ -1,6 +1,5 @@
 //! `/v1/runs`: create, list, one, and how to publish to it.
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
@@ -11,6 +10,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::Gateway;
+use super::body::Object;
 use super::problem::Problem;
 use super::query::Query;
 use crate::access::Scope;
@@ -84,10 +84,9 @@ async fn create(
     principal: Principal,
     State(gateway): State<Gateway>,
     headers: HeaderMap,
-    body: Result<Json<Create>, JsonRejection>,
+    Object(create): Object<Create>,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
     principal.may(Scope::Publish, None)?;
-    let Json(create) = body?;
     let new = NewRun {
         name: name(create.name)?,
         variations: variations(create.variations)?,

@@ -1,7 +1,6 @@
 //! `/v1/session`: sign in with a token, who am I, sign out.
 
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -10,6 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::Gateway;
+use super::body::Object;
 use super::problem::Problem;
 use crate::access::principal::{Principal, same_origin};
 use crate::access::secret::Secret;
@@ -49,10 +49,9 @@ async fn who(principal: Principal) -> Json<Session> {
 async fn sign_in(
     State(gateway): State<Gateway>,
     headers: HeaderMap,
-    body: Result<Json<SignIn>, JsonRejection>,
+    Object(sign_in): Object<SignIn>,
 ) -> Result<Response, Problem> {
     same_origin(&Method::POST, &headers)?;
-    let Json(sign_in) = body?;
     let token = Secret::claimed(sign_in.token.expose_secret().trim());
     let row = gateway.store().token(token.hash()).await?;
     let row =

@@ -22,6 +22,7 @@ use crate::store::ingest::{Batch, DeadLetter, ProducerState, Progress, RunState,
 pub fn build(turn: &Turn, state: &RunState, batch: &mut Batch) -> RunState {
     let mut builder = Builder {
         run: turn.run,
+        reached: state.watermark,
         state: state.clone(),
         touched: Vec::new(),
         events: 0,
@@ -40,6 +41,8 @@ pub fn build(turn: &Turn, state: &RunState, batch: &mut Batch) -> RunState {
 
 struct Builder<'a> {
     run: Uuid,
+    /// The last id that has been dealt with, within an entry too.
+    reached: EventId,
     state: RunState,
     touched: Vec<Uuid>,
     events: u64,
@@ -59,6 +62,7 @@ impl Builder<'_> {
                 self.hole_before(entry.first(), entry.appended_ms);
                 for event in entry.events() {
                     self.event(&event, entry.appended_ms);
+                    self.reached = event.id;
                 }
                 self.state.watermark_event = Some((entry.producer, entry.producer_last()));
             }
@@ -80,6 +84,7 @@ impl Builder<'_> {
             }
         }
         self.state.watermark = last;
+        self.reached = last;
     }
 
     /// Ids that no entry holds: they were appended and are gone.
@@ -93,6 +98,7 @@ impl Builder<'_> {
         if first.seq > expected {
             let at = EventId::new(first.epoch, first.seq - 1);
             self.gap(at, first.seq - expected, 0, "lost", appended_ms);
+            self.reached = at;
         }
     }
 
@@ -102,7 +108,7 @@ impl Builder<'_> {
             count: Some(count),
             bytes: bytes as u64,
             reason,
-            after: Some(self.state.watermark),
+            after: Some(self.reached),
             next: Some(EventId::new(at.epoch, at.seq + 1)),
         };
         let mut line = Vec::new();
