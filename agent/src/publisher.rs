@@ -39,7 +39,7 @@ use runcast_common::keys::Keys;
 use runcast_common::limits::MAX_VARIATIONS;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -52,6 +52,10 @@ pub use crate::target::{Options, Target};
 
 /// How long a publisher that was dropped without `close` still tries to send what it has.
 const DROP_GRACE: Duration = Duration::from_secs(5);
+
+/// How long [`Publisher::connected`] goes on after a first failed attempt: a lost answer or a restart
+/// of Redis is over by then, and a wrong address has cost a command three seconds.
+const HICCUP: Duration = Duration::from_secs(3);
 
 /// Publishes for one variation of a run. Cloning is cheap, and all clones are one producer.
 ///
@@ -127,22 +131,27 @@ impl Publisher {
     /// Waits until the server has answered a call of the append script.
     ///
     /// # Errors
-    /// [`PublishError::Unreachable`] when the first attempt failed, or none was answered in time. The
-    /// publisher itself goes on trying.
+    /// [`PublishError::Unreachable`] when none was answered in time, or attempts have failed for
+    /// [`HICCUP`]. The publisher itself goes on trying.
     pub async fn connected(&self, within: Duration) -> Result<(), PublishError> {
         let mut progress = self.shared.progress.clone();
+        let until = Instant::now() + within;
         let known = progress.wait_for(|now| now.reached || now.trouble.is_some());
-        match timeout(within, known).await {
-            Ok(Ok(now)) if now.reached => Ok(()),
-            Ok(Ok(now)) => Err(PublishError::Unreachable(
-                now.trouble.clone().unwrap_or_default(),
-            )),
-            Ok(Err(_ended)) => Err(self.stopped()),
-            Err(_elapsed) => Err(PublishError::Unreachable(format!(
-                "Redis did not answer within {} ms",
-                within.as_millis()
-            ))),
+        let failed = matches!(timeout_at(until, known).await, Ok(Ok(now)) if !now.reached);
+        let until = if failed {
+            until.min(Instant::now() + HICCUP)
+        } else {
+            until
+        };
+        let reached = timeout_at(until, progress.wait_for(|now| now.reached)).await;
+        match reached.map(|reached| reached.map(drop)) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(_ended)) => return Err(self.stopped()),
+            Err(_elapsed) => {}
         }
+        let trouble = progress.borrow().trouble.clone();
+        let silent = || format!("Redis did not answer within {} ms", within.as_millis());
+        Err(PublishError::Unreachable(trouble.unwrap_or_else(silent)))
     }
 
     /// Publishes one event of any kind and gives its seq; waits while the queue is full.

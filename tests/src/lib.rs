@@ -1,1 +1,27 @@
-//! x
+//! The harness of the stories: it starts the real programs against a real Redis and a real Postgres,
+//! breaks them on purpose, and looks at what a user would see.
+//!
+//! - [`stack`]: one installation of its own for every story, from Redis to the gateway.
+//! - [`api`], [`sse`], [`database`]: the three ways to look at it, from outside.
+//! - [`chaos`]: a proxy between any two parts that delays, cuts, half-opens and loses answers.
+//! - [`eventually`]: how a story waits; nothing here sleeps and hopes.
+//! - [`process`], [`programs`], [`cluster`], [`redis_server`]: what the stack is made of.
+//!
+//! The harness panics where it cannot go on, with a message that says what it waited for and what it
+//! saw: a story then fails right there, and the logs of all its processes are printed.
+
+pub mod api;
+pub mod chaos;
+pub mod cluster;
+pub mod database;
+pub mod eventually;
+mod fault;
+mod last_look;
+pub mod lines;
+mod part;
+pub mod process;
+pub mod programs;
+pub mod publisher;
+pub mod redis_server;
+pub mod sse;
+pub mod stack;

@@ -1,6 +1,6 @@
 //! Who may do what.
 //!
-//! A [`Principal`] stands behind every request: a program by the token in its `Authorization` header,
+//! A [`Principal`](principal::Principal) stands behind every request: a program by the token in its `Authorization` header,
 //! a browser by its session cookie. Tokens and session ids are random, and only their SHA-256 is
 //! stored; a look-up compares hashes, so its time tells nothing about the secret. What a principal may
 //! do is decided by its scopes, and a token that is bound to a run may touch no other.

@@ -1,7 +1,8 @@
 //! HTTP: one file per resource, each with its `router()`; everything that all of them share is here.
 //!
-//! Every route but the page, its assets and the health checks takes a [`Principal`] and checks a
-//! scope. Every error is a problem document.
+//! Every route but the page, its assets and the health checks takes a
+//! [`Principal`](crate::access::principal::Principal) and checks a scope. Every error is a problem
+//! document.
 
 pub mod body;
 pub mod events;

@@ -1,0 +1,254 @@
+//! A TCP proxy between two parts that misbehaves on command, while it runs.
+//!
+//! - **delay**: everything the server says arrives later;
+//! - **cut**: connections break; **refuse**: new ones break at once as well;
+//! - **half-open**: connections stay, and nothing passes any more, as after a lost route;
+//! - **lose answers**: a request that holds a pattern reaches the server, its answer does not reach the
+//!   client: the connection breaks instead, so that the client cannot know whether it was carried out;
+//! - **hold**: a request that holds a pattern never reaches the server, and its connection falls silent.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::eventually::eventually;
+use crate::fault::{Fault, Rules};
+use crate::programs::loopback;
+
+/// What passes, apart from rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Forward,
+    Delay(Duration),
+    HalfOpen,
+    Refuse,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: SocketAddr,
+    mode: watch::Sender<Mode>,
+    /// Counts cuts: a connection that was there before one breaks.
+    cuts: watch::Sender<u64>,
+    /// Counts hushes: a connection that was there before one stays, and is silent for ever.
+    hushes: watch::Sender<u64>,
+    rules: Rules,
+}
+
+/// A running proxy; it ends when dropped, with all its connections.
+#[derive(Debug)]
+pub struct Chaos {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: AbortHandle,
+}
+
+/// How long a server may take to carry out what it was sent before its answer was lost.
+const DRAIN: Duration = Duration::from_secs(10);
+
+impl Chaos {
+    /// Starts a proxy before a port of this machine; it forwards until told otherwise.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub async fn before(port: u16) -> Self {
+        let listener = TcpListener::bind(loopback(0)).await.expect("a free port");
+        let address = listener.local_addr().expect("the address that was bound");
+        let shared = Arc::new(Shared {
+            target: loopback(port),
+            mode: watch::Sender::new(Mode::Forward),
+            cuts: watch::Sender::new(0),
+            hushes: watch::Sender::new(0),
+            rules: Rules::default(),
+        });
+        let acceptor = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
+        Self {
+            address,
+            shared,
+            acceptor,
+        }
+    }
+
+    /// The port to connect to instead of the real one.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Everything passes again; connections that fell silent stay silent.
+    pub fn forward(&self) {
+        self.shared.mode.send_replace(Mode::Forward);
+    }
+
+    /// Everything that the server says from now on arrives this much later.
+    pub fn delay(&self, by: Duration) {
+        self.shared.mode.send_replace(Mode::Delay(by));
+    }
+
+    /// Nothing passes from now on, in either direction, and nobody is told.
+    pub fn half_open(&self) {
+        self.shared.mode.send_replace(Mode::HalfOpen);
+        self.shared.hushes.send_modify(|count| *count += 1);
+    }
+
+    /// Breaks all connections; new ones are welcome.
+    pub fn cut(&self) {
+        self.shared.cuts.send_modify(|count| *count += 1);
+    }
+
+    /// Breaks all connections, and every new one at once.
+    pub fn refuse(&self) {
+        self.shared.mode.send_replace(Mode::Refuse);
+        self.cut();
+    }
+
+    /// The next `times` requests that hold `pattern` are carried out, but their answers are lost.
+    pub fn lose_answers(&self, times: usize, pattern: &[u8]) {
+        self.shared.rules.set(Fault::LoseAnswer, times, pattern);
+    }
+
+    /// No request that holds `pattern` reaches the server; its connection falls silent.
+    pub fn hold(&self, pattern: &[u8]) {
+        self.shared.rules.set(Fault::Hold, usize::MAX, pattern);
+    }
+
+    /// Waits until so many requests have met the rule.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn has_struck(&self, times: usize) {
+        eventually("the proxy meets the requests it waits for", async || {
+            let struck = self.shared.rules.struck();
+            let enough = (struck >= times).then_some(());
+            enough.ok_or_else(|| format!("{struck} of {times}"))
+        })
+        .await;
+    }
+}
+
+impl Drop for Chaos {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    // Ends all connections when this task ends.
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        if *shared.mode.borrow() == Mode::Refuse {
+            continue;
+        }
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            let (mut cuts, mut hushes) = (shared.cuts.subscribe(), shared.hushes.subscribe());
+            let mut carried = pin!(carry(client, &shared));
+            // The senders of both live in `shared`, so a change is a change. Nothing more may pass
+            // after one, hence they are looked at first.
+            tokio::select! {
+                biased;
+                _cut = cuts.changed() => {}
+                _hush = hushes.changed() => drop(cuts.changed().await),
+                () = &mut carried => {}
+            }
+        });
+    }
+}
+
+/// Carries one connection until either side ends it.
+async fn carry(client: TcpStream, shared: &Shared) {
+    let mode = *shared.mode.borrow();
+    if mode == Mode::HalfOpen {
+        silence().await;
+    }
+    let Ok(server) = TcpStream::connect(shared.target).await else {
+        return;
+    };
+    drop((client.set_nodelay(true), server.set_nodelay(true)));
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let doomed = watch::Sender::new(false);
+    tokio::select! {
+        () = up(from_client, to_server, shared, &doomed) => {}
+        () = down(from_server, to_client, shared, &doomed) => {}
+    }
+}
+
+/// From client to server.
+async fn up(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    doomed: &watch::Sender<bool>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut seen = Vec::new();
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        let chunk = &buffer[..length];
+        seen.extend_from_slice(chunk);
+        let fault = shared.rules.judge(&seen);
+        let keep = shared.rules.memory().min(seen.len());
+        seen.drain(..seen.len() - keep);
+        match fault {
+            Some(Fault::Hold) => silence().await,
+            Some(Fault::LoseAnswer) => drop(doomed.send_replace(true)),
+            None => {}
+        }
+        if to.write_all(chunk).await.is_err() {
+            return;
+        }
+        if fault == Some(Fault::LoseAnswer) {
+            // The end of the requests, so that the server ends the connection once all is done.
+            drop(to.shutdown().await);
+            return silence().await;
+        }
+    }
+}
+
+/// From server to client.
+async fn down(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    doomed: &watch::Sender<bool>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut doom = doomed.subscribe();
+    loop {
+        let read = tokio::select! {
+            biased;
+            () = async { drop(doom.wait_for(|doomed| *doomed).await) } => None,
+            read = from.read(&mut buffer) => Some(read),
+        };
+        let Some(read) = read else {
+            let drained = async { while let Ok(1..) = from.read(&mut buffer).await {} };
+            // Whether or not the server was done in time, the client learns nothing.
+            drop(timeout(DRAIN, drained).await);
+            return;
+        };
+        let Ok(length @ 1..) = read else { return };
+        let mode = *shared.mode.borrow();
+        if let Mode::Delay(by) = mode {
+            sleep(by).await;
+        }
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn silence() {
+    std::future::pending::<()>().await;
+}

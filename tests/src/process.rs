@@ -1,0 +1,263 @@
+//! Child processes of a story: started so that none outlives the test process, output kept in files,
+//! ended by their handle only.
+//!
+//! The kernel's parent-death signal belongs to the *thread* that started a child. All children are
+//! therefore started by one thread that lives as long as the test process does.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{LazyLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::eventually::eventually_within;
+
+type Order = (Command, mpsc::Sender<io::Result<Child>>);
+
+static NURSERY: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
+    let (sender, orders) = mpsc::channel::<Order>();
+    thread::spawn(move || {
+        for (mut command, reply) in orders {
+            // The one who ordered waits for the answer, so it is there to take it.
+            drop(reply.send(command.spawn()));
+        }
+    });
+    sender
+});
+
+/// A running or ended child process.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+/// What to start, and how.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// Names the process in messages, and its log files.
+    pub name: String,
+    /// The program, by path or by name.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Settings on top of the environment of the tests, from which every setting of Runcast is
+    /// taken out first.
+    pub environment: Vec<(String, String)>,
+    /// Where it runs.
+    pub folder: PathBuf,
+    /// Which signal it gets when the test process dies.
+    pub at_our_death: &'static str,
+}
+
+impl Recipe {
+    /// Runs `program` with these arguments.
+    #[must_use]
+    pub fn new(name: &str, program: impl Into<PathBuf>, arguments: &[&str], folder: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            program: program.into(),
+            arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
+            environment: Vec::new(),
+            folder: folder.to_owned(),
+            at_our_death: "KILL",
+        }
+    }
+
+    /// Adds settings.
+    #[must_use]
+    pub fn with<K: Into<String>, V: Into<String>>(
+        mut self,
+        settings: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let settings = settings.into_iter();
+        self.environment
+            .extend(settings.map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
+    /// Starts it; its output is added to `<logs>/<name>.out` and `<logs>/<name>.err`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start(&self, logs: &Path) -> Process {
+        let log = |ending: &str| logs.join(format!("{}.{ending}", self.name));
+        let (stdout, stderr) = (log("out"), log("err"));
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", self.at_our_death, "--"])
+            .arg(&self.program)
+            .args(&self.arguments)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(append_to(&stdout))
+            .stderr(append_to(&stderr));
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("RUNCAST_") || text == "REDIS_URL" || text == "DATABASE_URL" {
+                command.env_remove(&name);
+            }
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let (reply, answer) = mpsc::channel();
+        NURSERY
+            .send((command, reply))
+            .expect("the thread that starts processes lives as long as this process");
+        let child = answer
+            .recv()
+            .expect("an answer from the thread that starts processes");
+        let child = child.unwrap_or_else(|error| {
+            panic!("{} cannot be started through setpriv: {error}", self.name)
+        });
+        Process {
+            name: self.name.clone(),
+            child,
+            stdout,
+            stderr,
+        }
+    }
+}
+
+fn append_to(path: &Path) -> File {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()))
+}
+
+impl Process {
+    /// Its name in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal, if it still runs.
+    ///
+    /// # Panics
+    /// If the signal cannot be sent.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.exited().is_some() {
+            return;
+        }
+        // Not waited for yet, so the id cannot belong to another process.
+        let id = i32::try_from(self.child.id()).expect("a process id fits");
+        kill(Pid::from_raw(id), signal)
+            .unwrap_or_else(|error| panic!("{signal} cannot be sent to {}: {error}", self.name));
+    }
+
+    /// Ends it with SIGKILL and waits for its end.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub fn kill(&mut self) -> ExitStatus {
+        // Fails only for a process that has been waited for, which is then ended already.
+        drop(self.child.kill());
+        self.child
+            .wait()
+            .unwrap_or_else(|error| panic!("{} cannot be waited for: {error}", self.name))
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child
+            .try_wait()
+            .unwrap_or_else(|error| panic!("{} cannot be waited for: {error}", self.name))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When time is up.
+    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+        let what = format!("the end of {}", self.name);
+        eventually_within(deadline, &what, async || {
+            self.exited().ok_or_else(|| "it runs".to_owned())
+        })
+        .await
+    }
+
+    /// What it has written to stdout so far.
+    #[must_use]
+    pub fn stdout(&self) -> Vec<u8> {
+        read(&self.stdout)
+    }
+
+    /// What it has written to stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> Vec<u8> {
+        read(&self.stderr)
+    }
+
+    /// Both logs, as text.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for (ending, bytes) in [("stdout", self.stdout()), ("stderr", self.stderr())] {
+            if !bytes.is_empty() {
+                text += &format!("---- {} {ending}\n", self.name);
+                text += &String::from_utf8_lossy(&bytes);
+            }
+        }
+        text
+    }
+
+    /// Waits until a line of stdout beyond the first `skip` bytes starts with `prefix`, and gives
+    /// what follows the prefix.
+    ///
+    /// # Panics
+    /// When time is up, or when the process ends without having written such a line.
+    pub async fn says(&mut self, prefix: &str, skip: usize, deadline: Duration) -> String {
+        let what = format!("{} says {prefix:?}", self.name);
+        eventually_within(deadline, &what, async || {
+            let ended = self.exited();
+            let out = self.stdout();
+            let text = String::from_utf8_lossy(out.get(skip..).unwrap_or_default());
+            // The last piece is not yet a whole line.
+            let lines = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            if let Some(rest) = lines.lines().find_map(|line| line.strip_prefix(prefix)) {
+                return Ok(rest.to_owned());
+            }
+            if let Some(status) = ended {
+                panic!("{what}: it ended instead ({status})\n{}", self.logs());
+            }
+            Err(self.logs())
+        })
+        .await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{} cannot be read: {error}", path.display()))
+}
+
+/// The exit code as a shell would give it: 128 plus the signal for a process that died of one.
+#[must_use]
+pub fn shell_code(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}

@@ -1,0 +1,94 @@
+//! Where the programs under test and the servers they need are, and which ports are free.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// The root of the repository.
+///
+/// # Panics
+/// Never: this crate lies one folder below it.
+#[must_use]
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("this crate lies in a folder of the repository")
+}
+
+/// The service, `runcastd`.
+#[must_use]
+pub fn runcastd() -> PathBuf {
+    beside_tests("runcastd")
+}
+
+/// The agent, `runcast`.
+#[must_use]
+pub fn runcast() -> PathBuf {
+    beside_tests("runcast")
+}
+
+/// A program that was built into the same profile folder as the running test.
+fn beside_tests(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of the running test");
+    // target/<profile>/deps/stories-<hash>
+    let profile = test.parent().and_then(Path::parent);
+    let program = profile.expect("a profile folder").join(name);
+    assert!(
+        program.is_file(),
+        "{} is missing: build the programs first, `cargo build -p runcast-api -p runcast-agent`, or call tests/run",
+        program.display()
+    );
+    program
+}
+
+/// The folder of the Postgres server programs: of the newest version that is installed.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn postgres_folder() -> PathBuf {
+    let version = |path: &PathBuf| -> Option<u32> { path.file_name()?.to_str()?.parse().ok() };
+    let debian = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let newest = debian
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join("bin/initdb").is_file())
+        .max_by_key(version)
+        .map(|path| path.join("bin"));
+    let in_path = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).find(|folder| folder.join("initdb").is_file())
+    };
+    newest.or_else(in_path).expect(
+        "no Postgres server programs (initdb) in /usr/lib/postgresql or PATH: \
+         call tests/run, which installs them",
+    )
+}
+
+/// A port that nobody listens on, below the range from which the kernel takes ports for outgoing
+/// connections. Two test processes may be given the same one: start again with another if it is
+/// taken in the meantime.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    const RANGE: std::ops::Range<u16> = 20_000..32_000;
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
+        let [one, other, ..] = *uuid::Uuid::new_v4().as_bytes();
+        AtomicU16::new(u16::from_be_bytes([one, other]))
+    });
+    (0..1000)
+        .map(|_| RANGE.start + NEXT.fetch_add(1, Ordering::Relaxed) % (RANGE.end - RANGE.start))
+        .find(|&port| TcpListener::bind(loopback(port)).is_ok())
+        .expect("no free port among a thousand between 20000 and 32000")
+}
+
+/// A port of this machine, for itself alone.
+#[must_use]
+pub fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}

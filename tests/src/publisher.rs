@@ -1,0 +1,67 @@
+//! A producer without the agent: it calls the append script itself, with the rights of an agent, so that
+//! a story decides what stands in one entry.
+
+use redis::aio::MultiplexedConnection;
+use runcast_common::id::EventId;
+use runcast_common::keys::{Keys, RunKeys};
+use runcast_common::script::{Append, Appended, Cap, Outcome};
+use uuid::Uuid;
+
+/// One producer of one run.
+#[derive(Debug)]
+pub struct Publisher {
+    connection: MultiplexedConnection,
+    keys: RunKeys,
+    /// Its id.
+    pub producer: Uuid,
+    /// Highest seq that Postgres holds, and highest that Redis has acknowledged.
+    base: u64,
+    acked: u64,
+}
+
+impl Publisher {
+    /// A new producer of `run`.
+    #[must_use]
+    pub fn new(connection: MultiplexedConnection, keys: &Keys, run: Uuid) -> Self {
+        Self {
+            connection,
+            keys: keys.run(run),
+            producer: Uuid::now_v7(),
+            base: 0,
+            acked: 0,
+        }
+    }
+
+    /// Appends these lines as one entry and gives the id of its last event.
+    ///
+    /// # Panics
+    /// If the script refuses it.
+    pub async fn publish(&mut self, lines: &[Vec<u8>]) -> EventId {
+        let mut body = Vec::new();
+        for line in lines {
+            body.extend_from_slice(line);
+            body.push(b'\n');
+        }
+        let appended = self.append(lines.len() as u64, &body).await;
+        let expected = self.acked + lines.len() as u64;
+        assert_eq!(appended.outcome, Outcome::Stored { stored: expected });
+        self.acked = expected;
+        self.base = self.base.max(appended.durable);
+        appended.last
+    }
+
+    async fn append(&mut self, count: u64, body: &[u8]) -> Appended {
+        let append = Append {
+            producer: self.producer,
+            producer_epoch: 1,
+            base: self.base,
+            acked: self.acked,
+            first: self.acked + 1,
+            count,
+            body,
+            cap: Cap::default(),
+        };
+        let appended = append.call(&self.keys, &mut self.connection).await;
+        appended.expect("the append script answers")
+    }
+}

@@ -1,0 +1,216 @@
+//! A client of server-sent events that is stricter than any browser: it looks at the order of fields,
+//! at line ends and at keep-alive lines, and every wait has a deadline.
+
+use std::time::Duration;
+
+use reqwest::{Response, StatusCode};
+use runcast_common::id::EventId;
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+
+use crate::eventually::SOON;
+
+/// One frame, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// `event:`.
+    pub event: String,
+    /// `data:`, exactly.
+    pub data: String,
+    /// `id:`.
+    pub id: EventId,
+    /// `retry:`, where there is one.
+    pub retry: Option<u64>,
+}
+
+impl Frame {
+    /// The data, parsed.
+    ///
+    /// # Panics
+    /// If it is no JSON.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.data)
+            .unwrap_or_else(|error| panic!("data of a frame is no JSON ({error}): {self:?}"))
+    }
+
+    /// True for what the gateway says about the connection itself, rather than an event of the run.
+    #[must_use]
+    pub fn is_about_connection(&self) -> bool {
+        matches!(
+            self.event.as_str(),
+            "ready" | "degraded" | "closing" | "end" | "gap"
+        ) && self.json().get("producer").is_none()
+    }
+}
+
+/// An open stream.
+#[derive(Debug)]
+pub struct Sse {
+    response: Response,
+    buffer: Vec<u8>,
+    keep_alives: usize,
+    frames: usize,
+}
+
+impl Sse {
+    /// Takes over the answer to a request for a stream.
+    ///
+    /// # Panics
+    /// If it is not an event stream, or lacks a header that keeps proxies from buffering.
+    pub async fn from_response(response: Response) -> Self {
+        let status = response.status();
+        if status != StatusCode::OK {
+            let body = response.text().await.unwrap_or_default();
+            panic!("a stream was asked for, and the answer is {status}: {body}");
+        }
+        let header = |name: &str| {
+            let value = response.headers().get(name);
+            value.and_then(|value| value.to_str().ok()).unwrap_or("")
+        };
+        assert!(header("content-type").starts_with("text/event-stream"));
+        assert_eq!(header("x-accel-buffering"), "no");
+        assert_eq!(header("cache-control"), "no-cache, no-transform");
+        Self {
+            response,
+            buffer: Vec::new(),
+            keep_alives: 0,
+            frames: 0,
+        }
+    }
+
+    /// How many keep-alive lines have come.
+    #[must_use]
+    pub fn keep_alives(&self) -> usize {
+        self.keep_alives
+    }
+
+    /// The next frame, within [`SOON`].
+    ///
+    /// # Panics
+    /// When time is up, when the stream ends, or when it is malformed.
+    pub async fn next(&mut self) -> Frame {
+        let deadline = Instant::now() + SOON;
+        match self.next_until(deadline).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => panic!(
+                "the stream ended after {} frames; one more was expected",
+                self.frames
+            ),
+            Err(Late) => panic!("no frame within {SOON:?}, after {} frames", self.frames),
+        }
+    }
+
+    /// The next frame; none when the stream has ended or broken.
+    ///
+    /// # Errors
+    /// [`Late`] when `deadline` passes first.
+    ///
+    /// # Panics
+    /// When the stream is malformed.
+    pub async fn next_until(&mut self, deadline: Instant) -> Result<Option<Frame>, Late> {
+        let mut fields = Vec::new();
+        while let Some(line) = self.line(deadline).await? {
+            if line == ":" {
+                assert!(fields.is_empty(), "a keep-alive within a frame: {fields:?}");
+                self.keep_alives += 1;
+            } else if !line.is_empty() {
+                fields.push(line);
+            } else {
+                let frame = frame(&fields);
+                if self.frames == 0 {
+                    assert!(
+                        frame.retry.is_some(),
+                        "the first frame lacks retry: {frame:?}"
+                    );
+                }
+                self.frames += 1;
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the next keep-alive line, on a stream that says nothing else.
+    ///
+    /// # Errors
+    /// [`Late`] when `within` passes first.
+    ///
+    /// # Panics
+    /// When something else comes.
+    pub async fn keep_alive(&mut self, within: Duration) -> Result<(), Late> {
+        let line = self.line(Instant::now() + within).await?;
+        assert_eq!(line.as_deref(), Some(":"), "a keep-alive was expected");
+        self.keep_alives += 1;
+        Ok(())
+    }
+
+    /// Everything up to the first frame of this event, that one included.
+    ///
+    /// # Panics
+    /// As [`Sse::next`].
+    pub async fn until(&mut self, event: &str) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        loop {
+            let frame = self.next().await;
+            let found = frame.event == event;
+            frames.push(frame);
+            if found {
+                return frames;
+            }
+        }
+    }
+
+    /// One line without its end; none when the stream has ended or broken.
+    async fn line(&mut self, deadline: Instant) -> Result<Option<String>, Late> {
+        loop {
+            if let Some(length) = self.buffer.iter().position(|&byte| byte == b'\n') {
+                let mut line: Vec<u8> = self.buffer.drain(..=length).collect();
+                line.pop();
+                assert!(line.len() < 512 * 1024, "a line of {} bytes", line.len());
+                assert!(!line.contains(&b'\r'), "a carriage return in a stream");
+                assert!(
+                    !line.starts_with(b"\xef\xbb\xbf"),
+                    "a byte order mark in a stream"
+                );
+                return Ok(Some(String::from_utf8(line).expect("a stream is UTF-8")));
+            }
+            match timeout_at(deadline, self.response.chunk()).await {
+                Ok(Ok(Some(bytes))) => self.buffer.extend_from_slice(&bytes),
+                // What is left in the buffer was cut off, and a client must not act on it.
+                Ok(Ok(None) | Err(_)) => return Ok(None),
+                Err(_elapsed) => return Err(Late),
+            }
+        }
+    }
+}
+
+/// Nothing came in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Late;
+
+/// Reads the fields of a frame, which must be event, data and id, in this order and once each: a
+/// frame that is cut before its id must not move a cursor.
+fn frame(lines: &[String]) -> Frame {
+    let mut retry = None;
+    let mut fields = Vec::new();
+    for line in lines {
+        let (name, value) = line
+            .split_once(": ")
+            .unwrap_or_else(|| panic!("a line that is no field: {line:?}"));
+        if name == "retry" {
+            retry = Some(value.parse().expect("retry is a number"));
+        } else {
+            fields.push((name, value));
+        }
+    }
+    let [("event", event), ("data", data), ("id", id)] = fields[..] else {
+        panic!("a frame must be event, data and id: {lines:?}");
+    };
+    Frame {
+        event: event.to_owned(),
+        data: data.to_owned(),
+        id: id.parse().expect("an id of a frame is an event id"),
+        retry,
+    }
+}

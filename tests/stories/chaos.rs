@@ -1,0 +1,102 @@
+//! The proxy of the harness does what it says: a fault that does not happen would make its story pass.
+
+use std::time::{Duration, Instant};
+
+use redis::RedisResult;
+use redis::aio::MultiplexedConnection;
+use runcast_common::keys::Keys;
+use runcast_tests::chaos::Chaos;
+use runcast_tests::eventually::eventually;
+use runcast_tests::redis_server::{RedisServer, connect};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+/// Longer than any answer takes, shorter than anybody minds.
+const MOMENT: Duration = Duration::from_millis(300);
+
+async fn set(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<()> {
+    redis::cmd("SET")
+        .arg(key)
+        .arg("1")
+        .query_async(connection)
+        .await
+}
+
+async fn has(connection: &mut MultiplexedConnection, key: &str) -> bool {
+    let mut command = redis::cmd("EXISTS");
+    let count: u64 = command
+        .arg(key)
+        .query_async(connection)
+        .await
+        .expect("an answer");
+    count == 1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_proxy_does_what_it_says() {
+    let folder = TempDir::with_prefix("runcast-chaos-").expect("a folder");
+    let server = RedisServer::start(folder.path(), &Keys::default()).await;
+    let mut direct = server.connection().await;
+    let chaos = Chaos::before(server.port()).await;
+    let through = server.url(chaos.port());
+
+    let mut client = connect(&through).await;
+    set(&mut client, "forwarded").await.expect("it forwards");
+
+    chaos.lose_answers(1, b"lost-answer");
+    set(&mut client, "lost-answer")
+        .await
+        .expect_err("the answer is lost");
+    eventually("the request was carried out", async || {
+        let there = has(&mut direct, "lost-answer").await.then_some(());
+        there.ok_or_else(|| "it was not".to_owned())
+    })
+    .await;
+    let mut client = connect(&through).await;
+    set(&mut client, "lost-answer")
+        .await
+        .expect("the fault was for one request");
+    chaos.has_struck(1).await;
+
+    chaos.hold(b"held");
+    let silence = timeout(MOMENT, set(&mut client, "held")).await;
+    assert!(
+        silence.is_err(),
+        "a held request gets no answer: {silence:?}"
+    );
+    assert!(
+        !has(&mut direct, "held").await,
+        "a held request does not arrive"
+    );
+
+    let mut old = connect(&through).await;
+    chaos.cut();
+    set(&mut old, "cut")
+        .await
+        .expect_err("the connection is cut");
+    let mut old = connect(&through).await;
+    set(&mut old, "cut").await.expect("a new one is not");
+
+    chaos.half_open();
+    chaos.forward();
+    let silence = timeout(MOMENT, set(&mut old, "half-open")).await;
+    assert!(silence.is_err(), "an old connection is silent: {silence:?}");
+    assert!(!has(&mut direct, "half-open").await);
+    let mut client = connect(&through).await;
+    set(&mut client, "half-open")
+        .await
+        .expect("a new one is not");
+
+    chaos.delay(MOMENT);
+    let start = Instant::now();
+    set(&mut client, "delayed").await.expect("it comes late");
+    assert!(start.elapsed() >= MOMENT);
+
+    chaos.refuse();
+    set(&mut client, "refused")
+        .await
+        .expect_err("all connections are cut");
+    let address = redis::Client::open(through).expect("an address");
+    let refused = address.get_multiplexed_async_connection().await;
+    assert!(refused.is_err(), "no new connection");
+}

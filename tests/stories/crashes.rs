@@ -1,0 +1,144 @@
+//! Processes that die in the middle of their work: nothing twice, nothing lost.
+
+use runcast_common::event::Kind;
+use runcast_tests::database::text;
+use runcast_tests::eventually::SOON;
+use runcast_tests::process::shell_code;
+use runcast_tests::stack::{Part, Stack};
+
+use crate::viewer::{Viewer, assert_text, numbers};
+
+/// A command that says `tick 1` to `tick <count>`, with a pause between.
+pub(crate) fn ticking(count: u32, pause: &str) -> [String; 3] {
+    let script =
+        format!("i=1; while [ $i -le {count} ]; do echo tick $i; i=$((i+1)); sleep {pause}; done");
+    ["sh".to_owned(), "-c".to_owned(), script]
+}
+
+/// A run whose agent loses the answers to its next appends, from the first or from the tenth event on.
+async fn lose_answers(from_the_first: bool) {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("lost answers").await.id;
+    let chaos = stack.chaos_before_redis().await;
+    if from_the_first {
+        chaos.lose_answers(5, b"EVALSHA");
+    }
+    let redis = stack.redis.publisher_url(chaos.port());
+    let command = ticking(200, "0.02");
+    let command = command.each_ref().map(String::as_str);
+    let mut wrap = stack.wrap_with(run, &command, &[("REDIS_URL", &redis)]);
+    if !from_the_first {
+        stack.database.holds_events(run, 10).await;
+        chaos.lose_answers(5, b"EVALSHA");
+    }
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    chaos.has_struck(5).await;
+
+    let said = numbers("tick", 1..=200);
+    let events = stack.database.sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &said);
+    let viewer = Viewer::new(stack.api(), run).until_the_end().await;
+    assert_text(&viewer.text("output"), &said);
+    assert_eq!(viewer.repeated, 0, "a resend must not get a second id");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_answer_is_lost_is_stored_once() {
+    lose_answers(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_loses_its_first_answer_publishes_all_the_same() {
+    lose_answers(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_persister_killed_between_commit_and_acknowledge_stores_once() {
+    let settle = redis::Script::new(include_str!("../../common/src/scripts/settle.lua"));
+    let mut stack = Stack::without_services().await;
+    let chaos = stack.chaos_before_redis().await;
+    chaos.hold(settle.get_hash().as_bytes());
+    stack.set(Part::Persister, "REDIS_URL", stack.redis.url(chaos.port()));
+    for part in Part::ALL {
+        stack.launch(part).await;
+    }
+    let run = stack.api().create_run("half way").await.id;
+    let mut wrap = stack.wrap(run, &["seq", "-f", "line %g", "1000"]);
+    chaos.has_struck(1).await;
+
+    // Committed, and Redis does not know.
+    let stored = stack.database.run(run).await;
+    assert!(stored.events > 0, "{stored:?}");
+    let mut redis = stack.redis.connection().await;
+    let mut command = redis::cmd("HGET");
+    command.arg(stack.keys().run(run).meta).arg("watermark");
+    let told: Option<String> = command
+        .query_async(&mut redis)
+        .await
+        .expect("the meta hash");
+    assert_eq!(told, None, "Redis was told before the persister was killed");
+
+    stack.kill(Part::Persister);
+    stack.unset(Part::Persister, "REDIS_URL");
+    stack.launch(Part::Persister).await;
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    let said = numbers("line", 1..=1000);
+    let events = stack.database.sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &said);
+    let viewer = Viewer::new(stack.api(), run).until_the_end().await;
+    assert_text(&viewer.text("output"), &said);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn persister_and_gateway_killed_in_the_middle_of_a_run_lose_nothing() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("killed").await.id;
+    let command = ticking(400, "0.01");
+    let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
+    let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
+
+    stack.database.holds_events(run, 20).await;
+    stack.kill(Part::Persister);
+    let seen = Viewer::new(stack.api(), run).until(|event| event["text"] == "tick 100\n");
+    seen.await;
+    stack.kill(Part::Gateway);
+    stack.launch(Part::Persister).await;
+    stack.launch(Part::Gateway).await;
+    stack.database.holds_events(run, 150).await;
+    stack.kill(Part::Gateway);
+    stack.kill(Part::Worker);
+    stack.launch(Part::Gateway).await;
+    stack.launch(Part::Worker).await;
+
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    let said = numbers("tick", 1..=400);
+    let events = stack.database.sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &said);
+    let viewer = viewer.await.expect("the viewer's task");
+    assert!(viewer.connections > 1, "the viewer was to lose its gateway");
+    assert_text(&viewer.text("output"), &said);
+    assert_eq!(
+        (viewer.repeated, viewer.gaps.len()),
+        (0, 0),
+        "{:?}",
+        viewer.gaps
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_persisters_store_once() {
+    let mut stack = Stack::start().await;
+    // A second one, as in a deployment with two replicas; it ends with this story.
+    let second = stack.folder().join("second");
+    std::fs::create_dir(&second).expect("a folder for its logs");
+    let mut other = stack.recipe(Part::Persister).start(&second);
+    other.says("Runcast persister is ready", 0, SOON).await;
+    let run = stack.api().create_run("shared work").await.id;
+    let command = ticking(300, "0.005");
+    let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
+    stack.database.holds_events(run, 50).await;
+    other.kill();
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    let events = stack.database.sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &numbers("tick", 1..=300));
+}

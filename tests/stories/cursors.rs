@@ -1,0 +1,216 @@
+//! Where a viewer begins: resume in the middle of an entry, all forms of a cursor, and the end.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use runcast_common::id::EventId;
+use runcast_tests::api::{problem, send};
+use runcast_tests::database::assert_each_once;
+use runcast_tests::eventually::SOON;
+use runcast_tests::lines::numbered;
+use runcast_tests::publisher::Publisher;
+use runcast_tests::sse::{Frame, Sse};
+use runcast_tests::stack::{Part, Stack};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// A run with these lines in one entry.
+async fn run_with(stack: &Stack, lines: &[Vec<u8>]) -> (Uuid, Publisher, EventId) {
+    let run = stack.api().create_run("cursors").await;
+    let connection = run.publisher_connection().await;
+    let mut publisher = Publisher::new(connection, stack.keys(), run.id);
+    let last = publisher.publish(lines).await;
+    (run.id, publisher, last)
+}
+
+/// Checks that frames are exactly these lines with the envelope, from seq `first` on.
+fn assert_frames(frames: &[Frame], lines: &[Vec<u8>], producer: Uuid, epoch: u64, first: u64) {
+    assert_eq!(frames.len(), lines.len(), "{frames:?}");
+    for ((frame, line), seq) in frames.iter().zip(lines).zip(first..) {
+        let open = String::from_utf8(line[..line.len() - 1].to_vec()).expect("UTF-8");
+        let envelope = format!(r#","id":"{epoch}-{seq}","producer":"{producer}","seq":{seq}}}"#);
+        assert_eq!(frame.data, open + &envelope);
+        assert_eq!(
+            (frame.event.as_str(), frame.id),
+            ("output", EventId::new(epoch, seq))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_resumes_in_the_middle_of_an_entry() {
+    let mut stack = Stack::start().await;
+    let all = numbered("line", 1..=10);
+    let (run, mut publisher, last) = run_with(&stack, &all).await;
+    let middle = EventId::new(last.epoch, 4).to_string();
+
+    // From Redis or the ring, from Postgres once it is stored, and from a gateway that has just started.
+    for round in ["fresh", "stored", "new gateway"] {
+        match round {
+            "stored" => stack.database.holds(run, last).await,
+            "new gateway" => {
+                stack.stop(Part::Gateway).await;
+                stack.launch(Part::Gateway).await;
+            }
+            _ => {}
+        }
+        let mut stream = stack.api().watch(run, Some(&middle)).await;
+        let mut frames = stream.until("ready").await;
+        let ready = frames.pop().expect("the ready frame");
+        assert_frames(&frames, &all[4..], publisher.producer, last.epoch, 5);
+        assert_eq!(
+            ready.id, last,
+            "{round}: ready says where the viewer stands"
+        );
+    }
+
+    // And what comes later follows without a seam.
+    let mut stream = stack.api().watch(run, Some(&middle)).await;
+    stream.until("ready").await;
+    let more = numbered("later", 1..=3);
+    publisher.publish(&more).await;
+    let mut frames = Vec::new();
+    for _ in 0..more.len() {
+        frames.push(stream.next().await);
+    }
+    assert_frames(&frames, &more, publisher.producer, last.epoch, 11);
+    stack
+        .database
+        .holds(run, EventId::new(last.epoch, 13))
+        .await;
+    assert_each_once(&stack.database.events(run).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_is_read_in_every_form_or_refused() {
+    let stack = Stack::start().await;
+    let all = numbered("line", 1..=5);
+    let (run, publisher, last) = run_with(&stack, &all).await;
+    let api = stack.api();
+
+    for malformed in [
+        "x",
+        "1",
+        "1-",
+        "-1",
+        "1_2",
+        "1-2-3",
+        "1-2x",
+        "99999999999999999999-1",
+    ] {
+        let answer = api.stream(run, Some(malformed), "").await;
+        let detail = problem(answer, StatusCode::BAD_REQUEST).await;
+        assert!(detail.contains("event id"), "{malformed}: {detail}");
+        let answer = api.stream(run, None, &format!("?after={malformed}")).await;
+        problem(answer, StatusCode::BAD_REQUEST).await;
+    }
+
+    let epoch = last.epoch;
+    let plain = format!("{epoch}-3");
+    let padded = format!("{epoch:016}_{:016}", 3);
+    let after = format!("?after={plain}");
+    let before_it = format!("?after={epoch}-1");
+    let cases: [(Option<&str>, &str, usize); 7] = [
+        (None, "", 0),
+        (Some(""), "", 0),
+        (Some("0-0"), "", 0),
+        (Some(&plain), "", 3),
+        (Some(&padded), "", 3),
+        (None, &after, 3),
+        // The header is the newer one: EventSource repeats the query as it was at first.
+        (Some(&plain), &before_it, 3),
+    ];
+    for (header, query, seen) in cases {
+        let mut stream = Sse::from_response(api.stream(run, header, query).await).await;
+        let mut frames = stream.until("ready").await;
+        frames.pop();
+        let first = seen as u64 + 1;
+        assert_frames(&frames, &all[seen..], publisher.producer, epoch, first);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_show_what_they_name_and_nothing_else() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("channels").await.id;
+    let mut wrap = stack.wrap(run, &["sh", "-c", "echo out; echo err >&2"]);
+    assert!(wrap.ended(SOON).await.success());
+    stack.database.sealed(run).await;
+    for (query, kinds) in [
+        ("?channel=output:0", &["output"][..]),
+        ("?channel=output:1", &[]),
+        ("?channel=log", &["log"]),
+        (
+            "?channel=status&channel=output",
+            &["status", "output", "status"],
+        ),
+    ] {
+        let mut stream = Sse::from_response(stack.api().stream(run, None, query).await).await;
+        let frames = stream.until("end").await;
+        let events = frames.iter().filter(|frame| !frame.is_about_connection());
+        let shown: Vec<_> = events.map(|frame| frame.event.as_str()).collect();
+        assert_eq!(shown, kinds, "{query}");
+    }
+    let answer = stack.api().stream(run, None, "?channel=nonsense").await;
+    problem(answer, StatusCode::BAD_REQUEST).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_over_ends_its_streams_and_then_has_no_content() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("short").await.id;
+    let mut early = stack.api().watch(run, None).await;
+    let mut wrap = stack.wrap(run, &["echo", "all there is"]);
+    assert!(wrap.ended(SOON).await.success());
+
+    let frames = early.until("end").await;
+    let end = frames.last().expect("the end frame");
+    assert_eq!(end.json()["status"], "succeeded");
+    let events = stack.database.sealed(run).await;
+    assert_eq!(
+        end.id,
+        events.last().expect("events").id,
+        "the end stands behind the last event"
+    );
+
+    // EventSource comes back by itself, and only 204 tells it to stop.
+    let path = format!("/v1/runs/{run}/stream");
+    let again = stack.api().request(Method::GET, &path);
+    let answer = send(again.header("last-event-id", end.id.to_string())).await;
+    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+
+    // A late viewer gets everything, and the end.
+    let mut late = stack.api().watch(run, None).await;
+    let frames = late.until("end").await;
+    let shown = frames.iter().filter(|frame| !frame.is_about_connection());
+    assert_eq!(shown.count(), events.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_stream_is_kept_alive_and_a_stopping_gateway_says_so() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("silent").await.id;
+    let mut stream = stack.api().watch(run, None).await;
+    assert_eq!(stream.next().await.event, "ready");
+    let kept = stream.keep_alive(Duration::from_secs(20)).await;
+    assert!(
+        kept.is_ok(),
+        "a line every 15 s, so that no proxy takes the connection for dead"
+    );
+
+    let api = stack.api();
+    let closing = tokio::spawn(async move {
+        let frames = stream.until("closing").await;
+        let what_follows = stream.next_until(Instant::now() + SOON).await;
+        (frames.len(), what_follows)
+    });
+    stack.stop(Part::Gateway).await;
+    let (frames, what_follows) = closing.await.expect("the viewer's task");
+    assert_eq!(
+        (frames, what_follows),
+        (1, Ok(None)),
+        "closing, then the end of the stream"
+    );
+    stack.launch(Part::Gateway).await;
+    assert_eq!(api.watch(run, None).await.next().await.event, "ready");
+}

@@ -1,0 +1,92 @@
+//! `runcastd dev`: everything in one process, with servers of its own, and nothing left behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use runcast_tests::api::Api;
+use runcast_tests::eventually::{SOON, eventually};
+use runcast_tests::process::{Process, Recipe, shell_code};
+use runcast_tests::programs;
+use tempfile::TempDir;
+
+/// Starts it on the data in `folder`, and gives it with the address of its page.
+async fn start(folder: &Path, name: &str) -> (Process, String) {
+    let data = folder.join("data");
+    let recipe = Recipe::new(name, programs::runcastd(), &["dev"], folder).with([
+        ("RUNCAST_DATA_DIR", data.to_str().expect("UTF-8")),
+        ("RUNCAST_LISTEN", "127.0.0.1:0"),
+        ("RUNCAST_LOG_FORMAT", "text"),
+    ]);
+    let mut process = recipe.start(folder);
+    let url = process.says("Runcast is ready at ", 0, SOON * 2).await;
+    (process, url)
+}
+
+/// Ids of processes whose command line holds this folder.
+fn processes_on(folder: &Path) -> Vec<String> {
+    let folder = folder.to_str().expect("UTF-8");
+    let entries = fs::read_dir("/proc").expect("/proc").flatten();
+    let command = |entry: &fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
+    let holds = |entry: &fs::DirEntry| String::from_utf8_lossy(&command(entry)).contains(folder);
+    let found = entries.filter(holds);
+    found
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_starts_from_nothing_and_again_from_what_it_kept() {
+    let folder = TempDir::with_prefix("runcast-dev-").expect("a folder");
+    // Its Postgres runs as another user, who must get through to its data.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+    let (mut dev, url) = start(folder.path(), "first").await;
+    let path = folder.path().join("data/token");
+    let mode = fs::metadata(&path).expect("a token").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "a token is for its owner alone");
+    let token = fs::read_to_string(&path)
+        .expect("a token")
+        .trim()
+        .to_owned();
+
+    let command = ["wrap", "--name", "kept", "--", "echo", "hello"];
+    let wrap = Recipe::new("wrap", programs::runcast(), &command, folder.path());
+    let settings = [("RUNCAST_URL", url.as_str()), ("RUNCAST_TOKEN", &token)];
+    let mut wrap = wrap.with(settings).start(folder.path());
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
+    let sealed = async |url: &str| {
+        eventually("the run is sealed", async || {
+            let runs = Api::new(url, &token).get("/v1/runs").await;
+            let sealed = (runs["runs"][0]["sealed"] == true).then_some(());
+            sealed.ok_or_else(|| runs.to_string())
+        })
+        .await;
+    };
+    sealed(&url).await;
+
+    dev.signal(Signal::SIGINT);
+    assert_eq!(shell_code(dev.ended(SOON).await), 0, "{}", dev.logs());
+    assert_eq!(
+        processes_on(folder.path()),
+        [""; 0],
+        "everything it started has ended"
+    );
+
+    let (mut dev, url) = start(folder.path(), "second").await;
+    sealed(&url).await;
+    let again = fs::read_to_string(&path).expect("a token");
+    assert_eq!(again.trim(), token, "the token is kept");
+
+    // Killed without a word, it leaves no server behind either, and starts again.
+    dev.kill();
+    eventually("its servers end with it", async || {
+        let left = processes_on(folder.path());
+        left.is_empty().then_some(()).ok_or_else(|| left.join(" "))
+    })
+    .await;
+    let (mut dev, url) = start(folder.path(), "third").await;
+    sealed(&url).await;
+    dev.signal(Signal::SIGTERM);
+    assert_eq!(shell_code(dev.ended(SOON).await), 0, "{}", dev.logs());
+}

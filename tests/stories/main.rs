@@ -1,0 +1,17 @@
+//! The stories: what a user relies on, each played against a stack of its own.
+
+mod chaos;
+mod crashes;
+mod cursors;
+mod dead_letters;
+mod dev;
+mod history;
+mod ingest;
+mod lost_redis;
+mod outages;
+mod page;
+mod refusals;
+mod startup;
+mod viewer;
+mod volume;
+mod wrap;

@@ -1,0 +1,74 @@
+//! Servers that cannot be reached for a while: publishing and watching go on, and all is stored in the end.
+
+use runcast_common::event::Kind;
+use runcast_tests::database::text;
+use runcast_tests::eventually::SOON;
+use runcast_tests::process::shell_code;
+use runcast_tests::sse::Sse;
+use runcast_tests::stack::{Part, Stack};
+
+use crate::crashes::ticking;
+use crate::viewer::{Viewer, assert_text, numbers};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_postgres_viewers_go_on_and_storing_catches_up() {
+    let mut stack = Stack::without_services().await;
+    let chaos = stack.chaos_before_postgres().await;
+    let address = stack.database_url(chaos.port());
+    for part in Part::ALL {
+        stack.set(part, "DATABASE_URL", address.clone());
+        stack.launch(part).await;
+    }
+    let run = stack.api().create_run("no postgres").await.id;
+    let command = ticking(300, "0.02");
+    let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
+    let mut live = stack.api().watch(run, None).await;
+    says(&mut live, "tick 20\n").await;
+    stack.database.holds_events(run, 10).await;
+    chaos.refuse();
+    let stored = stack.database.run(run).await.events;
+    says(&mut live, "tick 150\n").await;
+    let now = stack.database.run(run).await.events;
+    assert!(
+        now < 100,
+        "{stored} were stored before Postgres was cut off, and {now} after"
+    );
+    chaos.forward();
+    live.until("end").await;
+
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    let said = numbers("tick", 1..=300);
+    let events = stack.database.sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &said);
+    let late = Viewer::new(stack.api(), run).until_the_end().await;
+    assert_text(&late.text("output"), &said);
+}
+
+/// Reads a stream up to the event with this text.
+async fn says(stream: &mut Sse, text: &str) {
+    while stream.next().await.json()["text"] != text {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_open_connection_to_redis_is_given_up() {
+    let mut stack = Stack::without_services().await;
+    let chaos = stack.chaos_before_redis().await;
+    let address = stack.redis.url(chaos.port());
+    for part in Part::ALL {
+        stack.set(part, "REDIS_URL", address.clone());
+        stack.launch(part).await;
+    }
+    let run = stack.api().create_run("half open").await.id;
+    let command = ticking(200, "0.02");
+    let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
+    let mut live = stack.api().watch(run, None).await;
+    says(&mut live, "tick 20\n").await;
+    // Connections that are there fall silent for ever; whoever makes a new one is served.
+    chaos.half_open();
+    chaos.forward();
+    live.until("end").await;
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    let said = numbers("tick", 1..=200);
+    let events = stack.database.sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &said);
+}

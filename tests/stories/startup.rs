@@ -1,0 +1,118 @@
+//! What a service does when it cannot start: it says in one line which setting or schema is to blame.
+
+use runcast_tests::eventually::SOON;
+use runcast_tests::process::{Process, Recipe};
+use runcast_tests::programs::{self, free_port};
+use runcast_tests::stack::{Part, Stack};
+
+/// Runs a service that is to refuse, and gives its exit code and what it said on stderr.
+async fn refusal(
+    stack: &Stack,
+    part: Part,
+    setting: Option<(&str, &str)>,
+) -> (Option<i32>, String) {
+    let recipe = stack.recipe(part).with(setting);
+    let mut process: Process = recipe.start(stack.folder());
+    let earlier = process.stderr().len();
+    let status = process.ended(SOON).await;
+    let said = String::from_utf8_lossy(&process.stderr()[earlier..]).into_owned();
+    (status.code(), said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_does_not_fit_is_refused() {
+    let stack = Stack::without_services().await;
+    let cases = [
+        // Changed after it ran; older than the program; newer than the program.
+        "UPDATE _sqlx_migrations SET checksum = '\\xdecaf000' WHERE version = 1",
+        "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'from the future', true, '\\x00', 0)",
+    ];
+    for (tampering, shown) in cases.into_iter().zip(["decaf000", "", "9999"]) {
+        stack.database.tamper(tampering).await;
+        for part in Part::ALL {
+            let (code, said) = refusal(&stack, part, None).await;
+            assert_eq!(code, Some(78), "{}: {said}", part.name());
+            for word in ["expected", "actual", shown] {
+                assert!(
+                    said.contains(word),
+                    "{} does not say {word:?}: {said}",
+                    part.name()
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_cannot_be_reached_is_named_by_its_setting() {
+    let stack = Stack::without_services().await;
+    let port = free_port();
+    let (redis, postgres) = (stack.redis.url(port), stack.database_url(port));
+    for (name, address) in [("REDIS_URL", redis), ("DATABASE_URL", postgres)] {
+        for part in Part::ALL {
+            let (code, said) = refusal(&stack, part, Some((name, &address))).await;
+            assert!(
+                code.is_some_and(|code| code != 0),
+                "{} ended with {code:?}",
+                part.name()
+            );
+            let naming: Vec<_> = said.lines().filter(|line| line.contains(name)).collect();
+            let [line] = naming[..] else {
+                panic!("{} should name {name} in one line: {said}", part.name());
+            };
+            assert!(line.contains(&port.to_string()), "where it looked: {line}");
+            assert!(!said.contains("panicked"), "{said}");
+            assert_secrets_kept(&said, &address);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_that_makes_no_sense_is_named() {
+    let stack = Stack::without_services().await;
+    for (name, value) in [
+        ("REDIS_URL", "localhost"),
+        ("DATABASE_URL", "mysql://somewhere/else"),
+        ("RUNCAST_LISTEN", "everywhere"),
+        ("RUNCAST_ENV", "staging"),
+    ] {
+        let (code, said) = refusal(&stack, Part::Gateway, Some((name, value))).await;
+        assert_eq!(code, Some(78), "{name}={value}: {said}");
+        assert!(said.contains(name), "{name}={value}: {said}");
+    }
+    let (code, said) = refusal(&stack, Part::Persister, Some(("DATABASE_URL", ""))).await;
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("DATABASE_URL is not set"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrating_needs_the_database_alone() {
+    let stack = Stack::without_services().await;
+    let address = stack.database_url(stack.database_port());
+    let recipe = Recipe::new(
+        "migrate",
+        programs::runcastd(),
+        &["migrate"],
+        stack.folder(),
+    );
+    let mut migrate = recipe
+        .with([("DATABASE_URL", address)])
+        .start(stack.folder());
+    let status = migrate.ended(SOON).await;
+    assert!(
+        status.success(),
+        "a second time, without Redis ({status})\n{}",
+        migrate.logs()
+    );
+}
+
+/// Checks that the password in an address was not printed.
+fn assert_secrets_kept(said: &str, address: &str) {
+    let password = address
+        .split_once('@')
+        .and_then(|(start, _)| start.rsplit_once(':'));
+    let (_, password) = password.expect("an address with a password");
+    assert!(!said.contains(password), "a password was printed: {said}");
+}

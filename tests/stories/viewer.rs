@@ -1,0 +1,162 @@
+//! How stories watch a run as the page does: by cursor over reconnects, and blind to what came twice.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use reqwest::Method;
+use runcast_common::id::EventId;
+use runcast_tests::api::Api;
+use runcast_tests::eventually::{SOON, within};
+use runcast_tests::lines;
+use runcast_tests::sse::{Frame, Sse};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+/// Pause of a viewer whose gateway is not there.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A reader of one run that comes back whenever its stream breaks.
+pub(crate) struct Viewer {
+    api: Api,
+    run: Uuid,
+    cursor: Option<EventId>,
+    highest: HashMap<String, u64>,
+    /// Events, each once.
+    pub(crate) events: Vec<Value>,
+    /// Events that came again, by producer and seq.
+    pub(crate) repeated: usize,
+    /// Reasons of the gaps it was told.
+    pub(crate) gaps: Vec<String>,
+    /// How often it had to connect.
+    pub(crate) connections: usize,
+}
+
+impl Viewer {
+    pub(crate) fn new(api: Api, run: Uuid) -> Self {
+        Self {
+            api,
+            run,
+            cursor: None,
+            highest: HashMap::new(),
+            events: Vec::new(),
+            repeated: 0,
+            gaps: Vec::new(),
+            connections: 0,
+        }
+    }
+
+    /// Watches until the run has ended.
+    pub(crate) async fn until_the_end(self) -> Self {
+        within(
+            SOON * 3,
+            "a viewer sees the end of its run",
+            self.follow(|_| false),
+        )
+        .await
+    }
+
+    /// Watches until an event satisfies `enough`, or the run has ended.
+    pub(crate) async fn until(self, enough: impl FnMut(&Value) -> bool) -> Self {
+        within(
+            SOON * 2,
+            "a viewer sees what it waits for",
+            self.follow(enough),
+        )
+        .await
+    }
+
+    async fn follow(mut self, mut enough: impl FnMut(&Value) -> bool) -> Self {
+        loop {
+            let mut stream = self.connect().await;
+            while let Ok(Some(frame)) = stream.next_until(Instant::now() + SOON).await {
+                if self.take(&frame) && self.events.last().is_some_and(&mut enough) {
+                    return self;
+                }
+                if frame.event == "end" {
+                    return self;
+                }
+            }
+        }
+    }
+
+    /// Connects as EventSource does: again and again, with the last id that it has seen.
+    async fn connect(&mut self) -> Sse {
+        self.connections += 1;
+        let cursor = self.cursor.map(|id| id.to_string());
+        let path = format!("/v1/runs/{}/stream", self.run);
+        let give_up = Instant::now() + SOON;
+        let response = loop {
+            let mut request = self.api.request(Method::GET, &path);
+            if let Some(cursor) = &cursor {
+                request = request.header("last-event-id", cursor);
+            }
+            match request.send().await {
+                Ok(response) => break response,
+                Err(error) if Instant::now() > give_up => panic!("no gateway: {error}"),
+                Err(_not_there) => sleep(RETRY).await,
+            }
+        };
+        Sse::from_response(response).await
+    }
+
+    /// Takes in one frame; true if it is an event that was not seen before.
+    fn take(&mut self, frame: &Frame) -> bool {
+        assert!(
+            self.cursor.is_none_or(|cursor| cursor <= frame.id),
+            "ids go back from {:?}: {frame:?}",
+            self.cursor
+        );
+        self.cursor = Some(frame.id);
+        let event = frame.json();
+        if frame.event == "gap" && frame.is_about_connection() {
+            self.gaps
+                .push(event["reason"].as_str().unwrap_or_default().to_owned());
+        }
+        if frame.is_about_connection() {
+            return false;
+        }
+        assert_eq!(event["id"], frame.id.to_string(), "the id in the envelope");
+        let producer = event["producer"].as_str().expect("a producer").to_owned();
+        let seq = event["seq"].as_u64().expect("a seq");
+        let highest = self.highest.entry(producer).or_insert(0);
+        if seq <= *highest {
+            self.repeated += 1;
+            return false;
+        }
+        assert_eq!(
+            seq,
+            *highest + 1,
+            "a viewer missed something before {event}"
+        );
+        *highest = seq;
+        self.events.push(event);
+        true
+    }
+
+    /// What the events of a kind said, put together.
+    pub(crate) fn text(&self, kind: &str) -> Vec<u8> {
+        let of_kind = self.events.iter().filter(|event| event["kind"] == kind);
+        of_kind.flat_map(lines::chunk).collect()
+    }
+}
+
+/// Lines `<word> <number>`, for comparing with what arrived.
+pub(crate) fn numbers(word: &str, range: std::ops::RangeInclusive<u64>) -> String {
+    range.map(|number| format!("{word} {number}\n")).collect()
+}
+
+/// Compares what arrived with what was said, and shows where they part rather than both as a whole.
+pub(crate) fn assert_text(arrived: &[u8], said: &str) {
+    if arrived == said.as_bytes() {
+        return;
+    }
+    let arrived = String::from_utf8_lossy(arrived);
+    let mut pairs = said.lines().zip(arrived.lines()).enumerate();
+    let first = pairs.find(|(_, (expected, actual))| expected != actual);
+    panic!(
+        "{} lines were said and {} arrived; the first difference: {first:?}",
+        said.lines().count(),
+        arrived.lines().count()
+    );
+}

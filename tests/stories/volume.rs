@@ -1,0 +1,52 @@
+//! Fifty thousand lines at full speed: all there, once each, sealed; how long it took is printed.
+
+use std::io::Write as _;
+use std::time::Instant;
+
+use runcast_common::event::Kind;
+use runcast_tests::database::text;
+use runcast_tests::eventually::SOON;
+use runcast_tests::process::shell_code;
+use runcast_tests::stack::Stack;
+
+use crate::viewer::{Viewer, assert_text};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_thousand_lines_arrive_once() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("seq").await.id;
+    let viewer = Viewer::new(stack.api(), run);
+    let viewer = tokio::spawn(async {
+        let viewer = viewer.until(|event| event["text"] == "50000\n").await;
+        (viewer, Instant::now())
+    });
+    let start = Instant::now();
+    let mut wrap = stack.wrap(run, &["seq", "0", "50000"]);
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    let ended = start.elapsed();
+    let (viewer, shown) = viewer.await.expect("the viewer's task");
+    let shown = shown - start;
+    let state = async || stack.database.run(run).await.sealed;
+    while !state().await {
+        assert!(start.elapsed() < SOON, "not sealed within {SOON:?}");
+        tokio::task::yield_now().await;
+    }
+    let sealed = start.elapsed();
+
+    let said: String = (0..=50_000).map(|number| format!("{number}\n")).collect();
+    let events = stack.database.sealed(run).await;
+    let rows = events
+        .iter()
+        .filter(|event| event.kind == Kind::Output.number());
+    assert_eq!(rows.count(), 50_001);
+    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&viewer.text("output"), &said);
+    assert_eq!(wrap.stdout(), said.as_bytes());
+    // Past the test runner, which shows only what failed tests print.
+    let times = format!(
+        "seq 0 50000: wrap ended after {ended:?}, last line shown after {shown:?}, sealed after {sealed:?}\n"
+    );
+    std::io::stderr()
+        .write_all(times.as_bytes())
+        .expect("stderr takes a line");
+}
