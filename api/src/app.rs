@@ -22,7 +22,7 @@ use url::Url;
 use crate::check;
 use crate::config::Settings;
 use crate::fanout::Hub;
-use crate::http::Gateway;
+use crate::http::{Gateway, Parts};
 use crate::persist::Persister;
 use crate::store::Store;
 use crate::tasks::Worker;
@@ -134,7 +134,6 @@ impl App {
         let Some(listener) = self.listener.take() else {
             bail!("the gateway has no listener");
         };
-        let publish = self.settings.publish_redis()?.clone();
         let (redis, store) = (self.redis.clone(), self.store.clone());
         let keys = self.settings.keys.clone();
         let hub = Hub::new(
@@ -149,7 +148,14 @@ impl App {
             bells.ring_bells().await;
             Ok("bells")
         });
-        let gateway = Gateway::new(store, redis, keys, hub, publish, public_url);
+        let gateway = Gateway::new(Parts {
+            store,
+            redis,
+            keys,
+            hub,
+            publish_redis: self.settings.publish_redis()?.clone(),
+            public_url,
+        });
         let serving = gateway.serve(listener, stop.clone());
         tasks.spawn(async move {
             serving

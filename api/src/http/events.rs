@@ -15,7 +15,7 @@ use runcast_common::id::EventId;
 use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
-use super::runs::run_id;
+use super::runs::admit;
 use crate::access::Scope;
 use crate::access::principal::Principal;
 use crate::fanout::frame::with_envelope;
@@ -33,12 +33,9 @@ async fn events(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let run = run_id(&id)?;
-    principal.may(Scope::Read, Some(run))?;
     let filter = query.filter()?;
     let from = start(&query)?;
-    let coverage = gateway.store().coverage(run).await?;
-    let coverage = coverage.ok_or_else(|| Problem::no_such_run(&id))?;
+    let (run, coverage) = admit(&gateway, &principal, Scope::Read, &id).await?;
     let limit = query
         .parse("limit")?
         .unwrap_or(PAGE_EVENTS)

@@ -39,7 +39,7 @@ use uuid::Uuid;
 use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
-use super::runs::run_id;
+use super::runs::admit;
 use crate::access::Scope;
 use crate::access::principal::Principal;
 
@@ -87,12 +87,8 @@ async fn ingest(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Accepted>, Problem> {
-    let run = run_id(&id)?;
-    principal.may(Scope::Publish, Some(run))?;
     let format = Format::of(&headers, &query)?;
-    if gateway.store().coverage(run).await?.is_none() {
-        return Err(Problem::no_such_run(&id));
-    }
+    let (run, _) = admit(&gateway, &principal, Scope::Publish, &id).await?;
     let mut producer = Producer::of(&gateway, run, &headers).await?;
     let mut lines = Lines::new(body.into_data_stream(), format);
     loop {

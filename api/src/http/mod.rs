@@ -47,36 +47,35 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Gateway(Arc<Shared>);
 
+/// What a gateway is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Postgres.
+    pub store: Store,
+    /// Redis.
+    pub redis: Redis,
+    /// The keys there.
+    pub keys: Keys,
+    /// The watched runs.
+    pub hub: Arc<Hub>,
+    /// Redis as agents are told to reach it.
+    pub publish_redis: RedisUrl,
+    /// How browsers reach the gateway.
+    pub public_url: Url,
+}
+
 #[derive(Debug)]
 struct Shared {
-    store: Store,
-    redis: Redis,
-    keys: Keys,
-    hub: Arc<Hub>,
-    publish_redis: RedisUrl,
-    public_url: Url,
+    parts: Parts,
     draining: AtomicBool,
 }
 
 impl Gateway {
-    /// A gateway over these parts; `publish_redis` is handed to agents, `public_url` is how browsers
-    /// reach it.
+    /// A gateway made of these parts.
     #[must_use]
-    pub fn new(
-        store: Store,
-        redis: Redis,
-        keys: Keys,
-        hub: Arc<Hub>,
-        publish_redis: RedisUrl,
-        public_url: Url,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
         Self(Arc::new(Shared {
-            store,
-            redis,
-            keys,
-            hub,
-            publish_redis,
-            public_url,
+            parts,
             draining: AtomicBool::new(false),
         }))
     }
@@ -84,32 +83,32 @@ impl Gateway {
     /// Postgres.
     #[must_use]
     pub fn store(&self) -> &Store {
-        &self.0.store
+        &self.0.parts.store
     }
 
     fn redis(&self) -> &Redis {
-        &self.0.redis
+        &self.0.parts.redis
     }
 
     fn keys(&self) -> &Keys {
-        &self.0.keys
+        &self.0.parts.keys
     }
 
     fn hub(&self) -> &Arc<Hub> {
-        &self.0.hub
+        &self.0.parts.hub
     }
 
     fn publish_redis(&self) -> &RedisUrl {
-        &self.0.publish_redis
+        &self.0.parts.publish_redis
     }
 
     fn public_url(&self) -> &Url {
-        &self.0.public_url
+        &self.0.parts.public_url
     }
 
     /// True if browsers reach the gateway by https.
     fn is_secure(&self) -> bool {
-        self.0.public_url.scheme() == "https"
+        self.0.parts.public_url.scheme() == "https"
     }
 
     fn is_draining(&self) -> bool {

@@ -16,7 +16,7 @@ use super::query::Query;
 use crate::access::Scope;
 use crate::access::principal::Principal;
 use crate::access::secret;
-use crate::store::runs::{NewRun, Run, RunFilter};
+use crate::store::runs::{Coverage, NewRun, Run, RunFilter};
 
 /// Runs of one page if nothing is said, and at most.
 const PAGE_RUNS: u16 = 50;
@@ -175,11 +175,28 @@ async fn find(
         .ok_or_else(|| Problem::no_such_run(id))
 }
 
+/// The run that a path names and how far it is stored, if it exists and the principal may do this
+/// with it.
+///
+/// # Errors
+/// 404 or 403.
+pub(super) async fn admit(
+    gateway: &Gateway,
+    principal: &Principal,
+    scope: Scope,
+    id: &str,
+) -> Result<(Uuid, Coverage), Problem> {
+    let run = run_id(id)?;
+    principal.may(scope, Some(run))?;
+    let coverage = gateway.store().coverage(run).await?;
+    Ok((run, coverage.ok_or_else(|| Problem::no_such_run(id))?))
+}
+
 /// The id in a path. What is no id names no run.
 ///
 /// # Errors
 /// 404.
-pub(super) fn run_id(text: &str) -> Result<Uuid, Problem> {
+fn run_id(text: &str) -> Result<Uuid, Problem> {
     Uuid::try_parse(text).map_err(|_not_an_id| {
         let shown: String = text.chars().take(64).collect();
         Problem::no_such_run(&shown)

@@ -17,7 +17,7 @@ use std::convert::Infallible;
 use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
-use super::runs::run_id;
+use super::runs::admit;
 use crate::access::Scope;
 use crate::access::principal::Principal;
 use crate::fanout::viewer::{Request, follow};
@@ -34,14 +34,11 @@ async fn stream(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let run = run_id(&id)?;
-    principal.may(Scope::Read, Some(run))?;
     let request = Request {
         after: cursor(&headers, &query)?,
         filter: query.filter()?,
     };
-    let coverage = gateway.store().coverage(run).await?;
-    let coverage = coverage.ok_or_else(|| Problem::no_such_run(&id))?;
+    let (run, coverage) = admit(&gateway, &principal, Scope::Read, &id).await?;
     // Nothing is left to say: an EventSource takes this for the end and stays away.
     if coverage.ended && request.after >= coverage.watermark {
         return Ok(StatusCode::NO_CONTENT.into_response());

@@ -37,7 +37,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the database could not be asked.
     pub async fn session(&self, hash: [u8; 32]) -> Result<Option<TokenRow>, StoreError> {
-        let row: Option<(Uuid, String, Vec<String>, Option<Uuid>)> = sqlx::query_as(
+        let row = sqlx::query_as(
             "SELECT t.id, t.name, t.scopes, t.run_id
                FROM sessions s JOIN tokens t ON t.id = s.token_id
               WHERE s.hash = $1 AND s.expires_at > now()
@@ -46,12 +46,7 @@ impl Store {
         .bind(hash.as_slice())
         .fetch_optional(&self.pool)
         .await?;
-        Ok(row.map(|(id, name, scopes, run_id)| TokenRow {
-            id,
-            name,
-            scopes,
-            run_id,
-        }))
+        Ok(row)
     }
 
     /// Ends a session; ending one that does not exist is no error.

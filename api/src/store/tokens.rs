@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Store, StoreError};
 
 /// What a valid token stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct TokenRow {
     /// The token's own id, for sessions and the log.
     pub id: Uuid,
@@ -60,18 +60,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the database could not be asked.
     pub async fn token(&self, hash: [u8; 32]) -> Result<Option<TokenRow>, StoreError> {
-        let row: Option<(Uuid, String, Vec<String>, Option<Uuid>)> = sqlx::query_as(
+        let row = sqlx::query_as(
             "SELECT id, name, scopes, run_id FROM tokens
               WHERE hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())",
         )
         .bind(hash.as_slice())
         .fetch_optional(&self.pool)
         .await?;
-        Ok(row.map(|(id, name, scopes, run_id)| TokenRow {
-            id,
-            name,
-            scopes,
-            run_id,
-        }))
+        Ok(row)
     }
 }

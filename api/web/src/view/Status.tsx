@@ -42,14 +42,18 @@ function completeText(run: Run): string {
   return `${amount(run.events)} events${lacks}, ${run.sealed ? "sealed" : "not sealed yet"}`;
 }
 
+/** Nothing while the run goes on: only a run that is over can be whole. */
 export function Seal({ run }: { run: Run }) {
-  return run.sealed ? (
-    <span class="seal sealed" title="Everything is stored, and agrees with what the producers counted">
-      sealed
-    </span>
-  ) : (
-    <span class="seal" title="Not everything is stored and checked yet">
-      unsealed
+  if (run.sealed) {
+    return (
+      <span class="seal sealed" title="Everything is stored, and agrees with what the producers counted">
+        sealed
+      </span>
+    );
+  }
+  return run.ended_at === null ? null : (
+    <span class="seal" title="What is stored does not agree with what the producers counted">
+      not sealed
     </span>
   );
 }
