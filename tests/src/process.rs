@@ -36,8 +36,28 @@ static NURSERY: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
 pub struct Process {
     name: String,
     child: Child,
-    stdout: PathBuf,
-    stderr: PathBuf,
+    stdout: Log,
+    stderr: Log,
+}
+
+/// What one process writes, in a file that starts of the same name share.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    /// Where this process began.
+    from: usize,
+}
+
+impl Log {
+    /// To be made before the process is started: a quick one has spoken before anybody looks.
+    fn new(path: PathBuf) -> Self {
+        let from = fs::read(&path).map_or(0, |said| said.len());
+        Self { path, from }
+    }
+
+    fn read(&self) -> Vec<u8> {
+        read(&self.path).split_off(self.from)
+    }
 }
 
 /// What to start, and how.
@@ -91,7 +111,7 @@ impl Recipe {
     #[must_use]
     pub fn start(&self, logs: &Path) -> Process {
         let log = |ending: &str| logs.join(format!("{}.{ending}", self.name));
-        let (stdout, stderr) = (log("out"), log("err"));
+        let (stdout, stderr) = (Log::new(log("out")), Log::new(log("err")));
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", self.at_our_death, "--"])
@@ -99,8 +119,8 @@ impl Recipe {
             .args(&self.arguments)
             .current_dir(&self.folder)
             .stdin(Stdio::null())
-            .stdout(append_to(&stdout))
-            .stderr(append_to(&stderr));
+            .stdout(append_to(&stdout.path))
+            .stderr(append_to(&stderr.path));
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("RUNCAST_") || text == "REDIS_URL" || text == "DATABASE_URL" {
@@ -196,13 +216,13 @@ impl Process {
     /// What it has written to stdout so far.
     #[must_use]
     pub fn stdout(&self) -> Vec<u8> {
-        read(&self.stdout)
+        self.stdout.read()
     }
 
     /// What it has written to stderr so far.
     #[must_use]
     pub fn stderr(&self) -> Vec<u8> {
-        read(&self.stderr)
+        self.stderr.read()
     }
 
     /// Both logs, as text.
@@ -218,17 +238,16 @@ impl Process {
         text
     }
 
-    /// Waits until a line of stdout beyond the first `skip` bytes starts with `prefix`, and gives
-    /// what follows the prefix.
+    /// Waits until a line of stdout starts with `prefix`, and gives what follows the prefix.
     ///
     /// # Panics
     /// When time is up, or when the process ends without having written such a line.
-    pub async fn says(&mut self, prefix: &str, skip: usize, deadline: Duration) -> String {
+    pub async fn says(&mut self, prefix: &str, deadline: Duration) -> String {
         let what = format!("{} says {prefix:?}", self.name);
         eventually_within(deadline, &what, async || {
             let ended = self.exited();
             let out = self.stdout();
-            let text = String::from_utf8_lossy(out.get(skip..).unwrap_or_default());
+            let text = String::from_utf8_lossy(&out);
             // The last piece is not yet a whole line.
             let lines = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             if let Some(rest) = lines.lines().find_map(|line| line.strip_prefix(prefix)) {

@@ -181,10 +181,7 @@ impl Stack {
             part.name()
         );
         let mut process = self.recipe(part).start(self.folder());
-        let earlier = process.stdout().len();
-        let rest = process
-            .says(part.ready_line(), earlier, TURN_DEADLINE)
-            .await;
+        let rest = process.says(part.ready_line(), TURN_DEADLINE).await;
         if part == Part::Gateway {
             let address = rest.strip_prefix("http://").expect("the gateway's address");
             self.set(part, "RUNCAST_LISTEN", address);

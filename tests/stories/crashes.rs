@@ -132,7 +132,7 @@ async fn two_persisters_store_once() {
     let second = stack.folder().join("second");
     std::fs::create_dir(&second).expect("a folder for its logs");
     let mut other = stack.recipe(Part::Persister).start(&second);
-    other.says("Runcast persister is ready", 0, SOON).await;
+    other.says("Runcast persister is ready", SOON).await;
     let run = stack.api().create_run("shared work").await.id;
     let command = ticking(300, "0.005");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));

@@ -20,7 +20,7 @@ async fn start(folder: &Path, name: &str) -> (Process, String) {
         ("RUNCAST_LOG_FORMAT", "text"),
     ]);
     let mut process = recipe.start(folder);
-    let url = process.says("Runcast is ready at ", 0, SOON * 2).await;
+    let url = process.says("Runcast is ready at ", SOON * 2).await;
     (process, url)
 }
 

@@ -80,7 +80,7 @@ async fn signals_reach_the_command() {
         let run = stack.api().create_run("signals").await.id;
         let script = format!("{trap}; echo ready; while :; do sleep 0.05; done");
         let mut wrap = stack.wrap(run, &["sh", "-c", &script]);
-        wrap.says("ready", 0, SOON).await;
+        wrap.says("ready", SOON).await;
         wrap.signal(signal);
         let ended = wrap.ended(SOON).await;
         assert_eq!(shell_code(ended), code, "{trap}\n{}", wrap.logs());
