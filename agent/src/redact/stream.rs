@@ -30,7 +30,6 @@ use aho_corasick::automaton::StateID;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::forms::is_terminator;
 use super::pending::Pending;
 use super::shapes::{Key, MAX_OPEN_BYTES, Step, Token};
 use super::table::{Found, Table};
@@ -190,19 +189,8 @@ impl Stream {
                     at + 1
                 }
             };
-            let mut state = self.state;
-            let mut matched = false;
-            for byte in &self.pending.bytes()[at..until] {
-                at += 1;
-                if is_terminator(*byte) {
-                    continue;
-                }
-                state = table.step(state, *byte);
-                if table.is_match(state) {
-                    matched = true;
-                    break;
-                }
-            }
+            let (taken, state, matched) = table.run(self.state, &self.pending.bytes()[at..until]);
+            at += taken;
             self.state = state;
             if matched {
                 self.matched(&table, at);

@@ -16,6 +16,7 @@ use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, MatchKind};
 
 use super::Refused;
+use super::forms::is_terminator;
 use super::shapes::{KEY_BEGINS, KEY_END, SHAPES, Shape};
 
 /// Bytes of a secret that do no harm: the beginning that may be published when nothing follows it in
@@ -108,11 +109,23 @@ impl Table {
         self.ends.get(&state).copied().unwrap_or_default()
     }
 
-    pub(super) fn step(&self, state: StateID, byte: u8) -> StateID {
-        self.machine.next_state(Anchored::No, state, byte)
+    /// Goes on to the next match, or to the end: how many bytes it took, where it stands then, and
+    /// whether that is because of a match.
+    pub(super) fn run(&self, state: StateID, bytes: &[u8]) -> (usize, StateID, bool) {
+        let mut state = state;
+        for (index, byte) in bytes.iter().enumerate() {
+            if is_terminator(*byte) {
+                continue;
+            }
+            state = self.machine.next_state(Anchored::No, state, *byte);
+            if self.is_match(state) {
+                return (index + 1, state, true);
+            }
+        }
+        (bytes.len(), state, false)
     }
 
-    pub(super) fn is_match(&self, state: StateID) -> bool {
+    fn is_match(&self, state: StateID) -> bool {
         self.machine.is_special(state) && self.machine.is_match(state)
     }
 

@@ -66,3 +66,50 @@ fn by_chance_no_form_of_a_secret_comes_through_and_all_else_does() {
         }
     }
 }
+
+/// Whatever time passes between the pieces: no form is given out whole, what is not masked stays as
+/// it is and in order, and nothing waits for longer than it may.
+#[test]
+fn by_chance_time_that_passes_shows_no_secret_and_loses_no_text() {
+    for seed in 1000..1300 {
+        let mut chance = Chance(seed);
+        let values: Vec<Vec<u8>> = (0..3)
+            .map(|_| chance.text(b"abAB01/+ \"", 10))
+            .filter(|value| value::check(value::core(value)).is_ok())
+            .collect();
+        let redactor = Redactor::new();
+        redactor.add_all(values.iter().map(Vec::as_slice));
+        let cores = values.iter().map(|value| value::core(value));
+        let forms: Vec<Vec<u8>> = cores.flat_map(forms::forms).collect();
+        let mut text = Vec::new();
+        for _ in 0..30 {
+            let form = &forms[chance.below(forms.len())];
+            let part = 1 + chance.below(form.len());
+            let length = chance.below(4);
+            text.extend_from_slice(&chance.text(b"xyz\n", length));
+            text.extend_from_slice(&form[..part]);
+        }
+        let (mut stream, mut out) = (redactor.stream(), Vec::new());
+        let mut now = Instant::now();
+        for piece in text.chunks(1 + chance.below(9)) {
+            stream.push(piece, now, &mut out);
+            let pause = [0, 0, 50, 100, 1000][chance.below(5)];
+            now += Duration::from_millis(pause);
+            stream.tick(now, &mut out);
+            assert!(stream.deadline().is_none_or(|at| at > now), "seed {seed}");
+        }
+        stream.finish(&mut out);
+        let flat: Vec<u8> = out.iter().copied().filter(|byte| *byte != b'\n').collect();
+        for form in &forms {
+            let found = memchr::memmem::find(&flat, form);
+            assert!(found.is_none(), "seed {seed}: {}", form.escape_ascii());
+        }
+        let shown = String::from_utf8_lossy(&out).into_owned();
+        let mut rest = &text[..];
+        for part in shown.split("[redacted]") {
+            let at = memchr::memmem::find(rest, part.as_bytes());
+            let at = at.unwrap_or_else(|| panic!("seed {seed}: {part:?} is not next"));
+            rest = &rest[at + part.len()..];
+        }
+    }
+}
