@@ -2,17 +2,17 @@
 //!
 //! By name, letter case aside:
 //! - `*TOKEN*`, `*SECRET*`, `*PASSWORD*`, `*PASSWD*`, `*PASSPHRASE*`, `*_PASS`, `*_PWD`: what the
-//!   names say. But not `*TOKENS*` and `*TOKENIZER*`: to programs around language models these are
-//!   counts and settings;
+//!   names say. But not `*MAX*TOKENS*`, `*NUM*TOKENS*` and `*TOKENIZER*`: to programs around language
+//!   models these are counts and settings;
 //! - `*_KEY`, `*APIKEY*`, `*API_KEY*`, `*ACCESS_KEY*`, `*PRIVATE_KEY*`, `*_SALT`: keys; but not
 //!   `*PUBLIC_KEY*`;
 //! - `*CREDENTIAL*`, `*_AUTH`, `*_COOKIE`, `*_DSN`, `*CONNECTION_STRING*`, `*WEBHOOK*`, `*_SAS`: texts
 //!   with a secret in them, where a part cannot be told from the rest;
 //! - whatever `--redact-env` adds.
 //!
-//! `*PATH`, `*_FILE`, `*_DIR`, `*_SOCK`, `*_ID` and `PWD`, `OLDPWD` are none by default, nor are values
-//! that name an existing file: where a key lies is not the key, and logs are full of paths. A pattern
-//! that was asked for takes these too.
+//! `*PATH`, `*_FILE`, `*_DIR`, `*_SOCK`, `*_KEY_ID` and `PWD`, `OLDPWD` are none by default, nor are
+//! values that name an existing file: where a key lies is not the key, and logs are full of paths. A
+//! pattern that was asked for takes these too.
 //!
 //! By value: the password in an address (`scheme://user:password@host`), whatever the variable is
 //! called; the rest of the address stays readable. A password that equals the user name is none.
@@ -56,15 +56,16 @@ const SECRET_NAMES: [&str; 20] = [
     "*_SAS",
 ];
 
-const HARMLESS_NAMES: [&str; 10] = [
-    "*TOKENS*",
+const HARMLESS_NAMES: [&str; 11] = [
+    "*MAX*TOKENS*",
+    "*NUM*TOKENS*",
     "*TOKENIZER*",
     "*PUBLIC_KEY*",
     "*PATH",
     "*_FILE",
     "*_DIR",
     "*_SOCK",
-    "*_ID",
+    "*_KEY_ID",
     "PWD",
     "OLDPWD",
 ];

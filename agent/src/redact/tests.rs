@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::*;
 
 mod chance;
+mod shapes;
 
 const SECRET: &str = "p@ss/w0rd \"with\" it's <all>&+é";
 
@@ -135,6 +136,18 @@ fn what_shows_too_much_is_masked_in_time() {
 }
 
 #[test]
+fn a_harmless_beginning_of_one_secret_may_end_with_too_much_of_another() {
+    let redactor = knowing(&["qqqabcxxxxxxxxxxxxxxx!", "abcdef"]);
+    let (mut stream, mut out) = (redactor.stream(), Vec::new());
+    let now = Instant::now();
+    stream.push(b"qqqabc", now, &mut out);
+    stream.tick(now + Duration::from_millis(100), &mut out);
+    assert_eq!(out, b"qqq");
+    stream.tick(now + Duration::from_secs(1), &mut out);
+    assert_eq!(out, b"qqq[redacted]");
+}
+
+#[test]
 fn a_line_end_behind_a_secret_does_not_wait() {
     let redactor = knowing(&["first line of it\nsecond line of it"]);
     for (text, waits) in [
@@ -152,25 +165,6 @@ fn a_line_end_behind_a_secret_does_not_wait() {
 }
 
 #[test]
-fn a_token_whose_prefix_was_given_out_is_still_found() {
-    let redactor = Redactor::new();
-    for (prefix, body) in [("ghp_", 36), ("sk-", 30)] {
-        let (mut stream, mut out) = (redactor.stream(), Vec::new());
-        let now = Instant::now();
-        stream.push(&prefix.as_bytes()[..2], now, &mut out);
-        let later = now + Duration::from_millis(100);
-        stream.tick(later, &mut out);
-        stream.push(&prefix.as_bytes()[2..], later, &mut out);
-        stream.push(&vec![b'7'; body], later, &mut out);
-        stream.finish(&mut out);
-        assert_eq!(
-            String::from_utf8_lossy(&out),
-            format!("{}[redacted]", &prefix[..2])
-        );
-    }
-}
-
-#[test]
 fn what_is_held_back_is_bounded() {
     let redactor = knowing(&["abcdefgh-secret"]);
     let (mut stream, mut out) = (redactor.stream(), Vec::new());
@@ -181,54 +175,6 @@ fn what_is_held_back_is_bounded() {
     stream.push(b"-secret.", Instant::now(), &mut out);
     let shown = String::from_utf8_lossy(&out);
     assert_eq!(shown, format!("[redacted]{lines}[redacted]."));
-}
-
-#[test]
-fn tokens_and_keys_are_known_by_their_shape() {
-    let redactor = Redactor::new();
-    let long = "a1B2c3D4e5".repeat(6);
-    let tokens = [
-        "AKIAIOSFODNN7EXAMPLE".to_owned(),
-        format!("ghp_{}", &long[..36]),
-        format!("github_pat_{long}"),
-        format!("glpat-{}", &long[..20]),
-        format!("xoxb-123456789012-{}", &long[..24]),
-        format!("AIza{}", &long[..35]),
-        format!("sk_live_{}", &long[..24]),
-        format!("npm_{}", &long[..36]),
-        format!("pypi-{long}"),
-        format!("sk-ant-api03-{long}"),
-        format!("sk-proj-{long}"),
-        format!("eyJ{}.eyJ{}.{long}", &long[..20], &long[..20]),
-        format!("rct_{}", &long[..43]),
-    ];
-    for token in &tokens {
-        for text in [
-            format!("a={token} b"),
-            format!("\"\\n{token}\" b"),
-            format!("{token}\nnext"),
-        ] {
-            let expected = text.replace(token.as_str(), "[redacted]");
-            for size in [1, 3, 1000] {
-                let all: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
-                assert_eq!(pieces(&redactor, &all), expected);
-            }
-        }
-    }
-    let body = format!("{long}AB/+\n").repeat(5);
-    let key = format!("-----BEGIN RSA PRIVATE KEY-----\n{body}YQ==\n-----END RSA PRIVATE KEY-----");
-    let expected = "a -----BEGIN RSA PRIVATE KEY-----[redacted]\nb";
-    for key in [
-        key.clone(),
-        key.replace('\n', "\r\n"),
-        key.replace('\n', "\\n"),
-    ] {
-        let text = format!("a {key}\nb");
-        for size in [1, 7, 1000] {
-            let all: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
-            assert_eq!(pieces(&redactor, &all), expected);
-        }
-    }
 }
 
 #[test]
@@ -255,6 +201,12 @@ fn a_value_that_is_added_later_is_found_from_then_on() {
     redactor.add(b"late-value").expect("long enough");
     stream.push(b"late-value ", Instant::now(), &mut out);
     assert_eq!(out, b"late-value [redacted] ");
+    // What is held back for the sake of one value is looked at again for another.
+    out.clear();
+    stream.push(b"late-", Instant::now(), &mut out);
+    redactor.add(b"late-again").expect("long enough");
+    stream.push(b"again ", Instant::now(), &mut out);
+    assert_eq!(out, b"[redacted] ");
     assert_eq!(redactor.add(b"abc"), Err(Refused::Short));
 }
 
