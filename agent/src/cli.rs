@@ -166,9 +166,9 @@ storage.
 
 Secrets: what is published shows [redacted] in place of the values of variables such as *TOKEN*,
 *SECRET*, *PASSWORD*, *_KEY, *CREDENTIAL* and *_DSN, of passwords in addresses, of known tokens
-(ghp_..., AKIA..., eyJ...) and of private keys, also in base64, JSON, addresses and shell quotes. What
-passes through to our own output is unchanged. A secret that is held back half-written for 1 s is
-shown as [redacted] then.
+(ghp_..., AKIA..., eyJ...) and of private keys, also in base64, JSON, addresses and shell quotes.
+What passes through to our own output is unchanged. The first half of a secret that is not
+continued within 1 s is shown as [redacted], too.
 
 Examples:
   runcast wrap -- make test
