@@ -9,6 +9,7 @@ use runcast_common::id::EventId;
 use runcast_common::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
 use uuid::Uuid;
 
+use crate::redact::{Pattern, Wanted};
 use crate::{tail, wrap};
 
 /// Publish what a run prints, and follow it.
@@ -60,6 +61,18 @@ pub struct Wrap {
     /// Longest wait for everything to be stored after the command's end
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain_timeout: Duration,
+    /// Redact the values of these environment variables too; * and ? stand for any text and any
+    /// letter, case does not count; can be given several times
+    #[arg(
+        long = "redact-env",
+        value_name = "PATTERN",
+        conflicts_with = "no_redact"
+    )]
+    redact_env: Vec<Pattern>,
+    /// Publish everything as it is, secrets included: for output that is known to hold none, or that
+    /// redaction would spoil. RUNCAST_TOKEN stays redacted
+    #[arg(long)]
+    no_redact: bool,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -92,6 +105,10 @@ impl From<Wrap> for wrap::Options {
             variations,
             require: wrap.require,
             drain_timeout: wrap.drain_timeout,
+            redact: match wrap.no_redact {
+                true => Wanted::OwnToken,
+                false => Wanted::Usual(wrap.redact_env),
+            },
             command: wrap.command,
         }
     }
@@ -147,8 +164,15 @@ Signals: TERM, INT, HUP, QUIT, USR1, USR2, WINCH, CONT and TSTP are passed on; w
 to both (Ctrl-C) is not sent twice. After the command's end TERM, INT, HUP or QUIT stop the wait for
 storage.
 
+Secrets: what is published shows [redacted] in place of the values of variables such as *TOKEN*,
+*SECRET*, *PASSWORD*, *_KEY, *CREDENTIAL* and *_DSN, of passwords in addresses, of known tokens
+(ghp_..., AKIA..., eyJ...) and of private keys, also in base64, JSON, addresses and shell quotes.
+What passes through to our own output is unchanged. The first half of a secret that is not
+continued within 1 s is shown as [redacted], too.
+
 Examples:
   runcast wrap -- make test
+  runcast wrap --redact-env 'ACME_*' --redact-env PIN -- ./deploy.sh
   runcast wrap --run \"$RUN\" --variation 1 -- python train.py
   RUNCAST_URL=http://runcast:7070 RUNCAST_TOKEN=... runcast wrap --require -- ./deploy.sh";
 
@@ -194,6 +218,8 @@ mod tests {
             &["wrap", "--variations", "0", "ls"],
             &["wrap", "--drain-timeout", "-1", "ls"],
             &["wrap", "--run", "x", "ls"],
+            &["wrap", "--redact-env", "*", "ls"],
+            &["wrap", "--redact-env", "A", "--no-redact", "ls"],
             &["tail", "x"],
             &[
                 "tail",

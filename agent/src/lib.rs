@@ -8,7 +8,8 @@
 //! - `backlog`, `ledger`: what may have to be sent again, and how the answers of Redis are read;
 //! - `sender`, `pace`, `link`: the one task and the one connection that append;
 //! - `progress`, `outcome`: what the task tells those who publish;
-//! - [`api`]: how an agent learns where its run is published, over HTTP.
+//! - [`api`]: how an agent learns where its run is published, over HTTP;
+//! - [`redact`]: takes the values of secrets out of what is published.
 //!
 //! On top of it stands the program `runcast`: [`cli`] reads what is asked for, [`wrap`] runs any
 //! command and publishes it, [`tail`] follows a run in a terminal.
@@ -25,6 +26,7 @@ mod payload;
 mod progress;
 pub mod publisher;
 mod queue;
+pub mod redact;
 mod sender;
 pub mod tail;
 mod target;

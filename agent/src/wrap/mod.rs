@@ -2,8 +2,11 @@
 //!
 //! - `child`: starts the command, and reads how it ended;
 //! - `signals`: what is sent to us is passed on to it;
-//! - `pump`, `lines`, `feed`: each of its two streams goes to our own one unchanged, and, cut into
-//!   lines, into the publisher.
+//! - `pump`, `lines`, `feed`: each of its two streams goes to our own one unchanged, and, redacted
+//!   and cut into lines, into the publisher.
+//!
+//! Whatever is published passes through [`redact`](crate::redact) first: both streams in `pump`, the
+//! rest in `shown`.
 //!
 //! The first event is `status` running, the last one the final `status` with the seal. Time limits:
 //! [`REACH`] for the start, [`PIPE_GRACE`] for pipes that descendants hold open after the command's
@@ -13,6 +16,7 @@ mod child;
 mod feed;
 mod lines;
 mod pump;
+mod shown;
 mod signals;
 
 use std::ffi::OsString;
@@ -31,10 +35,12 @@ use uuid::Uuid;
 
 use self::feed::{Dropped, Feed, STDERR, STDOUT};
 use self::pump::pump;
+use self::shown::Shown;
 pub use self::signals::{Blocked, block};
 use self::signals::{Signals, pass_on};
 use crate::api::{Client, NewRun};
 use crate::publisher::{Closed, Options as PublisherOptions, Publisher};
+use crate::redact::Wanted;
 use crate::{UNAVAILABLE, say};
 
 /// Longest wait for the gateway and Redis together, before the command runs without being
@@ -59,6 +65,8 @@ pub struct Options {
     pub require: bool,
     /// Longest wait for everything to be stored, after the command's end.
     pub drain_timeout: Duration,
+    /// Which secrets are taken out of what is published.
+    pub redact: Wanted,
     /// The command and its arguments.
     pub command: Vec<OsString>,
 }
@@ -69,10 +77,14 @@ pub struct Options {
 /// If the kernel refuses to tell of signals or of the command's end.
 pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Result<u8> {
     let mut signals = Signals::listen(blocked)?;
-    let started = timeout(REACH, start_publishing(options, env)).await;
+    let shown = Shown::new(options, std::env::vars_os());
+    let started = timeout(REACH, start_publishing(options, &shown, env)).await;
     let overdue = || anyhow::anyhow!("no answer within {} s, see RUNCAST_URL", REACH.as_secs());
     let publisher = match started.unwrap_or_else(|_elapsed| Err(overdue())) {
-        Ok(publisher) => Some(publisher),
+        Ok(publisher) => {
+            shown.tell_ignored();
+            Some(publisher)
+        }
         Err(error) if options.require => {
             say(format_args!(
                 "{error:#}; the command was not run (--require)"
@@ -87,9 +99,9 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
         }
     };
     let (change, code) = match blocked.let_through(|| child::spawn(&options.command))? {
-        Ok(child) => watch_over(child, options, publisher.clone(), &mut signals).await?,
+        Ok(child) => watch_over(child, &shown, publisher.clone(), &mut signals).await?,
         Err(error) => {
-            let (change, code) = child::not_started(&options.command, &error);
+            let (change, code) = child::not_started(&shown.command, &error);
             say(format_args!(
                 "{}",
                 change.message.as_deref().unwrap_or_default()
@@ -103,16 +115,17 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
     Ok(code)
 }
 
-async fn start_publishing(options: &Options, env: &impl Env) -> anyhow::Result<Publisher> {
+async fn start_publishing(
+    options: &Options,
+    shown: &Shown,
+    env: &impl Env,
+) -> anyhow::Result<Publisher> {
     let client = Client::from_env(env)?;
     let session = match options.run {
         Some(run) => client.join_run(run).await?,
         None => {
             let run = NewRun {
-                name: match &options.name {
-                    Some(name) => name.clone(),
-                    None => child::default_name(&options.command),
-                },
+                name: shown.name.clone(),
                 variations: options.variations,
             };
             client.create_run(&run).await?
@@ -129,24 +142,38 @@ async fn start_publishing(options: &Options, env: &impl Env) -> anyhow::Result<P
 /// Moves what the command writes and passes signals on until it has ended.
 async fn watch_over(
     mut child: Child,
-    options: &Options,
+    shown: &Shown,
     publisher: Option<Publisher>,
     signals: &mut Signals,
 ) -> io::Result<(StatusChange, u8)> {
     if let Some(publisher) = &publisher {
-        let started = child::started(&options.command, child.id());
+        let started = child::started(&shown.command, child.id());
         if let Err(error) = publisher.status(&started).await {
             say(format_args!("not published: {error}"));
         }
     }
     let (deadline_in, deadline) = watch::channel(None);
     let stdout = child.stdout.take().map(|from| {
+        let redact = shown.stream(publisher.is_some());
         let feed = Feed::new(publisher.clone(), STDOUT);
-        tokio::spawn(pump(from, tokio::io::stdout(), feed, deadline.clone()))
+        tokio::spawn(pump(
+            from,
+            tokio::io::stdout(),
+            redact,
+            feed,
+            deadline.clone(),
+        ))
     });
     let stderr = child.stderr.take().map(|from| {
+        let redact = shown.stream(publisher.is_some());
         let feed = Feed::new(publisher.clone(), STDERR);
-        tokio::spawn(pump(from, tokio::io::stderr(), feed, deadline.clone()))
+        tokio::spawn(pump(
+            from,
+            tokio::io::stderr(),
+            redact,
+            feed,
+            deadline.clone(),
+        ))
     });
     let status = loop {
         tokio::select! {

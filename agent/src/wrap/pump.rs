@@ -1,8 +1,9 @@
-//! Moves one stream of the wrapped command: to our own stream first, unchanged and at once, then cut
-//! into lines into the publisher.
+//! Moves one stream of the wrapped command: to our own stream first, unchanged and at once, then
+//! redacted and cut into lines into the publisher.
 //!
-//! Data: one read buffer of [`READ_BYTES`] and what [`Lines`] holds. Time: a partial line is
-//! published after [`PARTIAL`]; after the command's end the stream is read for as long as the given
+//! Data: one read buffer of [`READ_BYTES`], what is redacted of it, and what the redaction and
+//! [`Lines`] hold. Time: a partial line is published after [`PARTIAL`]; what may be the beginning of
+//! a secret is held back as [`crate::redact`] says, at the same time as that; after the command's end the stream is read for as long as the given
 //! deadline allows, since a descendant may hold it open for ever.
 
 use std::io;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::feed::{Dropped, Feed};
 use super::lines::Lines;
+use crate::redact::Stream;
 use crate::say;
 
 /// Bytes of one read: what a pipe holds by default.
@@ -31,16 +33,19 @@ const PIPE_BYTES: usize = 1024 * 1024;
 pub(crate) async fn pump(
     mut from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
+    mut redact: Stream,
     mut feed: Feed,
     mut deadline: watch::Receiver<Option<Instant>>,
 ) -> Dropped {
     let mut buffer = vec![0; READ_BYTES];
+    let mut clear = Vec::new();
     let mut lines = Lines::default();
     let mut to = Some(to);
     let mut flush_at: Option<Instant> = None;
     let mut late_bytes = 0;
     loop {
         let until = *deadline.borrow_and_update();
+        let held_until = redact.deadline();
         let far = Instant::now() + PARTIAL;
         tokio::select! {
             biased;
@@ -54,7 +59,9 @@ pub(crate) async fn pump(
                     }
                 };
                 let delivered = pass_through(&mut to, &buffer[..length]).await;
-                lines.push(&buffer[..length]);
+                clear.clear();
+                redact.push(&buffer[..length], Instant::now(), &mut clear);
+                lines.push(&clear);
                 while let Some(line) = lines.next_line() {
                     feed.publish(line).await;
                     flush_at = None;
@@ -79,11 +86,30 @@ pub(crate) async fn pump(
                 }
                 flush_at = None;
             }
+            () = sleep_until(held_until.unwrap_or(far)), if held_until.is_some() => {
+                clear.clear();
+                redact.tick(Instant::now(), &mut clear);
+                lines.push(&clear);
+                while let Some(line) = lines.next_line() {
+                    feed.publish(line).await;
+                }
+                // It has waited already.
+                if let Some(chunk) = lines.partial() {
+                    feed.publish(chunk).await;
+                }
+                flush_at = None;
+            }
             () = sleep_until(until.unwrap_or(far)), if until.is_some() => break,
             changed = deadline.changed(), if until.is_none() => if changed.is_err() { break },
         }
     }
     drop(from);
+    clear.clear();
+    redact.finish(&mut clear);
+    lines.push(&clear);
+    while let Some(line) = lines.next_line() {
+        feed.publish(line).await;
+    }
     if let Some(rest) = lines.rest() {
         feed.publish(rest).await;
     }

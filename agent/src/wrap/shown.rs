@@ -1,0 +1,58 @@
+//! What may be shown of the wrapped command: its name, its command line, and its streams, without the
+//! secrets of its environment.
+//!
+//! Name and command line are redacted before anything shortens them, so that no half of a secret
+//! escapes; all status texts are made from these.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+use super::{Options, child};
+use crate::redact::{Ignored, Redactor, Stream, from_variables};
+use crate::say;
+
+pub(crate) struct Shown {
+    pub(crate) name: String,
+    pub(crate) command: Vec<OsString>,
+    redactor: Redactor,
+    ignored: Vec<Ignored>,
+}
+
+impl Shown {
+    pub(crate) fn new(
+        options: &Options,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Self {
+        let (redactor, ignored) = from_variables(variables, &options.redact);
+        let words = options.command.iter();
+        let redacted = words.map(|word| redactor.bytes(word.as_bytes()));
+        let command: Vec<OsString> = redacted.map(OsString::from_vec).collect();
+        let name = match &options.name {
+            Some(name) => redactor.text(name).into_owned(),
+            None => child::default_name(&command),
+        };
+        Self {
+            name,
+            command,
+            redactor,
+            ignored,
+        }
+    }
+
+    /// A stream of the command. Where nothing is published nothing has to be looked for.
+    pub(crate) fn stream(&self, published: bool) -> Stream {
+        match published {
+            true => self.redactor.stream(),
+            false => Redactor::empty().stream(),
+        }
+    }
+
+    /// Says which variables are not redacted though they should be.
+    pub(crate) fn tell_ignored(&self) {
+        if self.ignored.is_empty() {
+            return;
+        }
+        let names: Vec<String> = self.ignored.iter().map(Ignored::to_string).collect();
+        say(format_args!("not redacted: {}", names.join(", ")));
+    }
+}
