@@ -5,7 +5,7 @@
 //!
 //! - [`publisher`]: the calls of an agent, the crate's public face;
 //! - `payload`, `queue`, `batch`: the line is written into a bounded queue, which cuts batches;
-//! - `backlog`, `ledger`: what may have to be sent again, and how the answers of Redis are read;
+//! - `backlog`, `spool`, `ledger`: what may have to be sent again, and how the answers of Redis are read;
 //! - `sender`, `pace`, `link`: the one task and the one connection that append;
 //! - `progress`, `outcome`: what the task tells those who publish;
 //! - [`api`]: how an agent learns where its run is published, over HTTP.
@@ -17,6 +17,7 @@ pub mod api;
 mod backlog;
 mod batch;
 pub mod cli;
+mod launch;
 mod ledger;
 mod link;
 mod outcome;
@@ -26,6 +27,7 @@ mod progress;
 pub mod publisher;
 mod queue;
 mod sender;
+mod spool;
 pub mod tail;
 mod target;
 pub mod wrap;

@@ -22,14 +22,21 @@
 //! ```
 //!
 //! Publishing writes the event's line at once and puts it into a bounded queue; one task sends. An
-//! event is kept until Postgres holds it, so a lost Redis costs a resend, not the event. What is
-//! not in Redis is lost with the process: there is no file behind the backlog yet.
+//! event is kept until Postgres holds it, so a lost Redis costs a resend, not the event. Without a
+//! spool what is not in Redis is lost with the process. With one ([`Options::spool`]) it is in a file
+//! before it is sent, no later than 50 ms after it was published while the spool has room, and the
+//! next process with the same run, variation and folder goes on with it as the same producer.
 //!
-//! Memory, at most: the queue ([`MAX_BYTES`](crate::queue::MAX_BYTES), 8 MiB) and the backlog
-//! ([`Options::backlog_bytes`], 64 MiB), plus what is in flight on the connection (8 batches of
-//! 256 KiB, twice). When both are full the async calls wait and the `try_` forms say
+//! Memory, at most: the queue ([`MAX_BYTES`](crate::queue::MAX_BYTES), 8 MiB); bodies that are in no
+//! file ([`Options::backlog_bytes`], 64 MiB, with a spool only while that cannot be written); with a
+//! spool bodies that are in a file too ([`HOT_BYTES`](crate::backlog::HOT_BYTES), 8 MiB); an index
+//! ([`MAX_ENTRIES`](crate::backlog::MAX_ENTRIES) batches of 32 bytes, 32 MiB); and what is in flight
+//! on the connection (8 batches of 256 KiB, twice). When both queue and backlog are full, or the
+//! spool is at its cap, events of the kinds in [`Options::drop_oldest`] drop the oldest waiting ones,
+//! counted in a `gap` event; for all others the async calls wait and the `try_` forms say
 //! [`PublishError::Full`]. Time limits are the caller's: `flush`, `close` and `finish` take one.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,11 +51,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use crate::outcome::{Closed, PublishError, StartError, Stopped};
+use crate::launch::Launch;
+use crate::ledger::Ledger;
 use crate::payload::{LogLine, Metric, chunks};
 use crate::progress::Progress;
 use crate::queue::Queue;
 use crate::sender::{Identity, Sender};
-pub use crate::target::{Options, Target};
+use crate::spool::folder::of_producer;
+pub use crate::target::{Fsync, Options, SpoolOptions, Target};
 
 /// How long a publisher that was dropped without `close` still tries to send what it has.
 const DROP_GRACE: Duration = Duration::from_secs(5);
@@ -71,6 +81,9 @@ struct Shared {
     dropped: Arc<Notify>,
     producer: Uuid,
     producer_epoch: u64,
+    is_offline: bool,
+    /// Where its spool lies, if it has one.
+    spool: Option<PathBuf>,
 }
 
 impl Drop for Shared {
@@ -92,36 +105,95 @@ impl Publisher {
             return Err(StartError::Variation(target.variation));
         }
         let redis = Redis::new(&target.redis)?;
-        let identity = Identity {
-            producer: Uuid::now_v7(),
-            producer_epoch: event::now_ms(),
+        let keys = Keys::new(&target.prefix).run(target.run);
+        let folder = options.spool.as_ref();
+        let folder = folder.map(|spool| of_producer(&spool.folder, target.run, target.variation));
+        Ok(Self::launch(Launch {
+            redis: Some(redis),
+            keys,
+            spooled_as: target.run,
+            variation: target.variation,
+            folder,
+            options,
+        }))
+    }
+
+    /// Starts a publisher whatever is left in a producer's folder to a run, which may be another one
+    /// than it was spooled for.
+    pub(crate) fn resend(
+        target: &Target,
+        spooled_as: Uuid,
+        folder: PathBuf,
+        options: Options,
+    ) -> Result<Self, StartError> {
+        Ok(Self::launch(Launch {
+            redis: Some(Redis::new(&target.redis)?),
             keys: Keys::new(&target.prefix).run(target.run),
-            cap: options.cap,
+            spooled_as,
+            variation: target.variation,
+            folder: Some(folder),
+            options,
+        }))
+    }
+
+    /// Starts a publisher that sends nothing: it is not known yet where to. What it spools can be
+    /// sent later.
+    pub(crate) fn offline(run: Uuid, variation: u16, folder: PathBuf, options: Options) -> Self {
+        Self::launch(Launch {
+            redis: None,
+            keys: Keys::new("").run(run),
+            spooled_as: run,
+            variation,
+            folder: Some(folder),
+            options,
+        })
+    }
+
+    fn launch(launch: Launch) -> Self {
+        let opened = launch.open();
+        let identity = Identity {
+            producer: opened.producer,
+            producer_epoch: opened.epoch,
+            keys: launch.keys,
+            cap: launch.options.cap,
         };
+        let mut ledger = Ledger::new(opened.backlog, launch.variation);
+        for loss in opened.losses {
+            ledger.accept_gap(loss.count, loss.bytes);
+        }
         let (progress_in, progress) = watch::channel(Progress::default());
+        let kinds = &launch.options.drop_oldest;
         let shared = Arc::new(Shared {
-            queue: Arc::new(Queue::new(target.variation)),
+            queue: Arc::new(Queue::new(launch.variation, ledger.newest(), kinds)),
             progress,
             stop: CancellationToken::new(),
             dropped: Arc::new(Notify::new()),
             producer: identity.producer,
             producer_epoch: identity.producer_epoch,
+            is_offline: launch.redis.is_none(),
+            spool: opened.folder,
         });
         let queue = Arc::clone(&shared.queue);
-        let sender = Sender::new(queue, redis, identity, options.backlog_bytes, progress_in);
+        let sender = Sender::new(queue, launch.redis, identity, ledger, progress_in);
         tokio::spawn(supervise(
             sender,
             Arc::clone(&shared.queue),
             shared.stop.clone(),
             Arc::clone(&shared.dropped),
         ));
-        Ok(Self { shared })
+        Self { shared }
     }
 
     /// Who publishes: the producer's id and the epoch of this process.
     #[must_use]
     pub fn producer(&self) -> (Uuid, u64) {
         (self.shared.producer, self.shared.producer_epoch)
+    }
+
+    /// The folder of this producer's spool; none if it has none, or it could not be opened.
+    #[must_use]
+    pub fn spool(&self) -> Option<&Path> {
+        self.shared.spool.as_deref()
     }
 
     /// Waits until the server has answered a call of the append script.
@@ -224,7 +296,10 @@ impl Publisher {
     /// [`PublishError::Deadline`] if it is not in time, or why it never will be.
     pub async fn flush(&self, within: Duration) -> Result<(), PublishError> {
         let target = self.shared.queue.last_seq();
-        match self.wait_for(within, |now| now.acked >= target).await {
+        let queue = &self.shared.queue;
+        // What was dropped meanwhile is not waited for.
+        let reached = |now: &Progress| now.acked >= target.min(queue.last_seq());
+        match self.wait_for(within, reached).await {
             Wait::Over => Ok(()),
             Wait::Stopped => Err(self.stopped()),
             Wait::Deadline => {
@@ -261,21 +336,31 @@ impl Publisher {
     }
 
     async fn wait_closed(&self, within: Duration) -> Result<Closed, PublishError> {
-        let last = self.shared.queue.last_seq();
-        let waited = self.wait_for(within, |now| now.durable >= last).await;
-        self.shared.queue.stop(Stopped::Closed);
-        self.shared.stop.cancel();
-        let now = self.shared.progress.borrow().clone();
-        match (waited, self.shared.queue.stopped()) {
+        let shared = &self.shared;
+        let over = |now: &Progress| {
+            let last = shared.queue.last_seq();
+            now.durable >= last || (shared.is_offline && now.spooled >= last)
+        };
+        let waited = self.wait_for(within, over).await;
+        let last = shared.queue.last_seq();
+        shared.queue.stop(Stopped::Closed);
+        shared.stop.cancel();
+        let now = shared.progress.borrow().clone();
+        match (waited, shared.queue.stopped()) {
             (Wait::Stopped, why @ Some(Stopped::Fenced { .. } | Stopped::Died)) => {
                 Err(why.map_or(PublishError::Closed, PublishError::Stopped))
             }
-            _ => Ok(Closed {
-                stored: now.durable.min(last),
-                in_redis: now.acked.min(last).saturating_sub(now.durable),
-                unsent: last.saturating_sub(now.acked),
-                trouble: now.trouble,
-            }),
+            _ => {
+                let acked = now.acked.max(now.durable).min(last);
+                let spooled = now.spooled.min(last).max(acked) - acked;
+                Ok(Closed {
+                    stored: now.durable.min(last),
+                    in_redis: acked.saturating_sub(now.durable),
+                    spooled,
+                    unsent: last - acked - spooled,
+                    trouble: now.trouble,
+                })
+            }
         }
     }
 
