@@ -160,7 +160,10 @@ impl Backlog {
         }
         let batch = match entry.place {
             Place::Memory => self.pinned.get(entry.first)?,
-            Place::Disk { segment, at: offset } => match self.hot.get(entry.first) {
+            Place::Disk {
+                segment,
+                at: offset,
+            } => match self.hot.get(entry.first) {
                 Some(batch) => batch,
                 None => match self.read_again(&entry, segment, offset) {
                     Some(batch) => batch,
@@ -204,7 +207,11 @@ impl Backlog {
 
     /// Drops every batch that is durable as a whole.
     pub(crate) fn release(&mut self, durable: u64) {
-        while self.entries.front().is_some_and(|oldest| oldest.last() <= durable) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|oldest| oldest.last() <= durable)
+        {
             self.entries.pop_front();
         }
         self.pinned.release(durable);
@@ -227,7 +234,9 @@ impl Backlog {
                 lost => tracing::error!(?lost, "events cannot be sent under other seqs"),
             }
             self.entries.pop_back();
-            self.pinned.bodies.retain(|batch| batch.first != newest.first);
+            self.pinned
+                .bodies
+                .retain(|batch| batch.first != newest.first);
             self.hot.bodies.retain(|batch| batch.first != newest.first);
         }
         self.pinned.count_again();
@@ -276,11 +285,18 @@ impl Bodies {
 
     fn get(&self, first: u64) -> Option<Batch> {
         let at = self.bodies.partition_point(|batch| batch.first < first);
-        self.bodies.get(at).filter(|batch| batch.first == first).cloned()
+        self.bodies
+            .get(at)
+            .filter(|batch| batch.first == first)
+            .cloned()
     }
 
     fn release(&mut self, durable: u64) {
-        while self.bodies.front().is_some_and(|oldest| oldest.last() <= durable) {
+        while self
+            .bodies
+            .front()
+            .is_some_and(|oldest| oldest.last() <= durable)
+        {
             self.pop();
         }
     }

@@ -11,7 +11,8 @@
 //! - [`api`]: how an agent learns where its run is published, over HTTP.
 //!
 //! On top of it stands the program `runcast`: [`cli`] reads what is asked for, [`wrap`] runs any
-//! command and publishes it, [`tail`] follows a run in a terminal.
+//! command and publishes it, [`tail`] follows a run in a terminal,
+//! [`resend`] sends what is left in a spool.
 
 pub mod api;
 mod backlog;
@@ -26,6 +27,7 @@ mod payload;
 mod progress;
 pub mod publisher;
 mod queue;
+pub mod resend;
 mod sender;
 mod spool;
 pub mod tail;

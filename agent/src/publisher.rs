@@ -9,7 +9,7 @@
 //! use runcast_common::event::{Status, StatusChange};
 //!
 //! runcast_common::connect::install_tls_provider();
-//! let session = Client::from_env(&ProcessEnv)?.create_run(&NewRun::named("nightly")).await?;
+//! let session = Client::from_env(&ProcessEnv)?.create_run(&NewRun::named("nightly"), uuid::Uuid::now_v7()).await?;
 //! let publisher = Publisher::start(&session.target(0), Options::default())?;
 //! publisher.status(&StatusChange::to(Status::Running)).await?;
 //! publisher.output("hello\n").await?;
@@ -50,9 +50,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use crate::outcome::{Closed, PublishError, StartError, Stopped};
 use crate::launch::Launch;
 use crate::ledger::Ledger;
+pub use crate::outcome::{Closed, PublishError, StartError, Stopped};
 use crate::payload::{LogLine, Metric, chunks};
 use crate::progress::Progress;
 use crate::queue::Queue;
@@ -62,6 +62,9 @@ pub use crate::target::{Fsync, Options, SpoolOptions, Target};
 
 /// How long a publisher that was dropped without `close` still tries to send what it has.
 const DROP_GRACE: Duration = Duration::from_secs(5);
+
+/// Longest wait for the sending task once it has been told to end, which it does between two steps.
+const TASK_END: Duration = Duration::from_secs(1);
 
 /// Publishes for one variation of a run. Cloning is cheap, and all clones are one producer.
 ///
@@ -345,6 +348,8 @@ impl Publisher {
         let last = shared.queue.last_seq();
         shared.queue.stop(Stopped::Closed);
         shared.stop.cancel();
+        // The files are let go of, or deleted, before the publisher is told.
+        self.wait_for(TASK_END, |_now| false).await;
         let now = shared.progress.borrow().clone();
         match (waited, shared.queue.stopped()) {
             (Wait::Stopped, why @ Some(Stopped::Fenced { .. } | Stopped::Died)) => {

@@ -22,8 +22,7 @@ fn body(backlog: &mut Backlog, seq: u64) -> Option<String> {
 }
 
 fn spooled(folder: &Path, cap: u64) -> Backlog {
-    let (spool, chain) =
-        Spool::open(folder, Uuid::nil(), 0, cap, Fsync::Never).expect("a spool");
+    let (spool, chain) = Spool::open(folder, Uuid::nil(), 0, cap, Fsync::Never).expect("a spool");
     Backlog::spooled(1 << 20, spool, chain)
 }
 
@@ -113,7 +112,17 @@ fn what_cannot_be_read_again_is_a_hole_of_known_size() {
     bytes[140] ^= 1;
     std::fs::write(file, bytes).expect("written");
     let hole = backlog.from(3).expect("an entry");
-    assert!(matches!(hole, Found::Hole { first: 1, last: 10, .. }), "{hole:?}");
+    assert!(
+        matches!(
+            hole,
+            Found::Hole {
+                first: 1,
+                last: 10,
+                ..
+            }
+        ),
+        "{hole:?}"
+    );
     assert_eq!(body(&mut backlog, 12).expect("kept").lines().count(), 9);
 }
 
@@ -127,7 +136,11 @@ fn what_redis_has_and_the_disk_lost_keeps_its_seqs() {
     backlog.push(batch(4, 3));
     backlog.go_behind(15, 10);
     assert_eq!(body(&mut backlog, 10).expect("kept"), "10\n");
-    assert!(body(&mut backlog, 11).expect("an entry").starts_with("Hole"));
+    assert!(
+        body(&mut backlog, 11)
+            .expect("an entry")
+            .starts_with("Hole")
+    );
     assert_eq!(body(&mut backlog, 16).expect("kept"), "1\n2\n3\n");
     assert_eq!(body(&mut backlog, 19).expect("kept"), "4\n5\n6\n");
     assert_eq!(body(&mut backlog, 22), None);

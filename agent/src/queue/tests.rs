@@ -149,7 +149,10 @@ fn at_the_cap_the_oldest_log_makes_room_and_is_counted() {
     for _ in 1..MAX_EVENTS {
         queue.try_push(Kind::Log, &say("old")).expect("room");
     }
-    assert!(queue.try_push(Kind::Log, &say("new")).is_err(), "not at the cap");
+    assert!(
+        queue.try_push(Kind::Log, &say("new")).is_err(),
+        "not at the cap"
+    );
     queue.set_capped(true);
     for _ in 0..3 * MAX_EVENTS {
         queue.try_push(Kind::Log, &say("new")).expect("drops");
@@ -171,7 +174,9 @@ fn at_the_cap_output_waits_and_a_log_behind_it_gives_way() {
         Err(PublishError::Full)
     ));
     for _ in 0..1000 {
-        queue.try_push(Kind::Log, &say("gone")).expect("dropped at once");
+        queue
+            .try_push(Kind::Log, &say("gone"))
+            .expect("dropped at once");
     }
     let (lines, dropped) = drain(&queue);
     assert_eq!((lines.len(), dropped), (MAX_EVENTS, 1000));

@@ -72,7 +72,12 @@ impl Waiting {
         if self.dropped == Dropped::default() {
             return (self.count, self.lines);
         }
-        let mut all = gap_line(variation, Some(self.dropped.events), self.dropped.bytes, "overflow");
+        let mut all = gap_line(
+            variation,
+            Some(self.dropped.events),
+            self.dropped.bytes,
+            "overflow",
+        );
         all.append(&mut self.lines);
         (self.count + 1, all)
     }

@@ -18,7 +18,7 @@ use runcast_common::seal::Seal;
 use uuid::Uuid;
 
 use super::folder;
-use super::format::{RecordHeader, scan};
+use super::format::{RecordHeader, SEGMENT_HEADER, scan};
 
 /// Consecutive events of the producer, without their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,14 @@ impl Chain {
                     continue;
                 }
                 chain.go_to(header.producer, header.before);
+            } else if let Some(first) = scanned.records.first()
+                && first.at > SEGMENT_HEADER
+            {
+                // How many events stood there only a chain that reaches here can tell.
+                chain.tail.get_or_insert(Loss {
+                    count: None,
+                    bytes: (first.at - SEGMENT_HEADER) as u64,
+                });
             }
             for seen in &scanned.records {
                 if seen.whole {

@@ -108,7 +108,9 @@ pub(crate) fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "spool")
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "spool")
             && epoch_of(&path).is_some()
         {
             paths.push(path);

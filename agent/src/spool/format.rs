@@ -119,8 +119,8 @@ impl RecordHeader {
     /// Read from the start of a record, if its header is whole.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..RECORD_HEADER)?;
-        let whole = bytes.starts_with(&RECORD_MAGIC)
-            && u32_at(bytes, 4)? == crc32c::crc32c(&bytes[8..]);
+        let whole =
+            bytes.starts_with(&RECORD_MAGIC) && u32_at(bytes, 4)? == crc32c::crc32c(&bytes[8..]);
         let header = Self {
             length: u32_at(bytes, 8)?,
             count: u32_at(bytes, 12)?,

@@ -224,7 +224,11 @@ impl Spool {
 
     /// Reads a batch again; an error too if its bytes have changed.
     pub(crate) fn read(&mut self, segment: u32, at: u32) -> io::Result<Batch> {
-        if self.reader.as_ref().is_none_or(|(open, _)| *open != segment) {
+        if self
+            .reader
+            .as_ref()
+            .is_none_or(|(open, _)| *open != segment)
+        {
             let named = self.segments.iter().find(|one| one.number == segment);
             let named = named.ok_or_else(|| io::Error::other("the segment is gone"))?;
             self.reader = Some((segment, File::open(&named.path)?));
