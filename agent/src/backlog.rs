@@ -19,6 +19,9 @@ use std::time::Instant;
 
 use runcast_common::seal::Seal;
 
+mod bodies;
+
+use self::bodies::Bodies;
 use crate::batch::Batch;
 use crate::spool::Spool;
 use crate::spool::chain::{Chain, Entry, Place};
@@ -267,54 +270,6 @@ impl Backlog {
         if let Some(spool) = self.spool.take() {
             spool.remove();
         }
-    }
-}
-
-/// Bodies in memory, oldest first.
-#[derive(Debug, Default)]
-struct Bodies {
-    bodies: VecDeque<Batch>,
-    cost: usize,
-}
-
-impl Bodies {
-    fn push(&mut self, batch: Batch) {
-        self.cost += batch.cost();
-        self.bodies.push_back(batch);
-    }
-
-    fn get(&self, first: u64) -> Option<Batch> {
-        let at = self.bodies.partition_point(|batch| batch.first < first);
-        self.bodies
-            .get(at)
-            .filter(|batch| batch.first == first)
-            .cloned()
-    }
-
-    fn release(&mut self, durable: u64) {
-        while self
-            .bodies
-            .front()
-            .is_some_and(|oldest| oldest.last() <= durable)
-        {
-            self.pop();
-        }
-    }
-
-    fn shrink_to(&mut self, most: usize) {
-        while self.cost > most {
-            self.pop();
-        }
-    }
-
-    fn pop(&mut self) {
-        if let Some(oldest) = self.bodies.pop_front() {
-            self.cost -= oldest.cost();
-        }
-    }
-
-    fn count_again(&mut self) {
-        self.cost = self.bodies.iter().map(Batch::cost).sum();
     }
 }
 

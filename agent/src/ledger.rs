@@ -136,7 +136,7 @@ impl Ledger {
     }
 
     /// The batch to send next, if one may be sent while `in_flight` calls are unanswered.
-    pub(crate) fn to_send(&mut self, in_flight: usize, window: usize) -> Option<Batch> {
+    pub(crate) fn next_to_send(&mut self, in_flight: usize, window: usize) -> Option<Batch> {
         let window = if self.probing { 1 } else { window };
         if in_flight >= window || self.is_unsure() {
             return None;

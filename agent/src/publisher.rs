@@ -46,25 +46,20 @@ use runcast_common::keys::Keys;
 use runcast_common::limits::MAX_VARIATIONS;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::launch::Launch;
-use crate::ledger::Ledger;
+mod end;
+mod start;
+
 pub use crate::outcome::{Closed, PublishError, StartError, Stopped};
 use crate::payload::{LogLine, Metric, chunks};
 use crate::progress::Progress;
 use crate::queue::Queue;
-use crate::sender::{Identity, Sender};
 use crate::spool::folder::of_producer;
 pub use crate::target::{Fsync, Options, SpoolOptions, Target};
-
-/// How long a publisher that was dropped without `close` still tries to send what it has.
-const DROP_GRACE: Duration = Duration::from_secs(5);
-
-/// Longest wait for the sending task once it has been told to end, which it does between two steps.
-const TASK_END: Duration = Duration::from_secs(1);
 
 /// Publishes for one variation of a run. Cloning is cheap, and all clones are one producer.
 ///
@@ -119,72 +114,6 @@ impl Publisher {
             folder,
             options,
         }))
-    }
-
-    /// Starts a publisher whatever is left in a producer's folder to a run, which may be another one
-    /// than it was spooled for.
-    pub(crate) fn resend(
-        target: &Target,
-        spooled_as: Uuid,
-        folder: PathBuf,
-        options: Options,
-    ) -> Result<Self, StartError> {
-        Ok(Self::launch(Launch {
-            redis: Some(Redis::new(&target.redis)?),
-            keys: Keys::new(&target.prefix).run(target.run),
-            spooled_as,
-            variation: target.variation,
-            folder: Some(folder),
-            options,
-        }))
-    }
-
-    /// Starts a publisher that sends nothing: it is not known yet where to. What it spools can be
-    /// sent later.
-    pub(crate) fn offline(run: Uuid, variation: u16, folder: PathBuf, options: Options) -> Self {
-        Self::launch(Launch {
-            redis: None,
-            keys: Keys::new("").run(run),
-            spooled_as: run,
-            variation,
-            folder: Some(folder),
-            options,
-        })
-    }
-
-    fn launch(launch: Launch) -> Self {
-        let opened = launch.open();
-        let identity = Identity {
-            producer: opened.producer,
-            producer_epoch: opened.epoch,
-            keys: launch.keys,
-            cap: launch.options.cap,
-        };
-        let mut ledger = Ledger::new(opened.backlog, launch.variation);
-        for loss in opened.losses {
-            ledger.accept_gap(loss.count, loss.bytes);
-        }
-        let (progress_in, progress) = watch::channel(Progress::default());
-        let kinds = &launch.options.drop_oldest;
-        let shared = Arc::new(Shared {
-            queue: Arc::new(Queue::new(launch.variation, ledger.newest(), kinds)),
-            progress,
-            stop: CancellationToken::new(),
-            dropped: Arc::new(Notify::new()),
-            producer: identity.producer,
-            producer_epoch: identity.producer_epoch,
-            is_offline: launch.redis.is_none(),
-            spool: opened.folder,
-        });
-        let queue = Arc::clone(&shared.queue);
-        let sender = Sender::new(queue, launch.redis, identity, ledger, progress_in);
-        tokio::spawn(supervise(
-            sender,
-            Arc::clone(&shared.queue),
-            shared.stop.clone(),
-            Arc::clone(&shared.dropped),
-        ));
-        Self { shared }
     }
 
     /// Who publishes: the producer's id and the epoch of this process.
@@ -338,37 +267,6 @@ impl Publisher {
         self.wait_closed(within).await
     }
 
-    async fn wait_closed(&self, within: Duration) -> Result<Closed, PublishError> {
-        let shared = &self.shared;
-        let over = |now: &Progress| {
-            let last = shared.queue.last_seq();
-            now.durable >= last || (shared.is_offline && now.spooled >= last)
-        };
-        let waited = self.wait_for(within, over).await;
-        let last = shared.queue.last_seq();
-        shared.queue.stop(Stopped::Closed);
-        shared.stop.cancel();
-        // The files are let go of, or deleted, before the publisher is told.
-        self.wait_for(TASK_END, |_now| false).await;
-        let now = shared.progress.borrow().clone();
-        match (waited, shared.queue.stopped()) {
-            (Wait::Stopped, why @ Some(Stopped::Fenced { .. } | Stopped::Died)) => {
-                Err(why.map_or(PublishError::Closed, PublishError::Stopped))
-            }
-            _ => {
-                let acked = now.acked.max(now.durable).min(last);
-                let spooled = now.spooled.min(last).max(acked) - acked;
-                Ok(Closed {
-                    stored: now.durable.min(last),
-                    in_redis: acked.saturating_sub(now.durable),
-                    spooled,
-                    unsent: last - acked - spooled,
-                    trouble: now.trouble,
-                })
-            }
-        }
-    }
-
     async fn wait_for(&self, within: Duration, done: impl FnMut(&Progress) -> bool) -> Wait {
         let mut progress = self.shared.progress.clone();
         match timeout(within, progress.wait_for(done)).await {
@@ -381,27 +279,6 @@ impl Publisher {
     fn stopped(&self) -> PublishError {
         let why = self.shared.queue.stopped();
         why.map_or(PublishError::Closed, PublishError::Stopped)
-    }
-}
-
-/// Runs the sending task for as long as somebody wants it.
-async fn supervise(
-    sender: Sender,
-    queue: Arc<Queue>,
-    stop: CancellationToken,
-    dropped: Arc<Notify>,
-) {
-    tokio::select! {
-        () = sender.run() => {}
-        () = stop.cancelled() => {}
-        () = async {
-            dropped.notified().await;
-            if queue.last_seq() > 0 {
-                sleep(DROP_GRACE).await;
-                tracing::warn!("a publisher was dropped without close, and not all is stored");
-            }
-            queue.stop(Stopped::Closed);
-        } => {}
     }
 }
 

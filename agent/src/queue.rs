@@ -12,19 +12,18 @@
 //! dropped takes the place of the oldest such ones, a batch's worth at a time, which a `gap` event in
 //! front of what is left of their batch counts. There is no time limit here: a caller that must go on bounds its own wait.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use runcast_common::event::{self, InvalidEvent, Kind, StatusChange};
-use runcast_common::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_EVENTS};
 use runcast_common::seal::Seal;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+mod inner;
 mod waiting;
 
+use self::inner::Inner;
 pub(crate) use self::waiting::gap_line;
-use self::waiting::{Droppable, Waiting};
 use crate::batch::Batch;
 use crate::outcome::{PublishError, Stopped};
 
@@ -46,30 +45,6 @@ pub(crate) struct Queue {
     room: Notify,
 }
 
-#[derive(Debug)]
-struct Inner {
-    variation: u16,
-    droppable: Droppable,
-    closed: VecDeque<Waiting>,
-    /// The open batch; lines behind `open_bytes` are the rest of one whose payload panicked while it
-    /// was written.
-    open: Waiting,
-    open_bytes: usize,
-    /// Events and bytes in all batches here.
-    events: usize,
-    bytes: usize,
-    /// Batches in front of which something was dropped.
-    gaps: usize,
-    /// Seq of the newest event that was taken out.
-    taken: u64,
-    /// The backlog takes nothing more.
-    is_capped: bool,
-    /// Published behind everything else, with the seal over it.
-    last: Option<StatusChange>,
-    ended: bool,
-    stopped: Option<Stopped>,
-}
-
 /// What the sender finds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -89,21 +64,7 @@ impl Queue {
     /// An empty queue for one variation, whose next event follows the one of seq `taken`.
     pub(crate) fn new(variation: u16, taken: u64, droppable: &[Kind]) -> Self {
         Self {
-            inner: Mutex::new(Inner {
-                variation,
-                droppable: Droppable::new(droppable),
-                closed: VecDeque::new(),
-                open: Waiting::default(),
-                open_bytes: 0,
-                events: 0,
-                bytes: 0,
-                gaps: 0,
-                taken,
-                is_capped: false,
-                last: None,
-                ended: false,
-                stopped: None,
-            }),
+            inner: Mutex::new(Inner::new(variation, taken, droppable)),
             arrived: Notify::new(),
             room: Notify::new(),
         }
@@ -263,82 +224,6 @@ impl Queue {
     /// waiting events are dropped.
     pub(crate) fn last_seq(&self) -> u64 {
         self.lock().newest()
-    }
-}
-
-impl Inner {
-    fn check_open(&self) -> Result<(), PublishError> {
-        match &self.stopped {
-            Some(why) => Err(PublishError::Stopped(why.clone())),
-            None if self.ended => Err(PublishError::Closed),
-            None => Ok(()),
-        }
-    }
-
-    const fn is_full(&self) -> bool {
-        self.events >= MAX_EVENTS || self.bytes >= MAX_BYTES
-    }
-
-    fn newest(&self) -> u64 {
-        self.taken + (self.events + self.gaps + usize::from(self.last.is_some())) as u64
-    }
-
-    /// Drops the oldest events that may be dropped: all such of one batch.
-    fn drop_oldest(&mut self) {
-        self.close_batch();
-        let Some(at) = self.closed.iter().position(|waiting| waiting.droppable > 0) else {
-            return;
-        };
-        let gone = self.closed[at].drop_lines(&self.droppable);
-        self.events -= usize::try_from(gone.events).unwrap_or(usize::MAX);
-        self.bytes -= usize::try_from(gone.bytes).unwrap_or(usize::MAX);
-        if self.closed[at].count == 0
-            && let Some(empty) = self.closed.remove(at)
-        {
-            // One gap for all that is missing here, however much it becomes.
-            let next = self.closed.get_mut(at).unwrap_or(&mut self.open);
-            next.dropped.add(empty.dropped.events, empty.dropped.bytes);
-        }
-        let all = self.closed.iter().chain([&self.open]);
-        self.gaps = all.filter(|waiting| waiting.dropped.events > 0).count();
-    }
-
-    /// Writes a line into the open batch; true if the sender must hear of it.
-    fn write(&mut self, kind: Kind, payload: &impl Serialize) -> Result<bool, InvalidEvent> {
-        let start = self.open_bytes;
-        let lines = &mut self.open.lines;
-        lines.truncate(start);
-        event::write_line(lines, kind, self.variation, event::now_ms(), payload)?;
-        self.events += 1;
-        self.bytes += lines.len() - start;
-        let mut tell = self.open.count == 0;
-        if start > 0 && lines.len() > MAX_ENTRY_BYTES {
-            let line = lines.split_off(start);
-            self.close_batch();
-            self.open.lines = line;
-            tell = true;
-        }
-        self.open.count += 1;
-        self.open.droppable += u64::from(self.droppable.holds(kind));
-        self.open_bytes = self.open.lines.len();
-        if self.open.count >= MAX_ENTRY_EVENTS as u64 || self.open_bytes >= MAX_ENTRY_BYTES {
-            self.close_batch();
-            tell = true;
-        }
-        Ok(tell)
-    }
-
-    fn close_batch(&mut self) {
-        if self.open.is_empty() {
-            return;
-        }
-        // The next batch is likely as large as this one.
-        let next = Vec::with_capacity(self.open.lines.len());
-        let mut closed = std::mem::take(&mut self.open);
-        self.open.lines = next;
-        closed.lines.truncate(self.open_bytes);
-        self.open_bytes = 0;
-        self.closed.push_back(closed);
     }
 }
 

@@ -23,7 +23,7 @@ fn ledger(newest: u64) -> Ledger {
 
 /// Sends one batch and gives the seq of its first event.
 fn send(ledger: &mut Ledger, in_flight: usize) -> Option<u64> {
-    let batch = ledger.to_send(in_flight, 8)?;
+    let batch = ledger.next_to_send(in_flight, 8)?;
     ledger.sent(&batch);
     Some(batch.first)
 }

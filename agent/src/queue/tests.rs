@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use runcast_common::event::{Status, Text};
+use runcast_common::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_EVENTS};
 
 use super::*;
 

@@ -88,7 +88,7 @@ fn whatever_is_damaged_what_is_read_is_true_and_the_rest_is_counted() {
         let files = folder::segments(folder.path()).expect("segments");
         let file = &files[random.random_range(0..files.len())];
         let is_last = files.last() == Some(file);
-        let mut bytes = std::fs::read(file).expect("bytes");
+        let mut bytes = fs::read(file).expect("bytes");
         let cut = random.random_range(0..bytes.len());
         match random.random_range(0..4) {
             0 => bytes.truncate(cut),
@@ -99,7 +99,7 @@ fn whatever_is_damaged_what_is_read_is_true_and_the_rest_is_counted() {
                 bytes.drain(cut..end);
             }
         }
-        std::fs::write(file, bytes).expect("written");
+        fs::write(file, bytes).expect("written");
         let (mut spool, chain) = open(folder.path(), 80_000);
         let (events, lost_bytes) = check(&mut spool, &chain, &written);
         let context = format!("seed {seed} case {case}: {chain:?}");
@@ -156,14 +156,14 @@ fn every_bit_of_a_small_spool_matters_and_none_is_fatal() {
     }
     drop(spool);
     let file = &folder::segments(folder.path()).expect("one")[0];
-    let good = std::fs::read(file).expect("bytes");
+    let good = fs::read(file).expect("bytes");
     for at in 0..good.len() {
         for bytes in [good[..at].to_vec(), {
             let mut flipped = good.clone();
             flipped[at] ^= 1 << (at % 8);
             flipped
         }] {
-            std::fs::write(file, bytes).expect("written");
+            fs::write(file, bytes).expect("written");
             let (mut spool, chain) = open(folder.path(), 1 << 20);
             check(&mut spool, &chain, &written);
         }
