@@ -98,7 +98,7 @@ impl Sender {
     }
 
     /// Sends until the queue has ended and all of it is durable, or a newer process takes over.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(&mut self) {
         let Some(redis) = self.redis.clone() else {
             return self.wait_keeping(std::future::pending()).await;
         };

@@ -91,13 +91,13 @@ impl Publisher {
 
 /// Runs the sending task for as long as somebody wants it.
 async fn supervise(
-    sender: Sender,
+    mut sender: Sender,
     queue: Arc<Queue>,
     stop: CancellationToken,
     dropped: Arc<Notify>,
 ) {
     tokio::select! {
-        () = sender.run() => {}
+        () = sender.run() => return,
         () = stop.cancelled() => {}
         () = async {
             dropped.notified().await;
@@ -108,4 +108,5 @@ async fn supervise(
             queue.stop(Stopped::Closed);
         } => {}
     }
+    sender.keep_rest();
 }

@@ -104,6 +104,19 @@ impl Sender {
         false
     }
 
+    /// Nothing will be sent any more: what still waits goes into the spool, as far as there is room.
+    pub(crate) fn keep_rest(&mut self) {
+        if !self.has_spool() {
+            return;
+        }
+        self.keeping.hold_until = None;
+        while self.keep(true) {}
+        if let Some(spool) = self.ledger.backlog().spool() {
+            spool.sync_now();
+        }
+        self.tell_spooled();
+    }
+
     fn keep_last(&mut self) {
         let seal = self.ledger.backlog().seal();
         if let Some(batch) = self.queue.take_last(seal) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/<run>-<variation>/                    one producer
-//!     <epoch>.lock                          held by the process of that epoch for as long as it lives
+//!     <epoch>.lock                          locked by the process of that epoch for as long as it lives
 //!     <epoch>-<index>.spool                 its segments
 //!     run.json                              only where the run could not be created yet
 //! ```
@@ -14,7 +14,7 @@
 //! first segment where the other's count, and passes over the rest (see `chain`). Either may delete
 //! what is durable, for that is a fact and not an opinion.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,11 +36,11 @@ pub(crate) fn parse(folder: &Path) -> Option<(Uuid, u16)> {
     Some((Uuid::try_parse(run).ok()?, variation.parse().ok()?))
 }
 
-/// An epoch, and the lock that says its process lives.
+/// An epoch, and the lock that says its process lives. The file stays until a later process takes its
+/// place, so that epochs grow even where the clock goes back.
 #[derive(Debug)]
 pub(crate) struct Epoch {
     pub(crate) number: u64,
-    path: PathBuf,
     /// Held until this value is dropped, or the process dies in whatever way.
     _lock: File,
 }
@@ -48,20 +48,23 @@ pub(crate) struct Epoch {
 impl Epoch {
     /// Takes an epoch above all that were used in the folder.
     pub(crate) fn take(folder: &Path) -> io::Result<Self> {
-        let mut number = event::now_ms();
-        for entry in fs::read_dir(folder)? {
-            let used = epoch_of(&entry?.path()).unwrap_or(0);
-            number = number.max(used + 1);
-        }
+        let used = files(folder, "lock")?;
+        let segments = segments(folder)?;
+        let all = used.iter().chain(&segments);
+        let highest = all.filter_map(|path| epoch_of(path)).max().unwrap_or(0);
+        let mut number = event::now_ms().max(highest + 1);
         loop {
             let path = folder.join(format!("{number:016}.lock"));
             let created = OpenOptions::new().write(true).create_new(true).open(&path);
             match created {
                 Ok(lock) => {
                     lock.lock()?;
+                    for old in used.iter().filter(|old| is_locked(old).is_ok_and(|is| !is)) {
+                        // One that stays is known by not being locked.
+                        drop(fs::remove_file(old));
+                    }
                     return Ok(Self {
                         number,
-                        path,
                         _lock: lock,
                     });
                 }
@@ -72,30 +75,22 @@ impl Epoch {
     }
 }
 
-impl Drop for Epoch {
-    fn drop(&mut self) {
-        // If it stays it is known by not being locked.
-        drop(fs::remove_file(&self.path));
+/// True if a process lives that publishes from this folder.
+pub(crate) fn is_in_use(folder: &Path) -> io::Result<bool> {
+    for lock in files(folder, "lock")? {
+        if is_locked(&lock)? {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }
 
-/// True if a process lives that publishes from this folder. Removes locks of the dead.
-pub(crate) fn is_in_use(folder: &Path) -> io::Result<bool> {
-    let mut in_use = false;
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "lock") {
-            continue;
-        }
-        match File::open(&path).map(|file| file.try_lock()) {
-            Ok(Ok(())) => drop(fs::remove_file(&path)),
-            Ok(Err(fs::TryLockError::WouldBlock)) => in_use = true,
-            Ok(Err(fs::TryLockError::Error(error))) => return Err(error),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+fn is_locked(lock: &Path) -> io::Result<bool> {
+    match File::open(lock)?.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
     }
-    Ok(in_use)
 }
 
 /// The path of a segment.
@@ -105,14 +100,15 @@ pub(crate) fn segment(folder: &Path, epoch: u64, index: u32) -> PathBuf {
 
 /// All segments, in the order in which they were written.
 pub(crate) fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    files(folder, "spool")
+}
+
+/// The files of one kind that belong to an epoch, sorted.
+fn files(folder: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "spool")
-            && epoch_of(&path).is_some()
-        {
+        if path.extension().is_some_and(|one| one == extension) && epoch_of(&path).is_some() {
             paths.push(path);
         }
     }
