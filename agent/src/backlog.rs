@@ -99,9 +99,13 @@ impl Backlog {
         self.spool.as_mut()
     }
 
-    /// True if every event here is in a file.
-    pub(crate) fn is_spooled(&self) -> bool {
-        self.spool.is_some() && self.pinned.bodies.is_empty()
+    /// Up to which seq every event here is in a file; 0 without files.
+    pub(crate) fn spooled_up_to(&self) -> u64 {
+        match (&self.spool, self.pinned.bodies.front()) {
+            (None, _) => 0,
+            (Some(_), None) => self.seal.events,
+            (Some(_), Some(pinned)) => pinned.first - 1,
+        }
     }
 
     /// True if one more batch may be pushed.

@@ -90,14 +90,35 @@ fn a_spool_at_its_cap_has_no_room_until_whole_segments_are_durable() {
 }
 
 #[test]
-fn memory_serves_while_the_folder_does_not() {
+fn memory_serves_while_the_folder_does_not_and_what_dies_with_it_is_counted() {
     let folder = tempfile::tempdir().expect("a folder");
-    let inner = folder.path().join("spool");
+    let (inner, away) = (folder.path().join("spool"), folder.path().join("away"));
     let mut backlog = spooled(&inner, 1 << 20);
-    std::fs::remove_dir_all(&inner).expect("removed");
     backlog.push(batch(1, 10));
-    assert!(!backlog.is_spooled());
-    assert_eq!(body(&mut backlog, 1).expect("kept").lines().count(), 10);
+    backlog.spool().expect("spooled").close_segment();
+    std::fs::rename(&inner, &away).expect("away");
+    backlog.push(batch(11, 10));
+    backlog.push(batch(21, 10));
+    assert_eq!(backlog.spooled_up_to(), 10);
+    assert_eq!(body(&mut backlog, 11).expect("kept").lines().count(), 10);
+
+    std::fs::rename(&away, &inner).expect("back");
+    while backlog.spool().expect("spooled").has_failed() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    backlog.push(batch(31, 10));
+    backlog.release(15);
+    assert_eq!(backlog.spooled_up_to(), 10);
+    drop(backlog);
+    let mut next = spooled(&inner, 1 << 20);
+    assert_eq!(next.seal().events, 40);
+    let hole = Found::Hole {
+        first: 11,
+        last: 30,
+        bytes: 40,
+    };
+    assert_eq!(next.from(12), Some(hole));
+    assert_eq!(body(&mut next, 31).expect("kept").lines().count(), 10);
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Sender {
     }
 
     fn publish_progress(&mut self) {
-        let spooled = self.spooled();
+        let spooled = self.ledger.backlog().spooled_up_to();
         let (acked, durable) = (self.ledger.acked(), self.ledger.durable());
         self.progress.send_if_modified(|progress| {
             let new = Progress {

@@ -148,19 +148,9 @@ impl Sender {
         self.ledger.backlog().spool().is_some()
     }
 
-    /// Up to where everything that is not durable is in the spool; 0 without one.
-    pub(super) fn spooled(&mut self) -> u64 {
-        let newest = self.ledger.newest();
-        if self.ledger.backlog().is_spooled() {
-            newest
-        } else {
-            0
-        }
-    }
-
     /// Tells those who close while nothing can be sent.
     fn tell_spooled(&mut self) {
-        let spooled = self.spooled();
+        let spooled = self.ledger.backlog().spooled_up_to();
         self.progress.send_if_modified(|progress: &mut Progress| {
             std::mem::replace(&mut progress.spooled, spooled) != spooled
         });

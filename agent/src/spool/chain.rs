@@ -53,8 +53,9 @@ pub(crate) enum Place {
 pub(crate) struct Segment {
     pub(crate) number: u32,
     pub(crate) path: PathBuf,
-    /// Seq of its last event: once that is durable the segment can go.
-    pub(crate) last: u64,
+    /// Seq before its first event. Once that is durable the segments before this one can go, and not
+    /// earlier: between them and this one there may be events that no file holds.
+    pub(crate) before: u64,
     pub(crate) bytes: u64,
 }
 
@@ -108,6 +109,7 @@ impl Chain {
                     bytes: (first.at - SEGMENT_HEADER) as u64,
                 });
             }
+            let before = chain.seal.events;
             for seen in &scanned.records {
                 if seen.whole {
                     chain.record(number, seen.at, &seen.header);
@@ -124,7 +126,7 @@ impl Chain {
             chain.segments.push_back(Segment {
                 number,
                 path,
-                last: chain.seal.events,
+                before,
                 bytes: bytes.len() as u64,
             });
         }

@@ -172,7 +172,6 @@ impl Spool {
         }
         let length = self.buffer.len() as u64;
         segment.bytes += length;
-        segment.last = after.events;
         self.bytes += length;
         Ok(Place::Disk {
             segment: segment.number,
@@ -207,7 +206,7 @@ impl Spool {
         self.segments.push_back(Segment {
             number,
             path,
-            last: before.events,
+            before: before.events,
             bytes: SEGMENT_HEADER as u64,
         });
         self.bytes += SEGMENT_HEADER as u64;
@@ -254,7 +253,11 @@ impl Spool {
 
     /// Deletes segments that are durable as a whole, except the newest.
     pub(crate) fn release(&mut self, durable: u64) {
-        while self.segments.len() > 1 && self.segments[0].last <= durable {
+        while self
+            .segments
+            .get(1)
+            .is_some_and(|next| next.before <= durable)
+        {
             let Some(oldest) = self.segments.pop_front() else {
                 return;
             };
