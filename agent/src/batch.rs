@@ -20,6 +20,8 @@ pub(crate) struct Batch {
     pub(crate) first: u64,
     /// Number of events, at least 1.
     pub(crate) count: u64,
+    /// Seqs just before it that nothing will ever be sent under; mostly none.
+    pub(crate) skips: u64,
     /// The lines.
     pub(crate) body: Bytes,
 }
@@ -33,6 +35,7 @@ impl Batch {
         Self {
             first,
             count,
+            skips: 0,
             body: lines.into(),
         }
     }
@@ -58,6 +61,7 @@ impl Batch {
         Self {
             first: seq,
             count: self.last() + 1 - seq,
+            skips: 0,
             body: self.body.slice(at..),
         }
     }

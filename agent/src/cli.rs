@@ -1,6 +1,7 @@
 //! The command line of `runcast`: what is asked for, as text first; meaning comes after.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -10,7 +11,7 @@ use runcast_common::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
 use uuid::Uuid;
 
 use crate::redact::{Pattern, Wanted};
-use crate::{tail, wrap};
+use crate::{resend, tail, wrap};
 
 /// Publish what a run prints, and follow it.
 #[derive(Debug, Parser)]
@@ -29,7 +30,8 @@ pub enum Command {
     /// The command's output, exit code and signals stay as they are: `runcast wrap -- CMD` can
     /// stand wherever CMD stood. Its stdout is published as `output`, its stderr as `log`, line by
     /// line; a line without an end is shown after 100 ms. If Runcast cannot be reached at the start,
-    /// the command runs all the same and one line on stderr says why nothing is published.
+    /// the command runs all the same and one line on stderr says why nothing is published; with
+    /// --spool its output is kept in files instead, to be sent by `runcast resend`.
     #[command(after_help = WRAP_HELP)]
     Wrap(Wrap),
     /// Follow a run: its output on stdout, its log on stderr
@@ -38,6 +40,13 @@ pub enum Command {
     /// the run is over.
     #[command(after_help = TAIL_HELP)]
     Tail(Tail),
+    /// Send what is left in a spool folder
+    ///
+    /// Joins the runs that the folder holds events of, and creates those that could not be created
+    /// then. What is stored for good is deleted; what is not stays and can be sent again, nothing is
+    /// stored twice. Events of a process that still runs are left to it.
+    #[command(after_help = RESEND_HELP)]
+    Resend(Resend),
 }
 
 /// Arguments of `runcast wrap`.
@@ -58,6 +67,12 @@ pub struct Wrap {
     /// Refuse to run the command if it cannot be published (exit code 69)
     #[arg(long)]
     require: bool,
+    /// Keep events in files here until they are stored, so that they survive this process
+    ///
+    /// Up to 256 MiB; a later process of the same run and variation goes on with them. Without it
+    /// events are only in memory and what is not in Redis is lost with the process.
+    #[arg(long, value_name = "DIR", env = "RUNCAST_SPOOL")]
+    spool: Option<PathBuf>,
     /// Longest wait for everything to be stored after the command's end
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain_timeout: Duration,
@@ -94,6 +109,26 @@ pub struct Tail {
     json: bool,
 }
 
+/// Arguments of `runcast resend`.
+#[derive(Debug, Args)]
+pub struct Resend {
+    /// The spool folder
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Longest wait for the events of one run and variation to be stored
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    timeout: Duration,
+}
+
+impl From<Resend> for resend::Options {
+    fn from(resend: Resend) -> Self {
+        Self {
+            folder: resend.folder,
+            timeout: resend.timeout,
+        }
+    }
+}
+
 impl From<Wrap> for wrap::Options {
     fn from(wrap: Wrap) -> Self {
         // A new run has room for the variation that this process is.
@@ -104,6 +139,7 @@ impl From<Wrap> for wrap::Options {
             variation: wrap.variation,
             variations,
             require: wrap.require,
+            spool: wrap.spool.filter(|folder| !folder.as_os_str().is_empty()),
             drain_timeout: wrap.drain_timeout,
             redact: match wrap.no_redact {
                 true => Wanted::OwnToken,
@@ -143,8 +179,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 const SETTINGS: &str = "\
 Settings (environment):
   RUNCAST_URL    address of the gateway, such as http://runcast:7070
-  RUNCAST_TOKEN  token with the scope runs:publish (wrap) or runs:read (tail)
+  RUNCAST_TOKEN  token with the scope runs:publish (wrap, resend) or runs:read (tail)
   REDIS_URL      address of Redis, if it is not the one that the gateway hands out
+  RUNCAST_SPOOL  the same as wrap --spool
   RUNCAST_LOG    what runcast itself logs to stderr, such as debug [default: warn]
 
 Examples:
@@ -174,6 +211,7 @@ Examples:
   runcast wrap -- make test
   runcast wrap --redact-env 'ACME_*' --redact-env PIN -- ./deploy.sh
   runcast wrap --run \"$RUN\" --variation 1 -- python train.py
+  runcast wrap --spool /var/spool/runcast -- ./nightly.sh
   RUNCAST_URL=http://runcast:7070 RUNCAST_TOKEN=... runcast wrap --require -- ./deploy.sh";
 
 const TAIL_HELP: &str = "\
@@ -189,6 +227,21 @@ Exit codes:
 Examples:
   runcast tail 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b
   runcast tail 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b --channel status --json | jq .status";
+
+const RESEND_HELP: &str = "\
+Exit codes:
+  0    everything is stored, the folder holds nothing any more
+  66   there is no such folder, or one of its runs does not exist any more
+  69   the gateway or Redis cannot be reached, or not everything was stored in time: try again
+  75   a process still publishes from the folder: try again when it has ended
+  77   the token is refused
+  78   a setting is missing or wrong
+  64   wrong use of runcast
+  1    anything else
+Of several failures the last one counts; each is told on stderr.
+
+Examples:
+  runcast resend /var/spool/runcast";
 
 #[cfg(test)]
 mod tests {

@@ -1,20 +1,34 @@
 //! What has been sent, what Redis has acknowledged, what Postgres holds: the producer's side of the
 //! append script's contract, without any input or output.
 //!
-//! Data: the [`Backlog`], and four seqs, `durable <= acked`, `durable < next`:
+//! Data: the [`Backlog`], which knows the newest seq, and three more, `durable <= acked`,
+//! `durable < next`:
 //! - `durable`: Postgres holds everything up to it. It only grows.
 //! - `acked`: Redis has acknowledged everything up to it. It shrinks only after the script has been
 //!   told the larger figure, since by `stored < acked` the script notices that Redis lost events
 //!   and gives the run a larger epoch.
 //! - `next`: the next event to send.
 //!
+//! A hole in the backlog (spooled events that cannot be read any more) is sent as one `gap` event under
+//! the seq of the last of them, once everything before is durable: the call then claims by `base` that
+//! nothing below is owed, which is true, and the script goes on behind the hole. So one damaged record
+//! costs its own events and nothing else. If Redis turns out to hold them, nothing is lost at all.
+//!
+//! A ledger that goes on where another process ended first hears how far Redis is. If that is further
+//! than the spool (the machine died before the disk had everything), what was taken in meanwhile goes
+//! behind it.
+//!
 //! While the ledger is *probing* one batch is in flight at a time: after a loss or a `full`, when the
 //! answer to this batch decides what becomes of all that follow.
 
 use runcast_common::script::{Appended, Outcome};
 
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, Found};
 use crate::batch::Batch;
+use crate::queue::gap_line;
+
+/// Why spooled events are missing, as a gap event says it.
+const UNREADABLE: &str = "unreadable";
 
 /// What a call of the script asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,25 +56,47 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     backlog: Backlog,
-    /// Seq of the newest event in the backlog, or ever in it.
-    newest: u64,
+    variation: u16,
     next: u64,
     acked: u64,
     durable: u64,
     probing: bool,
+    /// The newest seq of the process before, until Redis has been heard.
+    inherited: Option<u64>,
+    /// The hole at which sending stands: the seq of its gap event, events, bytes.
+    hole: Option<(u64, u64, u64)>,
 }
 
 impl Ledger {
-    /// Nothing published yet, with room for so many bytes of what is not durable.
-    pub(crate) const fn new(backlog_bytes: usize) -> Self {
+    /// Goes on where the backlog ends.
+    pub(crate) fn new(backlog: Backlog, variation: u16) -> Self {
+        let durable = backlog.oldest() - 1;
+        let newest = backlog.seal().events;
         Self {
-            backlog: Backlog::new(backlog_bytes),
-            newest: 0,
-            next: 1,
-            acked: 0,
-            durable: 0,
+            variation,
+            next: durable + 1,
+            acked: durable,
+            durable,
             probing: false,
+            inherited: (newest > 0).then_some(newest),
+            hole: None,
+            backlog,
         }
+    }
+
+    /// What is not durable.
+    pub(crate) const fn backlog(&mut self) -> &mut Backlog {
+        &mut self.backlog
+    }
+
+    /// Seq of the newest event that was ever taken in.
+    pub(crate) const fn newest(&self) -> u64 {
+        self.backlog.seal().events
+    }
+
+    /// True if it goes on for another process and has not heard yet how far Redis is.
+    pub(crate) const fn is_unsure(&self) -> bool {
+        self.inherited.is_some()
     }
 
     /// Highest seq that Redis has acknowledged.
@@ -75,32 +111,61 @@ impl Ledger {
 
     /// True if Postgres holds everything that was taken in.
     pub(crate) const fn is_durable(&self) -> bool {
-        self.durable >= self.newest
+        self.durable >= self.newest()
     }
 
     /// True if everything that was taken in has been sent.
     pub(crate) const fn is_sent(&self) -> bool {
-        self.next > self.newest
+        self.next > self.newest()
     }
 
     /// True if one more batch may be taken in.
-    pub(crate) const fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.backlog.has_room()
     }
 
-    /// Takes in the batch that follows the newest one.
+    /// Takes in a batch behind the newest one.
     pub(crate) fn accept(&mut self, batch: Batch) {
-        self.newest = batch.last();
         self.backlog.push(batch);
     }
 
+    /// Takes in a gap event for what was lost before it had a seq.
+    pub(crate) fn accept_gap(&mut self, count: Option<u64>, bytes: u64) {
+        let line = gap_line(self.variation, count, bytes, UNREADABLE);
+        self.accept(Batch::new(self.newest() + 1, 1, line));
+    }
+
     /// The batch to send next, if one may be sent while `in_flight` calls are unanswered.
-    pub(crate) fn to_send(&self, in_flight: usize, window: usize) -> Option<Batch> {
+    pub(crate) fn next_to_send(&mut self, in_flight: usize, window: usize) -> Option<Batch> {
         let window = if self.probing { 1 } else { window };
-        if in_flight >= window {
+        if in_flight >= window || self.is_unsure() {
             return None;
         }
-        self.backlog.from(self.next)
+        match self.backlog.from(self.next)? {
+            Found::Batch(batch) => Some(batch),
+            Found::Hole { first, last, bytes } => self.over_hole(first, last, bytes),
+        }
+    }
+
+    /// The gap event in place of a hole, once nothing before it is owed.
+    fn over_hole(&mut self, first: u64, last: u64, bytes: u64) -> Option<Batch> {
+        if self.durable + 1 < self.next {
+            return None;
+        }
+        let (count, bytes) = match self.hole {
+            Some((at, count, bytes)) if at == last => (count, bytes),
+            _ => {
+                let (count, all) = (last - self.durable, last + 1 - first);
+                // How the bytes spread over the events is not known.
+                (count, bytes / all * count + bytes % all * count / all)
+            }
+        };
+        self.hole = Some((last, count, bytes));
+        let line = gap_line(self.variation, Some(count), bytes, UNREADABLE);
+        Some(Batch {
+            skips: last - self.durable - 1,
+            ..Batch::new(last, 1, line)
+        })
     }
 
     /// The batch is on its way.
@@ -167,12 +232,26 @@ impl Ledger {
     }
 
     fn note_stored(&mut self, stored: u64) {
+        if let Some(inherited) = self.inherited.take()
+            && stored > inherited
+        {
+            tracing::warn!(
+                events = stored - inherited,
+                "Redis holds more than the spool, which lost its end; publishing goes on behind it"
+            );
+            self.backlog.go_behind(stored, inherited);
+        }
         self.acked = stored.max(self.durable);
         self.next = self.next.max(self.acked + 1);
     }
 
     fn start_over_at(&mut self, seq: u64) {
-        self.next = seq.max(self.durable + 1);
+        // The gap event stands for the whole hole.
+        let over_hole = self.hole.is_some_and(|(at, _, _)| at == seq);
+        self.next = match over_hole {
+            true => self.durable + 1,
+            false => seq.max(self.durable + 1),
+        };
         self.probing = true;
     }
 }

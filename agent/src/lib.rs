@@ -5,19 +5,21 @@
 //!
 //! - [`publisher`]: the calls of an agent, the crate's public face;
 //! - `payload`, `queue`, `batch`: the line is written into a bounded queue, which cuts batches;
-//! - `backlog`, `ledger`: what may have to be sent again, and how the answers of Redis are read;
+//! - `backlog`, `spool`, `ledger`: what may have to be sent again, and how the answers of Redis are read;
 //! - `sender`, `pace`, `link`: the one task and the one connection that append;
 //! - `progress`, `outcome`: what the task tells those who publish;
 //! - [`api`]: how an agent learns where its run is published, over HTTP;
 //! - [`redact`]: takes the values of secrets out of what is published.
 //!
 //! On top of it stands the program `runcast`: [`cli`] reads what is asked for, [`wrap`] runs any
-//! command and publishes it, [`tail`] follows a run in a terminal.
+//! command and publishes it, [`tail`] follows a run in a terminal,
+//! [`resend`] sends what is left in a spool.
 
 pub mod api;
 mod backlog;
 mod batch;
 pub mod cli;
+mod launch;
 mod ledger;
 mod link;
 mod outcome;
@@ -27,7 +29,9 @@ mod progress;
 pub mod publisher;
 mod queue;
 pub mod redact;
+pub mod resend;
 mod sender;
+mod spool;
 pub mod tail;
 mod target;
 pub mod wrap;

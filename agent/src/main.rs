@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use runcast_agent::cli::{Cli, Command};
-use runcast_agent::{tail, wrap};
+use runcast_agent::{resend, tail, wrap};
 use runcast_common::config::ProcessEnv;
 use runcast_common::telemetry::Audience;
 use runcast_common::{connect, telemetry};
@@ -48,6 +48,10 @@ fn run(command: Command) -> anyhow::Result<u8> {
             let result = runtime.block_on(tail::run(&arguments.into(), &ProcessEnv));
             runtime.shutdown_background();
             Ok(tail::exit_code(&result))
+        }
+        Command::Resend(arguments) => {
+            let runtime = Runtime::new().context("no threads")?;
+            Ok(runtime.block_on(resend::run(&arguments.into(), &ProcessEnv)))
         }
     }
 }

@@ -74,7 +74,9 @@ pub struct Closed {
     pub stored: u64,
     /// Events in Redis that Postgres does not hold yet.
     pub in_redis: u64,
-    /// Events that Redis has not acknowledged: lost, now that the publisher is closed.
+    /// Events that Redis has not acknowledged and the spool holds, to be sent later.
+    pub spooled: u64,
+    /// Events that are neither in Redis nor in a spool: lost, now that the publisher is closed.
     pub unsent: u64,
     /// What stood in the way, if not everything is stored and that is known.
     pub trouble: Option<String>,

@@ -12,6 +12,8 @@ pub(crate) struct Progress {
     pub(crate) acked: u64,
     /// Highest seq that Postgres holds.
     pub(crate) durable: u64,
+    /// Highest seq up to which everything that is not durable is in the spool.
+    pub(crate) spooled: u64,
     /// True once the server has answered a call of the script.
     pub(crate) reached: bool,
     /// What stands in the way at the moment.

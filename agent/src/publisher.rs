@@ -9,7 +9,7 @@
 //! use runcast_common::event::{Status, StatusChange};
 //!
 //! runcast_common::connect::install_tls_provider();
-//! let session = Client::from_env(&ProcessEnv)?.create_run(&NewRun::named("nightly")).await?;
+//! let session = Client::from_env(&ProcessEnv)?.create_run(&NewRun::named("nightly"), uuid::Uuid::now_v7()).await?;
 //! let publisher = Publisher::start(&session.target(0), Options::default())?;
 //! publisher.status(&StatusChange::to(Status::Running)).await?;
 //! publisher.output("hello\n").await?;
@@ -22,14 +22,21 @@
 //! ```
 //!
 //! Publishing writes the event's line at once and puts it into a bounded queue; one task sends. An
-//! event is kept until Postgres holds it, so a lost Redis costs a resend, not the event. What is
-//! not in Redis is lost with the process: there is no file behind the backlog yet.
+//! event is kept until Postgres holds it, so a lost Redis costs a resend, not the event. Without a
+//! spool what is not in Redis is lost with the process. With one ([`Options::spool`]) it is in a file
+//! before it is sent, no later than 50 ms after it was published while the spool has room, and the
+//! next process with the same run, variation and folder goes on with it as the same producer.
 //!
-//! Memory, at most: the queue ([`MAX_BYTES`](crate::queue::MAX_BYTES), 8 MiB) and the backlog
-//! ([`Options::backlog_bytes`], 64 MiB), plus what is in flight on the connection (8 batches of
-//! 256 KiB, twice). When both are full the async calls wait and the `try_` forms say
+//! Memory, at most: the queue ([`MAX_BYTES`](crate::queue::MAX_BYTES), 8 MiB); bodies that are in no
+//! file ([`Options::backlog_bytes`], 64 MiB, with a spool only while that cannot be written); with a
+//! spool bodies that are in a file too ([`HOT_BYTES`](crate::backlog::HOT_BYTES), 8 MiB); an index
+//! ([`MAX_ENTRIES`](crate::backlog::MAX_ENTRIES) batches of 32 bytes, 32 MiB); and what is in flight
+//! on the connection (8 batches of 256 KiB, twice). When both queue and backlog are full, or the
+//! spool is at its cap, events of the kinds in [`Options::drop_oldest`] drop the oldest waiting ones,
+//! counted in a `gap` event; for all others the async calls wait and the `try_` forms say
 //! [`PublishError::Full`]. Time limits are the caller's: `flush`, `close` and `finish` take one.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,19 +46,20 @@ use runcast_common::keys::Keys;
 use runcast_common::limits::MAX_VARIATIONS;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::launch::Launch;
+mod end;
+mod start;
 
 pub use crate::outcome::{Closed, PublishError, StartError, Stopped};
 use crate::payload::{LogLine, Metric, chunks};
 use crate::progress::Progress;
 use crate::queue::Queue;
-use crate::sender::{Identity, Sender};
-pub use crate::target::{Options, Target};
-
-/// How long a publisher that was dropped without `close` still tries to send what it has.
-const DROP_GRACE: Duration = Duration::from_secs(5);
+use crate::spool::folder::of_producer;
+pub use crate::target::{Fsync, Options, SpoolOptions, Target};
 
 /// How long [`Publisher::connected`] goes on after a first failed attempt: a lost answer or a restart
 /// of Redis is over by then, and a wrong address has cost a command three seconds.
@@ -75,6 +83,9 @@ struct Shared {
     dropped: Arc<Notify>,
     producer: Uuid,
     producer_epoch: u64,
+    is_offline: bool,
+    /// Where its spool lies, if it has one.
+    spool: Option<PathBuf>,
 }
 
 impl Drop for Shared {
@@ -96,36 +107,29 @@ impl Publisher {
             return Err(StartError::Variation(target.variation));
         }
         let redis = Redis::new(&target.redis)?;
-        let identity = Identity {
-            producer: Uuid::now_v7(),
-            producer_epoch: event::now_ms(),
-            keys: Keys::new(&target.prefix).run(target.run),
-            cap: options.cap,
-        };
-        let (progress_in, progress) = watch::channel(Progress::default());
-        let shared = Arc::new(Shared {
-            queue: Arc::new(Queue::new(target.variation)),
-            progress,
-            stop: CancellationToken::new(),
-            dropped: Arc::new(Notify::new()),
-            producer: identity.producer,
-            producer_epoch: identity.producer_epoch,
-        });
-        let queue = Arc::clone(&shared.queue);
-        let sender = Sender::new(queue, redis, identity, options.backlog_bytes, progress_in);
-        tokio::spawn(supervise(
-            sender,
-            Arc::clone(&shared.queue),
-            shared.stop.clone(),
-            Arc::clone(&shared.dropped),
-        ));
-        Ok(Self { shared })
+        let keys = Keys::new(&target.prefix).run(target.run);
+        let folder = options.spool.as_ref();
+        let folder = folder.map(|spool| of_producer(&spool.folder, target.run, target.variation));
+        Ok(Self::launch(Launch {
+            redis: Some(redis),
+            keys,
+            spooled_as: target.run,
+            variation: target.variation,
+            folder,
+            options,
+        }))
     }
 
     /// Who publishes: the producer's id and the epoch of this process.
     #[must_use]
     pub fn producer(&self) -> (Uuid, u64) {
         (self.shared.producer, self.shared.producer_epoch)
+    }
+
+    /// The folder of this producer's spool; none if it has none, or it could not be opened.
+    #[must_use]
+    pub fn spool(&self) -> Option<&Path> {
+        self.shared.spool.as_deref()
     }
 
     /// Waits until the server has answered a call of the append script.
@@ -233,7 +237,10 @@ impl Publisher {
     /// [`PublishError::Deadline`] if it is not in time, or why it never will be.
     pub async fn flush(&self, within: Duration) -> Result<(), PublishError> {
         let target = self.shared.queue.last_seq();
-        match self.wait_for(within, |now| now.acked >= target).await {
+        let queue = &self.shared.queue;
+        // What was dropped meanwhile is not waited for.
+        let reached = |now: &Progress| now.acked >= target.min(queue.last_seq());
+        match self.wait_for(within, reached).await {
             Wait::Over => Ok(()),
             Wait::Stopped => Err(self.stopped()),
             Wait::Deadline => {
@@ -269,25 +276,6 @@ impl Publisher {
         self.wait_closed(within).await
     }
 
-    async fn wait_closed(&self, within: Duration) -> Result<Closed, PublishError> {
-        let last = self.shared.queue.last_seq();
-        let waited = self.wait_for(within, |now| now.durable >= last).await;
-        self.shared.queue.stop(Stopped::Closed);
-        self.shared.stop.cancel();
-        let now = self.shared.progress.borrow().clone();
-        match (waited, self.shared.queue.stopped()) {
-            (Wait::Stopped, why @ Some(Stopped::Fenced { .. } | Stopped::Died)) => {
-                Err(why.map_or(PublishError::Closed, PublishError::Stopped))
-            }
-            _ => Ok(Closed {
-                stored: now.durable.min(last),
-                in_redis: now.acked.min(last).saturating_sub(now.durable),
-                unsent: last.saturating_sub(now.acked),
-                trouble: now.trouble,
-            }),
-        }
-    }
-
     async fn wait_for(&self, within: Duration, done: impl FnMut(&Progress) -> bool) -> Wait {
         let mut progress = self.shared.progress.clone();
         match timeout(within, progress.wait_for(done)).await {
@@ -300,27 +288,6 @@ impl Publisher {
     fn stopped(&self) -> PublishError {
         let why = self.shared.queue.stopped();
         why.map_or(PublishError::Closed, PublishError::Stopped)
-    }
-}
-
-/// Runs the sending task for as long as somebody wants it.
-async fn supervise(
-    sender: Sender,
-    queue: Arc<Queue>,
-    stop: CancellationToken,
-    dropped: Arc<Notify>,
-) {
-    tokio::select! {
-        () = sender.run() => {}
-        () = stop.cancelled() => {}
-        () = async {
-            dropped.notified().await;
-            if queue.last_seq() > 0 {
-                sleep(DROP_GRACE).await;
-                tracing::warn!("a publisher was dropped without close, and not all is stored");
-            }
-            queue.stop(Stopped::Closed);
-        } => {}
     }
 }
 

@@ -2,22 +2,28 @@
 //!
 //! Publishing writes the event line straight into the batch that is open, under a short lock: no
 //! allocation per event, no channel, and the sender is woken only when a batch is opened or closed.
-//! The seq and the running [`Seal`] are given under the same lock, so both agree with the order of
-//! the lines.
+//! A batch gets its seqs when it is taken out, in order; so what is dropped before has never had any,
+//! and what has a seq is never dropped: seqs stay dense, and the seal, which is kept behind the
+//! queue, covers exactly what is sent.
 //!
 //! Data: closed batches, oldest first, and the open one. Bounds: [`MAX_EVENTS`] and [`MAX_BYTES`]
 //! of what waits, exceeded by at most one event; then an async publisher waits and a `try_` form
-//! says so. There is no time limit here: a caller that must go on bounds its own wait.
+//! says so. Except while the backlog behind is at its cap: then an event of a kind that may be
+//! dropped takes the place of the oldest such ones, a batch's worth at a time, which a `gap` event in
+//! front of what is left of their batch counts. There is no time limit here: a caller that must go on bounds its own wait.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use runcast_common::event::{self, InvalidEvent, Kind, StatusChange};
-use runcast_common::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_EVENTS};
 use runcast_common::seal::Seal;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+mod inner;
+mod waiting;
+
+use self::inner::Inner;
+pub(crate) use self::waiting::gap_line;
 use crate::batch::Batch;
 use crate::outcome::{PublishError, Stopped};
 
@@ -35,27 +41,8 @@ pub(crate) struct Queue {
     inner: Mutex<Inner>,
     /// A batch was opened or closed, or the queue was.
     arrived: Notify,
-    /// Something was taken out, or nothing will ever be again.
+    /// Something was taken out, or may be dropped, or nothing will ever be taken again.
     room: Notify,
-}
-
-#[derive(Debug)]
-struct Inner {
-    variation: u16,
-    closed: VecDeque<Batch>,
-    /// Lines of the open batch; what lies behind `open_bytes` is the rest of a line whose payload
-    /// panicked while it was written.
-    open: Vec<u8>,
-    open_bytes: usize,
-    open_count: u64,
-    /// Events and bytes in all batches here.
-    events: usize,
-    bytes: usize,
-    /// Seq of the newest event, 0 before the first.
-    last_seq: u64,
-    seal: Seal,
-    ended: bool,
-    stopped: Option<Stopped>,
 }
 
 /// What the sender finds.
@@ -63,6 +50,8 @@ struct Inner {
 pub(crate) enum Taken {
     /// A batch to keep and send.
     Batch(Batch),
+    /// The last status, to be taken by [`Queue::take_last`] once the seal is known.
+    Last,
     /// Only an open batch that was not asked for.
     Partial,
     /// Nothing at the moment.
@@ -72,22 +61,10 @@ pub(crate) enum Taken {
 }
 
 impl Queue {
-    /// An empty queue for one variation.
-    pub(crate) fn new(variation: u16) -> Self {
+    /// An empty queue for one variation, whose next event follows the one of seq `taken`.
+    pub(crate) fn new(variation: u16, taken: u64, droppable: &[Kind]) -> Self {
         Self {
-            inner: Mutex::new(Inner {
-                variation,
-                closed: VecDeque::new(),
-                open: Vec::new(),
-                open_bytes: 0,
-                open_count: 0,
-                events: 0,
-                bytes: 0,
-                last_seq: 0,
-                seal: Seal::default(),
-                ended: false,
-                stopped: None,
-            }),
+            inner: Mutex::new(Inner::new(variation, taken, droppable)),
             arrived: Notify::new(),
             room: Notify::new(),
         }
@@ -106,10 +83,17 @@ impl Queue {
     ) -> Result<u64, PublishError> {
         let mut inner = self.lock();
         inner.check_open()?;
-        if inner.events >= MAX_EVENTS || inner.bytes >= MAX_BYTES {
+        let is_full = inner.is_full();
+        if is_full && !(inner.is_capped && inner.droppable.holds(kind)) {
             return Err(PublishError::Full);
         }
-        self.push(&mut inner, kind, payload)
+        if inner.write(kind, payload)? {
+            self.arrived.notify_one();
+        }
+        if is_full {
+            inner.drop_oldest();
+        }
+        Ok(inner.newest())
     }
 
     /// Writes one event, as soon as there is room for it.
@@ -137,12 +121,16 @@ impl Queue {
     /// taken in even where the queue is full: it is the last one.
     pub(crate) fn end(&self, last: Option<StatusChange>) -> Result<(), PublishError> {
         let mut inner = self.lock();
-        if let Some(mut change) = last {
+        if let Some(change) = last {
             inner.check_open()?;
-            if change.status.is_final() {
-                change.seal = Some(inner.seal);
-            }
-            self.push(&mut inner, Kind::Status, &change)?;
+            // Whether it can be written must be known now; no seal is longer than this one.
+            let longest = Seal {
+                events: u64::MAX,
+                bytes: u64::MAX,
+                ..Seal::default()
+            };
+            write_last(inner.variation, change.clone(), longest)?;
+            inner.last = Some(change);
         }
         inner.ended = true;
         drop(inner);
@@ -151,37 +139,45 @@ impl Queue {
         Ok(())
     }
 
-    fn push(
-        &self,
-        inner: &mut Inner,
-        kind: Kind,
-        payload: &impl Serialize,
-    ) -> Result<u64, PublishError> {
-        if inner.write(kind, payload)? {
-            self.arrived.notify_one();
-        }
-        Ok(inner.last_seq)
-    }
-
     /// Takes the oldest batch; the open one only if `partial` says so.
     pub(crate) fn take(&self, partial: bool) -> Taken {
         let mut inner = self.lock();
-        if inner.closed.is_empty() && inner.open_count > 0 {
+        if inner.closed.is_empty() && !inner.open.is_empty() {
             if !partial {
                 return Taken::Partial;
             }
             inner.close_batch();
         }
         match inner.closed.pop_front() {
-            Some(batch) => {
-                inner.events -= usize::try_from(batch.count).unwrap_or(usize::MAX);
-                inner.bytes -= batch.body.len();
+            Some(waiting) => {
+                inner.events -= usize::try_from(waiting.count).unwrap_or(usize::MAX);
+                inner.bytes -= waiting.lines.len();
+                inner.gaps -= usize::from(waiting.dropped.events > 0);
+                let (count, lines) = waiting.into_lines(inner.variation);
+                let first = inner.taken + 1;
+                inner.taken += count;
                 drop(inner);
                 self.room.notify_waiters();
-                Taken::Batch(batch)
+                Taken::Batch(Batch::new(first, count, lines))
             }
+            None if inner.last.is_some() => Taken::Last,
             None if inner.ended => Taken::Ended,
             None => Taken::Empty,
+        }
+    }
+
+    /// Takes the last status, with the seal over all events before it.
+    pub(crate) fn take_last(&self, seal: Seal) -> Option<Batch> {
+        let mut inner = self.lock();
+        let change = inner.last.take()?;
+        inner.taken += 1;
+        match write_last(inner.variation, change, seal) {
+            Ok(line) => Some(Batch::new(inner.taken, 1, line)),
+            Err(error) => {
+                tracing::error!(%error, "the last status could not be written");
+                inner.taken -= 1;
+                None
+            }
         }
     }
 
@@ -193,6 +189,22 @@ impl Queue {
     /// True if nothing more can be published.
     pub(crate) fn has_ended(&self) -> bool {
         self.lock().ended
+    }
+
+    /// The backlog takes nothing more, or does so again.
+    pub(crate) fn set_capped(&self, is_capped: bool) {
+        let mut inner = self.lock();
+        let now = is_capped && !inner.is_capped;
+        inner.is_capped = is_capped;
+        drop(inner);
+        if now {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// What was taken out has got larger seqs than it was given here.
+    pub(crate) fn renumber(&self, taken: u64) {
+        self.lock().taken = taken;
     }
 
     /// Nothing will be taken out any more: every later call gets `why`. The first reason stays.
@@ -208,62 +220,24 @@ impl Queue {
         self.lock().stopped.clone()
     }
 
-    /// Seq of the newest event, 0 before the first.
+    /// Seq of the newest event, 0 before the first. It grows with every event, and shrinks where
+    /// waiting events are dropped.
     pub(crate) fn last_seq(&self) -> u64 {
-        self.lock().last_seq
+        self.lock().newest()
     }
 }
 
-impl Inner {
-    fn check_open(&self) -> Result<(), PublishError> {
-        match &self.stopped {
-            Some(why) => Err(PublishError::Stopped(why.clone())),
-            None if self.ended => Err(PublishError::Closed),
-            None => Ok(()),
-        }
+fn write_last(
+    variation: u16,
+    mut change: StatusChange,
+    seal: Seal,
+) -> Result<Vec<u8>, InvalidEvent> {
+    if change.status.is_final() {
+        change.seal = Some(seal);
     }
-
-    /// Writes a line into the open batch; true if the sender must hear of it.
-    fn write(&mut self, kind: Kind, payload: &impl Serialize) -> Result<bool, InvalidEvent> {
-        let start = self.open_bytes;
-        self.open.truncate(start);
-        event::write_line(
-            &mut self.open,
-            kind,
-            self.variation,
-            event::now_ms(),
-            payload,
-        )?;
-        let line = &self.open[start..];
-        self.seal.add(&line[..line.len() - 1]);
-        self.events += 1;
-        self.bytes += line.len();
-        let mut tell = self.open_count == 0;
-        if start > 0 && self.open.len() > MAX_ENTRY_BYTES {
-            let line = self.open.split_off(start);
-            self.close_batch();
-            self.open = line;
-            tell = true;
-        }
-        self.last_seq += 1;
-        self.open_count += 1;
-        self.open_bytes = self.open.len();
-        if self.open_count >= MAX_ENTRY_EVENTS as u64 || self.open_bytes >= MAX_ENTRY_BYTES {
-            self.close_batch();
-            tell = true;
-        }
-        Ok(tell)
-    }
-
-    fn close_batch(&mut self) {
-        // The next batch is likely as large as this one.
-        let next = Vec::with_capacity(self.open.len());
-        let lines = std::mem::replace(&mut self.open, next);
-        let first = self.last_seq + 1 - self.open_count;
-        self.closed
-            .push_back(Batch::new(first, self.open_count, lines));
-        (self.open_bytes, self.open_count) = (0, 0);
-    }
+    let mut line = Vec::new();
+    event::write_line(&mut line, Kind::Status, variation, event::now_ms(), &change)?;
+    Ok(line)
 }
 
 #[cfg(test)]

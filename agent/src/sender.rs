@@ -12,11 +12,13 @@
 //!   something to hear asks for it, after [`POKE_FIRST`](crate::pace::POKE_FIRST), then ever more rarely.
 //!   One that is idle and durable sleeps.
 //!
+//! - **Keeping.** What was taken out of the queue is in the spool, if there is one, before it is sent;
+//!   see `keep`.
+//!
 //! Nothing here ends by time; `close` and dropping the publisher bound the task from outside.
 
 use std::sync::Arc;
 
-use redis::RedisError;
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::Redis;
 use runcast_common::keys::RunKeys;
@@ -25,12 +27,18 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use crate::ledger::{Asked, Ledger, Verdict};
-use crate::link::{Answer, Link, LinkError, WINDOW};
+use crate::batch::Batch;
+use crate::ledger::Ledger;
+use crate::link::{Link, LinkError, WINDOW};
 use crate::outcome::Stopped;
 use crate::pace::Pace;
 use crate::progress::{LastWord, Progress};
-use crate::queue::{Queue, Taken};
+use crate::queue::Queue;
+
+mod answers;
+mod keep;
+
+use self::keep::Keeping;
 
 /// Who publishes, and where to.
 pub(crate) struct Identity {
@@ -45,12 +53,12 @@ pub(crate) struct Sender {
     /// Stands before `progress`, whose drop wakes those who then ask why.
     last_word: LastWord,
     queue: Arc<Queue>,
-    redis: Redis,
+    /// None while it is not known where the run will be published: then everything is only kept.
+    redis: Option<Redis>,
     identity: Identity,
     ledger: Ledger,
     progress: watch::Sender<Progress>,
-    /// The queue is empty and stays so.
-    ended: bool,
+    keeping: Keeping,
     pace: Pace,
     reconnect: Backoff,
 }
@@ -68,12 +76,13 @@ enum Left {
 impl Sender {
     pub(crate) fn new(
         queue: Arc<Queue>,
-        redis: Redis,
+        redis: Option<Redis>,
         identity: Identity,
-        backlog_bytes: usize,
+        ledger: Ledger,
         progress: watch::Sender<Progress>,
     ) -> Self {
         Self {
+            keeping: Keeping::new(&ledger),
             last_word: LastWord {
                 queue: Arc::clone(&queue),
                 why: Stopped::Died,
@@ -81,20 +90,25 @@ impl Sender {
             queue,
             redis,
             identity,
-            ledger: Ledger::new(backlog_bytes),
+            ledger,
             progress,
-            ended: false,
             pace: Pace::new(),
             reconnect: Backoff::for_connections(),
         }
     }
 
     /// Sends until the queue has ended and all of it is durable, or a newer process takes over.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(&mut self) {
+        let Some(redis) = self.redis.clone() else {
+            return self.wait_keeping(std::future::pending()).await;
+        };
         self.last_word.why = loop {
-            let mut link = self.connect().await;
+            let mut link = self.connect(&redis).await;
             match self.serve(&mut link).await {
-                Left::Done => break Stopped::Closed,
+                Left::Done => {
+                    self.forget_the_run();
+                    break Stopped::Closed;
+                }
                 Left::Fenced { by } => break Stopped::Fenced { by },
                 Left::Broken(error) => {
                     drop(link);
@@ -108,10 +122,9 @@ impl Sender {
     }
 
     /// Makes a connection, however long it takes.
-    async fn connect(&mut self) -> Link {
+    async fn connect(&mut self, redis: &Redis) -> Link {
         loop {
-            let redis = self.redis.clone();
-            match self.wait_keeping(Link::open(&redis)).await {
+            match self.wait_keeping(Link::open(redis)).await {
                 Ok(link) => return link,
                 Err(error) => {
                     self.note_trouble(&error);
@@ -122,29 +135,18 @@ impl Sender {
         }
     }
 
-    /// Waits for something while full batches go on into the backlog.
-    async fn wait_keeping<T>(&mut self, what: impl Future<Output = T>) -> T {
-        let mut what = std::pin::pin!(what);
-        loop {
-            self.keep(false);
-            tokio::select! {
-                done = &mut what => return done,
-                () = self.queue.arrived() => {}
-            }
-        }
-    }
-
     async fn serve(&mut self, link: &mut Link) -> Left {
         // Tells where to go on, and that this producer may call the script at all.
         self.send_poke(link);
         self.pace.start_over();
         loop {
             let linger_until = self.take_and_send(link);
-            if self.ended && self.ledger.is_durable() {
+            if self.keeping.ended && self.ledger.is_durable() {
                 return Left::Done;
             }
             self.plan_poke(link);
-            let timer = linger_until.into_iter().chain(self.pace.next()).min();
+            let timers = linger_until.into_iter().chain(self.pace.next());
+            let timer = timers.chain(self.keep_until()).min();
             tokio::select! {
                 answer = link.answer() => match answer {
                     Ok(answer) => if let Err(left) = self.take_answer(link, answer).await {
@@ -156,23 +158,6 @@ impl Sender {
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
             }
         }
-    }
-
-    /// Moves batches into the ledger while it has room, the open one too if asked; true if an open
-    /// one is left behind.
-    fn keep(&mut self, mut partial: bool) -> bool {
-        while !self.ended && self.ledger.has_room() {
-            match self.queue.take(partial) {
-                Taken::Batch(batch) => {
-                    self.ledger.accept(batch);
-                    partial = false;
-                }
-                Taken::Partial => return true,
-                Taken::Empty => return false,
-                Taken::Ended => self.ended = true,
-            }
-        }
-        false
     }
 
     /// Sends what the window allows; tells until when an open batch is left to grow.
@@ -197,16 +182,25 @@ impl Sender {
     }
 
     fn send_batches(&mut self, link: &mut Link, now: Instant) {
-        while let Some(batch) = self.ledger.to_send(link.in_flight(), WINDOW) {
-            let append = Append {
-                first: batch.first,
-                count: batch.count,
-                body: &batch.body,
-                ..self.question()
-            };
-            link.send(&self.identity.keys, &append);
+        while let Some(batch) = self.ledger.next_to_send(link.in_flight(), WINDOW) {
+            link.send(&self.identity.keys, &self.append(&batch));
             self.ledger.sent(&batch);
             self.pace.sent(now);
+        }
+    }
+
+    fn append<'a>(&self, batch: &'a Batch) -> Append<'a> {
+        let question = self.question();
+        Append {
+            first: batch.first,
+            count: batch.count,
+            body: &batch.body,
+            // What is skipped does not exist, and everything before it is durable.
+            base: match batch.skips {
+                0 => question.base,
+                _ => batch.first - 1,
+            },
+            ..question
         }
     }
 
@@ -235,107 +229,5 @@ impl Sender {
         } else if self.pace.must_ask(Instant::now()) && link.in_flight() == 0 {
             self.send_poke(link);
         }
-    }
-
-    async fn take_answer(&mut self, link: &mut Link, answer: Answer) -> Result<(), Left> {
-        let Answer {
-            asked,
-            counts,
-            result,
-        } = answer;
-        let durable = self.ledger.durable();
-        match result {
-            Ok(appended) if !counts => self.ledger.answered_late(&appended),
-            Ok(appended) => match self.ledger.answered(asked, &appended) {
-                Verdict::Advanced => self.note_progress(asked),
-                Verdict::Rewound => {
-                    link.forget();
-                    self.pace.rewound();
-                }
-                Verdict::Wait => {
-                    link.forget();
-                    self.note_full("the run holds as much in Redis as it may");
-                }
-                Verdict::Fenced { by } => return Err(Left::Fenced { by }),
-            },
-            Err(error) => self.take_error(link, asked, counts, error).await?,
-        }
-        if self.ledger.durable() > durable {
-            self.pace.heard();
-            self.publish_progress();
-        }
-        Ok(())
-    }
-
-    /// What the server itself refused, without having done anything.
-    async fn take_error(
-        &mut self,
-        link: &mut Link,
-        asked: Asked,
-        counts: bool,
-        error: RedisError,
-    ) -> Result<(), Left> {
-        match error.code() {
-            Some("NOSCRIPT" | "OOM" | "MISCONF" | "BUSY") if !counts => Ok(()),
-            Some("NOSCRIPT") => {
-                link.forget();
-                self.ledger.refused(asked);
-                link.load_script().await.map_err(Left::Broken)
-            }
-            Some("OOM" | "MISCONF" | "BUSY") => {
-                link.forget();
-                self.ledger.refused(asked);
-                self.note_full(&error.to_string());
-                Ok(())
-            }
-            _ => Err(Left::Broken(LinkError::Call(error))),
-        }
-    }
-
-    fn note_full(&mut self, why: &str) {
-        if self.pace.is_advancing() {
-            tracing::info!(run = %self.identity.keys.run, why, "Redis takes no more for now");
-        }
-        self.pace.pause();
-        self.progress
-            .send_modify(|progress| progress.trouble = Some(why.to_owned()));
-    }
-
-    fn note_progress(&mut self, asked: Asked) {
-        // An answer to a question proves nothing about the appends that wait.
-        if asked != Asked::State || self.ledger.is_sent() {
-            if self.reconnect.attempts() > 0 {
-                tracing::info!(redis = self.redis.address(), "publishing goes on");
-            }
-            self.reconnect.reset();
-            self.pace.advanced();
-        }
-        self.publish_progress();
-    }
-
-    fn publish_progress(&self) {
-        let new = Progress {
-            acked: self.ledger.acked(),
-            durable: self.ledger.durable(),
-            reached: true,
-            trouble: None,
-        };
-        self.progress.send_if_modified(|progress| {
-            let changed = *progress != new;
-            *progress = new;
-            changed
-        });
-    }
-
-    /// One line for each outage, not for each attempt.
-    fn note_trouble(&self, error: &LinkError) {
-        let redis = self.redis.address();
-        if self.reconnect.attempts() == 0 {
-            tracing::warn!(redis, %error, "publishing is interrupted, trying again");
-        } else {
-            tracing::debug!(redis, %error, "no connection yet");
-        }
-        self.progress
-            .send_modify(|progress| progress.trouble = Some(error.to_string()));
     }
 }

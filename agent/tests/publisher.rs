@@ -204,6 +204,7 @@ async fn a_full_run_makes_the_publisher_wait_until_there_is_room() {
             bytes: 1 << 20,
         },
         backlog_bytes: 400_000,
+        ..Options::default()
     };
     let publisher = Publisher::start(&target, options).expect("started");
     // Without a persister the run fills up, then the backlog, then the queue.

@@ -84,13 +84,13 @@ impl Client {
         })
     }
 
-    /// Creates a run.
+    /// Creates a run. Whoever calls again with the same key gets the same run: a lost answer does
+    /// not leave a second one behind.
     ///
     /// # Errors
     /// [`ApiError`] says what to set right.
-    pub async fn create_run(&self, run: &NewRun) -> Result<Session, ApiError> {
-        // The same key in every attempt: a lost answer does not leave a second run behind.
-        let key = Uuid::now_v7().to_string();
+    pub async fn create_run(&self, run: &NewRun, key: Uuid) -> Result<Session, ApiError> {
+        let key = key.to_string();
         let request = || {
             let url = self.url(&["v1", "runs"]);
             self.http

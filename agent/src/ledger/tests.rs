@@ -14,7 +14,7 @@ fn answer(outcome: Outcome, durable: u64) -> Appended {
 
 /// A ledger that holds batches of ten events up to `newest`.
 fn ledger(newest: u64) -> Ledger {
-    let mut ledger = Ledger::new(1 << 20);
+    let mut ledger = Ledger::new(Backlog::new(1 << 20), 0);
     for first in (1..=newest).step_by(10) {
         ledger.accept(Batch::new(first, 10, b"x\n".repeat(10)));
     }
@@ -23,7 +23,7 @@ fn ledger(newest: u64) -> Ledger {
 
 /// Sends one batch and gives the seq of its first event.
 fn send(ledger: &mut Ledger, in_flight: usize) -> Option<u64> {
-    let batch = ledger.to_send(in_flight, 8)?;
+    let batch = ledger.next_to_send(in_flight, 8)?;
     ledger.sent(&batch);
     Some(batch.first)
 }

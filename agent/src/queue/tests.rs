@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use runcast_common::event::{Status, Text};
+use runcast_common::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_EVENTS};
 
 use super::*;
 
@@ -22,7 +23,7 @@ fn taken(queue: &Queue, partial: bool) -> Batch {
 
 #[test]
 fn a_batch_is_closed_by_count_and_an_open_one_must_be_asked_for() {
-    let queue = Queue::new(3);
+    let queue = Queue::new(3, 0, &[Kind::Log]);
     assert_eq!(queue.take(true), Taken::Empty);
     for seq in 1..=MAX_ENTRY_EVENTS as u64 + 1 {
         assert_eq!(queue.try_push(Kind::Output, &say("x")).expect("room"), seq);
@@ -46,7 +47,7 @@ fn a_batch_is_closed_by_count_and_an_open_one_must_be_asked_for() {
 
 #[test]
 fn a_batch_is_closed_by_bytes_and_a_large_event_travels_alone() {
-    let queue = Queue::new(0);
+    let queue = Queue::new(0, 0, &[Kind::Log]);
     let large = "x".repeat(MAX_ENTRY_BYTES - 1000);
     for text in ["a", &large, "b", &large, &large] {
         queue.try_push(Kind::Output, &say(text)).expect("room");
@@ -65,7 +66,7 @@ fn a_batch_is_closed_by_bytes_and_a_large_event_travels_alone() {
 
 #[test]
 fn what_cannot_be_written_takes_no_seq() {
-    let queue = Queue::new(0);
+    let queue = Queue::new(0, 0, &[Kind::Log]);
     queue.try_push(Kind::Log, &3).expect_err("not an object");
     assert_eq!(queue.try_push(Kind::Log, &say("a")).expect("room"), 1);
     assert_eq!(taken(&queue, true).count, 1);
@@ -73,23 +74,26 @@ fn what_cannot_be_written_takes_no_seq() {
 
 #[test]
 fn the_last_status_carries_the_seal_of_all_lines_before_it() {
-    let queue = Queue::new(0);
+    let queue = Queue::new(0, 0, &[Kind::Log]);
     queue.try_push(Kind::Log, &say("a")).expect("room");
     queue.try_push(Kind::Log, &say("b")).expect("room");
     queue
         .end(Some(StatusChange::to(Status::Succeeded)))
         .expect("ended");
-    let body = taken(&queue, true).body;
-    let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
+    assert_eq!(queue.last_seq(), 3);
+    let lines = taken(&queue, true);
     let mut seal = Seal::default();
-    lines[..2].iter().for_each(|line| seal.add(line));
-    let change: StatusChange = serde_json::from_slice(lines[2]).expect("a status");
-    assert_eq!(change.seal, Some(seal));
+    seal.add_lines(lines.count, &lines.body);
+    assert_eq!(queue.take(true), Taken::Last);
+    let last = queue.take_last(seal).expect("a status");
+    let change: StatusChange = serde_json::from_slice(&last.body).expect("a status");
+    assert_eq!((change.seal, last.first), (Some(seal), 3));
+    assert_eq!(queue.take(true), Taken::Ended);
 }
 
 #[tokio::test]
 async fn a_full_queue_says_so_waits_for_room_and_never_hangs_on_a_dead_sender() {
-    let queue = Queue::new(0);
+    let queue = Queue::new(0, 0, &[Kind::Log]);
     while queue.try_push(Kind::Log, &say("x")).is_ok() {}
     assert!(matches!(
         queue.try_push(Kind::Log, &say("x")),
@@ -116,4 +120,65 @@ async fn a_full_queue_says_so_waits_for_room_and_never_hangs_on_a_dead_sender() 
         refused.expect("in time"),
         Err(PublishError::Stopped(Stopped::Died))
     ));
+}
+
+/// Takes everything: seqs are dense, and kept plus dropped events are as many as were published.
+fn drain(queue: &Queue) -> (Vec<serde_json::Value>, u64) {
+    let (mut lines, mut dropped, mut next) = (Vec::new(), 0, 1);
+    while let Taken::Batch(batch) = queue.take(true) {
+        assert_eq!(batch.first, next);
+        next += batch.count;
+        for line in batch.body.split_inclusive(|byte| *byte == b'\n') {
+            let line: serde_json::Value = serde_json::from_slice(line).expect("JSON");
+            match line["kind"].as_str() {
+                Some("gap") => {
+                    assert_eq!(line["reason"], "overflow");
+                    dropped += line["count"].as_u64().expect("a count");
+                }
+                _ => lines.push(line),
+            }
+        }
+    }
+    assert_eq!(queue.last_seq(), next - 1);
+    (lines, dropped)
+}
+
+#[test]
+fn at_the_cap_the_oldest_log_makes_room_and_is_counted() {
+    let queue = Queue::new(0, 0, &[Kind::Log]);
+    queue.try_push(Kind::Output, &say("first")).expect("room");
+    for _ in 1..MAX_EVENTS {
+        queue.try_push(Kind::Log, &say("old")).expect("room");
+    }
+    assert!(
+        queue.try_push(Kind::Log, &say("new")).is_err(),
+        "not at the cap"
+    );
+    queue.set_capped(true);
+    for _ in 0..3 * MAX_EVENTS {
+        queue.try_push(Kind::Log, &say("new")).expect("drops");
+    }
+    assert!(queue.last_seq() <= MAX_EVENTS as u64 + 2);
+    let (lines, dropped) = drain(&queue);
+    assert_eq!(lines[0]["text"], "first", "output is never dropped");
+    assert_eq!(lines.len() as u64 + dropped, 4 * MAX_EVENTS as u64);
+    assert!(lines.len() > MAX_EVENTS / 2);
+}
+
+#[test]
+fn at_the_cap_output_waits_and_a_log_behind_it_gives_way() {
+    let queue = Queue::new(0, 0, &[Kind::Log]);
+    while queue.try_push(Kind::Output, &say("x")).is_ok() {}
+    queue.set_capped(true);
+    assert!(matches!(
+        queue.try_push(Kind::Output, &say("x")),
+        Err(PublishError::Full)
+    ));
+    for _ in 0..1000 {
+        queue
+            .try_push(Kind::Log, &say("gone"))
+            .expect("dropped at once");
+    }
+    let (lines, dropped) = drain(&queue);
+    assert_eq!((lines.len(), dropped), (MAX_EVENTS, 1000));
 }

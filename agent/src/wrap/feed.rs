@@ -148,7 +148,7 @@ mod tests {
         };
         let publisher = Publisher::start(&target, options).expect("started");
         let payload = Text::from_chunk(None, b"x");
-        while publisher.try_publish(Kind::Log, &payload).is_ok() {}
+        while publisher.try_publish(Kind::Output, &payload).is_ok() {}
         let mut feed = Feed {
             stall: Duration::from_millis(20),
             ..Feed::new(Some(publisher), STDOUT)

@@ -1,5 +1,6 @@
 //! Runs any command and publishes what it writes, without getting in its way.
 //!
+//! - `start`: joins or creates the run, or spools for one;
 //! - `child`: starts the command, and reads how it ended;
 //! - `signals`: what is sent to us is passed on to it;
 //! - `pump`, `lines`, `feed`: each of its two streams goes to our own one unchanged, and, redacted
@@ -18,19 +19,20 @@ mod lines;
 mod pump;
 mod shown;
 mod signals;
+mod start;
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use runcast_common::config::Env;
 use runcast_common::event::StatusChange;
 use tokio::process::Child;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::feed::{Dropped, Feed, STDERR, STDOUT};
@@ -38,8 +40,7 @@ use self::pump::pump;
 use self::shown::Shown;
 pub use self::signals::{Blocked, block};
 use self::signals::{Signals, pass_on};
-use crate::api::{Client, NewRun};
-use crate::publisher::{Closed, Options as PublisherOptions, Publisher};
+use crate::publisher::{Closed, Publisher};
 use crate::redact::Wanted;
 use crate::{UNAVAILABLE, say};
 
@@ -63,6 +64,8 @@ pub struct Options {
     pub variations: u16,
     /// Refuse to run the command if it cannot be published.
     pub require: bool,
+    /// Folder of the spool; only memory if absent.
+    pub spool: Option<PathBuf>,
     /// Longest wait for everything to be stored, after the command's end.
     pub drain_timeout: Duration,
     /// Which secrets are taken out of what is published.
@@ -78,9 +81,7 @@ pub struct Options {
 pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Result<u8> {
     let mut signals = Signals::listen(blocked)?;
     let shown = Shown::new(options, std::env::vars_os());
-    let started = timeout(REACH, start_publishing(options, &shown, env)).await;
-    let overdue = || anyhow::anyhow!("no answer within {} s, see RUNCAST_URL", REACH.as_secs());
-    let publisher = match started.unwrap_or_else(|_elapsed| Err(overdue())) {
+    let publisher = match start::start(options, &shown, env).await {
         Ok(publisher) => {
             shown.tell_ignored();
             Some(publisher)
@@ -113,30 +114,6 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
         finish(&publisher, change, options.drain_timeout, &mut signals).await?;
     }
     Ok(code)
-}
-
-async fn start_publishing(
-    options: &Options,
-    shown: &Shown,
-    env: &impl Env,
-) -> anyhow::Result<Publisher> {
-    let client = Client::from_env(env)?;
-    let session = match options.run {
-        Some(run) => client.join_run(run).await?,
-        None => {
-            let run = NewRun {
-                name: shown.name.clone(),
-                variations: options.variations,
-            };
-            client.create_run(&run).await?
-        }
-    };
-    let target = session.target(options.variation);
-    let hint = "REDIS_URL (or the address that the gateway hands out) does not serve";
-    let publisher = Publisher::start(&target, PublisherOptions::default()).context(hint)?;
-    publisher.connected(REACH).await.context(hint)?;
-    say(format_args!("watch at {}", session.page));
-    Ok(publisher)
 }
 
 /// Moves what the command writes and passes signals on until it has ended.
@@ -215,20 +192,33 @@ async fn finish(
         () = told_to_end(signals) => publisher.close(Duration::ZERO).await,
     };
     match closed {
-        Ok(closed) => tell(&closed),
+        Ok(closed) => tell(&closed, publisher),
         Err(error) => say(format_args!("not everything is published: {error}")),
     }
     Ok(())
 }
 
-fn tell(closed: &Closed) {
+fn tell(closed: &Closed, publisher: &Publisher) {
     let Closed {
-        in_redis, unsent, ..
+        in_redis,
+        spooled,
+        unsent,
+        ..
     } = closed;
     let why = closed.trouble.as_deref().unwrap_or("time ran out");
     if *unsent > 0 {
         say(format_args!(
             "{unsent} events are lost, they did not reach Redis: {why}"
+        ));
+    }
+    if let Some(lies) = publisher.spool()
+        && *spooled > 0
+    {
+        let spool = lies.parent().unwrap_or(lies);
+        say(format_args!(
+            "{spooled} events are not sent yet: {why}; they lie in {}, send them by `runcast resend {}`",
+            lies.display(),
+            spool.display()
         ));
     }
     if *in_redis > 0 {

@@ -23,13 +23,28 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A Redis server on a socket in a folder of its own; it ends with the value.
 pub(crate) struct Server {
-    process: Child,
+    process: Option<Child>,
     folder: TempDir,
 }
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let mut server = Self::down();
+        server.up().await;
+        server
+    }
+
+    /// A server that does not run yet, with an address.
+    pub(crate) fn down() -> Self {
+        Self {
+            process: None,
+            folder: tempfile::tempdir().expect("a folder"),
+        }
+    }
+
+    /// Starts it, empty.
+    pub(crate) async fn up(&mut self) {
+        let folder = &self.folder;
         let process = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "no"])
             .args(["--enable-debug-command", "yes"])
@@ -39,13 +54,12 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed");
-        let server = Self { process, folder };
-        let redis = server.redis();
+        self.process = Some(process);
+        let redis = self.redis();
         eventually("the server answers", async || {
             redis.query::<String>(&redis::cmd("PING")).await.is_ok()
         })
         .await;
-        server
     }
 
     pub(crate) fn url(&self) -> String {
@@ -69,8 +83,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.process.kill().expect("it can be killed");
-        self.process.wait().expect("it ends");
+        if let Some(process) = &mut self.process {
+            process.kill().expect("it can be killed");
+            process.wait().expect("it ends");
+        }
     }
 }
 
