@@ -6,8 +6,8 @@
 //! - `sync`: when what was written is synced.
 //!
 //! Here: writing records, reading one again, deleting segments. A record is written before its batch
-//! may be sent. Segments are deleted whole, once Postgres holds their last event; the newest stays,
-//! since it carries producer, seq and seal on to the next process.
+//! may be sent. Segments are deleted whole, once Postgres holds everything before the next one; the
+//! newest stays, since it carries producer, seq and seal on to the next process.
 //!
 //! Bounds: the folder holds at most the cap plus one batch, and while it holds that it has no room;
 //! in memory there is one buffer of a batch. Time: writes go to the page cache within the caller's
@@ -23,7 +23,7 @@ pub(crate) mod format;
 mod sync;
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -190,12 +190,7 @@ impl Spool {
             before,
         };
         let path = folder::segment(&self.folder, self.epoch.number, self.next_index);
-        let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
+        let file = File::create_new(&path)?;
         self.next_index += 1;
         let written = file.write_all_at(&header.encode(), 0);
         if let Err(error) = written.and_then(|()| self.sync.created(&file, &self.folder)) {
