@@ -15,7 +15,8 @@
 //! what is durable, for that is a fact and not an opinion.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use runcast_common::event;
@@ -34,6 +35,20 @@ pub(crate) fn of_producer(spool: &Path, run: Uuid, variation: u16) -> PathBuf {
 pub(crate) fn parse(folder: &Path) -> Option<(Uuid, u16)> {
     let (run, variation) = folder.file_name()?.to_str()?.rsplit_once('-')?;
     Some((Uuid::try_parse(run).ok()?, variation.parse().ok()?))
+}
+
+/// Makes a folder that only its owner may look into: what a run printed is nobody else's business.
+pub(crate) fn make(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+}
+
+/// Creates a file that only its owner may read, and that is not there yet.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// An epoch, and the lock that says its process lives. The file stays until a later process takes its
@@ -55,7 +70,7 @@ impl Epoch {
         let mut number = event::now_ms().max(highest + 1);
         loop {
             let path = folder.join(format!("{number:016}.lock"));
-            let created = OpenOptions::new().write(true).create_new(true).open(&path);
+            let created = create(&path);
             match created {
                 Ok(lock) => {
                     lock.lock()?;
@@ -143,10 +158,16 @@ impl Planned {
 
     /// Written so that a crash leaves the old or the new one.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
-        fs::create_dir_all(folder)?;
+        make(folder)?;
         let draft = folder.join("run.json.new");
-        fs::write(&draft, serde_json::to_vec(self)?)?;
-        File::open(&draft)?.sync_all()?;
+        if let Err(error) = fs::remove_file(&draft)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut file = create(&draft)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
         fs::rename(draft, folder.join("run.json"))
     }
 }

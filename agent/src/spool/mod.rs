@@ -84,7 +84,7 @@ impl Spool {
         cap: u64,
         fsync: Fsync,
     ) -> io::Result<(Self, Chain)> {
-        fs::create_dir_all(folder)?;
+        folder::make(folder)?;
         // First the epoch, then the look: whoever takes a larger one will see what was written here.
         let epoch = Epoch::take(folder)?;
         let mut chain = Chain::read(folder, run, variation)?;
@@ -190,7 +190,7 @@ impl Spool {
             before,
         };
         let path = folder::segment(&self.folder, self.epoch.number, self.next_index);
-        let file = File::create_new(&path)?;
+        let file = folder::create(&path)?;
         self.next_index += 1;
         let written = file.write_all_at(&header.encode(), 0);
         if let Err(error) = written.and_then(|()| self.sync.created(&file, &self.folder)) {

@@ -208,3 +208,26 @@ fn another_runs_files_are_left_alone() {
     let (_spool, chain) = opened.expect("a spool");
     assert!(chain.entries.is_empty() && chain.segments.is_empty());
 }
+
+#[test]
+fn nobody_else_may_read_what_a_run_printed() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("of a run");
+    let (mut spool, chain) = open(&place, 80_000);
+    let batch = random_batch(&mut SmallRng::seed_from_u64(1), 1);
+    let mut seal = chain.seal;
+    seal.add_lines(batch.count, &batch.body);
+    spool.append(chain.seal, seal, &batch).expect("written");
+    let mode = |path: &Path| {
+        let metadata = std::fs::metadata(path).expect("it is there");
+        metadata.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&place), 0o700);
+    let files: Vec<_> = std::fs::read_dir(&place).expect("a folder").collect();
+    assert!(files.len() >= 2, "a lock and a segment");
+    for file in files {
+        assert_eq!(mode(&file.expect("a file").path()), 0o600);
+    }
+}
