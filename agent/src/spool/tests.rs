@@ -221,11 +221,11 @@ fn nobody_else_may_read_what_a_run_printed() {
     seal.add_lines(batch.count, &batch.body);
     spool.append(chain.seal, seal, &batch).expect("written");
     let mode = |path: &Path| {
-        let metadata = std::fs::metadata(path).expect("it is there");
+        let metadata = fs::metadata(path).expect("it is there");
         metadata.permissions().mode() & 0o777
     };
     assert_eq!(mode(&place), 0o700);
-    let files: Vec<_> = std::fs::read_dir(&place).expect("a folder").collect();
+    let files: Vec<_> = fs::read_dir(&place).expect("a folder").collect();
     assert!(files.len() >= 2, "a lock and a segment");
     for file in files {
         assert_eq!(mode(&file.expect("a file").path()), 0o600);
