@@ -1,0 +1,66 @@
+//! `POST /v1/runs/{run}/events`: publish over HTTP, from any language, with the guarantees of the
+//! append script.
+//!
+//! The body is NDJSON, one event a line, or, with `Content-Type: text/plain`, plain lines that become
+//! `output` events of `?variation=`. It is taken as it comes, so `make 2>&1 | curl -T - ...` is live:
+//! events are appended in batches, [`lines::LINGER`] after the first of them at the latest.
+//!
+//! - `Producer-Id` names the producer (a UUID, or any text, which then counts within the run). Without
+//!   it the request is a producer of its own.
+//! - `Producer-Seq` is the seq of the body's first event. With it a request may be sent again after any
+//!   failure: what is known is not stored twice. Without it the body goes behind what is there.
+//! - `Producer-Epoch` fences: a larger one refuses all smaller ones.
+//!
+//! The answer says how far the producer's events are in Redis (`stored`) and in Postgres (`durable`). A
+//! gap is 409 with the seq that must come first, a newer epoch is 409 as well, a run that holds as much
+//! as it may is 429 with `Retry-After`. Bodies may be compressed (gzip, zstd). Limits: [`lines::MAX_BYTES`] and
+//! [`lines::MAX_TIME`] a request, [`lines::MAX_SILENCE`] between two pieces of it.
+
+mod lines;
+mod producer;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::routing::post;
+use axum::{Json, Router};
+use tower_http::decompression::RequestDecompressionLayer;
+
+use super::Gateway;
+use super::problem::Problem;
+use super::query::Query;
+use super::runs::admit;
+use crate::access::Scope;
+use crate::access::principal::Principal;
+use lines::{Format, Lines};
+use producer::{Accepted, Producer};
+
+/// The routes of this file.
+pub fn router() -> Router<Gateway> {
+    Router::new()
+        .route("/v1/runs/{run}/events", post(ingest).put(ingest))
+        .layer(RequestDecompressionLayer::new())
+}
+
+async fn ingest(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Accepted>, Problem> {
+    let format = Format::of(&headers, &query)?;
+    let (run, _) = admit(&gateway, &principal, Scope::Publish, &id).await?;
+    let mut producer = Producer::of(&gateway, run, &headers).await?;
+    let mut lines = Lines::new(body.into_data_stream(), format);
+    loop {
+        let batch = lines.batch().await?;
+        if batch.count > 0 {
+            producer.append(&gateway, &batch).await?;
+        }
+        if batch.is_last {
+            return Ok(Json(producer.accepted()));
+        }
+    }
+}
