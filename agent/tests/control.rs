@@ -14,7 +14,7 @@ use runcast_common::id::EventId;
 use runcast_common::keys::Keys;
 use runcast_common::redis;
 use runcast_common::script::{Settle, Settled, Window};
-use support::{PATIENCE, Run, Server, eventually};
+use support::{PATIENCE, Run, Server};
 use tokio::time::timeout;
 use uuid::Uuid;
 

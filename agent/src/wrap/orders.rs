@@ -24,7 +24,7 @@ const ANSWERS: Duration = Duration::from_secs(6);
 /// What there is to do.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Obey(Command),
+    Obey(Box<Command>),
     /// The grace period is over.
     Kill,
 }
@@ -61,7 +61,7 @@ impl Orders {
             }
         };
         tokio::select! {
-            Some(command) = command => Order::Obey(command),
+            Some(command) = command => Order::Obey(Box::new(command)),
             () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => Order::Kill,
             else => std::future::pending().await,
         }
@@ -86,14 +86,14 @@ impl Orders {
                     // A process that stands still would not notice.
                     send(child, Signal::SIGCONT);
                 }
-                self.cancels.push(command);
+                self.cancels.push(*command);
             }
             Order::Obey(command) => {
                 let reason = match command.action() {
                     Action::Input => "the command reads its own input, not that of runcast",
                     _ => "a wrapped command can only be cancelled",
                 };
-                self.refuse(command, reason);
+                self.refuse(*command, reason);
             }
         }
     }
