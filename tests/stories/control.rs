@@ -36,7 +36,9 @@ async fn accepted(answer: Response) -> String {
 /// The states of one command, as a viewer has seen them.
 fn states(frames: &[Frame], id: &str) -> Vec<String> {
     let told = frames.iter().filter(|frame| frame.event == "control");
-    let told = told.map(Frame::json).filter(|event| event["id"] == id);
+    let told = told
+        .map(Frame::json)
+        .filter(|event| event["command_id"] == id);
     told.map(|event| event["state"].as_str().expect("a state").to_owned())
         .collect()
 }
@@ -110,7 +112,9 @@ async fn cancel_ends_a_command_and_the_run_ends_cancelled() {
         .collect();
     assert_eq!(told.len(), 6, "{told:?}");
     assert_eq!(
-        told.iter().filter(|event| event["id"] == *cancel).count(),
+        told.iter()
+            .filter(|event| event["command_id"] == *cancel)
+            .count(),
         3
     );
     assert_eq!(told[3]["by"], "story", "{told:?}");

@@ -1,7 +1,7 @@
 //! `POST /v1/runs/{run}/control`: tell the agents of a run to cancel, pause, resume, or take input.
 //!
 //! The answer, 202 with the command's id, says that the command waits for its agents; what becomes of
-//! it is told in the run stream by `control` events with that id: `requested` from here, then
+//! it is told in the run stream by `control` events with that `command_id`: `requested` from here, then
 //! `received`, and `done` or `refused` from each agent. Without `variation` a command is for every
 //! variation that is not over. It is refused with 404 where there is no such variation, with 409 where
 //! the run or the variation is over, and with 429 where too many commands wait already, which the run

@@ -75,7 +75,9 @@ pub enum ControlState {
 pub struct Control {
     /// What is wanted.
     pub command: Action,
-    /// Which command it is: all its events carry the same id.
+    /// Which command it is: all its events carry the same. On the wire it is not `id`, which is that of
+    /// the event wherever it is shown.
+    #[serde(rename = "command_id")]
     pub id: Uuid,
     /// How far it has come.
     pub state: ControlState,
@@ -102,7 +104,7 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&event).expect("JSON"),
-            r#"{"command":"cancel","id":"00000000-0000-0000-0000-000000000000","state":"done"}"#
+            r#"{"command":"cancel","command_id":"00000000-0000-0000-0000-000000000000","state":"done"}"#
         );
     }
 
