@@ -10,6 +10,9 @@ use runcast_common::id::EventId;
 use runcast_common::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
 use uuid::Uuid;
 
+mod help;
+
+use self::help::{RESEND_HELP, SETTINGS, TAIL_HELP, WRAP_HELP};
 use crate::redact::{Pattern, Wanted};
 use crate::{resend, tail, wrap};
 
@@ -76,6 +79,9 @@ pub struct Wrap {
     /// Longest wait for everything to be stored after the command's end
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain_timeout: Duration,
+    /// How long a cancelled command may take to end after SIGTERM, before SIGKILL
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    cancel_grace: Duration,
     /// Redact the values of these environment variables too; * and ? stand for any text and any
     /// letter, case does not count; can be given several times
     #[arg(
@@ -141,6 +147,7 @@ impl From<Wrap> for wrap::Options {
             require: wrap.require,
             spool: wrap.spool.filter(|folder| !folder.as_os_str().is_empty()),
             drain_timeout: wrap.drain_timeout,
+            cancel_grace: wrap.cancel_grace,
             redact: match wrap.no_redact {
                 true => Wanted::OwnToken,
                 false => Wanted::Usual(wrap.redact_env),
@@ -175,73 +182,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_nan| "expected seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
-
-const SETTINGS: &str = "\
-Settings (environment):
-  RUNCAST_URL    address of the gateway, such as http://runcast:7070
-  RUNCAST_TOKEN  token with the scope runs:publish (wrap, resend) or runs:read (tail)
-  REDIS_URL      address of Redis, if it is not the one that the gateway hands out
-  RUNCAST_SPOOL  the same as wrap --spool
-  RUNCAST_LOG    what runcast itself logs to stderr, such as debug [default: warn]
-
-Examples:
-  runcast wrap -- make test
-  runcast wrap --name nightly --variations 2 --variation 0 -- ./agent --model a
-  runcast tail 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b --channel output:0";
-
-const WRAP_HELP: &str = "\
-Exit codes:
-  that of the command; 128+N if signal N killed it
-  126  the command cannot be run
-  127  the command was not found
-  69   with --require: nothing could be published, the command was not run
-  64   wrong use of runcast
-
-Signals: TERM, INT, HUP, QUIT, USR1, USR2, WINCH, CONT and TSTP are passed on; what a terminal sends
-to both (Ctrl-C) is not sent twice. After the command's end TERM, INT, HUP or QUIT stop the wait for
-storage.
-
-Secrets: what is published shows [redacted] in place of the values of variables such as *TOKEN*,
-*SECRET*, *PASSWORD*, *_KEY, *CREDENTIAL* and *_DSN, of passwords in addresses, of known tokens
-(ghp_..., AKIA..., eyJ...) and of private keys, also in base64, JSON, addresses and shell quotes.
-What passes through to our own output is unchanged. The first half of a secret that is not
-continued within 1 s is shown as [redacted], too.
-
-Examples:
-  runcast wrap -- make test
-  runcast wrap --redact-env 'ACME_*' --redact-env PIN -- ./deploy.sh
-  runcast wrap --run \"$RUN\" --variation 1 -- python train.py
-  runcast wrap --spool /var/spool/runcast -- ./nightly.sh
-  RUNCAST_URL=http://runcast:7070 RUNCAST_TOKEN=... runcast wrap --require -- ./deploy.sh";
-
-const TAIL_HELP: &str = "\
-Exit codes:
-  0    the run is over, or nobody reads the output any more
-  66   there is no such run
-  69   the gateway cannot be reached
-  77   the token is refused
-  78   a setting is missing or wrong
-  64   wrong use of runcast
-  1    anything else
-
-Examples:
-  runcast tail 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b
-  runcast tail 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b --channel status --json | jq .status";
-
-const RESEND_HELP: &str = "\
-Exit codes:
-  0    everything is stored, the folder holds nothing any more
-  66   there is no such folder, or one of its runs does not exist any more
-  69   the gateway or Redis cannot be reached, or not everything was stored in time: try again
-  75   a process still publishes from the folder: try again when it has ended
-  77   the token is refused
-  78   a setting is missing or wrong
-  64   wrong use of runcast
-  1    anything else
-Of several failures the last one counts; each is told on stderr.
-
-Examples:
-  runcast resend /var/spool/runcast";
 
 #[cfg(test)]
 mod tests {

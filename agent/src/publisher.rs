@@ -34,7 +34,7 @@
 //! on the connection (8 batches of 256 KiB, twice). When both queue and backlog are full, or the
 //! spool is at its cap, events of the kinds in [`Options::drop_oldest`] drop the oldest waiting ones,
 //! counted in a `gap` event; for all others the async calls wait and the `try_` forms say
-//! [`PublishError::Full`]. Time limits are the caller's: `flush`, `close` and `finish` take one.
+//! [`PublishError::Full`]. What somebody wants of the run comes from [`control`](Publisher::control). Time limits are the caller's: `flush`, `close` and `finish` take one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,10 +50,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::launch::Launch;
+mod control;
 mod end;
 mod start;
 
+pub use self::control::{Command, Commands};
+use self::end::Wait;
+use crate::launch::Launch;
 pub use crate::outcome::{Closed, PublishError, StartError, Stopped};
 use crate::payload::{LogLine, Metric, chunks};
 use crate::progress::Progress;
@@ -83,7 +86,8 @@ struct Shared {
     dropped: Arc<Notify>,
     producer: Uuid,
     producer_epoch: u64,
-    is_offline: bool,
+    /// None if it is not known where the run will be published.
+    commands: Option<control::Source>,
     /// Where its spool lies, if it has one.
     spool: Option<PathBuf>,
 }
@@ -289,10 +293,4 @@ impl Publisher {
         let why = self.shared.queue.stopped();
         why.map_or(PublishError::Closed, PublishError::Stopped)
     }
-}
-
-enum Wait {
-    Over,
-    Stopped,
-    Deadline,
 }

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use runcast_agent::Publisher;
 use runcast_agent::publisher::{Options, PublishError, Stopped};
-use runcast_common::connect::Redis;
 use runcast_common::event::{Kind, Status, StatusChange};
-use runcast_common::keys::Keys;
 use runcast_common::redis;
 use runcast_common::script::{Append, Cap, Outcome};
 use runcast_common::seal::Seal;
@@ -310,32 +308,4 @@ async fn a_server_that_is_not_there_is_named_and_nothing_hangs() {
     let closed = publisher.close(within).await.expect("closed");
     assert_eq!((closed.stored, closed.in_redis, closed.unsent), (0, 0, 1));
     assert!(closed.trouble.is_some());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_least_rights_suffice_and_do_not_allow_to_read() {
-    let server = Server::start().await;
-    let mut target = server.target();
-    let run = Run::of(&target, &server);
-    let mut user = redis::cmd("ACL");
-    user.arg("SETUSER").arg("publisher").arg("on").arg(">pw");
-    user.arg(Keys::new(&target.prefix).publisher_acl());
-    run.redis.query::<()>(&user).await.expect("a user");
-    let url = format!("{}?user=publisher&pass=pw", server.url());
-    target.redis = url.parse().expect("an address");
-    let publisher = Publisher::start(&target, Options::default()).expect("started");
-    publish(&publisher, 1..=100).await;
-    publisher.flush(PATIENCE).await.expect("flushed");
-    check(&run.events().await, 100);
-
-    let restricted = Redis::new(&target.redis).expect("a client");
-    let read = redis::cmd("XLEN").arg(&run.keys.stream).to_owned();
-    restricted.query::<u64>(&read).await.expect("it may count");
-    let read = redis::cmd("XRANGE")
-        .arg(&run.keys.stream)
-        .arg("-")
-        .arg("+")
-        .to_owned();
-    let refused = restricted.query::<redis::Value>(&read).await;
-    assert_eq!(refused.expect_err("refused").code(), Some("NOPERM"));
 }

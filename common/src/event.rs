@@ -26,6 +26,10 @@ use serde::{Deserialize, Serialize};
 use crate::id::EventId;
 use crate::limits::{MAX_EVENT_BYTES, MAX_VARIATIONS};
 
+mod control;
+
+pub use self::control::{Action, Control, ControlState, UnknownAction};
+
 /// What an event is about. The number is how Postgres stores it and never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

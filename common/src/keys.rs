@@ -5,6 +5,7 @@
 //! | `{p}:run:<run>:stream` | stream | entries of the run | stored part: the live window; gone 15 min after sealing |
 //! | `{p}:run:<run>:meta` | hash | epoch, seq, watermark, producers | with the stream |
 //! | `{p}:run:<run>:bell` | sharded pub/sub | "there is more, up to id" | none |
+//! | `{p}:run:<run>:control` | stream | commands to agents | until acknowledged; with the run |
 //! | `{p}:ready` | stream, group `persisters` | runs with unstored events | until acknowledged |
 //!
 //! `{p}` is the run's partition, a hash tag: all keys of a run lie in one cluster slot, so that one
@@ -48,6 +49,8 @@ pub struct RunKeys {
     pub bell: String,
     /// The ready stream of its partition.
     pub ready: String,
+    /// Commands to its agents.
+    pub control: String,
 }
 
 impl Keys {
@@ -76,6 +79,7 @@ impl Keys {
             stream: format!("{base}:run:{run}:stream"),
             meta: format!("{base}:run:{run}:meta"),
             bell: format!("{base}:run:{run}:bell"),
+            control: format!("{base}:run:{run}:control"),
             ready: self.ready(partition),
         }
     }
@@ -94,8 +98,8 @@ impl Keys {
         format!("{}{{{}}}:ready", self.prefix, TAGS[partition])
     }
 
-    /// The Redis ACL rules of an agent: it may append to runs by the append script, and nothing
-    /// else; it cannot read what runs printed.
+    /// The Redis ACL rules of an agent: it may append to runs by the append script, take the commands
+    /// that are given to runs, and nothing else; it cannot read what runs printed.
     #[must_use]
     pub fn publisher_acl(&self) -> Vec<String> {
         let prefix = &self.prefix;
@@ -112,6 +116,10 @@ impl Keys {
         let commands = "hello ping evalsha script|load client|setname time \
                         hmget hset hdel persist xlen xadd spublish";
         rules.extend(commands.split_whitespace().map(|name| format!("+{name}")));
+        // A selector: these commands on this key alone, and no other command on it.
+        let control = format!("~{prefix}{{*}}:run:*:control");
+        rules.push("clearselectors".to_owned());
+        rules.push(format!("(-@all +xread +xdel {control})"));
         rules
     }
 }
@@ -149,7 +157,7 @@ mod tests {
         let names = keys.run(run);
         let tag =
             |key: &str| key[key.find('{').expect("tag")..=key.find('}').expect("tag")].to_owned();
-        for key in [&names.stream, &names.meta, &names.ready] {
+        for key in [&names.stream, &names.meta, &names.ready, &names.control] {
             assert_eq!(tag(key), tag(&names.bell));
             assert!(key.starts_with("test:{"));
         }

@@ -6,6 +6,7 @@
 //! - [`id`]: where an event stands in its run, and therefore what a cursor is.
 //! - [`keys`]: every Redis key and channel that exists.
 //! - [`script`]: the Lua scripts, the only writers of a run stream, with typed calls and replies.
+//! - [`control`]: commands to agents, from the gateway.
 //! - [`limits`]: every bound of the contract with its reason.
 //! - [`seal`]: count, bytes and checksum by which a stored run proves to be whole.
 //!
@@ -15,6 +16,7 @@
 pub mod backoff;
 pub mod config;
 pub mod connect;
+pub mod control;
 pub mod entry;
 pub mod event;
 pub mod id;

@@ -23,7 +23,7 @@ static REBIRTH: LazyLock<redis::Script> =
 
 /// Sends one `EVALSHA`, and once more after loading the script if the server did not know it. All
 /// scripts are idempotent, and a `NOSCRIPT` reply means that nothing was done.
-async fn call<C: ConnectionLike>(
+pub(crate) async fn call<C: ConnectionLike>(
     script: &redis::Script,
     command: &Cmd,
     connection: &mut C,
@@ -37,15 +37,16 @@ async fn call<C: ConnectionLike>(
     }
 }
 
-fn evalsha(script: &redis::Script, keys: &RunKeys) -> Cmd {
+fn evalsha(script: &redis::Script, keys: &RunKeys, more: &[&str]) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
     command
         .arg(script.get_hash())
-        .arg(4)
+        .arg(4 + more.len())
         .arg(&keys.stream)
         .arg(&keys.meta)
         .arg(&keys.bell)
         .arg(&keys.ready)
+        .arg(more)
         .arg(keys.run.to_string());
     command
 }
@@ -126,7 +127,7 @@ impl Append<'_> {
     /// The command, for callers that pipeline; an answer `NOSCRIPT` asks for [`load_append`].
     #[must_use]
     pub fn command(&self, keys: &RunKeys) -> Cmd {
-        let mut command = evalsha(&APPEND, keys);
+        let mut command = evalsha(&APPEND, keys, &[]);
         command
             .arg(self.producer.to_string())
             .arg(self.producer_epoch)
@@ -162,7 +163,7 @@ pub async fn load_append<C: ConnectionLike>(connection: &mut C) -> Result<(), Re
     APPEND.load_async(connection).await.map(|_sha| ())
 }
 
-fn unexpected(script: &'static str) -> RedisError {
+pub(crate) fn unexpected(script: &'static str) -> RedisError {
     RedisError::from((
         redis::ErrorKind::UnexpectedReturnType,
         "a script answered in another shape than this version expects",
@@ -251,7 +252,7 @@ impl Settle<'_> {
         keys: &RunKeys,
         connection: &mut C,
     ) -> Result<Settled, RedisError> {
-        let mut command = evalsha(&SETTLE, keys);
+        let mut command = evalsha(&SETTLE, keys, &[&keys.control]);
         command
             .arg(self.watermark.epoch)
             .arg(self.watermark.seq)
@@ -284,7 +285,7 @@ pub async fn rebirth<C: ConnectionLike>(
     durable: &[(Uuid, u64)],
     connection: &mut C,
 ) -> Result<EventId, RedisError> {
-    let mut command = evalsha(&REBIRTH, keys);
+    let mut command = evalsha(&REBIRTH, keys, &[]);
     command.arg(watermark.epoch).arg(watermark.seq);
     for (producer, seq) in durable {
         command.arg(producer.to_string()).arg(seq);

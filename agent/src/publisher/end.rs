@@ -2,18 +2,25 @@
 
 use std::time::Duration;
 
-use super::{Closed, PublishError, Publisher, Stopped, Wait};
+use super::{Closed, PublishError, Publisher, Stopped};
 use crate::progress::Progress;
 
 /// Longest wait for the sending task once it has been told to end, which it does between two steps.
 const TASK_END: Duration = Duration::from_secs(1);
+
+/// How a wait for the sending task ended.
+pub(super) enum Wait {
+    Over,
+    Stopped,
+    Deadline,
+}
 
 impl Publisher {
     pub(super) async fn wait_closed(&self, within: Duration) -> Result<Closed, PublishError> {
         let shared = &self.shared;
         let over = |now: &Progress| {
             let last = shared.queue.last_seq();
-            now.durable >= last || (shared.is_offline && now.spooled >= last)
+            now.durable >= last || (shared.commands.is_none() && now.spooled >= last)
         };
         let waited = self.wait_for(within, over).await;
         let last = shared.queue.last_seq();

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::control::Source;
 use super::{Options, Publisher, Shared, StartError, Stopped, Target};
 use crate::launch::Launch;
 use crate::ledger::Ledger;
@@ -55,6 +56,11 @@ impl Publisher {
 
     pub(super) fn launch(launch: Launch) -> Self {
         let opened = launch.open();
+        let commands = launch.redis.clone().map(|redis| Source {
+            redis,
+            keys: launch.keys.clone(),
+            variation: launch.variation,
+        });
         let identity = Identity {
             producer: opened.producer,
             producer_epoch: opened.epoch,
@@ -74,7 +80,7 @@ impl Publisher {
             dropped: Arc::new(Notify::new()),
             producer: identity.producer,
             producer_epoch: identity.producer_epoch,
-            is_offline: launch.redis.is_none(),
+            commands,
             spool: opened.folder,
         });
         let queue = Arc::clone(&shared.queue);

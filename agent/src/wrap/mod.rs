@@ -3,6 +3,7 @@
 //! - `start`: joins or creates the run, or spools for one;
 //! - `child`: starts the command, and reads how it ended;
 //! - `signals`: what is sent to us is passed on to it;
+//! - `orders`: what is wanted of the run is done to it;
 //! - `pump`, `lines`, `feed`: each of its two streams goes to our own one unchanged, and, redacted
 //!   and cut into lines, into the publisher.
 //!
@@ -16,6 +17,7 @@
 mod child;
 mod feed;
 mod lines;
+mod orders;
 mod pump;
 mod shown;
 mod signals;
@@ -36,6 +38,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::feed::{Dropped, Feed, STDERR, STDOUT};
+use self::orders::Orders;
 use self::pump::pump;
 use self::shown::Shown;
 pub use self::signals::{Blocked, block};
@@ -68,6 +71,8 @@ pub struct Options {
     pub spool: Option<PathBuf>,
     /// Longest wait for everything to be stored, after the command's end.
     pub drain_timeout: Duration,
+    /// How long a cancelled command may take to end before it is killed.
+    pub cancel_grace: Duration,
     /// Which secrets are taken out of what is published.
     pub redact: Wanted,
     /// The command and its arguments.
@@ -100,7 +105,10 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
         }
     };
     let (change, code) = match blocked.let_through(|| child::spawn(&options.command))? {
-        Ok(child) => watch_over(child, &shown, publisher.clone(), &mut signals).await?,
+        Ok(child) => {
+            let orders = Orders::to(publisher.as_ref(), options.cancel_grace);
+            watch_over(child, &shown, publisher.clone(), &mut signals, orders).await?
+        }
         Err(error) => {
             let (change, code) = child::not_started(&shown.command, &error);
             say(format_args!(
@@ -116,12 +124,13 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
     Ok(code)
 }
 
-/// Moves what the command writes and passes signals on until it has ended.
+/// Moves what the command writes, passes signals on and carries out orders until it has ended.
 async fn watch_over(
     mut child: Child,
     shown: &Shown,
     publisher: Option<Publisher>,
     signals: &mut Signals,
+    mut orders: Orders,
 ) -> io::Result<(StatusChange, u8)> {
     if let Some(publisher) = &publisher {
         let started = child::started(&shown.command, child.id());
@@ -152,15 +161,18 @@ async fn watch_over(
             deadline.clone(),
         ))
     });
+    // Known until it has been waited for.
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
     let status = loop {
+        let pid = pid.map(Pid::from_raw);
         tokio::select! {
+            biased;
             status = child.wait() => break status?,
             arrived = signals.next() => {
-                let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-                if let Some(pid) = pid {
-                    pass_on(arrived?, Pid::from_raw(pid));
-                }
+                let arrived = arrived?;
+                if let Some(pid) = pid { pass_on(arrived, pid) }
             }
+            order = orders.next() => if let Some(pid) = pid { orders.carry_out(order, pid) },
         }
     };
     deadline_in.send_replace(Some(Instant::now() + PIPE_GRACE));
@@ -170,6 +182,7 @@ async fn watch_over(
         () = told_to_end(signals) => Vec::new(),
     };
     let (mut change, code) = child::ended(status);
+    orders.finish(&mut change).await;
     let events: u64 = dropped.iter().map(|dropped| dropped.events).sum();
     if events > 0 {
         let bytes: u64 = dropped.iter().map(|dropped| dropped.bytes).sum();

@@ -126,7 +126,8 @@ pub(crate) fn pass_on(arrived: Arrived, child: Pid) {
     }
 }
 
-fn send(process: Pid, signal: Signal) {
+/// Sends a signal to a process that may just have ended.
+pub(crate) fn send(process: Pid, signal: Signal) {
     match kill(process, signal) {
         // It has just ended.
         Ok(()) | Err(Errno::ESRCH) => {}

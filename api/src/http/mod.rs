@@ -5,6 +5,7 @@
 //! document.
 
 pub mod body;
+pub mod control;
 pub mod events;
 pub mod health;
 pub mod ingest;
@@ -123,6 +124,7 @@ impl Gateway {
             .merge(runs::router())
             .merge(events::router())
             .merge(ingest::router())
+            .merge(control::router())
             .merge(stream::router())
             .merge(session::router())
             .merge(health::router())

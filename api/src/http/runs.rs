@@ -160,7 +160,7 @@ async fn publish(
 ///
 /// # Errors
 /// 404 or 403.
-async fn find(
+pub(super) async fn find(
     gateway: &Gateway,
     principal: &Principal,
     scope: Scope,

@@ -1,13 +1,13 @@
 -- After a commit: tells producers and viewers what Postgres holds, trims it to the live window, and
 -- takes the run off the ready stream, or puts it at the back of the line if there is more.
 --
--- KEYS  1 stream  2 meta  3 bell  4 ready
+-- KEYS  1 stream  2 meta  3 bell  4 ready  5 control
 -- ARGV  1 run  2 watermark epoch  3 watermark seq  4 sealed: a final status, or ''
 --       5 window in events  6 window in bytes  7 window in seconds  8 group
 --       9 number of ready entries to acknowledge, then their ids, then pairs: producer, durable seq
 -- Reply clean | more | gone (Redis no longer knows the run)
 
-local stream, meta, bell, ready = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local stream, meta, bell, ready, control = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local run, epoch, seq, sealed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local window_events, window_bytes, window_seconds = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local group, acks = ARGV[8], tonumber(ARGV[9])
@@ -79,6 +79,8 @@ if at_epoch == epoch and at_seq == seq then
   if sealed ~= '' then
     redis.call('HSET', meta, 'sealed', sealed)
     redis.call('EXPIRE', meta, window_seconds)
+    -- What nobody took must not meet a later attempt of the run.
+    redis.call('DEL', control)
   end
 else
   word = 'more'

@@ -1,0 +1,209 @@
+//! What an agent may do in Redis, and commands to a run against a real one: each is taken at least
+//! once, told in the run stream, and gone once it is answered.
+
+mod support;
+
+use std::time::Duration;
+
+use runcast_agent::Publisher;
+use runcast_agent::publisher::{Command, Commands, Options, Target};
+use runcast_common::connect::Redis;
+use runcast_common::control::{BEGINNING, Give, Given, MAX_WAITING, read};
+use runcast_common::event::{Action, Control, ControlState, Kind};
+use runcast_common::id::EventId;
+use runcast_common::keys::Keys;
+use runcast_common::redis;
+use runcast_common::script::{Settle, Settled, Window};
+use support::{PATIENCE, Run, Server};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// A target with exactly the rights that agents are given.
+async fn restricted(server: &Server) -> Target {
+    let mut target = server.target();
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER").arg("publisher").arg("on").arg(">pw");
+    user.arg(Keys::new(&target.prefix).publisher_acl());
+    server.redis().query::<()>(&user).await.expect("a user");
+    let url = format!("{}?user=publisher&pass=pw", server.url());
+    target.redis = url.parse().expect("an address");
+    target
+}
+
+async fn give(run: &Run, action: Action, variations: &[u16]) -> (Uuid, Given) {
+    let id = Uuid::now_v7();
+    let give = Give {
+        id,
+        action,
+        by: "test",
+        data: "",
+        variations,
+    };
+    let given = run
+        .redis
+        .run(async |connection| give.call(&run.keys, connection).await)
+        .await
+        .expect("a reply");
+    (id, given)
+}
+
+async fn next(commands: &mut Commands) -> Command {
+    timeout(PATIENCE, commands.next())
+        .await
+        .expect("in time")
+        .expect("a command")
+}
+
+async fn waiting(run: &Run) -> u64 {
+    let length = redis::cmd("XLEN").arg(&run.keys.control).to_owned();
+    run.redis.query(&length).await.expect("a reply")
+}
+
+/// Command and state of each control event so far.
+async fn told(run: &Run) -> Vec<(Uuid, ControlState)> {
+    let events = run.events().await;
+    let events = events.iter().map(|event| {
+        let value: serde_json::Value = serde_json::from_slice(&event.line).expect("JSON");
+        assert_eq!(value["kind"], Kind::Control.name(), "{value}");
+        let control: Control = serde_json::from_slice(&event.line).expect("a control event");
+        (control.id, control.state)
+    });
+    events.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_are_taken_answered_and_gone_with_the_least_rights() {
+    let server = Server::start().await;
+    let target = restricted(&server).await;
+    let run = Run::of(&target, &server);
+    // One waits already, one comes while the agent reads, one is for another variation.
+    let (early, _) = give(&run, Action::Cancel, &[0]).await;
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    let mut commands = publisher.control();
+    let first = next(&mut commands).await;
+    assert_eq!((first.id(), first.action()), (early, Action::Cancel));
+    assert_eq!((first.by(), first.data()), ("test", ""));
+    let (late, _) = give(&run, Action::Pause, &[0, 1]).await;
+    let second = next(&mut commands).await;
+    assert_eq!(second.id(), late);
+    first.done().await.expect("published");
+    second.refuse("not now").await.expect("published");
+
+    assert_eq!(waiting(&run).await, 1, "that of the other variation stays");
+    use ControlState::{Done, Received, Refused};
+    let expected = [
+        (early, Received),
+        (late, Received),
+        (early, Done),
+        (late, Refused),
+    ];
+    assert_eq!(told(&run).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_repeats_nothing_and_a_new_process_gets_what_is_not_answered() {
+    let server = Server::start().await;
+    let target = restricted(&server).await;
+    let run = Run::of(&target, &server);
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    let mut commands = publisher.control();
+    let (first, _) = give(&run, Action::Cancel, &[0]).await;
+    let unanswered = next(&mut commands).await;
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg("USER").arg("publisher");
+    run.redis.query::<u64>(&kill).await.expect("killed");
+    let (second, _) = give(&run, Action::Cancel, &[0]).await;
+    let answered = next(&mut commands).await;
+    assert_eq!(answered.id(), second, "the first does not come twice");
+    answered.done().await.expect("published");
+    drop((unanswered, commands));
+    publisher.close(Duration::ZERO).await.expect("closed");
+
+    let successor = Publisher::start(&target, Options::default()).expect("started");
+    let mut commands = successor.control();
+    let again = next(&mut commands).await;
+    assert_eq!(again.id(), first);
+    again.done().await.expect("published");
+    assert_eq!(waiting(&run).await, 0);
+    // The end of the publisher is the end of its commands.
+    successor.close(Duration::ZERO).await.expect("closed");
+    let end = timeout(PATIENCE, commands.next()).await.expect("in time");
+    assert!(end.is_none(), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_commands_may_wait_and_none_beyond_the_run() {
+    let server = Server::start().await;
+    let target = server.target();
+    let run = Run::of(&target, &server);
+    let all: Vec<u16> = (0..256).collect();
+    for _ in 0..MAX_WAITING / all.len() {
+        assert_eq!(give(&run, Action::Cancel, &all).await.1, Given::Waiting);
+    }
+    assert_eq!(give(&run, Action::Cancel, &[0]).await.1, Given::Full);
+    assert_eq!(waiting(&run).await, MAX_WAITING as u64);
+    let life = redis::cmd("TTL").arg(&run.keys.control).to_owned();
+    assert!(run.redis.query::<i64>(&life).await.expect("a reply") > 0);
+
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    publisher.output("the end\n").await.expect("published");
+    publisher.flush(PATIENCE).await.expect("flushed");
+    let last = run.events().await.last().expect("an event").id;
+    let settle = |watermark: EventId, sealed| Settle {
+        watermark,
+        sealed,
+        ready_ids: &[],
+        durable: &[],
+        window: Window::default(),
+    };
+    for (sealed, left) in [(None, MAX_WAITING as u64), (Some("cancelled"), 0)] {
+        let settle = settle(last, sealed);
+        let settled = run
+            .redis
+            .run(async |connection| settle.call(&run.keys, connection).await)
+            .await;
+        assert_eq!(settled.expect("settled"), Settled::Clean);
+        assert_eq!(waiting(&run).await, left);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_least_rights_suffice_and_do_not_allow_to_read_what_runs_print() {
+    let server = Server::start().await;
+    let target = restricted(&server).await;
+    let run = Run::of(&target, &server);
+    let publisher = Publisher::start(&target, Options::default()).expect("started");
+    for number in 1..=100 {
+        let line = format!("line {number}\n");
+        publisher.output(&line).await.expect("published");
+    }
+    publisher.flush(PATIENCE).await.expect("flushed");
+    let events = run.events().await;
+    assert_eq!(events.len(), 100);
+
+    let restricted = Redis::new(&target.redis).expect("a client");
+    let on = |name: &str, key: &str| redis::cmd(name).arg(key).to_owned();
+    let read_from = |key: &str| {
+        let mut command = redis::cmd("XREAD");
+        command.arg("STREAMS").arg(key).arg(BEGINNING).to_owned()
+    };
+    let length = restricted.query::<u64>(&on("XLEN", &run.keys.stream)).await;
+    length.expect("it may count");
+    let quick = read(&run.keys, BEGINNING, Duration::from_millis(1));
+    let nothing = restricted.query::<redis::Value>(&quick).await;
+    assert_eq!(nothing.expect("it may read"), redis::Value::Nil);
+    let last = events[99].id.to_string();
+    for command in [
+        on("XRANGE", &run.keys.stream).arg("-").arg("+"),
+        &mut read_from(&run.keys.stream),
+        &mut read_from(&run.keys.ready),
+        on("XDEL", &run.keys.stream).arg(&last),
+        on("XADD", &run.keys.control).arg("*").arg("id").arg("x"),
+        on("DEL", &run.keys.control).arg(&run.keys.stream),
+    ] {
+        let refused = restricted.query::<redis::Value>(command).await;
+        let refused = refused.expect_err("refused");
+        assert_eq!(refused.code(), Some("NOPERM"), "{refused}");
+    }
+    assert_eq!(run.events().await.len(), 100);
+}

@@ -1,0 +1,279 @@
+//! `POST /v1/runs/{run}/control`: tell the agents of a run to cancel, pause, resume, or take input.
+//!
+//! The answer, 202 with the command's id, says that the command waits for its agents; what becomes of
+//! it is told in the run stream by `control` events with that `command_id`: `requested` from here, then
+//! `received`, and `done` or `refused` from each agent. Without `variation` a command is for every
+//! variation that is not over. It is refused with 404 where there is no such variation, with 409 where
+//! the run or the variation is over, and with 429 where too many commands wait already, which the run
+//! stream then tells, too.
+//!
+//! Every command is a producer of its own: it publishes at most two batches, in this order. Input is
+//! only given to the agents and never published. Limits: [`MAX_DATA_BYTES`] of input; the Redis
+//! deadline for each of three calls.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum::{Json, Router};
+use runcast_common::control::{Give, Given, MAX_DATA_BYTES, MAX_WAITING};
+use runcast_common::event::{self, Action, Control, ControlState, Kind, Status};
+use runcast_common::script::{Append, Cap, Outcome};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Gateway;
+use super::body::Object;
+use super::problem::Problem;
+use super::runs::find;
+use crate::access::Scope;
+use crate::access::principal::Principal;
+use crate::store::runs::Run;
+
+/// Bytes of a principal's name in a command.
+const MAX_BY_BYTES: usize = 200;
+
+/// The routes of this file.
+pub fn router() -> Router<Gateway> {
+    Router::new().route("/v1/runs/{run}/control", post(give))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    command: Action,
+    variation: Option<u16>,
+    data: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Accepted {
+    id: Uuid,
+    command: Action,
+    variations: Vec<u16>,
+}
+
+async fn give(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+    Object(wanted): Object<Wanted>,
+) -> Result<(StatusCode, Json<Accepted>), Problem> {
+    let run = find(&gateway, &principal, Scope::Control, &id).await?;
+    let data = data(&wanted)?;
+    let variations = addressees(&run, wanted.variation)?;
+    let by = &principal.name[..principal.name.floor_char_boundary(MAX_BY_BYTES)];
+    let mut story = Story {
+        gateway: &gateway,
+        run: run.id,
+        id: Uuid::now_v7(),
+        action: wanted.command,
+        variations: &variations,
+        told: 0,
+    };
+    // Told first: an agent may answer within a millisecond.
+    story.tell(ControlState::Requested, Some(by), None).await?;
+    let give = Give {
+        id: story.id,
+        action: wanted.command,
+        by,
+        data,
+        variations: &variations,
+    };
+    let keys = gateway.keys().run(run.id);
+    let given = gateway
+        .redis()
+        .run(async |connection| give.call(&keys, connection).await)
+        .await?;
+    if given == Given::Full {
+        let reason = format!(
+            "too many commands wait to be taken: {MAX_WAITING} of a run at most, counted for each variation"
+        );
+        story
+            .tell(ControlState::Refused, None, Some(&reason))
+            .await?;
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, reason));
+    }
+    let id = story.id;
+    tracing::info!(run = %run.id, command = %wanted.command, %id, by, "a command waits for its agents");
+    let accepted = Accepted {
+        id,
+        command: wanted.command,
+        variations,
+    };
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// The text that goes with the command.
+fn data(wanted: &Wanted) -> Result<&str, Problem> {
+    match (wanted.command, wanted.data.as_deref()) {
+        (Action::Input, Some(data)) if (1..=MAX_DATA_BYTES).contains(&data.len()) => Ok(data),
+        (Action::Input, _) => Err(Problem::bad_request(format!(
+            "input needs data, a text of 1 to {MAX_DATA_BYTES} bytes"
+        ))),
+        (_, None) => Ok(""),
+        (action, Some(_)) => Err(Problem::bad_request(format!("{action} takes no data"))),
+    }
+}
+
+/// The variations that the command is for.
+fn addressees(run: &Run, variation: Option<u16>) -> Result<Vec<u16>, Problem> {
+    let over = |status: &str| {
+        let states = [Status::Succeeded, Status::Failed, Status::Cancelled];
+        states.into_iter().any(|state| state.name() == status)
+    };
+    let is_meant = |index: u16| variation.is_none_or(|one| one == index);
+    let meant: Vec<_> = run
+        .variations
+        .iter()
+        .filter(|one| is_meant(one.index))
+        .collect();
+    if let ([], Some(variation)) = (&meant[..], variation) {
+        let detail = format!("run {} has no variation {variation}", run.id);
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+    }
+    let open = meant.iter().filter(|one| !over(&one.status));
+    let open: Vec<u16> = open.map(|one| one.index).collect();
+    if open.is_empty() {
+        let what = variation.map_or_else(
+            || format!("run {} is over", run.id),
+            |variation| format!("variation {variation} of run {} is over", run.id),
+        );
+        return Err(Problem::new(StatusCode::CONFLICT, what));
+    }
+    Ok(open)
+}
+
+/// What the run stream tells of a command from here.
+struct Story<'a> {
+    gateway: &'a Gateway,
+    run: Uuid,
+    id: Uuid,
+    action: Action,
+    variations: &'a [u16],
+    /// Events so far.
+    told: u64,
+}
+
+impl Story<'_> {
+    /// Publishes an event for each variation.
+    async fn tell(
+        &mut self,
+        state: ControlState,
+        by: Option<&str>,
+        reason: Option<&str>,
+    ) -> Result<(), Problem> {
+        let control = Control {
+            command: self.action,
+            id: self.id,
+            state,
+            by: by.map(str::to_owned),
+            reason: reason.map(str::to_owned),
+        };
+        let (mut body, time) = (Vec::new(), event::now_ms());
+        for variation in self.variations {
+            event::write_line(&mut body, Kind::Control, *variation, time, &control)
+                .map_err(|error| Problem::bad_request(error.to_string()))?;
+        }
+        let usual = Cap::default();
+        let append = Append {
+            producer: self.id,
+            producer_epoch: 0,
+            base: 0,
+            acked: 0,
+            first: self.told + 1,
+            count: self.variations.len() as u64,
+            body: &body,
+            // A run that is full because nothing is stored at the moment can be cancelled all the same.
+            cap: Cap {
+                entries: usual.entries * 2,
+                bytes: usual.bytes * 2,
+            },
+        };
+        let keys = self.gateway.keys().run(self.run);
+        let appended = self
+            .gateway
+            .redis()
+            .run(async |connection| append.call(&keys, connection).await)
+            .await?;
+        match appended.outcome {
+            Outcome::Stored { .. } => {
+                self.told += append.count;
+                Ok(())
+            }
+            _ => Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "the run holds as much as it may until it is stored: try again later",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse as _;
+    use chrono::Utc;
+    use runcast_common::id::EventId;
+
+    use super::*;
+    use crate::store::runs::Variation;
+
+    fn run(states: &[&str]) -> Run {
+        let variation = |(index, status): (u16, &&str)| Variation {
+            index,
+            status: (*status).to_owned(),
+            exit_code: None,
+            signal: None,
+            message: None,
+            missing: None,
+        };
+        Run {
+            id: Uuid::nil(),
+            name: "test".into(),
+            labels: serde_json::json!({}),
+            status: "running".into(),
+            variations: (0..).zip(states).map(variation).collect(),
+            created_at: Utc::now(),
+            started_at: None,
+            ended_at: None,
+            sealed: false,
+            events: 0,
+            bytes: 0,
+            last_id: EventId::ZERO,
+        }
+    }
+
+    fn status(result: Result<Vec<u16>, Problem>) -> StatusCode {
+        result.expect_err("refused").into_response().status()
+    }
+
+    #[test]
+    fn a_command_is_for_the_variations_that_are_not_over() {
+        let mixed = run(&["succeeded", "running", "pending", "lost"]);
+        assert_eq!(addressees(&mixed, None), Ok(vec![1, 2, 3]));
+        assert_eq!(addressees(&mixed, Some(2)), Ok(vec![2]));
+        assert_eq!(status(addressees(&mixed, Some(0))), StatusCode::CONFLICT);
+        assert_eq!(status(addressees(&mixed, Some(4))), StatusCode::NOT_FOUND);
+        let over = run(&["failed", "cancelled"]);
+        assert_eq!(status(addressees(&over, None)), StatusCode::CONFLICT);
+    }
+
+    #[test]
+    fn only_input_has_data_and_not_too_much() {
+        let wanted = |command, data: Option<&str>| Wanted {
+            command,
+            variation: None,
+            data: data.map(str::to_owned),
+        };
+        assert_eq!(data(&wanted(Action::Cancel, None)), Ok(""));
+        assert_eq!(data(&wanted(Action::Input, Some("y\n"))), Ok("y\n"));
+        let long = "x".repeat(MAX_DATA_BYTES + 1);
+        for (command, text) in [
+            (Action::Cancel, Some("x")),
+            (Action::Input, None),
+            (Action::Input, Some("")),
+            (Action::Input, Some(&*long)),
+        ] {
+            data(&wanted(command, text)).expect_err("refused");
+        }
+    }
+}
