@@ -1,0 +1,113 @@
+//! From publishing one event to Redis' acknowledgement, as the publisher learns of it, at 100 events
+//! a second.
+//!
+//! Twice, since a publisher lets an event that follows another closely wait up to 10 ms for company:
+//! at an even pace, and at random moments (exponential gaps of the same mean, where every second event
+//! follows within 7 ms). Beside it the raw append script at the same even pace, with one event a call.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use runcast_agent::Publisher;
+use runcast_common::event::Kind;
+use runcast_common::keys::Keys;
+use runcast_common::script::{Append, Cap, load_append};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use crate::measure::{self, quantile, say};
+use crate::server::{PATIENCE, Server, options, spool_folder};
+
+/// Mean time between two events.
+const GAP: Duration = Duration::from_millis(10);
+
+const EVENTS: u64 = 1000;
+
+pub(crate) async fn run() {
+    let server = Server::start().await;
+    say(format_args!(
+        "\nLatency to Redis' acknowledgement, {EVENTS} events at 100 a second, ms\n"
+    ));
+    say(format_args!("| | p50 | p99 | most |\n|---|---|---|---|"));
+    print("raw append script, even pace", &raw(&server).await);
+    for with_spool in [false, true] {
+        for even in [true, false] {
+            let waits = published(&server, with_spool, even).await;
+            let spool = if with_spool { "spool" } else { "in memory" };
+            let pace = if even { "even pace" } else { "random moments" };
+            print(&format!("publisher, {spool}, {pace}"), &waits);
+        }
+    }
+}
+
+fn print(name: &str, waits: &[f64]) {
+    let [middle, late, most] = [0.5, 0.99, 1.0].map(|share| quantile(waits, share));
+    say(format_args!(
+        "| {name} | {middle:.2} | {late:.2} | {most:.2} |"
+    ));
+}
+
+async fn raw(server: &Server) -> Vec<f64> {
+    let target = server.target();
+    let keys = Keys::new(&target.prefix).run(target.run);
+    let connection = server.redis().dedicated().await;
+    let mut connection = connection.expect("a connection");
+    let loaded = load_append(&mut connection).await;
+    loaded.expect("the server takes the script");
+    let (producer, body) = (
+        Uuid::now_v7(),
+        measure::line(Kind::Output, &measure::text()),
+    );
+    let mut waits = Vec::new();
+    let mut at = Instant::now();
+    for first in 1..=EVENTS {
+        sleep_until(at).await;
+        let append = Append {
+            producer,
+            producer_epoch: 1,
+            base: 0,
+            acked: 0,
+            first,
+            count: 1,
+            body: &body,
+            cap: Cap::default(),
+        };
+        let start = Instant::now();
+        let answer = append.call(&keys, &mut connection).await;
+        answer.expect("an answer");
+        waits.push(start.elapsed().as_secs_f64() * 1e3);
+        at += GAP;
+    }
+    waits
+}
+
+async fn published(server: &Server, with_spool: bool, even: bool) -> Vec<f64> {
+    let folder = with_spool.then(spool_folder);
+    let target = server.target();
+    let publisher = Publisher::start(&target, options(folder.as_ref())).expect("started");
+    publisher.connected(PATIENCE).await.expect("connected");
+    let settling = server.keep_settled(target.run, publisher.producer().0);
+    let text = measure::text();
+    let mut waiting = JoinSet::new();
+    let mut at = Instant::now();
+    for _ in 0..EVENTS {
+        sleep_until(at).await;
+        let start = Instant::now();
+        publisher.output(&text).await.expect("published");
+        let publisher = publisher.clone();
+        waiting.spawn(async move {
+            publisher.flush(PATIENCE).await.expect("flushed");
+            start.elapsed().as_secs_f64() * 1e3
+        });
+        at += if even {
+            GAP
+        } else {
+            GAP.mul_f64(-rand::rng().random_range(f64::MIN_POSITIVE..1.0).ln())
+        };
+    }
+    let waits = waiting.join_all().await;
+    publisher.close(PATIENCE).await.expect("closed");
+    settling.abort();
+    waits
+}

@@ -1,0 +1,190 @@
+//! Events/s of one publisher, in memory and with the spool, beside the raw append script.
+//!
+//! The raw side sends bodies that were made before, of as many events as a batch of the publisher
+//! has, through the same script and client, as many in flight. Both are measured from the first call to
+//! the last acknowledgement, in turn, several times; each time declared stored and trimmed as a persister
+//! would do. Processor time is that of this process, and that of Redis, per event.
+
+use std::time::Instant;
+
+use futures::{StreamExt as _, stream};
+use runcast_agent::Publisher;
+use runcast_common::event::{self, Kind, Text};
+use runcast_common::keys::Keys;
+use runcast_common::limits::MAX_ENTRY_EVENTS;
+use runcast_common::redis::Value;
+use runcast_common::script::{Append, Appended, Cap, Outcome, load_append};
+use uuid::Uuid;
+
+use crate::measure::{self, EVENT_BYTES, cpu, median, say, spread};
+use crate::server::{PATIENCE, Server, options, spool_folder};
+
+/// Events of one round: a second or two.
+const EVENTS: u64 = 3000 * MAX_ENTRY_EVENTS as u64;
+
+const ROUNDS: usize = 5;
+
+/// Raw calls in flight: as many as a publisher has.
+const IN_FLIGHT: usize = 8;
+
+/// What one way of publishing showed, round by round.
+#[derive(Default)]
+struct Way {
+    events_per_second: Vec<f64>,
+    own_us: Vec<f64>,
+    redis_us: Vec<f64>,
+}
+
+/// The state of all clocks.
+struct Clocks {
+    wall: Instant,
+    own: f64,
+    redis: f64,
+}
+
+impl Clocks {
+    fn read(server: &Server) -> Self {
+        Self {
+            wall: Instant::now(),
+            own: cpu(std::process::id()).as_secs_f64(),
+            redis: cpu(server.id()).as_secs_f64(),
+        }
+    }
+}
+
+impl Way {
+    fn add(&mut self, server: &Server, start: &Clocks) {
+        let (end, events) = (Clocks::read(server), EVENTS as f64);
+        let wall = end.wall - start.wall;
+        self.events_per_second.push(events / wall.as_secs_f64());
+        self.own_us.push((end.own - start.own) * 1e6 / events);
+        self.redis_us.push((end.redis - start.redis) * 1e6 / events);
+    }
+
+    fn print(&self, name: &str, raw: &Self) {
+        let thousands: Vec<f64> = self
+            .events_per_second
+            .iter()
+            .map(|each| each / 1e3)
+            .collect();
+        // Each round beside its neighbour: what disturbs one mostly disturbs both.
+        let pairs = self.events_per_second.iter().zip(&raw.events_per_second);
+        let ratios: Vec<f64> = pairs.map(|(own, raw)| own / raw).collect();
+        say(format_args!(
+            "| {name} | {} | {:.2} | {:.2} | {:.2} |",
+            spread(&thousands, 0),
+            median(&ratios),
+            median(&self.own_us),
+            median(&self.redis_us),
+        ));
+    }
+}
+
+pub(crate) async fn run() {
+    let server = Server::start().await;
+    let (mut raw, mut memory, mut spooled) = (Way::default(), Way::default(), Way::default());
+    // One round for nothing: pages, caches and the allocator warm up.
+    appended(&server, &mut Way::default()).await;
+    published(&server, &mut Way::default(), false).await;
+    let mut written = Vec::new();
+    for _ in 0..ROUNDS {
+        appended(&server, &mut raw).await;
+        published(&server, &mut memory, false).await;
+        published(&server, &mut spooled, true).await;
+        written.push(write_lines());
+    }
+    say(format_args!(
+        "\nThroughput: {EVENTS} events of {EVENT_BYTES} B a round, {ROUNDS} rounds in turn, median (least .. most)\n"
+    ));
+    say(format_args!(
+        "| | thousand events/s | ratio to raw | own CPU us/event | CPU us/event of Redis |\n|---|---|---|---|---|"
+    ));
+    raw.print("raw append script, bodies made before", &raw);
+    memory.print("publisher, in memory", &raw);
+    spooled.print("publisher, spool, synced every 200 ms", &raw);
+    say(format_args!(
+        "| lines written and nothing else, one thread | {} | | | |",
+        spread(&written, 0)
+    ));
+}
+
+/// The script alone.
+async fn appended(server: &Server, way: &mut Way) {
+    let target = server.target();
+    let keys = Keys::new(&target.prefix).run(target.run);
+    let producer = Uuid::now_v7();
+    let text = measure::text();
+    let body: Vec<u8> = (0..MAX_ENTRY_EVENTS)
+        .flat_map(|_| measure::line(Kind::Output, &text))
+        .collect();
+    let connection = server.redis().dedicated().await;
+    let mut connection = connection.expect("a connection");
+    let loaded = load_append(&mut connection).await;
+    loaded.expect("the server takes the script");
+    let settling = server.keep_settled(target.run, producer);
+
+    let start = Clocks::read(server);
+    let firsts = stream::iter((1..=EVENTS).step_by(MAX_ENTRY_EVENTS));
+    let calls = firsts.map(|first| {
+        let append = Append {
+            producer,
+            producer_epoch: 1,
+            base: 0,
+            acked: 0,
+            first,
+            count: MAX_ENTRY_EVENTS as u64,
+            body: &body,
+            cap: Cap::default(),
+        };
+        let (command, mut connection) = (append.command(&keys), connection.clone());
+        async move { command.query_async::<Value>(&mut connection).await }
+    });
+    let mut answers = calls.buffered(IN_FLIGHT);
+    while let Some(answer) = answers.next().await {
+        let appended = answer.and_then(Appended::parse).expect("an answer");
+        let stored = matches!(appended.outcome, Outcome::Stored { .. });
+        assert!(stored, "{appended:?}");
+    }
+    way.add(server, &start);
+    settling.abort();
+}
+
+/// The publisher, called as a program would.
+async fn published(server: &Server, way: &mut Way, with_spool: bool) {
+    let folder = with_spool.then(spool_folder);
+    let target = server.target();
+    let publisher = Publisher::start(&target, options(folder.as_ref())).expect("started");
+    publisher.connected(PATIENCE).await.expect("connected");
+    assert_eq!(publisher.spool().is_some(), with_spool);
+    let settling = server.keep_settled(target.run, publisher.producer().0);
+    let text = measure::text();
+
+    let start = Clocks::read(server);
+    for _ in 0..EVENTS {
+        publisher.output(&text).await.expect("published");
+    }
+    publisher.flush(PATIENCE).await.expect("flushed");
+    way.add(server, &start);
+    let closed = publisher.close(PATIENCE).await.expect("closed");
+    assert_eq!((closed.stored, closed.unsent), (EVENTS, 0));
+    settling.abort();
+}
+
+/// What writing the lines costs, without queue, spool and Redis: thousand events/s.
+fn write_lines() -> f64 {
+    let text = measure::text();
+    let payload = Text {
+        text: Some(&text),
+        ..Text::default()
+    };
+    let mut lines = Vec::with_capacity(EVENT_BYTES * MAX_ENTRY_EVENTS);
+    let start = Instant::now();
+    for number in 0..EVENTS {
+        if number % MAX_ENTRY_EVENTS as u64 == 0 {
+            std::hint::black_box(&lines);
+            lines.clear();
+        }
+        event::write_line(&mut lines, Kind::Output, 0, event::now_ms(), &payload).expect("a line");
+    }
+    EVENTS as f64 / start.elapsed().as_secs_f64() / 1e3
+}

@@ -1,0 +1,95 @@
+//! What every benchmark measures with: processor time and memory of a process as the kernel counts
+//! them, medians, and the line that is published.
+//!
+//! Processor time is read in ticks of 10 ms: only differences over a second or more mean something.
+
+#![allow(dead_code, reason = "each benchmark uses its own part")]
+
+use std::fmt::Arguments;
+use std::fs;
+use std::io::Write as _;
+use std::time::Duration;
+
+use runcast_common::event::{self, Kind, Text};
+
+/// Bytes of one event: its line, with the newline.
+pub(crate) const EVENT_BYTES: usize = 200;
+
+/// Milliseconds of one tick of `/proc/<id>/stat`.
+const TICK_MS: u64 = 10;
+
+/// Prints one line of a result.
+pub(crate) fn say(line: Arguments<'_>) {
+    writeln!(std::io::stdout(), "{line}").expect("stdout takes a line");
+}
+
+/// Processor time that a process has used, in user and kernel mode.
+pub(crate) fn cpu(process: u32) -> Duration {
+    let path = format!("/proc/{process}/stat");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    // The name before may hold anything, blanks included.
+    let (_, rest) = text.rsplit_once(')').expect("a process has a name");
+    let ticks: u64 = rest
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<u64>().expect("ticks"))
+        .sum();
+    Duration::from_millis(ticks * TICK_MS)
+}
+
+/// A figure of this process's memory, such as `VmRSS` or `VmHWM`, in MiB.
+pub(crate) fn memory(name: &str) -> f64 {
+    let text = fs::read_to_string("/proc/self/status").expect("the status of this process");
+    let line = text.lines().find(|line| line.starts_with(name));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    let kib: f64 = number
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("no {name} in the status of this process"));
+    kib / 1024.0
+}
+
+/// The value below which this share of the values lies.
+pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let below = sorted
+        .iter()
+        .zip(1u32..)
+        .find(|(_, rank)| f64::from(*rank) >= share * sorted.len() as f64);
+    below.map_or(f64::NAN, |(value, _)| *value)
+}
+
+/// The middle value.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The middle value, and the least and the largest, in one column of a table.
+pub(crate) fn spread(values: &[f64], digits: usize) -> String {
+    let (least, most) = (quantile(values, 0.0), quantile(values, 1.0));
+    format!(
+        "{:.digits$} ({least:.digits$} .. {most:.digits$})",
+        median(values)
+    )
+}
+
+/// The text of an `output` event whose line has [`EVENT_BYTES`].
+pub(crate) fn text() -> String {
+    let frame = line(Kind::Output, "\n").len();
+    let mut text = "x".repeat(EVENT_BYTES - frame);
+    text.push('\n');
+    assert_eq!(line(Kind::Output, &text).len(), EVENT_BYTES);
+    text
+}
+
+/// The line of an event that holds this text, with its newline.
+pub(crate) fn line(kind: Kind, text: &str) -> Vec<u8> {
+    let mut line = Vec::new();
+    let payload = Text {
+        text: Some(text),
+        ..Text::default()
+    };
+    event::write_line(&mut line, kind, 0, event::now_ms(), &payload).expect("a line");
+    line
+}
