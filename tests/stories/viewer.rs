@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use runcast_common::id::EventId;
 use runcast_tests::api::Api;
 use runcast_tests::eventually::{SOON, within};
@@ -68,7 +68,10 @@ impl Viewer {
 
     async fn follow(mut self, mut enough: impl FnMut(&Value) -> bool) -> Self {
         loop {
-            let mut stream = self.connect().await;
+            // It has seen everything, and only the end itself was lost with a gateway.
+            let Some(mut stream) = self.connect().await else {
+                return self;
+            };
             while let Ok(Some(frame)) = stream.next_until(Instant::now() + SOON).await {
                 if self.take(&frame) && self.events.last().is_some_and(&mut enough) {
                     return self;
@@ -80,8 +83,9 @@ impl Viewer {
         }
     }
 
-    /// Connects as EventSource does: again and again, with the last id that it has seen.
-    async fn connect(&mut self) -> Sse {
+    /// Connects as EventSource does: again and again, with the last id that it has seen. Nothing if
+    /// that is answered by 204, after which EventSource stays away.
+    async fn connect(&mut self) -> Option<Sse> {
         self.connections += 1;
         let cursor = self.cursor.map(|id| id.to_string());
         let path = format!("/v1/runs/{}/stream", self.run);
@@ -97,7 +101,10 @@ impl Viewer {
                 Err(_not_there) => sleep(RETRY).await,
             }
         };
-        Sse::from_response(response).await
+        if response.status() == StatusCode::NO_CONTENT && self.cursor.is_some() {
+            return None;
+        }
+        Some(Sse::from_response(response).await)
     }
 
     /// Takes in one frame; true if it is an event that was not seen before.

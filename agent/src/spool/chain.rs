@@ -86,6 +86,7 @@ impl Chain {
     /// Reads all segments of a folder.
     pub(crate) fn read(folder: &Path, run: Uuid, variation: u16) -> io::Result<Self> {
         let mut chain = Self::default();
+        let mut blank = false;
         for (number, path) in (0..).zip(folder::segments(folder)?) {
             let bytes = match fs::read(&path) {
                 Ok(bytes) => bytes,
@@ -93,11 +94,19 @@ impl Chain {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
+            blank |= bytes.is_empty();
             let scanned = scan(&bytes);
             if let Some(header) = scanned.header {
                 if (header.run, header.variation) != (run, variation) {
                     tracing::warn!(path = %path.display(), "a spool file of another run is left alone");
                     continue;
+                }
+                // Nothing else tells of what the oldest file held if nothing is left in it.
+                if blank && chain.producer.is_none() && header.before.events > 0 {
+                    chain.tail.get_or_insert(Loss {
+                        count: None,
+                        bytes: 0,
+                    });
                 }
                 chain.go_to(header.producer, header.before);
             } else if let Some(first) = scanned.records.first()

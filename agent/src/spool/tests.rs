@@ -231,3 +231,17 @@ fn nobody_else_may_read_what_a_run_printed() {
         assert_eq!(mode(&file.expect("a file").path()), 0o600);
     }
 }
+
+#[test]
+fn an_oldest_file_that_was_emptied_is_a_loss() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let random = &mut SmallRng::seed_from_u64(2);
+    while folder::segments(folder.path()).expect("segments").len() < 2 {
+        write(random, folder.path());
+    }
+    let files = folder::segments(folder.path()).expect("segments");
+    fs::write(&files[0], b"").expect("written");
+    let (_, chain) = open(folder.path(), 80_000);
+    assert!(chain.entries.front().is_some_and(|oldest| oldest.first > 1));
+    assert!(!chain.losses.is_empty(), "{chain:?}");
+}
