@@ -53,6 +53,24 @@ fn only_the_store_holds_sql() {
 }
 
 #[test]
+fn every_task_of_api_has_an_owner() {
+    // The app owns the services; the hub's tails are tracked for it; the signals live as long as the
+    // process.
+    let owners = ["api/src/app.rs", "api/src/fanout/mod.rs", "api/src/cli.rs"];
+    let mut files = shipped_rust();
+    files.retain(|source| source.is_in("api/src"));
+    let findings = outside(
+        &files,
+        &owners,
+        &["tokio::spawn", "tasks.spawn", "thread::spawn"],
+    );
+    none(
+        &findings,
+        "Let api/src/app.rs start it, so that somebody notices when it dies.",
+    );
+}
+
+#[test]
 fn agent_and_api_never_see_each_other() {
     let cases = [
         ("agent", ["runcast-api", "runcast_api"]),

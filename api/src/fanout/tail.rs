@@ -61,7 +61,7 @@ const WITHOUT_REDIS: Degraded = Degraded {
     message: "Redis cannot be reached: new events appear as they are stored",
 };
 
-const WITHOUT_POSTGRES: Degraded = Degraded {
+pub(super) const WITHOUT_POSTGRES: Degraded = Degraded {
     what: "postgres",
     message: "Postgres cannot be reached: older events are delayed",
 };

@@ -20,7 +20,7 @@ use tracing::debug;
 
 use super::frame::{Filter, Frames, notice};
 use super::ring::Lookup;
-use super::tail::Degraded;
+use super::tail::{Degraded, WITHOUT_POSTGRES};
 use super::{Hub, Watch};
 
 /// Proxies cut connections that are silent for 30 to 60 s.
@@ -194,14 +194,10 @@ impl Viewer {
                 Ok(_) => return Step::Send(Vec::new()),
                 Err(error) => {
                     debug!(run = %self.watch.run_id(), %error, "a viewer cannot read on");
-                    let degraded = Degraded {
-                        what: "postgres",
-                        message: "Postgres cannot be reached: older events are delayed",
-                    };
-                    if self.told.as_ref() != Some(&degraded) {
+                    if self.told.as_ref() != Some(&WITHOUT_POSTGRES) {
                         self.ready = false;
-                        self.told = Some(degraded.clone());
-                        return Step::Send(vec![self.degraded(&degraded)]);
+                        self.told = Some(WITHOUT_POSTGRES);
+                        return Step::Send(vec![self.degraded(&WITHOUT_POSTGRES)]);
                     }
                 }
             }
