@@ -1,9 +1,8 @@
 //! The one task that owns a publisher's connection: it takes batches out of the queue, keeps them in
 //! the ledger, appends them several at a time, and does what the answers ask for.
 //!
-//! - **Batching.** A closed batch leaves as soon as the window allows. An open one leaves at once if
-//!   nothing has been sent for [`LINGER`](crate::pace::LINGER), else when that has passed: the first event of a quiet
-//!   stream never waits.
+//! - **Batching.** A closed batch leaves as soon as the window allows. So does an open one, unless many
+//!   have just been sent: then it lingers for [`LINGER`](crate::pace::LINGER). The events of a quiet stream never wait.
 //! - **Answers.** `ok` advances; `gap` starts over where Redis says; `full` waits and tries again;
 //!   `fenced` stops the publisher for good. An error on the wire, or none for too long, breaks the
 //!   connection: it is made anew for as long as the publisher lives, and what was not acknowledged

@@ -1,9 +1,9 @@
 //! From publishing one event to Redis' acknowledgement, as the publisher learns of it, at 100 events
 //! a second.
 //!
-//! Twice, since a publisher lets an event that follows another closely wait up to 10 ms for company:
-//! at an even pace, and at random moments (exponential gaps of the same mean, where every second event
-//! follows within 7 ms). Beside it the raw append script at the same even pace, with one event a call.
+//! Twice, since a publisher lets events that follow many others closely wait for company: at an even
+//! pace, and at random moments (exponential gaps of the same mean, where every second event follows
+//! within 7 ms). Beside it the raw append script at the same even pace, with one event a call.
 
 use std::time::Duration;
 
