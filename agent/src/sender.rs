@@ -19,6 +19,7 @@
 use std::sync::Arc;
 
 use runcast_common::backoff::Backoff;
+use runcast_common::body::Body;
 use runcast_common::connect::Redis;
 use runcast_common::keys::RunKeys;
 use runcast_common::script::{Append, Cap};
@@ -193,7 +194,7 @@ impl Sender {
         Append {
             first: batch.first,
             count: batch.count,
-            body: &batch.body,
+            body: Body::packed(&batch.body),
             // What is skipped does not exist, and everything before it is durable.
             base: match batch.skips {
                 0 => question.base,
@@ -212,7 +213,7 @@ impl Sender {
             acked: self.ledger.acked(),
             first: self.ledger.acked() + 1,
             count: 0,
-            body: b"",
+            body: Body::Plain(b""),
             cap: self.identity.cap,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use runcast_agent::Publisher;
 use runcast_agent::publisher::{Options, PublishError, Stopped};
+use runcast_common::body::Body;
 use runcast_common::event::{Kind, Status, StatusChange};
 use runcast_common::redis;
 use runcast_common::script::{Append, Cap, Outcome};
@@ -165,7 +166,7 @@ async fn a_newer_process_fences_the_publisher_for_good() {
         acked: 5,
         first: 6,
         count: 1,
-        body: b"{\"kind\":\"log\"}\n",
+        body: Body::Plain(b"{\"kind\":\"log\"}\n"),
         cap: Cap::default(),
     };
     let appended = run

@@ -3,12 +3,14 @@
 //! Its Redis id is the [`EventId`] of its **last** event, so "entries after my cursor" always holds
 //! every unseen event. Fields: `p` producer, `n` the producer's seq of the first event, `c` count,
 //! `t` Redis TIME of the append in Unix milliseconds, `o` body bytes of the run up to and with this
-//! entry, `b` body: NDJSON, every line with its newline, exactly as the producer wrote it.
+//! entry, and the body, NDJSON with every line exactly as the producer wrote it: in `b` as it is, in `z`
+//! [packed](crate::body).
 
 use bytes::Bytes;
 use redis::Value;
 use uuid::Uuid;
 
+use crate::body;
 use crate::id::EventId;
 
 /// One batch of events as it stands in Redis.
@@ -133,7 +135,7 @@ impl Entry {
             producer_first: number(fields, b"n")?,
             count: number(fields, b"c")?,
             appended_ms: number(fields, b"t")?,
-            body: Bytes::copy_from_slice(field(fields, b"b")?),
+            body: body(fields)?,
         };
         if entry.count == 0 || entry.count > last.seq || entry.producer_first == 0 {
             return Err(format!("count {} does not fit its ids", entry.count));
@@ -146,16 +148,22 @@ impl Entry {
     }
 }
 
+fn body(fields: &[Value]) -> Result<Bytes, String> {
+    match find(fields, body::ZSTD.as_bytes()) {
+        Some(frame) => body::unpack(frame).map_err(|error| error.to_string()),
+        None => field(fields, body::PLAIN.as_bytes()).map(Bytes::copy_from_slice),
+    }
+}
+
 fn field<'a>(fields: &'a [Value], name: &[u8]) -> Result<&'a [u8], String> {
-    fields
-        .chunks_exact(2)
-        .find_map(|pair| match pair {
-            [Value::BulkString(key), Value::BulkString(value)] if key == name => {
-                Some(value.as_slice())
-            }
-            _ => None,
-        })
-        .ok_or_else(|| format!("field {} is missing", String::from_utf8_lossy(name)))
+    find(fields, name).ok_or_else(|| format!("field {} is missing", String::from_utf8_lossy(name)))
+}
+
+fn find<'a>(fields: &'a [Value], name: &[u8]) -> Option<&'a [u8]> {
+    fields.chunks_exact(2).find_map(|pair| match pair {
+        [Value::BulkString(key), Value::BulkString(value)] if key == name => Some(value.as_slice()),
+        _ => None,
+    })
 }
 
 fn number(fields: &[Value], name: &[u8]) -> Result<u64, String> {
@@ -225,6 +233,29 @@ mod tests {
         );
         assert_eq!(events[0].line.as_ref(), b"{}a");
         assert_eq!(events[1].line.as_ref(), b"{}b");
+    }
+
+    #[test]
+    fn a_packed_body_is_read_as_the_plain_one() {
+        let lines = "{\"text\":\"the same again\"}\n".repeat(500);
+        let packed = body::Body::packed(lines.as_bytes());
+        assert_eq!(packed.field(), "z");
+        let id = bulk("7-500");
+        let mut fields: Vec<Value> = [("p", PRODUCER), ("n", "1"), ("c", "500"), ("t", "9")]
+            .iter()
+            .flat_map(|(name, value)| [bulk(name), bulk(value)])
+            .collect();
+        fields.extend([bulk("z"), Value::BulkString(packed.bytes().to_vec())]);
+        let mut cut = fields.clone();
+        if let Some(Value::BulkString(frame)) = cut.last_mut() {
+            frame.truncate(9);
+        }
+        let whole = Value::Array(vec![id.clone(), Value::Array(fields)]);
+        let cut = Value::Array(vec![id, Value::Array(cut)]);
+        let parsed = Entry::parse_range(Value::Array(vec![whole, cut])).expect("entries");
+        assert_eq!(parsed[0].as_ref().expect("readable").body, lines);
+        let reason = &parsed[1].as_ref().expect_err("unreadable").reason;
+        assert!(reason.starts_with("packed body"), "{reason}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! What a producer writes and what every reader relies on stands here and nowhere else:
 //!
-//! - [`event`]: one event is one JSON line; [`entry`]: one Redis Stream entry is a batch of lines.
+//! - [`event`]: one event is one JSON line; [`entry`]: one Redis Stream entry is a batch of lines;
+//!   [`body`]: how they travel in it.
 //! - [`id`]: where an event stands in its run, and therefore what a cursor is.
 //! - [`keys`]: every Redis key and channel that exists.
 //! - [`script`]: the Lua scripts, the only writers of a run stream, with typed calls and replies.
@@ -14,6 +15,7 @@
 //! (environment, secrets) and [`telemetry`].
 
 pub mod backoff;
+pub mod body;
 pub mod config;
 pub mod connect;
 pub mod control;

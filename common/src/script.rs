@@ -10,6 +10,7 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisError, Value};
 use uuid::Uuid;
 
+use crate::body::Body;
 use crate::id::EventId;
 use crate::keys::{PERSISTERS, RunKeys};
 use crate::limits;
@@ -56,7 +57,7 @@ fn evalsha(script: &redis::Script, keys: &RunKeys, more: &[&str]) -> Cmd {
 pub struct Cap {
     /// Entries in the stream.
     pub entries: u64,
-    /// Bytes of their bodies.
+    /// Bytes of their bodies, as they stand in Redis.
     pub bytes: u64,
 }
 
@@ -70,7 +71,7 @@ impl Default for Cap {
 }
 
 /// One call of the append script.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Append<'a> {
     /// Who publishes.
     pub producer: Uuid,
@@ -85,7 +86,7 @@ pub struct Append<'a> {
     /// Events in the body; 0 with an empty body only asks for the state.
     pub count: u64,
     /// Event lines, each with its newline.
-    pub body: &'a [u8],
+    pub body: Body<'a>,
     /// What the run may hold.
     pub cap: Cap,
 }
@@ -137,7 +138,8 @@ impl Append<'_> {
             .arg(self.count)
             .arg(self.cap.entries)
             .arg(self.cap.bytes)
-            .arg(self.body);
+            .arg(self.body.field())
+            .arg(self.body.bytes());
         command
     }
 

@@ -15,6 +15,9 @@ use runcast_common::event::{self, Kind, Text};
 /// Bytes of one event: its line, with the newline.
 pub(crate) const EVENT_BYTES: usize = 200;
 
+/// Different texts: as many as a batch has events, twice over.
+const TEXTS: u64 = 1024;
+
 /// Milliseconds of one tick of `/proc/<id>/stat`.
 const TICK_MS: u64 = 10;
 
@@ -74,13 +77,30 @@ pub(crate) fn spread(values: &[f64], digits: usize) -> String {
     )
 }
 
-/// The text of an `output` event whose line has [`EVENT_BYTES`].
-pub(crate) fn text() -> String {
-    let frame = line(Kind::Output, "\n").len();
-    let mut text = "x".repeat(EVENT_BYTES - frame);
-    text.push('\n');
-    assert_eq!(line(Kind::Output, &text).len(), EVENT_BYTES);
-    text
+/// Different texts of `output` events whose lines have [`EVENT_BYTES`]: as log lines are, alike in their
+/// words and different in their numbers, so that packing them has something to do.
+pub(crate) fn texts() -> Vec<String> {
+    let length = EVENT_BYTES - line(Kind::Output, "\n").len();
+    let texts: Vec<String> = (0..TEXTS)
+        .map(|number| {
+            // Splitmix64: random enough that no two numbers share their digits.
+            let mut mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            let (took, item) = (mixed % 997, mixed % 999_983);
+            let text = format!(
+                "INFO worker-{:02} request {mixed:016x} GET /v1/items/{item} answered 200 in {took} ms, {} bytes sent, cache {}, trace {:016x}",
+                number % 16, mixed % 65_521, if mixed.is_multiple_of(3) { "miss" } else { "hit" }, mixed.rotate_left(17),
+            );
+            format!("{text:.<length$.length$}\n")
+        })
+        .collect();
+    assert!(
+        texts
+            .iter()
+            .all(|text| line(Kind::Output, text).len() == EVENT_BYTES)
+    );
+    texts
 }
 
 /// The line of an event that holds this text, with its newline.

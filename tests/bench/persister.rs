@@ -16,6 +16,7 @@ mod raw;
 
 use std::time::{Duration, Instant};
 
+use runcast_common::body::Body;
 use runcast_common::event::Kind;
 use runcast_common::limits::MAX_ENTRY_EVENTS;
 use runcast_common::script::{Append, Cap, Outcome};
@@ -112,8 +113,9 @@ async fn checkpoint(connection: &mut PgConnection) {
 /// Fills the stream of every run, one producer each.
 async fn fill(stack: &Stack, runs: &[Uuid]) {
     let mut connection = stack.redis.connection().await;
-    let line = measure::line(Kind::Output, &measure::text());
-    let body = line.repeat(MAX_ENTRY_EVENTS);
+    let texts = measure::texts();
+    let lines = texts.iter().map(|text| measure::line(Kind::Output, text));
+    let body: Vec<u8> = lines.take(MAX_ENTRY_EVENTS).flatten().collect();
     for &run in runs {
         let keys = stack.keys().run(run);
         let producer = Uuid::now_v7();
@@ -125,7 +127,7 @@ async fn fill(stack: &Stack, runs: &[Uuid]) {
                 acked: 0,
                 first,
                 count: MAX_ENTRY_EVENTS as u64,
-                body: &body,
+                body: Body::packed(&body),
                 cap: Cap::default(),
             };
             let appended = append.call(&keys, &mut connection).await;

@@ -2,6 +2,7 @@
 //! a story decides what stands in one entry.
 
 use redis::aio::MultiplexedConnection;
+use runcast_common::body::Body;
 use runcast_common::id::EventId;
 use runcast_common::keys::{Keys, RunKeys};
 use runcast_common::script::{Append, Appended, Cap, Outcome};
@@ -58,7 +59,7 @@ impl Publisher {
             acked: self.acked,
             first: self.acked + 1,
             count,
-            body,
+            body: Body::packed(body),
             cap: Cap::default(),
         };
         let appended = append.call(&self.keys, &mut self.connection).await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use runcast_agent::Publisher;
+use runcast_common::body::Body;
 use runcast_common::event::Kind;
 use runcast_common::keys::Keys;
 use runcast_common::script::{Append, Cap, load_append};
@@ -57,7 +58,7 @@ async fn raw(server: &Server) -> Vec<f64> {
     loaded.expect("the server takes the script");
     let (producer, body) = (
         Uuid::now_v7(),
-        measure::line(Kind::Output, &measure::text()),
+        measure::line(Kind::Output, &measure::texts()[0]),
     );
     let mut waits = Vec::new();
     let mut at = Instant::now();
@@ -70,7 +71,7 @@ async fn raw(server: &Server) -> Vec<f64> {
             acked: 0,
             first,
             count: 1,
-            body: &body,
+            body: Body::Plain(&body),
             cap: Cap::default(),
         };
         let start = Instant::now();
@@ -88,13 +89,13 @@ async fn published(server: &Server, with_spool: bool, even: bool) -> Vec<f64> {
     let publisher = Publisher::start(&target, options(folder.as_ref())).expect("started");
     publisher.connected(PATIENCE).await.expect("connected");
     let settling = server.keep_settled(target.run, publisher.producer().0);
-    let text = measure::text();
+    let texts = measure::texts();
     let mut waiting = JoinSet::new();
     let mut at = Instant::now();
-    for _ in 0..EVENTS {
+    for (_, text) in (0..EVENTS).zip(texts.iter().cycle()) {
         sleep_until(at).await;
         let start = Instant::now();
-        publisher.output(&text).await.expect("published");
+        publisher.output(text).await.expect("published");
         let publisher = publisher.clone();
         waiting.spawn(async move {
             publisher.flush(PATIENCE).await.expect("flushed");

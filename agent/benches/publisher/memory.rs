@@ -27,16 +27,15 @@ pub(crate) async fn run(with_spool: bool) {
     let publisher = Publisher::start(&target, options(folder.as_ref())).expect("started");
     publisher.connected(PATIENCE).await.expect("connected");
     let settling = server.keep_settled(target.run, publisher.producer().0);
-    let text = measure::text();
-    let payload = Text {
-        text: Some(&text),
-        ..Text::default()
-    };
+    let texts = measure::texts();
+    let mut next = texts.iter().cycle();
+    let mut payload = Text::default();
     let before = memory("VmRSS");
     server.signal(Signal::SIGSTOP);
     let stopped = Instant::now();
     let (mut events, mut full_after) = (0u64, Duration::ZERO);
     while stopped.elapsed() < STOPPED {
+        payload.text = next.next().map(String::as_str);
         match publisher.try_publish(Kind::Output, &payload) {
             Ok(_seq) => {
                 events += 1;

@@ -1,7 +1,7 @@
 //! Events/s of one publisher, in memory and with the spool, beside the raw append script.
 //!
-//! The raw side sends bodies that were made before, of as many events as a batch of the publisher
-//! has, through the same script and client, as many in flight. Both are measured from the first call to
+//! The raw side sends bodies that were made before, as they are and packed, of as many events as a batch of
+//! the publisher has, through the same script and client, as many in flight. Both are measured from the first call to
 //! the last acknowledgement, in turn, several times; each time declared stored and trimmed as a persister
 //! would do. Processor time is that of this process, and that of Redis, per event.
 
@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use futures::{StreamExt as _, stream};
 use runcast_agent::Publisher;
+use runcast_common::body::Body;
 use runcast_common::event::{self, Kind, Text};
 use runcast_common::keys::Keys;
 use runcast_common::limits::MAX_ENTRY_EVENTS;
@@ -82,13 +83,14 @@ impl Way {
 
 pub(crate) async fn run() {
     let server = Server::start().await;
-    let (mut raw, mut memory, mut spooled) = (Way::default(), Way::default(), Way::default());
+    let [mut raw, mut packed, mut memory, mut spooled]: [Way; 4] = Default::default();
     // One round for nothing: pages, caches and the allocator warm up.
-    appended(&server, &mut Way::default()).await;
+    appended(&server, &mut Way::default(), false).await;
     published(&server, &mut Way::default(), false).await;
     let mut written = Vec::new();
     for _ in 0..ROUNDS {
-        appended(&server, &mut raw).await;
+        appended(&server, &mut raw, false).await;
+        appended(&server, &mut packed, true).await;
         published(&server, &mut memory, false).await;
         published(&server, &mut spooled, true).await;
         written.push(write_lines());
@@ -100,6 +102,7 @@ pub(crate) async fn run() {
         "| | thousand events/s | ratio to raw | own CPU us/event | CPU us/event of Redis |\n|---|---|---|---|---|"
     ));
     raw.print("raw append script, bodies made before", &raw);
+    packed.print("the same, bodies packed before", &raw);
     memory.print("publisher, in memory", &raw);
     spooled.print("publisher, spool, synced every 200 ms", &raw);
     say(format_args!(
@@ -109,14 +112,18 @@ pub(crate) async fn run() {
 }
 
 /// The script alone.
-async fn appended(server: &Server, way: &mut Way) {
+async fn appended(server: &Server, way: &mut Way, packed: bool) {
     let target = server.target();
     let keys = Keys::new(&target.prefix).run(target.run);
     let producer = Uuid::now_v7();
-    let text = measure::text();
-    let body: Vec<u8> = (0..MAX_ENTRY_EVENTS)
-        .flat_map(|_| measure::line(Kind::Output, &text))
-        .collect();
+    let texts = measure::texts();
+    let lines = texts.iter().map(|text| measure::line(Kind::Output, text));
+    let lines: Vec<u8> = lines.take(MAX_ENTRY_EVENTS).flatten().collect();
+    let body = if packed {
+        Body::packed(&lines)
+    } else {
+        Body::Plain(&lines)
+    };
     let connection = server.redis().dedicated().await;
     let mut connection = connection.expect("a connection");
     let loaded = load_append(&mut connection).await;
@@ -133,7 +140,7 @@ async fn appended(server: &Server, way: &mut Way) {
             acked: 0,
             first,
             count: MAX_ENTRY_EVENTS as u64,
-            body: &body,
+            body: body.clone(),
             cap: Cap::default(),
         };
         let (command, mut connection) = (append.command(&keys), connection.clone());
@@ -157,11 +164,11 @@ async fn published(server: &Server, way: &mut Way, with_spool: bool) {
     publisher.connected(PATIENCE).await.expect("connected");
     assert_eq!(publisher.spool().is_some(), with_spool);
     let settling = server.keep_settled(target.run, publisher.producer().0);
-    let text = measure::text();
+    let texts = measure::texts();
 
     let start = Clocks::read(server);
-    for _ in 0..EVENTS {
-        publisher.output(&text).await.expect("published");
+    for (_, text) in (0..EVENTS).zip(texts.iter().cycle()) {
+        publisher.output(text).await.expect("published");
     }
     publisher.flush(PATIENCE).await.expect("flushed");
     way.add(server, &start);
@@ -172,11 +179,9 @@ async fn published(server: &Server, way: &mut Way, with_spool: bool) {
 
 /// What writing the lines costs, without queue, spool and Redis: thousand events/s.
 fn write_lines() -> f64 {
-    let text = measure::text();
-    let payload = Text {
-        text: Some(&text),
-        ..Text::default()
-    };
+    let texts = measure::texts();
+    let mut next = texts.iter().cycle();
+    let mut payload = Text::default();
     let mut lines = Vec::with_capacity(EVENT_BYTES * MAX_ENTRY_EVENTS);
     let start = Instant::now();
     for number in 0..EVENTS {
@@ -184,6 +189,7 @@ fn write_lines() -> f64 {
             std::hint::black_box(&lines);
             lines.clear();
         }
+        payload.text = next.next().map(String::as_str);
         event::write_line(&mut lines, Kind::Output, 0, event::now_ms(), &payload).expect("a line");
     }
     EVENTS as f64 / start.elapsed().as_secs_f64() / 1e3

@@ -15,6 +15,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
+use runcast_common::body::Body;
 use runcast_common::control::{Give, Given, MAX_DATA_BYTES, MAX_WAITING};
 use runcast_common::event::{self, Action, Control, ControlState, Kind, Status};
 use runcast_common::script::{Append, Cap, Outcome};
@@ -182,7 +183,7 @@ impl Story<'_> {
             acked: 0,
             first: self.told + 1,
             count: self.variations.len() as u64,
-            body: &body,
+            body: Body::packed(&body),
             // A run that is full because nothing is stored at the moment can be cancelled all the same.
             cap: Cap {
                 entries: usual.entries * 2,

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 stream  2 meta  3 bell  4 ready
 -- ARGV  1 run  2 producer  3 producer epoch  4 base  5 acked  6 first  7 count
---       8 cap in entries  9 cap in bytes  10 body
+--       8 cap in entries  9 cap in bytes  10 field of the body: b or z, see body.rs  11 body
 --   base   highest producer seq that the producer knows to be in Postgres
 --   acked  highest producer seq that Redis has acknowledged to it
 --   count  0 asks for the state only, and wakes the persister if its wake-up was lost; it shows a loss
@@ -20,7 +20,7 @@
 --       p:<producer>   "<epoch> <seq>" of what Redis has; d:<producer>: seq of what Postgres has
 
 local stream, meta, bell, ready = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local run, producer, body = ARGV[1], ARGV[2], ARGV[10]
+local run, producer, field, body = ARGV[1], ARGV[2], ARGV[10], ARGV[11]
 local producer_epoch, base, acked = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local first, count = tonumber(ARGV[6]), tonumber(ARGV[7])
 local cap_entries, cap_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -82,7 +82,7 @@ end
 seq, bytes = seq + count, bytes + #body
 local id = int(epoch) .. '-' .. int(seq)
 redis.call('XADD', stream, id, 'p', producer, 'n', int(first), 'c', int(count), 't', int(now),
-  'o', int(bytes), 'b', body)
+  'o', int(bytes), field, body)
 redis.call('HSET', meta, 'seq', int(seq), 'bytes', int(bytes), 'freed', int(freed),
   'p:' .. producer, int(producer_epoch) .. ' ' .. int(last))
 if not dirty then redis.call('PERSIST', stream) end

@@ -31,7 +31,7 @@ while upto do
     -- An unreadable entry keeps its place, to end among the dead letters.
     if not count or not first or count < 1 then count, first = 1, math.huge end
     if first + count - 1 > (durable[field.p] or 0) then
-      seq, bytes = seq + count, bytes + #(field.b or '')
+      seq, bytes = seq + count, bytes + #(field.b or field.z or '')
       local values = {}
       for i = 1, #entry[2], 2 do
         values[i], values[i + 1] = entry[2][i], entry[2][i] == 'o' and int(bytes) or entry[2][i + 1]

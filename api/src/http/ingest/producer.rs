@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use runcast_common::backoff::Backoff;
+use runcast_common::body::Body;
 use runcast_common::id::EventId;
 use runcast_common::script::{Append, Appended, Cap, Outcome};
 use serde::Serialize;
@@ -124,7 +125,7 @@ impl Producer {
             acked: 0,
             first: self.next,
             count,
-            body,
+            body: Body::packed(body),
             cap: Cap::default(),
         };
         let keys = gateway.keys().run(self.run);
