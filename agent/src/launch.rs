@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use runcast_common::connect::Redis;
 use runcast_common::event;
-use runcast_common::keys::RunKeys;
+use runcast_common::keys::{Keys, RunKeys};
 use uuid::Uuid;
 
 use crate::backlog::Backlog;
@@ -26,6 +26,8 @@ pub(crate) struct Launch {
     /// Of this producer's spool.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) options: Options,
+    /// Where to give signs of life; none for a process that only sends what another one left.
+    pub(crate) pulse: Option<Keys>,
 }
 
 /// Who publishes, and what is left of an earlier process.

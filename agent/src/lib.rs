@@ -7,7 +7,7 @@
 //! - `payload`, `queue`, `batch`: the line is written into a bounded queue, which cuts batches;
 //! - `backlog`, `spool`, `ledger`: what may have to be sent again, and how the answers of Redis are read;
 //! - `sender`, `pace`, `link`: the one task and the one connection that append;
-//! - `progress`, `outcome`: what the task tells those who publish;
+//! - `progress`, `outcome`: what the task tells those who publish; `pulse`: that all this lives;
 //! - [`api`]: how an agent learns where its run is published, over HTTP;
 //! - [`redact`]: takes the values of secrets out of what is published.
 //!
@@ -27,6 +27,7 @@ mod pace;
 mod payload;
 mod progress;
 pub mod publisher;
+mod pulse;
 mod queue;
 pub mod redact;
 pub mod resend;

@@ -84,6 +84,8 @@ struct Shared {
     /// Ends the sending task at once.
     stop: CancellationToken,
     dropped: Arc<Notify>,
+    /// Ends the signs of life.
+    ended: CancellationToken,
     producer: Uuid,
     producer_epoch: u64,
     /// None if it is not known where the run will be published.
@@ -97,6 +99,7 @@ impl Drop for Shared {
         // Without a last status there is nothing that could be refused.
         drop(self.queue.end(None));
         self.dropped.notify_one();
+        self.ended.cancel();
     }
 }
 
@@ -111,7 +114,8 @@ impl Publisher {
             return Err(StartError::Variation(target.variation));
         }
         let redis = Redis::new(&target.redis)?;
-        let keys = Keys::new(&target.prefix).run(target.run);
+        let installation = Keys::new(&target.prefix);
+        let keys = installation.run(target.run);
         let folder = options.spool.as_ref();
         let folder = folder.map(|spool| of_producer(&spool.folder, target.run, target.variation));
         Ok(Self::launch(Launch {
@@ -121,6 +125,7 @@ impl Publisher {
             variation: target.variation,
             folder,
             options,
+            pulse: Some(installation),
         }))
     }
 

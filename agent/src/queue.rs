@@ -220,6 +220,11 @@ impl Queue {
         self.lock().stopped.clone()
     }
 
+    /// When output or log was last published, in Unix milliseconds; none if never.
+    pub(crate) fn shown_at(&self) -> Option<u64> {
+        self.lock().shown_at
+    }
+
     /// Seq of the newest event, 0 before the first. It grows with every event, and shrinks where
     /// waiting events are dropped.
     pub(crate) fn last_seq(&self) -> u64 {

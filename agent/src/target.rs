@@ -34,6 +34,8 @@ pub struct Options {
     /// Kinds of which the oldest waiting events are dropped when spool or backlog are full and so is
     /// the queue, counted in a `gap` event. All others make the publisher wait.
     pub drop_oldest: Vec<Kind>,
+    /// Time between two signs of life.
+    pub pulse: Duration,
 }
 
 impl Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             cap: Cap::default(),
             spool: None,
             drop_oldest: vec![Kind::Log],
+            pulse: runcast_common::pulse::EVERY,
         }
     }
 }

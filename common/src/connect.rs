@@ -150,7 +150,11 @@ impl Redis {
             .set_protocol(ProtocolVersion::RESP3);
         let info = info.set_tcp_settings(tcp).set_redis_settings(redis);
         let client = redis::Client::open(info).map_err(failed)?;
-        Ok(Self {
+        Ok(Self::of(client, address))
+    }
+
+    fn of(client: redis::Client, address: String) -> Self {
+        Self {
             shared: Arc::new(Shared {
                 client,
                 address,
@@ -162,7 +166,13 @@ impl Redis {
                     refused: None,
                 }),
             }),
-        })
+        }
+    }
+
+    /// The same server, by connections of its own: they belong to the runtime that they are first used in.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        Self::of(self.shared.client.clone(), self.shared.address.clone())
     }
 
     /// Where the server is, without credentials.

@@ -6,7 +6,10 @@
 //! | `{p}:run:<run>:meta` | hash | epoch, seq, watermark, producers | with the stream |
 //! | `{p}:run:<run>:bell` | sharded pub/sub | "there is more, up to id" | none |
 //! | `{p}:run:<run>:control` | stream | commands to agents | until acknowledged; with the run |
+//! | `{p}:run:<run>:pulse` | sharded pub/sub | signs of life of its agents | none |
 //! | `{p}:ready` | stream, group `persisters` | runs with unstored events | until acknowledged |
+//! | `agent:<agent>` | hash | what an agent says of itself | 5 min |
+//! | `agent:<agent>:heartbeat` | string | its last sign of life | 30 s |
 //!
 //! `{p}` is the run's partition, a hash tag: all keys of a run lie in one cluster slot, so that one
 //! script can touch them, and the 64 tags spread evenly over the slots. A prefix in front of every
@@ -47,10 +50,21 @@ pub struct RunKeys {
     pub meta: String,
     /// Its wake-up channel.
     pub bell: String,
+    /// The channel of its agents' signs of life.
+    pub pulse: String,
     /// The ready stream of its partition.
     pub ready: String,
     /// Commands to its agents.
     pub control: String,
+}
+
+/// A pub/sub channel of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// There is more to read.
+    Bell,
+    /// An agent lives.
+    Pulse,
 }
 
 impl Keys {
@@ -79,17 +93,36 @@ impl Keys {
             stream: format!("{base}:run:{run}:stream"),
             meta: format!("{base}:run:{run}:meta"),
             bell: format!("{base}:run:{run}:bell"),
+            pulse: format!("{base}:run:{run}:pulse"),
             control: format!("{base}:run:{run}:control"),
             ready: self.ready(partition),
         }
     }
 
-    /// The run that a bell channel belongs to, if it is one of ours.
+    /// The run that a channel belongs to and which of its channels that is, if it is one of ours.
     #[must_use]
-    pub fn run_of_bell(&self, channel: &[u8]) -> Option<Uuid> {
+    pub fn parse_channel(&self, channel: &[u8]) -> Option<(Uuid, Channel)> {
         let text = std::str::from_utf8(channel).ok()?;
         let (_, rest) = text.strip_prefix(&self.prefix)?.split_once(":run:")?;
-        Uuid::try_parse(rest.strip_suffix(":bell")?).ok()
+        let (run, name) = rest.split_once(':')?;
+        let channel = match name {
+            "bell" => Channel::Bell,
+            "pulse" => Channel::Pulse,
+            _ => return None,
+        };
+        Some((Uuid::try_parse(run).ok()?, channel))
+    }
+
+    /// What an agent says of itself.
+    #[must_use]
+    pub fn agent(&self, agent: Uuid) -> String {
+        format!("{}agent:{agent}", self.prefix)
+    }
+
+    /// The last sign of life of an agent.
+    #[must_use]
+    pub fn heartbeat(&self, agent: Uuid) -> String {
+        format!("{}agent:{agent}:heartbeat", self.prefix)
     }
 
     /// The ready stream of a partition below [`PARTITIONS`].
@@ -99,7 +132,7 @@ impl Keys {
     }
 
     /// The Redis ACL rules of an agent: it may append to runs by the append script, take the commands
-    /// that are given to runs, and nothing else; it cannot read what runs printed.
+    /// that are given to runs, give signs of life, and nothing else; it cannot read what runs printed.
     #[must_use]
     pub fn publisher_acl(&self) -> Vec<String> {
         let prefix = &self.prefix;
@@ -112,14 +145,16 @@ impl Keys {
             format!("~{prefix}{{*}}:run:*:bell"),
             format!("~{prefix}{{*}}:ready"),
             format!("&{prefix}{{*}}:run:*:bell"),
+            format!("&{prefix}{{*}}:run:*:pulse"),
         ];
         let commands = "hello ping evalsha script|load client|setname time \
                         hmget hset hdel persist xlen xadd spublish";
         rules.extend(commands.split_whitespace().map(|name| format!("+{name}")));
-        // A selector: these commands on this key alone, and no other command on it.
+        // Selectors: these commands on these keys alone, and no other command on them.
         let control = format!("~{prefix}{{*}}:run:*:control");
         rules.push("clearselectors".to_owned());
         rules.push(format!("(-@all +xread +xdel {control})"));
+        rules.push(format!("(-@all +set +hset +expire ~{prefix}agent:*)"));
         rules
     }
 }
@@ -161,7 +196,10 @@ mod tests {
             assert_eq!(tag(key), tag(&names.bell));
             assert!(key.starts_with("test:{"));
         }
-        assert_eq!(keys.run_of_bell(names.bell.as_bytes()), Some(run));
-        assert_eq!(Keys::default().run_of_bell(b"{mm}:run:x:bell"), None);
+        let parsed = |channel: &str| keys.parse_channel(channel.as_bytes());
+        assert_eq!(parsed(&names.bell), Some((run, Channel::Bell)));
+        assert_eq!(parsed(&names.pulse), Some((run, Channel::Pulse)));
+        assert_eq!(parsed(&names.stream), None);
+        assert_eq!(Keys::default().parse_channel(b"{mm}:run:x:bell"), None);
     }
 }

@@ -8,6 +8,7 @@
 //! - [`keys`]: every Redis key and channel that exists.
 //! - [`script`]: the Lua scripts, the only writers of a run stream, with typed calls and replies.
 //! - [`control`]: commands to agents, from the gateway.
+//! - [`pulse`]: signs of life of agents.
 //! - [`limits`]: every bound of the contract with its reason.
 //! - [`seal`]: count, bytes and checksum by which a stored run proves to be whole.
 //!
@@ -24,6 +25,7 @@ pub mod event;
 pub mod id;
 pub mod keys;
 pub mod limits;
+pub mod pulse;
 pub mod script;
 pub mod seal;
 pub mod telemetry;

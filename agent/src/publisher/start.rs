@@ -8,7 +8,7 @@ use runcast_common::connect::Redis;
 use runcast_common::keys::Keys;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::control::Source;
@@ -16,6 +16,7 @@ use super::{Options, Publisher, Shared, StartError, Stopped, Target};
 use crate::launch::Launch;
 use crate::ledger::Ledger;
 use crate::progress::Progress;
+use crate::pulse::Life;
 use crate::queue::Queue;
 use crate::sender::{Identity, Sender};
 
@@ -38,6 +39,7 @@ impl Publisher {
             variation: target.variation,
             folder: Some(folder),
             options,
+            pulse: None,
         }))
     }
 
@@ -51,6 +53,7 @@ impl Publisher {
             variation,
             folder: Some(folder),
             options,
+            pulse: None,
         })
     }
 
@@ -78,11 +81,26 @@ impl Publisher {
             progress,
             stop: CancellationToken::new(),
             dropped: Arc::new(Notify::new()),
+            ended: CancellationToken::new(),
             producer: identity.producer,
             producer_epoch: identity.producer_epoch,
             commands,
             spool: opened.folder,
         });
+        if let Some((redis, keys)) = launch.redis.clone().zip(launch.pulse) {
+            let life = Life {
+                redis,
+                keys,
+                run: identity.keys.clone(),
+                variation: launch.variation,
+                producer: identity.producer,
+                queue: Arc::clone(&shared.queue),
+                progress: shared.progress.clone(),
+                every: launch.options.pulse,
+                ended: shared.ended.clone(),
+            };
+            life.begin();
+        }
         let queue = Arc::clone(&shared.queue);
         let sender = Sender::new(queue, launch.redis, identity, ledger, progress_in);
         tokio::spawn(supervise(
@@ -90,6 +108,7 @@ impl Publisher {
             Arc::clone(&shared.queue),
             shared.stop.clone(),
             Arc::clone(&shared.dropped),
+            shared.ended.clone().drop_guard(),
         ));
         Self { shared }
     }
@@ -101,6 +120,8 @@ async fn supervise(
     queue: Arc<Queue>,
     stop: CancellationToken,
     dropped: Arc<Notify>,
+    // Whoever sends nothing any more is no sign of life either.
+    _ended: DropGuard,
 ) {
     tokio::select! {
         () = sender.run() => return,

@@ -26,6 +26,8 @@ pub(super) struct Inner {
     pub(super) gaps: usize,
     /// Seq of the newest event that was taken out.
     pub(super) taken: u64,
+    /// When output or log was last written, Unix milliseconds.
+    pub(super) shown_at: Option<u64>,
     /// The backlog takes nothing more.
     pub(super) is_capped: bool,
     /// Published behind everything else, with the seal over it.
@@ -46,6 +48,7 @@ impl Inner {
             bytes: 0,
             gaps: 0,
             taken,
+            shown_at: None,
             is_capped: false,
             last: None,
             ended: false,
@@ -98,7 +101,11 @@ impl Inner {
         let start = self.open_bytes;
         let lines = &mut self.open.lines;
         lines.truncate(start);
-        event::write_line(lines, kind, self.variation, event::now_ms(), payload)?;
+        let now = event::now_ms();
+        event::write_line(lines, kind, self.variation, now, payload)?;
+        if let Kind::Output | Kind::Log = kind {
+            self.shown_at = Some(now);
+        }
         self.events += 1;
         self.bytes += lines.len() - start;
         let mut tell = self.open.count == 0;
