@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use runcast_common::event::Channel;
 use runcast_common::id::EventId;
-use runcast_common::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
+use runcast_common::limits::{MAX_LABEL_BYTES, MAX_NAME_BYTES, MAX_VARIATIONS};
 use uuid::Uuid;
 
 mod help;
@@ -61,6 +61,9 @@ pub struct Wrap {
     /// Name of the new run [default: the command line, shortened]
     #[arg(long, value_parser = name)]
     name: Option<String>,
+    /// Label of the new run, by which it is found: --label team=search; can be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, conflicts_with = "run")]
+    labels: Vec<(String, String)>,
     /// Which of the run's variations this process is, from 0
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..i64::from(MAX_VARIATIONS)))]
     variation: u16,
@@ -142,6 +145,7 @@ impl From<Wrap> for wrap::Options {
         Self {
             run: wrap.run,
             name: wrap.name,
+            labels: wrap.labels.into_iter().collect(),
             variation: wrap.variation,
             variations,
             require: wrap.require,
@@ -178,6 +182,16 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some(("", _)) | None => Err("expected KEY=VALUE, such as team=search".into()),
+        Some((key, value)) if key.len().max(value.len()) > MAX_LABEL_BYTES => Err(format!(
+            "key and value of a label have at most {MAX_LABEL_BYTES} bytes"
+        )),
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_nan| "expected seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
@@ -211,6 +225,8 @@ mod tests {
             &["wrap", "--variations", "0", "ls"],
             &["wrap", "--drain-timeout", "-1", "ls"],
             &["wrap", "--run", "x", "ls"],
+            &["wrap", "--label", "team", "ls"],
+            &["wrap", "--label", "=search", "ls"],
             &["wrap", "--redact-env", "*", "ls"],
             &["wrap", "--redact-env", "A", "--no-redact", "ls"],
             &["tail", "x"],

@@ -85,11 +85,19 @@ impl Life {
             started: now_ms(),
         };
         let mut usage = Usage::new(std::process::id());
+        let mut refused = false;
         loop {
             let pulse = self.pulse(&mut usage);
             let told = pulse::beat(&self.redis, &self.keys, &self.run, &agent, &pulse).await;
-            if let Err(error) = told {
-                tracing::debug!(run = %self.run.run, %error, "a sign of life was not told");
+            match told {
+                // As with rules for this user that are older than signs of life: nothing that passes.
+                Err(error) if !error.is_outage() && !std::mem::replace(&mut refused, true) => {
+                    tracing::warn!(run = %self.run.run, %error, "signs of life are refused");
+                }
+                Err(error) => {
+                    tracing::debug!(run = %self.run.run, %error, "a sign of life was not told");
+                }
+                Ok(()) => refused = false,
             }
             let apart = 1.0 - rand::rng().random_range(0.0..SPREAD);
             sleep(self.every.mul_f64(apart)).await;

@@ -15,7 +15,7 @@ use std::{fs, io};
 use runcast_common::config::Env;
 use uuid::Uuid;
 
-use crate::api::{ApiError, Client, NewRun, Session};
+use crate::api::{ApiError, Client, Session};
 use crate::publisher::{Options as PublisherOptions, PublishError, Publisher, StartError};
 use crate::spool::folder::{self, Planned};
 use crate::{UNAVAILABLE, say};
@@ -145,11 +145,7 @@ async fn session(client: &Client, lies: &Path, run: Uuid) -> Result<Session, Res
     if let Some(created) = planned.created {
         return Ok(client.join_run(created).await?);
     }
-    let new = NewRun {
-        name: planned.name.clone(),
-        variations: planned.variations,
-    };
-    let session = client.create_run(&new, run).await?;
+    let session = client.create_run(&planned.run, run).await?;
     planned.created = Some(session.run);
     planned.write(lies)?;
     Ok(session)

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use runcast_agent::Publisher;
-use runcast_agent::publisher::{Command, Commands, Options, Target};
+use runcast_agent::publisher::{Command, Commands, Options};
 use runcast_common::connect::Redis;
 use runcast_common::control::{BEGINNING, Give, Given, MAX_WAITING, read};
 use runcast_common::event::{Action, Control, ControlState, Kind};
@@ -17,18 +17,6 @@ use runcast_common::script::{Settle, Settled, Window};
 use support::{PATIENCE, Run, Server};
 use tokio::time::timeout;
 use uuid::Uuid;
-
-/// A target with exactly the rights that agents are given.
-async fn restricted(server: &Server) -> Target {
-    let mut target = server.target();
-    let mut user = redis::cmd("ACL");
-    user.arg("SETUSER").arg("publisher").arg("on").arg(">pw");
-    user.arg(Keys::new(&target.prefix).publisher_acl());
-    server.redis().query::<()>(&user).await.expect("a user");
-    let url = format!("{}?user=publisher&pass=pw", server.url());
-    target.redis = url.parse().expect("an address");
-    target
-}
 
 async fn give(run: &Run, action: Action, variations: &[u16]) -> (Uuid, Given) {
     let id = Uuid::now_v7();
@@ -74,7 +62,7 @@ async fn told(run: &Run) -> Vec<(Uuid, ControlState)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_are_taken_answered_and_gone_with_the_least_rights() {
     let server = Server::start().await;
-    let target = restricted(&server).await;
+    let target = server.restricted().await;
     let run = Run::of(&target, &server);
     // One waits already, one comes while the agent reads, one is for another variation.
     let (early, _) = give(&run, Action::Cancel, &[0]).await;
@@ -103,7 +91,7 @@ async fn commands_are_taken_answered_and_gone_with_the_least_rights() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_connection_repeats_nothing_and_a_new_process_gets_what_is_not_answered() {
     let server = Server::start().await;
-    let target = restricted(&server).await;
+    let target = server.restricted().await;
     let run = Run::of(&target, &server);
     let publisher = Publisher::start(&target, Options::default()).expect("started");
     let mut commands = publisher.control();
@@ -170,7 +158,7 @@ async fn so_many_commands_may_wait_and_none_beyond_the_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_least_rights_suffice_and_do_not_allow_to_read_what_runs_print() {
     let server = Server::start().await;
-    let target = restricted(&server).await;
+    let target = server.restricted().await;
     let run = Run::of(&target, &server);
     let publisher = Publisher::start(&target, Options::default()).expect("started");
     for number in 1..=100 {

@@ -25,7 +25,7 @@ async fn agents(run: &Run) -> Vec<Known> {
 #[tokio::test]
 async fn a_starved_runtime_does_not_look_dead() {
     let server = Server::start().await;
-    let target = server.target();
+    let target = server.restricted().await;
     let run = Run::of(&target, &server);
     let publisher = Publisher::start(&target, quick()).expect("started");
     publisher.output("hello\n").await.expect("published");

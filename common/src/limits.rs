@@ -46,6 +46,12 @@ pub const MAX_VARIATIONS: u16 = 256;
 /// Longest name of a run in bytes.
 pub const MAX_NAME_BYTES: usize = 200;
 
+/// Most labels of one run: they are shown in one line.
+pub const MAX_LABELS: usize = 32;
+
+/// Longest name or value of a label in bytes.
+pub const MAX_LABEL_BYTES: usize = 200;
+
 /// Longest wait for an ordinary Redis reply. A loaded server answers within milliseconds; a
 /// connection that is half open never does, and is given up after this.
 pub const REDIS_DEADLINE: Duration = Duration::from_secs(5);

@@ -51,6 +51,7 @@ pub struct Sse {
     buffer: Vec<u8>,
     keep_alives: usize,
     frames: usize,
+    with_pulses: bool,
 }
 
 impl Sse {
@@ -76,7 +77,15 @@ impl Sse {
             buffer: Vec::new(),
             keep_alives: 0,
             frames: 0,
+            with_pulses: false,
         }
+    }
+
+    /// Signs of life of agents are passed over unless they are asked for.
+    #[must_use]
+    pub fn with_pulses(mut self) -> Self {
+        self.with_pulses = true;
+        self
     }
 
     /// How many keep-alive lines have come.
@@ -125,6 +134,11 @@ impl Sse {
                     );
                 }
                 self.frames += 1;
+                // Signs of life come at any time, and most stories are about something else.
+                if frame.event == "heartbeat" && !self.with_pulses {
+                    fields.clear();
+                    continue;
+                }
                 return Ok(Some(frame));
             }
         }

@@ -11,6 +11,7 @@ mod ingest;
 mod lost_redis;
 mod outages;
 mod page;
+mod pulse;
 mod refusals;
 mod startup;
 mod viewer;

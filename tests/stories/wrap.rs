@@ -146,19 +146,27 @@ async fn a_partial_line_is_seen_before_its_newline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_run_it_creates_one() {
     let mut stack = Stack::start().await;
-    let arguments = ["wrap", "--name", "made by wrap", "--", "echo", "hello"];
+    stack.api().create_run("made by hand, without labels").await;
+    let labels = ["--label", "team=search", "--label", "stage=test=1"];
+    let name = ["wrap", "--name", "made by wrap"];
+    let arguments = [&name[..], &labels, &["--", "echo", "hello"]].concat();
     let mut wrap = stack.runcast(&arguments, &[]);
     assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
     assert_eq!(wrap.stdout(), b"hello\n");
     let run = eventually("the run is listed as succeeded", async || {
-        let runs = stack.api().get("/v1/runs?limit=10").await;
+        let path = "/v1/runs?limit=10&label=team=search&label=stage=test%3D1";
+        let runs = stack.api().get(path).await;
         let listed = runs["runs"].as_array().cloned().unwrap_or_default();
-        let found = listed
-            .iter()
-            .find(|run| run["name"] == "made by wrap" && run["sealed"] == true);
-        found.cloned().ok_or_else(|| runs.to_string())
+        assert!(listed.len() <= 1, "only what has the labels: {runs}");
+        let found = listed.into_iter().find(|run| run["sealed"] == true);
+        found.ok_or_else(|| runs.to_string())
     })
     .await;
+    assert_eq!(run["name"], "made by wrap");
+    let labels = serde_json::json!({"team": "search", "stage": "test=1"});
+    assert_eq!(run["labels"], labels);
+    let other = stack.api().get("/v1/runs?label=team=ads").await;
+    assert_eq!(other["runs"], serde_json::json!([]));
     assert_eq!(run["status"], "succeeded");
     let id = run["id"]
         .as_str()

@@ -1,5 +1,7 @@
 //! What goes to the gateway and comes back when a run is created or joined.
 
+use std::collections::BTreeMap;
+
 use runcast_common::config::RedisUrl;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -7,12 +9,15 @@ use uuid::Uuid;
 use crate::publisher::Target;
 
 /// What a run to be created is given.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewRun {
     /// Its name, for people.
     pub name: String,
     /// How many attempts run side by side.
     pub variations: u16,
+    /// What it is found and grouped by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl NewRun {
@@ -22,6 +27,7 @@ impl NewRun {
         Self {
             name: name.to_owned(),
             variations: 1,
+            labels: BTreeMap::new(),
         }
     }
 }

@@ -23,6 +23,8 @@ use runcast_common::event;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::api::NewRun;
+
 /// Largest epoch: such numbers still are exact in the append script.
 const MAX_EPOCH: u64 = 1 << 53;
 
@@ -140,8 +142,8 @@ fn epoch_of(path: &Path) -> Option<u64> {
 /// What a run that could not be created yet shall be, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Planned {
-    pub(crate) name: String,
-    pub(crate) variations: u16,
+    #[serde(flatten)]
+    pub(crate) run: NewRun,
     /// The run's real id, once it has been created.
     pub(crate) created: Option<Uuid>,
 }

@@ -55,7 +55,12 @@ impl<O: Write, E: Write> Printer<O, E> {
         }
         let ends = frame.event == "end";
         // How the connection stands is no part of the run.
-        let about_connection = matches!(frame.event.as_str(), "ready" | "degraded" | "closing");
+        let about_connection = match frame.event.as_str() {
+            "ready" | "degraded" | "closing" => true,
+            // A sign of life, unless it was published as an event.
+            "heartbeat" => event["producer"].is_null(),
+            _ => false,
+        };
         if self.json && !about_connection {
             writeln!(self.out, "{}", frame.data)?;
         } else if !self.json {

@@ -23,6 +23,7 @@ mod shown;
 mod signals;
 mod start;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -61,6 +62,8 @@ pub struct Options {
     pub run: Option<Uuid>,
     /// Name of a new run; made from the command if absent.
     pub name: Option<String>,
+    /// Labels of a new run.
+    pub labels: BTreeMap<String, String>,
     /// Which variation this process is.
     pub variation: u16,
     /// How many variations a new run has.

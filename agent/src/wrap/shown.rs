@@ -1,9 +1,10 @@
-//! What may be shown of the wrapped command: its name, its command line, and its streams, without the
+//! What may be shown of the wrapped command: its name, labels, command line, and streams, without the
 //! secrets of its environment.
 //!
 //! Name and command line are redacted before anything shortens them, so that no half of a secret
 //! escapes; all status texts are made from these.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
@@ -13,6 +14,7 @@ use crate::say;
 
 pub(crate) struct Shown {
     pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
     pub(crate) command: Vec<OsString>,
     redactor: Redactor,
     ignored: Vec<Ignored>,
@@ -31,8 +33,13 @@ impl Shown {
             Some(name) => redactor.text(name).into_owned(),
             None => child::default_name(&command),
         };
+        let labels = options.labels.iter().map(|(name, value)| {
+            let shown = |text: &str| redactor.text(text).into_owned();
+            (shown(name), shown(value))
+        });
         Self {
             name,
+            labels: labels.collect(),
             command,
             redactor,
             ignored,

@@ -70,6 +70,7 @@ fn new_run(options: &Options, shown: &Shown) -> NewRun {
     NewRun {
         name: shown.name.clone(),
         variations: options.variations,
+        labels: shown.labels.clone(),
     }
 }
 
@@ -96,10 +97,8 @@ fn spool_only(
         )
     };
     if options.run.is_none() {
-        let NewRun { name, variations } = new_run(options, shown);
         let planned = Planned {
-            name,
-            variations,
+            run: new_run(options, shown),
             created: None,
         };
         planned.write(&lies).with_context(unusable)?;

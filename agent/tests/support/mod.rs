@@ -79,6 +79,18 @@ impl Server {
             variation: 0,
         }
     }
+
+    /// A target with exactly the rights that agents are given.
+    pub(crate) async fn restricted(&self) -> Target {
+        let mut target = self.target();
+        let mut user = redis::cmd("ACL");
+        user.arg("SETUSER").arg("publisher").arg("on").arg(">pw");
+        user.arg(Keys::new(&target.prefix).publisher_acl());
+        self.redis().query::<()>(&user).await.expect("a user");
+        let url = format!("{}?user=publisher&pass=pw", self.url());
+        target.redis = url.parse().expect("an address");
+        target
+    }
 }
 
 impl Drop for Server {

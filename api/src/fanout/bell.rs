@@ -1,8 +1,8 @@
-//! The bells of all watched runs, on one connection.
+//! The bells of all watched runs, and the signs of life of their agents, on one connection.
 //!
 //! A bell (`SPUBLISH` by the append and settle scripts) says that there is more to read. It is a hint:
 //! one that is lost costs the tail's next look, never an event. After every new connection all tails
-//! are woken, because bells may have been missed meanwhile.
+//! are woken, because bells may have been missed meanwhile. A pulse that was missed is followed by the next.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{PushKind, Value};
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::keys::Keys;
+use runcast_common::keys::{Channel, Keys};
 use runcast_common::limits::REDIS_DEADLINE;
 use runcast_common::redis;
 use tokio::sync::Notify;
@@ -20,6 +20,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
+
+use super::tail::Tail;
 
 /// How often a silent connection is asked whether it is still there.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
@@ -36,7 +38,7 @@ pub struct Bells {
 #[derive(Debug, Default)]
 struct Listeners {
     /// Whom to wake for which run.
-    tails: HashMap<Uuid, Arc<Notify>>,
+    tails: HashMap<Uuid, Arc<Tail>>,
     /// Runs whose subscription may not fit `tails`.
     changed: HashSet<Uuid>,
 }
@@ -53,9 +55,11 @@ impl Bells {
         }
     }
 
-    /// Wakes `tail` whenever the bell of `run` rings, until [`Bells::leave`].
-    pub fn listen(&self, run: Uuid, tail: Arc<Notify>) {
+    /// Wakes `tail` whenever the bell of its run rings, and passes on what its agents say, until
+    /// [`Bells::leave`].
+    pub fn listen(&self, tail: Arc<Tail>) {
         let mut listeners = self.lock();
+        let run = tail.run_id();
         listeners.tails.insert(run, tail);
         listeners.changed.insert(run);
         self.changed.notify_one();
@@ -136,11 +140,12 @@ impl Bells {
         } else {
             "SUNSUBSCRIBE"
         });
-        command.arg(self.keys.run(run).bell);
+        let keys = self.keys.run(run);
+        command.arg(keys.bell).arg(keys.pulse);
         self.ask(connection, &command).await?;
         // What rang before the subscription stood was not heard.
         if let Some(tail) = tail {
-            tail.notify_one();
+            tail.wake.notify_one();
         }
         Ok(())
     }
@@ -168,10 +173,16 @@ impl Bells {
         let Some(Value::BulkString(channel)) = data.first() else {
             return;
         };
-        if let Some(run) = self.keys.run_of_bell(channel)
-            && let Some(tail) = self.lock().tails.get(&run)
-        {
-            tail.notify_one();
+        let Some((run, channel)) = self.keys.parse_channel(channel) else {
+            return;
+        };
+        let Some(tail) = self.lock().tails.get(&run).cloned() else {
+            return;
+        };
+        match (channel, data.get(1)) {
+            (Channel::Bell, _) => tail.wake.notify_one(),
+            (Channel::Pulse, Some(Value::BulkString(message))) => tail.hear(message),
+            (Channel::Pulse, _) => {}
         }
     }
 }

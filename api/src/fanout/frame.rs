@@ -29,13 +29,15 @@ impl Filter {
         &self.0
     }
 
-    fn wants(&self, frame: &Mark) -> bool {
+    /// True if events of this kind and variation belong.
+    #[must_use]
+    pub fn wants(&self, kind: Kind, variation: u16) -> bool {
         self.0.is_empty()
-            || frame.kind == Kind::Gap
+            || kind == Kind::Gap
             || self
                 .0
                 .iter()
-                .any(|channel| channel.contains(frame.kind, frame.variation))
+                .any(|channel| channel.contains(kind, variation))
     }
 }
 
@@ -83,7 +85,7 @@ impl Frames {
         let mut pieces = Vec::new();
         let mut end = start;
         for mark in &self.marks[first..] {
-            if filter.wants(mark) {
+            if filter.wants(mark.kind, mark.variation) {
                 end = mark.end;
             } else {
                 if end > start {
@@ -219,7 +221,7 @@ pub fn with_envelope(out: &mut Vec<u8>, event: &Event) {
     out.extend_from_slice(envelope.as_bytes());
 }
 
-/// A frame that is no event of the run: `ready`, `degraded`, `closing`, `end`. It has an id as every
+/// A frame that is no event of the run: `ready`, `degraded`, `closing`, `end`, a sign of life. It has an id as every
 /// frame has, that of the cursor it leaves unchanged.
 #[must_use]
 pub fn notice(name: &str, data: &impl Serialize, cursor: EventId) -> Bytes {

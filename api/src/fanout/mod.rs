@@ -9,13 +9,14 @@
 //! - [`reader`] reads a run from wherever it is held, without a seam.
 //! - [`tail`] reads on for a watched run and fills its [`ring`] with [`frame`]s, encoded once.
 //! - [`viewer`] follows the ring; one that is behind it reads for itself until it has caught up.
-//! - [`bell`] wakes tails.
+//! - [`bell`] wakes tails, and hears the signs of life of agents, `pulses`.
 //!
 //! There is no queue per viewer: a slow one only keeps a cursor, and what it has not taken yet waits
 //! in Redis or Postgres.
 
 pub mod bell;
 pub mod frame;
+mod pulses;
 pub mod reader;
 pub mod ring;
 pub mod tail;
@@ -123,7 +124,7 @@ impl Hub {
     async fn follow(self: Arc<Self>, tail: Arc<Tail>) {
         let run = tail.run_id();
         debug!(%run, "watched");
-        self.bells.listen(run, Arc::clone(&tail.wake));
+        self.bells.listen(Arc::clone(&tail));
         loop {
             let followed = self
                 .stop

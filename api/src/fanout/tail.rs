@@ -11,11 +11,13 @@ use std::time::Duration;
 use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
 use runcast_common::id::EventId;
+use runcast_common::pulse::Pulse;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::pulses::Pulses;
 use super::reader::{Piece, ReadError, Reader};
 use super::ring::{Lookup, Ring};
 
@@ -45,6 +47,7 @@ struct State {
     ring: Option<Ring>,
     ended: bool,
     degraded: Option<Degraded>,
+    pulses: Pulses,
 }
 
 /// What is missing for the stream to be as quick as it should.
@@ -75,6 +78,8 @@ pub struct View {
     pub end: Option<EventId>,
     /// What is missing at the moment.
     pub degraded: Option<Degraded>,
+    /// The number of the newest sign of life.
+    pub pulse: u64,
 }
 
 impl Tail {
@@ -87,6 +92,7 @@ impl Tail {
                 ring: None,
                 ended: false,
                 degraded: None,
+                pulses: Pulses::default(),
             }),
             changed: watch::Sender::new(()),
         }
@@ -110,6 +116,22 @@ impl Tail {
             lookup,
             end,
             degraded: state.degraded.clone(),
+            pulse: state.pulses.newest(),
+        }
+    }
+
+    /// The last sign of life of each agent whose number is above this one.
+    #[must_use]
+    pub fn pulses_after(&self, number: u64) -> Vec<Pulse> {
+        self.lock().pulses.after(number)
+    }
+
+    /// An agent of the run has given a sign of life.
+    pub(super) fn hear(&self, message: &[u8]) {
+        if self.lock().pulses.take(message, Instant::now()) {
+            self.changed.send_replace(());
+        } else {
+            debug!(run = %self.run, "a sign of life cannot be read");
         }
     }
 

@@ -13,6 +13,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::Stream;
 use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
+use runcast_common::event::Kind;
 use runcast_common::id::EventId;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -56,6 +57,8 @@ struct Viewer {
     cursor: EventId,
     ready: bool,
     told: Option<Degraded>,
+    /// The number of the newest sign of life that it was told.
+    pulse: u64,
 }
 
 /// What to do next.
@@ -83,6 +86,7 @@ pub fn follow(hub: Arc<Hub>, watch: Watch, request: Request) -> impl Stream<Item
             cursor: request.after,
             ready: false,
             told: None,
+            pulse: 0,
         };
         // The client learns how soon to come back with the first frame, which always comes.
         let mut prefix = Some(format!("retry: {}\n", RETRY.as_millis()));
@@ -166,6 +170,7 @@ impl Viewer {
                 let data = json!({"kind": "ready"});
                 Step::Send(vec![notice("ready", &data, self.cursor)])
             }
+            Lookup::CaughtUp if view.pulse > self.pulse => self.pulses(view.pulse),
             Lookup::CaughtUp => Step::Wait,
         }
     }
@@ -174,6 +179,17 @@ impl Viewer {
         let pieces = frames.select(self.cursor, &self.filter);
         self.cursor = frames.upto;
         Step::Send(pieces)
+    }
+
+    /// Signs of life are of the moment: they are only for viewers that have caught up with it.
+    fn pulses(&mut self, newest: u64) -> Step {
+        let pulses = self.watch.pulses_after(self.pulse);
+        self.pulse = newest;
+        let wanted = pulses
+            .iter()
+            .filter(|pulse| self.filter.wants(Kind::Heartbeat, pulse.variation));
+        let frames = wanted.map(|pulse| notice(Kind::Heartbeat.name(), pulse, self.cursor));
+        Step::Send(frames.collect())
     }
 
     /// Reads for itself until it finds something; while that needs Postgres and Postgres is down, it

@@ -4,6 +4,7 @@
 //! [`Principal`](crate::access::principal::Principal) and checks a scope. Every error is a problem
 //! document.
 
+pub mod agents;
 pub mod body;
 pub mod control;
 pub mod events;
@@ -125,6 +126,7 @@ impl Gateway {
             .merge(events::router())
             .merge(ingest::router())
             .merge(control::router())
+            .merge(agents::router())
             .merge(stream::router())
             .merge(session::router())
             .merge(health::router())

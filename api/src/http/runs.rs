@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use runcast_common::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
+use runcast_common::limits::{MAX_LABEL_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_VARIATIONS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -21,10 +21,6 @@ use crate::store::runs::{Coverage, NewRun, Run, RunFilter};
 /// Runs of one page if nothing is said, and at most.
 const PAGE_RUNS: u16 = 50;
 const MAX_PAGE_RUNS: u16 = 200;
-
-/// Labels of one run, and bytes of one label's name or value, at most.
-const MAX_LABELS: usize = 32;
-const MAX_LABEL_BYTES: usize = 200;
 
 /// Longest idempotency key in bytes.
 const MAX_KEY_BYTES: usize = 200;
@@ -124,6 +120,7 @@ async fn list(
     let filter = RunFilter {
         before: query.parse("before")?,
         status: query.get("status").map(str::to_owned),
+        labels: wanted_labels(&query)?,
         only: principal.run,
         limit: limit + 1,
     };
@@ -259,6 +256,18 @@ fn labels(labels: Map<String, Value>) -> Result<Map<String, Value>, Problem> {
             )))
         }
     }
+}
+
+/// The labels that a list is asked for: `label=team=search`, all of them where there are several.
+fn wanted_labels(query: &Query) -> Result<Map<String, Value>, Problem> {
+    let mut wanted = Map::new();
+    for text in query.all("label") {
+        let (name, value) = text.split_once('=').ok_or_else(|| {
+            Problem::bad_request("parameter label: expected NAME=VALUE, such as team=search")
+        })?;
+        wanted.insert(name.to_owned(), Value::from(value));
+    }
+    labels(wanted)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

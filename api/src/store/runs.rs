@@ -135,6 +135,8 @@ pub struct RunFilter {
     pub before: Option<Uuid>,
     /// Only runs with this status.
     pub status: Option<String>,
+    /// Only runs with all of these labels.
+    pub labels: serde_json::Map<String, serde_json::Value>,
     /// Only this run.
     pub only: Option<Uuid>,
     /// How many at most.
@@ -214,12 +216,16 @@ impl Store {
               WHERE ($1::uuid IS NULL OR r.id < $1)
                 AND ($2::text IS NULL OR r.status = $2)
                 AND ($3::uuid IS NULL OR r.id = $3)
-              ORDER BY r.id DESC LIMIT $4"
+                AND ($4::jsonb IS NULL OR r.labels @> $4)
+              ORDER BY r.id DESC LIMIT $5"
         ));
         let rows = sqlx::query(query)
             .bind(filter.before)
             .bind(&filter.status)
             .bind(filter.only)
+            .bind(
+                (!filter.labels.is_empty()).then(|| serde_json::Value::from(filter.labels.clone())),
+            )
             .bind(i64::from(filter.limit))
             .fetch_all(&self.pool)
             .await?;

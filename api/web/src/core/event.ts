@@ -21,6 +21,13 @@ export interface RunEvent {
   status?: RunStatus;
   exit_code?: number | null;
   signal?: number | null;
+  /** heartbeat: a sign of life of an agent, which is no event of the run */
+  agent?: string;
+  published?: number;
+  unstored?: number;
+  quiet_ms?: number;
+  rss?: number;
+  cpu?: number;
   /** progress */
   label?: string;
   current?: number;
@@ -36,7 +43,7 @@ export interface RunEvent {
 }
 
 /** The kinds the page asks for; `gap` and the signals of the connection come whatever is asked. */
-export const CHANNELS = ["output", "log", "status", "progress"] as const;
+export const CHANNELS = ["output", "log", "status", "progress", "heartbeat"] as const;
 
 /** Reads the data of one frame. What cannot be read is shown as a gap, not passed over. */
 export function parseEvent(data: string): RunEvent {

@@ -20,7 +20,7 @@ test("a broken escape is taken as it stands", () => {
 
 test("spells the gateway's addresses", () => {
   expect(streamPath("r", "7-3")).toBe(
-    "/v1/runs/r/stream?channel=output&channel=log&channel=status&channel=progress&after=7-3",
+    "/v1/runs/r/stream?channel=output&channel=log&channel=status&channel=progress&channel=heartbeat&after=7-3",
   );
   expect(runsPath(50, null)).toBe("/v1/runs?limit=50");
   expect(runsPath(50, "x y")).toBe("/v1/runs?limit=50&before=x%20y");

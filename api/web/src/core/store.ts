@@ -6,12 +6,14 @@
 
 import { isFinal, type RunEvent } from "./event";
 import { Lane } from "./lane";
+import { Pulses } from "./pulse";
 
 export const MAX_ROWS = 100_000;
 export const MAX_CHARS = 32 * 1024 * 1024;
 
 export class RunStore {
   readonly lanes = new Map<number, Lane>();
+  readonly pulses = new Pulses();
   private readonly seen = new Map<string, number>();
   /** Events taken from producers, without those that came twice. */
   events = 0;
@@ -75,6 +77,9 @@ export class RunStore {
         break;
       case "gap":
         this.gap(event);
+        break;
+      case "heartbeat":
+        this.pulses.take(event, Date.now());
         break;
     }
   }

@@ -1,27 +1,32 @@
 // One variation: its state in a line, and its rows.
 
+import { isFinal } from "../core/event";
 import type { Lane } from "../core/lane";
+import type { Pulses } from "../core/pulse";
 import type { Run, Variation } from "../core/runs";
 import { amount } from "../core/time";
 import { LogList } from "./LogList";
 import { StatusBadge } from "./Status";
-import { clockShown } from "./state";
+import { clockShown, now } from "./state";
 
 interface LaneViewProps {
   lane: Lane;
+  pulses: Pulses;
   run: Run | null;
   id: string;
   revision: number;
 }
 
-export function LaneView({ lane, run, id, revision }: LaneViewProps) {
+export function LaneView({ lane, pulses, run, id, revision }: LaneViewProps) {
   const described = run?.variations.find((variation) => variation.index === lane.variation);
+  const status = laneStatus(lane, described);
   return (
     <section class="lane" data-testid={`variation-${lane.variation}`} aria-label={`Variation ${lane.variation}`}>
       <header>
         <span>variation {lane.variation}</span>
-        <StatusBadge status={laneStatus(lane, described)} />
+        <StatusBadge status={status} />
         <LaneOutcome lane={lane} described={described} />
+        {!isFinal(status) && <LanePulse variation={lane.variation} pulses={pulses} />}
         <span class="count">{amount(lane.rows.end)} lines</span>
       </header>
       <LogList lane={lane} run={id} clock={clockShown.value} revision={revision} />
@@ -32,6 +37,16 @@ export function LaneView({ lane, run, id, revision }: LaneViewProps) {
 /** The event of a status is here before the run's description says the same; `lost` is known by the description alone. */
 export function laneStatus(lane: Lane, described: Variation | undefined) {
   return described?.status === "lost" ? "lost" : (lane.status ?? described?.status ?? "pending");
+}
+
+/** Whether its agent lives: of no interest once it has ended. */
+function LanePulse({ variation, pulses }: { variation: number; pulses: Pulses }) {
+  const health = pulses.health(variation, now.value);
+  return health === null ? null : (
+    <span class={`pulse p-${health}`} data-testid={`pulse-${variation}`} data-health={health}>
+      {pulses.text(variation, now.value)}
+    </span>
+  );
 }
 
 function LaneOutcome({ lane, described }: { lane: Lane; described: Variation | undefined }) {

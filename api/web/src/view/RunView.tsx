@@ -47,7 +47,7 @@ export function RunView({ id }: { id: string }) {
       {!columns && <LaneTabs lanes={lanes} run={run} chosen={chosen} />}
       <div class={`lanes lanes-${visible.length}`}>
         {visible.map((lane) => (
-          <LaneView key={lane.variation} lane={lane} run={run} id={id} revision={shown} />
+          <LaneView key={lane.variation} lane={lane} pulses={store.pulses} run={run} id={id} revision={shown} />
         ))}
       </div>
     </main>
