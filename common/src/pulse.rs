@@ -157,7 +157,7 @@ pub async fn beat(
     let text = json(pulse);
     let name = keys.agent(pulse.agent);
     let mut about = redis::pipe();
-    about.cmd("HSET").arg(&name).arg(&agent.fields()).ignore();
+    about.cmd("HSET").arg(&name).arg(agent.fields()).ignore();
     about.expire(&name, seconds(AGENT_LIFE)).ignore();
     redis
         .run(async |connection| about.exec_async(connection).await)
