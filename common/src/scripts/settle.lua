@@ -46,7 +46,7 @@ local function first_entry()
   if not entry then return nil end
   local field = {}
   for i = 1, #entry[2], 2 do field[entry[2][i]] = entry[2][i + 1] end
-  return entry[1], tonumber(field.o) or 0, #(field.b or '')
+  return entry[1], tonumber(field.o) or 0, #(field.b or field.z or '')
 end
 local function stored(id)
   local e, s = string.match(id, '^(%d+)-(%d+)$')
