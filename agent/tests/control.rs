@@ -11,7 +11,6 @@ use runcast_common::connect::Redis;
 use runcast_common::control::{BEGINNING, Give, Given, MAX_WAITING, read};
 use runcast_common::event::{Action, Control, ControlState, Kind};
 use runcast_common::id::EventId;
-use runcast_common::keys::Keys;
 use runcast_common::redis;
 use runcast_common::script::{Settle, Settled, Window};
 use support::{PATIENCE, Run, Server};

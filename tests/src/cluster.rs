@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::{Mutex, OnceCell};
 use uuid::Uuid;
 
@@ -73,7 +73,7 @@ impl Cluster {
             .await
             .expect("a connection to the private Postgres");
         let done = connection
-            .execute(AssertSqlSafe(statement.to_owned()))
+            .execute(statement)
             .await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}"));
         connection.close().await.expect("the connection closes");

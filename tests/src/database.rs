@@ -6,7 +6,7 @@ use runcast_common::event::Kind;
 use runcast_common::id::EventId;
 use serde_json::Value;
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
 use crate::eventually::eventually;
@@ -74,7 +74,7 @@ impl Database {
     /// # Panics
     /// If the statement fails.
     pub async fn tamper(&self, statement: &str) {
-        let done = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
+        let done = sqlx::raw_sql(statement)
             .execute(&self.pool)
             .await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}"));

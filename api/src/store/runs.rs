@@ -198,8 +198,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the database could not be asked.
     pub async fn run(&self, id: Uuid) -> Result<Option<Run>, StoreError> {
-        let query = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM runs r WHERE r.id = $1"));
-        let row = sqlx::query(query)
+        let query = format!("SELECT {COLUMNS} FROM runs r WHERE r.id = $1");
+        let row = sqlx::query(&query)
             .bind(id)
             .fetch_optional(&self.pool)
             .await?;
@@ -211,15 +211,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the database could not be asked.
     pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, StoreError> {
-        let query = sqlx::AssertSqlSafe(format!(
+        let query = format!(
             "SELECT {COLUMNS} FROM runs r
               WHERE ($1::uuid IS NULL OR r.id < $1)
                 AND ($2::text IS NULL OR r.status = $2)
                 AND ($3::uuid IS NULL OR r.id = $3)
                 AND ($4::jsonb IS NULL OR r.labels @> $4)
               ORDER BY r.id DESC LIMIT $5"
-        ));
-        let rows = sqlx::query(query)
+        );
+        let rows = sqlx::query(&query)
             .bind(filter.before)
             .bind(&filter.status)
             .bind(filter.only)

@@ -68,7 +68,7 @@ impl Store {
             .execute(&mut connection)
             .await
             .map_err(StoreError::from)?;
-        let result = MIGRATIONS.run_direct(None, &mut connection, false).await;
+        let result = MIGRATIONS.run_direct(&mut connection).await;
         connection.close().await.map_err(StoreError::from)?;
         result.map_err(SchemaError::Migrate)
     }
