@@ -22,6 +22,21 @@ fn a_line_starts_with_its_head_and_ends_with_a_newline() {
 }
 
 #[test]
+fn what_was_recognised_stands_before_the_text() {
+    let text = Text {
+        level: Some("warn"),
+        format: Some("json"),
+        message: Some("m"),
+        group: Some(Group::ending("a")),
+        ..Text::from_chunk(Some("stderr"), b"{}\n")
+    };
+    assert_eq!(
+        line(Kind::Log, &text),
+        "{\"kind\":\"log\",\"variation\":2,\"time\":5,\"stream\":\"stderr\",\"level\":\"warn\",\"format\":\"json\",\"message\":\"m\",\"group\":{\"state\":\"end\",\"id\":\"a\"},\"text\":\"{}\\n\"}\n"
+    );
+}
+
+#[test]
 fn bytes_that_are_no_text_survive() {
     let written = line(Kind::Output, &Text::from_chunk(None, &[0xff, 0x00, b'\n']));
     let value: serde_json::Value = serde_json::from_str(&written).expect("JSON");
