@@ -34,6 +34,7 @@ mod sender;
 mod spool;
 pub mod tail;
 mod target;
+mod workflow_command;
 pub mod wrap;
 
 pub use publisher::Publisher;
