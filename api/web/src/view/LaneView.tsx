@@ -3,6 +3,7 @@
 import type { Lane } from "../core/lane";
 import type { Run, Variation } from "../core/runs";
 import { amount } from "../core/time";
+import { LaneProgress } from "./LaneProgress";
 import { LogList } from "./LogList";
 import { StatusBadge } from "./Status";
 import { clockShown } from "./state";
@@ -22,6 +23,7 @@ export function LaneView({ lane, run, id, revision }: LaneViewProps) {
         <span>variation {lane.variation}</span>
         <StatusBadge status={laneStatus(lane, described)} />
         <LaneOutcome lane={lane} described={described} />
+        <LaneProgress lane={lane} />
         <span class="count">{amount(lane.rows.end)} lines</span>
       </header>
       <LogList lane={lane} run={id} clock={clockShown.value} revision={revision} />
