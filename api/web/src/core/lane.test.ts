@@ -115,6 +115,8 @@ test("the end of a marker's line is no empty line, however it is cut", () => {
   expect(rows(laneOf(output("a"), marker, output("\nb\n")))).toEqual(["a", "b"]);
   expect(rows(laneOf(marker, output("b\n\n")))).toEqual(["b", ""]);
   expect(rows(laneOf(marker, output("\n\n")))).toEqual([""]);
+  const bytes: RunEvent = { kind: "output", bytes: btoa("\xff\n"), group: { state: "end", id: "x" } };
+  expect(rows(laneOf(bytes, output("\n")))).toEqual([""]);
 });
 
 test("a folded group can be opened by its producer, counts its errors, and ends with the lane", () => {

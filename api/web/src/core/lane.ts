@@ -180,7 +180,9 @@ class TextStream implements EscapeSink {
   /** A chunk that is not shown as text. */
   marker(event: RunEvent): void {
     this.finish();
-    this.afterMarker = !event.text?.endsWith("\n");
+    const ended =
+      typeof event.bytes === "string" ? decodeBase64(event.bytes).at(-1) === 0x0a : event.text?.endsWith("\n");
+    this.afterMarker = ended !== true;
   }
 
   record(event: RunEvent): void {

@@ -106,4 +106,5 @@ test("what tells of a hole is never folded away", () => {
 
 test("a gap without a count says so", () => {
   expect(gapText({ kind: "gap", count: null, reason: "lost" })).toBe("events may be missing here: lost");
+  expect(gapText({ kind: "gap", count: 2000, reason: "cap" })).toContain("2,000 events left out here");
 });
