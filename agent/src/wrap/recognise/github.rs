@@ -16,6 +16,10 @@ use super::Notes;
 use super::title::title;
 use crate::workflow_command::{Command, Stops};
 
+/// Longest message in bytes. A chunk of control characters fills three quarters of an event by itself,
+/// and all of it is in the text.
+const MAX_MESSAGE_BYTES: usize = 4096;
+
 /// All groups have it: one begins where another ends.
 const ID: &str = "github";
 
@@ -32,13 +36,11 @@ pub(super) fn read<'a>(line: &'a [u8], stops: &mut Stops) -> Option<Notes<'a>> {
         ("debug", "debug"),
     ];
     if let Some((_, level)) = levels.iter().find(|(name, _)| command.is(name)) {
-        let message = match command.data {
-            Cow::Borrowed(data) => String::from_utf8_lossy(data),
-            Cow::Owned(data) => Cow::Owned(String::from_utf8_lossy(&data).into_owned()),
-        };
+        let mut message = String::from_utf8_lossy(&command.data).into_owned();
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
         return Some(Notes {
             level: Some(level),
-            message: Some(message),
+            message: Some(Cow::Owned(message)),
             ..Notes::default()
         });
     }

@@ -3,7 +3,8 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use runcast_common::event::GroupState;
+use runcast_common::event::{GroupState, Kind, write_line};
+use runcast_common::limits::MAX_CHUNK_BYTES;
 
 use super::*;
 use crate::wrap::lines::Lines;
@@ -122,6 +123,31 @@ fn markers_are_found_wherever_the_chunks_are_cut() {
             let (found, all) = read(&[&text[..one], &text[one..two], &text[two..]]);
             assert_eq!(found, expected, "{one} {two}");
             assert_eq!(all, text);
+        }
+    }
+}
+
+#[test]
+fn the_largest_chunk_fits_an_event_with_what_it_says() {
+    let of = |begin: &str, letter: &str, end: &str| {
+        let room = MAX_CHUNK_BYTES - begin.len() - end.len();
+        format!("{begin}{}{end}", letter.repeat(room / letter.len())).into_bytes()
+    };
+    let json = "{\"level\":\"info\",\"msg\":\"";
+    for chunk in [
+        of("::error::", "\u{1}", "\n"),
+        of("::group::", "\u{1}", "\n"),
+        of("##[warning]", "\"", "\n"),
+        of(json, "\\\"", "\"}\n"),
+        of(json, "\\u0001", "\"}\n"),
+        of(json, "é", "\"}\n"),
+    ] {
+        let mut recogniser = Recogniser::new(ALL);
+        for piece in recogniser.read(&chunk, |_| {}) {
+            assert_ne!(piece.notes, Notes::default());
+            let mut line = Vec::new();
+            let payload = piece.payload("stderr");
+            write_line(&mut line, Kind::Log, 255, u64::MAX, &payload).expect("fits");
         }
     }
 }
