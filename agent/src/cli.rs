@@ -11,9 +11,11 @@ use runcast_common::limits::{MAX_LABEL_BYTES, MAX_NAME_BYTES, MAX_VARIATIONS};
 use uuid::Uuid;
 
 mod help;
+mod size;
 
 use self::help::{RESEND_HELP, SETTINGS, TAIL_HELP, WRAP_HELP};
 use crate::redact::{Pattern, Wanted};
+use crate::wrap::markers::Wanted as Markers;
 use crate::{resend, tail, wrap};
 
 /// Publish what a run prints, and follow it.
@@ -97,6 +99,21 @@ pub struct Wrap {
     /// redaction would spoil. RUNCAST_TOKEN stays redacted
     #[arg(long)]
     no_redact: bool,
+    /// Which markers in the output become groups, levels and progress on the page: auto, none, or a
+    /// list of gitlab, github and buildkite
+    ///
+    /// auto is gitlab and github, and buildkite where BUILDKITE is set: elsewhere `--- a/file` is more
+    /// likely a diff. What the command wrote is published unchanged in any case.
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    markers: Markers,
+    /// Publish at most so much of the output: its beginning, and its end when it has ended; such as
+    /// 512MiB, 0 for all of it
+    ///
+    /// Counts stdout and stderr together. An eighth of it, and at most 8 MiB, are kept in memory for
+    /// the end; what is left out in between is counted and shown as a gap. A command that prints
+    /// without end reaches 1 GiB within a minute, other logs hardly ever do.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size::parse)]
+    max_output: u64,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -156,6 +173,8 @@ impl From<Wrap> for wrap::Options {
                 true => Wanted::OwnToken,
                 false => Wanted::Usual(wrap.redact_env),
             },
+            markers: wrap.markers,
+            max_output: wrap.max_output,
             command: wrap.command,
         }
     }
@@ -229,6 +248,8 @@ mod tests {
             &["wrap", "--label", "=search", "ls"],
             &["wrap", "--redact-env", "*", "ls"],
             &["wrap", "--redact-env", "A", "--no-redact", "ls"],
+            &["wrap", "--markers", "travis", "ls"],
+            &["wrap", "--max-output", "1KiB", "ls"],
             &["tail", "x"],
             &[
                 "tail",

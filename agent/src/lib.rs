@@ -35,6 +35,7 @@ mod sender;
 mod spool;
 pub mod tail;
 mod target;
+mod workflow_command;
 pub mod wrap;
 
 pub use publisher::Publisher;

@@ -11,7 +11,8 @@
 //!
 //! `text` of `output` and `log` is a *chunk*: a finished line ends with `\n`, a partial one does
 //! not, and a viewer joins the chunks of one variation and stream. Bytes that are not UTF-8 travel
-//! as base64 in `bytes` instead, so nothing is lost or replaced.
+//! as base64 in `bytes` instead, so nothing is lost or replaced. What a producer has recognised in a
+//! chunk (a level, a message, a group) stands beside it and never instead of it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,16 +20,16 @@ use std::io::Write as _;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use crate::id::EventId;
 use crate::limits::{MAX_EVENT_BYTES, MAX_VARIATIONS};
 
 mod control;
+mod text;
 
 pub use self::control::{Action, Control, ControlState, UnknownAction};
+pub use self::text::{Group, GroupState, Text};
 
 /// What an event is about. The number is how Postgres stores it and never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -184,42 +185,6 @@ impl Status {
     }
 }
 
-/// Payload of `output` and `log`: one chunk of text.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Text<'a> {
-    /// `stdout` or `stderr`, where the chunk comes from a process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stream: Option<&'a str>,
-    /// Severity of a log line.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub level: Option<&'a str>,
-    /// The chunk, if it is UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<&'a str>,
-    /// The chunk in base64, if it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<String>,
-}
-
-impl<'a> Text<'a> {
-    /// The chunk as it came: text where it is UTF-8, else base64.
-    #[must_use]
-    pub fn from_chunk(stream: Option<&'a str>, chunk: &'a [u8]) -> Self {
-        match std::str::from_utf8(chunk) {
-            Ok(text) => Self {
-                stream,
-                text: Some(text),
-                ..Self::default()
-            },
-            Err(_not_utf8) => Self {
-                stream,
-                bytes: Some(BASE64.encode(chunk)),
-                ..Self::default()
-            },
-        }
-    }
-}
-
 /// Payload of `status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusChange {
@@ -275,6 +240,10 @@ pub struct Progress<'a> {
     /// How much there is to do, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
+    /// `error`, `paused`, `busy` (how much is done is not known) or `cleared` (it is not shown any
+    /// more); absent while the work just goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'a str>,
 }
 
 /// Payload of `gap`: events that could not be kept.

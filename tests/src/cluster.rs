@@ -72,9 +72,7 @@ impl Cluster {
         let mut connection = PgConnection::connect(&self.url("postgres", self.port))
             .await
             .expect("a connection to the private Postgres");
-        let done = connection
-            .execute(statement)
-            .await;
+        let done = connection.execute(statement).await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}"));
         connection.close().await.expect("the connection closes");
     }

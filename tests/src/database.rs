@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use runcast_common::event::Kind;
 use runcast_common::id::EventId;
 use serde_json::Value;
-use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::Row as _;
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use uuid::Uuid;
 
 use crate::eventually::eventually;
@@ -74,9 +74,7 @@ impl Database {
     /// # Panics
     /// If the statement fails.
     pub async fn tamper(&self, statement: &str) {
-        let done = sqlx::raw_sql(statement)
-            .execute(&self.pool)
-            .await;
+        let done = sqlx::raw_sql(statement).execute(&self.pool).await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 

@@ -32,10 +32,17 @@ Secrets: what is published shows [redacted] in place of the values of variables 
 *SECRET*, *PASSWORD*, *_KEY, *CREDENTIAL* and *_DSN, of passwords in addresses, of known tokens
 (ghp_..., AKIA..., eyJ...) and of private keys, also in base64, JSON, addresses and shell quotes.
 What passes through to our own output is unchanged. The first half of a secret that is not
-continued within 1 s is shown as [redacted], too.
+continued within 1 s is shown as [redacted], too. A line `::add-mask::VALUE` that the command prints
+adds VALUE, unless --no-redact is given or --markers leaves out github.
+
+Recognised: lines that are a JSON object with a level and a message; groups of GitLab
+(section_start:), GitHub (::group::) and Buildkite (--- title); ::error::, ::warning::, ::notice::
+and ::debug::; progress (ESC ] 9;4;1;50 BEL, ##vso[task.setprogress]). All of it is added to what is
+published; the text stays as it is.
 
 Examples:
   runcast wrap -- make test
+  runcast wrap --max-output 100MiB --markers none -- ./chatty.sh
   runcast wrap --redact-env 'ACME_*' --redact-env PIN -- ./deploy.sh
   runcast wrap --run \"$RUN\" --variation 1 -- python train.py
   runcast wrap --spool /var/spool/runcast -- ./nightly.sh

@@ -12,6 +12,7 @@
 //! - `env`, `pattern`: which variables of an environment hold secrets;
 //! - `value`: which values are refused, and why;
 //! - `forms`: how a value looks in base64, JSON, addresses and shells;
+//! - `mask_command`: values that a command names in its own output;
 //! - `shapes`: tokens and keys that are known without their value;
 //! - `table`: the automaton over all of it;
 //! - `stream`, `pending`: a stream in pieces, what is held back, and for how long.
@@ -23,6 +24,7 @@
 
 mod env;
 mod forms;
+mod mask_command;
 mod pattern;
 mod pending;
 mod shapes;

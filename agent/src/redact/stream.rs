@@ -16,6 +16,9 @@
 //! Carriage returns and newlines are passed over by the search, so a value is found across lines;
 //! those within it go with it. Secrets that overlap or touch become one mask.
 //!
+//! A stream can also obey [`mask_command`](super::mask_command)s: then it learns values from its own
+//! text, for itself and for all others of its redactor.
+//!
 //! Data: the bytes that are held back ([`Pending`]), at most [`Stream::limit`] (twice the longest
 //! form, and the longest token). Guarantees: what is given out is the text with secrets replaced, in
 //! order; whatever the pieces it is the same text, as long as no time limit passes within a secret and
@@ -29,10 +32,11 @@ use std::time::Duration;
 use aho_corasick::automaton::StateID;
 use tokio::time::Instant;
 
-use super::Shared;
+use super::mask_command::{MaskCommands, Part};
 use super::pending::Pending;
 use super::shapes::{Key, MAX_OPEN_BYTES, Step, Token};
 use super::table::{Found, Table};
+use super::{MASK, Redactor, Refused, Shared};
 
 /// After so long without more text, what is harmless is given out: as long as a line without its end
 /// waits, which it can do at the same time.
@@ -56,6 +60,10 @@ pub struct Stream {
     tokens: Vec<Token>,
     key: Option<Key>,
     held: Option<Held>,
+    /// None where mask commands are text like any other.
+    commands: Option<MaskCommands>,
+    /// Why values of mask commands were refused, as far as it was told.
+    told: Vec<Refused>,
 }
 
 /// Since when the text is held back from which place on.
@@ -85,11 +93,50 @@ impl Stream {
             tokens: Vec::new(),
             key: None,
             held: None,
+            commands: None,
+            told: Vec::new(),
         }
+    }
+
+    /// Obeys `::add-mask::VALUE` on a line of its own: the value is never given out there, and it is
+    /// redacted from then on, in this stream and from the next write on in all others of its redactor.
+    /// A value that [`Redactor::add`] refuses is only taken out there, and one warning tells why.
+    #[must_use]
+    pub fn obeying_mask_commands(mut self) -> Self {
+        self.commands = Some(MaskCommands::default());
+        self
     }
 
     /// Takes in what was read, and appends to `out` what can be shown by now.
     pub fn push(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<u8>) {
+        let Some(mut commands) = self.commands.take() else {
+            return self.push_text(bytes, now, out);
+        };
+        let mut rest = bytes;
+        while let Some(part) = commands.next(&mut rest) {
+            match part {
+                Part::Text(text) => self.push_text(text, now, out),
+                Part::Masked => self.push_text(MASK, now, out),
+                Part::Value(value) => self.learn(&value),
+            }
+        }
+        self.commands = Some(commands);
+    }
+
+    /// Redacts a value that a mask command has named.
+    fn learn(&mut self, value: &[u8]) {
+        let redactor = Redactor {
+            shared: Arc::clone(&self.shared),
+        };
+        if let Err(reason) = redactor.add(value)
+            && !self.told.contains(&reason)
+        {
+            tracing::warn!("not redacted: a value of ::add-mask:: ({reason})");
+            self.told.push(reason);
+        }
+    }
+
+    fn push_text(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<u8>) {
         let known = self.pending.bytes().len();
         self.pending.push(bytes);
         let from = if self.renew() { 0 } else { known };
@@ -136,6 +183,9 @@ impl Stream {
 
     /// Gives out the rest, at the end of the stream.
     pub fn finish(mut self, out: &mut Vec<u8>) {
+        if let Some(value) = self.commands.take().and_then(MaskCommands::finish) {
+            self.learn(&value);
+        }
         self.end_hold(out);
     }
 

@@ -237,3 +237,23 @@ fn the_texts_of_a_status_are_redacted() {
         Some("[redacted]: command not found")
     );
 }
+
+#[test]
+fn a_value_that_the_text_names_is_redacted_from_there_on_in_all_streams() {
+    let text = "before hidden-value\n::add-mask::hidden-value\nhidden-value aGlkZGVuLXZhbHVl\n\
+                ::add-mask::abc\nabc\n";
+    let expected = "before hidden-value\n::add-mask::[redacted]\n[redacted] [redacted]\n\
+                    ::add-mask::[redacted]\nabc\n";
+    for cut in 0..=text.len() {
+        let redactor = Redactor::new();
+        let (mut stream, mut out) = (redactor.stream().obeying_mask_commands(), Vec::new());
+        let now = Instant::now();
+        let (one, two) = text.as_bytes().split_at(cut);
+        stream.push(one, now, &mut out);
+        stream.push(two, now, &mut out);
+        stream.finish(&mut out);
+        assert_eq!(String::from_utf8_lossy(&out), expected, "{cut}");
+        assert_eq!(pieces(&redactor, &[b"hidden-value"]), "[redacted]");
+    }
+    assert_eq!(pieces(&Redactor::new(), &[text.as_bytes()]), text);
+}

@@ -86,6 +86,14 @@ pub(crate) fn not_started(command: &[OsString], error: &io::Error) -> (StatusCha
     (change, code)
 }
 
+/// The base name of what runs.
+pub(crate) fn program(command: &[OsString]) -> String {
+    let program = command.first().map(|word| word.to_string_lossy());
+    let program = program.unwrap_or_default();
+    let base = program.rsplit('/').next().unwrap_or_default();
+    shorten(base, DEFAULT_NAME_BYTES)
+}
+
 /// The name of a run that was given none: the command's base name and its arguments, shortened.
 pub(crate) fn default_name(command: &[OsString]) -> String {
     let mut words = command.iter().map(|word| word.to_string_lossy());

@@ -1,21 +1,29 @@
-//! One stream of the wrapped command on its way into the publisher, by the rule that Runcast must
-//! not break the job it watches.
+//! The chunks of the wrapped command's streams on their way into the publisher: what they say beyond
+//! their text is recognised, what is over the limit is kept for the end, and the rest goes out.
 //!
-//! While the queue is full the command waits, as it would for a slow terminal, but no longer than
-//! [`STALL`]. Then its chunks are dropped, counted, until there is room again; the count goes into
-//! the stream as a `gap` event, so that viewers and Postgres show what is missing.
+//! - `recognise`: what a chunk says;
+//! - `cap`: how much of a command that prints without end is published;
+//! - `reporter`: how far the work has come;
+//! - `outlet`: what happens while the queue is full.
+//!
+//! Time: [`Feed::publish`] waits as long as the outlet does. [`Feeds::finish`] publishes the tail, at
+//! most 8 MiB, within the same limit.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use runcast_common::event::{Gap, Kind, Text};
-use tokio::time::timeout;
+use runcast_common::event::{Kind, Text};
+use tokio::task::JoinHandle;
 
-use crate::publisher::{PublishError, Publisher};
-use crate::say;
+use super::cap::{Admitted, Cap, in_words};
+pub(crate) use super::outlet::Dropped;
+use super::outlet::Outlet;
+use super::recognise::Recogniser;
+use super::recognise::markers::Markers;
+use super::reporter::Reporter;
+use crate::publisher::Publisher;
 
-/// Longest wait of the command for room in the queue. Longer than a restart of Redis or a failover
-/// takes; shorter than the timeouts of most jobs.
-const STALL: Duration = Duration::from_secs(30);
+/// The stream of what we say ourselves.
+const OWN: &str = "runcast";
 
 /// Which stream it is, and how its chunks are published.
 #[derive(Debug, Clone, Copy)]
@@ -36,130 +44,109 @@ pub(crate) const STDERR: Source = Source {
     name: "stderr",
 };
 
-/// What was dropped since the last gap event.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Dropped {
-    pub(crate) events: u64,
-    pub(crate) bytes: u64,
+/// What the streams of one command share.
+#[derive(Debug)]
+pub(crate) struct Feeds {
+    publisher: Option<Publisher>,
+    markers: Markers,
+    cap: Arc<Cap>,
+    reporter: Option<(Reporter, JoinHandle<()>)>,
+}
+
+impl Feeds {
+    /// The streams of a command of this name, of which so many bytes are published (0: all). Must be
+    /// called within a tokio runtime.
+    pub(crate) fn new(
+        publisher: Option<Publisher>,
+        markers: Markers,
+        max_output: u64,
+        command: &str,
+    ) -> Self {
+        let start = |publisher: &Publisher| Reporter::start(publisher.clone(), command.to_owned());
+        Self {
+            reporter: publisher.as_ref().filter(|_| markers.any()).map(start),
+            publisher,
+            markers,
+            cap: Arc::new(Cap::new(max_output)),
+        }
+    }
+
+    /// The way of one stream.
+    pub(crate) fn feed(&self, source: Source) -> Feed {
+        Feed {
+            outlet: Outlet::new(self.publisher.clone(), source.name),
+            source,
+            recogniser: Recogniser::new(self.markers),
+            cap: Arc::clone(&self.cap),
+            reporter: self.reporter.as_ref().map(|(reporter, _)| reporter.clone()),
+        }
+    }
+
+    /// Publishes what was kept for the end, when all streams have ended; gives what could not be
+    /// published, and what the limit left out.
+    pub(crate) async fn finish(self) -> (Dropped, Dropped) {
+        let (left_out, tail) = self.cap.finish();
+        let mut outlet = Outlet::new(self.publisher, "the end of the output");
+        if left_out.events > 0 {
+            outlet.put(Kind::Gap, &left_out.gap("cap"), 0).await;
+        }
+        for kept in tail {
+            outlet.put(kept.kind, &kept.payload, kept.bytes).await;
+        }
+        if let Some((reporter, task)) = self.reporter {
+            reporter.finish(task).await;
+        }
+        (outlet.finish(), left_out)
+    }
 }
 
 /// One stream on its way into the publisher; without a publisher it leads nowhere.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    publisher: Option<Publisher>,
+    outlet: Outlet,
     source: Source,
-    stall: Duration,
-    dropped: Dropped,
+    recogniser: Recogniser,
+    cap: Arc<Cap>,
+    reporter: Option<Reporter>,
 }
 
 impl Feed {
-    pub(crate) const fn new(publisher: Option<Publisher>, source: Source) -> Self {
-        Self {
-            publisher,
-            source,
-            stall: STALL,
-            dropped: Dropped {
-                events: 0,
-                bytes: 0,
-            },
-        }
-    }
-
-    /// Publishes a chunk, or counts it as dropped.
+    /// Publishes a chunk, or keeps it for the end, or counts it as dropped.
     pub(crate) async fn publish(&mut self, chunk: &[u8]) {
-        let Some(publisher) = self.publisher.clone() else {
+        if !self.outlet.is_open() {
             return;
-        };
-        let payload = Text::from_chunk(Some(self.source.name), chunk);
-        let result = match self.tell_gap(&publisher) {
-            // Events after the gap must not overtake it, nor may the command stall once more.
-            Err(error) => Err(error),
-            Ok(()) => match publisher.try_publish(self.source.kind, &payload) {
-                Err(PublishError::Full) => {
-                    let publish = publisher.publish(self.source.kind, &payload);
-                    timeout(self.stall, publish)
-                        .await
-                        .unwrap_or(Err(PublishError::Full))
+        }
+        let reporter = self.reporter.as_ref();
+        let pieces = self.recogniser.read(chunk, |mark| {
+            if let Some(reporter) = reporter {
+                reporter.tell(mark);
+            }
+        });
+        let Source { kind, name } = self.source;
+        for piece in pieces {
+            let payload = piece.payload(name);
+            let bytes = piece.bytes.len();
+            match self.cap.admit(kind, &payload, bytes) {
+                Admitted::Now => self.outlet.put(kind, &payload, bytes).await,
+                Admitted::Later => {}
+                Admitted::First { head, tail } => {
+                    let text = format!(
+                        "runcast: {} of output are published, from here on only its last {} are, at its end (--max-output)\n",
+                        in_words(head),
+                        in_words(tail)
+                    );
+                    let warning = Text {
+                        level: Some("warn"),
+                        ..Text::from_chunk(Some(OWN), text.as_bytes())
+                    };
+                    self.outlet.put(Kind::Log, &warning, 0).await;
                 }
-                result => result,
-            },
-        };
-        if let Err(error) = result {
-            self.drop_chunk(chunk, &error);
+            }
         }
     }
 
-    /// Puts the gap into the stream if there is one, and gives what could not be told.
-    pub(crate) fn finish(mut self) -> Dropped {
-        if let Some(publisher) = self.publisher.clone() {
-            // What fails stays in the count.
-            drop(self.tell_gap(&publisher));
-        }
-        self.dropped
-    }
-
-    fn tell_gap(&mut self, publisher: &Publisher) -> Result<(), PublishError> {
-        if self.dropped == Dropped::default() {
-            return Ok(());
-        }
-        let gap = Gap {
-            count: Some(self.dropped.events),
-            bytes: self.dropped.bytes,
-            reason: "overflow",
-            after: None,
-            next: None,
-        };
-        publisher.try_publish(Kind::Gap, &gap)?;
-        self.dropped = Dropped::default();
-        Ok(())
-    }
-
-    fn drop_chunk(&mut self, chunk: &[u8], error: &PublishError) {
-        if self.dropped == Dropped::default() {
-            let name = self.source.name;
-            say(format_args!("not publishing {name} for now: {error}"));
-        }
-        if let PublishError::Stopped(_) | PublishError::Closed = error {
-            self.publisher = None;
-        }
-        self.dropped.events += 1;
-        self.dropped.bytes += chunk.len() as u64;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::publisher::{Options, Target};
-
-    #[tokio::test]
-    async fn a_full_queue_delays_the_command_only_so_long_and_the_rest_is_counted() {
-        let target = Target {
-            redis: "redis://127.0.0.1:1".parse().expect("an address"),
-            prefix: String::new(),
-            run: Uuid::now_v7(),
-            variation: 0,
-        };
-        let options = Options {
-            backlog_bytes: 0,
-            ..Options::default()
-        };
-        let publisher = Publisher::start(&target, options).expect("started");
-        let payload = Text::from_chunk(None, b"x");
-        while publisher.try_publish(Kind::Output, &payload).is_ok() {}
-        let mut feed = Feed {
-            stall: Duration::from_millis(20),
-            ..Feed::new(Some(publisher), STDOUT)
-        };
-        for chunk in [&b"one\n"[..], b"two\n"] {
-            feed.publish(chunk).await;
-        }
-        let dropped = Dropped {
-            events: 2,
-            bytes: 8,
-        };
-        assert_eq!(feed.finish(), dropped);
+    /// Tells what is missing, and gives what could not be told.
+    pub(crate) fn finish(self) -> Dropped {
+        self.outlet.finish()
     }
 }

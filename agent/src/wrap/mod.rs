@@ -5,7 +5,8 @@
 //! - `signals`: what is sent to us is passed on to it;
 //! - `orders`: what is wanted of the run is done to it;
 //! - `pump`, `lines`, `feed`: each of its two streams goes to our own one unchanged, and, redacted
-//!   and cut into lines, into the publisher.
+//!   and cut into lines, into the publisher;
+//! - `recognise`: what these lines say beyond their text.
 //!
 //! Whatever is published passes through [`redact`](crate::redact) first: both streams in `pump`, the
 //! rest in `shown`.
@@ -14,11 +15,15 @@
 //! [`REACH`] for the start, [`PIPE_GRACE`] for pipes that descendants hold open after the command's
 //! end, and the drain timeout for storing what is left; a signal in these last two ends them.
 
+mod cap;
 mod child;
 mod feed;
 mod lines;
 mod orders;
+mod outlet;
 mod pump;
+mod recognise;
+mod reporter;
 mod shown;
 mod signals;
 mod start;
@@ -38,9 +43,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::feed::{Dropped, Feed, STDERR, STDOUT};
+use self::feed::{Dropped, Feeds, STDERR, STDOUT};
 use self::orders::Orders;
 use self::pump::pump;
+pub use self::recognise::markers;
 use self::shown::Shown;
 pub use self::signals::{Blocked, block};
 use self::signals::{Signals, pass_on};
@@ -78,6 +84,10 @@ pub struct Options {
     pub cancel_grace: Duration,
     /// Which secrets are taken out of what is published.
     pub redact: Wanted,
+    /// Which markers are looked for in its output.
+    pub markers: markers::Wanted,
+    /// How many bytes of its output are published; 0 for all.
+    pub max_output: u64,
     /// The command and its arguments.
     pub command: Vec<OsString>,
 }
@@ -88,7 +98,7 @@ pub struct Options {
 /// If the kernel refuses to tell of signals or of the command's end.
 pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Result<u8> {
     let mut signals = Signals::listen(blocked)?;
-    let shown = Shown::new(options, std::env::vars_os());
+    let shown = Shown::new(options, std::env::vars_os(), env);
     let publisher = match start::start(options, &shown, env).await {
         Ok(publisher) => {
             shown.tell_ignored();
@@ -110,7 +120,21 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
     let (change, code) = match blocked.let_through(|| child::spawn(&options.command))? {
         Ok(child) => {
             let orders = Orders::to(publisher.as_ref(), options.cancel_grace);
-            watch_over(child, &shown, publisher.clone(), &mut signals, orders).await?
+            let feeds = Feeds::new(
+                publisher.clone(),
+                options.markers.resolve(env),
+                options.max_output,
+                &child::program(&shown.command),
+            );
+            watch_over(
+                child,
+                &shown,
+                publisher.clone(),
+                feeds,
+                &mut signals,
+                orders,
+            )
+            .await?
         }
         Err(error) => {
             let (change, code) = child::not_started(&shown.command, &error);
@@ -132,6 +156,7 @@ async fn watch_over(
     mut child: Child,
     shown: &Shown,
     publisher: Option<Publisher>,
+    feeds: Feeds,
     signals: &mut Signals,
     mut orders: Orders,
 ) -> io::Result<(StatusChange, u8)> {
@@ -144,7 +169,7 @@ async fn watch_over(
     let (deadline_in, deadline) = watch::channel(None);
     let stdout = child.stdout.take().map(|from| {
         let redact = shown.stream(publisher.is_some());
-        let feed = Feed::new(publisher.clone(), STDOUT);
+        let feed = feeds.feed(STDOUT);
         tokio::spawn(pump(
             from,
             tokio::io::stdout(),
@@ -155,7 +180,7 @@ async fn watch_over(
     });
     let stderr = child.stderr.take().map(|from| {
         let redact = shown.stream(publisher.is_some());
-        let feed = Feed::new(publisher.clone(), STDERR);
+        let feed = feeds.feed(STDERR);
         tokio::spawn(pump(
             from,
             tokio::io::stderr(),
@@ -184,16 +209,37 @@ async fn watch_over(
         moved = pumps => moved.into_iter().filter_map(Result::ok).collect(),
         () = told_to_end(signals) => Vec::new(),
     };
+    let (mut of_tail, left_out) = feeds.finish().await;
+    dropped.into_iter().for_each(|more| of_tail.add(more));
     let (mut change, code) = child::ended(status);
     orders.finish(&mut change).await;
-    let events: u64 = dropped.iter().map(|dropped| dropped.events).sum();
-    if events > 0 {
-        let bytes: u64 = dropped.iter().map(|dropped| dropped.bytes).sum();
-        let message = format!("{events} events ({bytes} bytes) of its output were not published");
-        say(format_args!("{message}"));
-        change.message = Some(message);
+    if let Some(missing) = missing(of_tail, left_out) {
+        say(format_args!("{missing}"));
+        change.message = Some(match change.message.take() {
+            Some(message) => format!("{message}; {missing}"),
+            None => missing,
+        });
     }
     Ok((change, code))
+}
+
+/// What of the output is missing, in words.
+fn missing(dropped: Dropped, left_out: Dropped) -> Option<String> {
+    let mut parts = Vec::new();
+    if dropped.events > 0 {
+        let Dropped { events, bytes } = dropped;
+        parts.push(format!(
+            "{events} events ({bytes} bytes) of its output were not published"
+        ));
+    }
+    if left_out.events > 0 {
+        let Dropped { events, bytes } = left_out;
+        parts.push(format!(
+            "{events} events ({}) from the middle of its output were left out (--max-output)",
+            cap::in_words(bytes)
+        ));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Publishes the last status, waits until all is stored, and says so if it is not.

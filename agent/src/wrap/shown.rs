@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
+use runcast_common::config::Env;
+
 use super::{Options, child};
-use crate::redact::{Ignored, Redactor, Stream, from_variables};
+use crate::redact::{Ignored, Redactor, Stream, Wanted, from_variables};
 use crate::say;
 
 pub(crate) struct Shown {
@@ -18,12 +20,15 @@ pub(crate) struct Shown {
     pub(crate) command: Vec<OsString>,
     redactor: Redactor,
     ignored: Vec<Ignored>,
+    /// The command may name more secrets in its output.
+    obeys_masks: bool,
 }
 
 impl Shown {
     pub(crate) fn new(
         options: &Options,
         variables: impl Iterator<Item = (OsString, OsString)>,
+        env: &impl Env,
     ) -> Self {
         let (redactor, ignored) = from_variables(variables, &options.redact);
         let words = options.command.iter();
@@ -37,18 +42,21 @@ impl Shown {
             let shown = |text: &str| redactor.text(text).into_owned();
             (shown(name), shown(value))
         });
+        let is_redacted = matches!(options.redact, Wanted::Usual(_));
         Self {
             name,
             labels: labels.collect(),
             command,
             redactor,
             ignored,
+            obeys_masks: is_redacted && options.markers.resolve(env).github,
         }
     }
 
     /// A stream of the command. Where nothing is published nothing has to be looked for.
     pub(crate) fn stream(&self, published: bool) -> Stream {
         match published {
+            true if self.obeys_masks => self.redactor.stream().obeying_mask_commands(),
             true => self.redactor.stream(),
             false => Redactor::empty().stream(),
         }

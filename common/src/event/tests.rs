@@ -1,5 +1,8 @@
 //! What a line says, and what is no line.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::*;
 
 fn line(kind: Kind, payload: &impl Serialize) -> String {
@@ -18,6 +21,21 @@ fn a_line_starts_with_its_head_and_ends_with_a_newline() {
     assert_eq!(
         line(Kind::Heartbeat, &serde_json::json!({})),
         "{\"kind\":\"heartbeat\",\"variation\":2,\"time\":5}\n"
+    );
+}
+
+#[test]
+fn what_was_recognised_stands_before_the_text() {
+    let text = Text {
+        level: Some("warn"),
+        format: Some("json"),
+        message: Some("m"),
+        group: Some(Group::ending("a")),
+        ..Text::from_chunk(Some("stderr"), b"{}\n")
+    };
+    assert_eq!(
+        line(Kind::Log, &text),
+        "{\"kind\":\"log\",\"variation\":2,\"time\":5,\"stream\":\"stderr\",\"level\":\"warn\",\"format\":\"json\",\"message\":\"m\",\"group\":{\"state\":\"end\",\"id\":\"a\"},\"text\":\"{}\\n\"}\n"
     );
 }
 

@@ -17,6 +17,10 @@ export interface RunEvent {
   bytes?: string | number;
   stream?: string;
   level?: string;
+  /** What a line says, without all that stands around it. `format` json: `text` is a JSON object with more fields. */
+  message?: string;
+  format?: string;
+  group?: GroupEvent;
   /** status */
   status?: RunStatus;
   exit_code?: number | null;
@@ -32,6 +36,7 @@ export interface RunEvent {
   label?: string;
   current?: number;
   total?: number;
+  state?: "error" | "paused" | "busy" | "cleared";
   /** gap */
   after?: string;
   next?: string;
@@ -39,7 +44,15 @@ export interface RunEvent {
   reason?: string;
   /** degraded */
   what?: string;
-  message?: string;
+}
+
+/** The chunk is a marker: lines that belong together begin or end here, or are to be shown. */
+export interface GroupEvent {
+  state: "start" | "open" | "end";
+  id: string;
+  title?: string;
+  collapsed?: boolean;
+  muted?: boolean;
 }
 
 /** The kinds the page asks for; `gap` and the signals of the connection come whatever is asked. */

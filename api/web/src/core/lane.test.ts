@@ -75,15 +75,101 @@ test("a line without end is broken into rows", () => {
   expect(rows(lane).map((text) => text.length)).toEqual([MAX_COLUMNS, MAX_COLUMNS, 2]);
 });
 
-test("marks of one progress are one row; what comes between them starts another", () => {
+const start = (id: string, title: string, collapsed = false): RunEvent => ({
+  ...output(`${id}\n`),
+  group: { state: "start", id, title, collapsed },
+});
+const end = (id: string): RunEvent => ({ ...output("end\n"), group: { state: "end", id } });
+
+/** The texts of the rows that are shown, indented by their groups. */
+function shown(lane: Lane): string[] {
+  const snapshot = lane.shown();
+  return Array.from({ length: snapshot.count }, (_, place) => {
+    const row = lane.rows.get(snapshot.rowAt(place));
+    return `${" ".repeat(row?.depth ?? 0)}${row?.line.text}`;
+  });
+}
+
+test("a marker is a header and not text; what it folds is not shown", () => {
+  const lane = laneOf(output("a\n"), start("g", "Title", true), output("b\nc\n"), end("g"), output("d\n"));
+  expect(rows(lane)).toEqual(["a", "group:Title", "b", "c", "d"]);
+  expect(shown(lane)).toEqual(["a", "Title", "d"]);
+  expect(lane.rows.get(1)?.group?.rows(lane.rows.end)).toBe(2);
+});
+
+test("a group of the same id ends the one before, and an end takes all that is in it", () => {
+  const lane = laneOf(
+    start("a", "A"),
+    start("b", "B"),
+    output("1\n"),
+    start("b", "B2"),
+    end("a"),
+    end("b"),
+    output("2\n"),
+  );
+  expect(shown(lane)).toEqual(["A", " B", "  1", " B2", "2"]);
+});
+
+test("the end of a marker's line is no empty line, however it is cut", () => {
+  const marker: RunEvent = { ...output("section"), group: { state: "end", id: "x" } };
+  expect(rows(laneOf(output("a"), marker, output("\nb\n")))).toEqual(["a", "b"]);
+  expect(rows(laneOf(marker, output("b\n\n")))).toEqual(["b", ""]);
+  expect(rows(laneOf(marker, output("\n\n")))).toEqual([""]);
+  const bytes: RunEvent = { kind: "output", bytes: btoa("\xff\n"), group: { state: "end", id: "x" } };
+  expect(rows(laneOf(bytes, output("\n")))).toEqual([""]);
+});
+
+test("a folded group can be opened by its producer, counts its errors, and ends with the lane", () => {
+  const lane = laneOf(start("g", "G", true), { ...log("bad\n"), level: "error" });
+  const group = lane.rows.get(0)?.group;
+  expect([group?.folded, group?.errors, group?.end]).toEqual([true, 1, null]);
+  lane.text({ ...output("^^^ +++\n"), group: { state: "open", id: "g" } });
+  expect(shown(lane)).toEqual(["G", " bad"]);
+  lane.finish();
+  expect(group?.end).toBe(2);
+});
+
+test("what was folded under a header that is dropped is shown", () => {
+  const lane = laneOf(start("g", "G", true), output("1\n2\n3\n"), end("g"), output("4\n"));
+  expect(shown(lane)).toEqual(["G", "4"]);
+  lane.trim(3, 1000);
+  expect(shown(lane)).toEqual([" 2", " 3", "4"]);
+});
+
+test("a line with a message is a record, and takes nothing from the lines around it", () => {
+  const json: RunEvent = {
+    ...output('{"level":"warn","msg":"slow","ms":12}\n'),
+    level: "warn",
+    message: "slow",
+    format: "json",
+  };
+  const lane = laneOf(output("half"), json, output("next\n"));
+  expect(rows(lane)).toEqual(["half", "slow ms=12", "next"]);
+  expect([lane.rows.get(1)?.level, lane.hasLevels, lane.chars]).toEqual(["warn", true, 18]);
+});
+
+test("streams of other names have lines of their own", () => {
+  const own: RunEvent = { kind: "log", stream: "runcast", text: "limit\n" };
+  expect(rows(laneOf(log("half "), own, log("line\n")))).toEqual(["stderr:half line", "stderr:limit"]);
+});
+
+test("progress is kept by label, the newest last, until it is cleared", () => {
   const lane = new Lane(0);
-  const event: RunEvent = { kind: "progress" };
-  lane.mark("epoch 1", event, "mark", "epoch");
-  lane.mark("epoch 2", event, "mark", "epoch");
-  lane.text(output("line\n"));
-  lane.mark("epoch 3", event, "mark", "epoch");
-  expect(rows(lane)).toEqual(["mark:epoch 2", "line", "mark:epoch 3"]);
-  expect(lane.chars).toBe("epoch 2line".length + "epoch 3".length);
+  const tell = (label: string, current: number, state?: RunEvent["state"]) =>
+    lane.tell({ kind: "progress", label, current, total: 100, ...(state === undefined ? {} : { state }) });
+  tell("a", 1);
+  tell("b", 1);
+  tell("a", 2);
+  expect([...lane.progress].map(([label, event]) => [label, event.current])).toEqual([
+    ["b", 1],
+    ["a", 2],
+  ]);
+  tell("a", 2, "cleared");
+  expect([...lane.progress.keys()]).toEqual(["b"]);
+  for (const label of ["c", "d", "e", "f"]) {
+    tell(label, 1);
+  }
+  expect([...lane.progress.keys()]).toEqual(["c", "d", "e", "f"]);
 });
 
 test("trims by rows and by characters, and goes on after its open row was dropped", () => {

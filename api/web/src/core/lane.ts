@@ -3,22 +3,32 @@
 // A stream (stdout, stderr) has a decoder, an escape reader and an open row: chunks are joined into that row until a newline,
 // even when rows of the other stream came in between. Rows are kept in a ring; `trim` drops the oldest above the limits it
 // is given. A row that was dropped while open is not written to again; its stream goes on in a new one.
+//
+// A chunk that marks a group is not shown as text: its start is a header row, under which the rows of the group can be folded.
+// A chunk with a message is shown as a record. What the work says of its progress is kept beside the rows.
 
 import { applySgr, type Style } from "./ansi";
 import { EscapeReader, type EscapeSink } from "./escape";
-import { decodeBase64, type RunEvent, type RunStatus } from "./event";
+import { decodeBase64, type GroupEvent, type RunEvent, type RunStatus } from "./event";
+import { type Group, Groups, type Shown } from "./groups";
 import { Line, MAX_COLUMNS } from "./line";
+import { recordLine } from "./record";
 import { Ring } from "./ring";
 
-export type Source = "stdout" | "stderr" | "mark" | "gap";
+/** Labels of progress that are kept: the newest. */
+const MAX_PROGRESS = 4;
+
+export type Source = "stdout" | "stderr" | "mark" | "gap" | "group";
 
 export interface Row {
   readonly number: number;
   readonly time: number;
   readonly source: Source;
   readonly level: string | undefined;
-  /** Marks of one progress share a label and are one row, brought up to date in place. */
-  readonly label: string | undefined;
+  /** How many groups it is in. */
+  readonly depth: number;
+  /** The group that it is the header of. */
+  group: Group | null;
   line: Line;
 }
 
@@ -30,17 +40,31 @@ export class Lane {
   status: RunStatus | undefined;
   exitCode: number | null = null;
   signal: number | null = null;
-  private streams = new Map<Source, TextStream>();
+  /** True once a line with a level has come, which takes room of its own. */
+  hasLevels = false;
+  /** How far the work has come, by label, the newest last. */
+  readonly progress = new Map<string, RunEvent>();
+  private readonly groups = new Groups();
+  private streams = new Map<string, TextStream>();
 
   constructor(readonly variation: number) {}
 
   /** A chunk of output or log. */
   text(event: RunEvent): void {
-    const source = (event.stream ?? (event.kind === "log" ? "stderr" : "stdout")) === "stderr" ? "stderr" : "stdout";
-    let stream = this.streams.get(source);
+    const name = event.stream ?? (event.kind === "log" ? "stderr" : "stdout");
+    let stream = this.streams.get(name);
     if (stream === undefined) {
-      stream = new TextStream(this, source);
-      this.streams.set(source, stream);
+      stream = new TextStream(this, event.kind === "log" ? "stderr" : "stdout");
+      this.streams.set(name, stream);
+    }
+    if (event.group !== undefined) {
+      stream.marker(event);
+      this.group(event.group, event);
+      return;
+    }
+    if (event.message !== undefined) {
+      stream.record(event);
+      return;
     }
     if (typeof event.bytes === "string") {
       stream.bytes(decodeBase64(event.bytes), event);
@@ -49,36 +73,78 @@ export class Lane {
     }
   }
 
-  mark(text: string, event: RunEvent, source: Source = "mark", label?: string): void {
-    const last = this.rows.get(this.rows.end - 1);
-    if (label !== undefined && last?.label === label) {
-      this.chars += text.length - last.line.length;
-      last.line = Line.of(text);
+  private group(group: GroupEvent, event: RunEvent): void {
+    if (group.state === "open") {
+      this.groups.unfold(group.id);
       return;
     }
-    const row = this.open(event.time ?? 0, source, undefined, label);
-    row.line = Line.of(text);
-    this.chars += text.length;
-    this.columns = Math.max(this.columns, text.length);
+    this.groups.end(group.id, this.rows.end);
+    if (group.state === "start") {
+      const row = this.open(event.time ?? 0, "group");
+      row.group = this.groups.start(group, row.number);
+      this.put(row, Line.of(row.group.title));
+    }
   }
 
-  /** Ends every open line: after a hole nothing may be joined to what stood before it, and at the end nothing follows. */
+  mark(text: string, event: RunEvent, source: Source = "mark"): void {
+    this.put(this.open(event.time ?? 0, source), Line.of(text));
+  }
+
+  /** Gives a new row its line. */
+  put(row: Row, line: Line): void {
+    row.line = line;
+    this.chars += line.length;
+    this.columns = Math.max(this.columns, line.length);
+  }
+
+  tell(event: RunEvent): void {
+    const label = event.label ?? "progress";
+    this.progress.delete(label);
+    if (event.state !== "cleared") {
+      this.progress.set(label, event);
+    }
+    for (const oldest of this.progress.keys()) {
+      if (this.progress.size <= MAX_PROGRESS) {
+        break;
+      }
+      this.progress.delete(oldest);
+    }
+  }
+
+  /** Which rows are shown now, in order. */
+  shown(): Shown {
+    return this.groups.shown(this.rows.first, this.rows.end);
+  }
+
+  /**
+   * Ends every open line and group: after a hole nothing may be joined to what stood before it, and what tells of the hole must
+   * not be folded away; at the end nothing follows.
+   */
   finish(): void {
     for (const stream of this.streams.values()) {
       stream.finish();
     }
     this.streams.clear();
+    this.groups.finish(this.rows.end);
   }
 
   trim(maxRows: number, maxChars: number): void {
     while (this.rows.length > maxRows || (this.chars > maxChars && this.rows.length > 1)) {
       this.chars -= this.rows.shift()?.line.length ?? 0;
     }
+    this.groups.drop(this.rows.first);
   }
 
-  open(time: number, source: Source, level?: string, label?: string): Row {
-    const row: Row = { number: this.rows.end, time, source, level, label, line: new Line() };
+  open(time: number, source: Source, level?: string): Row {
+    const { depth } = this.groups;
+    const row: Row = { number: this.rows.end, time, source, level, depth, group: null, line: new Line() };
     this.rows.push(row);
+    if (level !== undefined) {
+      this.hasLevels = true;
+    }
+    if (level === "error" || level === "fatal") {
+      this.groups.error();
+    }
     return row;
   }
 }
@@ -89,6 +155,8 @@ class TextStream implements EscapeSink {
   private row: Row | null = null;
   private current: Style | null = null;
   private event: RunEvent = { kind: "output" };
+  /** The rest of a marker's line may be its end alone, which is no empty line. */
+  private afterMarker = false;
 
   constructor(
     private readonly lane: Lane,
@@ -109,6 +177,19 @@ class TextStream implements EscapeSink {
     this.feed(this.decoder.decode(bytes, { stream: true }));
   }
 
+  /** A chunk that is not shown as text. */
+  marker(event: RunEvent): void {
+    this.finish();
+    const ended =
+      typeof event.bytes === "string" ? decodeBase64(event.bytes).at(-1) === 0x0a : event.text?.endsWith("\n");
+    this.afterMarker = ended !== true;
+  }
+
+  record(event: RunEvent): void {
+    this.finish();
+    this.lane.put(this.lane.open(event.time ?? 0, this.source, event.level), recordLine(event));
+  }
+
   finish(): void {
     this.feed(this.decoder?.decode() ?? "");
     this.decoder = null;
@@ -116,7 +197,9 @@ class TextStream implements EscapeSink {
   }
 
   private feed(text: string): void {
-    this.escapes.read(text, this);
+    const rest = this.afterMarker ? text.replace(/^\r?\n/, "") : text;
+    this.afterMarker &&= text === "";
+    this.escapes.read(rest, this);
   }
 
   /** The row that is being written, unless the lane has dropped it meanwhile. */

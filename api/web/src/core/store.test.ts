@@ -78,7 +78,7 @@ test("status sets the lane's state and leaves a mark", () => {
   expect(texts(store)).toEqual(["status: running", "status: failed, exit code 101"]);
 });
 
-test("progress is one mark that moves; kinds the page does not show leave nothing", () => {
+test("progress leaves no row; kinds the page does not show leave nothing", () => {
   const store = new RunStore();
   store.apply([
     { kind: "progress", label: "steps", current: 1, total: 4000, producer: "p", seq: 1 },
@@ -86,9 +86,25 @@ test("progress is one mark that moves; kinds the page does not show leave nothin
     { kind: "heartbeat", producer: "p", seq: 3 },
     { kind: "from-the-future", producer: "p", seq: 4 },
   ]);
-  expect(texts(store)).toEqual(["steps 2 / 4,000"]);
+  expect(texts(store)).toEqual([]);
+  expect(store.lane(0).progress.get("steps")?.current).toBe(2);
+});
+
+test("what tells of a hole is never folded away", () => {
+  const store = new RunStore();
+  store.apply([
+    { ...line(1, "x"), group: { state: "start", id: "g", title: "G", collapsed: true } },
+    line(2, "hidden"),
+    { kind: "gap", count: 2, reason: "lost", variation: 0 },
+    line(5, "after"),
+  ]);
+  const lane = store.lane(0);
+  const shown = lane.shown();
+  const seen = Array.from({ length: shown.count }, (_, place) => lane.rows.get(shown.rowAt(place))?.line.text);
+  expect(seen).toEqual(["G", "2 events missing: lost", "after"]);
 });
 
 test("a gap without a count says so", () => {
   expect(gapText({ kind: "gap", count: null, reason: "lost" })).toBe("events may be missing here: lost");
+  expect(gapText({ kind: "gap", count: 2000, reason: "cap" })).toContain("2,000 events left out here");
 });

@@ -73,7 +73,7 @@ export class RunStore {
         this.status(event);
         break;
       case "progress":
-        this.lane(event.variation ?? 0).mark(progressText(event), event, "mark", `progress ${event.label ?? ""}`);
+        this.lane(event.variation ?? 0).tell(event);
         break;
       case "gap":
         this.gap(event);
@@ -112,6 +112,9 @@ export function gapText(event: RunEvent): string {
   if (reason === "reborn") {
     return "the stream was rebuilt here; what is sent again is shown once";
   }
+  if (reason === "cap" && event.count != null) {
+    return `${event.count.toLocaleString("en")} events left out here: the output is over its limit (--max-output)`;
+  }
   if (event.count == null) {
     return `events may be missing here: ${reason}`;
   }
@@ -122,9 +125,4 @@ function statusText(event: RunEvent): string {
   const how =
     event.signal != null ? `, signal ${event.signal}` : event.exit_code != null ? `, exit code ${event.exit_code}` : "";
   return `status: ${event.status ?? "unknown"}${how}`;
-}
-
-function progressText(event: RunEvent): string {
-  const total = event.total === undefined ? "" : ` / ${event.total.toLocaleString("en")}`;
-  return `${event.label ?? "progress"} ${(event.current ?? 0).toLocaleString("en")}${total}`;
 }

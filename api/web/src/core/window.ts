@@ -51,6 +51,14 @@ export class Follow {
     this.lastHeight = height;
   }
 
+  /** Lets go because the reader looks at something else than the end. */
+  stay(end: number): void {
+    if (this.following) {
+      this.following = false;
+      this.leftAt = end;
+    }
+  }
+
   jump(): void {
     this.following = true;
   }

@@ -5,6 +5,7 @@ import type { Lane } from "../core/lane";
 import type { Pulses } from "../core/pulse";
 import type { Run, Variation } from "../core/runs";
 import { amount } from "../core/time";
+import { LaneProgress } from "./LaneProgress";
 import { LogList } from "./LogList";
 import { StatusBadge } from "./Status";
 import { clockShown, now } from "./state";
@@ -27,6 +28,7 @@ export function LaneView({ lane, pulses, run, id, revision }: LaneViewProps) {
         <StatusBadge status={status} />
         <LaneOutcome lane={lane} described={described} />
         {!isFinal(status) && <LanePulse variation={lane.variation} pulses={pulses} />}
+        <LaneProgress lane={lane} />
         <span class="count">{amount(lane.rows.end)} lines</span>
       </header>
       <LogList lane={lane} run={id} clock={clockShown.value} revision={revision} />

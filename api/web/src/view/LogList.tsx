@@ -1,10 +1,11 @@
 // The rows of one variation, of which only those on screen exist as elements.
 //
-// The list is a tall empty block in which the drawn rows are moved to their place. When rows are dropped at the top while the
-// reader looks at older ones, the scroll position moves along, so that the text under their eyes stays.
+// The list is a tall empty block in which the drawn rows are moved to their place. When rows above the reader's are dropped or
+// folded away, the scroll position moves along, so that the text under their eyes stays.
 
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { Group } from "../core/groups";
 import type { Lane, Row } from "../core/lane";
 import { historyPath } from "../core/link";
 import { amount } from "../core/time";
@@ -13,6 +14,8 @@ import { LogRow } from "./LogRow";
 
 /** What the style sheet adds to a line: the time before it, and the space around it. */
 const CLOCK_COLUMNS = 14;
+const LEVEL_COLUMNS = 7;
+const INDENT_COLUMNS = 8;
 const MARGIN_PX = 48;
 
 interface LogListProps {
@@ -27,18 +30,26 @@ export function LogList({ lane, run, clock, revision }: LogListProps) {
   const box = useRef<HTMLDivElement>(null);
   const view = useSignal({ scrollTop: 0, height: 0 });
   const [follow] = useState(() => new Follow());
-  const firstShown = useRef(lane.rows.first);
+  const folds = useSignal(0);
+  /** The row at the top of the box, and at which place it was. */
+  const top = useRef({ row: 0, place: 0 });
 
-  const { first, end, length } = lane.rows;
+  const { first, end } = lane.rows;
+  const shown = lane.shown();
   const dropped = first > 0 ? 1 : 0;
-  const count = length + dropped;
+  const count = shown.count + dropped;
   const { height } = view.value;
   const scrollTop = follow.following ? Math.max(0, count * ROW_HEIGHT - height) : view.value.scrollTop;
   const { from, to } = visibleRows({ scrollTop, height }, count);
 
-  const place = (element: HTMLDivElement, top: number) => {
-    element.scrollTop = top;
+  const place = (element: HTMLDivElement, scrollTop: number) => {
+    element.scrollTop = scrollTop;
     follow.placed(element.scrollTop, element.clientHeight);
+  };
+
+  const noteTop = (element: HTMLDivElement) => {
+    const at = Math.floor(element.scrollTop / ROW_HEIGHT);
+    top.current = { row: shown.rowAt(Math.max(0, at - dropped)), place: Math.max(at, dropped) };
   };
 
   // `revision` stands for the lane, which changes in place.
@@ -51,12 +62,14 @@ export function LogList({ lane, run, clock, revision }: LogListProps) {
     follow.scrolled(element.scrollTop, element.clientHeight, element.scrollHeight, end);
     if (follow.following) {
       place(element, element.scrollHeight);
-    } else if (first > firstShown.current) {
-      const above = first - firstShown.current - (firstShown.current === 0 ? 1 : 0);
-      place(element, element.scrollTop - above * ROW_HEIGHT);
+    } else {
+      const moved = shown.placeOf(top.current.row) + dropped - top.current.place;
+      if (moved !== 0) {
+        place(element, element.scrollTop + moved * ROW_HEIGHT);
+      }
     }
-    firstShown.current = first;
-  }, [revision, height, follow]);
+    noteTop(element);
+  }, [revision, height, follow, folds.value]);
 
   useLayoutEffect(() => {
     const element = box.current;
@@ -74,8 +87,21 @@ export function LogList({ lane, run, clock, revision }: LogListProps) {
     const element = box.current;
     if (element !== null) {
       follow.scrolled(element.scrollTop, element.clientHeight, element.scrollHeight, end);
+      noteTop(element);
       view.value = { scrollTop: element.scrollTop, height: element.clientHeight };
     }
+  };
+
+  const fold = (group: Group) => {
+    group.folded = !group.folded;
+    // Who opens a group that is over wants to see it, not the end of the list.
+    if (group.end !== null) {
+      follow.stay(end);
+      if (box.current !== null) {
+        view.value = { scrollTop: box.current.scrollTop, height: box.current.clientHeight };
+      }
+    }
+    folds.value += 1;
   };
 
   const jump = () => {
@@ -88,13 +114,14 @@ export function LogList({ lane, run, clock, revision }: LogListProps) {
 
   const rows: Row[] = [];
   for (let at = Math.max(from, dropped); at < to; at += 1) {
-    const row = lane.rows.get(first + at - dropped);
+    const row = lane.rows.get(shown.rowAt(at - dropped));
     if (row !== undefined) {
       rows.push(row);
     }
   }
   // Long lines widen the list at once, not only when they are drawn.
-  const width = `calc(${lane.columns + (clock ? CLOCK_COLUMNS : 0)}ch + ${MARGIN_PX}px)`;
+  const beside = (clock ? CLOCK_COLUMNS : 0) + (lane.hasLevels ? LEVEL_COLUMNS : 0) + INDENT_COLUMNS;
+  const width = `calc(${lane.columns + beside}ch + ${MARGIN_PX}px)`;
   const unread = follow.unread(end);
   return (
     <div class="list">
@@ -126,7 +153,7 @@ export function LogList({ lane, run, clock, revision }: LogListProps) {
               </div>
             )}
             {rows.map((row) => (
-              <LogRow key={row.number} row={row} clock={clock} />
+              <LogRow key={row.number} row={row} clock={clock} end={end} fold={fold} />
             ))}
           </div>
         </div>

@@ -1,28 +1,62 @@
-// One row. Its text is text nodes, whatever the run printed; the time is drawn by the style sheet, so that it is neither
-// copied nor read as part of the line.
+// One row. Its text is text nodes, whatever the run printed; the time and the level are drawn by the style sheet, so that they
+// are neither copied nor read as part of the line. The header of a group is a button that folds it.
 
 import { styleAttributes } from "../core/ansi";
+import type { Group } from "../core/groups";
 import type { Row } from "../core/lane";
 import type { Span } from "../core/line";
-import { clock as clockOf } from "../core/time";
+import { amount, clock as clockOf } from "../core/time";
+
+const LEVELS = new Set(["trace", "debug", "info", "warn", "error", "fatal"]);
+const MAX_DEPTH = 4;
 
 interface LogRowProps {
   row: Row;
   clock: boolean;
+  /** The number of the next row of all: how far a group goes that has not ended. */
+  end: number;
+  fold(group: Group): void;
 }
 
-export function LogRow({ row, clock }: LogRowProps) {
-  const level = row.level === undefined ? "" : ` l-${row.level}`;
+export function LogRow({ row, clock, end, fold }: LogRowProps) {
+  // A level of another name is shown as it is, without a colour.
+  const level = row.level !== undefined && LEVELS.has(row.level) ? ` l-${row.level}` : "";
+  const depth = row.depth === 0 ? "" : ` d-${Math.min(row.depth, MAX_DEPTH)}`;
+  const group = row.group;
   return (
     <div
-      class={`row r-${row.source}${level}`}
+      class={`row r-${row.source}${level}${depth}${group?.muted ? " muted" : ""}`}
       data-testid="log-row"
       data-number={row.number}
       data-source={row.source}
       data-time={clock && row.time > 0 ? clockOf(row.time) : ""}
     >
-      {row.line.spans.map(drawSpan)}
+      {row.level !== undefined && <span class="level" data-level={row.level.slice(0, 5)} />}
+      {group === null ? row.line.spans.map(drawSpan) : <GroupHeader group={group} end={end} fold={fold} />}
     </div>
+  );
+}
+
+function GroupHeader({ group, end, fold }: { group: Group; end: number; fold(group: Group): void }) {
+  const rows = group.rows(end);
+  return (
+    <button
+      type="button"
+      class="fold"
+      data-testid="log-group"
+      aria-expanded={!group.folded}
+      onClick={() => fold(group)}
+    >
+      {group.title}
+      <span class="rows-in">
+        {amount(rows)} {rows === 1 ? "line" : "lines"}
+      </span>
+      {group.errors > 0 && (
+        <span class="errors-in">
+          {amount(group.errors)} {group.errors === 1 ? "error" : "errors"}
+        </span>
+      )}
+    </button>
   );
 }
 

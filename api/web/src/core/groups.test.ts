@@ -1,0 +1,70 @@
+// Which rows are shown: places and numbers agree, whatever is folded and dropped.
+
+import { expect, test } from "vitest";
+import { type Group, Groups } from "./groups";
+
+/** A reproducible stream of numbers below `limit`. */
+function dice(seed: number): (limit: number) => number {
+  let state = seed;
+  return (limit) => {
+    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
+    return state % limit;
+  };
+}
+
+test("places and numbers of rows agree with a plain count, whatever is folded", () => {
+  const roll = dice(3);
+  for (let round = 0; round < 300; round += 1) {
+    const groups = new Groups();
+    /** For each row, the groups it is in. */
+    const inside: Group[][] = [];
+    let open: Group[] = [];
+    for (let row = 0; row < 60; row += 1) {
+      const act = roll(6);
+      const id = `${roll(3)}`;
+      if (act <= 1) {
+        groups.end(id, row);
+        const at = open.findLastIndex((group) => group.id === id);
+        open = at < 0 ? open : open.slice(0, at);
+      }
+      inside.push([...open]);
+      if (act === 0) {
+        open.push(groups.start({ state: "start", id, collapsed: roll(2) === 0 }, row));
+      }
+    }
+    const first = roll(30);
+    groups.drop(first);
+    const expected: number[] = [];
+    for (let row = first; row < 60; row += 1) {
+      if (!inside[row]?.some((group) => group.folded && group.header >= first)) {
+        expected.push(row);
+      }
+    }
+    const shown = groups.shown(first, 60);
+    expect(Array.from({ length: shown.count }, (_, place) => shown.rowAt(place))).toEqual(expected);
+    for (let row = first; row < 60; row += 1) {
+      // A hidden row is where the last shown one before it is: its header.
+      const place = expected.filter((number) => number <= row).length - 1;
+      expect(shown.placeOf(row)).toBe(place);
+    }
+  }
+});
+
+test("an open group that is folded hides what comes", () => {
+  const groups = new Groups();
+  const group = groups.start({ state: "start", id: "a", title: "A", collapsed: true }, 0);
+  expect([groups.shown(0, 1).count, groups.shown(0, 50).count]).toEqual([1, 1]);
+  expect([group.rows(50), groups.depth]).toEqual([49, 1]);
+  groups.unfold("a");
+  expect(groups.shown(0, 50).count).toBe(50);
+  groups.finish(50);
+  expect([group.end, groups.depth]).toEqual([50, 0]);
+});
+
+test("the place behind the last row is the end, and a row that was dropped is the first", () => {
+  const groups = new Groups();
+  groups.start({ state: "start", id: "a", collapsed: true }, 5);
+  groups.end("a", 8);
+  const shown = groups.shown(4, 10);
+  expect([shown.placeOf(0), shown.placeOf(6), shown.placeOf(8), shown.placeOf(10)]).toEqual([0, 1, 2, 4]);
+});

@@ -1,0 +1,38 @@
+// Records: message, fields, and what does not fit.
+
+import { expect, test } from "vitest";
+import { DIM } from "./ansi";
+import { MAX_COLUMNS } from "./line";
+import { recordLine } from "./record";
+
+const json = (text: string, message: string) =>
+  recordLine({ kind: "output", text: `${text}\n`, message, format: "json" });
+
+test("shows the message and the other fields, dim, behind it", () => {
+  const line = json('{"time":1,"severity":"INFO","message":"up","a":"b c","d":{"e":[1]},"f":null,"g":""}', "up");
+  expect(line.text).toBe('up time=1 a="b c" d={"e":[1]} f=null g=""');
+  expect(line.spans.map((span) => span.style?.flags)).toEqual([undefined, DIM]);
+});
+
+test("takes out the message's own field only", () => {
+  expect(json('{"level":30,"msg":"real","message":7,"event":"e"}', "real").text).toBe("real message=7 event=e");
+});
+
+test("a message of several lines is one row, and its colours count", () => {
+  const line = json('{"level":"error","msg":"x"}', "\u001b[31mone\u001b[0m\r\n\ttwo\u0007\n");
+  expect(line.text).toBe("one \u23ce \ttwo msg=x");
+  expect(line.spans[0]?.style?.fg).toBe(1);
+});
+
+test("what does not fit ends with a sign", () => {
+  const long = "x".repeat(MAX_COLUMNS);
+  expect(json('{"level":1}', long).length).toBe(MAX_COLUMNS);
+  for (const line of [json("{}", `${long}x`), json(JSON.stringify({ a: long, b: long }), "m")]) {
+    expect([line.length, line.text.endsWith("\u2026")]).toEqual([MAX_COLUMNS, true]);
+  }
+});
+
+test("a line without fields, or with none that can be read, is its message", () => {
+  expect(recordLine({ kind: "output", text: "::error::a\n", message: "a" }).text).toBe("a");
+  expect(json("{", "a").text).toBe("a");
+});
