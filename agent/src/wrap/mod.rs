@@ -4,10 +4,11 @@
 //! - `child`: starts the command, and reads how it ended;
 //! - `signals`: what is sent to us is passed on to it;
 //! - `orders`: what is wanted of the run is done to it;
-//! - `pump`, `lines`, `feed`: each of its two streams goes to our own one unchanged, and, redacted
+//! - `pump`, `order`: what it writes is read in the order in which it is written;
+//! - `lane`, `through`, `lines`, `feed`: each of its streams goes to our own one unchanged, and, redacted
 //!   and cut into lines, into the publisher.
 //!
-//! Whatever is published passes through [`redact`](crate::redact) first: both streams in `pump`, the
+//! Whatever is published passes through [`redact`](crate::redact) first: the streams in `lane`, the
 //! rest in `shown`.
 //!
 //! The first event is `status` running, the last one the final `status` with the seal. Time limits:
@@ -15,13 +16,17 @@
 //! end, and the drain timeout for storing what is left; a signal in these last two ends them.
 
 mod child;
+mod descriptor;
 mod feed;
+mod lane;
 mod lines;
+mod order;
 mod orders;
 mod pump;
 mod shown;
 mod signals;
 mod start;
+mod through;
 
 use std::ffi::OsString;
 use std::io;
@@ -35,14 +40,17 @@ use runcast_common::event::StatusChange;
 use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use self::feed::{Dropped, Feed, STDERR, STDOUT};
+use self::lane::Lane;
 use self::orders::Orders;
 use self::pump::pump;
 use self::shown::Shown;
 pub use self::signals::{Blocked, block};
 use self::signals::{Signals, pass_on};
+use self::through::Through;
 use crate::publisher::{Closed, Publisher};
 use crate::redact::Wanted;
 use crate::{UNAVAILABLE, say};
@@ -139,28 +147,20 @@ async fn watch_over(
         }
     }
     let (deadline_in, deadline) = watch::channel(None);
-    let stdout = child.stdout.take().map(|from| {
+    let mut lanes = Vec::new();
+    if let Some(from) = child.stdout.take() {
         let redact = shown.stream(publisher.is_some());
         let feed = Feed::new(publisher.clone(), STDOUT);
-        tokio::spawn(pump(
-            from,
-            tokio::io::stdout(),
-            redact,
-            feed,
-            deadline.clone(),
-        ))
-    });
-    let stderr = child.stderr.take().map(|from| {
+        let to = Through::to(tokio::io::stdout());
+        lanes.push(Lane::new(from.into_owned_fd()?, to, redact, feed)?);
+    }
+    if let Some(from) = child.stderr.take() {
         let redact = shown.stream(publisher.is_some());
         let feed = Feed::new(publisher.clone(), STDERR);
-        tokio::spawn(pump(
-            from,
-            tokio::io::stderr(),
-            redact,
-            feed,
-            deadline.clone(),
-        ))
-    });
+        let to = Through::to(tokio::io::stderr());
+        lanes.push(Lane::new(from.into_owned_fd()?, to, redact, feed)?);
+    }
+    let pump = AbortOnDropHandle::new(tokio::spawn(pump(lanes, deadline)));
     // Known until it has been waited for.
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
     let status = loop {
@@ -176,9 +176,8 @@ async fn watch_over(
         }
     };
     deadline_in.send_replace(Some(Instant::now() + PIPE_GRACE));
-    let pumps = futures::future::join_all([stdout, stderr].into_iter().flatten());
     let dropped: Vec<Dropped> = tokio::select! {
-        moved = pumps => moved.into_iter().filter_map(Result::ok).collect(),
+        moved = pump => moved.map_err(io::Error::other)??,
         () = told_to_end(signals) => Vec::new(),
     };
     let (mut change, code) = child::ended(status);
