@@ -187,7 +187,8 @@ impl Status {
 /// Payload of `output` and `log`: one chunk of text.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Text<'a> {
-    /// `stdout` or `stderr`, where the chunk comes from a process.
+    /// `stdout` or `stderr`, where the chunk comes from a process; `tty`, where it comes from a process under
+    /// a terminal, which does not tell them apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<&'a str>,
     /// Severity of a log line.

@@ -2,6 +2,10 @@
 //!
 //! - `start`: joins or creates the run, or spools for one;
 //! - `child`: starts the command, and reads how it ended;
+//! - `terminal`, `leader`, `own_terminal`, `keyboard`: the terminal that it can have, its session, what shows it,
+//!   what is typed;
+//! - `watch`: stays with it until it has ended and what it wrote is read;
+//! - `reaper`, `job`: collects what has ended, and reaches what it has started;
 //! - `signals`: what is sent to us is passed on to it;
 //! - `orders`: what is wanted of the run is done to it;
 //! - `pump`, `order`: what it writes is read in the order in which it is written;
@@ -12,21 +16,28 @@
 //! rest in `shown`.
 //!
 //! The first event is `status` running, the last one the final `status` with the seal. Time limits:
-//! [`REACH`] for the start, [`PIPE_GRACE`] for pipes that descendants hold open after the command's
+//! [`REACH`] for the start, [`PIPE_GRACE`](watch::PIPE_GRACE) for pipes that descendants hold open after the command's
 //! end, and the drain timeout for storing what is left; a signal in these last two ends them.
 
 mod child;
 mod descriptor;
 mod feed;
+mod job;
+mod keyboard;
 mod lane;
+mod leader;
 mod lines;
 mod order;
 mod orders;
+mod own_terminal;
 mod pump;
+mod reaper;
 mod shown;
 mod signals;
 mod start;
+mod terminal;
 mod through;
+mod watch;
 
 use std::ffi::OsString;
 use std::io;
@@ -34,23 +45,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use runcast_common::config::Env;
 use runcast_common::event::StatusChange;
-use tokio::process::Child;
-use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use self::feed::{Dropped, Feed, STDERR, STDOUT};
-use self::lane::Lane;
+pub use self::leader::lead;
 use self::orders::Orders;
-use self::pump::pump;
 use self::shown::Shown;
+use self::signals::Signals;
 pub use self::signals::{Blocked, block};
-use self::signals::{Signals, pass_on};
-use self::through::Through;
+use self::watch::Watch;
 use crate::publisher::{Closed, Publisher};
 use crate::redact::Wanted;
 use crate::{UNAVAILABLE, say};
@@ -58,9 +62,6 @@ use crate::{UNAVAILABLE, say};
 /// Longest wait for the gateway and Redis together, before the command runs without being
 /// published: what a job may start later for the sake of being watched.
 const REACH: Duration = Duration::from_secs(10);
-
-/// How long the command's pipes are read after its end, where descendants hold them open.
-const PIPE_GRACE: Duration = Duration::from_secs(2);
 
 /// What to run, and how to publish it.
 #[derive(Debug, Clone)]
@@ -81,6 +82,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How long a cancelled command may take to end before it is killed.
     pub cancel_grace: Duration,
+    /// Run the command under a pseudo-terminal.
+    pub tty: bool,
     /// Which secrets are taken out of what is published.
     pub redact: Wanted,
     /// The command and its arguments.
@@ -112,10 +115,15 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
             None
         }
     };
-    let (change, code) = match blocked.let_through(|| child::spawn(&options.command))? {
-        Ok(child) => {
+    let watch = Watch::before_start()?;
+    let start = || child::spawn(&options.command, options.tty, env);
+    let (change, code) = match blocked.let_through(start)? {
+        Ok(started) => {
             let orders = Orders::to(publisher.as_ref(), options.cancel_grace);
-            watch_over(child, &shown, publisher.clone(), &mut signals, orders).await?
+            let publisher = publisher.clone();
+            watch
+                .over(started, &shown, publisher, &mut signals, orders)
+                .await?
         }
         Err(error) => {
             let (change, code) = child::not_started(&shown.command, &error);
@@ -130,66 +138,6 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
         finish(&publisher, change, options.drain_timeout, &mut signals).await?;
     }
     Ok(code)
-}
-
-/// Moves what the command writes, passes signals on and carries out orders until it has ended.
-async fn watch_over(
-    mut child: Child,
-    shown: &Shown,
-    publisher: Option<Publisher>,
-    signals: &mut Signals,
-    mut orders: Orders,
-) -> io::Result<(StatusChange, u8)> {
-    if let Some(publisher) = &publisher {
-        let started = child::started(&shown.command, child.id());
-        if let Err(error) = publisher.status(&started).await {
-            say(format_args!("not published: {error}"));
-        }
-    }
-    let (deadline_in, deadline) = watch::channel(None);
-    let mut lanes = Vec::new();
-    if let Some(from) = child.stdout.take() {
-        let redact = shown.stream(publisher.is_some());
-        let feed = Feed::new(publisher.clone(), STDOUT);
-        let to = Through::to(tokio::io::stdout());
-        lanes.push(Lane::new(from.into_owned_fd()?, to, redact, feed)?);
-    }
-    if let Some(from) = child.stderr.take() {
-        let redact = shown.stream(publisher.is_some());
-        let feed = Feed::new(publisher.clone(), STDERR);
-        let to = Through::to(tokio::io::stderr());
-        lanes.push(Lane::new(from.into_owned_fd()?, to, redact, feed)?);
-    }
-    let pump = AbortOnDropHandle::new(tokio::spawn(pump(lanes, deadline)));
-    // Known until it has been waited for.
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-    let status = loop {
-        let pid = pid.map(Pid::from_raw);
-        tokio::select! {
-            biased;
-            status = child.wait() => break status?,
-            arrived = signals.next() => {
-                let arrived = arrived?;
-                if let Some(pid) = pid { pass_on(arrived, pid) }
-            }
-            order = orders.next() => if let Some(pid) = pid { orders.carry_out(order, pid) },
-        }
-    };
-    deadline_in.send_replace(Some(Instant::now() + PIPE_GRACE));
-    let dropped: Vec<Dropped> = tokio::select! {
-        moved = pump => moved.map_err(io::Error::other)??,
-        () = told_to_end(signals) => Vec::new(),
-    };
-    let (mut change, code) = child::ended(status);
-    orders.finish(&mut change).await;
-    let events: u64 = dropped.iter().map(|dropped| dropped.events).sum();
-    if events > 0 {
-        let bytes: u64 = dropped.iter().map(|dropped| dropped.bytes).sum();
-        let message = format!("{events} events ({bytes} bytes) of its output were not published");
-        say(format_args!("{message}"));
-        change.message = Some(message);
-    }
-    Ok((change, code))
 }
 
 /// Publishes the last status, waits until all is stored, and says so if it is not.
@@ -241,7 +189,7 @@ fn tell(closed: &Closed, publisher: &Publisher) {
 }
 
 /// Waits for a signal that asks to end, once the command has ended.
-async fn told_to_end(signals: &mut Signals) {
+pub(crate) async fn told_to_end(signals: &mut Signals) {
     loop {
         match signals.next().await.map(|arrived| arrived.signal) {
             Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT) => return,

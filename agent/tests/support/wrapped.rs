@@ -3,10 +3,12 @@
 use std::process::{Command, Output};
 
 use runcast_agent::publisher::Target;
-use runcast_common::event::Kind;
+use runcast_common::control::Give;
+use runcast_common::event::{Action, Kind};
+use uuid::Uuid;
 
 use super::gateway::{Gateway, json};
-use super::{Run, Server};
+use super::{Run, Server, eventually};
 
 /// Settings that would reach the program from whoever runs the tests.
 const SETTINGS: [&str; 5] = [
@@ -96,6 +98,59 @@ impl Wrapped {
         texts
             .map(|event| (word(event, "stream"), word(event, "text")))
             .collect()
+    }
+
+    /// Waits until the command runs; gives its process id.
+    pub(crate) async fn started(&self) -> i64 {
+        let mut pid = None;
+        eventually("the command runs", async || {
+            let events = self.events().await;
+            pid = events.first().and_then(|first| first["pid"].as_i64());
+            pid.is_some()
+        })
+        .await;
+        pid.expect("known by now")
+    }
+
+    /// Gives a command to the run and waits for its answer: `done`, or the reason why not.
+    pub(crate) async fn tell(&self, action: Action, data: &str) -> String {
+        let id = self.give(action, data).await;
+        self.answer(id).await
+    }
+
+    pub(crate) async fn give(&self, action: Action, data: &str) -> Uuid {
+        let id = Uuid::now_v7();
+        let give = Give {
+            id,
+            action,
+            by: "somebody",
+            data,
+            variations: &[0],
+        };
+        let run = self.run();
+        run.redis
+            .run(async |connection| give.call(&run.keys, connection).await)
+            .await
+            .expect("given");
+        id
+    }
+
+    pub(crate) async fn answer(&self, id: Uuid) -> String {
+        let mut answer = None;
+        eventually("the command is answered", async || {
+            let events = self.events().await;
+            let mut of = events
+                .iter()
+                .filter(|event| event["command_id"] == id.to_string());
+            answer = of.find_map(|event| match event["state"].as_str() {
+                Some("done") => Some("done".to_owned()),
+                Some("refused") => event["reason"].as_str().map(str::to_owned),
+                _ => None,
+            });
+            answer.is_some()
+        })
+        .await;
+        answer.expect("known by now")
     }
 
     /// All texts of one stream so far, joined.
