@@ -3,9 +3,9 @@
 
 mod support;
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pty_process::Size;
 use pty_process::blocking::{Pty, open};
@@ -201,4 +201,36 @@ fn a_signal_that_ends_us_gives_the_terminal_back() {
     let after = tcgetattr(&screen.terminal).expect("modes");
     assert_eq!(after.local_modes, before.local_modes);
     assert_eq!(after.output_modes, before.output_modes);
+}
+
+#[test]
+fn what_kills_us_hangs_up_the_terminal_of_the_command() {
+    let mut process = runcast()
+        .args([
+            "wrap",
+            "--tty",
+            "--",
+            "sh",
+            "-c",
+            "echo $$ $PPID; exec sleep 60",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("runs");
+    let mut line = String::new();
+    let mut stdout = BufReader::new(process.stdout.take().expect("piped"));
+    stdout.read_line(&mut line).expect("two ids");
+    process.kill().expect("killed");
+    process.wait().expect("ends");
+    let deadline = Instant::now() + PATIENCE;
+    for pid in line.split_whitespace() {
+        // Nobody may collect it here; a zombie has no command line.
+        let command = format!("/proc/{pid}/cmdline");
+        while std::fs::read(&command).is_ok_and(|words| !words.is_empty()) {
+            assert!(Instant::now() < deadline, "{pid} of {line} goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }

@@ -5,9 +5,9 @@
 //! were our children before the command was started are left alone. The walk takes some
 //! microseconds for each process of the machine and is done only when somebody pauses, resumes or cancels.
 //!
-//! Data: none between two walks, but for those earlier children. A process id may be given to another
-//! process between the walk and the signal; so signals go through a *pidfd* whose process is known to have the same start
-//! time. Bound: [`ROUNDS`] walks, since a process may start others while we walk.
+//! Data: none between two walks, but for those earlier children. A process id may be given to another process
+//! between the walk and the signal; so signals go through a *pidfd* whose process is known to have the same
+//! start time. Bound: [`ROUNDS`] walks, since a process may start others while we walk.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

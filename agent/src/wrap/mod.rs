@@ -16,8 +16,8 @@
 //! rest in `shown`.
 //!
 //! The first event is `status` running, the last one the final `status` with the seal. Time limits:
-//! [`REACH`] for the start, [`PIPE_GRACE`](watch::PIPE_GRACE) for pipes that descendants hold open after the command's
-//! end, and the drain timeout for storing what is left; a signal in these last two ends them.
+//! [`REACH`] for the start, [`PIPE_GRACE`](watch::PIPE_GRACE) for pipes that descendants hold open after the
+//! command's end, and the drain timeout for storing what is left; a signal in these last two ends them.
 
 mod child;
 mod descriptor;

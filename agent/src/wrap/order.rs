@@ -66,7 +66,7 @@ impl Order {
             let (data, flags) = (event.data, event.flags);
             let index = usize::try_from(data.u64()).unwrap_or(usize::MAX);
             self.again(index);
-            if flags.contains(epoll::EventFlags::HUP) {
+            if flags.contains(epoll::EventFlags::HUP) && !self.over.contains(&index) {
                 self.over.push(index);
             }
         }

@@ -121,7 +121,8 @@ impl RawMode {
         // Should we be sent into the background in this moment, we shall not be stopped for it.
         let stops = SigSet::from(Signal::SIGTTOU);
         let blocked = stops.thread_block();
-        if let Err(error) = tcsetattr(&self.terminal, OptionalActions::Drain, mode) {
+        // At once: a terminal that is held by Ctrl-S shall not hold us.
+        if let Err(error) = tcsetattr(&self.terminal, OptionalActions::Now, mode) {
             tracing::warn!(%error, "the mode of the terminal cannot be set");
         }
         if blocked.is_ok()
