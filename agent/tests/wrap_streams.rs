@@ -18,13 +18,18 @@ fn alternating(lines: usize) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_that_alternate_with_tiny_pauses_are_published_in_their_order() {
+async fn lines_that_alternate_with_tiny_pauses_keep_the_order_of_each_stream() {
     let wrapped = Wrapped::start().await;
     let script = "i=0; while [ $i -lt 200 ]; do echo $i; sleep 0.001; i=$((i+1)); \
                   echo $i >&2; sleep 0.001; i=$((i+1)); done";
     let output = wrapped.output(&["sh", "-c", script]).await;
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(wrapped.texts().await, alternating(200));
+    // On a machine so busy that two writes come before one read, the two streams may change places.
+    let mut texts = wrapped.texts().await;
+    texts.sort_by_key(|(stream, _)| stream == "stderr");
+    let mut expected = alternating(200);
+    expected.sort_by_key(|(stream, _)| stream == "stderr");
+    assert_eq!(texts, expected);
 }
 
 /// The command writes to the other stream once it is told that we have seen its last line: no clock decides.
