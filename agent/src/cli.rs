@@ -52,6 +52,17 @@ pub enum Command {
     /// stored twice. Events of a process that still runs are left to it.
     #[command(after_help = RESEND_HELP)]
     Resend(Resend),
+    /// Lead the session of a command: started by `wrap --tty`, not by people
+    #[command(hide = true)]
+    Session(Session),
+}
+
+/// Arguments of `runcast session`.
+#[derive(Debug, Args)]
+pub struct Session {
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `runcast wrap`.
@@ -87,6 +98,12 @@ pub struct Wrap {
     /// How long a cancelled command may take to end after SIGTERM, before SIGKILL
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     cancel_grace: Duration,
+    /// Run the command under a terminal: with colours, in lines, and with stdout and stderr in exact order
+    ///
+    /// Both are published as `output`. Our own terminal, if there is one, is taken over until the command
+    /// ends, Ctrl-C included; its size is passed on. Without one it is 120x40, or COLUMNS and LINES.
+    #[arg(short = 't', long)]
+    tty: bool,
     /// Redact the values of these environment variables too; * and ? stand for any text and any
     /// letter, case does not count; can be given several times
     #[arg(
@@ -169,6 +186,7 @@ impl From<Wrap> for wrap::Options {
             spool: wrap.spool.filter(|folder| !folder.as_os_str().is_empty()),
             drain_timeout: wrap.drain_timeout,
             cancel_grace: wrap.cancel_grace,
+            tty: wrap.tty,
             redact: match wrap.no_redact {
                 true => Wanted::OwnToken,
                 false => Wanted::Usual(wrap.redact_env),

@@ -47,5 +47,12 @@ const UNAVAILABLE: u8 = 69;
 /// reason to fail.
 fn say(what: std::fmt::Arguments<'_>) {
     use std::io::Write as _;
-    drop(writeln!(std::io::stderr(), "runcast: {what}"));
+
+    use rustix::termios::{OutputModes, tcgetattr};
+    let mut stderr = std::io::stderr();
+    // While a command has our terminal for itself, that does not begin lines at their beginning.
+    let raw =
+        tcgetattr(&stderr).is_ok_and(|modes| !modes.output_modes.contains(OutputModes::OPOST));
+    let end = if raw { "\r\n" } else { "\n" };
+    drop(write!(stderr, "runcast: {what}{end}"));
 }

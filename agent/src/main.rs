@@ -32,6 +32,9 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<u8> {
+    if let Command::Session(session) = &command {
+        wrap::lead(&session.command)?;
+    }
     telemetry::start(&ProcessEnv, "warn", Audience::Person)?;
     match command {
         Command::Wrap(arguments) => {
@@ -49,6 +52,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
             runtime.shutdown_background();
             Ok(tail::exit_code(&result))
         }
+        Command::Session(_) => Ok(1),
         Command::Resend(arguments) => {
             let runtime = Runtime::new().context("no threads")?;
             Ok(runtime.block_on(resend::run(&arguments.into(), &ProcessEnv)))

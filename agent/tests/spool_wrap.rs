@@ -164,7 +164,16 @@ async fn fifty_kills_at_random_moments_lose_nothing_that_was_spooled_and_double_
 async fn without_a_gateway_the_output_is_spooled_and_sent_later_as_one_run() {
     let spool = tempfile::tempdir().expect("a folder");
     let mut command = runcast();
-    command.args(["wrap", "--name", "nightly", "--variation", "1", "--spool"]);
+    command.args([
+        "wrap",
+        "--name",
+        "nightly",
+        "--label",
+        "team=search",
+        "--variation",
+        "1",
+        "--spool",
+    ]);
     command.arg(spool.path());
     command.args(["--", "sh", "-c", "echo kept; echo trouble >&2; exit 4"]);
     let began = Instant::now();
@@ -225,7 +234,7 @@ async fn without_a_gateway_the_output_is_spooled_and_sent_later_as_one_run() {
         "{asked:?}"
     );
     assert!(
-        asked[0].ends_with(r#"{"name":"nightly","variations":2}"#),
+        asked[0].ends_with(r#"{"name":"nightly","variations":2,"labels":{"team":"search"}}"#),
         "{asked:?}"
     );
     assert!(

@@ -21,12 +21,25 @@ Exit codes:
   69   with --require: nothing could be published, the command was not run
   64   wrong use of runcast
 
+Order: stdout and stderr are published in the order in which they are written, as far as that can be
+seen: lines that a program writes to both within microseconds may change places. With --tty both are
+one stream, in exact order.
+
 Signals: TERM, INT, HUP, QUIT, USR1, USR2, WINCH, CONT and TSTP are passed on; what a terminal sends
 to both (Ctrl-C) is not sent twice. After the command's end TERM, INT, HUP or QUIT stop the wait for
-storage.
+storage. Orphans of the command become children of runcast and are collected when they end, so it can
+be process 1 of a container.
 
-Commands to the run: `cancel` (POST /v1/runs/ID/control) sends TERM to the command and, if it goes on,
-KILL after --cancel-grace; what it has written is still published, and the run ends as cancelled.
+Terminal: with --tty the command has a terminal of its own; what is typed here goes to it, and at the
+end of stdin it is told so (Ctrl-D). TERM is xterm-256color where it is not set. Lines end with CR LF
+only where our own stdout is a terminal, else as the command wrote them. If runcast is killed by KILL,
+the terminal may stay raw: `stty sane` helps where the shell does not.
+
+Commands to the run (POST /v1/runs/ID/control):
+  cancel  TERM to the command, then to what it leaves behind, and KILL to all that still lives after
+          --cancel-grace; what was written is still published, and the run ends as cancelled
+  pause   STOP to the command and all it has started; resume: CONT
+  input   types the text at the command's terminal; refused without --tty
 
 Secrets: what is published shows [redacted] in place of the values of variables such as *TOKEN*,
 *SECRET*, *PASSWORD*, *_KEY, *CREDENTIAL* and *_DSN, of passwords in addresses, of known tokens
@@ -42,6 +55,7 @@ published; the text stays as it is.
 
 Examples:
   runcast wrap -- make test
+  runcast wrap --tty -- cargo build
   runcast wrap --max-output 100MiB --markers none -- ./chatty.sh
   runcast wrap --redact-env 'ACME_*' --redact-env PIN -- ./deploy.sh
   runcast wrap --run \"$RUN\" --variation 1 -- python train.py

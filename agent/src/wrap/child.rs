@@ -3,12 +3,16 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
+use runcast_common::config::Env;
 use runcast_common::event::{Status, StatusChange};
 use runcast_common::limits::MAX_NAME_BYTES;
-use tokio::process::{Child, Command};
+
+use super::leader::Leader;
+use super::terminal::Terminal;
 
 /// Exit code of a command that was not found, as shells have it.
 const NOT_FOUND: u8 = 127;
@@ -25,26 +29,56 @@ const DEFAULT_NAME_BYTES: usize = 80;
 /// Bytes of the command line in the first event; `xargs` makes lines that fit no event.
 const MAX_COMMAND_BYTES: usize = 16 * 1024;
 
-/// Starts the command with our stdin, and with pipes for what it writes.
-pub(crate) fn spawn(command: &[OsString]) -> io::Result<Child> {
+/// A command that has been started, and what it writes to.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) pid: u32,
+    pub(crate) streams: Streams,
+}
+
+/// What a command writes to.
+#[derive(Debug)]
+pub(crate) enum Streams {
+    Pipes { stdout: OwnedFd, stderr: OwnedFd },
+    Terminal(Terminal, Leader),
+}
+
+/// Starts the command: with our stdin and with pipes for what it writes, or under a terminal of its own.
+pub(crate) fn spawn(command: &[OsString], tty: bool, env: &impl Env) -> io::Result<Started> {
+    if tty {
+        let (terminal, leader, pid) = Terminal::spawn(command, env)?;
+        let streams = Streams::Terminal(terminal, leader);
+        return Ok(Started { pid, streams });
+    }
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    Command::new(program)
+    let (stdout, to_stdout) = io::pipe()?;
+    let (stderr, to_stderr) = io::pipe()?;
+    // Waited for by the reaper alone.
+    let child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::inherit())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .stdout(to_stdout)
+        .stderr(to_stderr)
+        .spawn()?;
+    let streams = Streams::Pipes {
+        stdout: stdout.into(),
+        stderr: stderr.into(),
+    };
+    Ok(Started {
+        pid: child.id(),
+        streams,
+    })
 }
 
 /// The first event of a run.
-pub(crate) fn started(command: &[OsString], pid: Option<u32>) -> StatusChange {
+pub(crate) fn started(command: &[OsString], pid: u32) -> StatusChange {
     let host = nix::unistd::gethostname().ok();
     StatusChange {
         command: shown(command),
         host: host.map(|host| host.to_string_lossy().into_owned()),
-        pid,
+        pid: Some(pid),
         ..StatusChange::to(Status::Running)
     }
 }

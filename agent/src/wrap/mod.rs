@@ -2,31 +2,47 @@
 //!
 //! - `start`: joins or creates the run, or spools for one;
 //! - `child`: starts the command, and reads how it ended;
+//! - `terminal`, `leader`, `own_terminal`, `keyboard`: the terminal that it can have, its session, what shows it,
+//!   what is typed;
+//! - `watch`: stays with it until it has ended and what it wrote is read;
+//! - `reaper`, `job`: collects what has ended, and reaches what it has started;
 //! - `signals`: what is sent to us is passed on to it;
 //! - `orders`: what is wanted of the run is done to it;
-//! - `pump`, `lines`, `feed`: each of its two streams goes to our own one unchanged, and, redacted
+//! - `pump`, `order`: what it writes is read in the order in which it is written;
+//! - `lane`, `through`, `lines`, `feed`: each of its streams goes to our own one unchanged, and, redacted
 //!   and cut into lines, into the publisher;
 //! - `recognise`: what these lines say beyond their text.
 //!
-//! Whatever is published passes through [`redact`](crate::redact) first: both streams in `pump`, the
+//! Whatever is published passes through [`redact`](crate::redact) first: the streams in `lane`, the
 //! rest in `shown`.
 //!
 //! The first event is `status` running, the last one the final `status` with the seal. Time limits:
-//! [`REACH`] for the start, [`PIPE_GRACE`] for pipes that descendants hold open after the command's
-//! end, and the drain timeout for storing what is left; a signal in these last two ends them.
+//! [`REACH`] for the start, [`PIPE_GRACE`](watch::PIPE_GRACE) for pipes that descendants hold open after the
+//! command's end, and the drain timeout for storing what is left; a signal in these last two ends them.
 
 mod cap;
 mod child;
+mod descriptor;
 mod feed;
+mod job;
+mod keyboard;
+mod lane;
+mod leader;
 mod lines;
+mod order;
 mod orders;
 mod outlet;
+mod own_terminal;
 mod pump;
+mod reaper;
 mod recognise;
 mod reporter;
 mod shown;
 mod signals;
 mod start;
+mod terminal;
+mod through;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -35,21 +51,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use runcast_common::config::Env;
 use runcast_common::event::StatusChange;
-use tokio::process::Child;
-use tokio::sync::watch;
-use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::feed::{Dropped, Feeds, STDERR, STDOUT};
+use self::feed::Feeds;
+pub use self::leader::lead;
 use self::orders::Orders;
-use self::pump::pump;
 pub use self::recognise::markers;
 use self::shown::Shown;
+use self::signals::Signals;
 pub use self::signals::{Blocked, block};
-use self::signals::{Signals, pass_on};
+use self::watch::Watch;
 use crate::publisher::{Closed, Publisher};
 use crate::redact::Wanted;
 use crate::{UNAVAILABLE, say};
@@ -57,9 +70,6 @@ use crate::{UNAVAILABLE, say};
 /// Longest wait for the gateway and Redis together, before the command runs without being
 /// published: what a job may start later for the sake of being watched.
 const REACH: Duration = Duration::from_secs(10);
-
-/// How long the command's pipes are read after its end, where descendants hold them open.
-const PIPE_GRACE: Duration = Duration::from_secs(2);
 
 /// What to run, and how to publish it.
 #[derive(Debug, Clone)]
@@ -82,6 +92,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How long a cancelled command may take to end before it is killed.
     pub cancel_grace: Duration,
+    /// Run the command under a pseudo-terminal.
+    pub tty: bool,
     /// Which secrets are taken out of what is published.
     pub redact: Wanted,
     /// Which markers are looked for in its output.
@@ -117,8 +129,10 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
             None
         }
     };
-    let (change, code) = match blocked.let_through(|| child::spawn(&options.command))? {
-        Ok(child) => {
+    let watch = Watch::before_start()?;
+    let start = || child::spawn(&options.command, options.tty, env);
+    let (change, code) = match blocked.let_through(start)? {
+        Ok(started) => {
             let orders = Orders::to(publisher.as_ref(), options.cancel_grace);
             let feeds = Feeds::new(
                 publisher.clone(),
@@ -126,15 +140,10 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
                 options.max_output,
                 &child::program(&shown.command),
             );
-            watch_over(
-                child,
-                &shown,
-                publisher.clone(),
-                feeds,
-                &mut signals,
-                orders,
-            )
-            .await?
+            let publisher = publisher.clone();
+            watch
+                .over(started, &shown, publisher, feeds, &mut signals, orders)
+                .await?
         }
         Err(error) => {
             let (change, code) = child::not_started(&shown.command, &error);
@@ -149,97 +158,6 @@ pub async fn run(options: &Options, env: &impl Env, blocked: &Blocked) -> io::Re
         finish(&publisher, change, options.drain_timeout, &mut signals).await?;
     }
     Ok(code)
-}
-
-/// Moves what the command writes, passes signals on and carries out orders until it has ended.
-async fn watch_over(
-    mut child: Child,
-    shown: &Shown,
-    publisher: Option<Publisher>,
-    feeds: Feeds,
-    signals: &mut Signals,
-    mut orders: Orders,
-) -> io::Result<(StatusChange, u8)> {
-    if let Some(publisher) = &publisher {
-        let started = child::started(&shown.command, child.id());
-        if let Err(error) = publisher.status(&started).await {
-            say(format_args!("not published: {error}"));
-        }
-    }
-    let (deadline_in, deadline) = watch::channel(None);
-    let stdout = child.stdout.take().map(|from| {
-        let redact = shown.stream(publisher.is_some());
-        let feed = feeds.feed(STDOUT);
-        tokio::spawn(pump(
-            from,
-            tokio::io::stdout(),
-            redact,
-            feed,
-            deadline.clone(),
-        ))
-    });
-    let stderr = child.stderr.take().map(|from| {
-        let redact = shown.stream(publisher.is_some());
-        let feed = feeds.feed(STDERR);
-        tokio::spawn(pump(
-            from,
-            tokio::io::stderr(),
-            redact,
-            feed,
-            deadline.clone(),
-        ))
-    });
-    // Known until it has been waited for.
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-    let status = loop {
-        let pid = pid.map(Pid::from_raw);
-        tokio::select! {
-            biased;
-            status = child.wait() => break status?,
-            arrived = signals.next() => {
-                let arrived = arrived?;
-                if let Some(pid) = pid { pass_on(arrived, pid) }
-            }
-            order = orders.next() => if let Some(pid) = pid { orders.carry_out(order, pid) },
-        }
-    };
-    deadline_in.send_replace(Some(Instant::now() + PIPE_GRACE));
-    let pumps = futures::future::join_all([stdout, stderr].into_iter().flatten());
-    let dropped: Vec<Dropped> = tokio::select! {
-        moved = pumps => moved.into_iter().filter_map(Result::ok).collect(),
-        () = told_to_end(signals) => Vec::new(),
-    };
-    let (mut of_tail, left_out) = feeds.finish().await;
-    dropped.into_iter().for_each(|more| of_tail.add(more));
-    let (mut change, code) = child::ended(status);
-    orders.finish(&mut change).await;
-    if let Some(missing) = missing(of_tail, left_out) {
-        say(format_args!("{missing}"));
-        change.message = Some(match change.message.take() {
-            Some(message) => format!("{message}; {missing}"),
-            None => missing,
-        });
-    }
-    Ok((change, code))
-}
-
-/// What of the output is missing, in words.
-fn missing(dropped: Dropped, left_out: Dropped) -> Option<String> {
-    let mut parts = Vec::new();
-    if dropped.events > 0 {
-        let Dropped { events, bytes } = dropped;
-        parts.push(format!(
-            "{events} events ({bytes} bytes) of its output were not published"
-        ));
-    }
-    if left_out.events > 0 {
-        let Dropped { events, bytes } = left_out;
-        parts.push(format!(
-            "{events} events ({}) from the middle of its output were left out (--max-output)",
-            cap::in_words(bytes)
-        ));
-    }
-    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Publishes the last status, waits until all is stored, and says so if it is not.
@@ -291,7 +209,7 @@ fn tell(closed: &Closed, publisher: &Publisher) {
 }
 
 /// Waits for a signal that asks to end, once the command has ended.
-async fn told_to_end(signals: &mut Signals) {
+pub(crate) async fn told_to_end(signals: &mut Signals) {
     loop {
         match signals.next().await.map(|arrived| arrived.signal) {
             Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT) => return,

@@ -1,135 +1,166 @@
-//! Moves one stream of the wrapped command: to our own stream first, unchanged and at once, then
-//! redacted and cut into lines into the publisher.
+//! Moves what the wrapped command writes, in the order in which its streams became readable: to our own
+//! streams unchanged ([`Through`](super::through::Through)), and redacted and in lines into the publisher.
 //!
-//! Data: one read buffer of [`READ_BYTES`], what is redacted of it, and what the redaction and
-//! [`Lines`] hold. Time: a partial line is published after [`PARTIAL`]; what may be the beginning of
-//! a secret is held back as [`crate::redact`] says, at the same time as that; after the command's end the stream is read for as long as the given
-//! deadline allows, since a descendant may hold it open for ever.
+//! One task reads all streams, so that what is published stands in that order. A stream is not read while
+//! too much of it still waits to be written to our own one; the others go on. Where the
+//! command writes to two streams faster than they are read, the order is not knowable: see
+//! [`Order`]. A terminal (`--tty`) has one stream, so there the order is exact.
+//!
+//! Data: one read buffer of [`READ_BYTES`], and what each [`Lane`] holds. Time: that of the lanes; after
+//! the command's end the streams are read for as long as the given deadline allows, since a
+//! descendant may hold them open for ever.
 
 use std::io;
-use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use futures::future::{join_all, select_all};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use super::feed::{Dropped, Feed};
-use super::lines::Lines;
-use crate::redact::Stream;
-use crate::say;
+use super::feed::Dropped;
+use super::lane::{Lane, Read};
+use super::order::Order;
+use super::through::Through;
 
 /// Bytes of one read: what a pipe holds by default.
 const READ_BYTES: usize = 64 * 1024;
 
-/// After so long a line without its end is shown as far as it is: a prompt, a progress bar.
-const PARTIAL: Duration = Duration::from_millis(100);
-
-/// What is still read after the deadline, if it is there already: the most that a pipe can hold
-/// unless root made it larger.
+/// What is still read of each stream after the deadline, if it is there already: the most that a pipe can
+/// hold unless root made it larger.
 const PIPE_BYTES: usize = 1024 * 1024;
 
-/// Moves everything until the stream's end, or until `deadline` has come and nothing is left to
-/// read; gives what could not be published.
-pub(crate) async fn pump(
-    mut from: impl AsyncRead + Unpin,
-    to: impl AsyncWrite + Unpin,
-    mut redact: Stream,
-    mut feed: Feed,
-    mut deadline: watch::Receiver<Option<Instant>>,
-) -> Dropped {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut clear = Vec::new();
-    let mut lines = Lines::default();
-    let mut to = Some(to);
-    let mut flush_at: Option<Instant> = None;
-    let mut late_bytes = 0;
-    loop {
-        let until = *deadline.borrow_and_update();
-        let held_until = redact.deadline();
-        let far = Instant::now() + PARTIAL;
-        tokio::select! {
-            biased;
-            read = from.read(&mut buffer) => {
-                let length = match read {
-                    Ok(0) => break,
-                    Ok(length) => length,
-                    Err(error) => {
-                        tracing::warn!(%error, "the command's output cannot be read any more");
-                        break;
-                    }
-                };
-                let delivered = pass_through(&mut to, &buffer[..length]).await;
-                clear.clear();
-                redact.push(&buffer[..length], Instant::now(), &mut clear);
-                lines.push(&clear);
-                while let Some(line) = lines.next_line() {
-                    feed.publish(line).await;
-                    flush_at = None;
-                }
-                if !delivered {
-                    // Nobody reads our output: the command shall find its own closed as well.
-                    break;
-                }
-                if lines.has_partial() {
-                    flush_at = flush_at.or_else(|| Some(Instant::now() + PARTIAL));
-                }
-                if until.is_some_and(|until| until <= Instant::now()) {
-                    late_bytes += length;
-                    if late_bytes >= PIPE_BYTES {
-                        break;
-                    }
-                }
-            }
-            () = sleep_until(flush_at.unwrap_or(far)), if flush_at.is_some() => {
-                if let Some(chunk) = lines.partial() {
-                    feed.publish(chunk).await;
-                }
-                flush_at = None;
-            }
-            () = sleep_until(held_until.unwrap_or(far)), if held_until.is_some() => {
-                clear.clear();
-                redact.tick(Instant::now(), &mut clear);
-                lines.push(&clear);
-                while let Some(line) = lines.next_line() {
-                    feed.publish(line).await;
-                }
-                // It has waited already.
-                if let Some(chunk) = lines.partial() {
-                    feed.publish(chunk).await;
-                }
-                flush_at = None;
-            }
-            () = sleep_until(until.unwrap_or(far)), if until.is_some() => break,
-            changed = deadline.changed(), if until.is_none() => if changed.is_err() { break },
-        }
-    }
-    drop(from);
-    clear.clear();
-    redact.finish(&mut clear);
-    lines.push(&clear);
-    while let Some(line) = lines.next_line() {
-        feed.publish(line).await;
-    }
-    if let Some(rest) = lines.rest() {
-        feed.publish(rest).await;
-    }
-    feed.finish()
+/// The streams that are read, and what has become of the others.
+struct Pump {
+    order: Order,
+    lanes: Vec<Option<Lane>>,
+    late_bytes: Vec<usize>,
+    dropped: Vec<Dropped>,
+    leaving: Vec<Through>,
+    buffer: Vec<u8>,
 }
 
-/// Writes to our own stream; false if its reader has gone.
-async fn pass_through(to: &mut Option<impl AsyncWrite + Unpin>, bytes: &[u8]) -> bool {
-    let Some(stream) = to else { return true };
-    let written = async {
-        stream.write_all(bytes).await?;
-        stream.flush().await
+/// Moves everything until the streams' end, or until `deadline` has come and nothing is left to
+/// read; gives what could not be published.
+///
+/// # Errors
+/// If the kernel refuses to tell which stream is ready.
+pub(crate) async fn pump(
+    lanes: Vec<Lane>,
+    mut deadline: watch::Receiver<Option<Instant>>,
+) -> io::Result<Vec<Dropped>> {
+    let order = Order::new()?;
+    for (index, lane) in lanes.iter().enumerate() {
+        order.watch(lane, index)?;
+    }
+    let mut pump = Pump {
+        order,
+        late_bytes: vec![0; lanes.len()],
+        lanes: lanes.into_iter().map(Some).collect(),
+        dropped: Vec::new(),
+        leaving: Vec::new(),
+        buffer: vec![0; READ_BYTES],
     };
-    match written.await {
-        Ok(()) => true,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
-        Err(error) => {
-            say(format_args!("the output cannot be passed through: {error}"));
-            *to = None;
-            true
+    while pump.open().next().is_some() {
+        let until = *deadline.borrow_and_update();
+        let is_late = until.is_some_and(|until| until <= Instant::now());
+        pump.order.look()?;
+        pump.end_lanes(is_late).await;
+        if pump.read_next(is_late).await {
+            // Whoever writes without end shall not keep the others from their turn.
+            yield_now().await;
+        } else if pump.open().next().is_some() {
+            let due = pump.open().filter_map(Lane::due);
+            let next = due.chain(until.filter(|_| !is_late)).min();
+            tokio::select! {
+                changed = pump.order.changed() => changed?,
+                () = pump.room() => {}
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                changed = deadline.changed(), if until.is_none() => if changed.is_err() { break },
+            }
         }
+        for lane in pump.lanes.iter_mut().flatten() {
+            lane.tick().await;
+        }
+    }
+    for index in 0..pump.lanes.len() {
+        pump.end(index).await;
+    }
+    join_all(pump.leaving.into_iter().map(Through::finish)).await;
+    Ok(pump.dropped)
+}
+
+impl Pump {
+    fn open(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().flatten()
+    }
+
+    /// Reads the stream that was ready first, of those that may be read; false if there is none.
+    async fn read_next(&mut self, is_late: bool) -> bool {
+        let lanes = &self.lanes;
+        let may = |index: usize| match lanes.get(index) {
+            Some(Some(lane)) => lane.to().has_room(),
+            _ => false,
+        };
+        let Some(index) = self.order.take(may) else {
+            return false;
+        };
+        let Some(Some(lane)) = self.lanes.get_mut(index) else {
+            return false;
+        };
+        let length = match lane.read(&mut self.buffer) {
+            Ok(Read::Some(length)) => {
+                self.order.again(index);
+                length
+            }
+            Ok(Read::Last(length)) => {
+                self.order.emptied(index);
+                length
+            }
+            Ok(Read::Nothing) => 0,
+            Ok(Read::End) => {
+                self.end(index).await;
+                return true;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the command's output cannot be read any more");
+                self.end(index).await;
+                return true;
+            }
+        };
+        if length > 0 {
+            lane.take(&self.buffer[..length]).await;
+        }
+        if is_late {
+            self.late_bytes[index] += length;
+            if self.late_bytes[index] >= PIPE_BYTES {
+                self.end(index).await;
+            }
+        }
+        true
+    }
+
+    /// Ends the streams whose time is over, and those that nobody reads: the command shall find its own
+    /// closed as well.
+    async fn end_lanes(&mut self, is_late: bool) {
+        for index in 0..self.lanes.len() {
+            if let Some(lane) = &self.lanes[index]
+                && (lane.to().is_gone() || (is_late && !self.order.is_ready(index)))
+            {
+                self.end(index).await;
+            }
+        }
+    }
+
+    async fn end(&mut self, index: usize) {
+        if let Some(lane) = self.lanes[index].take() {
+            let (dropped, to) = lane.finish().await;
+            self.dropped.push(dropped);
+            self.leaving.push(to);
+        }
+    }
+
+    /// Waits until one of our own streams takes something again, or is gone.
+    async fn room(&self) {
+        select_all(self.open().map(|lane| Box::pin(lane.to().changed()))).await;
     }
 }

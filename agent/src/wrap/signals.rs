@@ -6,6 +6,9 @@
 //! Ctrl-Z, a resized or closed terminal) goes to the whole foreground process group, so the command
 //! has it already; what a process sends is for `runcast` alone and is passed on.
 //!
+//! Under a terminal of its own (`--tty`) the command is in another session and gets nothing of that: then
+//! everything is passed on.
+//!
 //! A process that signals the whole group (`kill -- -PGID`, a shell's `fg`) cannot be told from one
 //! that signals `runcast` alone: the command then gets the signal twice.
 
@@ -112,17 +115,6 @@ fn read(descriptor: &SignalFd, sender: &mpsc::Sender<Arrived>) {
         if sender.blocking_send(arrived).is_err() {
             return;
         }
-    }
-}
-
-/// Does with a signal what is to be done while the command runs.
-pub(crate) fn pass_on(arrived: Arrived, child: Pid) {
-    if !arrived.to_group {
-        send(child, arrived.signal);
-    }
-    // A terminal that stops the command stops its whole job; SIGCONT wakes it again.
-    if arrived.signal == Signal::SIGTSTP {
-        send(Pid::this(), Signal::SIGSTOP);
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 pub(crate) mod gateway;
+pub(crate) mod wrapped;
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

@@ -18,7 +18,8 @@ use serde::Serialize;
 /// Payload of `output` and `log`: one chunk of text.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Text<'a> {
-    /// `stdout` or `stderr`, where the chunk comes from a process.
+    /// `stdout` or `stderr`, where the chunk comes from a process; `tty`, where that runs under a terminal, which
+    /// does not tell them apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<&'a str>,
     /// Severity of a log line: `trace`, `debug`, `info`, `warn`, `error` or `fatal`.

@@ -1,0 +1,162 @@
+//! `runcast wrap` with a Redis of its own, and what it has published there.
+
+use std::process::{Command, Output};
+
+use runcast_agent::publisher::Target;
+use runcast_common::control::Give;
+use runcast_common::event::{Action, Kind};
+use uuid::Uuid;
+
+use super::gateway::{Gateway, json};
+use super::{Run, Server, eventually};
+
+/// Settings that would reach the program from whoever runs the tests.
+const SETTINGS: [&str; 5] = [
+    "RUNCAST_URL",
+    "RUNCAST_TOKEN",
+    "REDIS_URL",
+    "RUNCAST_LOG",
+    "RUNCAST_SPOOL",
+];
+
+/// The program, without any setting.
+pub(crate) fn runcast() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runcast"));
+    for setting in SETTINGS {
+        command.env_remove(setting);
+    }
+    command
+}
+
+/// One run in Redis, for one `runcast wrap`.
+pub(crate) struct Wrapped {
+    pub(crate) server: Server,
+    pub(crate) target: Target,
+    gateway: Gateway,
+}
+
+impl Wrapped {
+    pub(crate) async fn start() -> Self {
+        let server = Server::start().await;
+        let target = server.target();
+        let reply = serde_json::json!({
+            "run": {"id": target.run}, "token": "unused", "url": "http://page/",
+            "redis": {"url": "redis://127.0.0.1:1", "prefix": target.prefix},
+        });
+        let gateway = Gateway::answering(vec![json("201 Created", &reply.to_string())]);
+        Self {
+            server,
+            target,
+            gateway,
+        }
+    }
+
+    /// The program with these arguments behind `wrap`; it does not wait for Postgres, which is not there.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = runcast();
+        command
+            .env("RUNCAST_URL", &self.gateway.url)
+            .env("RUNCAST_TOKEN", "very-secret")
+            .env("REDIS_URL", self.server.url())
+            .args(["wrap", "--drain-timeout", "0.2"])
+            .args(arguments);
+        command
+    }
+
+    pub(crate) async fn output(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        tokio::task::spawn_blocking(move || command.output().expect("runs"))
+            .await
+            .expect("ends")
+    }
+
+    pub(crate) fn run(&self) -> Run {
+        Run::of(&self.target, &self.server)
+    }
+
+    /// All events so far.
+    pub(crate) async fn events(&self) -> Vec<serde_json::Value> {
+        let events = self.run().events().await;
+        let lines = events.iter();
+        lines
+            .map(|event| serde_json::from_slice(&event.line).expect("JSON"))
+            .collect()
+    }
+
+    /// The texts of output and log so far, each with its stream.
+    pub(crate) async fn texts(&self) -> Vec<(String, String)> {
+        let events = self.events().await;
+        let texts = events.iter().filter(|event| {
+            [Kind::Output.name(), Kind::Log.name()]
+                .iter()
+                .any(|kind| event["kind"] == *kind)
+        });
+        let word = |event: &serde_json::Value, name: &str| {
+            let word = event[name].as_str();
+            word.unwrap_or_default().to_owned()
+        };
+        texts
+            .map(|event| (word(event, "stream"), word(event, "text")))
+            .collect()
+    }
+
+    /// Waits until the command runs; gives its process id.
+    pub(crate) async fn started(&self) -> i64 {
+        let mut pid = None;
+        eventually("the command runs", async || {
+            let events = self.events().await;
+            pid = events.first().and_then(|first| first["pid"].as_i64());
+            pid.is_some()
+        })
+        .await;
+        pid.expect("known by now")
+    }
+
+    /// Gives a command to the run and waits for its answer: `done`, or the reason why not.
+    pub(crate) async fn tell(&self, action: Action, data: &str) -> String {
+        let id = self.give(action, data).await;
+        self.answer(id).await
+    }
+
+    pub(crate) async fn give(&self, action: Action, data: &str) -> Uuid {
+        let id = Uuid::now_v7();
+        let give = Give {
+            id,
+            action,
+            by: "somebody",
+            data,
+            variations: &[0],
+        };
+        let run = self.run();
+        run.redis
+            .run(async |connection| give.call(&run.keys, connection).await)
+            .await
+            .expect("given");
+        id
+    }
+
+    pub(crate) async fn answer(&self, id: Uuid) -> String {
+        let mut answer = None;
+        eventually("the command is answered", async || {
+            let events = self.events().await;
+            let mut of = events
+                .iter()
+                .filter(|event| event["command_id"] == id.to_string());
+            answer = of.find_map(|event| match event["state"].as_str() {
+                Some("done") => Some("done".to_owned()),
+                Some("refused") => event["reason"].as_str().map(str::to_owned),
+                _ => None,
+            });
+            answer.is_some()
+        })
+        .await;
+        answer.expect("known by now")
+    }
+
+    /// All texts of one stream so far, joined.
+    pub(crate) async fn text(&self, stream: &str) -> String {
+        let texts = self.texts().await;
+        let of = texts.iter().filter(|(one, _)| one == stream);
+        of.map(|(_, text)| text.as_str()).collect()
+    }
+}
