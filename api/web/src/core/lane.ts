@@ -1,7 +1,7 @@
 // One variation of a run as a list of rows: its output and log lines and its markers, in the order the events came.
 //
-// A stream (stdout, stderr) has a decoder, an escape reader and an open row: chunks are joined into that row until a newline,
-// even when rows of the other stream came in between. Rows are kept in a ring; `trim` drops the oldest above the limits it
+// A stream (stdout, stderr, or one of several answers, by its name) has a decoder, an escape reader and an open row: chunks
+// are joined into that row until a newline, even when rows of another stream came in between. Rows are kept in a ring; `trim` drops the oldest above the limits it
 // is given. A row that was dropped while open is not written to again; its stream goes on in a new one.
 
 import { applySgr, type Style } from "./ansi";
@@ -9,6 +9,9 @@ import { EscapeReader, type EscapeSink } from "./escape";
 import { decodeBase64, type RunEvent, type RunStatus } from "./event";
 import { Line, MAX_COLUMNS } from "./line";
 import { Ring } from "./ring";
+
+/** Streams of one variation whose chunks are joined at a time: more than anybody reads side by side. */
+const MAX_STREAMS = 64;
 
 export type Source = "stdout" | "stderr" | "mark" | "gap";
 
@@ -30,17 +33,23 @@ export class Lane {
   status: RunStatus | undefined;
   exitCode: number | null = null;
   signal: number | null = null;
-  private streams = new Map<Source, TextStream>();
+  private streams = new Map<string, TextStream>();
 
   constructor(readonly variation: number) {}
 
   /** A chunk of output or log. */
   text(event: RunEvent): void {
-    const source = (event.stream ?? (event.kind === "log" ? "stderr" : "stdout")) === "stderr" ? "stderr" : "stdout";
-    let stream = this.streams.get(source);
-    if (stream === undefined) {
-      stream = new TextStream(this, source);
-      this.streams.set(source, stream);
+    const usual = event.kind === "log" ? "stderr" : "stdout";
+    const name = event.stream ?? usual;
+    const source = name === "stdout" || name === "stderr" ? name : usual;
+    const stream = this.streams.get(name) ?? new TextStream(this, source);
+    // The one that was heard of longest ago comes first, and ends where there are too many.
+    this.streams.delete(name);
+    this.streams.set(name, stream);
+    if (this.streams.size > MAX_STREAMS) {
+      const [oldest] = this.streams;
+      oldest?.[1].finish();
+      this.streams.delete(oldest?.[0] ?? "");
     }
     if (typeof event.bytes === "string") {
       stream.bytes(decodeBase64(event.bytes), event);
