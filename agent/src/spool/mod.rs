@@ -142,6 +142,11 @@ impl Spool {
         self.retry_at.is_some_and(|at| Instant::now() < at)
     }
 
+    /// What comes next is tried whatever happened just before.
+    pub(crate) const fn forgive(&mut self) {
+        self.retry_at = None;
+    }
+
     fn write(&mut self, before: Seal, after: Seal, batch: &Batch) -> io::Result<Place> {
         let header = RecordHeader {
             producer: self.owner.producer,
