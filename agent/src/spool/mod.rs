@@ -3,6 +3,7 @@
 //! - `format`: the bytes of a segment, pure;
 //! - `folder`: names, epochs, two processes on one folder;
 //! - `chain`: what all segments of a folder hold together;
+//! - `late`: what an older process wrote after the look;
 //! - `sync`: when what was written is synced.
 //!
 //! Here: writing records, reading one again, deleting segments. A record is written before its batch
@@ -20,6 +21,7 @@
 pub(crate) mod chain;
 pub(crate) mod folder;
 pub(crate) mod format;
+mod late;
 mod sync;
 
 use std::collections::VecDeque;

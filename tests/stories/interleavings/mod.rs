@@ -152,6 +152,12 @@ impl World {
                 play.producers[producer].kill();
                 play.producers[producer].succeed(&mut self.stack);
             }
+            End::Rival => {
+                play.producers[producer].say(&[]).await;
+                play.producers[producer].succeed(&mut self.stack);
+                play.producers[producer].heckle().await;
+                play.producers[producer].say(&[]).await;
+            }
             End::Zombie => {
                 // It is at work: else it would be the newer one of the two when it goes on.
                 play.producers[producer].say(&[]).await;

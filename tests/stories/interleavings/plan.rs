@@ -60,6 +60,8 @@ pub(crate) enum End {
     Spooled,
     /// It is stopped and not killed; when its successor is at work it goes on, and hears more.
     Zombie,
+    /// It goes on, and is told more while its successor takes over.
+    Rival,
 }
 
 fn producer() -> impl Strategy<Value = usize> {
@@ -79,7 +81,12 @@ fn line() -> impl Strategy<Value = Line> {
 }
 
 fn end() -> impl Strategy<Value = End> {
-    prop_oneof![Just(End::Abrupt), Just(End::Spooled), Just(End::Zombie)]
+    prop_oneof![
+        Just(End::Abrupt),
+        Just(End::Spooled),
+        Just(End::Zombie),
+        Just(End::Rival)
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -16,12 +17,17 @@ use nix::unistd::mkfifo;
 use runcast_tests::eventually::{SOON, eventually};
 use runcast_tests::process::{Process, shell_code};
 use runcast_tests::stack::Stack;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::plan::Line;
 
 /// First byte of what a process is told.
 const BEGIN: u8 = 1;
+
+/// What a process is told while its successor starts: for longer than that takes.
+const HECKLES: u32 = 150;
+const HECKLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// One process.
 struct Incarnation {
@@ -154,6 +160,16 @@ impl Producer {
     /// A new process goes on.
     pub(crate) fn succeed(&mut self, stack: &mut Stack) {
         self.launch(stack);
+    }
+
+    /// Tells the process before the newest one more, for as long as the newest one needs to start.
+    pub(crate) async fn heckle(&mut self) {
+        let before = self.processes.len() - 2;
+        for number in 0..HECKLES {
+            let line = format!("0 said to a rival: {number}\n");
+            self.processes[before].say(line.as_bytes()).await;
+            sleep(HECKLE_PAUSE).await;
+        }
     }
 
     /// Lets the process before the newest one go on, and gives it something to say, in vain.
