@@ -228,8 +228,9 @@ impl Backlog {
         }
     }
 
-    /// Redis holds events up to `stored` that this backlog never saw, because the machine died before
-    /// they were on its disk: what was taken in since `inherited` goes behind them, once more.
+    /// Redis holds events up to `stored` that this backlog never saw: because the process before wrote on
+    /// until it was replaced, or because the machine died before they were on its disk. What was taken
+    /// in since `inherited` goes behind them, once more.
     pub(crate) fn go_behind(&mut self, stored: u64, inherited: u64) {
         let mut again = Vec::new();
         while let Some(newest) = self.entries.back().copied() {
@@ -250,6 +251,19 @@ impl Backlog {
         self.hot.count_again();
         if let Some(spool) = &mut self.spool {
             spool.close_segment();
+        }
+        let spool = self.spool.as_ref().filter(|_spool| again.is_empty());
+        if let Some(late) = spool.and_then(|spool| spool.written_late(self.seal, stored)) {
+            for (batch, after) in late {
+                self.entries.push_back(Entry {
+                    first: batch.first,
+                    count: batch.count,
+                    place: Place::Memory,
+                });
+                self.pinned.push(batch);
+                self.seal = after;
+            }
+            return;
         }
         // Should Redis lose them too they are a gap. Their bytes are not known, so the seal will not
         // fit, and that is the truth.

@@ -11,6 +11,12 @@
 //! - [`api`]: how an agent learns where its run is published, over HTTP;
 //! - [`redact`]: takes the values of secrets out of what is published.
 //!
+//! For programs that publish by themselves, beside the calls of the publisher:
+//!
+//! - [`layer`]: what is traced with `tracing`, as structured `log` events;
+//! - [`model_text`]: a model's answer, while it is being written;
+//! - [`tokens`]: what it cost.
+//!
 //! On top of it stands the program `runcast`: [`cli`] reads what is asked for, [`wrap`] runs any
 //! command and publishes it, [`tail`] follows a run in a terminal,
 //! [`resend`] sends what is left in a spool.
@@ -20,8 +26,10 @@ mod backlog;
 mod batch;
 pub mod cli;
 mod launch;
+pub mod layer;
 mod ledger;
 mod link;
+pub mod model_text;
 mod outcome;
 mod pace;
 mod payload;
@@ -35,6 +43,7 @@ mod sender;
 mod spool;
 pub mod tail;
 mod target;
+pub mod tokens;
 mod workflow_command;
 pub mod wrap;
 

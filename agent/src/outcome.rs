@@ -4,6 +4,8 @@ use runcast_common::connect::RedisFailure;
 use runcast_common::event::InvalidEvent;
 use runcast_common::limits::MAX_VARIATIONS;
 
+use crate::tokens::InvalidTokenUse;
+
 /// Why a publisher could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -39,6 +41,9 @@ pub enum PublishError {
     /// The event itself.
     #[error(transparent)]
     Invalid(#[from] InvalidEvent),
+    /// The figures of a use of tokens.
+    #[error(transparent)]
+    Tokens(#[from] InvalidTokenUse),
     /// There is no room at the moment; only `try_` forms say so.
     #[error(
         "the queue is full: Redis or Postgres takes events more slowly than they are published"

@@ -52,6 +52,7 @@ use uuid::Uuid;
 
 mod control;
 mod end;
+mod room;
 mod start;
 
 pub use self::control::{Command, Commands};

@@ -84,7 +84,7 @@ impl Queue {
         let mut inner = self.lock();
         inner.check_open()?;
         let is_full = inner.is_full();
-        if is_full && !(inner.is_capped && inner.droppable.holds(kind)) {
+        if !inner.has_room_for(kind) {
             return Err(PublishError::Full);
         }
         if inner.write(kind, payload)? {
@@ -104,16 +104,35 @@ impl Queue {
     ) -> Result<u64, PublishError> {
         loop {
             match self.try_push(kind, payload) {
-                Err(PublishError::Full) => {}
+                Err(PublishError::Full) => self.room_for(kind).await,
                 done => return done,
             }
-            // Interest is registered before the second look, so that no wake-up is missed.
+        }
+    }
+
+    /// Waits until an event of this kind would be taken, or refused for good.
+    pub(crate) async fn room_for(&self, kind: Kind) {
+        loop {
+            // Interest is registered before the look, so that no wake-up is missed.
             let mut room = std::pin::pin!(self.room.notified());
             room.as_mut().enable();
-            match self.try_push(kind, payload) {
-                Err(PublishError::Full) => room.await,
-                done => return done,
+            {
+                let inner = self.lock();
+                if inner.check_open().is_err() || inner.has_room_for(kind) {
+                    return;
+                }
             }
+            room.await;
+        }
+    }
+
+    /// Counts what its publisher gave up, in a gap event behind everything that was published before.
+    pub(crate) fn note_lost(&self, events: u64, bytes: u64) {
+        let mut inner = self.lock();
+        if events > 0 && inner.check_open().is_ok() {
+            inner.note_lost(events, bytes);
+            drop(inner);
+            self.arrived.notify_one();
         }
     }
 

@@ -174,6 +174,55 @@ async fn the_next_process_sends_what_is_left_and_fences_the_old_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_replaced_before_the_next_one_has_published_anything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start().await;
+    let target = server.target();
+    let options = spooled(folder.path(), 64 << 20);
+    let old = Publisher::start(&target, options.clone()).expect("started");
+    publish(&old, 1..=10).await;
+    old.flush(PATIENCE).await.expect("flushed");
+    let new = Publisher::start(&target, options).expect("started");
+    // What the old one wrote after its successor had read the spool, and before that was heard of.
+    publish(&old, 11..=20).await;
+    new.connected(PATIENCE).await.expect("connected");
+    eventually("the old one is told", async || {
+        let told = old.output("zombie\n").await;
+        matches!(told, Err(PublishError::Stopped(Stopped::Fenced { .. })))
+    })
+    .await;
+    publish(&new, 21..=30).await;
+    let run = Run::of(&target, &server);
+    let change = StatusChange::to(Status::Succeeded);
+    let settled = async {
+        let mut stored: Vec<Event> = Vec::new();
+        eventually("the run is over", async || {
+            stored.extend(run.settle().await);
+            lines(&stored)
+                .last()
+                .is_some_and(|line| line["kind"] == "status")
+        })
+        .await;
+        stored
+    };
+    let (closed, events) = tokio::join!(new.finish(change, PATIENCE), settled);
+    assert_eq!(closed.expect("closed").unsent, 0);
+    check_dense(&events, events.len() as u64);
+    let (end, before) = events.split_last().expect("events");
+    let mut seal = Seal::default();
+    before.iter().for_each(|event| seal.add(&event.line));
+    let last: StatusChange = serde_json::from_slice(&end.line).expect("a status");
+    assert_eq!(
+        last.seal,
+        Some(seal),
+        "it covers what the old one wrote too"
+    );
+    let said = numbers(&events);
+    assert_eq!(said[..10], (1..=10).collect::<Vec<u64>>());
+    assert_eq!(said[said.len() - 10..], (21..=30).collect::<Vec<u64>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_record_is_one_gap_and_all_others_arrive() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut server = Server::down();

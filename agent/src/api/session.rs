@@ -16,7 +16,7 @@ pub struct NewRun {
     /// How many attempts run side by side.
     pub variations: u16,
     /// What it is found and grouped by.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
 

@@ -68,6 +68,11 @@ impl Inner {
         self.events >= MAX_EVENTS || self.bytes >= MAX_BYTES
     }
 
+    /// True if an event of this kind is taken now.
+    pub(super) fn has_room_for(&self, kind: Kind) -> bool {
+        !self.is_full() || (self.is_capped && self.droppable.holds(kind))
+    }
+
     pub(super) fn newest(&self) -> u64 {
         self.taken + (self.events + self.gaps + usize::from(self.last.is_some())) as u64
     }
@@ -90,6 +95,16 @@ impl Inner {
         }
         let all = self.closed.iter().chain([&self.open]);
         self.gaps = all.filter(|waiting| waiting.dropped.events > 0).count();
+    }
+
+    /// Counts events that were never written, behind those that were.
+    pub(super) fn note_lost(&mut self, events: u64, bytes: u64) {
+        // A gap is told in front of its batch; one that is all gap so far takes this one too.
+        if self.open.count > 0 {
+            self.close_batch();
+        }
+        self.gaps += usize::from(self.open.dropped.events == 0);
+        self.open.dropped.add(events, bytes);
     }
 
     /// Writes a line into the open batch; true if the sender must hear of it.

@@ -182,3 +182,31 @@ fn at_the_cap_output_waits_and_a_log_behind_it_gives_way() {
     let (lines, dropped) = drain(&queue);
     assert_eq!((lines.len(), dropped), (MAX_EVENTS, 1000));
 }
+
+#[test]
+fn what_is_given_up_is_told_in_its_place_and_takes_no_room() {
+    let queue = Queue::new(0, 0, &[]);
+    queue.try_push(Kind::Output, &say("before")).expect("room");
+    queue.note_lost(1, 10);
+    queue.note_lost(2, 20);
+    assert_eq!(queue.last_seq(), 2, "one gap for both");
+    queue.try_push(Kind::Output, &say("after")).expect("room");
+    assert_eq!(queue.last_seq(), 3);
+    let before = taken(&queue, true);
+    assert_eq!((before.first, before.count), (1, 1));
+    let after = taken(&queue, true);
+    assert_eq!((after.first, after.count), (2, 2));
+    let lines = String::from_utf8(after.body.to_vec()).expect("text");
+    let (gap, rest) = lines.split_once('\n').expect("two lines");
+    assert!(
+        gap.contains(r#""count":3,"bytes":30,"reason":"overflow""#) && rest.contains("after"),
+        "{lines}"
+    );
+
+    // Also where nothing follows, and never behind the end.
+    queue.note_lost(1, 1);
+    queue.end(None).expect("ended");
+    queue.note_lost(1, 1);
+    assert_eq!(taken(&queue, true).count, 1);
+    assert_eq!(queue.take(true), Taken::Ended);
+}

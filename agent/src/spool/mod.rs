@@ -3,6 +3,7 @@
 //! - `format`: the bytes of a segment, pure;
 //! - `folder`: names, epochs, two processes on one folder;
 //! - `chain`: what all segments of a folder hold together;
+//! - `late`: what an older process wrote after the look;
 //! - `sync`: when what was written is synced.
 //!
 //! Here: writing records, reading one again, deleting segments. A record is written before its batch
@@ -20,6 +21,7 @@
 pub(crate) mod chain;
 pub(crate) mod folder;
 pub(crate) mod format;
+mod late;
 mod sync;
 
 use std::collections::VecDeque;
@@ -140,6 +142,11 @@ impl Spool {
     /// True if a write failed just now.
     pub(crate) fn has_failed(&self) -> bool {
         self.retry_at.is_some_and(|at| Instant::now() < at)
+    }
+
+    /// What comes next is tried whatever happened just before.
+    pub(crate) const fn forgive(&mut self) {
+        self.retry_at = None;
     }
 
     fn write(&mut self, before: Seal, after: Seal, batch: &Batch) -> io::Result<Place> {

@@ -18,8 +18,9 @@ use serde::Serialize;
 /// Payload of `output` and `log`: one chunk of text.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Text<'a> {
-    /// `stdout` or `stderr`, where the chunk comes from a process; `tty`, where that runs under a terminal, which
-    /// does not tell them apart.
+    /// Which of the variation's texts it belongs to, where there are several at once: `stdout` or `stderr` of a
+    /// process; `tty`, where that runs under a terminal, which does not tell them apart; or the name of one of
+    /// several answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<&'a str>,
     /// Severity of a log line: `trace`, `debug`, `info`, `warn`, `error` or `fatal`.

@@ -6,7 +6,8 @@
 --   base   highest producer seq that the producer knows to be in Postgres
 --   acked  highest producer seq that Redis has acknowledged to it
 --   count  0 asks for the state only, and wakes the persister if its wake-up was lost; it shows a loss
---          (`ok` with less than `acked`) but leaves the larger epoch to the append that claims it
+--          (`ok` with less than `acked`) but leaves the larger epoch to the append that claims it;
+--          of a newer process it fences the older one
 -- Reply {word, last id of the run, durable producer seq, detail}
 --   ok      the batch is in the stream, now or since an earlier call; detail: highest seq in Redis
 --   gap     nothing appended; detail: the producer seq that must come first
@@ -37,9 +38,9 @@ local epoch, seq = tonumber(m[1]), tonumber(m[2]) or 0
 local bytes, freed = tonumber(m[3]) or 0, tonumber(m[4]) or 0
 local dirty, sealed = tonumber(m[5]), m[6]
 local durable = math.max(tonumber(m[8]) or 0, base)
-local stored = durable
+local stored, known_epoch, known_seq = durable, nil, nil
 if m[7] then
-  local known_epoch, known_seq = string.match(m[7], '^(%d+) (%d+)$')
+  known_epoch, known_seq = string.match(m[7], '^(%d+) (%d+)$')
   if producer_epoch < tonumber(known_epoch) then
     return {'fenced', int(epoch or 0) .. '-' .. int(seq), int(durable), known_epoch}
   end
@@ -55,6 +56,10 @@ local function wake()
 end
 
 if count == 0 then
+  -- From this answer on a newer process gives seqs: the older one must not use them up before it does.
+  if known_epoch and producer_epoch > tonumber(known_epoch) then
+    redis.call('HSET', meta, 'p:' .. producer, int(producer_epoch) .. ' ' .. known_seq)
+  end
   if dirty and now - dirty > WAKE_AGAIN_MS then wake() end
   return {'ok', int(epoch or 0) .. '-' .. int(seq), int(durable), int(stored)}
 end

@@ -43,6 +43,24 @@ test("a carriage return redraws the line, CR LF ends it", () => {
   expect(lane.chars).toBe(5);
 });
 
+test("answers that are written at the same time are joined by their names, however many there were", () => {
+  const lane = new Lane(0);
+  const answer = (stream: string, text: string): RunEvent => ({ kind: "output", stream, text, time: 3 });
+  for (const [stream, text] of [
+    ["one", "a"],
+    ["two", "x"],
+    ["one", "b\n"],
+    ["two", "y\n"],
+  ] as const) {
+    lane.text(answer(stream, text));
+  }
+  expect(rows(lane)).toEqual(["ab", "xy"]);
+  for (let i = 0; i < 1000; i += 1) {
+    lane.text(answer(`answer-${i}`, `${i}\n`));
+  }
+  expect(lane.rows.length).toBe(1002);
+});
+
 test("a character split across chunks survives, per stream", () => {
   const bytes = new TextEncoder().encode("né 日本\n");
   const lane = new Lane(0);

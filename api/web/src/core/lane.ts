@@ -1,7 +1,7 @@
 // One variation of a run as a list of rows: its output and log lines and its markers, in the order the events came.
 //
-// A stream (stdout, stderr) has a decoder, an escape reader and an open row: chunks are joined into that row until a newline,
-// even when rows of the other stream came in between. Rows are kept in a ring; `trim` drops the oldest above the limits it
+// A stream (stdout, stderr, or one of several answers, by its name) has a decoder, an escape reader and an open row: chunks
+// are joined into that row until a newline, even when rows of another stream came in between. Rows are kept in a ring; `trim` drops the oldest above the limits it
 // is given. A row that was dropped while open is not written to again; its stream goes on in a new one.
 //
 // A chunk that marks a group is not shown as text: its start is a header row, under which the rows of the group can be folded.
@@ -14,6 +14,9 @@ import { type Group, Groups, type Shown } from "./groups";
 import { Line, MAX_COLUMNS } from "./line";
 import { recordLine } from "./record";
 import { Ring } from "./ring";
+
+/** Streams of one variation whose chunks are joined at a time: more than anybody reads side by side. */
+const MAX_STREAMS = 64;
 
 /** Labels of progress that are kept: the newest. */
 const MAX_PROGRESS = 4;
@@ -51,12 +54,7 @@ export class Lane {
 
   /** A chunk of output or log. */
   text(event: RunEvent): void {
-    const name = event.stream ?? (event.kind === "log" ? "stderr" : "stdout");
-    let stream = this.streams.get(name);
-    if (stream === undefined) {
-      stream = new TextStream(this, event.kind === "log" ? "stderr" : "stdout");
-      this.streams.set(name, stream);
-    }
+    const stream = this.stream(event);
     if (event.group !== undefined) {
       stream.marker(event);
       this.group(event.group, event);
@@ -71,6 +69,22 @@ export class Lane {
     } else {
       stream.text(event.text ?? "", event);
     }
+  }
+
+  /** The stream that an event belongs to; where there are too many, the one heard of longest ago ends. */
+  private stream(event: RunEvent): TextStream {
+    const usual = event.kind === "log" ? "stderr" : "stdout";
+    const name = event.stream ?? usual;
+    const source = name === "stdout" || name === "stderr" ? name : usual;
+    const stream = this.streams.get(name) ?? new TextStream(this, source);
+    this.streams.delete(name);
+    this.streams.set(name, stream);
+    if (this.streams.size > MAX_STREAMS) {
+      const [oldest] = this.streams;
+      oldest?.[1].finish();
+      this.streams.delete(oldest?.[0] ?? "");
+    }
+    return stream;
   }
 
   private group(group: GroupEvent, event: RunEvent): void {

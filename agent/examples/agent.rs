@@ -1,0 +1,93 @@
+//! An agent that publishes everything it does: its answer while it is being written, what it traces, what
+//! the model used, and it does what viewers ask of it.
+//!
+//!     cargo run -p runcast-agent --example agent     # with RUNCAST_URL and RUNCAST_TOKEN
+//!
+//! The model is played by a list of words; in a real agent `answer` is the stream of its API.
+
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _, stream};
+use runcast_agent::Publisher;
+use runcast_agent::api::{Client, NewRun};
+use runcast_agent::layer::RuncastLayer;
+use runcast_agent::model_text::ModelText;
+use runcast_agent::publisher::Options;
+use runcast_agent::redact::{Redactor, Wanted, from_variables};
+use runcast_agent::tokens::TokenUse;
+use runcast_common::config::ProcessEnv;
+use runcast_common::event::{Action, Status, StatusChange};
+use tracing::{Instrument as _, info, info_span};
+use tracing_subscriber::{filter::LevelFilter, prelude::*};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    runcast_common::connect::install_tls_provider();
+    let session = Client::from_env(&ProcessEnv)?
+        .create_run(&NewRun::named("example agent"), uuid::Uuid::now_v7())
+        .await?;
+    let publisher = Publisher::start(&session.target(0), Options::default())?;
+
+    // What is traced goes to the run, without the secrets of the environment, and to the terminal.
+    let (redactor, _ignored) = from_variables(std::env::vars_os(), &Wanted::Usual(Vec::new()));
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_filter(LevelFilter::WARN))
+        .with(layer(&publisher, &redactor).with_filter(LevelFilter::INFO))
+        .init();
+
+    publisher.status(&StatusChange::to(Status::Running)).await?;
+    let mut commands = publisher.control();
+    let end = tokio::select! {
+        done = work(&publisher).instrument(info_span!("work", steps = 2)) => {
+            done?;
+            Status::Succeeded
+        }
+        command = async {
+            loop {
+                match commands.next().await {
+                    Some(command) if command.action() == Action::Cancel => break command,
+                    Some(command) => drop(command.refuse("it can only be cancelled").await),
+                    // Only once the publisher has ended.
+                    None => std::future::pending().await,
+                }
+            }
+        } => {
+            // The text that was being written was dropped, and has published what it had.
+            command.done().await?;
+            Status::Cancelled
+        }
+    };
+    let closed = publisher
+        .finish(StatusChange::to(end), Duration::from_secs(30))
+        .await?;
+    anyhow::ensure!(closed.unsent == 0, "not all was published: {closed:?}");
+    Ok(())
+}
+
+fn layer(publisher: &Publisher, redactor: &Redactor) -> RuncastLayer {
+    RuncastLayer::new(publisher)
+        .with_redactor(redactor)
+        .with_span_closes(true)
+}
+
+async fn work(publisher: &Publisher) -> anyhow::Result<()> {
+    for step in 1..=2 {
+        info!(step, "asking the model");
+        let mut text = ModelText::new(publisher);
+        text.forward(answer()).await?;
+        text.finish_line().await?;
+        let used = TokenUse::new("example-model", 120, 40);
+        publisher.tokens(&used).await?;
+    }
+    Ok(())
+}
+
+/// What a model says, word by word.
+fn answer() -> impl Stream<Item = Result<String, std::io::Error>> {
+    let words = "Streams are rivers that remember where they have been.";
+    let words = words.split_inclusive(' ').map(ToOwned::to_owned);
+    stream::iter(words).then(|word| async {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        Ok(word)
+    })
+}

@@ -1,0 +1,210 @@
+//! The disk of the spool is full: the command runs all the same, what has no room on the disk is kept in
+//! memory, and what dies with the memory is counted.
+//!
+//! The disk is a small tmpfs in a mount namespace of the test's own, which neither needs root nor is
+//! seen by anybody else. What is left on it is copied out before it goes with its namespace.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use runcast_common::event::Kind;
+use runcast_tests::chaos::Chaos;
+use runcast_tests::database::{StoredEvent, text};
+use runcast_tests::eventually::{SOON, eventually};
+use runcast_tests::process::{Process, Recipe, shell_code};
+use runcast_tests::programs;
+use runcast_tests::stack::Stack;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::viewer::{assert_text, numbers};
+
+/// Size of the disk, and what is published: several times as much.
+const DISK: &str = "1m";
+const LINES: u64 = 40_000;
+
+/// Mounts the disk, runs the rest of its arguments, and copies out what is left.
+const ON_A_SMALL_DISK: &str = r#"
+size=$1 disk=$2 kept=$3; shift 3
+mount -t tmpfs -o "size=$size,mode=700" spool "$disk" || exit 99
+"$@"
+code=$?
+df "$disk" >&2
+cp -a "$disk/." "$kept/" || exit 98
+exit $code
+"#;
+
+/// One run whose producer has a small disk, and a Redis that can be taken away.
+struct World {
+    stack: Stack,
+    chaos: Arc<Chaos>,
+    run: Uuid,
+    kept: PathBuf,
+}
+
+impl World {
+    async fn start() -> Self {
+        let mut stack = Stack::start().await;
+        let chaos = stack.chaos_before_redis().await;
+        let run = stack.api().create_run("disk full").await.id;
+        let kept = stack.folder().join("kept");
+        std::fs::create_dir(&kept).expect("a folder");
+        Self {
+            stack,
+            chaos,
+            run,
+            kept,
+        }
+    }
+
+    /// Runs a command that is published by way of a spool on the small disk.
+    fn wrap(&self, drain: &str, script: &str) -> Process {
+        let disk = self.stack.folder().join("disk");
+        std::fs::create_dir(&disk).expect("a folder");
+        let run = self.run.to_string();
+        let runcast = programs::runcast();
+        let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        let (disk, kept, runcast) = (path(&disk), path(&self.kept), path(&runcast));
+        let namespaces = [
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            ON_A_SMALL_DISK,
+            "sh",
+        ];
+        let folders = [DISK, &disk, &kept];
+        let wrap = [
+            &runcast,
+            "wrap",
+            "--run",
+            &run,
+            "--spool",
+            &disk,
+            "--drain-timeout",
+            drain,
+        ];
+        let command = ["--", "sh", "-c", script];
+        let arguments = [&namespaces[..], &folders[..], &wrap[..], &command[..]].concat();
+        Recipe::new("wrap", "unshare", &arguments, self.stack.folder())
+            .with(self.settings())
+            .start(self.stack.folder())
+    }
+
+    fn settings(&self) -> [(&'static str, String); 3] {
+        let redis = self.stack.redis.publisher_url(self.chaos.port());
+        [
+            ("RUNCAST_URL", self.stack.api().base().to_owned()),
+            ("RUNCAST_TOKEN", self.stack.token().to_owned()),
+            ("REDIS_URL", redis),
+        ]
+    }
+
+    async fn resend(&self) -> Process {
+        let kept = self.kept.to_str().expect("UTF-8");
+        let arguments = ["resend", kept, "--timeout", "20"];
+        let mut resend = Recipe::new("resend", programs::runcast(), &arguments, &self.kept)
+            .with(self.settings())
+            .start(self.stack.folder());
+        resend.ended(SOON).await;
+        resend
+    }
+}
+
+fn told(process: &Process) -> String {
+    String::from_utf8_lossy(&process.stderr()).into_owned()
+}
+
+fn script(end: &str) -> String {
+    format!("seq -f 'a line of the run that is as long as lines are, number %.0f' {LINES}; {end}")
+}
+
+fn lines() -> String {
+    numbers(
+        "a line of the run that is as long as lines are, number",
+        1..=LINES,
+    )
+}
+
+/// The counts of all gaps.
+fn missing(events: &[StoredEvent]) -> Vec<Value> {
+    let gaps = events
+        .iter()
+        .filter(|event| event.kind == Kind::Gap.number());
+    let line = |event: &StoredEvent| -> Value {
+        serde_json::from_slice(&event.body).expect("a stored line is JSON")
+    };
+    gaps.map(line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_room_on_the_disk_waits_in_memory_until_redis_is_back() {
+    let world = World::start().await;
+    world.chaos.refuse();
+    let go = world.stack.folder().join("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.05; done; exit 7", go.display());
+    let mut wrap = world.wrap("30", &script(&wait));
+    let whole = lines();
+    eventually("the command has said all", async || {
+        let said = wrap.stdout().len();
+        let there = (said == whole.len()).then_some(());
+        there.ok_or_else(|| format!("{said} of {} bytes\n{}", whole.len(), wrap.logs()))
+    })
+    .await;
+    world.chaos.forward();
+    std::fs::write(&go, "").expect("a file");
+    let code = shell_code(wrap.ended(SOON).await);
+    let told = told(&wrap);
+    assert_eq!(code, 7, "{told}");
+    assert!(
+        told.contains("spool") && told.contains("No space left"),
+        "{told}"
+    );
+    assert!(
+        !told.contains("panicked") && !told.contains("lost"),
+        "{told}"
+    );
+    let events = world.stack.database.sealed(world.run).await;
+    assert_text(&text(&events, Kind::Output), &whole);
+    assert_eq!(missing(&events), [] as [Value; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_disk_had_room_for_is_sent_later_and_the_rest_is_counted() {
+    let world = World::start().await;
+    world.chaos.refuse();
+    let mut wrap = world.wrap("1", &script("exit 7"));
+    let code = shell_code(wrap.ended(SOON).await);
+    let said = told(&wrap);
+    assert_eq!(code, 7, "{said}");
+    let whole = lines();
+    assert_text(&wrap.stdout(), &whole);
+    let kept = "events are not sent yet";
+    assert!(
+        said.contains("events are lost") && said.contains(kept),
+        "{said}"
+    );
+    assert!(!said.contains("panicked"), "{said}");
+
+    world.chaos.forward();
+    let resend = world.resend().await;
+    assert!(told(&resend).contains("all is stored"), "{}", resend.logs());
+    let events = world.stack.database.events(world.run).await;
+    let stored = text(&events, Kind::Output);
+    let count = stored.iter().filter(|byte| **byte == b'\n').count() as u64;
+    assert!((1000..LINES).contains(&count), "{count} lines had room");
+    assert!(whole.as_bytes().starts_with(&stored), "a beginning of all");
+    // The last status had room too, and what is missing before it is told where it is missing.
+    let [gap] = &missing(&events)[..] else {
+        panic!("one gap, not {:?}", missing(&events));
+    };
+    assert_eq!(
+        (&gap["count"], &gap["reason"]),
+        (&(LINES - count).into(), &"unreadable".into())
+    );
+    let kinds: Vec<i16> = events.iter().map(|event| event.kind).collect();
+    let (gap, status) = (Kind::Gap.number(), Kind::Status.number());
+    assert_eq!(kinds[kinds.len() - 2..], [gap, status]);
+    let run = world.stack.database.run(world.run).await;
+    assert_eq!((run.status.as_str(), run.sealed), ("failed", false));
+}

@@ -1,0 +1,281 @@
+//! One producer of the property: processes of `runcast wrap --spool` one after the other under the same
+//! identity, each of which publishes what is written into a pipe of its own.
+//!
+//! Each process begins with a byte that no line holds, so its part of what is stored can be told. What
+//! must be stored of it: all it was told, if it was ended in peace or its spool was seen to hold it;
+//! else a beginning, no shorter than what was last seen there.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use runcast_tests::eventually::{SOON, eventually};
+use runcast_tests::process::{Process, shell_code};
+use runcast_tests::stack::Stack;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::plan::Line;
+
+/// First byte of what a process is told.
+const BEGIN: u8 = 1;
+
+/// What a process is told while its successor starts: for longer than that takes.
+const HECKLES: u32 = 150;
+const HECKLE_PAUSE: Duration = Duration::from_millis(1);
+
+/// One process.
+struct Incarnation {
+    wrap: Process,
+    /// Until it is told that there is no more.
+    pipe: Option<File>,
+    said: Vec<u8>,
+    /// So much of it must be stored.
+    kept: usize,
+}
+
+/// One variation's processes, oldest first.
+pub(crate) struct Producer {
+    run: Uuid,
+    variation: usize,
+    redis: String,
+    spool: PathBuf,
+    processes: Vec<Incarnation>,
+    lines: u64,
+    pub(crate) kills: usize,
+}
+
+impl Producer {
+    /// Starts the first process, whose Redis is at this address.
+    pub(crate) fn start(stack: &mut Stack, run: Uuid, variation: usize, redis: &str) -> Self {
+        let spool = stack.folder().join(format!("spool-{run}-{variation}"));
+        let mut producer = Self {
+            run,
+            variation,
+            redis: redis.to_owned(),
+            spool,
+            processes: Vec::new(),
+            lines: 0,
+            kills: 0,
+        };
+        producer.launch(stack);
+        producer
+    }
+
+    fn launch(&mut self, stack: &mut Stack) {
+        let number = self.processes.len();
+        let name = format!("pipe-{}-{}-{number}", self.run, self.variation);
+        // Not beside the logs, which are read as a whole where a story fails.
+        let pipes = stack.folder().join("pipes");
+        std::fs::create_dir_all(&pipes).expect("a folder");
+        let path = pipes.join(name);
+        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
+        // Open for both, so that opening waits for nobody; writing must not wait either.
+        let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
+        let mut options = OpenOptions::new();
+        let pipe = options.read(true).write(true).custom_flags(flags);
+        let pipe = pipe.open(&path).expect("the pipe is opened");
+        let (run, variation) = (self.run.to_string(), self.variation.to_string());
+        let wrap = stack.runcast(
+            &[
+                "wrap",
+                "--run",
+                &run,
+                "--variation",
+                &variation,
+                "--spool",
+                self.spool.to_str().expect("UTF-8"),
+                "--drain-timeout",
+                "60",
+                "--",
+                "cat",
+                path.to_str().expect("UTF-8"),
+            ],
+            &[("REDIS_URL", &self.redis)],
+        );
+        self.processes.push(Incarnation {
+            wrap,
+            pipe: Some(pipe),
+            said: Vec::new(),
+            kept: 0,
+        });
+    }
+
+    fn now(&mut self) -> &mut Incarnation {
+        self.processes.last_mut().expect("a process")
+    }
+
+    /// Gives the newest process these lines, and one more that is plain text, each with a number of its
+    /// own in front.
+    pub(crate) async fn say(&mut self, lines: &[Line]) {
+        for line in lines
+            .iter()
+            .map(|line| line.0.as_slice())
+            .chain([&b"."[..]])
+        {
+            self.lines += 1;
+            let number = self.lines.to_string();
+            let whole = [number.as_bytes(), b" ", line, b"\n"].concat();
+            self.now().say(&whole).await;
+        }
+        self.now().has_passed_on().await;
+    }
+
+    /// Kills the newest process.
+    pub(crate) fn kill(&mut self) {
+        self.kills += 1;
+        self.now().wrap.kill();
+    }
+
+    /// Stops the newest process where it is.
+    pub(crate) fn stop(&mut self) {
+        self.now().wrap.signal(Signal::SIGSTOP);
+    }
+
+    /// Waits until all that was said is stored, or, if that is enough, in the spool.
+    pub(crate) async fn is_kept(&mut self, in_spool: bool, stored: impl AsyncFn() -> Vec<u8>) {
+        let spool = self.spool.clone();
+        let process = self.now();
+        let Some(last) = last_line(&process.said) else {
+            return;
+        };
+        let what = format!("{:?} is kept", shown(last));
+        eventually(&what, async || {
+            if in_spool && holds(&spool, last) {
+                return Ok(());
+            }
+            let stored = stored().await;
+            let there = stored.ends_with(last).then_some(());
+            there.ok_or_else(|| format!("{:?} is stored last", last_line(&stored).map(shown)))
+        })
+        .await;
+        process.kept = process.said.len();
+    }
+
+    /// A new process goes on.
+    pub(crate) fn succeed(&mut self, stack: &mut Stack) {
+        self.launch(stack);
+    }
+
+    /// Tells the process before the newest one more, for as long as the newest one needs to start.
+    pub(crate) async fn heckle(&mut self) {
+        let before = self.processes.len() - 2;
+        for number in 0..HECKLES {
+            let line = format!("0 said to a rival: {number}\n");
+            self.processes[before].say(line.as_bytes()).await;
+            sleep(HECKLE_PAUSE).await;
+        }
+    }
+
+    /// Lets the process before the newest one go on, and gives it something to say, in vain.
+    pub(crate) async fn wake_zombie(&mut self) {
+        let before = self.processes.len() - 2;
+        let zombie = &mut self.processes[before];
+        zombie.wrap.signal(Signal::SIGCONT);
+        zombie.say(b"0 said by a zombie\n").await;
+    }
+
+    /// Ends the newest process in peace, and every older one that still lives.
+    pub(crate) async fn finish(&mut self) {
+        // Once it passes this on its command has opened the pipe, and will see its end.
+        self.say(&[]).await;
+        let process = self.now();
+        process.pipe = None;
+        let code = shell_code(process.wrap.ended(2 * SOON).await);
+        assert_eq!(code, 0, "{}", process.wrap.logs());
+        process.kept = process.said.len();
+        for zombie in &mut self.processes {
+            zombie.wrap.kill();
+        }
+    }
+
+    /// Checks what is stored of all processes together: of each a beginning that is long enough, in
+    /// order, nothing else.
+    pub(crate) fn check(&self, stored: &[u8]) {
+        let mut rest = stored;
+        for (number, process) in self.processes.iter().enumerate() {
+            let said = &process.said;
+            let pairs = rest.iter().zip(said);
+            let mut same = pairs.take_while(|(one, other)| one == other).count();
+            // Where the next process begins, this one has ended, however alike they are.
+            while same > 0 && rest.get(same).is_some_and(|byte| *byte != BEGIN) {
+                same -= 1;
+            }
+            assert!(
+                same >= process.kept,
+                "variation {}, process {number}: {} bytes were kept, and after {same} come {:?} instead of {:?}",
+                self.variation,
+                process.kept,
+                shown(&rest[same..]),
+                shown(&said[same..]),
+            );
+            rest = &rest[same..];
+        }
+        assert!(
+            rest.is_empty(),
+            "variation {}: {:?} is stored behind everything that was said",
+            self.variation,
+            shown(rest)
+        );
+    }
+}
+
+impl Incarnation {
+    async fn say(&mut self, line: &[u8]) {
+        let begin: &[u8] = if self.said.is_empty() { &[BEGIN] } else { &[] };
+        let written = [begin, line].concat();
+        let mut pipe = self.pipe.as_ref().expect("it was not finished");
+        // Short enough to go into a pipe as a whole or not at all.
+        eventually("the pipe takes a line", async || {
+            match pipe.write(&written) {
+                Ok(length) if length == written.len() => Ok(()),
+                Ok(length) => panic!("a pipe took {length} of {} bytes", written.len()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Err("it is full".to_owned()),
+                Err(error) => panic!("a pipe cannot be written: {error}"),
+            }
+        })
+        .await;
+        self.said.extend_from_slice(&written);
+    }
+
+    /// Waits until the process has passed everything on to its own output: so it has read it.
+    async fn has_passed_on(&mut self) {
+        let expected = self.said.len();
+        eventually("the command's output is passed on", async || {
+            let seen = self.wrap.stdout().len();
+            let logs = || format!("{seen} of {expected} bytes\n{}", self.wrap.logs());
+            (seen >= expected).then_some(()).ok_or_else(logs)
+        })
+        .await;
+    }
+}
+
+/// The last line, with its end.
+fn last_line(said: &[u8]) -> Option<&[u8]> {
+    let before = said.strip_suffix(b"\n")?;
+    let start = before.iter().rposition(|byte| *byte == b'\n');
+    Some(&said[start.map_or(0, |at| at + 1)..])
+}
+
+/// True if a file of the spool holds this line of plain text.
+fn holds(spool: &Path, line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let wanted = [b"\"text\":\"", line, b"\\n\""].concat();
+    let folders = std::fs::read_dir(spool).into_iter().flatten().flatten();
+    let files = folders.filter_map(|folder| std::fs::read_dir(folder.path()).ok());
+    // A file may be deleted before it is read: what it held is stored then.
+    let mut files = files.flatten().flatten();
+    files.any(|file| {
+        let bytes = std::fs::read(file.path()).unwrap_or_default();
+        bytes.windows(wanted.len()).any(|window| window == wanted)
+    })
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned()
+}
