@@ -117,7 +117,7 @@ async fn appended(server: &Server, way: &mut Way) {
     let body: Vec<u8> = (0..MAX_ENTRY_EVENTS)
         .flat_map(|_| measure::line(Kind::Output, &text))
         .collect();
-    let connection = server.redis().dedicated().await;
+    let connection = server.redis().dedicated(keys.slot).await;
     let mut connection = connection.expect("a connection");
     let loaded = load_append(&mut connection).await;
     loaded.expect("the server takes the script");

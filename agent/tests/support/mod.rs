@@ -57,7 +57,10 @@ impl Server {
         self.process = Some(process);
         let redis = self.redis();
         eventually("the server answers", async || {
-            redis.query::<String>(&redis::cmd("PING")).await.is_ok()
+            redis
+                .query::<String>(Keys::slot(0), &redis::cmd("PING"))
+                .await
+                .is_ok()
         })
         .await;
     }
@@ -119,7 +122,11 @@ impl Run {
             .arg("-")
             .arg("+")
             .to_owned();
-        let reply = self.redis.query(&range).await.expect("a reply");
+        let reply = self
+            .redis
+            .query(self.keys.slot, &range)
+            .await
+            .expect("a reply");
         let entries = Entry::parse_range(reply).expect("entries");
         entries
             .into_iter()
@@ -156,7 +163,9 @@ impl Run {
             },
         };
         self.redis
-            .run(async |connection| settle.call(&self.keys, connection).await)
+            .run(self.keys.slot, async |connection| {
+                settle.call(&self.keys, connection).await
+            })
             .await
             .expect("settled");
     }
