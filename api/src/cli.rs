@@ -66,6 +66,11 @@ enum Command {
     #[command(subcommand)]
     Token(Token),
     /// Print the Redis ACL rules of the user whose credentials agents get
+    ///
+    /// They are for every server that holds data: one, master and replicas, or all nodes of a cluster.
+    /// Where sentinels ask for credentials, too, agents need a user there with
+    /// `-@all +sentinel|get-master-addr-by-name`, named in the address as
+    /// `?sentinel_user=...&sentinel_password=...`.
     Acl,
 }
 

@@ -131,6 +131,50 @@ impl RedisCluster {
         }
     }
 
+    /// Waits until somebody listens to this bell at a node.
+    pub async fn is_listened_to(&self, node: usize, bell: &str) {
+        eventually(
+            "a gateway listens to the bell at its new node",
+            async || {
+                let channels: Vec<String> = self.nodes[node]
+                    .try_ask(&["PUBSUB", "SHARDCHANNELS"])
+                    .await?;
+                if channels.iter().any(|one| one == bell) {
+                    Ok(())
+                } else {
+                    Err(format!("{channels:?}"))
+                }
+            },
+        )
+        .await;
+    }
+
+    /// How often a node has answered that a key, or one of several, is not there because its slot is on
+    /// its way.
+    pub async fn refused(&self, node: usize) -> u64 {
+        let info: String = self.nodes[node].ask(&["INFO", "errorstats"]).await;
+        let count = |line: &str| {
+            let rest = line
+                .strip_prefix("errorstat_ASK:count=")
+                .or_else(|| line.strip_prefix("errorstat_TRYAGAIN:count="))?;
+            rest.trim_end().parse::<u64>().ok()
+        };
+        info.lines().filter_map(count).sum()
+    }
+
+    /// Waits until it has done so this often.
+    pub async fn has_refused(&self, node: usize, count: u64) {
+        eventually("calls meet the slot on its way", async || {
+            let refused = self.refused(node).await;
+            if refused >= count {
+                Ok(())
+            } else {
+                Err(refused.to_string())
+            }
+        })
+        .await;
+    }
+
     /// What a node calls itself.
     pub async fn id(&self, node: usize) -> String {
         self.nodes[node].ask(&["CLUSTER", "MYID"]).await

@@ -1,7 +1,6 @@
 //! Redis is a cluster: runs lie on all of its nodes, nodes die, and slots move.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use runcast_common::event::Kind;
 use runcast_common::keys::Keys;
@@ -64,11 +63,6 @@ async fn assert_whole(
 async fn runs_lie_on_all_nodes() {
     const TICKS: u32 = 20;
     let (mut stack, redis) = start(true).await;
-    let said = stack.check().await;
-    assert!(
-        said.contains("(cluster: 3 masters and 1 replicas"),
-        "{said}"
-    );
     let mut runs = Vec::new();
     for node in 0..MASTERS {
         runs.push(run_on(&stack, node).await);
@@ -99,6 +93,13 @@ async fn runs_lie_on_all_nodes() {
     );
     redis.nothing_waits(stack.keys()).await;
 
+    // Redis does not name a replica before it has followed something.
+    eventually("all nodes are named", async || {
+        let said = stack.check().await;
+        let is_whole = said.contains("(cluster: 3 masters and 1 replicas");
+        if is_whole { Ok(()) } else { Err(said) }
+    })
+    .await;
     // A node that would throw away what is not stored is refused, whichever it is.
     let () = redis.nodes[MASTERS]
         .ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
@@ -132,6 +133,9 @@ async fn a_killed_node_is_followed_by_its_replica() {
     }
     let info: String = redis.nodes[MASTERS].ask(&["INFO", "replication"]).await;
     assert!(info.contains("role:master"), "{info}");
+    redis
+        .is_listened_to(MASTERS, &stack.keys().run(here).bell)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,12 +153,13 @@ async fn a_slot_that_moves_in_the_middle_of_a_run_loses_and_doubles_nothing() {
     // The keys of the run lie on both nodes for a while, which serve neither part by scripts then.
     redis.begin_migration(keys.slot, 0, 2).await;
     redis.migrate_key(&keys.meta, 0, 2).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let refused = redis.refused(0).await;
+    redis.has_refused(0, refused + 2).await;
     redis.migrate_key(&keys.stream, 0, 2).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    redis.has_refused(0, refused + 4).await;
     redis.finish_migration(keys.slot, 0, 2).await;
 
-    // Live again, by the bell: an event is seen long before a tail would look by itself.
+    redis.is_listened_to(2, &keys.bell).await;
     let viewer = viewer.await.expect("the viewer's task");
     let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICKS).await;
     assert_eq!(viewer.gaps, Vec::<String>::new());

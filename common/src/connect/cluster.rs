@@ -29,6 +29,9 @@ use crate::keys::Slot;
 /// Longest wait for a map.
 const REFRESH_DEADLINE: Duration = Duration::from_secs(3);
 
+/// Shortest time between two questions.
+const REST: Duration = Duration::from_millis(50);
+
 /// Without doubts for this long, the next question is asked at once.
 const CALM: Duration = Duration::from_secs(10);
 
@@ -152,8 +155,10 @@ impl Cluster {
         };
         let map = self.map();
         let is_fresh = map.generation > self.doubted.load(Ordering::Relaxed);
-        if !is_fresh && refresh.is_due() {
-            self.ask_around(&map, &mut refresh).await;
+        let informed = lock(&self.informed).take();
+        if !is_fresh && refresh.is_due(informed.is_some()) {
+            self.ask_around(informed.as_deref(), &map, &mut refresh)
+                .await;
         }
         let map = self.map();
         match refresh.error.clone() {
@@ -163,11 +168,9 @@ impl Cluster {
     }
 
     /// Asks one node after another for a map, those first that are likely to know.
-    async fn ask_around(&self, old: &Map, refresh: &mut Refresh) {
+    async fn ask_around(&self, informed: Option<&str>, old: &Map, refresh: &mut Refresh) {
         refresh.plan_next();
-        let informed = lock(&self.informed).take();
         let mut places: Vec<Dial> = informed
-            .as_deref()
             .and_then(host_and_port)
             .and_then(|(host, port)| Some(self.seeds.first()?.at(host, port)))
             .into_iter()
@@ -308,8 +311,12 @@ impl Map {
 }
 
 impl Refresh {
-    fn is_due(&self) -> bool {
-        self.not_before.is_none_or(|at| at <= Instant::now())
+    /// Somebody who is known to know may be asked sooner: slots that move one after the other must not
+    /// make their runs wait longer and longer.
+    fn is_due(&self, is_informed: bool) -> bool {
+        let now = Instant::now();
+        let is_rested = self.asked.is_none_or(|at| at + REST <= now);
+        (is_informed && is_rested) || self.not_before.is_none_or(|at| at <= now)
     }
 
     fn plan_next(&mut self) {
