@@ -192,6 +192,10 @@ mod tests {
     fn nonsense_is_refused_by_name() {
         for (name, value) in [
             ("REDIS_URL", "localhost"),
+            ("REDIS_URL", "redis+sentinel://without-a-service:26379"),
+            ("REDIS_URL", "redis+cluster://host/1"),
+            ("RUNCAST_PUBLISH_REDIS_URL", "redis+ring://host"),
+            ("RUNCAST_REDIS_CA", "/there/is/no/such/file.pem"),
             ("DATABASE_URL", "redis://localhost"),
             ("RUNCAST_LISTEN", "here"),
             ("RUNCAST_ENV", "staging"),

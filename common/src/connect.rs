@@ -182,7 +182,8 @@ impl Redis {
 
     /// Runs calls about keys in `slot` on a shared connection, all together within
     /// [`REDIS_DEADLINE`](crate::limits::REDIS_DEADLINE). They are run once more if one of them found the
-    /// slot moved to another node of a cluster, so of several calls each must be safe to repeat.
+    /// slot moved to another node of a cluster, so of several calls each must be safe to repeat;
+    /// what `calls` holds should be references, which cost nothing to clone.
     ///
     /// # Errors
     /// [`RedisFailure`]; the calls may or may not have been carried out.

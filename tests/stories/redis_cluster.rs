@@ -110,6 +110,17 @@ async fn runs_lie_on_all_nodes() {
         said.contains("REDIS_URL") && said.contains("noeviction") && said.contains(&port),
         "{said}"
     );
+
+    // One of its nodes named as if it were alone is told apart.
+    stack.use_redis(
+        redis.fleet.urls(&redis.nodes[1]),
+        redis.fleet.ca().as_deref(),
+    );
+    let said = stack.check().await;
+    assert!(
+        said.contains("REDIS_URL") && said.contains("redis+cluster://"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Longest wait for a connection to be made, and for each answer on it, when a server is asked where
 /// another one is: there are others to ask.
-const ASK_DEADLINE: Duration = Duration::from_secs(1);
+pub(super) const ASK_DEADLINE: Duration = Duration::from_secs(1);
 
 /// When the kernel starts to ask a silent peer whether it still lives, and how often it asks.
 const KEEPALIVE: Duration = Duration::from_secs(10);

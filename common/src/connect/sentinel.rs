@@ -11,6 +11,8 @@ use rand::RngExt as _;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError, Value};
 
+use tokio::time::timeout;
+
 use super::dial::{self, Dial};
 use super::failure::no_master;
 use crate::config::Ca;
@@ -50,9 +52,12 @@ impl Service {
         };
         let dial = self.redis.at(&host, port);
         let mut connection = connect(&dial.client()?, config).await?;
-        let hello: HashMap<String, Value> =
-            redis::cmd("HELLO").query_async(&mut connection).await?;
-        match hello.get("role") {
+        let hello = redis::cmd("HELLO");
+        let asking = hello.query_async::<HashMap<String, Value>>(&mut connection);
+        let Ok(hello) = timeout(dial::ASK_DEADLINE, asking).await else {
+            return Err(no_master(format!("{} does not answer", dial.place())));
+        };
+        match hello?.get("role") {
             Some(Value::BulkString(role)) if role == b"master" => Ok(connection),
             Some(Value::SimpleString(role)) if role == "master" => Ok(connection),
             _ => Err(no_master(format!("{} is a replica", dial.place()))),
