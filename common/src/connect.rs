@@ -102,6 +102,16 @@ impl Redis {
         })
     }
 
+    /// The same, by connections of its own: they belong to the runtime that they are first used in.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        let topology = match &self.topology {
+            Servers::One(server) => Servers::One(server.separate()),
+            Servers::Cluster(cluster) => Servers::Cluster(Arc::new(cluster.separate())),
+        };
+        Self { topology }
+    }
+
     /// Where it is, without credentials.
     #[must_use]
     pub fn address(&self) -> &str {

@@ -82,9 +82,19 @@ struct Part {
 
 impl Cluster {
     pub(super) fn new(address: String, seeds: &[ConnectionInfo], ca: Option<&Ca>) -> Self {
+        let seeds = seeds.iter().map(|info| Dial::new(info, ca)).collect();
+        Self::of(address, seeds)
+    }
+
+    /// The same cluster, by connections of its own.
+    pub(super) fn separate(&self) -> Self {
+        Self::of(self.address.clone(), self.seeds.clone())
+    }
+
+    fn of(address: String, seeds: Vec<Dial>) -> Self {
         Self {
             address,
-            seeds: seeds.iter().map(|info| Dial::new(info, ca)).collect(),
+            seeds,
             map: RwLock::default(),
             doubted: AtomicU64::new(0),
             informed: Mutex::default(),

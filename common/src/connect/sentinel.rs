@@ -18,6 +18,7 @@ use super::failure::no_master;
 use crate::config::Ca;
 
 /// A service, and whom to ask about it.
+#[derive(Clone)]
 pub(super) struct Service {
     name: String,
     sentinels: Vec<Client>,

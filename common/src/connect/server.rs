@@ -31,6 +31,7 @@ struct Shared {
 }
 
 /// What is connected to.
+#[derive(Clone)]
 pub(super) enum Route {
     /// Always the same.
     Fixed(Client),
@@ -86,6 +87,11 @@ impl Server {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.shared.healthy.load(Ordering::Relaxed)
+    }
+
+    /// The same server, by connections of its own.
+    pub(super) fn separate(&self) -> Self {
+        Self::new(self.shared.route.clone(), self.shared.address.clone())
     }
 
     pub(super) fn is_same(&self, other: &Self) -> bool {
