@@ -32,10 +32,7 @@ pub(crate) enum LinkError {
     Connect(#[from] RedisFailure),
     /// A call failed on it.
     #[error("an append failed: {0}")]
-    Call(#[from] RedisError),
-    /// An answer is overdue.
-    #[error("Redis did not answer within {} ms", REDIS_DEADLINE.as_millis())]
-    Silent,
+    Call(RedisFailure),
 }
 
 /// An answer, and what it answers.
@@ -59,15 +56,17 @@ struct Call {
 /// One connection and what it owes answers to.
 pub(crate) struct Link {
     connection: MultiplexedConnection,
+    redis: Redis,
     calls: VecDeque<Call>,
     last_answer: Instant,
 }
 
 impl Link {
-    /// Connects and makes the server know the script.
-    pub(crate) async fn open(redis: &Redis) -> Result<Self, LinkError> {
+    /// Connects to the server that holds the run, and makes it know the script.
+    pub(crate) async fn open(redis: &Redis, keys: &RunKeys) -> Result<Self, LinkError> {
         let mut link = Self {
-            connection: redis.dedicated().await?,
+            connection: redis.dedicated(keys.slot).await?,
+            redis: redis.clone(),
             calls: VecDeque::with_capacity(WINDOW + 1),
             last_answer: Instant::now(),
         };
@@ -77,10 +76,20 @@ impl Link {
 
     /// Makes the server know the script, after it said `NOSCRIPT`.
     pub(crate) async fn load_script(&mut self) -> Result<(), LinkError> {
-        timeout(REDIS_DEADLINE, load_append(&mut self.connection))
-            .await
-            .map_err(|_elapsed| LinkError::Silent)??;
-        Ok(())
+        match timeout(REDIS_DEADLINE, load_append(&mut self.connection)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.failed(error)),
+            Err(_elapsed) => Err(self.silent()),
+        }
+    }
+
+    /// Why the link is given up after an error that a call was answered with.
+    pub(crate) fn failed(&self, error: RedisError) -> LinkError {
+        LinkError::Call(self.redis.failed(error))
+    }
+
+    fn silent(&self) -> LinkError {
+        LinkError::Call(self.redis.silent(REDIS_DEADLINE))
     }
 
     /// Calls that are not answered yet.
@@ -127,10 +136,11 @@ impl Link {
             return std::future::pending().await;
         };
         let deadline = call.sent.max(self.last_answer) + REDIS_DEADLINE;
-        let result = tokio::time::timeout_at(deadline, &mut call.reply)
-            .await
-            .map_err(|_elapsed| LinkError::Silent)?;
+        let answered = tokio::time::timeout_at(deadline, &mut call.reply).await;
         let (asked, counts) = (call.asked, call.counts);
+        let Ok(result) = answered else {
+            return Err(self.silent());
+        };
         self.calls.pop_front();
         self.last_answer = Instant::now();
         Ok(Answer {

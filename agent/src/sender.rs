@@ -123,8 +123,9 @@ impl Sender {
 
     /// Makes a connection, however long it takes.
     async fn connect(&mut self, redis: &Redis) -> Link {
+        let keys = self.identity.keys.clone();
         loop {
-            match self.wait_keeping(Link::open(redis)).await {
+            match self.wait_keeping(Link::open(redis, &keys)).await {
                 Ok(link) => return link,
                 Err(error) => {
                     self.note_trouble(&error);

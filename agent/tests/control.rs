@@ -28,7 +28,9 @@ async fn give(run: &Run, action: Action, variations: &[u16]) -> (Uuid, Given) {
     };
     let given = run
         .redis
-        .run(async |connection| give.call(&run.keys, connection).await)
+        .run(run.keys.slot, async |connection| {
+            give.call(&run.keys, connection).await
+        })
         .await
         .expect("a reply");
     (id, given)
@@ -43,7 +45,10 @@ async fn next(commands: &mut Commands) -> Command {
 
 async fn waiting(run: &Run) -> u64 {
     let length = redis::cmd("XLEN").arg(&run.keys.control).to_owned();
-    run.redis.query(&length).await.expect("a reply")
+    run.redis
+        .query(run.keys.slot, &length)
+        .await
+        .expect("a reply")
 }
 
 /// Command and state of each control event so far.
@@ -98,7 +103,10 @@ async fn a_lost_connection_repeats_nothing_and_a_new_process_gets_what_is_not_an
     let unanswered = next(&mut commands).await;
     let mut kill = redis::cmd("CLIENT");
     kill.arg("KILL").arg("USER").arg("publisher");
-    run.redis.query::<u64>(&kill).await.expect("killed");
+    run.redis
+        .query::<u64>(run.keys.slot, &kill)
+        .await
+        .expect("killed");
     let (second, _) = give(&run, Action::Cancel, &[0]).await;
     let answered = next(&mut commands).await;
     assert_eq!(answered.id(), second, "the first does not come twice");
@@ -130,7 +138,13 @@ async fn so_many_commands_may_wait_and_none_beyond_the_run() {
     assert_eq!(give(&run, Action::Cancel, &[0]).await.1, Given::Full);
     assert_eq!(waiting(&run).await, MAX_WAITING as u64);
     let life = redis::cmd("TTL").arg(&run.keys.control).to_owned();
-    assert!(run.redis.query::<i64>(&life).await.expect("a reply") > 0);
+    assert!(
+        run.redis
+            .query::<i64>(run.keys.slot, &life)
+            .await
+            .expect("a reply")
+            > 0
+    );
 
     let publisher = Publisher::start(&target, Options::default()).expect("started");
     publisher.output("the end\n").await.expect("published");
@@ -147,7 +161,9 @@ async fn so_many_commands_may_wait_and_none_beyond_the_run() {
         let settle = settle(last, sealed);
         let settled = run
             .redis
-            .run(async |connection| settle.call(&run.keys, connection).await)
+            .run(run.keys.slot, async |connection| {
+                settle.call(&run.keys, connection).await
+            })
             .await;
         assert_eq!(settled.expect("settled"), Settled::Clean);
         assert_eq!(waiting(&run).await, left);
@@ -168,19 +184,23 @@ async fn the_least_rights_suffice_and_do_not_allow_to_read_what_runs_print() {
     let events = run.events().await;
     assert_eq!(events.len(), 100);
 
+    let slot = run.keys.slot;
     let restricted = Redis::new(&target.redis).expect("a client");
     let on = |name: &str, key: &str| redis::cmd(name).arg(key).to_owned();
     let read_from = |key: &str| {
         let mut command = redis::cmd("XREAD");
         command.arg("STREAMS").arg(key).arg(BEGINNING).to_owned()
     };
-    let length = restricted.query::<u64>(&on("XLEN", &run.keys.stream)).await;
+    let length = restricted
+        .query::<u64>(slot, &on("XLEN", &run.keys.stream))
+        .await;
     length.expect("it may count");
     let quick = read(&run.keys, BEGINNING, Duration::from_millis(1));
-    let nothing = restricted.query::<redis::Value>(&quick).await;
+    let nothing = restricted.query::<redis::Value>(slot, &quick).await;
     assert_eq!(nothing.expect("it may read"), redis::Value::Nil);
     let last = events[99].id.to_string();
     for command in [
+        on("CLUSTER", "RESET").arg("SOFT"),
         on("XRANGE", &run.keys.stream).arg("-").arg("+"),
         &mut read_from(&run.keys.stream),
         &mut read_from(&run.keys.ready),
@@ -188,7 +208,7 @@ async fn the_least_rights_suffice_and_do_not_allow_to_read_what_runs_print() {
         on("XADD", &run.keys.control).arg("*").arg("id").arg("x"),
         on("DEL", &run.keys.control).arg(&run.keys.stream),
     ] {
-        let refused = restricted.query::<redis::Value>(command).await;
+        let refused = restricted.query::<redis::Value>(slot, command).await;
         let refused = refused.expect_err("refused");
         assert_eq!(refused.code(), Some("NOPERM"), "{refused}");
     }

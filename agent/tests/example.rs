@@ -60,7 +60,7 @@ async fn run(cancel_at: Option<&str>) -> Vec<Value> {
             variations: &[0],
         };
         let given = async |connection: &mut _| give.call(&run.keys, connection).await;
-        run.redis.run(given).await.expect("a reply");
+        run.redis.run(run.keys.slot, given).await.expect("a reply");
     }
     let mut stored = Vec::new();
     eventually("it ends", async || {

@@ -119,7 +119,7 @@ async fn a_flushed_redis_gets_everything_again_under_a_larger_epoch() {
     publisher.flush(PATIENCE).await.expect("flushed");
     let before = run.events().await[0].id.epoch;
     run.redis
-        .query::<()>(&redis::cmd("FLUSHALL"))
+        .query::<()>(run.keys.slot, &redis::cmd("FLUSHALL"))
         .await
         .expect("flushed");
     // One batch finds out, while more are being published.
@@ -143,7 +143,7 @@ async fn an_idle_publisher_notices_a_flush_by_itself() {
     publish(&publisher, 1..=5).await;
     publisher.flush(PATIENCE).await.expect("flushed");
     run.redis
-        .query::<()>(&redis::cmd("FLUSHALL"))
+        .query::<()>(run.keys.slot, &redis::cmd("FLUSHALL"))
         .await
         .expect("flushed");
     eventually("all is there again", async || run.events().await.len() == 5).await;
@@ -171,7 +171,9 @@ async fn a_newer_process_fences_the_publisher_for_good() {
     };
     let appended = run
         .redis
-        .run(async |connection| newer.call(&run.keys, connection).await)
+        .run(run.keys.slot, async |connection| {
+            newer.call(&run.keys, connection).await
+        })
         .await
         .expect("appended");
     assert_eq!(appended.outcome, Outcome::Stored { stored: 6 });
@@ -235,6 +237,7 @@ async fn a_killed_connection_loses_nothing_and_doubles_nothing() {
             let seen = run.events().await.len();
             run.redis
                 .query::<u64>(
+                    run.keys.slot,
                     redis::cmd("CLIENT")
                         .arg("KILL")
                         .arg("TYPE")
@@ -280,7 +283,7 @@ async fn a_forgotten_script_is_loaded_again() {
     publish(&publisher, 1..=10).await;
     publisher.flush(PATIENCE).await.expect("flushed");
     run.redis
-        .query::<()>(redis::cmd("SCRIPT").arg("FLUSH"))
+        .query::<()>(run.keys.slot, redis::cmd("SCRIPT").arg("FLUSH"))
         .await
         .expect("flushed");
     publish(&publisher, 11..=2_000).await;

@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use runcast_agent::publisher::{Options, Publisher};
-use runcast_common::keys::Keys;
+use runcast_common::keys::{Keys, Slot};
 use runcast_common::pulse::{self, Health, Known};
 use runcast_common::redis;
 use support::{PATIENCE, Run, Server, eventually};
@@ -80,7 +80,7 @@ async fn a_publisher_that_has_ended_gives_no_sign() {
     let exists = async || {
         let exists: u64 = run
             .redis
-            .query(redis::cmd("EXISTS").arg(&key))
+            .query(Slot::of(&key), redis::cmd("EXISTS").arg(&key))
             .await
             .expect("an answer");
         exists == 1
@@ -91,7 +91,7 @@ async fn a_publisher_that_has_ended_gives_no_sign() {
     eventually("silence", async || {
         let _: u64 = run
             .redis
-            .query(redis::cmd("DEL").arg(&key))
+            .query(Slot::of(&key), redis::cmd("DEL").arg(&key))
             .await
             .expect("an answer");
         tokio::time::sleep(quick().pulse * 6).await;

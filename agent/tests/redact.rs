@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use runcast_common::keys::Slot;
 use runcast_common::redis;
 use support::gateway::{Gateway, json};
 use support::{Run, Server};
@@ -53,16 +54,16 @@ async fn wrapped(arguments: &[&str], script: &str) -> (Output, Vec<u8>, String, 
 
 /// The raw values of all keys of a server, one after the other.
 async fn everything(server: &Server) -> Vec<u8> {
-    let redis = server.redis();
+    let (redis, anywhere) = (server.redis(), Slot::of(""));
     let keys: Vec<String> = redis
-        .query(redis::cmd("KEYS").arg("*"))
+        .query(anywhere, redis::cmd("KEYS").arg("*"))
         .await
         .expect("keys");
     assert!(!keys.is_empty());
     let mut all = Vec::new();
     for key in keys {
         let kind: String = redis
-            .query(redis::cmd("TYPE").arg(&key))
+            .query(anywhere, redis::cmd("TYPE").arg(&key))
             .await
             .expect("a type");
         let read = match kind.as_str() {
@@ -71,7 +72,10 @@ async fn everything(server: &Server) -> Vec<u8> {
             "string" => redis::cmd("GET").arg(&key).to_owned(),
             other => panic!("a key of type {other}"),
         };
-        flatten(redis.query(&read).await.expect("a value"), &mut all);
+        flatten(
+            redis.query(anywhere, &read).await.expect("a value"),
+            &mut all,
+        );
     }
     all
 }

@@ -124,7 +124,10 @@ async fn a_flushed_redis_gets_everything_again_from_the_files() {
     publish(&publisher, 1..=60_000).await;
     publisher.flush(PATIENCE).await.expect("flushed");
     let flush = redis::cmd("FLUSHALL");
-    run.redis.query::<()>(&flush).await.expect("flushed");
+    run.redis
+        .query::<()>(run.keys.slot, &flush)
+        .await
+        .expect("flushed");
     publish(&publisher, 60_001..=70_000).await;
     eventually("all is there again", async || {
         run.events().await.len() == 70_000

@@ -123,7 +123,10 @@ async fn fifty_kills_at_random_moments_lose_nothing_that_was_spooled_and_double_
             // What is published then is only in the spool.
             0 => {
                 let pause = redis::cmd("CLIENT").arg("PAUSE").arg(150).to_owned();
-                run.redis.query::<()>(&pause).await.expect("paused");
+                run.redis
+                    .query::<()>(run.keys.slot, &pause)
+                    .await
+                    .expect("paused");
                 sleep(Duration::from_micros(random.random_range(0..60_000))).await;
             }
             1 => stored.extend(run.settle().await),

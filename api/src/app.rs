@@ -67,7 +67,8 @@ impl App {
         };
         let redis = Redis::new(&settings.redis).context("REDIS_URL")?;
         let store = Store::new(&settings.postgres, "runcastd").context("DATABASE_URL")?;
-        check::redis(&redis, settings.environment).await?;
+        let servers = check::redis(&redis, settings.environment).await?;
+        info!(servers, "Redis is fit for the work");
         check::postgres(&store, &settings.postgres).await?;
         Ok(Self {
             settings,

@@ -23,7 +23,11 @@ pub const EXIT_CONFIG: u8 = 78;
 const SETTINGS: &str = "\
 Settings (environment):
   DATABASE_URL               Postgres, such as postgres://user:password@host/runcast
-  REDIS_URL                  Redis 7 or newer, such as redis://host:6379
+  REDIS_URL                  Redis 7 or newer: redis://host:6379, or
+                             redis+sentinel://host1:26379,host2:26379/service, or
+                             redis+cluster://host1:6379,host2:6379; with TLS rediss...
+  RUNCAST_REDIS_CA           file with the authorities that sign for Redis (PEM), handed on to
+                             agents [those of the platform]
   RUNCAST_LISTEN             where the gateway listens [127.0.0.1:7070]
   RUNCAST_PUBLIC_URL         how browsers reach the gateway [http://<where it listens>]
   RUNCAST_PUBLISH_REDIS_URL  Redis as agents reach it, with a user that may only append
@@ -62,6 +66,11 @@ enum Command {
     #[command(subcommand)]
     Token(Token),
     /// Print the Redis ACL rules of the user whose credentials agents get
+    ///
+    /// They are for every server that holds data: one, master and replicas, or all nodes of a cluster.
+    /// Where sentinels ask for credentials, too, agents need a user there with
+    /// `-@all +sentinel|get-master-addr-by-name`, named in the address as
+    /// `?sentinel_user=...&sentinel_password=...`.
     Acl,
 }
 
@@ -152,8 +161,8 @@ async fn migrate(database: &PostgresUrl) -> anyhow::Result<()> {
 async fn examine(settings: &Settings) -> anyhow::Result<()> {
     settings.publish_redis()?;
     let redis = Redis::new(&settings.redis).context("REDIS_URL")?;
-    check::redis(&redis, settings.environment).await?;
-    say(&format!("ok  REDIS_URL     {}", settings.redis))?;
+    let servers = check::redis(&redis, settings.environment).await?;
+    say(&format!("ok  REDIS_URL     {} ({servers})", settings.redis))?;
     let store = open(&settings.postgres).await?;
     say(&format!("ok  DATABASE_URL  {}", settings.postgres))?;
     if !store.has_partitions().await? {

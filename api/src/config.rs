@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use runcast_common::config::{ConfigError, Env, PostgresUrl, RedisUrl, optional, required};
+use runcast_common::config::{
+    ConfigError, Env, PostgresUrl, RedisUrl, optional, redis_url, required,
+};
 use runcast_common::keys::Keys;
 use url::Url;
 
@@ -59,11 +61,10 @@ impl Settings {
     /// # Errors
     /// [`ConfigError`] names the first one that is missing or makes no sense.
     pub fn from_env(env: &impl Env) -> Result<Self, ConfigError> {
-        let redis = required(
-            env,
-            "REDIS_URL",
-            "give the address of Redis, such as redis://host:6379, or start `runcastd dev`",
-        )?;
+        let redis = redis_url(env, "REDIS_URL")?.ok_or(ConfigError::Missing {
+            name: "REDIS_URL",
+            hint: "give the address of Redis, such as redis://host:6379, or start `runcastd dev`",
+        })?;
         Self::with_servers(env, redis, database(env)?)
     }
 
@@ -79,7 +80,7 @@ impl Settings {
         let settings = Self {
             redis,
             postgres,
-            publish_redis: optional(env, "RUNCAST_PUBLISH_REDIS_URL")?,
+            publish_redis: redis_url(env, "RUNCAST_PUBLISH_REDIS_URL")?,
             keys: key_prefix(env)?,
             listen: optional(env, "RUNCAST_LISTEN")?.unwrap_or(DEFAULT_LISTEN),
             public_url: public_url(env)?,
@@ -191,6 +192,10 @@ mod tests {
     fn nonsense_is_refused_by_name() {
         for (name, value) in [
             ("REDIS_URL", "localhost"),
+            ("REDIS_URL", "redis+sentinel://without-a-service:26379"),
+            ("REDIS_URL", "redis+cluster://host/1"),
+            ("RUNCAST_PUBLISH_REDIS_URL", "redis+ring://host"),
+            ("RUNCAST_REDIS_CA", "/there/is/no/such/file.pem"),
             ("DATABASE_URL", "redis://localhost"),
             ("RUNCAST_LISTEN", "here"),
             ("RUNCAST_ENV", "staging"),

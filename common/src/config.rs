@@ -11,6 +11,11 @@ use std::str::FromStr;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
+mod redis;
+
+pub(crate) use self::redis::Topology;
+pub use self::redis::{Ca, NotARedisUrl, RedisUrl, redis_ca, redis_url};
+
 /// Where settings come from.
 pub trait Env {
     /// The value of a setting; an empty one counts as absent.
@@ -145,25 +150,6 @@ impl fmt::Debug for ServerUrl {
     }
 }
 
-/// Where Redis is: `redis://`, `rediss://` (TLS) or `redis+unix://`.
-#[derive(Debug, Clone)]
-pub struct RedisUrl(pub ServerUrl);
-
-impl FromStr for RedisUrl {
-    type Err = NotAServerUrl;
-
-    fn from_str(text: &str) -> Result<Self, NotAServerUrl> {
-        let schemes = ["redis", "rediss", "redis+unix", "unix"];
-        ServerUrl::parse(text, &schemes, "redis://user:password@host:6379/0").map(Self)
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// Where Postgres is: `postgres://` or `postgresql://`.
 #[derive(Debug, Clone)]
 pub struct PostgresUrl(pub ServerUrl);
@@ -204,7 +190,7 @@ mod tests {
             assert!(!shown.contains("s3cret"), "{shown}");
             assert!(shown.contains("host"), "{shown}");
         }
-        assert!(url.0.expose().contains("s3cret"));
+        assert!(url.expose().contains("s3cret"));
     }
 
     #[test]

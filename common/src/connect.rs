@@ -1,27 +1,38 @@
-//! Connections to Redis as Runcast needs them.
+//! Connections to Redis as Runcast needs them: to one server, to the master behind sentinels, or to the
+//! nodes of a cluster.
 //!
-//! - [`Redis`] is one shared, multiplexed connection that is made again whenever it breaks. A call
+//! - [`Redis`] knows which server holds a slot. Every call names the slot of its keys; all keys of a run
+//!   lie in one. A single server holds all of them, and a call goes straight to it.
+//! - [`Server`] is one shared, multiplexed connection that is made again whenever it breaks. A call
 //!   has a deadline; a call that times out or fails on the wire breaks the connection, because a
-//!   half-open one never answers again; so does `READONLY`, the answer of a demoted master. The
-//!   failed call itself is never repeated here: only its caller knows whether that is safe.
+//!   half-open one never answers again; so does `READONLY`, the answer of a demoted master.
 //! - [`Redis::dedicated`] opens one more connection, for a blocking read or for subscriptions.
 //!
-//! Attempts to connect are spread by a jittered backoff, and only one is under way at a time.
+//! A failed call is not repeated here, since only its caller knows whether that is safe. One exception:
+//! a node of a cluster that answers `MOVED` has done nothing, and the call goes once to where it points.
 
+mod cluster;
+mod dial;
+mod failure;
+mod sentinel;
+mod server;
+
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, IntoConnectionInfo as _, ProtocolVersion};
-use redis::{PushInfo, RedisError};
-use tokio::sync::{Mutex, mpsc};
-use tokio::time::{Instant, timeout};
+use redis::{Cmd, FromRedisValue, PushInfo, RedisError};
+use tokio::sync::mpsc;
 
-use crate::backoff::Backoff;
-use crate::config::RedisUrl;
-use crate::limits::REDIS_DEADLINE;
+use self::cluster::Cluster;
+use self::dial::Dial;
+pub use self::failure::RedisFailure;
+use self::sentinel::Service;
+use self::server::Route;
+pub use self::server::Server;
+use crate::config::{RedisUrl, Topology};
+use crate::keys::{PARTITIONS, Slot};
 
 /// Chooses the cryptography of every TLS connection of this process (Redis, Postgres, HTTPS). To be
 /// called once, first thing in a program; a later call changes nothing.
@@ -30,293 +41,247 @@ pub fn install_tls_provider() {
     drop(rustls::crypto::ring::default_provider().install_default());
 }
 
-/// Longest wait for a connection to be made.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
-
-/// When the kernel starts to ask a silent peer whether it still lives, and how often it asks.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-
-/// What went wrong with a call.
-#[derive(Debug, thiserror::Error)]
-pub enum RedisFailure {
-    /// The server or the wire said so.
-    #[error("Redis at {address}: {error}")]
-    Failed {
-        /// Where, without credentials.
-        address: String,
-        /// What exactly.
-        error: RedisError,
-    },
-    /// No answer in time.
-    #[error("Redis at {address} did not answer within {} ms", deadline.as_millis())]
-    Silent {
-        /// Where, without credentials.
-        address: String,
-        /// How long it was waited for.
-        deadline: Duration,
-    },
-}
-
-impl RedisFailure {
-    /// The code of an error that the server answered with, such as `NOGROUP`.
-    #[must_use]
-    pub fn code(&self) -> Option<&str> {
-        match self {
-            Self::Failed { error, .. } => error.code(),
-            Self::Silent { .. } => None,
-        }
-    }
-
-    /// True if the server could not be reached, as opposed to having refused something.
-    #[must_use]
-    pub fn is_outage(&self) -> bool {
-        match self {
-            Self::Failed { error, .. } => breaks(error),
-            Self::Silent { .. } => true,
-        }
-    }
-}
-
-/// True if an error leaves the connection unusable or pointing at the wrong server.
-fn breaks(error: &RedisError) -> bool {
-    error.is_unrecoverable_error()
-        || error.is_io_error()
-        || error.is_timeout()
-        || error.is_connection_dropped()
-        || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"))
-}
-
-/// A failed pipeline fails with all errors of its commands; the first one tells enough.
-fn first_of(error: RedisError) -> RedisError {
-    let errors = error.clone().into_server_errors();
-    match errors.as_deref().and_then(<[_]>::first) {
-        Some((_, first)) => first.clone().into(),
-        None => error,
-    }
-}
-
-/// A shared connection that heals itself. Cloning is cheap.
+/// All of Redis, whatever it consists of. Cloning is cheap.
 #[derive(Clone)]
 pub struct Redis {
-    shared: Arc<Shared>,
+    topology: Servers,
 }
 
-struct Shared {
-    client: redis::Client,
-    address: String,
-    healthy: AtomicBool,
-    link: Mutex<Link>,
+/// What Redis consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One server.
+    Single,
+    /// A master with replicas, which sentinels know.
+    Sentinel,
+    /// Several masters, each with some of the slots.
+    Cluster,
 }
 
-struct Link {
-    connection: Option<MultiplexedConnection>,
-    /// Counts connections, so that a late failure of an old one does not break its successor.
-    generation: u64,
-    backoff: Backoff,
-    /// Why the last attempt to connect failed, and until when that answers for everybody.
-    refused: Option<(RedisError, Instant)>,
+#[derive(Clone)]
+enum Servers {
+    One(Server),
+    Cluster(Arc<Cluster>),
 }
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Redis")
-            .field("address", &self.shared.address)
+            .field("address", &self.address())
             .finish_non_exhaustive()
     }
 }
 
 impl Redis {
-    /// Prepares connections to a server; nothing is sent yet.
+    /// Prepares connections; nothing is sent yet.
     ///
     /// # Errors
     /// If the address cannot be used.
     pub fn new(url: &RedisUrl) -> Result<Self, RedisFailure> {
-        let address = url.to_string();
+        let (address, ca) = (url.to_string(), url.ca());
         let failed = |error| RedisFailure::Failed {
-            address: address.clone(),
+            address: url.to_string(),
             error,
         };
-        let keepalive = redis::io::tcp::socket2::TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE);
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(keepalive);
-        let info = url.0.expose().into_connection_info().map_err(failed)?;
-        // Sharded pub/sub messages arrive as RESP3 pushes.
-        let redis = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP3);
-        let info = info.set_tcp_settings(tcp).set_redis_settings(redis);
-        let client = redis::Client::open(info).map_err(failed)?;
-        Ok(Self::of(client, address))
+        let route = match url.topology() {
+            Topology::Single(info) => Route::Fixed(Dial::new(info, ca).client().map_err(failed)?),
+            Topology::Sentinel {
+                sentinels,
+                service,
+                redis,
+            } => Route::Master(Service::new(service, sentinels, redis, ca).map_err(failed)?),
+            Topology::Cluster(seeds) => {
+                let cluster = Cluster::new(address, seeds, ca);
+                return Ok(Self {
+                    topology: Servers::Cluster(Arc::new(cluster)),
+                });
+            }
+        };
+        Ok(Self {
+            topology: Servers::One(Server::new(route, address)),
+        })
     }
 
-    fn of(client: redis::Client, address: String) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                client,
-                address,
-                healthy: AtomicBool::new(false),
-                link: Mutex::new(Link {
-                    connection: None,
-                    generation: 0,
-                    backoff: Backoff::for_connections(),
-                    refused: None,
-                }),
-            }),
+    /// The same, by connections of its own: they belong to the runtime that they are first used in.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        let topology = match &self.topology {
+            Servers::One(server) => Servers::One(server.separate()),
+            Servers::Cluster(cluster) => Servers::Cluster(Arc::new(cluster.separate())),
+        };
+        Self { topology }
+    }
+
+    /// Where it is, without credentials.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        match &self.topology {
+            Servers::One(server) => server.address(),
+            Servers::Cluster(cluster) => cluster.address(),
         }
     }
 
-    /// The same server, by connections of its own: they belong to the runtime that they are first used in.
+    /// What it consists of.
     #[must_use]
-    pub fn separate(&self) -> Self {
-        Self::of(self.shared.client.clone(), self.shared.address.clone())
+    pub fn kind(&self) -> Kind {
+        match &self.topology {
+            Servers::One(server) if server.service().is_some() => Kind::Sentinel,
+            Servers::One(_) => Kind::Single,
+            Servers::Cluster(_) => Kind::Cluster,
+        }
     }
 
-    /// Where the server is, without credentials.
+    /// The partitions that one command, and so one blocking read, may touch together: all of them, but
+    /// in a cluster each by itself, since its commands are limited to one slot.
     #[must_use]
-    pub fn address(&self) -> &str {
-        &self.shared.address
+    pub fn lanes(&self) -> Vec<Range<usize>> {
+        match &self.topology {
+            Servers::One(_) => std::iter::once(0..PARTITIONS).collect(),
+            Servers::Cluster(_) => (0..PARTITIONS)
+                .map(|partition| partition..partition + 1)
+                .collect(),
+        }
     }
 
-    /// True if the last call got an answer.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.shared.healthy.load(Ordering::Relaxed)
+    /// Every server that holds slots: the masters.
+    ///
+    /// # Errors
+    /// [`RedisFailure`] if the nodes of a cluster cannot be found.
+    pub async fn masters(&self) -> Result<Vec<Server>, RedisFailure> {
+        match &self.topology {
+            Servers::One(server) => Ok(vec![server.clone()]),
+            Servers::Cluster(cluster) => cluster.masters().await,
+        }
     }
 
-    /// Sends one command on the shared connection, within [`REDIS_DEADLINE`].
+    /// Every server that may take the place of a master, as far as sentinels or the cluster know.
+    ///
+    /// # Errors
+    /// [`RedisFailure`] if they cannot be asked.
+    pub async fn replicas(&self) -> Result<Vec<Server>, RedisFailure> {
+        let failed = |error| RedisFailure::Failed {
+            address: self.address().to_owned(),
+            error,
+        };
+        let dials = match &self.topology {
+            Servers::Cluster(cluster) => cluster.replicas().await?,
+            Servers::One(server) => match server.service() {
+                Some(service) => service.replicas().await.map_err(failed)?,
+                None => Vec::new(),
+            },
+        };
+        let servers = dials.iter().map(Server::fixed).collect::<Result<_, _>>();
+        servers.map_err(failed)
+    }
+
+    /// Sends one command about keys in `slot` on a shared connection, within
+    /// [`REDIS_DEADLINE`](crate::limits::REDIS_DEADLINE).
     ///
     /// # Errors
     /// [`RedisFailure`]; the command may or may not have been carried out.
-    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
-        self.run(async |connection| command.query_async(connection).await)
-            .await
+    pub async fn query<T: FromRedisValue>(
+        &self,
+        slot: Slot,
+        command: &Cmd,
+    ) -> Result<T, RedisFailure> {
+        self.run(slot, async |connection| {
+            command.query_async(connection).await
+        })
+        .await
     }
 
-    /// Runs calls on the shared connection, all together within [`REDIS_DEADLINE`].
+    /// Runs calls about keys in `slot` on a shared connection, all together within
+    /// [`REDIS_DEADLINE`](crate::limits::REDIS_DEADLINE). They are run once more if one of them found the
+    /// slot moved to another node of a cluster, so of several calls each must be safe to repeat;
+    /// what `calls` holds should be references, which cost nothing to clone.
     ///
     /// # Errors
     /// [`RedisFailure`]; the calls may or may not have been carried out.
     pub async fn run<T>(
         &self,
-        calls: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+        slot: Slot,
+        calls: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError> + Clone,
     ) -> Result<T, RedisFailure> {
-        let deadline = REDIS_DEADLINE;
-        let mut used = None;
-        let outcome = timeout(deadline, async {
-            let (generation, mut connection) = self.connection().await?;
-            used = Some(generation);
-            calls(&mut connection).await
-        })
-        .await;
-        let (result, broken) = match outcome {
-            Ok(Ok(value)) => (Ok(value), false),
-            Ok(Err(error)) => {
-                let error = first_of(error);
-                let broken = breaks(&error);
-                (Err(self.failure(error)), broken)
-            }
-            Err(_elapsed) => {
-                let address = self.shared.address.clone();
-                (Err(RedisFailure::Silent { address, deadline }), true)
-            }
+        let cluster = match &self.topology {
+            Servers::One(server) => return server.run(calls).await,
+            Servers::Cluster(cluster) => cluster,
         };
-        self.shared.healthy.store(!broken, Ordering::Relaxed);
-        if let (true, Some(generation)) = (broken, used) {
-            self.discard(generation).await;
+        let server = cluster.server(slot).await?;
+        let failure = match server.run(calls.clone()).await {
+            Ok(value) => return Ok(value),
+            Err(failure) => failure,
+        };
+        cluster.doubt(&failure);
+        if failure.moved_to().is_none() {
+            return Err(failure);
         }
-        result
+        let holder = cluster.server(slot).await?;
+        if holder.is_same(&server) {
+            return Err(failure);
+        }
+        let result = holder.run(calls).await;
+        result.inspect_err(|failure| cluster.doubt(failure))
     }
 
-    /// Opens a connection of its own, for blocking reads: it has no response timeout, so its owner
-    /// must bound every wait and drop the connection when one runs out.
+    /// Opens a connection of its own to the server that holds `slot`, for blocking reads: it has no
+    /// response timeout, so its owner must bound every wait, tell [`Redis::failed`] or [`Redis::silent`]
+    /// what went wrong, and drop the connection then.
     ///
     /// # Errors
     /// [`RedisFailure`] if the server cannot be reached.
-    pub async fn dedicated(&self) -> Result<MultiplexedConnection, RedisFailure> {
-        self.open(config()).await
+    pub async fn dedicated(&self, slot: Slot) -> Result<MultiplexedConnection, RedisFailure> {
+        let server = self.server(slot).await?;
+        let opened = server.dedicated().await;
+        opened.inspect_err(|failure| self.doubt(failure))
     }
 
-    /// Opens a connection of its own whose pushes (pub/sub messages, and the end of the connection)
-    /// go to the returned receiver.
+    /// Opens a connection as [`Redis::dedicated`] does, whose pushes (pub/sub messages, and the end of
+    /// the connection) go to the returned receiver.
     ///
     /// # Errors
     /// [`RedisFailure`] if the server cannot be reached.
     pub async fn subscriber(
         &self,
+        slot: Slot,
     ) -> Result<(MultiplexedConnection, mpsc::UnboundedReceiver<PushInfo>), RedisFailure> {
-        // Pushes are small and their reader does nothing but look a name up, so it keeps pace with
-        // the socket.
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let connection = self.open(config().set_push_sender(sender)).await?;
-        Ok((connection, receiver))
+        let server = self.server(slot).await?;
+        let opened = server.subscriber().await;
+        opened.inspect_err(|failure| self.doubt(failure))
     }
 
-    async fn open(
-        &self,
-        config: AsyncConnectionConfig,
-    ) -> Result<MultiplexedConnection, RedisFailure> {
-        let opened = self
-            .shared
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await;
-        opened.map_err(|error| self.failure(error))
-    }
-
-    fn failure(&self, error: RedisError) -> RedisFailure {
-        RedisFailure::Failed {
-            address: self.shared.address.clone(),
+    /// Takes note of an error on a connection of the caller's own: the next one is made to whichever
+    /// server holds the slot by then.
+    #[must_use]
+    pub fn failed(&self, error: RedisError) -> RedisFailure {
+        let failure = RedisFailure::Failed {
+            address: self.address().to_owned(),
             error,
+        };
+        self.doubt(&failure);
+        failure
+    }
+
+    /// The same for an answer that did not come in time.
+    #[must_use]
+    pub fn silent(&self, deadline: Duration) -> RedisFailure {
+        let failure = RedisFailure::Silent {
+            address: self.address().to_owned(),
+            deadline,
+        };
+        self.doubt(&failure);
+        failure
+    }
+
+    async fn server(&self, slot: Slot) -> Result<Server, RedisFailure> {
+        match &self.topology {
+            Servers::One(server) => Ok(server.clone()),
+            Servers::Cluster(cluster) => cluster.server(slot).await,
         }
     }
 
-    /// The shared connection, made anew if need be. Callers queue behind one attempt; after a failed
-    /// one all get its error at once until the next is due, so that none waits for nothing.
-    async fn connection(&self) -> Result<(u64, MultiplexedConnection), RedisError> {
-        let mut link = self.shared.link.lock().await;
-        if let Some(connection) = &link.connection {
-            return Ok((link.generation, connection.clone()));
-        }
-        if let Some((error, until)) = &link.refused
-            && Instant::now() < *until
-        {
-            return Err(error.clone());
-        }
-        let opened = self
-            .shared
-            .client
-            .get_multiplexed_async_connection_with_config(&config())
-            .await;
-        match opened {
-            Ok(connection) => {
-                link.backoff.reset();
-                link.refused = None;
-                link.generation += 1;
-                link.connection = Some(connection.clone());
-                Ok((link.generation, connection))
-            }
-            Err(error) => {
-                let until = Instant::now() + link.backoff.next_wait();
-                link.refused = Some((error.clone(), until));
-                Err(error)
-            }
+    fn doubt(&self, failure: &RedisFailure) {
+        if let Servers::Cluster(cluster) = &self.topology {
+            cluster.doubt(failure);
         }
     }
-
-    async fn discard(&self, generation: u64) {
-        let mut link = self.shared.link.lock().await;
-        if link.generation == generation {
-            link.connection = None;
-        }
-    }
-}
-
-fn config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_DEADLINE))
-        .set_response_timeout(None)
 }

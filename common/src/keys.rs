@@ -33,6 +33,62 @@ const TAGS: [&str; PARTITIONS] = [
     "bk", "9w", "6o", "ms", "af", "an", "5b", "i3", "c5", "dp", "kh", "0t", "xi", "xa", "he", "44",
 ];
 
+/// The slots of the partitions, each found once, when this is compiled.
+const SLOTS: [Slot; PARTITIONS] = {
+    let mut slots = [Slot(0); PARTITIONS];
+    let mut partition = 0;
+    while partition < PARTITIONS {
+        slots[partition] = Slot(crc16(TAGS[partition].as_bytes()) % Slot::COUNT);
+        partition += 1;
+    }
+    slots
+};
+
+/// Where a key lies in a Redis Cluster: each node holds some of the [`Slot::COUNT`] slots. For a single
+/// server it means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(u16);
+
+impl Slot {
+    /// Number of slots.
+    pub const COUNT: u16 = 16_384;
+
+    /// The slot of a key: of what stands within its first braces, if anything does.
+    #[must_use]
+    pub fn of(key: &str) -> Self {
+        let tag = key
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'));
+        let tag = tag.map(|(tag, _)| tag).filter(|tag| !tag.is_empty());
+        Self(crc16(tag.unwrap_or(key).as_bytes()) % Self::COUNT)
+    }
+
+    /// Its number, below [`Slot::COUNT`].
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+}
+
+/// CRC-16/XMODEM, by which a Redis Cluster maps a key to its slot.
+const fn crc16(bytes: &[u8]) -> u16 {
+    let (mut crc, mut at) = (0u16, 0);
+    while at < bytes.len() {
+        crc ^= (bytes[at] as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 == 0 {
+                crc << 1
+            } else {
+                (crc << 1) ^ 0x1021
+            };
+            bit += 1;
+        }
+        at += 1;
+    }
+    crc
+}
+
 /// Spells the keys of one installation.
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
@@ -44,6 +100,8 @@ pub struct Keys {
 pub struct RunKeys {
     /// The run itself.
     pub run: Uuid,
+    /// Where all of them lie.
+    pub slot: Slot,
     /// Its entries.
     pub stream: String,
     /// Its bookkeeping.
@@ -82,14 +140,27 @@ impl Keys {
         &self.prefix
     }
 
+    /// The partition of a run, below [`PARTITIONS`].
+    #[must_use]
+    pub fn partition(run: Uuid) -> usize {
+        // The last byte of a UUIDv7 is random, whoever minted it.
+        usize::from(run.as_bytes()[15]) % PARTITIONS
+    }
+
+    /// The slot of a partition below [`PARTITIONS`]: of all its runs and of its ready stream.
+    #[must_use]
+    pub const fn slot(partition: usize) -> Slot {
+        SLOTS[partition]
+    }
+
     /// The keys of one run.
     #[must_use]
     pub fn run(&self, run: Uuid) -> RunKeys {
-        // The last byte of a UUIDv7 is random, whoever minted it.
-        let partition = usize::from(run.as_bytes()[15]) % PARTITIONS;
+        let partition = Self::partition(run);
         let base = format!("{}{{{}}}", self.prefix, TAGS[partition]);
         RunKeys {
             run,
+            slot: Self::slot(partition),
             stream: format!("{base}:run:{run}:stream"),
             meta: format!("{base}:run:{run}:meta"),
             bell: format!("{base}:run:{run}:bell"),
@@ -132,7 +203,9 @@ impl Keys {
     }
 
     /// The Redis ACL rules of an agent: it may append to runs by the append script, take the commands
-    /// that are given to runs, give signs of life, and nothing else; it cannot read what runs printed.
+    /// that are given to runs, give signs of life, ask which node of a cluster holds a slot, and nothing
+    /// else; it cannot read what runs printed. They serve every topology; whether a server is a master is
+    /// told by `HELLO`. On sentinels, where users are asked for there, `+sentinel|get-master-addr-by-name`.
     #[must_use]
     pub fn publisher_acl(&self) -> Vec<String> {
         let prefix = &self.prefix;
@@ -148,7 +221,7 @@ impl Keys {
             format!("&{prefix}{{*}}:run:*:pulse"),
         ];
         let commands = "hello ping evalsha script|load client|setname time \
-                        hmget hset hdel persist xlen xadd spublish";
+                        hmget hset hdel persist xlen xadd spublish cluster|slots";
         rules.extend(commands.split_whitespace().map(|name| format!("+{name}")));
         // Selectors: these commands on these keys alone, and no other command on them.
         let control = format!("~{prefix}{{*}}:run:*:control");
@@ -163,26 +236,22 @@ impl Keys {
 mod tests {
     use super::*;
 
-    /// CRC-16/XMODEM, by which a Redis Cluster maps a hash tag to its slot.
-    fn slot(tag: &str) -> usize {
-        let crc = tag.bytes().fold(0u16, |crc, byte| {
-            (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
-                if crc & 0x8000 == 0 {
-                    crc << 1
-                } else {
-                    (crc << 1) ^ 0x1021
-                }
-            })
-        });
-        usize::from(crc) % 16_384
+    #[test]
+    fn partitions_spread_evenly_over_the_slots_of_a_cluster() {
+        assert_eq!(Slot::of("123456789").number(), 0x31c3);
+        for (partition, tag) in TAGS.iter().enumerate() {
+            let slot = usize::from(Keys::slot(partition).number());
+            assert_eq!(slot / (16_384 / PARTITIONS), partition, "{tag}");
+        }
     }
 
     #[test]
-    fn partitions_spread_evenly_over_the_slots_of_a_cluster() {
-        assert_eq!(slot("123456789"), 0x31c3);
-        for (partition, tag) in TAGS.iter().enumerate() {
-            assert_eq!(slot(tag) / (16_384 / PARTITIONS), partition, "{tag}");
-        }
+    fn a_key_lies_where_its_braces_say() {
+        let plain = Slot::of("user1000");
+        assert_eq!(Slot::of("{user1000}.following"), plain);
+        assert_eq!(Slot::of("a{user1000}b{other}"), plain);
+        assert_ne!(Slot::of("{}user1000"), plain);
+        assert_ne!(Slot::of("{user1000"), plain);
     }
 
     #[test]
@@ -196,6 +265,7 @@ mod tests {
             assert_eq!(tag(key), tag(&names.bell));
             assert!(key.starts_with("test:{"));
         }
+        assert_eq!(Slot::of(&names.stream), names.slot);
         let parsed = |channel: &str| keys.parse_channel(channel.as_bytes());
         assert_eq!(parsed(&names.bell), Some((run, Channel::Bell)));
         assert_eq!(parsed(&names.pulse), Some((run, Channel::Pulse)));

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::connect::{Redis, RedisFailure};
 use crate::event::Kind;
-use crate::keys::{Keys, RunKeys};
+use crate::keys::{Keys, RunKeys, Slot};
 
 /// Time between two pulses. Three may be lost before an agent counts as stale.
 pub const EVERY: Duration = Duration::from_secs(5);
@@ -159,16 +159,20 @@ pub async fn beat(
     let mut about = redis::pipe();
     about.cmd("HSET").arg(&name).arg(agent.fields()).ignore();
     about.expire(&name, seconds(AGENT_LIFE)).ignore();
+    let about = &about;
     redis
-        .run(async |connection| about.exec_async(connection).await)
+        .run(Slot::of(&name), async |connection| {
+            about.exec_async(connection).await
+        })
         .await?;
     let mut heartbeat = redis::cmd("SET");
-    heartbeat.arg(keys.heartbeat(pulse.agent)).arg(&text);
+    let name = keys.heartbeat(pulse.agent);
+    heartbeat.arg(&name).arg(&text);
     heartbeat.arg("EX").arg(LOST_AFTER.as_secs());
-    redis.query::<()>(&heartbeat).await?;
+    redis.query::<()>(Slot::of(&name), &heartbeat).await?;
     let mut publish = redis::cmd("SPUBLISH");
     publish.arg(&run.pulse).arg(&text);
-    redis.query::<u64>(&publish).await.map(drop)
+    redis.query::<u64>(run.slot, &publish).await.map(drop)
 }
 
 /// The agents of a run that are remembered.
@@ -180,7 +184,9 @@ pub async fn agents_of(
     keys: &Keys,
     run: &RunKeys,
 ) -> Result<Vec<Known>, RedisFailure> {
-    let meta: Vec<String> = redis.query(redis::cmd("HKEYS").arg(&run.meta)).await?;
+    let meta: Vec<String> = redis
+        .query(run.slot, redis::cmd("HKEYS").arg(&run.meta))
+        .await?;
     let producers = meta.iter().filter_map(|field| field.strip_prefix("p:"));
     let ids: Vec<Uuid> = producers
         .filter_map(|id| Uuid::try_parse(id).ok())
@@ -190,17 +196,18 @@ pub async fn agents_of(
     for agent in ids {
         let name = keys.agent(agent);
         let fields = redis
-            .query(redis::cmd("HMGET").arg(&name).arg(&FIELDS))
+            .query(Slot::of(&name), redis::cmd("HMGET").arg(&name).arg(&FIELDS))
             .await?;
         // One that publishes over HTTP has no pulse.
         let Some(about) = Agent::from_fields(&fields).filter(|about| about.run == run.run) else {
             continue;
         };
         let heartbeat = keys.heartbeat(agent);
+        let mut both = redis::pipe();
+        both.get(&heartbeat).pttl(&heartbeat);
+        let both = &both;
         let (text, left): (Option<String>, i64) = redis
-            .run(async |connection| {
-                let mut both = redis::pipe();
-                both.get(&heartbeat).pttl(&heartbeat);
+            .run(Slot::of(&heartbeat), async |connection| {
                 both.query_async(connection).await
             })
             .await?;

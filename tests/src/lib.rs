@@ -6,11 +6,14 @@
 //! - [`chaos`]: a proxy between any two parts that delays, cuts, half-opens and loses answers.
 //! - [`eventually`]: how a story waits; nothing here sleeps and hopes.
 //! - [`process`], [`programs`], [`cluster`], [`redis_server`]: what the stack is made of.
+//! - [`redis_sentinel`], [`redis_cluster`]: Redis of several servers ([`redis_node`]), also with TLS
+//!   ([`authority`]).
 //!
 //! The harness panics where it cannot go on, with a message that says what it waited for and what it
 //! saw: a story then fails right there, and the logs of all its processes are printed.
 
 pub mod api;
+pub mod authority;
 pub mod chaos;
 pub mod cluster;
 pub mod database;
@@ -22,6 +25,9 @@ mod part;
 pub mod process;
 pub mod programs;
 pub mod publisher;
+pub mod redis_cluster;
+pub mod redis_node;
+pub mod redis_sentinel;
 pub mod redis_server;
 pub mod sse;
 pub mod stack;

@@ -52,9 +52,7 @@ impl Stack {
     /// Starts everything.
     pub async fn start() -> Self {
         let mut stack = Self::without_services().await;
-        for part in Part::ALL {
-            stack.launch(part).await;
-        }
+        stack.launch_all().await;
         stack
     }
 
@@ -145,6 +143,25 @@ impl Stack {
         self.settings.insert((part, name), value.into());
     }
 
+    /// Gives all services another Redis than the stack's own: the addresses for services and for agents,
+    /// and the file with the authority that is to be trusted.
+    pub fn use_redis(&mut self, [services, agents]: [String; 2], ca: Option<&Path>) {
+        for part in Part::ALL {
+            self.set(part, "REDIS_URL", services.clone());
+            self.set(part, "RUNCAST_PUBLISH_REDIS_URL", agents.clone());
+            if let Some(ca) = ca {
+                self.set(part, "RUNCAST_REDIS_CA", ca.display().to_string());
+            }
+        }
+    }
+
+    /// Launches all services.
+    pub async fn launch_all(&mut self) {
+        for part in Part::ALL {
+            self.launch(part).await;
+        }
+    }
+
     /// Takes such a setting back, from the service's next launch on.
     pub fn unset(&mut self, part: Part, name: &'static str) {
         self.settings.remove(&(part, name));
@@ -168,6 +185,17 @@ impl Stack {
             ("RUNCAST_LISTEN", "127.0.0.1:0".to_owned()),
             ("RUNCAST_LOG_FORMAT", "text".to_owned()),
         ])
+    }
+
+    /// What `runcastd check` says with the gateway's settings, on both outputs.
+    pub async fn check(&self) -> String {
+        let own = self.recipe(Part::Gateway).environment;
+        let mut check = self
+            .runcastd("check", &["check"])
+            .with(own)
+            .start(self.folder());
+        check.ended(TURN_DEADLINE).await;
+        check.logs()
     }
 
     /// Launches a service and waits until it is ready. A gateway keeps its port over a restart.

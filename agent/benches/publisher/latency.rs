@@ -52,7 +52,7 @@ fn print(name: &str, waits: &[f64]) {
 async fn raw(server: &Server) -> Vec<f64> {
     let target = server.target();
     let keys = Keys::new(&target.prefix).run(target.run);
-    let connection = server.redis().dedicated().await;
+    let connection = server.redis().dedicated(keys.slot).await;
     let mut connection = connection.expect("a connection");
     let loaded = load_append(&mut connection).await;
     loaded.expect("the server takes the script");

@@ -55,7 +55,11 @@ impl Server {
         };
         let redis = server.redis();
         for _ in 0..1000 {
-            if redis.query::<String>(&redis::cmd("PING")).await.is_ok() {
+            if redis
+                .query::<String>(Keys::slot(0), &redis::cmd("PING"))
+                .await
+                .is_ok()
+            {
                 return server;
             }
             sleep(Duration::from_millis(10)).await;
@@ -100,7 +104,9 @@ impl Server {
             loop {
                 let mut ask = redis::cmd("HMGET");
                 ask.arg(&keys.meta).arg("epoch").arg("seq");
-                let last = redis.query::<(Option<u64>, Option<u64>)>(&ask).await;
+                let last = redis
+                    .query::<(Option<u64>, Option<u64>)>(keys.slot, &ask)
+                    .await;
                 if let Ok((Some(epoch), Some(seq))) = last {
                     let settle = Settle {
                         watermark: EventId::new(epoch, seq),
@@ -114,7 +120,9 @@ impl Server {
                         },
                     };
                     // While the server is stopped there is nothing to settle.
-                    let told = redis.run(async |connection| settle.call(&keys, connection).await);
+                    let told = redis.run(keys.slot, async |connection| {
+                        settle.call(&keys, connection).await
+                    });
                     drop(told.await);
                 }
                 sleep(SETTLE_EVERY).await;

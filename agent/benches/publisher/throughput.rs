@@ -124,7 +124,7 @@ async fn appended(server: &Server, way: &mut Way, packed: bool) {
     } else {
         Body::Plain(&lines)
     };
-    let connection = server.redis().dedicated().await;
+    let connection = server.redis().dedicated(keys.slot).await;
     let mut connection = connection.expect("a connection");
     let loaded = load_append(&mut connection).await;
     loaded.expect("the server takes the script");

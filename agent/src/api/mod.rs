@@ -1,7 +1,8 @@
 //! The HTTP API as an agent needs it: to create a run or join one, and to follow one.
 //!
 //! An agent is configured by `RUNCAST_URL` and `RUNCAST_TOKEN` alone; the reply says where Redis is.
-//! `REDIS_URL` overrides that address, for a network where the agent sees Redis elsewhere.
+//! `REDIS_URL` overrides that address, for a network where the agent sees Redis elsewhere, and
+//! `RUNCAST_REDIS_CA` whom to trust there.
 //!
 //! Time limits: [`CONNECT_DEADLINE`] for a connection, [`CALL_DEADLINE`] for a call, [`ATTEMPTS`]
 //! attempts where the gateway cannot be reached or is overloaded. A followed stream has no total
@@ -16,7 +17,7 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use runcast_common::backoff::Backoff;
-use runcast_common::config::{ConfigError, Env, RedisUrl, ServerUrl, optional};
+use runcast_common::config::{Ca, ConfigError, Env, RedisUrl, ServerUrl, redis_ca, redis_url};
 use runcast_common::event::Channel;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
@@ -43,6 +44,7 @@ pub struct Client {
     base: Url,
     shown: String,
     redis: Option<RedisUrl>,
+    ca: Option<Ca>,
 }
 
 impl fmt::Debug for Client {
@@ -54,7 +56,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client as the environment says: `RUNCAST_URL`, `RUNCAST_TOKEN`, `REDIS_URL`. Needs
+    /// A client as the environment says: `RUNCAST_URL`, `RUNCAST_TOKEN`, `REDIS_URL`, `RUNCAST_REDIS_CA`. Needs
     /// [`install_tls_provider`](runcast_common::connect::install_tls_provider) before it.
     ///
     /// # Errors
@@ -80,7 +82,8 @@ impl Client {
             http: http_client(&token)?,
             base,
             shown: server.to_string(),
-            redis: optional(env, "REDIS_URL")?,
+            redis: redis_url(env, "REDIS_URL")?,
+            ca: redis_ca(env)?,
         })
     }
 
@@ -219,12 +222,12 @@ impl Client {
             serde_json::from_slice(&body).map_err(|error| unexpected(error.to_string()))?;
         let redis = match &self.redis {
             Some(redis) => redis.clone(),
-            None => reply
-                .redis
-                .url
-                .parse()
-                .map_err(|error| unexpected(format!("the address of Redis: {error}")))?,
+            None => {
+                let said = reply.redis.read();
+                said.map_err(|error| unexpected(format!("the address of Redis: {error}")))?
+            }
         };
+        let redis = redis.trusting(self.ca.clone());
         let run = reply.run.id;
         Ok(Session {
             run,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use runcast_common::config::RedisUrl;
+use runcast_common::config::{NotARedisUrl, RedisUrl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -71,9 +71,24 @@ pub(super) struct RunReply {
 
 #[derive(Deserialize)]
 pub(super) struct RedisReply {
-    pub(super) url: String,
+    url: String,
+    /// Certificates of the authorities that sign for it, if they are private ones.
+    #[serde(default)]
+    ca: Option<String>,
     #[serde(default)]
     pub(super) prefix: String,
+}
+
+impl RedisReply {
+    /// Where Redis is, in a form that can be used.
+    pub(super) fn read(&self) -> Result<RedisUrl, String> {
+        let url: RedisUrl = self
+            .url
+            .parse()
+            .map_err(|error: NotARedisUrl| error.to_string())?;
+        let ca = self.ca.as_deref().map(str::parse).transpose()?;
+        Ok(url.trusting(ca))
+    }
 }
 
 #[derive(Deserialize)]

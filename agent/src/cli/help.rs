@@ -4,7 +4,10 @@ pub(super) const SETTINGS: &str = "\
 Settings (environment):
   RUNCAST_URL    address of the gateway, such as http://runcast:7070
   RUNCAST_TOKEN  token with the scope runs:publish (wrap, resend) or runs:read (tail)
-  REDIS_URL      address of Redis, if it is not the one that the gateway hands out
+  REDIS_URL      address of Redis, if it is not the one that the gateway hands out: redis://...,
+                 redis+sentinel://HOST,HOST/SERVICE or redis+cluster://HOST,HOST; with TLS rediss...
+  RUNCAST_REDIS_CA  file with the authorities that sign for Redis (PEM), if they are neither the
+                 platform's nor those that the gateway hands out
   RUNCAST_SPOOL  the same as wrap --spool
   RUNCAST_LOG    what runcast itself logs to stderr, such as debug [default: warn]
 

@@ -226,22 +226,16 @@ impl Line {
         backoff: &mut Backoff,
     ) -> Result<Infallible, RedisFailure> {
         let Source { redis, keys, .. } = &self.source;
-        let failed = |error| RedisFailure::Failed {
-            address: redis.address().to_owned(),
-            error,
-        };
-        let mut connection = redis.dedicated().await?;
+        let mut connection = redis.dedicated(keys.slot).await?;
         let mut after = BEGINNING.to_owned();
         loop {
             let read = control::read(keys, &after, BLOCK);
             let deadline = BLOCK + REDIS_DEADLINE;
             let reply = timeout(deadline, read.query_async::<Value>(&mut connection))
                 .await
-                .map_err(|_elapsed| RedisFailure::Silent {
-                    address: redis.address().to_owned(),
-                    deadline,
-                })?;
-            let entries = reply.and_then(control::parse).map_err(failed)?;
+                .map_err(|_elapsed| redis.silent(deadline))?;
+            let entries = reply.and_then(control::parse);
+            let entries = entries.map_err(|error| redis.failed(error))?;
             backoff.reset();
             for Entry { entry, command } in entries {
                 after.clone_from(&entry);
@@ -284,9 +278,10 @@ impl Line {
 
     /// Tries until it is done; the caller bounds that.
     async fn take_off(&self, entry: &str) {
-        let command = control::acknowledge(&self.source.keys, entry);
+        let Source { redis, keys, .. } = &self.source;
+        let command = control::acknowledge(keys, entry);
         let mut backoff = Backoff::for_connections();
-        while let Err(error) = self.source.redis.query::<u64>(&command).await {
+        while let Err(error) = redis.query::<u64>(keys.slot, &command).await {
             tracing::debug!(%error, entry, "a command could not be taken off");
             sleep(backoff.next_wait()).await;
         }

@@ -68,7 +68,7 @@ impl Sender {
                 self.note_full(&error.to_string());
                 Ok(())
             }
-            _ => Err(Left::Broken(LinkError::Call(error))),
+            _ => Err(Left::Broken(link.failed(error))),
         }
     }
 

@@ -58,7 +58,10 @@ impl Server {
         self.process = Some(process);
         let redis = self.redis();
         eventually("the server answers", async || {
-            redis.query::<String>(&redis::cmd("PING")).await.is_ok()
+            redis
+                .query::<String>(Keys::slot(0), &redis::cmd("PING"))
+                .await
+                .is_ok()
         })
         .await;
     }
@@ -87,7 +90,9 @@ impl Server {
         let mut user = redis::cmd("ACL");
         user.arg("SETUSER").arg("publisher").arg("on").arg(">pw");
         user.arg(Keys::new(&target.prefix).publisher_acl());
-        self.redis().query::<()>(&user).await.expect("a user");
+        let redis = self.redis();
+        let made = redis.query::<()>(Keys::slot(0), &user).await;
+        made.expect("a user");
         let url = format!("{}?user=publisher&pass=pw", self.url());
         target.redis = url.parse().expect("an address");
         target
@@ -132,7 +137,11 @@ impl Run {
             .arg("-")
             .arg("+")
             .to_owned();
-        let reply = self.redis.query(&range).await.expect("a reply");
+        let reply = self
+            .redis
+            .query(self.keys.slot, &range)
+            .await
+            .expect("a reply");
         let entries = Entry::parse_range(reply).expect("entries");
         entries
             .into_iter()
@@ -169,7 +178,9 @@ impl Run {
             },
         };
         self.redis
-            .run(async |connection| settle.call(&self.keys, connection).await)
+            .run(self.keys.slot, async |connection| {
+                settle.call(&self.keys, connection).await
+            })
             .await
             .expect("settled");
     }

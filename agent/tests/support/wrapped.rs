@@ -129,7 +129,9 @@ impl Wrapped {
         };
         let run = self.run();
         run.redis
-            .run(async |connection| give.call(&run.keys, connection).await)
+            .run(run.keys.slot, async |connection| {
+                give.call(&run.keys, connection).await
+            })
             .await
             .expect("given");
         id

@@ -16,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use runcast_common::config::{PostgresUrl, RedisUrl, optional};
+use runcast_common::config::{PostgresUrl, optional, redis_url};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -42,7 +42,7 @@ struct DataDir {
 /// In words, if a part cannot be started or ended by itself.
 pub async fn run(env: &impl Env, stop: CancellationToken) -> anyhow::Result<()> {
     let data = DataDir::open(&config::data_dir(env))?;
-    let given_redis: Option<RedisUrl> = optional(env, "REDIS_URL")?;
+    let given_redis = redis_url(env, "REDIS_URL")?;
     let given_postgres: Option<PostgresUrl> = optional(env, "DATABASE_URL")?;
     let mut children = Vec::new();
     let (redis, publish) = match given_redis {

@@ -61,11 +61,12 @@ pub(super) async fn start(dir: &Path, keys: &Keys) -> anyhow::Result<Server> {
         publisher.expose()
     );
     let probe = Redis::new(&url)?;
+    let anywhere = Keys::slot(0);
     child
         .wait_until(async || {
             let ping = redis::cmd("PING");
             matches!(
-                timeout(ATTEMPT, probe.query::<String>(&ping)).await,
+                timeout(ATTEMPT, probe.query::<String>(anywhere, &ping)).await,
                 Ok(Ok(_))
             )
         })

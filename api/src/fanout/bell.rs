@@ -1,4 +1,5 @@
-//! The bells of all watched runs, and the signs of life of their agents, on one connection.
+//! The bells of all watched runs, and the signs of life of their agents: on one connection, or in a
+//! cluster on one for each partition with watched runs, since a slot may move to another node by itself.
 //!
 //! A bell (`SPUBLISH` by the append and settle scripts) says that there is more to read. It is a hint:
 //! one that is lost costs the tail's next look, never an event. After every new connection all tails
@@ -8,17 +9,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{PushKind, Value};
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::keys::{Channel, Keys};
+use runcast_common::keys::{Channel, Keys, PARTITIONS, Slot};
 use runcast_common::limits::REDIS_DEADLINE;
 use runcast_common::redis;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::tail::Tail;
@@ -31,6 +33,14 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 pub struct Bells {
     redis: Redis,
     keys: Keys,
+    lanes: Vec<Lane>,
+}
+
+/// What one connection listens to.
+#[derive(Debug)]
+struct Lane {
+    /// Where it lies, or a part of it.
+    slot: Slot,
     listeners: Mutex<Listeners>,
     changed: Notify,
 }
@@ -47,76 +57,92 @@ impl Bells {
     /// Bells of this Redis. [`Bells::run`] must be running for them to ring.
     #[must_use]
     pub fn new(redis: Redis, keys: Keys) -> Self {
-        Self {
-            redis,
-            keys,
+        let lanes = redis.lanes().into_iter().map(|partitions| Lane {
+            slot: Keys::slot(partitions.start),
             listeners: Mutex::default(),
             changed: Notify::new(),
+        });
+        Self {
+            lanes: lanes.collect(),
+            redis,
+            keys,
         }
     }
 
     /// Wakes `tail` whenever the bell of its run rings, and passes on what its agents say, until
     /// [`Bells::leave`].
     pub fn listen(&self, tail: Arc<Tail>) {
-        let mut listeners = self.lock();
         let run = tail.run_id();
+        let lane = self.lane(run);
+        let mut listeners = lane.lock();
         listeners.tails.insert(run, tail);
         listeners.changed.insert(run);
-        self.changed.notify_one();
+        lane.changed.notify_one();
     }
 
     /// No longer wakes anybody for `run`.
     pub fn leave(&self, run: Uuid) {
-        let mut listeners = self.lock();
+        let lane = self.lane(run);
+        let mut listeners = lane.lock();
         listeners.tails.remove(&run);
         listeners.changed.insert(run);
-        self.changed.notify_one();
+        lane.changed.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Listeners> {
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lane(&self, run: Uuid) -> &Lane {
+        &self.lanes[Keys::partition(run) * self.lanes.len() / PARTITIONS]
     }
 
     /// Keeps the subscriptions until told to stop.
     pub async fn run(&self, stop: CancellationToken) {
+        let lanes = self.lanes.iter().map(|lane| self.keep_attending(lane));
+        stop.run_until_cancelled(join_all(lanes)).await;
+    }
+
+    async fn keep_attending(&self, lane: &Lane) {
         let mut backoff = Backoff::for_connections();
-        while let Some(attended) = stop.run_until_cancelled(self.attend(&mut backoff)).await {
+        loop {
+            // A connection is made once there is something to listen to.
+            while lane.lock().tails.is_empty() {
+                lane.changed.notified().await;
+            }
+            let attended = self.attend(lane, &mut backoff).await;
+            let is_first = backoff.attempts() == 0;
             let wait = backoff.next_wait();
             match attended {
                 Ok(()) => warn!(?wait, "the connection of the bells ended"),
-                Err(error) => {
+                Err(error) if is_first => {
                     warn!(%error, ?wait, "no bells for now; runs are looked at regularly");
                 }
+                Err(error) => debug!(%error, ?wait, "still no bells"),
             }
-            if stop
-                .run_until_cancelled(tokio::time::sleep(wait))
-                .await
-                .is_none()
-            {
-                return;
-            }
+            tokio::time::sleep(wait).await;
         }
     }
 
     /// One connection, for as long as it lasts.
-    async fn attend(&self, backoff: &mut Backoff) -> Result<(), RedisFailure> {
-        let (mut connection, mut pushes) = self.redis.subscriber().await?;
+    async fn attend(&self, lane: &Lane, backoff: &mut Backoff) -> Result<(), RedisFailure> {
+        let (mut connection, mut pushes) = self.redis.subscriber(lane.slot).await?;
         {
-            let mut listeners = self.lock();
+            let mut listeners = lane.lock();
             listeners.changed = listeners.tails.keys().copied().collect();
         }
         loop {
-            let changed = std::mem::take(&mut self.lock().changed);
+            let changed = std::mem::take(&mut lane.lock().changed);
             for run in changed {
-                self.subscribe(&mut connection, run).await?;
+                self.subscribe(lane, &mut connection, run).await?;
             }
             backoff.reset();
             tokio::select! {
-                () = self.changed.notified() => {}
+                () = lane.changed.notified() => {}
                 push = pushes.recv() => match push {
-                    Some(push) if push.kind == PushKind::SMessage => self.ring(&push.data),
+                    Some(push) if push.kind == PushKind::SMessage => self.ring(lane, &push.data),
+                    // Not asked for: the slot has moved to another node.
+                    Some(push) if push.kind == PushKind::SUnsubscribe => {
+                        if self.listener(lane, &push.data).is_some() {
+                            return Ok(());
+                        }
+                    }
                     Some(push) if push.kind == PushKind::Disconnection => return Ok(()),
                     Some(_) => {}
                     None => return Ok(()),
@@ -131,10 +157,11 @@ impl Bells {
     /// Subscribes to a run that somebody listens to, and unsubscribes from one that nobody does.
     async fn subscribe(
         &self,
+        lane: &Lane,
         connection: &mut MultiplexedConnection,
         run: Uuid,
     ) -> Result<(), RedisFailure> {
-        let tail = self.lock().tails.get(&run).cloned();
+        let tail = lane.lock().tails.get(&run).cloned();
         let mut command = redis::cmd(if tail.is_some() {
             "SSUBSCRIBE"
         } else {
@@ -155,28 +182,15 @@ impl Bells {
         connection: &mut MultiplexedConnection,
         command: &redis::Cmd,
     ) -> Result<(), RedisFailure> {
-        let address = || self.redis.address().to_owned();
         match timeout(REDIS_DEADLINE, command.query_async::<Value>(connection)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(RedisFailure::Failed {
-                address: address(),
-                error,
-            }),
-            Err(_elapsed) => Err(RedisFailure::Silent {
-                address: address(),
-                deadline: REDIS_DEADLINE,
-            }),
+            Ok(Err(error)) => Err(self.redis.failed(error)),
+            Err(_elapsed) => Err(self.redis.silent(REDIS_DEADLINE)),
         }
     }
 
-    fn ring(&self, data: &[Value]) {
-        let Some(Value::BulkString(channel)) = data.first() else {
-            return;
-        };
-        let Some((run, channel)) = self.keys.parse_channel(channel) else {
-            return;
-        };
-        let Some(tail) = self.lock().tails.get(&run).cloned() else {
+    fn ring(&self, lane: &Lane, data: &[Value]) {
+        let Some((tail, channel)) = self.listener(lane, data) else {
             return;
         };
         match (channel, data.get(1)) {
@@ -184,5 +198,23 @@ impl Bells {
             (Channel::Pulse, Some(Value::BulkString(message))) => tail.hear(message),
             (Channel::Pulse, _) => {}
         }
+    }
+
+    /// Who listens to the channel that a push names.
+    fn listener(&self, lane: &Lane, data: &[Value]) -> Option<(Arc<Tail>, Channel)> {
+        let Some(Value::BulkString(channel)) = data.first() else {
+            return None;
+        };
+        let (run, channel) = self.keys.parse_channel(channel)?;
+        let tail = lane.lock().tails.get(&run).cloned()?;
+        Some((tail, channel))
+    }
+}
+
+impl Lane {
+    fn lock(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -78,9 +78,11 @@ impl Reader {
     /// # Errors
     /// [`ReadError`] if neither can tell.
     pub async fn end(&self, run: Uuid) -> Result<EventId, ReadError> {
+        let keys = self.keys.run(run);
         let mut command = redis::cmd("HMGET");
-        command.arg(&[self.keys.run(run).meta.as_str(), "epoch", "seq"]);
-        let meta: Result<Vec<Option<String>>, RedisFailure> = self.redis.query(&command).await;
+        command.arg(&[keys.meta.as_str(), "epoch", "seq"]);
+        let meta: Result<Vec<Option<String>>, RedisFailure> =
+            self.redis.query(keys.slot, &command).await;
         if let Ok(Some(last)) = meta.as_deref().map(last_id) {
             return Ok(last);
         }
@@ -152,7 +154,7 @@ impl Reader {
         let keys = self.keys.run(run);
         let reply: Result<(Vec<Option<String>>, Value), _> = self
             .redis
-            .run(async |connection| {
+            .run(keys.slot, async |connection| {
                 let mut pipeline = redis::pipe();
                 pipeline
                     .cmd("HMGET")

@@ -83,7 +83,9 @@ async fn give(
     let keys = gateway.keys().run(run.id);
     let given = gateway
         .redis()
-        .run(async |connection| give.call(&keys, connection).await)
+        .run(keys.slot, async |connection| {
+            give.call(&keys, connection).await
+        })
         .await?;
     if given == Given::Full {
         let reason = format!(
@@ -194,7 +196,9 @@ impl Story<'_> {
         let appended = self
             .gateway
             .redis()
-            .run(async |connection| append.call(&keys, connection).await)
+            .run(keys.slot, async |connection| {
+                append.call(&keys, connection).await
+            })
             .await?;
         match appended.outcome {
             Outcome::Stored { .. } => {

@@ -9,6 +9,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use futures::future::try_join_all;
+use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::redis;
 use serde::Serialize;
 
@@ -33,10 +35,17 @@ struct Readiness {
     watched_runs: usize,
 }
 
-async fn ready(State(gateway): State<Gateway>) -> (StatusCode, Json<Readiness>) {
+/// Asks every master.
+async fn ping(redis: &Redis) -> Result<(), RedisFailure> {
     let ping = redis::cmd("PING");
+    let masters = redis.masters().await?;
+    let asking = masters.iter().map(|server| server.query::<String>(&ping));
+    try_join_all(asking).await.map(|_pongs| ())
+}
+
+async fn ready(State(gateway): State<Gateway>) -> (StatusCode, Json<Readiness>) {
     let (redis, postgres) = tokio::join!(
-        within(PROBE_DEADLINE, gateway.redis().query::<String>(&ping)),
+        within(PROBE_DEADLINE, ping(gateway.redis())),
         within(PROBE_DEADLINE, gateway.store().has_partitions()),
     );
     let redis = match redis {

@@ -52,6 +52,9 @@ const fn one_variation() -> u16 {
 #[derive(Serialize)]
 struct RedisAccess {
     url: String,
+    /// Certificates of the authorities that sign for it, as PEM, where the platform's do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<String>,
     prefix: String,
 }
 
@@ -206,7 +209,8 @@ fn page_url(gateway: &Gateway, run: Uuid) -> String {
 
 fn redis_access(gateway: &Gateway) -> RedisAccess {
     RedisAccess {
-        url: gateway.publish_redis().0.expose().to_owned(),
+        url: gateway.publish_redis().expose().to_owned(),
+        ca: gateway.publish_redis().ca().map(|ca| ca.pem().to_owned()),
         prefix: gateway.keys().prefix().to_owned(),
     }
 }

@@ -9,8 +9,9 @@
 //! two work on one run all the same, the watermark under lock lets one of them win and the other
 //! find nothing to do. Nothing is acknowledged or trimmed before its transaction is committed.
 //!
-//! Bounds: [`ready::BATCH_RUNS`] runs and [`turn::RUN_BYTES`] per run in a cycle. While Postgres or
-//! Redis is down the cycle is repeated with a jittered backoff of at most 2 s.
+//! Bounds: [`ready::BATCH_RUNS`] runs and [`turn::RUN_BYTES`] per run in a cycle, [`CYCLES`] cycles at a
+//! time where a cluster makes several lines. While Postgres or Redis is down the cycle is repeated with a
+//! jittered backoff of at most 2 s; the lines of other nodes go on meanwhile.
 
 pub mod ready;
 pub mod rows;
@@ -18,11 +19,13 @@ pub mod turn;
 
 use std::collections::HashMap;
 
+use futures::future::join_all;
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::id::EventId;
 use runcast_common::keys::Keys;
 use runcast_common::script::{self, Settle, Settled, Window};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
@@ -31,6 +34,9 @@ use crate::store::ingest::{Batch, RunState};
 use crate::store::{Store, StoreError};
 use ready::{Line, ReadyRun};
 use turn::{Finding, Turn};
+
+/// Cycles that may run at once: each holds a connection to Postgres, of which a process has 16.
+const CYCLES: usize = 4;
 
 /// What a cycle can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +69,7 @@ pub struct Persister {
     store: Store,
     keys: Keys,
     window: Window,
+    cycles: Semaphore,
 }
 
 impl Persister {
@@ -74,24 +81,33 @@ impl Persister {
             store,
             keys,
             window,
+            cycles: Semaphore::const_new(CYCLES),
         }
     }
 
     /// Works until told to stop; a cycle that has begun is finished first.
     pub async fn run(self, stop: CancellationToken) {
-        let mut line = Line::new(self.redis.clone(), &self.keys);
+        let lines = Line::all(&self.redis, &self.keys);
+        join_all(lines.into_iter().map(|line| self.attend(line, &stop))).await;
+    }
+
+    async fn attend(&self, mut line: Line, stop: &CancellationToken) {
         let mut backoff = Backoff::for_connections();
         while let Some(taken) = stop.run_until_cancelled(line.take()).await {
             match taken {
                 Ok(runs) => {
                     backoff.reset();
                     for batch in runs.chunks(ready::BATCH_RUNS) {
-                        self.persevere(batch, &stop).await;
+                        self.persevere(batch, stop).await;
                     }
                 }
                 Err(error) => {
+                    if backoff.attempts() == 0 {
+                        warn!(%error, "cannot take ready runs; trying again");
+                    } else {
+                        debug!(%error, "still cannot take ready runs");
+                    }
                     let wait = backoff.next_wait();
-                    warn!(%error, ?wait, "cannot take ready runs");
                     if stop
                         .run_until_cancelled(tokio::time::sleep(wait))
                         .await
@@ -147,6 +163,8 @@ impl Persister {
     }
 
     async fn cycle(&self, runs: &[ReadyRun]) -> Result<(), PersistError> {
+        // It is never closed; without a permit there would just be more at once.
+        let _permit = self.cycles.acquire().await.ok();
         let ids: Vec<Uuid> = runs.iter().map(|run| run.run).collect();
         let states = self.store.run_states(&ids).await?;
         let mut turns = Vec::with_capacity(runs.len());
@@ -217,7 +235,9 @@ impl Persister {
         let keys = self.keys.run(run.run);
         let settled = self
             .redis
-            .run(async |connection| settle.call(&keys, connection).await)
+            .run(keys.slot, async |connection| {
+                settle.call(&keys, connection).await
+            })
             .await?;
         if settled == Settled::Gone {
             debug!(run = %run.run, "Redis no longer knows the run");
@@ -231,7 +251,7 @@ impl Persister {
         let producers = durable(state);
         let last: EventId = self
             .redis
-            .run(async |connection| {
+            .run(keys.slot, async |connection| {
                 script::rebirth(&keys, state.watermark, &producers, connection).await
             })
             .await?;

@@ -3,14 +3,19 @@
 //! An entry is a hint, no truth: lost, doubled or stale ones do no harm. Each persister is a consumer
 //! of its own; what one has taken and not acknowledged for [`CLAIM_IDLE`] is taken over by any other,
 //! which also looks at what it took itself when Redis did not hear it.
+//!
+//! A single server serves all partitions by one blocking read. A cluster allows a command no more than
+//! one slot, so there each partition is a line of its own: what it costs to be idle is the same for any
+//! number of runs.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use rand::RngExt as _;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::keys::{Keys, PARTITIONS, PERSISTERS};
+use runcast_common::keys::{Keys, PERSISTERS, Slot};
 use runcast_common::redis;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
@@ -43,10 +48,11 @@ pub struct ReadyRun {
     pub ready_ids: Vec<String>,
 }
 
-/// This persister's place at the line.
+/// This persister's place at the line of some partitions.
 #[derive(Debug)]
 pub struct Line {
     redis: Redis,
+    slot: Slot,
     streams: Vec<String>,
     consumer: String,
     connection: Option<MultiplexedConnection>,
@@ -54,18 +60,21 @@ pub struct Line {
 }
 
 impl Line {
-    /// A new consumer of the line.
+    /// A new consumer of all lines.
     #[must_use]
-    pub fn new(redis: Redis, keys: &Keys) -> Self {
-        Self {
-            redis,
-            streams: (0..PARTITIONS)
-                .map(|partition| keys.ready(partition))
-                .collect(),
-            consumer: Uuid::now_v7().to_string(),
-            connection: None,
-            claim_at: Instant::now(),
-        }
+    pub fn all(redis: &Redis, keys: &Keys) -> Vec<Self> {
+        let consumer = Uuid::now_v7().to_string();
+        let lanes = redis.lanes().into_iter();
+        lanes
+            .map(|partitions| Self {
+                redis: redis.clone(),
+                slot: Keys::slot(partitions.start),
+                streams: partitions.map(|partition| keys.ready(partition)).collect(),
+                consumer: consumer.clone(),
+                connection: None,
+                claim_at: Instant::now(),
+            })
+            .collect()
     }
 
     /// Waits for ready runs; answers none when there were none for a while. May be dropped while it
@@ -76,7 +85,9 @@ impl Line {
     pub async fn take(&mut self) -> Result<Vec<ReadyRun>, RedisFailure> {
         if Instant::now() >= self.claim_at {
             let claimed = self.claim().await?;
-            self.claim_at = Instant::now() + CLAIM_EVERY;
+            // Spread, so that many lines and many persisters do not come together.
+            let wait = CLAIM_EVERY.mul_f64(rand::rng().random_range(0.8..=1.0));
+            self.claim_at = Instant::now() + wait;
             if !claimed.is_empty() {
                 info!(runs = claimed.len(), "took over runs that nobody finished");
                 return Ok(claimed);
@@ -103,7 +114,9 @@ impl Line {
         }
         let pending = self
             .redis
-            .run(async |connection| pipeline.query_async::<Vec<Value>>(connection).await)
+            .run(self.slot, async |connection| {
+                pipeline.query_async::<Vec<Value>>(connection).await
+            })
             .await
             .map(|replies| replies.into_iter().flat_map(entries).count());
         match pending {
@@ -119,7 +132,9 @@ impl Line {
         }
         let left = self
             .redis
-            .run(async |connection| pipeline.query_async::<Value>(connection).await)
+            .run(self.slot, async |connection| {
+                pipeline.query_async::<Value>(connection).await
+            })
             .await;
         if let Err(error) = left {
             debug!(%error, "left without a word");
@@ -131,7 +146,7 @@ impl Line {
             Some(connection) => connection,
             None => {
                 self.make_groups().await?;
-                self.redis.dedicated().await?
+                self.redis.dedicated(self.slot).await?
             }
         };
         let mut command = redis::cmd("XREADGROUP");
@@ -151,14 +166,8 @@ impl Line {
             }
             // The groups went with a flush; the next call makes them again.
             Ok(Err(error)) if error.code() == Some("NOGROUP") => Ok(Vec::new()),
-            Ok(Err(error)) => Err(RedisFailure::Failed {
-                address: self.redis.address().to_owned(),
-                error,
-            }),
-            Err(_elapsed) => Err(RedisFailure::Silent {
-                address: self.redis.address().to_owned(),
-                deadline: BLOCK + GRACE,
-            }),
+            Ok(Err(error)) => Err(self.redis.failed(error)),
+            Err(_elapsed) => Err(self.redis.silent(BLOCK + GRACE)),
         }
     }
 
@@ -174,7 +183,9 @@ impl Line {
         }
         let replies = self
             .redis
-            .run(async |connection| pipeline.query_async::<Vec<Value>>(connection).await)
+            .run(self.slot, async |connection| {
+                pipeline.query_async::<Vec<Value>>(connection).await
+            })
             .await;
         match replies {
             Ok(replies) => Ok(group(replies.into_iter().flat_map(claimed).collect())),
@@ -190,7 +201,7 @@ impl Line {
         for stream in &self.streams {
             let mut command = redis::cmd("XGROUP");
             command.arg(&["CREATE", stream, PERSISTERS, "0", "MKSTREAM"]);
-            match self.redis.query::<Value>(&command).await {
+            match self.redis.query::<Value>(self.slot, &command).await {
                 Ok(_) => {}
                 Err(error) if error.code() == Some("BUSYGROUP") => {}
                 Err(error) => return Err(error),

@@ -58,7 +58,7 @@ pub async fn read(
 ) -> Result<Finding, PersistError> {
     let from = state.watermark;
     let (meta, reply): (Vec<Option<String>>, Value) = redis
-        .run(async |connection| {
+        .run(keys.slot, async |connection| {
             let mut pipeline = redis::pipe();
             pipeline
                 .cmd("HMGET")
@@ -116,7 +116,7 @@ async fn holds_before(redis: &Redis, keys: &RunKeys, from: EventId) -> Result<bo
         .arg(format!("({from}"))
         .arg("COUNT")
         .arg(1);
-    let reply = redis.query(&command).await?;
+    let reply = redis.query(keys.slot, &command).await?;
     Ok(!Entry::parse_range(reply)?.is_empty())
 }
 
@@ -144,7 +144,7 @@ async fn read_on(
             .arg("+")
             .arg("COUNT")
             .arg(room.min(MOST_READ));
-        let more = Entry::parse_range(redis.query(&command).await?)?;
+        let more = Entry::parse_range(redis.query(keys.slot, &command).await?)?;
         if more.is_empty() {
             return Ok(());
         }

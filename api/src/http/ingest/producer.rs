@@ -131,7 +131,9 @@ impl Producer {
         let keys = gateway.keys().run(self.run);
         let appended = gateway
             .redis()
-            .run(async |connection| append.call(&keys, connection).await)
+            .run(keys.slot, async |connection| {
+                append.call(&keys, connection).await
+            })
             .await?;
         self.last = appended;
         Ok(appended)

@@ -1,0 +1,183 @@
+//! Redis is a cluster: runs lie on all of its nodes, nodes die, and slots move.
+
+use std::collections::HashSet;
+
+use runcast_common::event::Kind;
+use runcast_common::keys::Keys;
+use runcast_tests::database::text;
+use runcast_tests::eventually::{SOON, eventually};
+use runcast_tests::process::{Process, shell_code};
+use runcast_tests::redis_cluster::{MASTERS, RedisCluster};
+use runcast_tests::redis_node::Fleet;
+use runcast_tests::stack::Stack;
+use uuid::Uuid;
+
+use crate::crashes::ticking;
+use crate::viewer::{Viewer, assert_text, numbers};
+
+async fn start(with_tls: bool) -> (Stack, RedisCluster) {
+    let mut stack = Stack::without_services().await;
+    let fleet = Fleet::new(stack.folder(), stack.keys(), with_tls);
+    let redis = RedisCluster::start(fleet).await;
+    stack.use_redis(redis.urls(), redis.fleet.ca().as_deref());
+    stack.launch_all().await;
+    (stack, redis)
+}
+
+fn node_of(run: Uuid) -> usize {
+    RedisCluster::master_of(Keys::slot(Keys::partition(run)))
+}
+
+/// A run that lies on this node.
+async fn run_on(stack: &Stack, node: usize) -> Uuid {
+    let api = stack.api();
+    eventually("a run on a certain node", async || {
+        let run = api.create_run("somewhere").await.id;
+        if node_of(run) == node {
+            Ok(run)
+        } else {
+            Err(format!("node {}", node_of(run)))
+        }
+    })
+    .await
+}
+
+/// Checks that everything was published, stored once, and seen.
+async fn assert_whole(
+    stack: &Stack,
+    run: Uuid,
+    wrap: &mut Process,
+    viewer: Viewer,
+    ticks: u32,
+) -> Viewer {
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
+    let said = numbers("tick", 1..=ticks.into());
+    let events = stack.database.sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &said);
+    let viewer = viewer.until_the_end().await;
+    assert_text(&viewer.text("output"), &said);
+    viewer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_lie_on_all_nodes() {
+    const TICKS: u32 = 20;
+    let (mut stack, redis) = start(true).await;
+    let mut runs = Vec::new();
+    for node in 0..MASTERS {
+        runs.push(run_on(&stack, node).await);
+    }
+    while runs.len() < 20 {
+        runs.push(stack.api().create_run("anywhere").await.id);
+    }
+    let command = ticking(TICKS, "0.05");
+    let command = command.each_ref().map(String::as_str);
+    let playing: Vec<_> = runs
+        .iter()
+        .map(|run| {
+            let viewer = tokio::spawn(Viewer::new(stack.api(), *run).until_the_end());
+            (*run, stack.wrap(*run, &command), viewer)
+        })
+        .collect();
+    for (run, mut wrap, viewer) in playing {
+        let viewer = viewer.await.expect("the viewer's task");
+        let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICKS).await;
+        assert_eq!(viewer.gaps, Vec::<String>::new());
+    }
+    assert_eq!(
+        runs.iter()
+            .map(|run| node_of(*run))
+            .collect::<HashSet<_>>()
+            .len(),
+        MASTERS
+    );
+    redis.nothing_waits(stack.keys()).await;
+
+    // Redis does not name a replica before it has followed something.
+    eventually("all nodes are named", async || {
+        let said = stack.check().await;
+        let is_whole = said.contains("(cluster: 3 masters and 1 replicas");
+        if is_whole { Ok(()) } else { Err(said) }
+    })
+    .await;
+    // A node that would throw away what is not stored is refused, whichever it is.
+    let () = redis.nodes[MASTERS]
+        .ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
+        .await;
+    let said = stack.check().await;
+    let port = redis.nodes[MASTERS].port().to_string();
+    assert!(
+        said.contains("REDIS_URL") && said.contains("noeviction") && said.contains(&port),
+        "{said}"
+    );
+
+    // One of its nodes named as if it were alone is told apart.
+    stack.use_redis(
+        redis.fleet.urls(&redis.nodes[1]),
+        redis.fleet.ca().as_deref(),
+    );
+    let said = stack.check().await;
+    assert!(
+        said.contains("REDIS_URL") && said.contains("redis+cluster://"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_is_followed_by_its_replica() {
+    const TICKS: u32 = 250;
+    let (mut stack, mut redis) = start(false).await;
+    let command = ticking(TICKS, "0.02");
+    let command = command.each_ref().map(String::as_str);
+    let (here, elsewhere) = (run_on(&stack, 0).await, run_on(&stack, 1).await);
+    let mut wraps = [here, elsewhere].map(|run| stack.wrap(run, &command));
+    let viewers =
+        [here, elsewhere].map(|run| tokio::spawn(Viewer::new(stack.api(), run).until_the_end()));
+    stack.database.holds_events(here, 50).await;
+    redis.nodes[0].kill();
+    for ((run, wrap), viewer) in [here, elsewhere].into_iter().zip(&mut wraps).zip(viewers) {
+        let viewer = viewer.await.expect("the viewer's task");
+        let viewer = assert_whole(&stack, run, wrap, viewer, TICKS).await;
+        let may_miss = run == here;
+        let is_told = |reason: &String| may_miss && reason == "reborn";
+        assert!(viewer.gaps.iter().all(is_told), "{:?}", viewer.gaps);
+    }
+    let info: String = redis.nodes[MASTERS].ask(&["INFO", "replication"]).await;
+    assert!(info.contains("role:master"), "{info}");
+    redis
+        .is_listened_to(MASTERS, &stack.keys().run(here).bell)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_moves_in_the_middle_of_a_run_loses_and_doubles_nothing() {
+    const TICKS: u32 = 300;
+    let (mut stack, redis) = start(false).await;
+    let command = ticking(TICKS, "0.02");
+    let command = command.each_ref().map(String::as_str);
+    let run = run_on(&stack, 0).await;
+    let keys = stack.keys().run(run);
+    let mut wrap = stack.wrap(run, &command);
+    let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
+    stack.database.holds_events(run, 50).await;
+
+    // The keys of the run lie on both nodes for a while, which serve neither part by scripts then.
+    redis.begin_migration(keys.slot, 0, 2).await;
+    redis.migrate_key(&keys.meta, 0, 2).await;
+    let refused = redis.refused(0).await;
+    redis.has_refused(0, refused + 2).await;
+    redis.migrate_key(&keys.stream, 0, 2).await;
+    redis.has_refused(0, refused + 4).await;
+    redis.finish_migration(keys.slot, 0, 2).await;
+
+    redis.is_listened_to(2, &keys.bell).await;
+    let viewer = viewer.await.expect("the viewer's task");
+    let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICKS).await;
+    assert_eq!(viewer.gaps, Vec::<String>::new());
+    assert_eq!(
+        viewer.repeated, 0,
+        "nothing was lost, so nothing comes again"
+    );
+    let length: u64 = redis.nodes[2].ask(&["XLEN", &keys.stream]).await;
+    assert!(length > 0, "the run lies on its new node");
+}

@@ -1,0 +1,70 @@
+//! The master behind sentinels is killed in the middle of a run.
+
+use runcast_common::event::Kind;
+use runcast_tests::database::text;
+use runcast_tests::eventually::{SOON, eventually};
+use runcast_tests::process::shell_code;
+use runcast_tests::redis_node::Fleet;
+use runcast_tests::redis_sentinel::Sentinels;
+use runcast_tests::stack::{Part, Stack};
+
+use crate::crashes::ticking;
+use crate::viewer::{Viewer, assert_text, numbers};
+
+async fn lose_the_master(with_tls: bool) {
+    const TICKS: u32 = 250;
+    let mut stack = Stack::without_services().await;
+    let fleet = Fleet::new(stack.folder(), stack.keys(), with_tls);
+    let mut redis = Sentinels::start(fleet).await;
+    stack.use_redis(redis.urls(), redis.fleet.ca().as_deref());
+    stack.launch_all().await;
+    let said = stack.check().await;
+    assert!(
+        said.contains("(Sentinel: a master and 1 replicas"),
+        "{said}"
+    );
+
+    let run = stack.api().create_run("failed over").await.id;
+    let command = ticking(TICKS, "0.02");
+    let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
+    let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
+    stack.database.holds_events(run, 50).await;
+    redis.master.kill();
+
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
+    let said = numbers("tick", 1..=TICKS.into());
+    let events = stack.database.sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &said);
+    let viewer = viewer.await.expect("the viewer's task");
+    assert_text(&viewer.text("output"), &said);
+    // Nothing but what the replica had not heard yet may be missing from it.
+    assert!(
+        viewer.gaps.iter().all(|reason| reason == "reborn"),
+        "{:?}",
+        viewer.gaps
+    );
+    // Sentinels cut all connections of a server that they promote.
+    eventually("the replica is the master", async || {
+        let info: String = redis.replica.try_ask(&["INFO", "replication"]).await?;
+        if info.contains("role:master") {
+            Ok(())
+        } else {
+            Err(info)
+        }
+    })
+    .await;
+
+    // Who starts now finds the new master, too.
+    stack.stop(Part::Persister).await;
+    stack.launch(Part::Persister).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_master_is_followed_by_its_replica() {
+    lose_the_master(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_master_is_followed_by_its_replica_with_tls() {
+    lose_the_master(true).await;
+}
