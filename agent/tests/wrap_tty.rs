@@ -151,9 +151,12 @@ fn our_own_terminal_is_taken_over_and_given_back() {
     terminal.resize(Size::new(33, 99)).expect("resized");
     let script = "trap 'echo int; exit 5' INT; trap 'stty size' WINCH; stty size; \
                   echo ready; while :; do sleep 0.05; done";
+    // A shell cannot trap what was ignored when it started, as SIGINT is for tests in the background.
+    let shell = ["env", "--default-signal", "sh", "-c", script];
     let mut command = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_runcast"))
         .env_remove("RUNCAST_URL")
-        .args(["wrap", "--tty", "--", "sh", "-c", script]);
+        .args(["wrap", "--tty", "--"])
+        .args(shell);
     let before = tcgetattr(&terminal).expect("modes");
     let mut process = command.spawn_borrowed(&pts).expect("runs");
     let mut screen = Screen {
