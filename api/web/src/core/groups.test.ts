@@ -53,12 +53,34 @@ test("places and numbers of rows agree with a plain count, whatever is folded", 
 test("an open group that is folded hides what comes", () => {
   const groups = new Groups();
   const group = groups.start({ state: "start", id: "a", title: "A", collapsed: true }, 0);
+  expect(groups.shown(0, 50).count).toBe(50);
+  group.toggle();
   expect([groups.shown(0, 1).count, groups.shown(0, 50).count]).toEqual([1, 1]);
   expect([group.rows(50), groups.depth]).toEqual([49, 1]);
   groups.unfold("a");
   expect(groups.shown(0, 50).count).toBe(50);
   groups.finish(50);
   expect([group.end, groups.depth]).toEqual([50, 0]);
+});
+
+test("a group is folded when it has ended, unless it holds errors or the reader chose otherwise", () => {
+  const groups = new Groups();
+  const start = (collapsed: boolean) => groups.start({ state: "start", id: "a", collapsed }, 0);
+  const ended = (group: Group) => {
+    groups.end("a", 9);
+    return group.folded;
+  };
+  expect([ended(start(true)), ended(start(false))]).toEqual([true, false]);
+  const chosen = start(true);
+  chosen.toggle();
+  chosen.toggle();
+  expect(ended(chosen)).toBe(false);
+  const failing = start(true);
+  groups.error();
+  expect(ended(failing)).toBe(false);
+  const cutOff = start(true);
+  groups.finish(9);
+  expect([cutOff.folded, cutOff.end]).toEqual([false, 9]);
 });
 
 test("the place behind the last row is the end, and a row that was dropped is the first", () => {

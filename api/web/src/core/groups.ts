@@ -1,5 +1,8 @@
 // Groups of rows that can be folded under a header, and which rows are shown because of them.
 //
+// A group that its producer wants folded is folded when it has ended: while it goes on it is what is to be seen. One that holds
+// errors, or is cut off by the end of all, stays open; and what the reader chose holds.
+//
 // Groups nest. One of the same id as an open one ends that first, with all in it; a row dropped from the page takes its group
 // along if it is the header, and what was folded under it is shown. A group knows its rows by their numbers, so rows that
 // come or go cost nothing here; a snapshot of what is shown costs one step per group.
@@ -8,7 +11,8 @@ import type { GroupEvent } from "./event";
 import { Ring } from "./ring";
 
 export class Group {
-  folded: boolean;
+  folded = false;
+  private chosen = false;
   /** The number of the first row behind it; null while it goes on. */
   end: number | null = null;
   /** Rows in it that tell of errors: folded ones must not hide them. */
@@ -20,9 +24,27 @@ export class Group {
     /** The number of its header. */
     readonly header: number,
     readonly muted: boolean,
-    folded: boolean,
-  ) {
-    this.folded = folded;
+    private readonly collapsed: boolean,
+  ) {}
+
+  /** The reader, or its producer, wants it the other way. */
+  toggle(): void {
+    this.folded = !this.folded;
+    this.chosen = true;
+  }
+
+  /** It has ended by itself. */
+  close(end: number): void {
+    this.end = end;
+    if (!this.chosen) {
+      this.folded = this.collapsed && this.errors === 0;
+    }
+  }
+
+  /** Its producer wants it open. */
+  unfold(): void {
+    this.folded = false;
+    this.chosen = true;
   }
 
   /** How many rows are in it, given the number of the next row of all. */
@@ -49,20 +71,19 @@ export class Groups {
   /** Ends the group of this id and all in it; `end` is the number of the next row. */
   end(id: string, end: number): void {
     const at = this.open.findLastIndex((group) => group.id === id);
-    if (at >= 0) {
-      this.endFrom(at, end);
+    for (const group of at >= 0 ? this.open.splice(at) : []) {
+      group.close(end);
     }
   }
 
   finish(end: number): void {
-    this.endFrom(0, end);
+    for (const group of this.open.splice(0)) {
+      group.end = end;
+    }
   }
 
   unfold(id: string): void {
-    const group = this.open.findLast((open) => open.id === id);
-    if (group !== undefined) {
-      group.folded = false;
-    }
+    this.open.findLast((open) => open.id === id)?.unfold();
   }
 
   error(): void {
@@ -93,12 +114,6 @@ export class Groups {
       }
     }
     return new Shown(first, end, hidden, before);
-  }
-
-  private endFrom(at: number, end: number): void {
-    for (const group of this.open.splice(at)) {
-      group.end = end;
-    }
   }
 }
 

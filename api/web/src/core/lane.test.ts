@@ -140,6 +140,7 @@ test("the end of a marker's line is no empty line, however it is cut", () => {
 test("a folded group can be opened by its producer, counts its errors, and ends with the lane", () => {
   const lane = laneOf(start("g", "G", true), { ...log("bad\n"), level: "error" });
   const group = lane.rows.get(0)?.group;
+  group?.toggle();
   expect([group?.folded, group?.errors, group?.end]).toEqual([true, 1, null]);
   lane.text({ ...output("^^^ +++\n"), group: { state: "open", id: "g" } });
   expect(shown(lane)).toEqual(["G", " bad"]);

@@ -94,14 +94,14 @@ test("what tells of a hole is never folded away", () => {
   const store = new RunStore();
   store.apply([
     { ...line(1, "x"), group: { state: "start", id: "g", title: "G", collapsed: true } },
-    line(2, "hidden"),
+    line(2, "cut off"),
     { kind: "gap", count: 2, reason: "lost", variation: 0 },
     line(5, "after"),
   ]);
   const lane = store.lane(0);
   const shown = lane.shown();
   const seen = Array.from({ length: shown.count }, (_, place) => lane.rows.get(shown.rowAt(place))?.line.text);
-  expect(seen).toEqual(["G", "2 events missing: lost", "after"]);
+  expect(seen).toEqual(["G", "cut off", "2 events missing: lost", "after"]);
 });
 
 test("a gap without a count says so", () => {

@@ -93,7 +93,7 @@ export function LogList({ lane, run, clock, revision }: LogListProps) {
   };
 
   const fold = (group: Group) => {
-    group.folded = !group.folded;
+    group.toggle();
     // Who opens a group that is over wants to see it, not the end of the list.
     if (group.end !== null) {
       follow.stay(end);
