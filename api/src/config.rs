@@ -8,6 +8,8 @@ use runcast_common::config::{ConfigError, Env, PostgresUrl, RedisUrl, optional, 
 use runcast_common::keys::Keys;
 use url::Url;
 
+use crate::persist::Budget;
+
 /// Where the gateway listens if nothing else is said: reachable from this machine only.
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7070);
@@ -47,6 +49,10 @@ pub struct Settings {
     pub keys: Keys,
     /// `RUNCAST_LISTEN`.
     pub listen: SocketAddr,
+    /// `RUNCAST_METRICS_LISTEN`: where `/metrics` is served, if at all.
+    pub metrics_listen: Option<SocketAddr>,
+    /// `RUNCAST_REDIS_BUDGET`: the memory that Redis may use before the biggest runs may not grow.
+    pub redis_budget: Budget,
     /// `RUNCAST_PUBLIC_URL`: how browsers reach the gateway.
     pub public_url: Option<Url>,
     /// `RUNCAST_ENV`.
@@ -82,6 +88,8 @@ impl Settings {
             publish_redis: optional(env, "RUNCAST_PUBLISH_REDIS_URL")?,
             keys: key_prefix(env)?,
             listen: optional(env, "RUNCAST_LISTEN")?.unwrap_or(DEFAULT_LISTEN),
+            metrics_listen: optional(env, "RUNCAST_METRICS_LISTEN")?,
+            redis_budget: optional(env, "RUNCAST_REDIS_BUDGET")?.unwrap_or_default(),
             public_url: public_url(env)?,
             environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
         };
@@ -193,6 +201,8 @@ mod tests {
             ("REDIS_URL", "localhost"),
             ("DATABASE_URL", "redis://localhost"),
             ("RUNCAST_LISTEN", "here"),
+            ("RUNCAST_METRICS_LISTEN", "9464"),
+            ("RUNCAST_REDIS_BUDGET", "half"),
             ("RUNCAST_ENV", "staging"),
             ("RUNCAST_KEY_PREFIX", "{x}"),
             ("RUNCAST_PUBLIC_URL", "ftp://host"),

@@ -108,6 +108,8 @@ pub struct DeadLetter {
     pub run: Uuid,
     /// Where it stood.
     pub id: EventId,
+    /// Which event of which producer it is, if it is a line of an entry that could be read.
+    pub source: Option<(Uuid, u64)>,
     /// What is wrong with it.
     pub reason: String,
     /// As it came.
@@ -249,13 +251,16 @@ async fn write_dead_letters(
 ) -> Result<(), StoreError> {
     for letter in letters {
         sqlx::query(
-            "INSERT INTO dead_letters (run_id, epoch, seq, reason, body) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO dead_letters (run_id, epoch, seq, reason, body, producer, producer_seq)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(letter.run)
         .bind(signed(letter.id.epoch))
         .bind(signed(letter.id.seq))
         .bind(without_nul(&letter.reason))
         .bind(&letter.body)
+        .bind(letter.source.map(|(producer, _)| producer))
+        .bind(letter.source.map(|(_, seq)| signed(seq)))
         .execute(&mut *connection)
         .await?;
     }

@@ -1,11 +1,12 @@
 //! Postgres, the owner of every truth; the only place with SQL.
 //!
 //! One file per concern: [`schema`] (migrations and their check), [`runs`], [`ingest`] (the
-//! transaction that stores events and moves watermarks), [`events`] (history), [`tokens`] and
+//! transaction that stores events and moves watermarks), [`dead_letters`], [`events`] (history), [`tokens`] and
 //! [`sessions`], [`partitions`]. Every statement has a server-side time limit, every wait for a
 //! connection a deadline.
 
 pub mod copy;
+pub mod dead_letters;
 pub mod events;
 pub mod ingest;
 pub mod partitions;
@@ -127,6 +128,12 @@ impl Store {
         connection.ping().await?;
         connection.close().await?;
         Ok(())
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.pool.size()
     }
 
     /// Closes all connections, in an orderly way.
