@@ -90,8 +90,12 @@ impl Cycle {
                     return Some(done);
                 }
                 Err(error) if error.is_outage() => {
+                    if backoff.attempts() == 0 {
+                        warn!(%error, runs = runs.len(), "cannot store; trying again");
+                    } else {
+                        debug!(%error, runs = runs.len(), "still cannot store");
+                    }
                     let wait = backoff.next_wait();
-                    warn!(%error, ?wait, runs = runs.len(), "cannot store; trying again");
                     self.meter.outage();
                     let waited = tokio::time::sleep(wait);
                     stop.run_until_cancelled(waited).await?;

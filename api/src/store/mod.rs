@@ -25,6 +25,10 @@ use sqlx::{Connection as _, PgPool};
 /// Longest run of one statement; history pages and ingest batches take milliseconds.
 const STATEMENT_LIMIT: &str = "30s";
 
+/// Longest pause between two statements of a transaction, which holds rows meanwhile: after it they are free
+/// for others, if the one who locked them sleeps or its host is gone.
+const PAUSE_LIMIT: &str = "5s";
+
 /// Longest time a transaction may wait for a row that another one holds.
 const LOCK_LIMIT: &str = "10s";
 
@@ -107,7 +111,7 @@ impl Store {
             .options([
                 ("statement_timeout", STATEMENT_LIMIT),
                 ("lock_timeout", LOCK_LIMIT),
-                ("idle_in_transaction_session_timeout", STATEMENT_LIMIT),
+                ("idle_in_transaction_session_timeout", PAUSE_LIMIT),
                 ("timezone", "UTC"),
             ]);
         let pool = PgPoolOptions::new()
