@@ -27,7 +27,7 @@ async fn above_the_budget_the_biggest_run_waits_and_small_ones_go_on() {
     stack.launch(Part::Persister).await;
     let api = stack.api();
     let (big, small) = (api.create_run("big").await, api.create_run("small").await);
-    let publisher = async |run: &runcast_tests::api::CreatedRun| {
+    let publisher = async |run: &CreatedRun| {
         Publisher::new(run.publisher_connection().await, stack.keys(), run.id)
     };
     let (mut much, mut little) = (publisher(&big).await, publisher(&small).await);

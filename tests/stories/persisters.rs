@@ -169,8 +169,10 @@ async fn a_persister_tells_what_it_does() {
     stack.set(Part::Persister, "RUNCAST_METRICS_LISTEN", "127.0.0.1:0");
     let mut persister = stack.recipe(Part::Persister).start(stack.folder());
     let address = persister.says("metrics at ", SOON).await;
+    let client = reqwest::Client::builder().no_proxy().timeout(SOON).build();
+    let client = client.expect("an HTTP client");
     let scrape = async || {
-        let answer = reqwest::get(&address).await.expect("an answer");
+        let answer = client.get(&address).send().await.expect("an answer");
         assert_eq!(answer.status(), 200);
         answer.text().await.expect("text")
     };
