@@ -1,10 +1,15 @@
 //! How much memory Redis may use, and which runs are told `full` when it uses more: the biggest first.
 //!
 //! Nothing is taken from small runs for the sake of big ones. There is one level above which no run may
-//! grow, the highest at which all together fit.
+//! grow, the highest at which all together fit. Meanwhile less of what is stored stays for viewers: Postgres
+//! has it too.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use runcast_common::script::Window;
 
 /// Share of `maxmemory` that is the budget where none is set, in percent. The rest is for what the server
 /// needs beside its data: buffers of connections, and a copy while it persists.
@@ -15,6 +20,31 @@ const WARN_PERCENT: u64 = 80;
 
 /// No run is capped below this: it would gain little and stop a run that has just begun.
 pub(super) const LEAST_CAP: u64 = 1024 * 1024;
+
+/// What part of the live window stays while Redis is over its budget, as a divisor.
+const WINDOW_DIVISOR: u64 = 16;
+
+/// Whether Redis is over its budget, as the survey found it and cycles obey. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pressure(Arc<AtomicBool>);
+
+impl Pressure {
+    pub(super) fn set(&self, over: bool) {
+        self.0.store(over, Ordering::Relaxed);
+    }
+
+    /// What of a live window may stay now.
+    pub(super) fn fit(&self, window: Window) -> Window {
+        if !self.0.load(Ordering::Relaxed) {
+            return window;
+        }
+        Window {
+            events: window.events / WINDOW_DIVISOR,
+            bytes: window.bytes / WINDOW_DIVISOR,
+            seconds: window.seconds / WINDOW_DIVISOR,
+        }
+    }
+}
 
 /// `RUNCAST_REDIS_BUDGET`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
+use super::budget::Pressure;
 use super::meter::{Meter, Tally};
 use super::ready::ReadyRun;
 use super::rows;
@@ -69,6 +70,7 @@ pub(super) struct Cycle {
     pub(super) store: Store,
     pub(super) keys: Keys,
     pub(super) window: Window,
+    pub(super) pressure: Pressure,
     pub(super) meter: Meter,
 }
 
@@ -224,7 +226,7 @@ impl Cycle {
             sealed: state.ended.as_deref(),
             ready_ids: &run.ready_ids,
             durable,
-            window: self.window,
+            window: self.pressure.fit(self.window),
         };
         let keys = self.keys.run(run.run);
         let settled = self

@@ -38,6 +38,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 pub use self::budget::Budget;
+use self::budget::Pressure;
 use self::cycle::Cycle;
 pub use self::cycle::PersistError;
 use self::meter::Meter;
@@ -74,7 +75,7 @@ impl Persister {
     /// A persister between this Redis and this Postgres, which leaves `window` to viewers and keeps Redis
     /// within `budget`.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         redis: Redis,
         store: Store,
         keys: Keys,
@@ -89,6 +90,7 @@ impl Persister {
                 store,
                 keys,
                 window,
+                pressure: Pressure::default(),
                 meter,
             },
         }
@@ -104,6 +106,7 @@ impl Persister {
             self.cycle.redis.clone(),
             self.cycle.keys.clone(),
             self.budget,
+            self.cycle.pressure.clone(),
             self.cycle.meter.clone(),
         );
         // Boxed: the compiler does not see through so many layers that they are `Send`.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::budget::{self, Budget};
+use super::budget::{self, Budget, Pressure};
 use super::meter::{Buffer, Meter};
 use super::ready;
 
@@ -55,16 +55,24 @@ pub(super) struct Survey {
     redis: Redis,
     keys: Keys,
     budget: Budget,
+    pressure: Pressure,
     meter: Meter,
     tight: bool,
 }
 
 impl Survey {
-    pub(super) const fn new(redis: Redis, keys: Keys, budget: Budget, meter: Meter) -> Self {
+    pub(super) const fn new(
+        redis: Redis,
+        keys: Keys,
+        budget: Budget,
+        pressure: Pressure,
+        meter: Meter,
+    ) -> Self {
         Self {
             redis,
             keys,
             budget,
+            pressure,
             meter,
             tight: false,
         }
@@ -100,6 +108,7 @@ impl Survey {
         if let Some(budget) = self.budget.bytes(maxmemory) {
             buffer.budget = budget;
             self.warn(used, budget);
+            self.pressure.set(used > budget);
             let sizes: Vec<u64> = waiting.iter().map(|one| one.bytes).collect();
             if let Some(cap) = budget::cap(&sizes, used.saturating_sub(budget)) {
                 let big = waiting.iter().filter(|one| one.bytes >= cap);
