@@ -123,7 +123,7 @@ impl Cycle {
 
     async fn once(&self, runs: &[ReadyRun]) -> Result<usize, PersistError> {
         let ids: Vec<Uuid> = runs.iter().map(|run| run.run).collect();
-        let states = self.store.run_states(&ids).await?;
+        let states = self.store.watermarks(&ids).await?;
         let share = (BATCH_BYTES / runs.len().max(1)).max(RUN_BYTES);
         let (mut turns, mut done) = (Vec::new(), 0);
         let (mut bytes, mut rows) = (0, 0);
@@ -161,7 +161,8 @@ impl Cycle {
             self.settle(run, &RunState::default(), &[]).await?;
             return Ok(None);
         };
-        match turn::read(&self.redis, &self.keys.run(run.run), state, share).await? {
+        let found = turn::read(&self.redis, &self.keys.run(run.run), state, share).await?;
+        match found {
             Finding::Events(items) => {
                 return Ok(Some(Turn {
                     run: run.run,
@@ -169,8 +170,17 @@ impl Cycle {
                     items,
                 }));
             }
-            Finding::Nothing => self.settle(run, state, &durable(state)).await?,
-            Finding::WentBack => self.rebirth(run, state).await?,
+            Finding::Nothing | Finding::WentBack => {}
+        }
+        // Rare, and only here what is known of producers matters before the lock.
+        let mut states = self.store.run_states(&[run.run]).await?;
+        let now = states.remove(&run.run).unwrap_or_default();
+        match found {
+            Finding::WentBack if now.watermark == state.watermark => {
+                self.rebirth(run, &now).await?;
+            }
+            // If somebody else has stored more meanwhile, this sends the run to the back of the line.
+            _ => self.settle(run, &now, &durable(&now)).await?,
         }
         Ok(None)
     }

@@ -134,6 +134,15 @@ impl Store {
         states(&mut connection, STATES, runs).await
     }
 
+    /// Only the watermarks of runs, and whether they are over: [`RunState::producers`] is empty.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database could not be asked.
+    pub async fn watermarks(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunState>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        watermarks(&mut connection, STATES, runs).await
+    }
+
     /// The highest stored seq of a producer; 0 for one that is not known.
     ///
     /// # Errors
@@ -196,15 +205,12 @@ async fn transact(
     Ok(ended)
 }
 
-async fn states(
+async fn watermarks(
     connection: &mut PgConnection,
     query: &'static str,
     runs: &[Uuid],
 ) -> Result<HashMap<Uuid, RunState>, StoreError> {
-    let rows = sqlx::query(query)
-        .bind(runs)
-        .fetch_all(&mut *connection)
-        .await?;
+    let rows = sqlx::query(query).bind(runs).fetch_all(connection).await?;
     let mut states = HashMap::with_capacity(rows.len());
     for row in rows {
         let producer: Option<Uuid> = row.try_get("watermark_producer")?;
@@ -220,6 +226,15 @@ async fn states(
         };
         states.insert(row.try_get::<Uuid, _>("id")?, state);
     }
+    Ok(states)
+}
+
+async fn states(
+    connection: &mut PgConnection,
+    query: &'static str,
+    runs: &[Uuid],
+) -> Result<HashMap<Uuid, RunState>, StoreError> {
+    let mut states = watermarks(connection, query, runs).await?;
     let producers: Vec<(Uuid, Uuid, i64, i64, i64, i64)> = sqlx::query_as(
         "SELECT run_id, producer, seq, events, bytes, checksum FROM producers WHERE run_id = ANY($1)",
     )
