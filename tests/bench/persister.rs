@@ -9,6 +9,8 @@
 //!   transaction, once with 5,000 of one. The third side: `insert.rs`. All in turn, several times, each after a
 //!   checkpoint.
 //! - **spread**: the same 10,000 entries of 51 events, in 10, 100, 1,000 and 10,000 runs.
+//! - **latency**: one event after the other in ten quiet runs: from the call of the append script until a
+//!   query every millisecond finds the watermark of its run moved.
 //! - **idle**: 10,000 open runs of which everything is stored: what they cost of a core, and of Redis' memory.
 //!
 //! The private Postgres of the stories runs with `fsync=off`: what the disk adds to a commit is on
@@ -19,14 +21,17 @@ mod measure;
 mod raw;
 mod storing;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runcast_common::limits::MAX_ENTRY_EVENTS;
 use runcast_tests::stack::{Part, Stack};
 use sqlx::{Connection as _, PgConnection};
 
-use self::measure::{EVENT_BYTES, cpu, median, say, spread};
-use self::storing::{Load, checkpoint, create_runs, fill, persist, redis_cpu, redis_memory};
+use self::measure::{EVENT_BYTES, cpu, median, quantile, say, spread};
+use self::storing::{
+    Load, append_one, checkpoint, create_runs, fill, holds_exactly, persist, redis_cpu,
+    redis_memory,
+};
 
 const ROUNDS: usize = 5;
 
@@ -39,7 +44,7 @@ async fn main() {
         .skip(1)
         .filter(|one| !one.starts_with("--"))
         .collect();
-    for part in ["throughput", "spread", "idle"] {
+    for part in ["throughput", "spread", "latency", "idle"] {
         if !parts.is_empty() && !parts.iter().any(|one| one == part) {
             continue;
         }
@@ -50,6 +55,7 @@ async fn main() {
         match part {
             "throughput" => throughput(&stack, &mut connection).await,
             "spread" => over_runs(&stack, &mut connection).await,
+            "latency" => latency(&stack, &mut connection).await,
             _ => idle(&stack, &mut connection).await,
         }
     }
@@ -166,6 +172,37 @@ async fn over_runs(stack: &Stack, connection: &mut PgConnection) {
             median(redis),
         ));
     }
+}
+
+async fn latency(stack: &Stack, connection: &mut PgConnection) {
+    const RUNS: usize = 10;
+    const EVENTS: usize = 500;
+    let runs = create_runs(connection, RUNS).await;
+    let load = Load {
+        runs: RUNS,
+        entries: 1,
+        events: 1,
+    };
+    // Each begins with an event that nobody measures.
+    fill(stack, &runs, load).await;
+    let (mut persister, _) = persist(stack, connection, &runs, RUNS).await;
+    let mut waits = Vec::with_capacity(EVENTS);
+    for round in 1..=EVENTS / RUNS {
+        for &run in &runs {
+            let start = Instant::now();
+            append_one(stack, run, round as u64).await;
+            holds_exactly(connection, run, round + 1, start).await;
+            waits.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    persister.kill();
+    say(format_args!(
+        "\nPersister: {EVENTS} events, one at a time, from append until the watermark in Postgres has moved, ms\n\n\
+         | p50 | p99 | most |\n|---|---|---|\n| {:.1} | {:.1} | {:.1} |",
+        median(&waits),
+        quantile(&waits, 0.99),
+        quantile(&waits, 1.0),
+    ));
 }
 
 async fn idle(stack: &Stack, connection: &mut PgConnection) {

@@ -89,6 +89,43 @@ pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
     }
 }
 
+/// Appends one event to a run that [`fill`] has begun with one, as its producer's `number`th further one.
+pub(crate) async fn append_one(stack: &Stack, run: Uuid, number: u64) {
+    let mut connection = stack.redis.connection().await;
+    let append = Append {
+        producer: run,
+        producer_epoch: 1,
+        base: 0,
+        acked: 0,
+        first: number + 1,
+        count: 1,
+        body: Body::Plain(&measure::line(Kind::Output, "now\n")),
+        cap: Cap::default(),
+    };
+    let appended = append.call(&stack.keys().run(run), &mut connection).await;
+    let outcome = appended.expect("an answer").outcome;
+    assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
+}
+
+/// As [`holds`], for one run, asking every millisecond.
+pub(crate) async fn holds_exactly(
+    connection: &mut PgConnection,
+    run: Uuid,
+    events: usize,
+    start: Instant,
+) {
+    let statement = "SELECT events FROM runs WHERE id = $1";
+    loop {
+        let stored = sqlx::query_scalar::<_, i64>(statement).bind(run);
+        let stored = stored.fetch_one(&mut *connection).await.expect("a run");
+        if usize::try_from(stored).is_ok_and(|stored| stored >= events) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{stored} of {events} stored");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// What one round of the persister took.
 pub(crate) struct Stored {
     pub(crate) all: Duration,
