@@ -6,10 +6,12 @@
 //! To stop: readiness goes off, streams are told to close, connections drain, the persister finishes
 //! its cycle; all of that within [`STOP_DEADLINE`].
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use prometheus_client::registry::Registry;
 use runcast_common::connect::Redis;
 use runcast_common::script::Window;
 use tokio::net::TcpListener;
@@ -23,7 +25,9 @@ use crate::check;
 use crate::config::Settings;
 use crate::fanout::Hub;
 use crate::http::{Gateway, Parts};
+use crate::metrics;
 use crate::persist::Persister;
+use crate::persist::meter::Meter;
 use crate::store::Store;
 use crate::tasks::Worker;
 
@@ -41,6 +45,18 @@ pub enum Service {
     Worker,
 }
 
+impl Service {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Persister => "persister",
+            Self::Worker => "worker",
+        }
+    }
+}
+
 /// A process that is about to work.
 #[derive(Debug)]
 pub struct App {
@@ -48,22 +64,25 @@ pub struct App {
     redis: Redis,
     store: Store,
     listener: Option<TcpListener>,
+    metrics: Option<TcpListener>,
     services: Vec<Service>,
 }
 
 impl App {
-    /// Binds the port first, so that a mistake shows in the first second, then checks that Redis and
+    /// Binds its ports first, so that a mistake shows in the first second, then checks that Redis and
     /// Postgres are there and fit this program.
     ///
     /// # Errors
     /// Names the setting that is wrong or the server that cannot be reached.
     pub async fn prepare(settings: Settings, services: &[Service]) -> anyhow::Result<Self> {
         let listener = if services.contains(&Service::Gateway) {
-            let listen = settings.listen;
-            let listener = TcpListener::bind(listen).await;
-            Some(listener.with_context(|| format!("RUNCAST_LISTEN: cannot listen on {listen}"))?)
+            Some(listen("RUNCAST_LISTEN", settings.listen).await?)
         } else {
             None
+        };
+        let metrics = match settings.metrics_listen {
+            Some(address) => Some(listen("RUNCAST_METRICS_LISTEN", address).await?),
+            None => None,
         };
         let redis = Redis::new(&settings.redis).context("REDIS_URL")?;
         let store = Store::new(&settings.postgres, "runcastd").context("DATABASE_URL")?;
@@ -75,6 +94,7 @@ impl App {
             redis,
             store,
             listener,
+            metrics,
             services: services.to_vec(),
         })
     }
@@ -94,6 +114,17 @@ impl App {
         Ok(Url::parse(&format!("http://{address}/"))?)
     }
 
+    /// Where `/metrics` is served, if it is.
+    ///
+    /// # Errors
+    /// If the listener does not know its own address.
+    pub fn metrics_address(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.metrics
+            .as_ref()
+            .map(TcpListener::local_addr)
+            .transpose()
+    }
+
     /// Works until `stop`, then stops in an orderly way.
     ///
     /// # Errors
@@ -102,13 +133,18 @@ impl App {
         let mut tasks = JoinSet::new();
         // Viewers' tails: they come and go, and end with `stop`.
         let tails = TaskTracker::new();
-        for service in std::mem::take(&mut self.services) {
+        let services = std::mem::take(&mut self.services);
+        let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
+        let mut registry = metrics::registry(&names.join(","));
+        metrics::servers(&mut registry, &self.redis, &self.store);
+        for service in services {
             match service {
                 Service::Gateway => self.start_gateway(&mut tasks, &tails, &stop)?,
-                Service::Persister => self.start_persister(&mut tasks, &stop),
+                Service::Persister => self.start_persister(&mut tasks, &mut registry, &stop),
                 Service::Worker => self.start_worker(&mut tasks, &stop),
             }
         }
+        self.start_metrics(&mut tasks, registry, &stop);
         let outcome = supervise(&mut tasks, &stop).await;
         stop.cancel();
         tails.close();
@@ -167,14 +203,33 @@ impl App {
         Ok(())
     }
 
-    fn start_persister(&self, tasks: &mut Tasks, stop: &CancellationToken) {
+    fn start_persister(
+        &self,
+        tasks: &mut Tasks,
+        registry: &mut Registry,
+        stop: &CancellationToken,
+    ) {
         let (redis, store) = (self.redis.clone(), self.store.clone());
         let keys = self.settings.keys.clone();
-        let persister = Persister::new(redis, store, keys, Window::default());
+        let meter = Meter::default();
+        meter.register(registry);
+        let budget = self.settings.redis_budget;
+        let persister = Persister::new(redis, store, keys, Window::default(), budget, meter);
         let stop = stop.clone();
         tasks.spawn(async move {
             persister.run(stop).await;
             Ok("persister")
+        });
+    }
+
+    fn start_metrics(&mut self, tasks: &mut Tasks, registry: Registry, stop: &CancellationToken) {
+        let Some(listener) = self.metrics.take() else {
+            return;
+        };
+        let serving = metrics::serve(listener, registry, stop.clone());
+        tasks.spawn(async move {
+            let served = serving.await;
+            served.map(|()| "metrics").context("/metrics failed")
         });
     }
 
@@ -186,6 +241,12 @@ impl App {
             Ok("worker")
         });
     }
+}
+
+/// Binds a port; its error names the setting.
+async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("{setting}: cannot listen on {address}"))
 }
 
 /// Named when they end.

@@ -13,6 +13,7 @@ use tracing::info;
 use crate::access::{Scope, secret};
 use crate::app::{App, Service};
 use crate::config::{self, Settings};
+use crate::dead_letter::DeadLetter;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::{check, dev};
@@ -29,9 +30,12 @@ Settings (environment):
   RUNCAST_REDIS_CA           file with the authorities that sign for Redis (PEM), handed on to
                              agents [those of the platform]
   RUNCAST_LISTEN             where the gateway listens [127.0.0.1:7070]
+  RUNCAST_METRICS_LISTEN     where /metrics is served, such as 127.0.0.1:9464 [nowhere]
   RUNCAST_PUBLIC_URL         how browsers reach the gateway [http://<where it listens>]
   RUNCAST_PUBLISH_REDIS_URL  Redis as agents reach it, with a user that may only append
                              (`runcastd acl` prints its rules) [REDIS_URL; required in production]
+  RUNCAST_REDIS_BUDGET       memory that Redis may use, such as 4GiB, or off: above it the biggest runs
+                             have to wait until they are stored [75 % of its maxmemory, else off]
   RUNCAST_KEY_PREFIX         in front of every Redis key []
   RUNCAST_DATA_DIR           where `dev` keeps its data [.local]
   RUNCAST_ENV                development | production [development]
@@ -65,6 +69,9 @@ enum Command {
     /// Tokens of programs and people
     #[command(subcommand)]
     Token(Token),
+    /// What stood in a run's stream and was no event: list it, look at it, read it again, drop it
+    #[command(subcommand)]
+    DeadLetter(DeadLetter),
     /// Print the Redis ACL rules of the user whose credentials agents get
     ///
     /// They are for every server that holds data: one, master and replicas, or all nodes of a cluster.
@@ -105,6 +112,13 @@ impl Cli {
                 let token = secret::mint(&store, &name, &scopes).await?;
                 say(token.expose())
             }
+            Command::DeadLetter(command) => {
+                let store = open(&config::database(&env)?).await?;
+                let mut out = Vec::new();
+                let outcome = command.run(&store, &mut out).await;
+                print(&out)?;
+                outcome
+            }
             Command::Acl => say(&config::key_prefix(&env)?.publisher_acl().join(" ")),
         }
     }
@@ -127,6 +141,9 @@ async fn serve(service: Service) -> anyhow::Result<()> {
         settings.publish_redis()?;
     }
     let app = App::prepare(settings, &[service]).await?;
+    if let Some(address) = app.metrics_address()? {
+        say(&format!("metrics at http://{address}/metrics"))?;
+    }
     match service {
         Service::Gateway => {
             let url = app.public_url()?;
@@ -199,8 +216,12 @@ fn until_told() -> anyhow::Result<CancellationToken> {
 
 /// Prints one line for people and scripts.
 fn say(line: &str) -> anyhow::Result<()> {
+    print(format!("{line}\n").as_bytes())
+}
+
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")
+    out.write_all(bytes)
         .and_then(|()| out.flush())
         .context("cannot write to stdout")
 }

@@ -10,6 +10,8 @@ use runcast_common::config::{
 use runcast_common::keys::Keys;
 use url::Url;
 
+use crate::persist::Budget;
+
 /// Where the gateway listens if nothing else is said: reachable from this machine only.
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7070);
@@ -49,6 +51,10 @@ pub struct Settings {
     pub keys: Keys,
     /// `RUNCAST_LISTEN`.
     pub listen: SocketAddr,
+    /// `RUNCAST_METRICS_LISTEN`: where `/metrics` is served, if at all.
+    pub metrics_listen: Option<SocketAddr>,
+    /// `RUNCAST_REDIS_BUDGET`: the memory that Redis may use before the biggest runs may not grow.
+    pub redis_budget: Budget,
     /// `RUNCAST_PUBLIC_URL`: how browsers reach the gateway.
     pub public_url: Option<Url>,
     /// `RUNCAST_ENV`.
@@ -83,6 +89,8 @@ impl Settings {
             publish_redis: redis_url(env, "RUNCAST_PUBLISH_REDIS_URL")?,
             keys: key_prefix(env)?,
             listen: optional(env, "RUNCAST_LISTEN")?.unwrap_or(DEFAULT_LISTEN),
+            metrics_listen: optional(env, "RUNCAST_METRICS_LISTEN")?,
+            redis_budget: optional(env, "RUNCAST_REDIS_BUDGET")?.unwrap_or_default(),
             public_url: public_url(env)?,
             environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
         };
@@ -198,6 +206,8 @@ mod tests {
             ("RUNCAST_REDIS_CA", "/there/is/no/such/file.pem"),
             ("DATABASE_URL", "redis://localhost"),
             ("RUNCAST_LISTEN", "here"),
+            ("RUNCAST_METRICS_LISTEN", "9464"),
+            ("RUNCAST_REDIS_BUDGET", "half"),
             ("RUNCAST_ENV", "staging"),
             ("RUNCAST_KEY_PREFIX", "{x}"),
             ("RUNCAST_PUBLIC_URL", "ftp://host"),

@@ -2,16 +2,18 @@
 //!
 //! The data's way: [`persist`] takes it from Redis into Postgres ([`store`]), [`fanout`] from both to
 //! viewers, over [`http`]. [`access`] says who may do what, [`tasks`] is what has to be done now and
-//! then, [`app`] puts the services together, [`dev`] brings a Redis and a Postgres of its own.
+//! then, [`metrics`] tells how it goes, [`app`] puts the services together, [`dev`] brings a Redis and a Postgres of its own.
 
 pub mod access;
 pub mod app;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod dead_letter;
 pub mod dev;
 pub mod fanout;
 pub mod http;
+pub mod metrics;
 pub mod persist;
 pub mod store;
 pub mod tasks;

@@ -121,6 +121,15 @@ impl Redis {
         }
     }
 
+    /// True if the last call got an answer; in a cluster, that of any node.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        match &self.topology {
+            Servers::One(server) => server.is_healthy(),
+            Servers::Cluster(cluster) => cluster.is_healthy(),
+        }
+    }
+
     /// What it consists of.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -101,6 +101,32 @@ impl Entry {
         }
     }
 
+    /// Reads the bytes of an [`Unreadable`] again, which an earlier version may have kept. They tell their
+    /// fields apart only by newlines, so the body must be the last one, as the append script writes it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn from_dump(last: EventId, dump: &[u8]) -> Result<Self, String> {
+        let mut fields = Vec::new();
+        let mut rest = dump;
+        while !rest.is_empty() {
+            let is_body = match fields.last() {
+                Some(Value::BulkString(name)) if fields.len() % 2 == 1 => {
+                    [body::PLAIN.as_bytes(), body::ZSTD.as_bytes()].contains(&name.as_slice())
+                }
+                _ => false,
+            };
+            let end = if is_body {
+                rest.len() - 1
+            } else {
+                memchr::memchr(b'\n', rest).ok_or("a field has no end")?
+            };
+            fields.push(Value::BulkString(rest[..end].to_vec()));
+            rest = &rest[end + 1..];
+        }
+        Self::parse_fields(last, &fields)
+    }
+
     fn parse_item(item: Value) -> Result<Result<Self, Unreadable>, NotEntries> {
         let Value::Array(pair) = item else {
             return Err(NotEntries);
@@ -276,6 +302,20 @@ mod tests {
             parsed[2].as_ref().expect_err("unreadable").reason,
             "field p is missing"
         );
+    }
+
+    #[test]
+    fn what_was_kept_of_an_entry_can_be_read_again() {
+        let fields: Vec<Value> = good()
+            .iter()
+            .flat_map(|(name, value)| [bulk(name), bulk(value)])
+            .collect();
+        let last = EventId::new(7, 12);
+        let entry = Entry::from_dump(last, &dump(&fields)).expect("readable");
+        assert_eq!(Entry::parse_fields(last, &fields), Ok(entry));
+        for broken in [&b"what"[..], b"\n", b"b\n\n", b"x\ny\n"] {
+            Entry::from_dump(last, broken).expect_err("no entry");
+        }
     }
 
     #[test]

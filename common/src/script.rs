@@ -5,6 +5,7 @@
 //! the head of its `.lua` file.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisError, Value};
@@ -21,6 +22,8 @@ static SETTLE: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("scripts/settle.lua")));
 static REBIRTH: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("scripts/rebirth.lua")));
+static CAP: LazyLock<redis::Script> =
+    LazyLock::new(|| redis::Script::new(include_str!("scripts/cap.lua")));
 
 /// Sends one `EVALSHA`, and once more after loading the script if the server did not know it. All
 /// scripts are idempotent, and a `NOSCRIPT` reply means that nothing was done.
@@ -297,5 +300,25 @@ pub async fn rebirth<C: ConnectionLike>(
             EventId::parse_bytes(&id).map_err(|_malformed| unexpected("rebirth"))
         }
         _ => Err(unexpected("rebirth")),
+    }
+}
+
+/// Lowers what a run may hold in Redis to so many body bytes, for a while. False if Redis does not know the
+/// run.
+///
+/// # Errors
+/// The connection's own, or a reply of another shape.
+pub async fn cap<C: ConnectionLike>(
+    keys: &RunKeys,
+    bytes: u64,
+    life: Duration,
+    connection: &mut C,
+) -> Result<bool, RedisError> {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(CAP.get_hash()).arg(1).arg(&keys.meta);
+    command.arg(bytes).arg(life.as_millis().to_string());
+    match call(&CAP, &command, connection).await? {
+        Value::Int(known) => Ok(known == 1),
+        _ => Err(unexpected("cap")),
     }
 }

@@ -1,90 +1,249 @@
-//! Events/s from Redis to committed rows: a real persister beside the least that any could do.
+//! Events/s from Redis to committed rows: a real persister beside the least that any could do, and beside
+//! the way most people write it.
 //!
-//! The persister's side: 100 runs are filled through the append script, in entries of 512 events of
-//! 200 B, before `runcastd persister` is started; measured is the time from its start until the
-//! watermarks of all runs in Postgres stand at the end. The raw side: as many rows of as many other
-//! runs of the same database lie in memory in Postgres' binary format; measured is a loop on one
-//! connection that locks watermarks, COPYs 5,000 rows and moves the watermarks, until all are committed:
-//! once with 500 rows of each of ten runs in a transaction, once with 5,000 of one. All in turn, several
-//! times, each after a checkpoint.
+//! - **throughput**: 100 runs are filled through the append script, in entries of 512 events of 200 B, before
+//!   `runcastd persister` is started; measured is the time from its start until the watermarks of all runs in
+//!   Postgres stand at the end. The raw side: as many rows of as many other runs of the same database lie in
+//!   memory in Postgres' binary format; measured is a loop on one connection that locks watermarks, COPYs 5,000
+//!   rows and moves the watermarks, until all are committed: once with 500 rows of each of ten runs in a
+//!   transaction, once with 5,000 of one. The third side: `insert.rs`. All in turn, several times, each after a
+//!   checkpoint.
+//! - **spread**: the same 10,000 entries of 51 events, in 10, 100, 1,000 and 10,000 runs.
+//! - **latency**: one event after the other in ten quiet runs: from the call of the append script until a
+//!   query every millisecond finds the watermark of its run moved.
+//! - **idle**: 10,000 open runs of which everything is stored: what they cost of a core, and of Redis' memory.
 //!
 //! The private Postgres of the stories runs with `fsync=off`: what the disk adds to a commit is on
-//! neither side.
+//! no side.
 
+mod insert;
 mod measure;
 mod raw;
+mod storing;
 
 use std::time::{Duration, Instant};
 
-use runcast_common::body::Body;
-use runcast_common::event::Kind;
 use runcast_common::limits::MAX_ENTRY_EVENTS;
-use runcast_common::script::{Append, Cap, Outcome};
 use runcast_tests::stack::{Part, Stack};
-use sqlx::{Connection as _, Executor as _, PgConnection};
-use uuid::Uuid;
+use sqlx::{Connection as _, PgConnection};
 
-use self::measure::{EVENT_BYTES, cpu, median, say, spread};
-
-const RUNS: usize = 100;
-
-/// Entries of one run, each full.
-const ENTRIES: usize = 10;
-
-const EVENTS: usize = RUNS * ENTRIES * MAX_ENTRY_EVENTS;
+use self::measure::{EVENT_BYTES, cpu, median, quantile, say, spread};
+use self::storing::{
+    Load, append_one, checkpoint, create_runs, fill, holds_exactly, persist, redis_cpu,
+    redis_memory,
+};
 
 const ROUNDS: usize = 5;
 
-/// Longest wait for one round.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long idle runs are looked at.
+const IDLE: Duration = Duration::from_secs(20);
 
 #[tokio::main]
 async fn main() {
-    let mut stack = Stack::without_services().await;
-    // Runs are created by it; while they are stored it is idle.
-    stack.launch(Part::Gateway).await;
-    let url = stack.database_url(stack.database_port());
-    let mut connection = PgConnection::connect(&url).await.expect("a connection");
-    let (mut ten, mut one, mut real) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut ready, mut own_us) = (Vec::new(), Vec::new());
+    let parts: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|one| !one.starts_with("--"))
+        .collect();
+    for part in ["throughput", "spread", "latency", "idle"] {
+        if !parts.is_empty() && !parts.iter().any(|one| one == part) {
+            continue;
+        }
+        let mut stack = Stack::without_services().await;
+        stack.launch(Part::Gateway).await;
+        let url = stack.database_url(stack.database_port());
+        let mut connection = PgConnection::connect(&url).await.expect("a connection");
+        match part {
+            "throughput" => throughput(&stack, &mut connection).await,
+            "spread" => over_runs(&stack, &mut connection).await,
+            "latency" => latency(&stack, &mut connection).await,
+            _ => idle(&stack, &mut connection).await,
+        }
+    }
+}
+
+async fn throughput(stack: &Stack, connection: &mut PgConnection) {
+    let load = Load {
+        runs: 100,
+        entries: 10,
+        events: MAX_ENTRY_EVENTS,
+    };
+    let per_second = |seconds: f64| load.total() as f64 / seconds / 1e3;
+    let (mut ten, mut one, mut real, mut usual) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut ready, mut own_us, mut redis_us) = (Vec::new(), Vec::new(), Vec::new());
     // The first round of each is for nothing: files and caches warm up.
     for round in 0..=ROUNDS {
         let mut raw = [0.0; 2];
         for (figure, at_once) in raw.iter_mut().zip([10, 1]) {
-            let runs = create_runs(&stack).await;
-            checkpoint(&mut connection).await;
-            let events = ENTRIES * MAX_ENTRY_EVENTS;
-            let seconds = raw::store(&mut connection, &runs, events, at_once).await;
-            *figure = EVENTS as f64 / seconds / 1e3;
+            let runs = create_runs(connection, load.runs).await;
+            checkpoint(connection).await;
+            let events = load.entries * load.events;
+            *figure = per_second(raw::store(connection, &runs, events, at_once).await);
         }
 
-        let runs = create_runs(&stack).await;
-        fill(&stack, &runs).await;
-        checkpoint(&mut connection).await;
-        let stored = persist(&stack, &mut connection, &runs).await;
-        let persisted = EVENTS as f64 / stored.all.as_secs_f64() / 1e3;
+        let runs = create_runs(connection, load.runs).await;
+        fill(stack, &runs, load).await;
+        checkpoint(connection).await;
+        let (mut persister, stored) = persist(stack, connection, &runs, load.total()).await;
+        persister.kill();
+
+        let runs = create_runs(connection, load.runs).await;
+        fill(stack, &runs, load).await;
+        checkpoint(connection).await;
+        let inserted = insert::store(stack, connection, &runs).await;
+        forget(stack).await;
         if round > 0 {
             ten.push(raw[0]);
             one.push(raw[1]);
-            real.push(persisted);
+            real.push(per_second(stored.all.as_secs_f64()));
+            usual.push(per_second(inserted));
             ready.push(stored.ready.as_secs_f64() * 1e3);
-            own_us.push(stored.cpu.as_secs_f64() * 1e6 / EVENTS as f64);
+            own_us.push(stored.own.as_secs_f64() * 1e6 / load.total() as f64);
+            redis_us.push(stored.redis.as_secs_f64() * 1e6 / load.total() as f64);
         }
     }
     say(format_args!(
-        "\nPersister: {EVENTS} events of {EVENT_BYTES} B in {RUNS} runs a round, {ROUNDS} rounds in turn, median (least .. most)\n\n\
-         | | thousand events/s | ratio to raw, ten runs | ratio to raw, one run | CPU us/event | start until ready, ms |\n\
-         |---|---|---|---|---|---|\n\
-         | raw, ten runs a transaction | {} | 1.00 | | | |\n\
-         | raw, one run a transaction | {} | | 1.00 | | |\n\
-         | runcastd persister, from its start | {} | {:.2} | {:.2} | {:.2} | {:.0} |",
+        "\nPersister: {} events of {EVENT_BYTES} B in {} runs a round, {ROUNDS} rounds in turn, median (least .. most)\n\n\
+         | | thousand events/s | ratio to raw, ten runs | ratio to raw, one run | CPU us/event | of Redis | start until ready, ms |\n\
+         |---|---|---|---|---|---|---|\n\
+         | raw, ten runs a transaction | {} | 1.00 | | | | |\n\
+         | raw, one run a transaction | {} | | 1.00 | | | |\n\
+         | runcastd persister, from its start | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} |\n\
+         | XREADGROUP per run, INSERT UNNEST | {} | {:.2} | {:.2} | | | |",
+        load.total(),
+        load.runs,
         spread(&ten, 0),
         spread(&one, 0),
         spread(&real, 0),
         ratio(&real, &ten),
         ratio(&real, &one),
         median(&own_us),
+        median(&redis_us),
         median(&ready),
+        spread(&usual, 0),
+        ratio(&usual, &ten),
+        ratio(&usual, &one),
+    ));
+}
+
+/// Empties Redis: what nobody settles would wait for the next persister.
+async fn forget(stack: &Stack) {
+    let mut connection = stack.redis.connection().await;
+    let flush = redis::cmd("FLUSHALL");
+    let () = flush.query_async(&mut connection).await.expect("an answer");
+}
+
+async fn over_runs(stack: &Stack, connection: &mut PgConnection) {
+    const ENTRIES: usize = 10_000;
+    const EVENTS: usize = 51;
+    const SIDES: [usize; 4] = [10, 100, 1_000, 10_000];
+    let mut figures = [const { (Vec::new(), Vec::new(), Vec::new()) }; SIDES.len()];
+    for round in 0..=ROUNDS {
+        for (runs, (rate, own, redis)) in SIDES.into_iter().zip(&mut figures) {
+            let load = Load {
+                runs,
+                entries: ENTRIES / runs,
+                events: EVENTS,
+            };
+            let runs = create_runs(connection, runs).await;
+            fill(stack, &runs, load).await;
+            checkpoint(connection).await;
+            let (mut persister, stored) = persist(stack, connection, &runs, load.total()).await;
+            persister.kill();
+            forget(stack).await;
+            if round > 0 {
+                let total = load.total() as f64;
+                rate.push(total / stored.all.as_secs_f64() / 1e3);
+                own.push(stored.own.as_secs_f64() * 1e6 / total);
+                redis.push(stored.redis.as_secs_f64() * 1e6 / total);
+            }
+        }
+    }
+    say(format_args!(
+        "\nPersister: {ENTRIES} entries of {EVENTS} events of {EVENT_BYTES} B, {ROUNDS} rounds in turn, median (least .. most)\n\n\
+         | runs | thousand events/s | time per event beside 10 runs | CPU us/event | of Redis |\n|---|---|---|---|---|"
+    ));
+    let first = figures[0].0.clone();
+    for (runs, (rate, own, redis)) in SIDES.into_iter().zip(&figures) {
+        say(format_args!(
+            "| {runs} | {} | {:.2} | {:.2} | {:.2} |",
+            spread(rate, 0),
+            ratio(&first, rate),
+            median(own),
+            median(redis),
+        ));
+    }
+}
+
+async fn latency(stack: &Stack, connection: &mut PgConnection) {
+    const RUNS: usize = 10;
+    const EVENTS: usize = 500;
+    let runs = create_runs(connection, RUNS).await;
+    let load = Load {
+        runs: RUNS,
+        entries: 1,
+        events: 1,
+    };
+    // Each begins with an event that nobody measures.
+    fill(stack, &runs, load).await;
+    let (mut persister, _) = persist(stack, connection, &runs, RUNS).await;
+    let mut waits = Vec::with_capacity(EVENTS);
+    for round in 1..=EVENTS / RUNS {
+        for &run in &runs {
+            let start = Instant::now();
+            append_one(stack, run, round as u64).await;
+            holds_exactly(connection, run, round + 1, start).await;
+            waits.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    persister.kill();
+    say(format_args!(
+        "\nPersister: {EVENTS} events, one at a time, from append until the watermark in Postgres has moved, ms\n\n\
+         | p50 | p99 | most |\n|---|---|---|\n| {:.1} | {:.1} | {:.1} |",
+        median(&waits),
+        quantile(&waits, 0.99),
+        quantile(&waits, 1.0),
+    ));
+}
+
+async fn idle(stack: &Stack, connection: &mut PgConnection) {
+    let load = Load {
+        runs: 10_000,
+        entries: 1,
+        events: 1,
+    };
+    let empty = redis_memory(stack).await;
+    let runs = create_runs(connection, load.runs).await;
+    fill(stack, &runs, load).await;
+    let (persister, _) = persist(stack, connection, &runs, load.total()).await;
+    let with_window = redis_memory(stack).await;
+    // As it happens by itself 15 minutes after the last append.
+    let mut redis = stack.redis.connection().await;
+    for group in runs.chunks(1_000) {
+        let streams = group.iter().map(|run| stack.keys().run(*run).stream);
+        let mut command = redis::cmd("UNLINK");
+        command.arg(streams.collect::<Vec<_>>());
+        let _gone: u64 = command.query_async(&mut redis).await.expect("an answer");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let idle = redis_memory(stack).await;
+    let before = (cpu(persister.id()), redis_cpu(stack).await);
+    tokio::time::sleep(IDLE).await;
+    let own = cpu(persister.id()).saturating_sub(before.0);
+    let of_redis = redis_cpu(stack).await.saturating_sub(before.1);
+    let share = |used: Duration| used.as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+    let each = |bytes: f64| (bytes - empty) / load.runs as f64;
+    say(format_args!(
+        "\nPersister: {} idle open runs, looked at for {IDLE:?}\n\n\
+         | | |\n|---|---|\n\
+         | CPU of the persister, % of a core | {:.2} |\n\
+         | CPU of Redis, % of a core, its own housekeeping included | {:.2} |\n\
+         | Redis memory of a run with one event in its live window, B | {:.0} |\n\
+         | Redis memory of a run after the live window, B | {:.0} |",
+        load.runs,
+        share(own),
+        share(of_redis),
+        each(with_window),
+        each(idle),
     ));
 }
 
@@ -93,77 +252,4 @@ fn ratio(own: &[f64], raw: &[f64]) -> f64 {
     let pairs = own.iter().zip(raw);
     let ratios: Vec<f64> = pairs.map(|(own, raw)| own / raw).collect();
     median(&ratios)
-}
-
-async fn create_runs(stack: &Stack) -> Vec<Uuid> {
-    let api = stack.api();
-    let mut runs = Vec::with_capacity(RUNS);
-    for number in 0..RUNS {
-        runs.push(api.create_run(&format!("bench {number}")).await.id);
-    }
-    runs
-}
-
-/// Writes what is dirty now, so that no side pays for the other.
-async fn checkpoint(connection: &mut PgConnection) {
-    let done = connection.execute("CHECKPOINT").await;
-    done.expect("a checkpoint");
-}
-
-/// Fills the stream of every run, one producer each.
-async fn fill(stack: &Stack, runs: &[Uuid]) {
-    let mut connection = stack.redis.connection().await;
-    let texts = measure::texts();
-    let lines = texts.iter().map(|text| measure::line(Kind::Output, text));
-    let body: Vec<u8> = lines.take(MAX_ENTRY_EVENTS).flatten().collect();
-    for &run in runs {
-        let keys = stack.keys().run(run);
-        let producer = Uuid::now_v7();
-        for first in (1..).step_by(MAX_ENTRY_EVENTS).take(ENTRIES) {
-            let append = Append {
-                producer,
-                producer_epoch: 1,
-                base: 0,
-                acked: 0,
-                first,
-                count: MAX_ENTRY_EVENTS as u64,
-                body: Body::packed(&body),
-                cap: Cap::default(),
-            };
-            let appended = append.call(&keys, &mut connection).await;
-            let outcome = appended.expect("an answer").outcome;
-            assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
-        }
-    }
-}
-
-/// What one round of the persister took.
-struct Stored {
-    all: Duration,
-    ready: Duration,
-    cpu: Duration,
-}
-
-async fn persist(stack: &Stack, connection: &mut PgConnection, runs: &[Uuid]) -> Stored {
-    let start = Instant::now();
-    let recipe = stack.recipe(Part::Persister);
-    let mut persister = recipe.start(stack.folder());
-    persister.says("Runcast persister is ready", PATIENCE).await;
-    let ready = start.elapsed();
-    loop {
-        let statement = "SELECT coalesce(sum(events), 0)::bigint FROM runs WHERE id = ANY($1)";
-        let stored: i64 = sqlx::query_scalar(statement)
-            .bind(runs)
-            .fetch_one(&mut *connection)
-            .await
-            .expect("the watermarks");
-        if usize::try_from(stored).is_ok_and(|stored| stored >= EVENTS) {
-            break;
-        }
-        assert!(start.elapsed() < PATIENCE, "{stored} of {EVENTS} stored");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let (all, cpu) = (start.elapsed(), cpu(persister.id()));
-    persister.kill();
-    Stored { all, ready, cpu }
 }

@@ -78,6 +78,15 @@ impl Database {
         done.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 
+    /// The first column, text, of what a query finds, as somebody with `psql` sees it.
+    ///
+    /// # Panics
+    /// If the query fails.
+    pub async fn ask(&self, query: &str) -> Vec<String> {
+        let found = sqlx::query_scalar(query).fetch_all(&self.pool).await;
+        found.unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
     /// The stored events of a run, in order.
     ///
     /// # Panics

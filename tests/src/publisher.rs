@@ -51,6 +51,18 @@ impl Publisher {
         appended.last
     }
 
+    /// Tries to append such an entry, and says what became of it; what is refused may be tried again.
+    ///
+    /// # Panics
+    /// If the script does not answer.
+    pub async fn try_publish(&mut self, line: &[u8]) -> Outcome {
+        let outcome = self.append(1, &[line, b"\n"].concat()).await.outcome;
+        if let Outcome::Stored { stored } = outcome {
+            self.acked = stored;
+        }
+        outcome
+    }
+
     async fn append(&mut self, count: u64, body: &[u8]) -> Appended {
         let append = Append {
             producer: self.producer,

@@ -175,6 +175,12 @@ impl Stack {
         self.runcastd(part.name(), &[part.name()]).with(own)
     }
 
+    /// How an operator starts `runcastd` with these arguments.
+    #[must_use]
+    pub fn operator(&self, arguments: &[&str]) -> Recipe {
+        self.runcastd("operator", arguments)
+    }
+
     fn runcastd(&self, name: &str, arguments: &[&str]) -> Recipe {
         let redis = self.redis.port();
         Recipe::new(name, programs::runcastd(), arguments, self.folder()).with([

@@ -4,11 +4,13 @@ use runcast_common::event::Kind;
 use runcast_common::id::EventId;
 use runcast_common::limits::MAX_EVENT_BYTES;
 use runcast_tests::database::{StoredEvent, text};
+use runcast_tests::eventually::SOON;
 use runcast_tests::lines::{numbered, output};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreadable_entry_goes_aside_and_the_stream_goes_on() {
@@ -163,4 +165,123 @@ async fn a_line_that_is_no_event_goes_aside_alone() {
     assert_eq!(texts.len(), 4);
     let gaps = shown.iter().filter(|frame| frame.event == "gap").count();
     assert_eq!(gaps, 2);
+}
+
+/// What `runcastd dead-letter` prints with these arguments, and whether it went well.
+async fn dead_letter(stack: &Stack, arguments: &[&str]) -> (bool, String) {
+    let arguments = [&["dead-letter"], arguments].concat();
+    let mut process = stack.operator(&arguments).start(stack.folder());
+    let status = process.ended(SOON).await;
+    let said = [process.stdout(), process.stderr()].concat();
+    (
+        status.success(),
+        String::from_utf8(said).expect("what is shown is text"),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_looks_at_dead_letters_reads_them_again_and_drops_them() {
+    let stack = Stack::start().await;
+    let run = stack.api().create_run("operator").await;
+    let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
+    let lines = [
+        output("first\n"),
+        b"no \x1b[2JJSON \xff".to_vec(),
+        output("third\n"),
+        b"nor this".to_vec(),
+    ];
+    let last = publisher.publish(&lines).await;
+    stack.database.holds(run.id, last).await;
+
+    let (_, list) = dead_letter(&stack, &["list", "--json"]).await;
+    let letters: Vec<Value> = list
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(letters.len(), 2, "{list}");
+    let place = |seq| EventId::new(last.epoch, seq).to_string();
+    // Newest first.
+    let [late, early] = [&letters[0], &letters[1]];
+    assert_eq!(early["place"], place(2), "{early}");
+    assert_eq!(
+        (&early["producer"], &early["producer_seq"]),
+        (&json!(publisher.producer), &json!(2))
+    );
+    let (early, late) = (early["id"].to_string(), late["id"].to_string());
+    let (_, table) = dead_letter(&stack, &["list", "--run", &run.id.to_string()]).await;
+    assert_eq!(table.lines().count(), 3, "{table}");
+    let (_, shown) = dead_letter(&stack, &["show", &early]).await;
+    assert!(shown.contains(r"no \x1b[2JJSON \xff"), "{shown}");
+    let mut raw = stack
+        .operator(&["dead-letter", "show", &early, "--raw"])
+        .start(stack.folder());
+    raw.ended(SOON).await;
+    assert_eq!(raw.stdout(), lines[1]);
+
+    // As it is, it is no event; as a later version might read it, it is.
+    let (replayed, why) = dead_letter(&stack, &["replay", &early]).await;
+    assert!(!replayed && why.contains("still no event"), "{why}");
+    let line = String::from_utf8(output("second\n")).expect("text");
+    let tamper = format!("UPDATE dead_letters SET body = '{line}'::text::bytea WHERE id = {early}");
+    stack.database.tamper(&tamper.replace(r"\n", r"\\n")).await;
+    let (replayed, said) = dead_letter(&stack, &["replay", &early]).await;
+    assert!(replayed, "{said}");
+    let events = stack.database.events(run.id).await;
+    assert_eq!(text(&events, Kind::Output), b"first\nsecond\nthird\n");
+    assert_eq!(
+        (events[1].producer, events[1].producer_seq),
+        (publisher.producer, 2)
+    );
+    assert_eq!(stack.database.run(run.id).await.events, 4);
+
+    let (dropped, why) = dead_letter(&stack, &["drop", &late]).await;
+    assert!(!dropped && why.contains("--yes"), "{why}");
+    let (dropped, _) = dead_letter(&stack, &["drop", &late, "--yes"]).await;
+    assert!(dropped);
+    let (_, list) = dead_letter(&stack, &["list"]).await;
+    assert_eq!(list, "no dead letters\n");
+    let (shown, why) = dead_letter(&stack, &["show", &late]).await;
+    assert!(!shown && why.contains(&late), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_entry_is_read_again_where_its_place_is_free() {
+    let stack = Stack::start().await;
+    let run = stack.api().create_run("entry").await;
+    let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
+    let last = publisher.publish(&numbered("event", 1..=3)).await;
+    stack.database.holds(run.id, last).await;
+    let producer = Uuid::now_v7();
+    let lines = [output("a\n"), output("b\n")].map(|line| String::from_utf8(line).expect("text"));
+    let dump = format!(
+        "p\n{producer}\nn\n1\nc\n2\nt\n9\no\n9\nb\n{}\n\n",
+        lines.join("\n")
+    );
+    // Kept by a version that could not read it: where it stood are a hole and a note.
+    let put_aside = async |seq: u64| {
+        let statement = format!(
+            "INSERT INTO dead_letters (run_id, epoch, seq, reason, body) VALUES ('{}', {}, {seq}, 'new',
+                convert_to($dump${dump}$dump$, 'UTF8'))",
+            run.id, last.epoch
+        );
+        stack.database.tamper(&statement).await;
+        let newest = "SELECT max(id)::text FROM dead_letters";
+        stack.database.ask(newest).await.remove(0)
+    };
+    let taken = put_aside(last.seq).await;
+    let (replayed, why) = dead_letter(&stack, &["replay", &taken]).await;
+    assert!(!replayed && why.contains("not free"), "{why}");
+    assert_eq!(stack.database.events(run.id).await.len(), 3);
+
+    let free = put_aside(last.seq + 2).await;
+    let (replayed, said) = dead_letter(&stack, &["replay", &free]).await;
+    assert!(replayed && said.contains("2 events"), "{said}");
+    let events = stack.database.events(run.id).await;
+    assert_eq!(events.len(), 5);
+    assert_eq!(events[4].producer_seq, 2);
+    assert_eq!(events[4].body, lines[1].as_bytes());
+    // The same once more is known.
+    let again = put_aside(last.seq + 4).await;
+    let (replayed, why) = dead_letter(&stack, &["replay", &again]).await;
+    assert!(!replayed && why.contains("published again"), "{why}");
 }

@@ -1,269 +1,218 @@
 //! The persister: what stands in run streams goes into Postgres, each event exactly once.
 //!
-//! A cycle: take ready runs from the line ([`ready`]), read what they hold beyond their watermarks
-//! ([`turn`]), decide what to write ([`rows`]) and write it for all of them in one transaction
-//! ([`crate::store::ingest`]), then tell Redis, which acknowledges, trims and wakes viewers and
-//! producers (`settle.lua`).
+//! Ready runs are taken from the line ([`ready`]; in a cluster each partition has one of its own) into a short queue ([`queue`]). A [`cycle`] takes the
+//! first of them, reads what they hold beyond their watermarks ([`turn`]), decides what to write ([`rows`]),
+//! writes it for all of them in one transaction ([`crate::store::ingest`]), and tells Redis, which
+//! acknowledges, trims and wakes viewers and producers (`settle.lua`). Up to [`CYCLES`] of them overlap, so
+//! that one reads while another one commits; no run is in two of them. A run with more behind it than its
+//! share goes to the back of the line. Beside that, a [`survey`] watches how much Redis holds.
+//!
+//! A batch is what has come together: one run when it is quiet, up to [`BATCH_RUNS`] when there is much.
 //!
 //! Any number of persisters may run. The line spreads work and a dead one's runs are taken over; if
 //! two work on one run all the same, the watermark under lock lets one of them win and the other
 //! find nothing to do. Nothing is acknowledged or trimmed before its transaction is committed.
 //!
-//! Bounds: [`ready::BATCH_RUNS`] runs and [`turn::RUN_BYTES`] per run in a cycle, [`CYCLES`] cycles at a
-//! time where a cluster makes several lines. While Postgres or Redis is down the cycle is repeated with a
-//! jittered backoff of at most 2 s; the lines of other nodes go on meanwhile.
+//! Bounds: [`QUEUE_RUNS`] waiting runs and one further reply of each line; per cycle the bytes that
+//! [`cycle`] names. While Postgres or Redis is down a cycle is repeated with a jittered backoff of at most 2 s.
 
+mod budget;
+mod cycle;
+pub mod meter;
+mod queue;
 pub mod ready;
 pub mod rows;
+mod survey;
 pub mod turn;
 
-use std::collections::HashMap;
-
+use futures::FutureExt as _;
 use futures::future::join_all;
 use runcast_common::backoff::Backoff;
-use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::id::EventId;
+use runcast_common::connect::Redis;
 use runcast_common::keys::Keys;
-use runcast_common::script::{self, Settle, Settled, Window};
-use tokio::sync::Semaphore;
+use runcast_common::script::Window;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 use uuid::Uuid;
 
-use crate::store::ingest::{Batch, RunState};
-use crate::store::{Store, StoreError};
-use ready::{Line, ReadyRun};
-use turn::{Finding, Turn};
+pub use self::budget::Budget;
+use self::budget::Pressure;
+use self::cycle::Cycle;
+pub use self::cycle::PersistError;
+use self::meter::Meter;
+use self::queue::Queue;
+use self::ready::{Line, ReadyRun};
+use self::survey::Survey;
+use crate::store::Store;
 
-/// Cycles that may run at once: each holds a connection to Postgres, of which a process has 16.
-const CYCLES: usize = 4;
+/// Cycles that overlap: one reads, one writes, one tells. More would only make batches smaller.
+const CYCLES: usize = 3;
 
-/// What a cycle can fail with.
-#[derive(Debug, thiserror::Error)]
-pub enum PersistError {
-    /// Postgres.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Redis.
-    #[error(transparent)]
-    Redis(#[from] RedisFailure),
-    /// Redis answered a stream read in another shape.
-    #[error(transparent)]
-    NotEntries(#[from] runcast_common::entry::NotEntries),
-}
+/// Most runs in one transaction: enough to share its cost, few enough to lock for a short time.
+const BATCH_RUNS: usize = 256;
 
-impl PersistError {
-    fn is_outage(&self) -> bool {
-        match self {
-            Self::Store(error) => error.is_outage(),
-            Self::Redis(error) => error.is_outage(),
-            Self::NotEntries(_) => false,
-        }
-    }
-}
+/// Waiting runs from which the line is left to other persisters.
+const QUEUE_RUNS: usize = 2 * BATCH_RUNS;
 
 /// Stores what producers append.
 #[derive(Debug)]
 pub struct Persister {
-    redis: Redis,
-    store: Store,
-    keys: Keys,
-    window: Window,
-    cycles: Semaphore,
+    cycle: Cycle,
+    budget: Budget,
+}
+
+/// What became of a cycle.
+struct Ended {
+    runs: Vec<Uuid>,
+    left: Vec<ReadyRun>,
+    /// Told to stop while Postgres or Redis was down.
+    gave_up: bool,
 }
 
 impl Persister {
-    /// A persister between this Redis and this Postgres, which leaves `window` to viewers.
+    /// A persister between this Redis and this Postgres, which leaves `window` to viewers and keeps Redis
+    /// within `budget`.
     #[must_use]
-    pub const fn new(redis: Redis, store: Store, keys: Keys, window: Window) -> Self {
+    pub fn new(
+        redis: Redis,
+        store: Store,
+        keys: Keys,
+        window: Window,
+        budget: Budget,
+        meter: Meter,
+    ) -> Self {
         Self {
-            redis,
-            store,
-            keys,
-            window,
-            cycles: Semaphore::const_new(CYCLES),
+            budget,
+            cycle: Cycle {
+                redis,
+                store,
+                keys,
+                window,
+                pressure: Pressure::default(),
+                meter,
+            },
         }
     }
 
-    /// Works until told to stop; a cycle that has begun is finished first.
+    /// Works until told to stop; what has been taken from the line is finished first, unless a server is
+    /// down.
     pub async fn run(self, stop: CancellationToken) {
-        let lines = Line::all(&self.redis, &self.keys);
-        join_all(lines.into_iter().map(|line| self.attend(line, &stop))).await;
-    }
-
-    async fn attend(&self, mut line: Line, stop: &CancellationToken) {
-        let mut backoff = Backoff::for_connections();
-        while let Some(taken) = stop.run_until_cancelled(line.take()).await {
-            match taken {
-                Ok(runs) => {
-                    backoff.reset();
-                    for batch in runs.chunks(ready::BATCH_RUNS) {
-                        self.persevere(batch, stop).await;
-                    }
-                }
-                Err(error) => {
-                    if backoff.attempts() == 0 {
-                        warn!(%error, "cannot take ready runs; trying again");
-                    } else {
-                        debug!(%error, "still cannot take ready runs");
-                    }
-                    let wait = backoff.next_wait();
-                    if stop
-                        .run_until_cancelled(tokio::time::sleep(wait))
-                        .await
-                        .is_none()
-                    {
-                        break;
-                    }
-                }
-            }
-        }
-        line.leave().await;
-    }
-
-    /// Repeats a cycle until it succeeds, an outage is over, or its one bad run is found.
-    async fn persevere(&self, runs: &[ReadyRun], stop: &CancellationToken) {
-        let mut backoff = Backoff::for_connections();
-        loop {
-            match self.cycle(runs).await {
-                Ok(()) => {
-                    if backoff.attempts() > 0 {
-                        info!(runs = runs.len(), "storing again");
-                    }
-                    return;
-                }
-                Err(error) if error.is_outage() => {
-                    let wait = backoff.next_wait();
-                    warn!(%error, ?wait, runs = runs.len(), "cannot store; trying again");
-                    if stop
-                        .run_until_cancelled(tokio::time::sleep(wait))
-                        .await
-                        .is_none()
-                    {
-                        return;
-                    }
-                }
-                // One run that cannot be stored must not hold up the others.
-                Err(_) if runs.len() > 1 => {
-                    for run in runs {
-                        if let Err(error) = self.cycle(std::slice::from_ref(run)).await {
-                            error!(%error, run = %run.run, "cannot store this run; it stays in line");
-                        }
-                    }
-                    return;
-                }
-                Err(error) => {
-                    for run in runs {
-                        error!(%error, run = %run.run, "cannot store this run; it stays in line");
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    async fn cycle(&self, runs: &[ReadyRun]) -> Result<(), PersistError> {
-        // It is never closed; without a permit there would just be more at once.
-        let _permit = self.cycles.acquire().await.ok();
-        let ids: Vec<Uuid> = runs.iter().map(|run| run.run).collect();
-        let states = self.store.run_states(&ids).await?;
-        let mut turns = Vec::with_capacity(runs.len());
-        for run in runs {
-            let Some(state) = states.get(&run.run) else {
-                warn!(run = %run.run, "a stream of a run that does not exist is left alone");
-                self.settle(run, &RunState::default(), &[]).await?;
-                continue;
-            };
-            match turn::read(&self.redis, &self.keys.run(run.run), state).await? {
-                Finding::Events(items) => turns.push((
-                    run,
-                    Turn {
-                        run: run.run,
-                        from: state.watermark,
-                        items,
-                    },
-                )),
-                Finding::Nothing => self.settle(run, state, &durable(state)).await?,
-                Finding::WentBack => self.rebirth(run, state).await?,
-            }
-        }
-        let ids: Vec<Uuid> = turns.iter().map(|(run, _)| run.run).collect();
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let mut stored: HashMap<Uuid, RunState> = HashMap::new();
-        let ended = self
-            .store
-            .ingest(&ids, |locked| {
-                let mut batch = Batch::default();
-                for (_, turn) in &turns {
-                    if let Some(state) = locked.get(&turn.run) {
-                        let after = rows::build(turn, state, &mut batch);
-                        stored.insert(turn.run, after);
-                    }
-                }
-                debug!(runs = stored.len(), rows = batch.rows.rows(), "storing");
-                batch
-            })
-            .await?;
-        for (run, _) in turns {
-            let Some(state) = stored.get_mut(&run.run) else {
-                continue;
-            };
-            if let Some(ended) = ended.get(&run.run) {
-                state.ended.clone_from(ended);
-            }
-            let producers = durable(state);
-            self.settle(run, state, &producers).await?;
-        }
-        Ok(())
-    }
-
-    async fn settle(
-        &self,
-        run: &ReadyRun,
-        state: &RunState,
-        durable: &[(Uuid, u64)],
-    ) -> Result<(), PersistError> {
-        let settle = Settle {
-            watermark: state.watermark,
-            sealed: state.ended.as_deref(),
-            ready_ids: &run.ready_ids,
-            durable,
-            window: self.window,
-        };
-        let keys = self.keys.run(run.run);
-        let settled = self
-            .redis
-            .run(keys.slot, async |connection| {
-                settle.call(&keys, connection).await
-            })
-            .await?;
-        if settled == Settled::Gone {
-            debug!(run = %run.run, "Redis no longer knows the run");
-        }
-        Ok(())
-    }
-
-    /// Redis holds other events under ids that are taken: they get new ids, and another turn.
-    async fn rebirth(&self, run: &ReadyRun, state: &RunState) -> Result<(), PersistError> {
-        let keys = self.keys.run(run.run);
-        let producers = durable(state);
-        let last: EventId = self
-            .redis
-            .run(keys.slot, async |connection| {
-                script::rebirth(&keys, state.watermark, &producers, connection).await
-            })
-            .await?;
-        warn!(run = %run.run, watermark = %state.watermark, %last, "Redis went back in time; the run is reborn");
-        Ok(())
+        let lines = Line::all(&self.cycle.redis, &self.cycle.keys);
+        // Room for a reply of each, so that none waits for another one.
+        let (sender, taken) = mpsc::channel(lines.len());
+        let fed = lines.into_iter().map(|line| {
+            let (meter, stop) = (self.cycle.meter.clone(), stop.clone());
+            feed(line, sender.clone(), meter, stop)
+        });
+        let fed = join_all(fed);
+        drop(sender);
+        let survey = Survey::new(
+            self.cycle.redis.clone(),
+            self.cycle.keys.clone(),
+            self.budget,
+            self.cycle.pressure.clone(),
+            self.cycle.meter.clone(),
+        );
+        // Boxed: through so many layers the compiler does not see that they are `Send`.
+        let (lines, (), ()) = tokio::join!(
+            fed.boxed(),
+            work(self.cycle, taken, stop.clone()).boxed(),
+            survey.run(stop.clone()).boxed(),
+        );
+        join_all(lines.into_iter().map(Line::leave)).boxed().await;
     }
 }
 
-fn durable(state: &RunState) -> Vec<(Uuid, u64)> {
-    state
-        .producers
-        .iter()
-        .map(|(producer, known)| (*producer, known.seq))
-        .collect()
+/// Lets runs into the queue, and starts and ends cycles, until the line is closed and all is done.
+async fn work(cycle: Cycle, mut taken: mpsc::Receiver<Vec<ReadyRun>>, stop: CancellationToken) {
+    let mut queue = Queue::default();
+    let mut cycles: JoinSet<Ended> = JoinSet::new();
+    let mut open = true;
+    while open || !queue.is_empty() || !cycles.is_empty() {
+        let due = queue.due(cycles.len()).filter(|_| cycles.len() < CYCLES);
+        tokio::select! {
+            ended = cycles.join_next(), if !cycles.is_empty() => match ended {
+                Some(Ok(ended)) => {
+                    queue.done(&ended.runs, ended.left);
+                    if ended.gave_up {
+                        queue.clear();
+                    }
+                }
+                Some(Err(died)) => std::panic::resume_unwind(died.into_panic()),
+                None => {}
+            },
+            () = at(due) => {
+                let runs = queue.take(BATCH_RUNS);
+                cycles.spawn(begin(cycle.clone(), runs, stop.clone()));
+            }
+            runs = taken.recv(), if open && queue.len() < QUEUE_RUNS => match runs {
+                Some(runs) => runs.into_iter().for_each(|run| queue.push(run)),
+                None => open = false,
+            },
+        }
+    }
+}
+
+/// Waits for a moment; for ever if there is none.
+async fn at(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn begin(cycle: Cycle, mut runs: Vec<ReadyRun>, stop: CancellationToken) -> Ended {
+    let outcome = cycle.persevere(&runs, &stop).await;
+    let left = outcome.map_or_else(Vec::new, |done| runs.split_off(done));
+    Ended {
+        runs: runs.into_iter().map(|run| run.run).collect(),
+        left,
+        gave_up: outcome.is_none(),
+    }
+}
+
+/// Takes runs from the line whenever there is room for them.
+async fn feed(
+    mut line: Line,
+    room: mpsc::Sender<Vec<ReadyRun>>,
+    meter: Meter,
+    stop: CancellationToken,
+) -> Line {
+    let mut backoff = Backoff::for_connections();
+    loop {
+        let next = async {
+            let permit = room.reserve().await.ok()?;
+            Some((permit, line.take().await))
+        };
+        // The other end is there as long as this one is.
+        let Some(Some((permit, taken))) = stop.run_until_cancelled(next).await else {
+            return line;
+        };
+        match taken {
+            Ok(taken) => {
+                backoff.reset();
+                if taken.claimed {
+                    meter.claimed(taken.runs.len());
+                }
+                if !taken.runs.is_empty() {
+                    permit.send(taken.runs);
+                }
+            }
+            Err(error) => {
+                drop(permit);
+                if backoff.attempts() == 0 {
+                    warn!(%error, "cannot take ready runs; trying again");
+                } else {
+                    debug!(%error, "still cannot take ready runs");
+                }
+                let wait = tokio::time::sleep(backoff.next_wait());
+                if stop.run_until_cancelled(wait).await.is_none() {
+                    return line;
+                }
+            }
+        }
+    }
 }

@@ -21,9 +21,6 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-/// Most runs in one transaction: enough to share its cost, few enough to lock for milliseconds.
-pub const BATCH_RUNS: usize = 32;
-
 /// Entries taken at once from each partition.
 const TAKE: usize = 8;
 
@@ -46,6 +43,15 @@ pub struct ReadyRun {
     pub run: Uuid,
     /// Its entries in the line, to be acknowledged when it is settled.
     pub ready_ids: Vec<String>,
+}
+
+/// What came from the line.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// The runs; none when there were none for a while.
+    pub runs: Vec<ReadyRun>,
+    /// True if nobody had finished them in time.
+    pub claimed: bool,
 }
 
 /// This persister's place at the line of some partitions.
@@ -77,12 +83,12 @@ impl Line {
             .collect()
     }
 
-    /// Waits for ready runs; answers none when there were none for a while. May be dropped while it
-    /// waits: what was taken then is taken over like a dead consumer's.
+    /// Waits for ready runs. May be dropped while it waits: what was taken then is taken over like a dead
+    /// consumer's.
     ///
     /// # Errors
     /// [`RedisFailure`] if Redis cannot be reached; the next call connects anew.
-    pub async fn take(&mut self) -> Result<Vec<ReadyRun>, RedisFailure> {
+    pub async fn take(&mut self) -> Result<Taken, RedisFailure> {
         if Instant::now() >= self.claim_at {
             let claimed = self.claim().await?;
             // Spread, so that many lines and many persisters do not come together.
@@ -90,10 +96,17 @@ impl Line {
             self.claim_at = Instant::now() + wait;
             if !claimed.is_empty() {
                 info!(runs = claimed.len(), "took over runs that nobody finished");
-                return Ok(claimed);
+                return Ok(Taken {
+                    runs: claimed,
+                    claimed: true,
+                });
             }
         }
-        self.read().await
+        let runs = self.read().await?;
+        Ok(Taken {
+            runs,
+            claimed: false,
+        })
     }
 
     /// Says good-bye: a consumer that has nothing pending leaves no trace.
@@ -209,6 +222,11 @@ impl Line {
         }
         Ok(())
     }
+}
+
+/// The runs that the reply of `XRANGE` on a ready stream names.
+pub(super) fn runs(entries: Value) -> Vec<Uuid> {
+    items(entries).into_iter().map(|(_, run)| run).collect()
 }
 
 /// Entry id and run of every entry in the reply of `XREADGROUP`.

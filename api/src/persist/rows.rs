@@ -17,9 +17,18 @@ use super::turn::{self, Turn};
 use crate::store::copy::EventRow;
 use crate::store::ingest::{Batch, DeadLetter, ProducerState, Progress, RunState, VariationChange};
 
-/// Adds to `batch` what a turn stores, given what is stored already, and answers what is stored then.
+/// What building came to.
+#[derive(Debug)]
+pub struct Built {
+    /// What is stored of the run once the batch is.
+    pub state: RunState,
+    /// Events that were stored already and came again.
+    pub replays: u64,
+}
+
+/// Adds to `batch` what a turn stores, given what is stored already.
 /// If the watermark has moved since the turn was read, it adds nothing: the turn is stale.
-pub fn build(turn: &Turn, state: &RunState, batch: &mut Batch) -> RunState {
+pub fn build(turn: &Turn, state: &RunState, batch: &mut Batch) -> Built {
     let mut builder = Builder {
         run: turn.run,
         reached: state.watermark,
@@ -27,6 +36,7 @@ pub fn build(turn: &Turn, state: &RunState, batch: &mut Batch) -> RunState {
         touched: Vec::new(),
         events: 0,
         bytes: 0,
+        replays: 0,
         changes: Vec::new(),
         batch,
     };
@@ -35,8 +45,13 @@ pub fn build(turn: &Turn, state: &RunState, batch: &mut Batch) -> RunState {
             builder.item(item);
         }
         builder.finish();
+    } else {
+        builder.replays = turn.events();
     }
-    builder.state
+    Built {
+        state: builder.state,
+        replays: builder.replays,
+    }
 }
 
 struct Builder<'a> {
@@ -47,6 +62,7 @@ struct Builder<'a> {
     touched: Vec<Uuid>,
     events: u64,
     bytes: u64,
+    replays: u64,
     changes: Vec<VariationChange>,
     batch: &'a mut Batch,
 }
@@ -79,7 +95,7 @@ impl Builder<'_> {
                     "unreadable",
                     event::now_ms(),
                 );
-                self.dead_letter(last, &unreadable.reason, &unreadable.bytes);
+                self.dead_letter(last, None, &unreadable.reason, &unreadable.bytes);
                 self.state.watermark_event = Some((Uuid::nil(), 0));
             }
         }
@@ -139,6 +155,7 @@ impl Builder<'_> {
         }
         let known = self.state.producers.entry(event.producer).or_default();
         if event.producer_seq <= known.seq {
+            self.replays += 1;
             return;
         }
         let head = Head::parse(&event.line);
@@ -173,7 +190,8 @@ impl Builder<'_> {
                 }
             }
             Err(unreadable) => {
-                self.dead_letter(event.id, &unreadable.to_string(), &event.line);
+                let source = Some((event.producer, event.producer_seq));
+                self.dead_letter(event.id, source, &unreadable.to_string(), &event.line);
                 self.gap(event.id, 1, event.line.len(), "unreadable", appended_ms);
             }
         }
@@ -204,10 +222,11 @@ impl Builder<'_> {
         self.bytes += event.line.len() as u64;
     }
 
-    fn dead_letter(&mut self, id: EventId, reason: &str, body: &[u8]) {
+    fn dead_letter(&mut self, id: EventId, source: Option<(Uuid, u64)>, reason: &str, body: &[u8]) {
         self.batch.dead_letters.push(DeadLetter {
             run: self.run,
             id,
+            source,
             reason: reason.to_owned(),
             body: body.to_vec(),
         });
@@ -220,6 +239,7 @@ impl Builder<'_> {
                 // It stays visible as an event, but changes nothing.
                 return self.dead_letter(
                     event.id,
+                    Some((event.producer, event.producer_seq)),
                     &format!("status without meaning: {error}"),
                     &event.line,
                 );
@@ -316,7 +336,9 @@ mod tests {
         );
         let mut batch = Batch::default();
         let items = vec![entry(EventId::new(2, 3), 3, &[LINE, LINE, LINE])];
-        let after = build(&turn(state.watermark, items), &state, &mut batch);
+        let built = build(&turn(state.watermark, items), &state, &mut batch);
+        assert_eq!(built.replays, 2);
+        let after = built.state;
         assert_eq!(batch.rows.rows(), 1);
         assert_eq!(after.watermark, EventId::new(2, 3));
         assert_eq!(after.producers[&PRODUCER].seq, 5);
@@ -332,7 +354,8 @@ mod tests {
         };
         let mut batch = Batch::default();
         let items = vec![entry(EventId::new(1, 1), 1, &[LINE])];
-        build(&turn(EventId::ZERO, items), &state, &mut batch);
+        let built = build(&turn(EventId::ZERO, items), &state, &mut batch);
+        assert_eq!(built.replays, 1);
         assert_eq!((batch.rows.rows(), batch.progress.len()), (0, 0));
     }
 
@@ -353,7 +376,8 @@ mod tests {
             &turn(EventId::ZERO, items),
             &RunState::default(),
             &mut batch,
-        );
+        )
+        .state;
         // Gap at 2, event 3, gap at 5, gap at 6, event 7.
         assert_eq!(batch.rows.rows(), 5);
         assert_eq!(batch.dead_letters.len(), 2);

@@ -16,11 +16,8 @@ use uuid::Uuid;
 use super::PersistError;
 use crate::store::ingest::RunState;
 
-/// Body bytes that one run may store in a cycle; then others have their turn.
-pub const RUN_BYTES: usize = 4 * 1024 * 1024;
-
 /// Entries of the first read: usually all there are, and little memory if they are large.
-const FIRST_READ: usize = 8;
+const FIRST_READ: usize = 4;
 
 /// Entries of one further read at most.
 const MOST_READ: usize = MAX_ENTRY_EVENTS;
@@ -36,6 +33,28 @@ pub struct Turn {
     pub items: Vec<Result<Entry, Unreadable>>,
 }
 
+impl Turn {
+    /// Bytes of its entries' bodies.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.items.iter().map(size).sum()
+    }
+
+    /// How many events it holds; an unreadable entry counts as one.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        let count = |item: &Result<Entry, Unreadable>| item.as_ref().map_or(1, |entry| entry.count);
+        self.items.iter().map(count).sum()
+    }
+
+    /// When its first readable entry was appended, Unix milliseconds of Redis.
+    #[must_use]
+    pub fn oldest_ms(&self) -> Option<u64> {
+        let mut readable = self.items.iter().flatten();
+        readable.next().map(|entry| entry.appended_ms)
+    }
+}
+
 /// What a read found.
 #[derive(Debug)]
 pub enum Finding {
@@ -47,7 +66,7 @@ pub enum Finding {
     WentBack,
 }
 
-/// Reads a run's stream from its watermark.
+/// Reads a run's stream from its watermark, until about `share` body bytes have come.
 ///
 /// # Errors
 /// [`PersistError`] if Redis cannot be reached or answers in another shape.
@@ -55,6 +74,7 @@ pub async fn read(
     redis: &Redis,
     keys: &RunKeys,
     state: &RunState,
+    share: usize,
 ) -> Result<Finding, PersistError> {
     let from = state.watermark;
     let (meta, reply): (Vec<Option<String>>, Value) = redis
@@ -86,8 +106,10 @@ pub async fn read(
         return Ok(Finding::Nothing);
     }
     let continues = match at_watermark {
+        // What an earlier version could not read is stored as nobody's, even if this one can.
+        Some(_) if state.watermark_event.is_some_and(|(who, _)| who.is_nil()) => true,
         Some(Ok(entry)) => state.watermark_event == Some((entry.producer, entry.producer_last())),
-        Some(Err(_unreadable)) => state.watermark_event.is_some_and(|(who, _)| who.is_nil()),
+        Some(Err(_unreadable)) => false,
         // Trimmed because it is stored: then Redis was told so.
         None if from == EventId::ZERO => true,
         None => {
@@ -99,7 +121,7 @@ pub async fn read(
     if last < from || !continues {
         return Ok(Finding::WentBack);
     }
-    read_on(redis, keys, last, &mut items).await?;
+    read_on(redis, keys, last, share, &mut items).await?;
     Ok(if items.is_empty() {
         Finding::Nothing
     } else {
@@ -125,6 +147,7 @@ async fn read_on(
     redis: &Redis,
     keys: &RunKeys,
     last: EventId,
+    share: usize,
     items: &mut Vec<Result<Entry, Unreadable>>,
 ) -> Result<(), PersistError> {
     loop {
@@ -133,7 +156,7 @@ async fn read_on(
         };
         let bytes: usize = items.iter().map(size).sum();
         let mean = bytes / items.len() + 1;
-        let room = RUN_BYTES.saturating_sub(bytes) / mean;
+        let room = share.saturating_sub(bytes) / mean;
         if room == 0 {
             return Ok(());
         }

@@ -94,6 +94,12 @@ impl CopyRows {
         self.rows
     }
 
+    /// How many bytes they take in Postgres' format.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// The whole, ready to be sent.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.bytes.extend_from_slice(&(-1i16).to_be_bytes());

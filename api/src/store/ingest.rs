@@ -108,6 +108,8 @@ pub struct DeadLetter {
     pub run: Uuid,
     /// Where it stood.
     pub id: EventId,
+    /// Which event of which producer it is, if it is a line of an entry that could be read.
+    pub source: Option<(Uuid, u64)>,
     /// What is wrong with it.
     pub reason: String,
     /// As it came.
@@ -130,6 +132,15 @@ impl Store {
     pub async fn run_states(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunState>, StoreError> {
         let mut connection = self.pool.acquire().await?;
         states(&mut connection, STATES, runs).await
+    }
+
+    /// Only the watermarks of runs, and whether they are over: [`RunState::producers`] is empty.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database could not be asked.
+    pub async fn watermarks(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunState>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        watermarks(&mut connection, STATES, runs).await
     }
 
     /// The highest stored seq of a producer; 0 for one that is not known.
@@ -194,15 +205,12 @@ async fn transact(
     Ok(ended)
 }
 
-async fn states(
+async fn watermarks(
     connection: &mut PgConnection,
     query: &'static str,
     runs: &[Uuid],
 ) -> Result<HashMap<Uuid, RunState>, StoreError> {
-    let rows = sqlx::query(query)
-        .bind(runs)
-        .fetch_all(&mut *connection)
-        .await?;
+    let rows = sqlx::query(query).bind(runs).fetch_all(connection).await?;
     let mut states = HashMap::with_capacity(rows.len());
     for row in rows {
         let producer: Option<Uuid> = row.try_get("watermark_producer")?;
@@ -218,6 +226,15 @@ async fn states(
         };
         states.insert(row.try_get::<Uuid, _>("id")?, state);
     }
+    Ok(states)
+}
+
+async fn states(
+    connection: &mut PgConnection,
+    query: &'static str,
+    runs: &[Uuid],
+) -> Result<HashMap<Uuid, RunState>, StoreError> {
+    let mut states = watermarks(connection, query, runs).await?;
     let producers: Vec<(Uuid, Uuid, i64, i64, i64, i64)> = sqlx::query_as(
         "SELECT run_id, producer, seq, events, bytes, checksum FROM producers WHERE run_id = ANY($1)",
     )
@@ -249,13 +266,16 @@ async fn write_dead_letters(
 ) -> Result<(), StoreError> {
     for letter in letters {
         sqlx::query(
-            "INSERT INTO dead_letters (run_id, epoch, seq, reason, body) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO dead_letters (run_id, epoch, seq, reason, body, producer, producer_seq)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(letter.run)
         .bind(signed(letter.id.epoch))
         .bind(signed(letter.id.seq))
         .bind(without_nul(&letter.reason))
         .bind(&letter.body)
+        .bind(letter.source.map(|(producer, _)| producer))
+        .bind(letter.source.map(|(_, seq)| signed(seq)))
         .execute(&mut *connection)
         .await?;
     }

@@ -1,11 +1,12 @@
 //! Postgres, the owner of every truth; the only place with SQL.
 //!
 //! One file per concern: [`schema`] (migrations and their check), [`runs`], [`ingest`] (the
-//! transaction that stores events and moves watermarks), [`events`] (history), [`tokens`] and
+//! transaction that stores events and moves watermarks), [`dead_letters`], [`events`] (history), [`tokens`] and
 //! [`sessions`], [`partitions`]. Every statement has a server-side time limit, every wait for a
 //! connection a deadline.
 
 pub mod copy;
+pub mod dead_letters;
 pub mod events;
 pub mod ingest;
 pub mod partitions;
@@ -23,6 +24,10 @@ use sqlx::{Connection as _, PgPool};
 
 /// Longest run of one statement; history pages and ingest batches take milliseconds.
 const STATEMENT_LIMIT: &str = "30s";
+
+/// Longest pause between two statements of a transaction, which holds rows meanwhile: after it they are free
+/// for others, if the one who locked them sleeps or its host is gone.
+const PAUSE_LIMIT: &str = "5s";
 
 /// Longest time a transaction may wait for a row that another one holds.
 const LOCK_LIMIT: &str = "10s";
@@ -106,7 +111,7 @@ impl Store {
             .options([
                 ("statement_timeout", STATEMENT_LIMIT),
                 ("lock_timeout", LOCK_LIMIT),
-                ("idle_in_transaction_session_timeout", STATEMENT_LIMIT),
+                ("idle_in_transaction_session_timeout", PAUSE_LIMIT),
                 ("timezone", "UTC"),
             ]);
         let pool = PgPoolOptions::new()
@@ -127,6 +132,12 @@ impl Store {
         connection.ping().await?;
         connection.close().await?;
         Ok(())
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.pool.size()
     }
 
     /// Closes all connections, in an orderly way.

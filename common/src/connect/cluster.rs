@@ -127,6 +127,10 @@ impl Cluster {
         }
     }
 
+    pub(super) fn is_healthy(&self) -> bool {
+        self.map().masters.iter().any(Server::is_healthy)
+    }
+
     pub(super) async fn masters(&self) -> Result<Vec<Server>, RedisFailure> {
         Ok(self.current().await?.masters.clone())
     }

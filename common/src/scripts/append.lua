@@ -18,6 +18,8 @@
 --       bytes, freed   body bytes appended, and trimmed, since birth
 --       dirty          ms of the wake-up in `ready`, while there are unstored events
 --       watermark      last stored event id; sealed: final status, once everything is stored
+--       cap            "<bytes> <until>": what the run may hold at most until that ms, less than its
+--                      producers think; set by the persister while Redis is over its budget (cap.lua)
 --       p:<producer>   "<epoch> <seq>" of what Redis has; d:<producer>: seq of what Postgres has
 
 local stream, meta, bell, ready = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -33,7 +35,7 @@ local WAKE_AGAIN_MS = 5000
 local function int(number) return string.format('%.0f', number) end
 
 local m = redis.call('HMGET', meta, 'epoch', 'seq', 'bytes', 'freed', 'dirty', 'sealed',
-  'p:' .. producer, 'd:' .. producer)
+  'p:' .. producer, 'd:' .. producer, 'cap')
 local epoch, seq = tonumber(m[1]), tonumber(m[2]) or 0
 local bytes, freed = tonumber(m[3]) or 0, tonumber(m[4]) or 0
 local dirty, sealed = tonumber(m[5]), m[6]
@@ -49,6 +51,11 @@ end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+
+if m[9] then
+  local cap, till = string.match(m[9], '^(%d+) (%d+)$')
+  if cap and now < tonumber(till) then cap_bytes = math.min(cap_bytes, tonumber(cap)) end
+end
 
 local function wake()
   redis.call('XADD', ready, '*', 'run', run)

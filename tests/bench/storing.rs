@@ -1,0 +1,211 @@
+//! What the sides of the persister's benchmark share: runs, full streams, and a persister at work on them.
+
+use std::time::{Duration, Instant};
+
+use runcast_common::body::Body;
+use runcast_common::event::Kind;
+use runcast_common::script::{Append, Cap, Outcome};
+use runcast_tests::process::Process;
+use runcast_tests::stack::{Part, Stack};
+use sqlx::{Executor as _, PgConnection};
+use uuid::Uuid;
+
+use crate::measure::{self, cpu};
+
+/// Longest wait for one round.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Appends that are under way at the same time while streams are filled.
+const PIPELINE: usize = 64;
+
+/// How many runs there are, and what each of them holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) runs: usize,
+    pub(crate) entries: usize,
+    pub(crate) events: usize,
+}
+
+impl Load {
+    pub(crate) const fn total(self) -> usize {
+        self.runs * self.entries * self.events
+    }
+}
+
+/// Creates runs as the gateway does, behind its back.
+pub(crate) async fn create_runs(connection: &mut PgConnection, count: usize) -> Vec<Uuid> {
+    let runs: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
+    let created = sqlx::query(
+        "INSERT INTO runs (id, name, created_by) SELECT id, 'bench', 'bench' FROM unnest($1::uuid[]) AS id",
+    )
+    .bind(&runs);
+    created.execute(connection).await.expect("runs");
+    runs
+}
+
+/// Writes what is dirty now, so that no side pays for the other.
+pub(crate) async fn checkpoint(connection: &mut PgConnection) {
+    for statement in ["VACUUM runs", "VACUUM producers", "CHECKPOINT"] {
+        let done = connection.execute(statement).await;
+        done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+}
+
+/// Fills the stream of every run, one producer each, an entry of each run after the other.
+pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
+    let mut connection = stack.redis.connection().await;
+    let texts = measure::texts();
+    let lines = texts.iter().map(|text| measure::line(Kind::Output, text));
+    let body: Vec<u8> = lines.take(load.events).flatten().collect();
+    let loaded = runcast_common::script::load_append(&mut connection).await;
+    loaded.expect("the append script");
+    for first in (1..).step_by(load.events).take(load.entries) {
+        for group in runs.chunks(PIPELINE) {
+            let mut pipeline = redis::pipe();
+            for &run in group {
+                let append = Append {
+                    // As good a producer as any.
+                    producer: run,
+                    producer_epoch: 1,
+                    base: 0,
+                    acked: 0,
+                    first,
+                    count: load.events as u64,
+                    body: Body::packed(&body),
+                    cap: Cap::default(),
+                };
+                pipeline.add_command(append.command(&stack.keys().run(run)));
+            }
+            let replies: Vec<redis::Value> = pipeline
+                .query_async(&mut connection)
+                .await
+                .expect("answers");
+            for reply in replies {
+                let appended = runcast_common::script::Appended::parse(reply);
+                let outcome = appended.expect("an answer").outcome;
+                assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
+            }
+        }
+    }
+}
+
+/// Appends one event to a run that [`fill`] has begun with one, as its producer's `number`th further one.
+pub(crate) async fn append_one(stack: &Stack, run: Uuid, number: u64) {
+    let mut connection = stack.redis.connection().await;
+    let append = Append {
+        producer: run,
+        producer_epoch: 1,
+        base: 0,
+        acked: 0,
+        first: number + 1,
+        count: 1,
+        body: Body::Plain(&measure::line(Kind::Output, "now\n")),
+        cap: Cap::default(),
+    };
+    let appended = append.call(&stack.keys().run(run), &mut connection).await;
+    let outcome = appended.expect("an answer").outcome;
+    assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
+}
+
+/// As [`holds`], for one run, asking every millisecond.
+pub(crate) async fn holds_exactly(
+    connection: &mut PgConnection,
+    run: Uuid,
+    events: usize,
+    start: Instant,
+) {
+    let statement = "SELECT events FROM runs WHERE id = $1";
+    loop {
+        let stored = sqlx::query_scalar::<_, i64>(statement).bind(run);
+        let stored = stored.fetch_one(&mut *connection).await.expect("a run");
+        if usize::try_from(stored).is_ok_and(|stored| stored >= events) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{stored} of {events} stored");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// What one round of the persister took.
+pub(crate) struct Stored {
+    pub(crate) all: Duration,
+    pub(crate) ready: Duration,
+    /// Processor time of the persister.
+    pub(crate) own: Duration,
+    /// Processor time of Redis.
+    pub(crate) redis: Duration,
+}
+
+/// Starts a persister and waits until it has stored so many events of these runs.
+pub(crate) async fn persist(
+    stack: &Stack,
+    connection: &mut PgConnection,
+    runs: &[Uuid],
+    events: usize,
+) -> (Process, Stored) {
+    let redis = redis_cpu(stack).await;
+    let start = Instant::now();
+    let recipe = stack.recipe(Part::Persister);
+    let mut persister = recipe.start(stack.folder());
+    persister.says("Runcast persister is ready", PATIENCE).await;
+    let ready = start.elapsed();
+    holds(connection, runs, events, start).await;
+    let (all, own) = (start.elapsed(), cpu(persister.id()));
+    let redis = redis_cpu(stack).await.saturating_sub(redis);
+    let stored = Stored {
+        all,
+        ready,
+        own,
+        redis,
+    };
+    (persister, stored)
+}
+
+/// Waits until the watermarks of these runs tell of so many events.
+pub(crate) async fn holds(
+    connection: &mut PgConnection,
+    runs: &[Uuid],
+    events: usize,
+    start: Instant,
+) {
+    loop {
+        let statement = "SELECT coalesce(sum(events), 0)::bigint FROM runs WHERE id = ANY($1)";
+        let stored: i64 = sqlx::query_scalar(statement)
+            .bind(runs)
+            .fetch_one(&mut *connection)
+            .await
+            .expect("the watermarks");
+        if usize::try_from(stored).is_ok_and(|stored| stored >= events) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{stored} of {events} stored");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Processor time that Redis has used.
+pub(crate) async fn redis_cpu(stack: &Stack) -> Duration {
+    let info = info(stack, "cpu").await;
+    let seconds = field(&info, "used_cpu_user") + field(&info, "used_cpu_sys");
+    Duration::from_secs_f64(seconds)
+}
+
+/// Bytes that Redis uses.
+pub(crate) async fn redis_memory(stack: &Stack) -> f64 {
+    field(&info(stack, "memory").await, "used_memory")
+}
+
+async fn info(stack: &Stack, section: &str) -> String {
+    let mut connection = stack.redis.connection().await;
+    let mut command = redis::cmd("INFO");
+    command.arg(section);
+    let info = command.query_async(&mut connection).await;
+    info.expect("what Redis tells of itself")
+}
+
+fn field(info: &str, name: &str) -> f64 {
+    let mut lines = info.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let value = value.unwrap_or_else(|| panic!("no {name} in {info}"));
+    value.trim().parse().expect("a number")
+}
