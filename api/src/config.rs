@@ -8,6 +8,8 @@ use runcast_common::config::{ConfigError, Env, PostgresUrl, RedisUrl, optional, 
 use runcast_common::keys::Keys;
 use url::Url;
 
+use crate::tasks::retention::Retention;
+
 /// Where the gateway listens if nothing else is said: reachable from this machine only.
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7070);
@@ -51,6 +53,8 @@ pub struct Settings {
     pub public_url: Option<Url>,
     /// `RUNCAST_ENV`.
     pub environment: Environment,
+    /// `RUNCAST_RETENTION`: how long runs are kept.
+    pub retention: Retention,
 }
 
 impl Settings {
@@ -84,6 +88,7 @@ impl Settings {
             listen: optional(env, "RUNCAST_LISTEN")?.unwrap_or(DEFAULT_LISTEN),
             public_url: public_url(env)?,
             environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
+            retention: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
         };
         Ok(settings)
     }
@@ -194,6 +199,7 @@ mod tests {
             ("DATABASE_URL", "redis://localhost"),
             ("RUNCAST_LISTEN", "here"),
             ("RUNCAST_ENV", "staging"),
+            ("RUNCAST_RETENTION", "90"),
             ("RUNCAST_KEY_PREFIX", "{x}"),
             ("RUNCAST_PUBLIC_URL", "ftp://host"),
             ("RUNCAST_PUBLIC_URL", "https://host/below"),
