@@ -75,7 +75,11 @@ pub async fn remove_run(
             }
         }
     }
-    if !found && idle(redis, &run.meta).await?.is_none_or(|idle| idle < unused) {
+    if !found
+        && idle(redis, &run.meta)
+            .await?
+            .is_none_or(|idle| idle < unused)
+    {
         return Ok(false);
     }
     let mut command = redis::cmd("UNLINK");

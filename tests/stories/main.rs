@@ -16,4 +16,5 @@ mod refusals;
 mod startup;
 mod viewer;
 mod volume;
+mod worker;
 mod wrap;

@@ -114,9 +114,11 @@ impl Store {
             } else {
                 "CONCURRENTLY"
             };
-            sqlx::query(&format!("ALTER TABLE events DETACH PARTITION {table} {how}"))
-                .execute(&self.pool)
-                .await?;
+            sqlx::query(&format!(
+                "ALTER TABLE events DETACH PARTITION {table} {how}"
+            ))
+            .execute(&self.pool)
+            .await?;
         }
         sqlx::query(&format!("DROP TABLE IF EXISTS {table}"))
             .execute(&self.pool)

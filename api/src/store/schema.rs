@@ -95,7 +95,10 @@ impl Store {
             })
             .collect();
         // The job library's own schema has a number and no checksum.
-        let (built, has) = (queue::schema_version(), queue::schema_in(&mut connection).await?);
+        let (built, has) = (
+            queue::schema_version(),
+            queue::schema_in(&mut connection).await?,
+        );
         if actual == expected && built == has {
             return Ok(());
         }

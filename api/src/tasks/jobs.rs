@@ -77,7 +77,9 @@ async fn with<F: Future<Output = Result<(), TaskError>>>(
 ) -> Result<(), Failure> {
     let worker = context.get_ext::<Worker>().cloned();
     let worker = worker.ok_or_else(|| Failure("no worker in the context of a job".into()))?;
-    job(worker).await.map_err(|error| Failure(error.to_string()))
+    job(worker)
+        .await
+        .map_err(|error| Failure(error.to_string()))
 }
 
 /// Makes partitions for the events of the days ahead.
@@ -126,7 +128,10 @@ impl TaskHandler for Retention {
     const IDENTIFIER: &'static str = "retention";
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        with(context, |worker| async move { retention::remove_old(&worker).await }).await
+        with(context, |worker| async move {
+            retention::remove_old(&worker).await
+        })
+        .await
     }
 }
 
@@ -138,6 +143,10 @@ impl TaskHandler for Orphans {
     const IDENTIFIER: &'static str = "orphans";
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        with(context, |worker| async move { orphans::remove(&worker).await }).await
+        with(
+            context,
+            |worker| async move { orphans::remove(&worker).await },
+        )
+        .await
     }
 }

@@ -55,7 +55,10 @@ pub(super) async fn remove(worker: &Worker) -> Result<(), TaskError> {
     for partition in 0..PARTITIONS {
         let ready = worker.keys.ready(partition);
         for name in leftovers::remove_consumers(&worker.redis, &ready, GRACE).await? {
-            info!(name, partition, "took a persister that is gone off the line");
+            info!(
+                name,
+                partition, "took a persister that is gone off the line"
+            );
         }
     }
     Ok(())

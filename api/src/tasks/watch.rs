@@ -117,7 +117,9 @@ impl Held {
             let keys = worker.keys.fleet(partition);
             let look = fleet::look(&worker.redis, &keys).await?;
             if recall {
-                let here = living.iter().filter(|(_, run)| Keys::partition(*run) == partition);
+                let here = living
+                    .iter()
+                    .filter(|(_, run)| Keys::partition(*run) == partition);
                 let here: Vec<Uuid> = here.map(|(agent, _)| *agent).collect();
                 fleet::expect(&worker.redis, &keys, &here, look.now).await?;
             }
