@@ -53,3 +53,7 @@ END $$;
 
 CREATE TRIGGER lose_run BEFORE UPDATE OF status ON runs
     FOR EACH ROW WHEN (NEW.status IN ('pending', 'running')) EXECUTE FUNCTION lose_run();
+
+-- Runs are removed when they are too old, and what hangs on them with them.
+CREATE INDEX tokens_by_run ON tokens (run_id) WHERE run_id IS NOT NULL;
+CREATE INDEX sessions_by_token ON sessions (token_id);

@@ -50,7 +50,7 @@ Jobs      partitions  makes the daily partitions of events, a week ahead
           orphans     removes what Redis holds of runs that do not exist, after an hour unused
           sessions    forgets expired sessions
           A job that fails is tried again after 3 s, 7 s, 20 s, ... and is dead after 11 times; the next hour
-          gives it a new start. What waits, fails, or is dead: SELECT * FROM tasks.jobs
+          gives it a new start. The view tasks.jobs in Postgres shows what waits, fails, or is dead.
 
 Settings: see `runcastd --help`. Without a worker runs are still published, stored and shown, for as long as
 there are partitions: a week.";

@@ -30,11 +30,15 @@ static FORGET: LazyLock<redis::Script> =
 /// which an agent is lost, by two pulses.
 pub const GAP: Duration = Duration::from_secs(20);
 
-/// Agents of each sort that one look shows at most; the next one shows more.
-pub const MOST: usize = 500;
+/// Agents of each sort that one look at a partition shows at most; the next one shows more. So a round
+/// over all partitions stays well within the worker's lease, even if all agents start at once.
+pub const MOST: usize = 100;
 
 /// An agent, and when it was heard, by Redis' clock in Unix milliseconds.
 pub type Heard = (Uuid, u64);
+
+/// Members of a sorted set with their scores.
+type Scored = Vec<(String, f64)>;
 
 /// What a look at a partition showed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,8 +74,7 @@ pub async fn look(redis: &Redis, keys: &FleetKeys) -> Result<Look, RedisFailure>
     redis
         .run(async |connection| {
             let reply: Value = call(&LOOK, &command, connection).await?;
-            let (now, news, silent): (u64, Vec<(String, f64)>, Vec<(String, f64)>) =
-                redis::from_redis_value(reply)?;
+            let (now, news, silent): (u64, Scored, Scored) = redis::from_redis_value(reply)?;
             let heard = |(agent, time): (String, f64)| {
                 let agent = Uuid::try_parse(&agent).map_err(|_no_id| unexpected("look"))?;
                 // Milliseconds below 2^53, written by our own script.

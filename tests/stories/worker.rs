@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use redis::aio::MultiplexedConnection;
+use runcast_common::connect::Redis;
+use runcast_common::fleet;
 use runcast_tests::api::{problem, send};
 use runcast_tests::eventually::{SOON, eventually_within};
 use runcast_tests::process::{Process, Recipe};
@@ -225,6 +227,36 @@ async fn a_job_that_fails_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_job_of_a_killed_worker_goes_to_another() {
+    let mut stack = Stack::without_services().await;
+    let partitions = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION make_events_partition(day date) RETURNS boolean LANGUAGE sql
+                 AS $$ {body} $$"
+        )
+    };
+    let slow = partitions("SELECT pg_sleep(20) IS NULL");
+    stack.database.tamper(&slow).await;
+    stack.launch(Part::Worker).await;
+    let begun = "SELECT count(*) FROM tasks.jobs
+                  WHERE task_identifier = 'partitions' AND locked_by IS NOT NULL";
+    stack.database.comes_to(begun, 1).await;
+    stack.kill(Part::Worker);
+    stack.database.tamper(&partitions("SELECT false")).await;
+    let mut other = another_worker(&stack);
+    eventually_within(LOSS, "all jobs are done", async || {
+        let left = stack
+            .database
+            .number("SELECT count(*) FROM tasks.jobs")
+            .await;
+        (left == 0).then_some(()).ok_or(format!("{left} are left"))
+    })
+    .await;
+    other.signal(Signal::SIGTERM);
+    assert!(other.ended(SOON).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn days_of_runs_that_are_too_old_go() {
     let mut stack = Stack::without_services().await;
     // A day with a run, one that was only half removed, and one with a run that still lives.
@@ -326,4 +358,39 @@ async fn keys_of_runs_that_do_not_exist_go() {
     }
     assert!(!there(&agent).await);
     assert!(there(&beating).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_counts_only_while_somebody_looks() {
+    let stack = Stack::without_services().await;
+    let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
+    let shared = Redis::new(&url).expect("a Redis");
+    let keys = stack.keys().fleet(0);
+    let agent = Uuid::now_v7();
+    let now = fleet::look(&shared, &keys).await.expect("a look").now;
+    let ago = |seconds: u64| now - seconds * 1000;
+    fleet::expect(&shared, &keys, &[agent], ago(40))
+        .await
+        .expect("an agent");
+    let look = async |since: u64, last: u64| {
+        let mut redis = stack.redis.connection().await;
+        let mut set = redis::cmd("HSET");
+        set.arg(&keys.watch);
+        set.arg("since").arg(since).arg("last").arg(last);
+        set.exec_async(&mut redis).await.expect("a field");
+        fleet::look(&shared, &keys).await.expect("a look").silent
+    };
+    assert_eq!(look(ago(20), ago(3)).await, [], "not watched for long");
+    assert_eq!(look(ago(90), ago(25)).await, [], "after an outage");
+    let silent = look(ago(90), ago(3)).await;
+    assert_eq!(silent, [(agent, ago(40))]);
+    // Heard in the meantime: it stays.
+    fleet::forget(&shared, &keys.pulses, &[(agent, ago(39))])
+        .await
+        .expect("an answer");
+    assert_eq!(look(ago(90), ago(3)).await, silent);
+    fleet::forget(&shared, &keys.pulses, &silent)
+        .await
+        .expect("an answer");
+    assert_eq!(look(ago(90), ago(3)).await, []);
 }

@@ -162,29 +162,41 @@ async fn note_alive(
     connection: &mut PgConnection,
     agents: &[(Uuid, Agent)],
 ) -> Result<(), StoreError> {
-    for (agent, about) in agents {
-        // A run that does not exist has no agents.
-        sqlx::query(
-            "INSERT INTO agents (agent, run_id, variation, host, pid, version, started_at, health)
-             SELECT $1, id, $3, $4, $5, $6, to_timestamp($7::double precision / 1000), 'alive'
-               FROM runs WHERE id = $2
-             ON CONFLICT (agent) DO UPDATE SET run_id = excluded.run_id,
-                    variation = excluded.variation, host = excluded.host, pid = excluded.pid,
-                    version = excluded.version, started_at = excluded.started_at,
-                    health = 'alive', changed_at = now()",
-        )
-        .bind(agent)
-        .bind(about.run)
-        .bind(i16::try_from(about.variation).unwrap_or(i16::MAX))
-        .bind(without_nul(&about.host))
-        .bind(i64::from(about.pid))
-        .bind(without_nul(&about.version))
-        // Its own clock may say anything; Postgres knows no moment beyond this one.
-        .bind(signed(about.started.min(253_402_300_799_000)))
-        .execute(&mut *connection)
-        .await?;
+    if agents.is_empty() {
+        return Ok(());
     }
+    // A run that does not exist has no agents.
+    sqlx::query(
+        "INSERT INTO agents (agent, run_id, variation, host, pid, version, started_at, health)
+         SELECT a.agent, r.id, a.variation, a.host, a.pid, a.version,
+                to_timestamp(a.started::double precision / 1000), 'alive'
+           FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::text[], $5::bigint[], $6::text[], $7::bigint[])
+                AS a(agent, run_id, variation, host, pid, version, started)
+           JOIN runs r ON r.id = a.run_id
+         ON CONFLICT (agent) DO UPDATE SET run_id = excluded.run_id,
+                variation = excluded.variation, host = excluded.host, pid = excluded.pid,
+                version = excluded.version, started_at = excluded.started_at,
+                health = 'alive', changed_at = now()",
+    )
+    .bind(agents.iter().map(|(agent, _)| *agent).collect::<Vec<_>>())
+    .bind(column(agents, |about| about.run))
+    .bind(column(agents, |about| {
+        i16::try_from(about.variation).unwrap_or(i16::MAX)
+    }))
+    .bind(column(agents, |about| without_nul(&about.host)))
+    .bind(column(agents, |about| i64::from(about.pid)))
+    .bind(column(agents, |about| without_nul(&about.version)))
+    // Its own clock may say anything; Postgres knows no moment beyond this one.
+    .bind(column(agents, |about| {
+        signed(about.started.min(253_402_300_799_000))
+    }))
+    .execute(connection)
+    .await?;
     Ok(())
+}
+
+fn column<T>(agents: &[(Uuid, Agent)], of: impl Fn(&Agent) -> T) -> Vec<T> {
+    agents.iter().map(|(_, about)| of(about)).collect()
 }
 
 async fn note_lost(

@@ -98,8 +98,8 @@ struct Pool(PgPool);
 /// A transaction of the library. Its calls come one at a time.
 struct Open(Mutex<Transaction<'static, Postgres>>);
 
-fn failed(error: sqlx::Error) -> DbError {
-    let code = match &error {
+fn failed(error: &sqlx::Error) -> DbError {
+    let code = match error {
         sqlx::Error::Database(refused) => refused.code().map(|code| code.into_owned()),
         _ => None,
     };
@@ -141,7 +141,7 @@ fn cell(row: &PgRow, name: &str, kind: &str) -> Result<DbCell, DbError> {
     where
         T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
     {
-        let value: Option<T> = row.try_get(name).map_err(failed)?;
+        let value: Option<T> = row.try_get(name).map_err(|error| failed(&error))?;
         Ok(value.map_or(DbCell::Null, cell))
     }
     match kind {
@@ -173,7 +173,8 @@ async fn execute(
     params: DbParams,
 ) -> Result<u64, DbError> {
     let done = bound(sql, &params).execute(connection).await;
-    done.map(|done| done.rows_affected()).map_err(failed)
+    done.map(|done| done.rows_affected())
+        .map_err(|error| failed(&error))
 }
 
 async fn fetch_all(
@@ -182,7 +183,10 @@ async fn fetch_all(
     params: DbParams,
 ) -> Result<Vec<DbRow>, DbError> {
     let rows = bound(sql, &params).fetch_all(connection).await;
-    rows.map_err(failed)?.iter().map(cells).collect()
+    rows.map_err(|error| failed(&error))?
+        .iter()
+        .map(cells)
+        .collect()
 }
 
 impl DbExecutor for Pool {
@@ -192,7 +196,7 @@ impl DbExecutor for Pool {
         params: DbParams,
     ) -> BoxFuture<'a, Result<u64, DbError>> {
         Box::pin(async move {
-            let mut connection = self.0.acquire().await.map_err(failed)?;
+            let mut connection = self.0.acquire().await.map_err(|error| failed(&error))?;
             execute(&mut connection, sql, params).await
         })
     }
@@ -203,7 +207,7 @@ impl DbExecutor for Pool {
         params: DbParams,
     ) -> BoxFuture<'a, Result<Vec<DbRow>, DbError>> {
         Box::pin(async move {
-            let mut connection = self.0.acquire().await.map_err(failed)?;
+            let mut connection = self.0.acquire().await.map_err(|error| failed(&error))?;
             fetch_all(&mut connection, sql, params).await
         })
     }
@@ -216,7 +220,7 @@ impl DatabaseDriver for Pool {
 
     fn begin(&self) -> BoxFuture<'_, Result<DbTransaction, DbError>> {
         Box::pin(async move {
-            let transaction = self.0.begin().await.map_err(failed)?;
+            let transaction = self.0.begin().await.map_err(|error| failed(&error))?;
             Ok(DbTransaction::new(Box::new(Open(Mutex::new(transaction)))))
         })
     }
@@ -250,6 +254,12 @@ impl DbExecutor for Open {
 
 impl TransactionDriver for Open {
     fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), DbError>> {
-        Box::pin(async move { self.0.into_inner().commit().await.map_err(failed) })
+        Box::pin(async move {
+            self.0
+                .into_inner()
+                .commit()
+                .await
+                .map_err(|error| failed(&error))
+        })
     }
 }

@@ -26,6 +26,7 @@ use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::keys::Keys;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+use uuid::Uuid;
 
 use self::retention::Retention;
 use crate::store::{Store, StoreError};
@@ -67,8 +68,9 @@ impl Worker {
 
     /// Works until told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        let me = Uuid::now_v7();
         tokio::join!(
-            persevere("watching agents", &stop, || watch::watch(&self, &stop)),
+            persevere("watching agents", &stop, || watch::watch(&self, me, &stop)),
             persevere("background jobs", &stop, || jobs::work(&self, &stop)),
         );
     }

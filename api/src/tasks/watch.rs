@@ -42,12 +42,11 @@ const RECALL: Duration = Duration::from_secs(300);
 /// Agents read at once to remind Redis of them.
 const PAGE: u16 = 1000;
 
-/// Watches until told to stop, whenever it holds the lease.
+/// Watches until told to stop, whenever `me`, an id of this process alone, holds the lease.
 ///
 /// # Errors
-/// [`TaskError`]; the lease is then given back or ends by itself.
-pub async fn watch(worker: &Worker, stop: &CancellationToken) -> Result<(), TaskError> {
-    let me = Uuid::now_v7();
+/// [`TaskError`]; the lease then ends by itself, unless it is renewed by another call.
+pub async fn watch(worker: &Worker, me: Uuid, stop: &CancellationToken) -> Result<(), TaskError> {
     let mut held: Option<Held> = None;
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
