@@ -68,7 +68,7 @@ impl Store {
     }
 
     /// Puts jobs into the queue, each at most once: one that waits already, or is dead, is made due
-    /// now. False if the lease has passed to somebody else; then nothing is done.
+    /// now, and one that runs is left alone. False if the lease has passed to somebody else; then nothing is done.
     ///
     /// # Errors
     /// [`StoreError`] if the database could not do it.
@@ -77,10 +77,12 @@ impl Store {
         if !lease.check(&mut transaction).await? {
             return Ok(false);
         }
-        // One queue for all: they run one after the other, whatever the number of workers.
+        // One queue for all: they run one after the other, whatever the number of workers. One that
+        // runs is left alone: the library would retire it, and leave it behind as dead.
         sqlx::query(
             "SELECT count(tasks.add_job(job, '{}'::json, 'upkeep', now(), $2, job))
-               FROM unnest($1::text[]) AS job",
+               FROM unnest($1::text[]) AS job
+              WHERE NOT EXISTS (SELECT FROM tasks.jobs WHERE key = job AND locked_at IS NOT NULL)",
         )
         .bind(jobs)
         .bind(MOST_ATTEMPTS)
