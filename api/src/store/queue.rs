@@ -25,8 +25,9 @@ use super::{Store, StoreError};
 /// Where the library's tables lie; `tasks.jobs` is the view for people.
 pub const SCHEMA: &str = "tasks";
 
-/// Attempts after which a job is dead, with waits of e^n seconds between them: about a day in all.
-const MOST_ATTEMPTS: i32 = 11;
+/// Attempts after which a job is dead, with waits of e^n seconds between them: four minutes in all, well
+/// below the hour after which it is put in again.
+const MOST_ATTEMPTS: i32 = 6;
 
 /// The version of the library's schema that this program was built with.
 pub(super) fn schema_version() -> i64 {

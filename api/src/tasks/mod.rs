@@ -6,7 +6,7 @@
 //!   lasts [`watch::LEASE`], and its fencing number is checked in each transaction that acts.
 //! - [`jobs`]: every worker takes jobs from the queue: partitions and sessions, [`retention`],
 //!   [`orphans`]. They run one after the other, are repeated with growing waits when they fail, and
-//!   are dead after about a day of failures, until the next hour puts them in again.
+//!   are dead after some minutes of failures, until the next hour puts them in again.
 //!
 //! The queue is the library `graphile_worker`. Looked at beside it: `apalis-postgres` (wants a second
 //! sqlx, the release that lost `TCP_NODELAY`), `sqlxmq` (a shift by its count of failures overflows in a
