@@ -234,7 +234,9 @@ impl App {
     }
 
     fn start_worker(&self, tasks: &mut Tasks, stop: &CancellationToken) {
-        let worker = Worker::new(self.store.clone());
+        let (redis, store) = (self.redis.clone(), self.store.clone());
+        let keys = self.settings.keys.clone();
+        let worker = Worker::new(store, redis, keys, self.settings.retention);
         let stop = stop.clone();
         tasks.spawn(async move {
             worker.run(stop).await;

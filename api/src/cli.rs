@@ -38,11 +38,35 @@ Settings (environment):
                              have to wait until they are stored [75 % of its maxmemory, else off]
   RUNCAST_KEY_PREFIX         in front of every Redis key []
   RUNCAST_DATA_DIR           where `dev` keeps its data [.local]
+  RUNCAST_RETENTION          how long a worker keeps runs, such as 30d, or forever [90d]
   RUNCAST_ENV                development | production [development]
   RUNCAST_LOG                what to log, such as debug or runcast_api=debug,warn [info]
   RUNCAST_LOG_FORMAT         text | json [text on a terminal, else json]
 
 Exit codes: 0 stopped as asked, 78 wrong configuration or database schema, 1 anything else.";
+
+const WORKER: &str = "\
+One of all workers holds a lease in Postgres: it watches the agents, and every hour puts jobs into
+a queue in Postgres, from which all workers take them. If it dies, another takes over within 15 s.
+
+Agents
+  An agent gives a sign of life every 5 s. After 15 s of silence it is `stale`, after 30 s `lost`,
+  and so are its variation and its run, until it is heard again or a final status is stored. While
+  Redis is away nobody is called lost. `GET /v1/agents?health=lost` lists them.
+
+Jobs
+  partitions  makes the daily partitions of events, a week ahead
+  retention   removes runs that are older than RUNCAST_RETENTION [90d], a day at a time; a day in
+              which a run still has a living agent is kept
+  orphans     removes what Redis holds of runs that do not exist, after an hour unused
+  sessions    forgets expired sessions
+
+  A job that fails is tried again after 3 s, 7 s, 20 s, 1 min and 3 min. Then it is dead, until
+  the next hour gives it a new start. The view tasks.jobs in Postgres shows all that waits, fails
+  or is dead.
+
+Settings: see `runcastd --help`. Without a worker runs are still published, stored and shown, for
+as long as there are partitions: a week.";
 
 /// Stores what runs print and shows it to browsers, live and for good.
 #[derive(Debug, Parser)]
@@ -61,6 +85,7 @@ enum Command {
     /// Store what stands in Redis in Postgres; any number may run
     Persister,
     /// Do what has to be done now and then; any number may run
+    #[command(after_help = WORKER)]
     Worker,
     /// Bring the database to this program's version
     Migrate,

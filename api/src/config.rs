@@ -11,6 +11,7 @@ use runcast_common::keys::Keys;
 use url::Url;
 
 use crate::persist::Budget;
+use crate::tasks::retention::Retention;
 
 /// Where the gateway listens if nothing else is said: reachable from this machine only.
 const DEFAULT_LISTEN: SocketAddr =
@@ -59,6 +60,8 @@ pub struct Settings {
     pub public_url: Option<Url>,
     /// `RUNCAST_ENV`.
     pub environment: Environment,
+    /// `RUNCAST_RETENTION`: how long runs are kept.
+    pub retention: Retention,
 }
 
 impl Settings {
@@ -93,6 +96,7 @@ impl Settings {
             redis_budget: optional(env, "RUNCAST_REDIS_BUDGET")?.unwrap_or_default(),
             public_url: public_url(env)?,
             environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
+            retention: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
         };
         Ok(settings)
     }
@@ -209,6 +213,7 @@ mod tests {
             ("RUNCAST_METRICS_LISTEN", "9464"),
             ("RUNCAST_REDIS_BUDGET", "half"),
             ("RUNCAST_ENV", "staging"),
+            ("RUNCAST_RETENTION", "90"),
             ("RUNCAST_KEY_PREFIX", "{x}"),
             ("RUNCAST_PUBLIC_URL", "ftp://host"),
             ("RUNCAST_PUBLIC_URL", "https://host/below"),

@@ -8,6 +8,9 @@
 //! | `{p}:run:<run>:control` | stream | commands to agents | until acknowledged; with the run |
 //! | `{p}:run:<run>:pulse` | sharded pub/sub | signs of life of its agents | none |
 //! | `{p}:ready` | stream, group `persisters` | runs with unstored events | until acknowledged |
+//! | `{p}:pulses` | sorted set | agents by the time of their last sign of life | until lost |
+//! | `{p}:pulses:new` | sorted set | agents that were heard first, or again after a silence | until the worker took them |
+//! | `{p}:pulses:watch` | hash | since when, and when last, a worker looked at them | 1 day |
 //! | `agent:<agent>` | hash | what an agent says of itself | 5 min |
 //! | `agent:<agent>:heartbeat` | string | its last sign of life | 30 s |
 //!
@@ -112,8 +115,21 @@ pub struct RunKeys {
     pub pulse: String,
     /// The ready stream of its partition.
     pub ready: String,
+    /// The signs of life of its partition.
+    pub fleet: FleetKeys,
     /// Commands to its agents.
     pub control: String,
+}
+
+/// The keys of a partition from which the worker learns who lives, all in one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FleetKeys {
+    /// Agents by the time of their last sign of life.
+    pub pulses: String,
+    /// Agents that were heard first, or again after a silence.
+    pub news: String,
+    /// Since when, and when last, a worker looked.
+    pub watch: String,
 }
 
 /// A pub/sub channel of a run.
@@ -167,6 +183,18 @@ impl Keys {
             pulse: format!("{base}:run:{run}:pulse"),
             control: format!("{base}:run:{run}:control"),
             ready: self.ready(partition),
+            fleet: self.fleet(partition),
+        }
+    }
+
+    /// From which the worker learns who lives, for a partition below [`PARTITIONS`].
+    #[must_use]
+    pub fn fleet(&self, partition: usize) -> FleetKeys {
+        let pulses = format!("{}{{{}}}:pulses", self.prefix, TAGS[partition]);
+        FleetKeys {
+            news: format!("{pulses}:new"),
+            watch: format!("{pulses}:watch"),
+            pulses,
         }
     }
 
@@ -182,6 +210,32 @@ impl Keys {
             _ => return None,
         };
         Some((Uuid::try_parse(run).ok()?, channel))
+    }
+
+    /// The pattern of every key, for `SCAN`.
+    #[must_use]
+    pub fn all(&self) -> String {
+        // A prefix holds no character that means something in a pattern.
+        format!("{}*", self.prefix)
+    }
+
+    /// The run that a key belongs to, if it is one of a run's.
+    #[must_use]
+    pub fn parse_run(&self, key: &[u8]) -> Option<Uuid> {
+        let text = std::str::from_utf8(key).ok()?;
+        let (tag, rest) = text.strip_prefix(&self.prefix)?.split_once(":run:")?;
+        let (run, name) = rest.split_once(':')?;
+        let ours = tag.starts_with('{') && ["stream", "meta", "control"].contains(&name);
+        ours.then(|| Uuid::try_parse(run).ok()).flatten()
+    }
+
+    /// A key again if it is one of an agent's.
+    #[must_use]
+    pub fn parse_agent<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+        let text = std::str::from_utf8(key).ok()?;
+        let rest = text.strip_prefix(&self.prefix)?.strip_prefix("agent:")?;
+        let id = rest.strip_suffix(":heartbeat").unwrap_or(rest);
+        Uuid::try_parse(id).ok().map(|_agent| text)
     }
 
     /// What an agent says of itself.
@@ -228,6 +282,10 @@ impl Keys {
         rules.push("clearselectors".to_owned());
         rules.push(format!("(-@all +xread +xdel {control})"));
         rules.push(format!("(-@all +set +hset +expire ~{prefix}agent:*)"));
+        rules.push(format!(
+            "(-@all +evalsha +time +zscore +zadd +spublish ~{prefix}{{*}}:pulses ~{prefix}{{*}}:pulses:new \
+             ~{prefix}{{*}}:run:*:pulse &{prefix}{{*}}:run:*:pulse)"
+        ));
         rules
     }
 }
@@ -271,5 +329,24 @@ mod tests {
         assert_eq!(parsed(&names.pulse), Some((run, Channel::Pulse)));
         assert_eq!(parsed(&names.stream), None);
         assert_eq!(Keys::default().parse_channel(b"{mm}:run:x:bell"), None);
+    }
+
+    #[test]
+    fn keys_tell_whose_they_are() {
+        let keys = Keys::new("test:");
+        let run = Uuid::now_v7();
+        let names = keys.run(run);
+        for key in [&names.stream, &names.meta, &names.control] {
+            assert_eq!(keys.parse_run(key.as_bytes()), Some(run));
+            assert_eq!(Keys::new("other:").parse_run(key.as_bytes()), None);
+        }
+        for key in [&names.bell, &names.ready, &names.fleet.pulses] {
+            assert_eq!(keys.parse_run(key.as_bytes()), None);
+            assert_eq!(keys.parse_agent(key.as_bytes()), None);
+        }
+        for key in [keys.agent(run), keys.heartbeat(run)] {
+            assert_eq!(keys.parse_agent(key.as_bytes()), Some(key.as_str()));
+        }
+        assert_eq!(keys.parse_agent(b"test:agent:x"), None);
     }
 }

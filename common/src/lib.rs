@@ -8,7 +8,8 @@
 //! - [`keys`]: every Redis key and channel that exists.
 //! - [`script`]: the Lua scripts, the only writers of a run stream, with typed calls and replies.
 //! - [`control`]: commands to agents, from the gateway.
-//! - [`pulse`]: signs of life of agents.
+//! - [`pulse`]: signs of life of agents, and [`fleet`]: what the worker makes of them.
+//! - [`leftovers`]: what may be left in Redis by what is no more.
 //! - [`limits`]: every bound of the contract with its reason.
 //! - [`seal`]: count, bytes and checksum by which a stored run proves to be whole.
 //!
@@ -22,8 +23,10 @@ pub mod connect;
 pub mod control;
 pub mod entry;
 pub mod event;
+pub mod fleet;
 pub mod id;
 pub mod keys;
+pub mod leftovers;
 pub mod limits;
 pub mod pulse;
 pub mod script;

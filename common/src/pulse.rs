@@ -9,9 +9,11 @@
 //! | `agent:<agent>` | [`Agent`]: what it says of itself | [`AGENT_LIFE`] after its last pulse |
 //! | `agent:<agent>:heartbeat` | [`Pulse`]: its last one | [`LOST_AFTER`] |
 //! | `{p}:run:<run>:pulse` | [`Pulse`], published as it comes | none |
+//! | `{p}:pulses`, `{p}:pulses:new` | when each was heard last, and who is new: see [`crate::fleet`] | until lost |
 //!
 //! An agent's id is that of its producer.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,10 @@ use uuid::Uuid;
 use crate::connect::{Redis, RedisFailure};
 use crate::event::Kind;
 use crate::keys::{Keys, RunKeys, Slot};
+use crate::script::call;
+
+static BEAT: LazyLock<redis::Script> =
+    LazyLock::new(|| redis::Script::new(include_str!("scripts/beat.lua")));
 
 /// Time between two pulses. Three may be lost before an agent counts as stale.
 pub const EVERY: Duration = Duration::from_secs(5);
@@ -170,9 +176,37 @@ pub async fn beat(
     heartbeat.arg(&name).arg(&text);
     heartbeat.arg("EX").arg(LOST_AFTER.as_secs());
     redis.query::<()>(Slot::of(&name), &heartbeat).await?;
-    let mut publish = redis::cmd("SPUBLISH");
-    publish.arg(&run.pulse).arg(&text);
-    redis.query::<u64>(run.slot, &publish).await.map(drop)
+    let mut publish = redis::cmd("EVALSHA");
+    publish.arg(BEAT.get_hash()).arg(3);
+    publish.arg(&[&run.fleet.pulses, &run.fleet.news, &run.pulse]);
+    publish.arg(pulse.agent.to_string()).arg(&text);
+    publish.arg(STALE_AFTER.as_millis().to_string());
+    let told = redis
+        .run(run.slot, async |connection| {
+            call(&BEAT, &publish, connection).await
+        })
+        .await;
+    told.map(drop)
+}
+
+/// What agents say of themselves, of those that are still remembered.
+///
+/// # Errors
+/// The connection's own.
+pub async fn about(
+    redis: &Redis,
+    keys: &Keys,
+    agents: &[Uuid],
+) -> Result<Vec<(Uuid, Agent)>, RedisFailure> {
+    let mut known = Vec::new();
+    for &agent in agents {
+        let mut command = redis::cmd("HMGET");
+        let name = keys.agent(agent);
+        command.arg(&name).arg(&FIELDS);
+        let fields = redis.query(Slot::of(&name), &command).await?;
+        known.extend(Agent::from_fields(&fields).map(|about| (agent, about)));
+    }
+    Ok(known)
 }
 
 /// The agents of a run that are remembered.

@@ -87,6 +87,29 @@ impl Database {
         found.unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
+    /// Asks for one number.
+    ///
+    /// # Panics
+    /// If the query fails or answers something else.
+    pub async fn number(&self, query: &str) -> i64 {
+        let answer = sqlx::query_scalar(query).fetch_one(&self.pool).await;
+        answer.unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    /// Waits until a query answers this number.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub async fn comes_to(&self, query: &str, expected: i64) {
+        eventually(query, async || {
+            let number = self.number(query).await;
+            (number == expected)
+                .then_some(())
+                .ok_or_else(|| format!("{number} instead of {expected}"))
+        })
+        .await;
+    }
+
     /// The stored events of a run, in order.
     ///
     /// # Panics

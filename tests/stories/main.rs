@@ -24,4 +24,5 @@ mod refusals;
 mod startup;
 mod viewer;
 mod volume;
+mod worker;
 mod wrap;

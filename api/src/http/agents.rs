@@ -1,22 +1,69 @@
-//! `/v1/runs/{run}/agents`: the processes that publish for a run, and whether they live.
+//! The processes that publish, and whether they live.
 //!
-//! Redis alone knows it, and only of late: an agent is remembered for five minutes after its last sign of life.
+//! - `/v1/runs/{run}/agents`: those of a run, of late and to the second: Redis alone knows it, and remembers an
+//!   agent for five minutes after its last sign of life.
+//! - `/v1/agents`: all of them, as the worker has noted it, some seconds later.
 
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use runcast_common::pulse::{self, Known};
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::Gateway;
 use super::problem::Problem;
+use super::query::Query;
 use super::runs::admit;
 use crate::access::Scope;
 use crate::access::principal::Principal;
+use crate::store::agents::KnownAgent;
+
+/// Agents of one page if nothing is said, and at most.
+const PAGE_AGENTS: u16 = 50;
+const MAX_PAGE_AGENTS: u16 = 200;
+
+/// What an agent's health may be asked for.
+const HEALTH: [&str; 4] = ["alive", "stale", "lost", "ended"];
 
 /// The routes of this file.
 pub fn router() -> Router<Gateway> {
-    Router::new().route("/v1/runs/{run}/agents", get(list))
+    Router::new()
+        .route("/v1/runs/{run}/agents", get(list))
+        .route("/v1/agents", get(fleet))
+}
+
+#[derive(Debug, Serialize)]
+struct Fleet {
+    agents: Vec<KnownAgent>,
+    next: Option<Uuid>,
+}
+
+/// Newest first; `?health=lost`, `?before=` the `next` of the page before, `?limit=`.
+async fn fleet(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    query: Query,
+) -> Result<Json<Fleet>, Problem> {
+    principal.may(Scope::Read, None)?;
+    let limit = query
+        .parse("limit")?
+        .unwrap_or(PAGE_AGENTS)
+        .clamp(1, MAX_PAGE_AGENTS);
+    let health = query.get("health");
+    if health.is_some_and(|health| !HEALTH.contains(&health)) {
+        let known = HEALTH.join(", ");
+        return Err(Problem::bad_request(format!(
+            "parameter health: expected one of {known}"
+        )));
+    }
+    // One more than asked for says whether there is a next page.
+    let before = query.parse("before")?;
+    let mut agents = gateway.store().agents(before, health, limit + 1).await?;
+    let more = agents.len() > usize::from(limit);
+    agents.truncate(usize::from(limit));
+    let next = agents.last().map(|last| last.agent).filter(|_| more);
+    Ok(Json(Fleet { agents, next }))
 }
 
 #[derive(Debug, Serialize)]

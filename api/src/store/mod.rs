@@ -2,14 +2,19 @@
 //!
 //! One file per concern: [`schema`] (migrations and their check), [`runs`], [`ingest`] (the
 //! transaction that stores events and moves watermarks), [`dead_letters`], [`events`] (history), [`tokens`] and
-//! [`sessions`], [`partitions`]. Every statement has a server-side time limit, every wait for a
+//! [`sessions`], [`partitions`] and [`retention`], and for the worker [`leases`], [`agents`],
+//! [`queue`]. Every statement has a server-side time limit, every wait for a
 //! connection a deadline.
 
+pub mod agents;
 pub mod copy;
 pub mod dead_letters;
 pub mod events;
 pub mod ingest;
+pub mod leases;
 pub mod partitions;
+pub mod queue;
+pub mod retention;
 pub mod runs;
 pub mod schema;
 pub mod sessions;

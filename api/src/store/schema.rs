@@ -2,13 +2,14 @@
 //!
 //! Only `runcastd migrate` (and `dev`) changes a schema. Every service checks at its start that the
 //! database has exactly the migrations it was built with, by version and checksum, and otherwise
-//! refuses to start: two versions that disagree about a table lose data in silence.
+//! refuses to start: two versions that disagree about a table lose data in silence. The tables of the
+//! job library lie in a schema of their own with a version of their own ([`queue`]), held to the same rule.
 
 use sqlx::Connection as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, queue};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -27,6 +28,9 @@ pub enum SchemaError {
         /// What to do about it.
         hint: &'static str,
     },
+    /// A migration of the job library's schema failed.
+    #[error("migrating the schema of background tasks failed: {0}")]
+    Tasks(String),
     /// A migration failed.
     #[error("migrating the database failed: {0}")]
     Migrate(MigrateError),
@@ -70,7 +74,8 @@ impl Store {
             .map_err(StoreError::from)?;
         let result = MIGRATIONS.run_direct(&mut connection).await;
         connection.close().await.map_err(StoreError::from)?;
-        result.map_err(SchemaError::Migrate)
+        result.map_err(SchemaError::Migrate)?;
+        self.migrate_queue().await
     }
 
     /// Checks that the database has exactly the migrations this program was built with.
@@ -89,28 +94,34 @@ impl Store {
                 )
             })
             .collect();
-        if actual == expected {
+        // The job library's own schema has a number and no checksum.
+        let (built, has) = (
+            queue::schema_version(),
+            queue::schema_in(&mut connection).await?,
+        );
+        if actual == expected && built == has {
             return Ok(());
         }
         let newest = |list: &[(i64, String)]| list.last().map_or(0, |(version, _)| *version);
-        let hint = if newest(&actual) > newest(&expected) {
+        let hint = if newest(&actual) > newest(&expected) || has > built {
             "The database is newer: deploy the program that fits it."
-        } else if actual.len() < expected.len() && expected.starts_with(&actual) {
+        } else if expected.starts_with(&actual) {
             "The database is older: run `runcastd migrate`."
         } else {
             "A migration was changed after it ran, or failed half way: compare the two lists."
         };
-        let join = |list: &[(i64, String)]| match list {
+        let join = |list: &[(i64, String)], tasks: i64| match list {
             [] => "no migrations".to_owned(),
-            list => list
-                .iter()
-                .map(|(_, shown)| shown.as_str())
-                .collect::<Vec<_>>()
-                .join(" "),
+            list => {
+                let mut shown: Vec<&str> = list.iter().map(|(_, shown)| shown.as_str()).collect();
+                let tasks = format!("tasks:{tasks}");
+                shown.push(&tasks);
+                shown.join(" ")
+            }
         };
         Err(SchemaError::Mismatch {
-            expected: join(&expected),
-            actual: join(&actual),
+            expected: join(&expected, built),
+            actual: join(&actual, has),
             hint,
         })
     }

@@ -1,69 +1,103 @@
-//! What has to be done now and then, in the background: the worker.
+//! What has to be done now and then, in the background: the worker. Any number may run.
 //!
-//! Each task may run in any number of workers at once: what it does is idempotent, and Postgres
-//! orders those that meet.
+//! Two loops, each of which starts again after a failure, with a jittered backoff of at most 30 s:
+//! - [`watch`]: whoever holds the lease `worker` looks every few seconds which agents live, and every
+//!   hour puts the jobs below into the queue. The lease is a row in Postgres ([`crate::store::leases`]),
+//!   lasts [`watch::LEASE`], and its fencing number is checked in each transaction that acts.
+//! - [`jobs`]: every worker takes jobs from the queue: partitions and sessions, [`retention`],
+//!   [`orphans`]. They run one after the other, are repeated with growing waits when they fail, and
+//!   are dead after some minutes of failures, until the next hour puts them in again.
+//!
+//! The queue is the library `graphile_worker`. Looked at beside it: `apalis-postgres` (wants a second
+//! sqlx, the release that lost `TCP_NODELAY`), `sqlxmq` (a shift by its count of failures overflows in a
+//! long outage of Postgres) and `underway` (runs each job inside an open transaction, and a failed
+//! commit leaves a heartbeat that keeps the job from everybody else for ever). It has dead-worker
+//! recovery, job keys and serial queues, and works on our own pool ([`crate::store::queue`]).
+
+pub mod jobs;
+pub mod orphans;
+pub mod retention;
+pub mod watch;
 
 use std::time::Duration;
 
-use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
+use runcast_common::connect::{Redis, RedisFailure};
+use runcast_common::keys::Keys;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
+use uuid::Uuid;
 
+use self::retention::Retention;
 use crate::store::{Store, StoreError};
 
-/// How often the house is put in order. Partitions are made a week ahead, so a day of failures harms
-/// nobody.
-const EVERY: Duration = Duration::from_secs(3600);
+/// What a task can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// Postgres.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Redis.
+    #[error(transparent)]
+    Redis(#[from] RedisFailure),
+    /// The job library.
+    #[error("the queue of background tasks: {0}")]
+    Queue(String),
+}
 
-/// Does its rounds until told to stop.
-#[derive(Debug)]
+/// What every task works with. Cloning is cheap.
+#[derive(Debug, Clone)]
 pub struct Worker {
     store: Store,
+    redis: Redis,
+    keys: Keys,
+    retention: Retention,
 }
 
 impl Worker {
-    /// A worker on this Postgres.
+    /// A worker between this Redis and this Postgres.
     #[must_use]
-    pub const fn new(store: Store) -> Self {
-        Self { store }
+    pub const fn new(store: Store, redis: Redis, keys: Keys, retention: Retention) -> Self {
+        Self {
+            store,
+            redis,
+            keys,
+            retention,
+        }
     }
 
-    /// Makes a round at once, and then every hour; after a failure sooner.
+    /// Works until told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        loop {
-            let wait = match stop.run_until_cancelled(self.round()).await {
-                None => return,
-                Some(Ok(())) => {
-                    backoff.reset();
-                    EVERY.mul_f64(rand::rng().random_range(0.9..1.1))
-                }
-                Some(Err(error)) => {
-                    let wait = backoff.next_wait();
-                    warn!(%error, ?wait, "a round of the worker failed");
-                    wait
-                }
-            };
-            if stop
-                .run_until_cancelled(tokio::time::sleep(wait))
-                .await
-                .is_none()
-            {
-                return;
-            }
-        }
+        let me = Uuid::now_v7();
+        tokio::join!(
+            persevere("watching agents", &stop, || watch::watch(&self, me, &stop)),
+            persevere("background jobs", &stop, || jobs::work(&self, &stop)),
+        );
     }
+}
 
-    async fn round(&self) -> Result<(), StoreError> {
-        let made = self.store.make_partitions().await?;
-        if made > 0 {
-            info!(made, "made partitions for the events of the days ahead");
+/// Starts a loop again, until told to stop.
+async fn persevere<F: Future<Output = Result<(), TaskError>>>(
+    what: &str,
+    stop: &CancellationToken,
+    work: impl Fn() -> F,
+) {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+    while !stop.is_cancelled() {
+        let began = tokio::time::Instant::now();
+        let result = work().await;
+        if stop.is_cancelled() {
+            return;
         }
-        let forgotten = self.store.forget_expired_sessions().await?;
-        if forgotten > 0 {
-            info!(forgotten, "forgot expired sessions");
+        // It had worked for a while: this is a new failure.
+        if began.elapsed() > Duration::from_secs(60) {
+            backoff.reset();
         }
-        Ok(())
+        let wait = backoff.next_wait();
+        if let Err(error) = result {
+            warn!(%error, ?wait, "{what} failed; trying again");
+        }
+        // Told to stop or not: the loop looks.
+        let _told = stop.run_until_cancelled(tokio::time::sleep(wait)).await;
     }
 }

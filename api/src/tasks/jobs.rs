@@ -1,0 +1,152 @@
+//! The queue's jobs, and the runner that takes them.
+//!
+//! A job is idempotent: it may run again after a worker died in it. That one is noticed by its missing
+//! heartbeat after [`DEAD_AFTER`], and its job goes to another. A job that is running when its worker
+//! is told to stop has [`GRACE`] to end, then it is given back.
+
+use std::fmt;
+use std::time::Duration;
+
+use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext, WorkerOptions};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{TaskError, Worker, orphans, retention};
+use crate::store::queue::SCHEMA;
+
+/// The jobs that are due every hour.
+pub const NAMES: [&str; 4] = [
+    Partitions::IDENTIFIER,
+    Sessions::IDENTIFIER,
+    Retention::IDENTIFIER,
+    Orphans::IDENTIFIER,
+];
+
+/// How often each worker asks for jobs.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Silence of a worker after which its jobs go to another; it gives a sign of life three times as often.
+const DEAD_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a job may go on after its worker was told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Takes jobs until told to stop.
+///
+/// # Errors
+/// [`TaskError::Queue`] if Postgres fails; jobs that were running are given to others in time.
+pub async fn work(worker: &Worker, stop: &CancellationToken) -> Result<(), TaskError> {
+    let failed = |error: &dyn fmt::Display| TaskError::Queue(error.to_string());
+    let runner = WorkerOptions::default()
+        .database(worker.store.queue())
+        .schema(SCHEMA)
+        .concurrency(1)
+        .poll_interval(POLL)
+        .use_notification_delivery(false)
+        .listen_os_shutdown_signals(false)
+        .shutdown_signal(stop.clone().cancelled_owned())
+        .shutdown_grace_period(GRACE)
+        .heartbeat_interval(DEAD_AFTER / 3)
+        .sweep_interval(DEAD_AFTER / 3)
+        .sweep_threshold(DEAD_AFTER)
+        .recovery_delay(Duration::ZERO)
+        .add_extension(worker.clone())
+        .define_job::<Partitions>()
+        .define_job::<Sessions>()
+        .define_job::<Retention>()
+        .define_job::<Orphans>()
+        .init();
+    let runner = runner.await.map_err(|error| failed(&error))?;
+    runner.run().await.map_err(|error| failed(&error))
+}
+
+/// The library stores a failure by its `Debug`: it shall be read by people.
+struct Failure(String);
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Does a job with the worker that its context carries.
+async fn with<F: Future<Output = Result<(), TaskError>>>(
+    context: WorkerContext,
+    job: impl FnOnce(Worker) -> F,
+) -> Result<(), Failure> {
+    let worker = context.get_ext::<Worker>().cloned();
+    let worker = worker.ok_or_else(|| Failure("no worker in the context of a job".into()))?;
+    job(worker)
+        .await
+        .map_err(|error| Failure(error.to_string()))
+}
+
+/// Makes partitions for the events of the days ahead.
+#[derive(Debug, Serialize, Deserialize)]
+struct Partitions {}
+
+impl TaskHandler for Partitions {
+    const IDENTIFIER: &'static str = "partitions";
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        with(context, |worker| async move {
+            let made = worker.store.make_partitions().await?;
+            if made > 0 {
+                info!(made, "made partitions for the events of the days ahead");
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Forgets expired sessions.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sessions {}
+
+impl TaskHandler for Sessions {
+    const IDENTIFIER: &'static str = "sessions";
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        with(context, |worker| async move {
+            let forgotten = worker.store.forget_expired_sessions().await?;
+            if forgotten > 0 {
+                info!(forgotten, "forgot expired sessions");
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Removes what is too old.
+#[derive(Debug, Serialize, Deserialize)]
+struct Retention {}
+
+impl TaskHandler for Retention {
+    const IDENTIFIER: &'static str = "retention";
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        with(context, |worker| async move {
+            retention::remove_old(&worker).await
+        })
+        .await
+    }
+}
+
+/// Removes what Redis holds of runs that do not exist.
+#[derive(Debug, Serialize, Deserialize)]
+struct Orphans {}
+
+impl TaskHandler for Orphans {
+    const IDENTIFIER: &'static str = "orphans";
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        with(
+            context,
+            |worker| async move { orphans::remove(&worker).await },
+        )
+        .await
+    }
+}

@@ -1,0 +1,396 @@
+//! Background tasks: lost agents, the lease, jobs, retention, leftovers.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use redis::aio::MultiplexedConnection;
+use runcast_common::connect::Redis;
+use runcast_common::fleet;
+use runcast_tests::api::{problem, send};
+use runcast_tests::eventually::{SOON, eventually_within};
+use runcast_tests::process::{Process, Recipe};
+use runcast_tests::stack::{Part, Stack};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// Silence is watched for 30 s, lasts for 30 s, and is looked at every 3 s.
+const LOSS: Duration = Duration::from_secs(90);
+
+/// What a worker says when it gets the lease.
+const WATCHES: &str = "this worker watches agents now";
+
+async fn becomes(stack: &Stack, run: Uuid, status: &str) {
+    let what = format!("the run is {status}");
+    eventually_within(LOSS, &what, async || {
+        let described = stack.api().run(run).await;
+        let statuses = [&described["status"], &described["variations"][0]["status"]];
+        if statuses.iter().all(|&seen| seen == status) {
+            Ok(())
+        } else {
+            Err(format!("{statuses:?}"))
+        }
+    })
+    .await;
+}
+
+async fn agents(stack: &Stack, query: &str) -> Vec<Value> {
+    let list = stack.api().get(&format!("/v1/agents?{query}")).await;
+    list["agents"].as_array().expect("a list").clone()
+}
+
+/// A worker beside the stack's own.
+fn another_worker(stack: &Stack) -> Process {
+    let recipe = Recipe {
+        name: "worker-2".to_owned(),
+        ..stack.recipe(Part::Worker)
+    };
+    recipe.start(stack.folder())
+}
+
+async fn logs(process: &Process, words: &str) {
+    let what = format!("{} logs {words:?}", process.name());
+    eventually_within(SOON, &what, async || {
+        let logs = process.logs();
+        logs.contains(words).then_some(()).ok_or(logs)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_lost_while_its_agent_is_silent() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("silent").await.id;
+    let script = "echo here; while [ ! -e done ]; do sleep 0.1; done";
+    let mut wrap = stack.wrap(run, &["sh", "-c", script]);
+    wrap.says("here", SOON).await;
+    becomes(&stack, run, "running").await;
+
+    wrap.signal(Signal::SIGSTOP);
+    becomes(&stack, run, "lost").await;
+    let [lost] = &agents(&stack, "health=lost").await[..] else {
+        panic!("one lost agent")
+    };
+    assert_eq!(lost["run"], run.to_string());
+
+    wrap.signal(Signal::SIGCONT);
+    becomes(&stack, run, "running").await;
+    assert_eq!(agents(&stack, "health=alive").await.len(), 1);
+
+    std::fs::write(stack.folder().join("done"), "").expect("a file");
+    wrap.ended(SOON).await;
+    becomes(&stack, run, "succeeded").await;
+    stack.database.sealed(run).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_agent_is_lost_and_its_successor_ends_the_run() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("killed").await.id;
+    let mut first = stack.wrap(run, &["sh", "-c", "echo here; exec sleep 60"]);
+    first.says("here", SOON).await;
+    becomes(&stack, run, "running").await;
+    first.kill();
+    becomes(&stack, run, "lost").await;
+    // A status that is stored late does not revive it.
+    let late = format!("UPDATE variations SET status = 'running' WHERE run_id = '{run}'");
+    stack.database.tamper(&late).await;
+    becomes(&stack, run, "lost").await;
+
+    let mut second = stack.wrap(run, &["sh", "-c", "echo there; sleep 12"]);
+    second.says("there", SOON).await;
+    becomes(&stack, run, "running").await;
+    second.ended(SOON).await;
+    becomes(&stack, run, "succeeded").await;
+    let lost = agents(&stack, "health=lost").await;
+    assert_eq!(lost.len(), 1, "the first stays lost: {lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_list_of_agents_has_pages_and_refuses_nonsense() {
+    let mut stack = Stack::start().await;
+    let mut wraps = Vec::new();
+    for name in ["one", "two", "three"] {
+        let run = stack.api().create_run(name).await.id;
+        wraps.push(stack.wrap(run, &["sleep", "60"]));
+    }
+    eventually_within(SOON, "three agents", async || {
+        let count = agents(&stack, "health=alive").await.len();
+        (count == 3).then_some(()).ok_or(format!("{count}"))
+    })
+    .await;
+    let page = stack.api().get("/v1/agents?limit=2").await;
+    assert_eq!(page["agents"].as_array().map(Vec::len), Some(2));
+    let next = page["next"].as_str().expect("a next page");
+    let rest = agents(&stack, &format!("before={next}")).await;
+    assert_eq!(rest.len(), 1);
+    let request = stack
+        .api()
+        .request(reqwest::Method::GET, "/v1/agents?health=fine");
+    let detail = problem(send(request).await, reqwest::StatusCode::BAD_REQUEST).await;
+    assert!(detail.contains("alive, stale, lost, ended"), "{detail}");
+    for mut wrap in wraps {
+        wrap.signal(Signal::SIGTERM);
+        wrap.ended(SOON).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_worker_takes_over_from_a_killed_one() {
+    let mut stack = Stack::without_services().await;
+    stack.launch(Part::Worker).await;
+    let token = "SELECT coalesce(max(token), 0) FROM leases";
+    stack.database.comes_to(token, 1).await;
+    let mut other = another_worker(&stack);
+    other.says("Runcast worker is ready", SOON).await;
+    stack.kill(Part::Worker);
+    logs(&other, WATCHES).await;
+    assert_eq!(stack.database.number(token).await, 2);
+    other.signal(Signal::SIGTERM);
+    assert!(other.ended(SOON).await.success());
+    let held = "SELECT count(*) FROM leases WHERE expires_at > now()";
+    assert_eq!(stack.database.number(held).await, 0, "given back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_was_paused_finds_its_lease_gone() {
+    let mut stack = Stack::without_services().await;
+    stack.launch(Part::Worker).await;
+    let token = "SELECT coalesce(max(token), 0) FROM leases";
+    stack.database.comes_to(token, 1).await;
+    let mut paused = another_worker(&stack);
+    paused.says("Runcast worker is ready", SOON).await;
+    stack.stop(Part::Worker).await;
+    logs(&paused, WATCHES).await;
+    paused.signal(Signal::SIGSTOP);
+    stack.launch(Part::Worker).await;
+    stack.database.comes_to(token, 3).await;
+    paused.signal(Signal::SIGCONT);
+    // By its next renewal, or by the transaction in which it was paused.
+    let what = "the paused worker knows that it lost the lease";
+    eventually_within(SOON, what, async || {
+        let logs = paused.logs();
+        let told = ["another worker watches agents now", "has passed to another"];
+        told.iter()
+            .any(|words| logs.contains(words))
+            .then_some(())
+            .ok_or(logs)
+    })
+    .await;
+    assert_eq!(stack.database.number(token).await, 3);
+    paused.signal(Signal::SIGTERM);
+    assert!(paused.ended(SOON).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_fencing_number_changes_nothing() {
+    let mut stack = Stack::without_services().await;
+    // Whoever takes the lease loses it at once, before it can act: as if it had been paused in between.
+    stack
+        .database
+        .tamper(
+            "CREATE FUNCTION steal() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 UPDATE leases SET token = token + 1, holder = gen_random_uuid();
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER steal AFTER INSERT ON leases FOR EACH ROW EXECUTE FUNCTION steal();",
+        )
+        .await;
+    stack.launch(Part::Worker).await;
+    let stolen = "SELECT count(*) FROM leases WHERE token = 2";
+    stack.database.comes_to(stolen, 1).await;
+    stack.stop(Part::Worker).await;
+    let jobs = "SELECT count(*) FROM tasks.jobs";
+    assert_eq!(
+        stack.database.number(jobs).await,
+        0,
+        "nothing was scheduled"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_fails_is_tried_again() {
+    let mut stack = Stack::without_services().await;
+    stack
+        .database
+        .tamper("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
+        .await;
+    stack.launch(Part::Worker).await;
+    let failed = "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'partitions'
+                     AND attempts > 0 AND last_error LIKE '%make_events_partition%'";
+    stack.database.comes_to(failed, 1).await;
+    stack
+        .database
+        .tamper("ALTER FUNCTION broken(date) RENAME TO make_events_partition")
+        .await;
+    let left = "SELECT count(*) FROM tasks.jobs";
+    stack.database.comes_to(left, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_job_of_a_killed_worker_goes_to_another() {
+    let mut stack = Stack::without_services().await;
+    let partitions = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION make_events_partition(day date) RETURNS boolean LANGUAGE sql
+                 AS $$ {body} $$"
+        )
+    };
+    let slow = partitions("SELECT pg_sleep(20) IS NULL");
+    stack.database.tamper(&slow).await;
+    stack.launch(Part::Worker).await;
+    let begun = "SELECT count(*) FROM tasks.jobs
+                  WHERE task_identifier = 'partitions' AND locked_by IS NOT NULL";
+    stack.database.comes_to(begun, 1).await;
+    stack.kill(Part::Worker);
+    stack.database.tamper(&partitions("SELECT false")).await;
+    let mut other = another_worker(&stack);
+    eventually_within(LOSS, "all jobs are done", async || {
+        let left = stack
+            .database
+            .number("SELECT count(*) FROM tasks.jobs")
+            .await;
+        (left == 0).then_some(()).ok_or(format!("{left} are left"))
+    })
+    .await;
+    other.signal(Signal::SIGTERM);
+    assert!(other.ended(SOON).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn days_of_runs_that_are_too_old_go() {
+    let mut stack = Stack::without_services().await;
+    // A day with a run, one that was only half removed, and one with a run that still lives.
+    stack
+        .database
+        .tamper(
+            "SELECT make_events_partition(day) FROM unnest('{2020-01-03,2020-01-05,2020-01-07}'::date[]) AS day;
+             ALTER TABLE events DETACH PARTITION events_20200103;
+             INSERT INTO runs (id, name, created_by)
+                 SELECT uuid_v7_floor((day || ' 10:00+00')::timestamptz), day, 'story'
+                   FROM unnest('{2020-01-05,2020-01-07}'::text[]) AS day;
+             INSERT INTO variations (run_id, variation) SELECT id, 0 FROM runs;
+             INSERT INTO agents (agent, run_id, variation, host, pid, version, started_at, health)
+                 SELECT gen_random_uuid(), id, 0, 'host', 1, '0', now(), 'alive' FROM runs WHERE name = '2020-01-07';
+             INSERT INTO events SELECT id, 1, 1, id, 1, 0, 0, NULL, now(), now(), 'x' FROM runs;
+             INSERT INTO dead_letters (run_id, epoch, seq, reason, body) SELECT id, 1, 1, 'story', 'x' FROM runs;",
+        )
+        .await;
+    let today = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
+    let before = stack.database.number(today).await;
+    stack.set(Part::Worker, "RUNCAST_RETENTION", "30d");
+    stack.launch(Part::Worker).await;
+    let jobs = "SELECT count(*) FROM tasks.jobs";
+    let gone =
+        "SELECT count(*) FROM pg_class WHERE relname IN ('events_20200103', 'events_20200105')";
+    stack.database.comes_to(gone, 0).await;
+    stack.database.comes_to(jobs, 0).await;
+    assert_eq!(stack.database.number(today).await, before - 1);
+    for table in ["runs", "events", "dead_letters", "variations"] {
+        let count = format!("SELECT count(*) FROM {table}");
+        let left = stack.database.number(&count).await;
+        assert_eq!(left, 1, "only what still lives is left in {table}");
+    }
+}
+
+/// Makes a key look as if nobody had used it for two hours.
+async fn age(redis: &mut MultiplexedConnection, key: &str) {
+    let mut dump = redis::cmd("DUMP");
+    let value: Vec<u8> = dump.arg(key).query_async(redis).await.expect("a key");
+    let mut restore = redis::cmd("RESTORE");
+    restore.arg(key).arg(0).arg(value);
+    restore.arg("REPLACE").arg("IDLETIME").arg(7200);
+    restore.exec_async(redis).await.expect("restored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_runs_that_do_not_exist_go() {
+    let mut stack = Stack::without_services().await;
+    stack.launch(Part::Gateway).await;
+    let live = stack.api().create_run("live").await.id;
+    // Of 2020, and of now.
+    let old =
+        |last: u8| Uuid::from_u128(0x016f_75c6_2c00_7000_8000_0000_0000_0000 + u128::from(last));
+    let (unused, used, young) = (old(1), old(2), Uuid::now_v7());
+    let mut redis = stack.redis.connection().await;
+    for run in [live, unused, used, young] {
+        let keys = stack.keys().run(run);
+        let mut add = redis::cmd("XADD");
+        add.arg(&keys.stream).arg("1-1").arg("b").arg("x");
+        add.exec_async(&mut redis).await.expect("an entry");
+        let mut set = redis::cmd("HSET");
+        set.arg(&keys.meta).arg("epoch").arg(1).arg("seq").arg(1);
+        set.exec_async(&mut redis).await.expect("a field");
+        if run != used {
+            age(&mut redis, &keys.stream).await;
+            age(&mut redis, &keys.meta).await;
+        }
+    }
+    let (agent, beating) = (stack.keys().agent(old(3)), stack.keys().agent(old(4)));
+    for key in [&agent, &beating] {
+        let mut set = redis::cmd("HSET");
+        set.arg(key).arg("run").arg(live.to_string());
+        set.exec_async(&mut redis).await.expect("a field");
+        age(&mut redis, key).await;
+    }
+    let mut expire = redis::cmd("EXPIRE");
+    let expire = expire.arg(&beating).arg(300);
+    expire.exec_async(&mut redis).await.expect("a life");
+    stack.launch(Part::Worker).await;
+    let mut there = async |key: &str| -> bool {
+        let mut exists = redis::cmd("EXISTS");
+        exists
+            .arg(key)
+            .query_async(&mut redis)
+            .await
+            .expect("an answer")
+    };
+    eventually_within(SOON, "the old keys are gone", async || {
+        let left = there(&stack.keys().run(unused).stream).await;
+        (!left).then_some(()).ok_or("a stream is left".to_owned())
+    })
+    .await;
+    let jobs = "SELECT count(*) FROM tasks.jobs";
+    stack.database.comes_to(jobs, 0).await;
+    for (run, stays) in [(live, true), (unused, false), (used, true), (young, true)] {
+        let keys = stack.keys().run(run);
+        assert_eq!(there(&keys.stream).await, stays, "stream of {run}");
+        assert_eq!(there(&keys.meta).await, stays, "meta of {run}");
+    }
+    assert!(!there(&agent).await);
+    assert!(there(&beating).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_counts_only_while_somebody_looks() {
+    let stack = Stack::without_services().await;
+    let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
+    let shared = Redis::new(&url).expect("a Redis");
+    let keys = stack.keys().fleet(0);
+    let agent = Uuid::now_v7();
+    let now = fleet::look(&shared, &keys).await.expect("a look").now;
+    let ago = |seconds: u64| now - seconds * 1000;
+    fleet::expect(&shared, &keys, &[agent], ago(40))
+        .await
+        .expect("an agent");
+    let look = async |since: u64, last: u64| {
+        let mut redis = stack.redis.connection().await;
+        let mut set = redis::cmd("HSET");
+        set.arg(&keys.watch);
+        set.arg("since").arg(since).arg("last").arg(last);
+        set.exec_async(&mut redis).await.expect("a field");
+        fleet::look(&shared, &keys).await.expect("a look").silent
+    };
+    assert_eq!(look(ago(20), ago(3)).await, [], "not watched for long");
+    assert_eq!(look(ago(90), ago(25)).await, [], "after an outage");
+    let silent = look(ago(90), ago(3)).await;
+    assert_eq!(silent, [(agent, ago(40))]);
+    // Heard in the meantime: it stays.
+    fleet::forget(&shared, &keys.pulses, &[(agent, ago(39))])
+        .await
+        .expect("an answer");
+    assert_eq!(look(ago(90), ago(3)).await, silent);
+    fleet::forget(&shared, &keys.pulses, &silent)
+        .await
+        .expect("an answer");
+    assert_eq!(look(ago(90), ago(3)).await, []);
+}
