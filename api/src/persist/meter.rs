@@ -38,7 +38,7 @@ pub struct Buffer {
     pub events: u64,
     /// Body bytes of theirs, stored and unstored.
     pub bytes: u64,
-    /// Memory that Redis uses, of its fullest node.
+    /// Memory that Redis uses, in a cluster that of all masters together.
     pub memory: u64,
     /// What it may use; 0 if there is no budget.
     pub budget: u64,
