@@ -70,6 +70,7 @@ async fn everything(server: &Server) -> Vec<u8> {
             "stream" => redis::cmd("XRANGE").arg(&key).arg("-").arg("+").to_owned(),
             "hash" => redis::cmd("HGETALL").arg(&key).to_owned(),
             "string" => redis::cmd("GET").arg(&key).to_owned(),
+            "zset" => redis::cmd("ZRANGE").arg(&key).arg("0").arg("-1").to_owned(),
             other => panic!("a key of type {other}"),
         };
         flatten(
