@@ -264,8 +264,10 @@ fn last_line(said: &[u8]) -> Option<&[u8]> {
 
 /// True if a file of the spool holds this line of plain text.
 fn holds(spool: &Path, line: &[u8]) -> bool {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let wanted = [b"\"text\":\"", line, b"\\n\""].concat();
+    // As it stands in an event: the byte by which a process begins is escaped there.
+    let line = std::str::from_utf8(line).expect("the last line of what is said is text");
+    let text = serde_json::to_string(line).expect("a text is JSON");
+    let wanted = format!("\"text\":{text}").into_bytes();
     let folders = std::fs::read_dir(spool).into_iter().flatten().flatten();
     let files = folders.filter_map(|folder| std::fs::read_dir(folder.path()).ok());
     // A file may be deleted before it is read: what it held is stored then.
