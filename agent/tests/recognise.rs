@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use support::gateway::{Gateway, json};
+use support::wrapped::stored_output;
 use support::{Run, Server};
 
 /// Runs a script under `runcast wrap`; gives its output and what is in Redis, with the raw lines.
@@ -26,13 +27,12 @@ async fn wrapped(arguments: &[&str], env: &[(&str, &str)], script: &str) -> (Out
         .env("RUNCAST_TOKEN", "rct_the-token-of-this-test")
         .env("REDIS_URL", server.url())
         .envs(env.iter().copied())
-        .args(["wrap", "--drain-timeout", "0.2"])
+        .arg("wrap")
         .args(arguments)
         .args(["--", "sh", "-c", script]);
-    let output = tokio::task::spawn_blocking(move || command.output().expect("runs"))
-        .await
-        .expect("ends");
-    let events = Run::of(&target, &server).events().await;
+    let run = Run::of(&target, &server);
+    let output = stored_output(&run, command).await;
+    let events = run.events().await;
     let read = |line: &[u8]| serde_json::from_slice(line).expect("JSON");
     let events = events.iter().map(|event| read(&event.line)).collect();
     (output, events)

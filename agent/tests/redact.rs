@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use runcast_common::keys::Slot;
 use runcast_common::redis;
 use support::gateway::{Gateway, json};
+use support::wrapped::stored_output;
 use support::{Run, Server};
 
 const SECRET: &str = "s3cret/val\"ue-1234";
@@ -35,15 +36,14 @@ async fn wrapped(arguments: &[&str], script: &str) -> (Output, Vec<u8>, String, 
         .env("DB_PASSWORD", SECRET)
         .env("ACME_PIN", "acme-pin-value")
         .env("SHORT_TOKEN", "abc")
-        .args(["wrap", "--drain-timeout", "0.2"])
+        .arg("wrap")
         .args(arguments)
         .args(["--", "sh", "-c", script, "sh", SECRET]);
-    let output = tokio::task::spawn_blocking(move || command.output().expect("runs"))
-        .await
-        .expect("ends");
+    let run = Run::of(&target, &server);
+    let output = stored_output(&run, command).await;
     let stored = everything(&server).await;
     let mut shown = String::new();
-    for event in Run::of(&target, &server).events().await {
+    for event in run.events().await {
         let line: serde_json::Value = serde_json::from_slice(&event.line).expect("JSON");
         if let (Some("output"), Some(text)) = (line["kind"].as_str(), line["text"].as_str()) {
             shown.push_str(text);

@@ -159,8 +159,77 @@ impl Pump {
         }
     }
 
-    /// Waits until one of our own streams takes something again, or is gone.
+    /// Waits until one of our own streams takes what the command's has ready, or is gone. Room that has come
+    /// since we last looked ends the wait at once: nothing else would.
     async fn room(&self) {
-        select_all(self.open().map(|lane| Box::pin(lane.to().changed()))).await;
+        let lanes = self.lanes.iter().enumerate();
+        let open = lanes.filter_map(|(index, lane)| Some((index, lane.as_ref()?)));
+        let changes = open.map(|(index, lane)| Box::pin(self.change(index, lane.to())));
+        select_all(changes).await;
+    }
+
+    async fn change(&self, index: usize, to: &Through) {
+        if self.order.is_ready(index) {
+            to.room().await;
+        } else {
+            to.gone().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use futures::FutureExt as _;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::super::feed::{Feeds, STDOUT};
+    use super::super::recognise::markers::Markers;
+    use super::*;
+    use crate::redact::Redactor;
+
+    /// A command's stream with one line, and our own, which nobody reads yet.
+    fn one_lane(own: tokio::io::DuplexStream) -> Pump {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        writer.write_all(b"a line\n").expect("written");
+        let feed = Feeds::new(None, Markers::default(), 0, "test").feed(STDOUT);
+        let redact = Redactor::empty().stream();
+        let lane = Lane::new(reader.into(), Through::to(own), redact, feed).expect("a lane");
+        let order = Order::new().expect("an epoll");
+        order.watch(&lane, 0).expect("watched");
+        Pump {
+            order,
+            lanes: vec![Some(lane)],
+            late_bytes: vec![0],
+            dropped: Vec::new(),
+            leaving: Vec::new(),
+            buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    #[tokio::test]
+    async fn room_that_comes_just_before_we_wait_for_it_is_not_missed() {
+        let (own, mut reader) = tokio::io::duplex(1);
+        let mut pump = one_lane(own);
+        let has_room = |pump: &Pump| pump.open().all(|lane| lane.to().has_room());
+        pump.order.changed().await.expect("ready");
+        pump.order.look().expect("looked");
+        // The writer takes one chunk, and holds it.
+        while has_room(&pump) {
+            for lane in pump.lanes.iter_mut().flatten() {
+                lane.take(b"xx").await;
+            }
+            yield_now().await;
+        }
+        assert!(!pump.read_next(false).await);
+        assert_eq!(pump.room().now_or_never(), None);
+        // The kernel tells of the line no more, so only the room can end the wait.
+        while !has_room(&pump) {
+            reader.read_u8().await.expect("read");
+            yield_now().await;
+        }
+        assert_eq!(pump.room().now_or_never(), Some(()));
+        assert!(pump.read_next(false).await);
     }
 }

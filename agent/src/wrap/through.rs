@@ -52,13 +52,14 @@ impl Through {
         drop(self.chunks.try_send(chunk));
     }
 
-    /// Waits until there is room, if there was none, or the reader has gone. Can be dropped at any time.
-    pub(crate) async fn changed(&self) {
-        if self.has_room() {
-            self.chunks.closed().await;
-        } else {
-            drop(self.chunks.reserve().await);
-        }
+    /// Waits until [`push`](Self::push) takes a chunk, or the reader has gone. Can be dropped at any time.
+    pub(crate) async fn room(&self) {
+        drop(self.chunks.reserve().await);
+    }
+
+    /// Waits until the reader has gone. Can be dropped at any time.
+    pub(crate) async fn gone(&self) {
+        self.chunks.closed().await;
     }
 
     /// Waits until everything is written.

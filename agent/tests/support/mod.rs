@@ -160,22 +160,46 @@ impl Run {
         let entries = self.entries().await;
         if let Some(last) = entries.last() {
             let durable = [(last.producer, last.producer_last())];
-            self.settle_at(last.last, &durable).await;
+            let nothing = Window {
+                events: 0,
+                bytes: 0,
+                seconds: 900,
+            };
+            self.settle_at(last.last, &durable, nothing).await;
         }
         entries.iter().flat_map(Entry::events).collect()
     }
 
-    async fn settle_at(&self, watermark: EventId, durable: &[(Uuid, u64)]) {
+    /// Acts as the persister that stores whatever comes at once, and trims nothing; never ends.
+    pub(crate) async fn settle_on_and_on(&self) {
+        let last = redis::cmd("XREVRANGE")
+            .arg(&self.keys.stream)
+            .arg(&["+", "-", "COUNT", "1"])
+            .to_owned();
+        let everything = Window {
+            events: 1 << 40,
+            bytes: 1 << 40,
+            seconds: 900,
+        };
+        loop {
+            // Some tests take the server away.
+            if let Ok(reply) = self.redis.query(self.keys.slot, &last).await
+                && let Some(Ok(last)) = Entry::parse_range(reply).expect("entries").pop()
+            {
+                let durable = [(last.producer, last.producer_last())];
+                self.settle_at(last.last, &durable, everything).await;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn settle_at(&self, watermark: EventId, durable: &[(Uuid, u64)], window: Window) {
         let settle = Settle {
             watermark,
             sealed: None,
             ready_ids: &[],
             durable,
-            window: Window {
-                events: 0,
-                bytes: 0,
-                seconds: 900,
-            },
+            window,
         };
         self.redis
             .run(self.keys.slot, async |connection| {

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use runcast_agent::publisher::Target;
 use runcast_common::control::Give;
 use runcast_common::event::{Action, Kind};
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::gateway::{Gateway, json};
@@ -28,11 +29,28 @@ pub(crate) fn runcast() -> Command {
     command
 }
 
+/// Runs a program to its end.
+async fn output(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().expect("runs"))
+        .await
+        .expect("ends")
+}
+
+/// Runs a program to its end, while all that it publishes is stored.
+pub(crate) async fn stored_output(run: &Run, command: Command) -> Output {
+    tokio::select! {
+        output = output(command) => output,
+        () = run.settle_on_and_on() => unreachable!("it never ends"),
+    }
+}
+
 /// One run in Redis, for one `runcast wrap`.
 pub(crate) struct Wrapped {
     pub(crate) server: Server,
     pub(crate) target: Target,
     gateway: Gateway,
+    /// Stores what is published, so that the end of the program has nothing to wait for.
+    _persister: AbortOnDropHandle<()>,
 }
 
 impl Wrapped {
@@ -44,30 +62,30 @@ impl Wrapped {
             "redis": {"url": "redis://127.0.0.1:1", "prefix": target.prefix},
         });
         let gateway = Gateway::answering(vec![json("201 Created", &reply.to_string())]);
+        let run = Run::of(&target, &server);
+        let persister = tokio::spawn(async move { run.settle_on_and_on().await });
         Self {
             server,
             target,
             gateway,
+            _persister: AbortOnDropHandle::new(persister),
         }
     }
 
-    /// The program with these arguments behind `wrap`; it does not wait for Postgres, which is not there.
+    /// The program with these arguments behind `wrap`.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = runcast();
         command
             .env("RUNCAST_URL", &self.gateway.url)
             .env("RUNCAST_TOKEN", "very-secret")
             .env("REDIS_URL", self.server.url())
-            .args(["wrap", "--drain-timeout", "0.2"])
+            .arg("wrap")
             .args(arguments);
         command
     }
 
     pub(crate) async fn output(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
-        tokio::task::spawn_blocking(move || command.output().expect("runs"))
-            .await
-            .expect("ends")
+        output(self.command(arguments)).await
     }
 
     pub(crate) fn run(&self) -> Run {
