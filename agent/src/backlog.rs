@@ -231,14 +231,46 @@ impl Backlog {
     /// Redis holds events up to `stored` that this backlog never saw: because the process before wrote on
     /// until it was replaced, or because the machine died before they were on its disk. What was taken
     /// in since `inherited` goes behind them, once more.
-    pub(crate) fn go_behind(&mut self, stored: u64, inherited: u64) {
-        let mut again = Vec::new();
+    pub(crate) fn go_behind(&mut self, stored: u64, inherited: Seal) {
+        let own = self.take_back(inherited);
+        let late = self.spool.as_ref();
+        match late.and_then(|spool| spool.written_late(inherited, stored)) {
+            Some(late) => {
+                for (batch, after) in late {
+                    self.entries.push_back(Entry {
+                        first: batch.first,
+                        count: batch.count,
+                        place: Place::Memory,
+                    });
+                    self.pinned.push(batch);
+                    self.seal = after;
+                }
+            }
+            // Should Redis lose them too they are a gap. Their bytes are not known, so the seal will not
+            // fit, and that is the truth.
+            None => {
+                self.entries.push_back(Entry {
+                    first: inherited.events + 1,
+                    count: stored - inherited.events,
+                    place: Place::Hole { bytes: 0 },
+                });
+                self.seal.events = stored;
+            }
+        }
+        for batch in own {
+            self.push(batch);
+        }
+    }
+
+    /// Takes out what was taken in since `inherited`, oldest first.
+    fn take_back(&mut self, inherited: Seal) -> Vec<Batch> {
+        let mut own = Vec::new();
         while let Some(newest) = self.entries.back().copied() {
-            if newest.first <= inherited {
+            if newest.first <= inherited.events {
                 break;
             }
             match self.from(newest.first) {
-                Some(Found::Batch(batch)) => again.push(batch),
+                Some(Found::Batch(batch)) => own.push(batch),
                 lost => tracing::error!(?lost, "events cannot be sent under other seqs"),
             }
             self.entries.pop_back();
@@ -249,33 +281,12 @@ impl Backlog {
         }
         self.pinned.count_again();
         self.hot.count_again();
+        self.seal = inherited;
         if let Some(spool) = &mut self.spool {
             spool.close_segment();
         }
-        let spool = self.spool.as_ref().filter(|_spool| again.is_empty());
-        if let Some(late) = spool.and_then(|spool| spool.written_late(self.seal, stored)) {
-            for (batch, after) in late {
-                self.entries.push_back(Entry {
-                    first: batch.first,
-                    count: batch.count,
-                    place: Place::Memory,
-                });
-                self.pinned.push(batch);
-                self.seal = after;
-            }
-            return;
-        }
-        // Should Redis lose them too they are a gap. Their bytes are not known, so the seal will not
-        // fit, and that is the truth.
-        self.entries.push_back(Entry {
-            first: inherited + 1,
-            count: stored - inherited,
-            place: Place::Hole { bytes: 0 },
-        });
-        self.seal.events = stored;
-        for batch in again.into_iter().rev() {
-            self.push(batch);
-        }
+        own.reverse();
+        own
     }
 
     /// When the spool wants to be synced.

@@ -15,13 +15,14 @@
 //! costs its own events and nothing else. If Redis turns out to hold them, nothing is lost at all.
 //!
 //! A ledger that goes on where another process ended first hears how far Redis is. If that is further
-//! than the spool (the machine died before the disk had everything), what was taken in meanwhile goes
-//! behind it.
+//! than the spool (the machine died before the disk had everything, or the other process wrote on), what was taken
+//! in meanwhile goes behind it.
 //!
 //! While the ledger is *probing* one batch is in flight at a time: after a loss or a `full`, when the
 //! answer to this batch decides what becomes of all that follow.
 
 use runcast_common::script::{Appended, Outcome};
+use runcast_common::seal::Seal;
 
 use crate::backlog::{Backlog, Found};
 use crate::batch::Batch;
@@ -61,8 +62,8 @@ pub(crate) struct Ledger {
     acked: u64,
     durable: u64,
     probing: bool,
-    /// The newest seq of the process before, until Redis has been heard.
-    inherited: Option<u64>,
+    /// What the process before has left, until Redis has been heard.
+    inherited: Option<Seal>,
     /// The hole at which sending stands: the seq of its gap event, events, bytes.
     hole: Option<(u64, u64, u64)>,
 }
@@ -71,14 +72,14 @@ impl Ledger {
     /// Goes on where the backlog ends.
     pub(crate) fn new(backlog: Backlog, variation: u16) -> Self {
         let durable = backlog.oldest() - 1;
-        let newest = backlog.seal().events;
+        let seal = backlog.seal();
         Self {
             variation,
             next: durable + 1,
             acked: durable,
             durable,
             probing: false,
-            inherited: (newest > 0).then_some(newest),
+            inherited: (seal.events > 0).then_some(seal),
             hole: None,
             backlog,
         }
@@ -192,6 +193,9 @@ impl Ledger {
 
     /// Takes the answer to a call.
     pub(crate) fn answered(&mut self, asked: Asked, answer: &Appended) -> Verdict {
+        if let Outcome::Stored { stored } = answer.outcome {
+            self.take_over(stored.max(answer.durable));
+        }
         self.note_durable(answer.durable);
         match (answer.outcome, asked) {
             (Outcome::Fenced { by }, _) => Verdict::Fenced { by },
@@ -223,7 +227,8 @@ impl Ledger {
     }
 
     fn note_durable(&mut self, durable: u64) {
-        if durable > self.durable {
+        // Until it is known how far the process before came, these may be other events under the seqs of ours.
+        if durable > self.durable && !self.is_unsure() {
             self.durable = durable;
             self.backlog.release(durable);
             self.acked = self.acked.max(durable);
@@ -231,16 +236,20 @@ impl Ledger {
         }
     }
 
-    fn note_stored(&mut self, stored: u64) {
+    /// Redis was heard for the first time: what it holds beyond the spool was written by the process before.
+    fn take_over(&mut self, stored: u64) {
         if let Some(inherited) = self.inherited.take()
-            && stored > inherited
+            && stored > inherited.events
         {
             tracing::warn!(
-                events = stored - inherited,
-                "Redis holds more than the spool, which lost its end; publishing goes on behind it"
+                events = stored - inherited.events,
+                "Redis holds more than was found in the spool; publishing goes on behind it"
             );
             self.backlog.go_behind(stored, inherited);
         }
+    }
+
+    fn note_stored(&mut self, stored: u64) {
         self.acked = stored.max(self.durable);
         self.next = self.next.max(self.acked + 1);
     }

@@ -152,10 +152,11 @@ fn what_redis_has_and_the_disk_lost_keeps_its_seqs() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut backlog = spooled(folder.path(), 1 << 20);
     backlog.push(batch(1, 10));
+    let inherited = backlog.seal();
     // Redis holds five more of the process before; two new batches are here already.
     backlog.push(batch(1, 3));
     backlog.push(batch(4, 3));
-    backlog.go_behind(15, 10);
+    backlog.go_behind(15, inherited);
     assert_eq!(body(&mut backlog, 10).expect("kept"), "10\n");
     assert!(
         body(&mut backlog, 11)

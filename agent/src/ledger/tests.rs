@@ -1,8 +1,13 @@
 //! How the ledger reads the answers of the script.
 
+use std::path::Path;
+
 use runcast_common::id::EventId;
+use uuid::Uuid;
 
 use super::*;
+use crate::spool::Spool;
+use crate::target::Fsync;
 
 fn answer(outcome: Outcome, durable: u64) -> Appended {
     Appended {
@@ -136,4 +141,32 @@ fn fenced_is_final() {
         ledger.answered(Asked::State, &fenced),
         Verdict::Fenced { by: 9 }
     );
+}
+
+fn spooled(folder: &Path) -> Backlog {
+    let (spool, chain) =
+        Spool::open(folder, Uuid::nil(), 0, 1 << 20, Fsync::Never).expect("a spool");
+    Backlog::spooled(1 << 20, spool, chain)
+}
+
+#[test]
+fn what_the_process_before_stored_meanwhile_is_not_taken_for_our_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut before = spooled(folder.path());
+    before.push(Batch::new(1, 2, b"one\ntwo\n".to_vec()));
+    let mut ledger = Ledger::new(spooled(folder.path()), 0);
+    assert!(ledger.is_unsure());
+    // Redis is away for us: our own events get seqs that the other one uses as well, and stores.
+    ledger.accept(Batch::new(3, 1, b"own\n".to_vec()));
+    before.push(Batch::new(3, 2, b"three\nfour\n".to_vec()));
+    ledger.answered_late(&answer(Outcome::Stored { stored: 4 }, 4));
+    let verdict = ledger.answered(Asked::State, &answer(Outcome::Stored { stored: 4 }, 4));
+    assert_eq!(verdict, Verdict::Advanced);
+    assert!(!ledger.is_durable());
+    let batch = ledger.next_to_send(0, 8).expect("our own");
+    assert_eq!((batch.first, &batch.body[..]), (5, &b"own\n"[..]));
+    // The seal counts all of it.
+    let mut all = Seal::default();
+    all.add_lines(5, b"one\ntwo\nthree\nfour\nown\n");
+    assert_eq!(ledger.backlog().seal(), all);
 }

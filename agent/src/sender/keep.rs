@@ -5,7 +5,8 @@
 //! spool is synced, so that everything is safe before the publisher is told.
 //!
 //! A process that goes on where another ended gives no seqs before Redis has said how far it is, but
-//! waits for that no longer than [`HOLD`]: the queue takes events meanwhile.
+//! waits for that no longer than [`HOLD`]: the queue takes events meanwhile. The last status waits until the end, since
+//! its seal counts what the other has written too.
 
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) struct Keeping {
     is_final: bool,
     /// Nothing is taken before.
     hold_until: Option<Instant>,
+    /// Nothing will be sent any more.
+    is_rest: bool,
     /// When an open batch was first left behind.
     partial_since: Option<Instant>,
 }
@@ -42,6 +45,7 @@ impl Keeping {
             ended: false,
             is_final: false,
             hold_until: ledger.is_unsure().then(|| Instant::now() + HOLD),
+            is_rest: false,
             partial_since: None,
         }
     }
@@ -87,6 +91,7 @@ impl Sender {
                     self.ledger.accept(batch);
                     partial = false;
                 }
+                Taken::Last if self.ledger.is_unsure() && !self.keeping.is_rest => return false,
                 Taken::Last => self.keep_last(),
                 Taken::Partial => {
                     self.keeping.partial_since.get_or_insert_with(Instant::now);
@@ -110,6 +115,7 @@ impl Sender {
             return;
         }
         self.keeping.hold_until = None;
+        self.keeping.is_rest = true;
         while self.keep(true) {}
         if let Some(spool) = self.ledger.backlog().spool() {
             spool.sync_now();

@@ -133,7 +133,8 @@ fn files(folder: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn epoch_of(path: &Path) -> Option<u64> {
+/// The epoch in the name of a segment or lock.
+pub(super) fn epoch_of(path: &Path) -> Option<u64> {
     let name = path.file_stem()?.to_str()?;
     let number = name.split_once('-').map_or(name, |(epoch, _index)| epoch);
     number.parse().ok().filter(|epoch| *epoch < MAX_EPOCH)

@@ -6,6 +6,8 @@
 
 use runcast_common::seal::Seal;
 
+use std::path::PathBuf;
+
 use super::format::{RECORD_HEADER, scan};
 use super::{Spool, folder};
 use crate::batch::Batch;
@@ -16,9 +18,14 @@ impl Spool {
     pub(crate) fn written_late(&self, known: Seal, until: u64) -> Option<Vec<(Batch, Seal)>> {
         let mut late = Vec::new();
         let mut seal = known;
-        for path in folder::segments(&self.folder).ok()? {
+        let older = |path: &PathBuf| folder::epoch_of(path) < Some(self.epoch.number);
+        for path in folder::segments(&self.folder)
+            .ok()?
+            .iter()
+            .filter(|path| older(path))
+        {
             // One that is gone held nothing that is still owed.
-            let bytes = std::fs::read(&path).unwrap_or_default();
+            let bytes = std::fs::read(path).unwrap_or_default();
             for seen in scan(&bytes).records {
                 let header = &seen.header;
                 let fits = header.producer == self.owner.producer && header.before == seal;
