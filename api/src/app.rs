@@ -24,6 +24,9 @@ use url::Url;
 use crate::check;
 use crate::config::Settings;
 use crate::fanout::Hub;
+use crate::fanout::delivery::{self, Delivery};
+use crate::fanout::memory::Memory;
+use crate::http::tls::Tls;
 use crate::http::{Gateway, Parts};
 use crate::metrics;
 use crate::persist::Persister;
@@ -111,7 +114,8 @@ impl App {
             bail!("this process has no gateway");
         };
         let address = listener.local_addr()?;
-        Ok(Url::parse(&format!("http://{address}/"))?)
+        let scheme = self.settings.tls.as_ref().map_or("http", |_| "https");
+        Ok(Url::parse(&format!("{scheme}://{address}/"))?)
     }
 
     /// Where `/metrics` is served, if it is.
@@ -139,7 +143,9 @@ impl App {
         metrics::servers(&mut registry, &self.redis, &self.store);
         for service in services {
             match service {
-                Service::Gateway => self.start_gateway(&mut tasks, &tails, &stop)?,
+                Service::Gateway => {
+                    self.start_gateway(&mut tasks, &tails, &mut registry, &stop)?;
+                }
                 Service::Persister => self.start_persister(&mut tasks, &mut registry, &stop),
                 Service::Worker => self.start_worker(&mut tasks, &stop),
             }
@@ -165,6 +171,7 @@ impl App {
         &mut self,
         tasks: &mut Tasks,
         tails: &TaskTracker,
+        registry: &mut Registry,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let public_url = self.public_url()?;
@@ -173,32 +180,52 @@ impl App {
         };
         let (redis, store) = (self.redis.clone(), self.store.clone());
         let keys = self.settings.keys.clone();
+        // Streams are told to close only when nobody is sent here any more.
+        let closes = CancellationToken::new();
+        let memory = Memory::new(self.settings.memory_limit.map(|limit| limit.0));
         let hub = Hub::new(
             redis.clone(),
             store.clone(),
             keys.clone(),
+            memory,
             tails.clone(),
-            stop.clone(),
+            closes.clone(),
         );
         let bells = Arc::clone(&hub);
         tasks.spawn(async move {
             bells.ring_bells().await;
             Ok("bells")
         });
+        let meter = delivery::Meter::default();
+        meter.register(registry);
+        let delivery = Delivery::new(&hub, &meter).context("the delivery to viewers failed")?;
+        let delivering = Arc::clone(&delivery).run(closes.clone());
+        tasks.spawn(async move {
+            let delivered = delivering.await.map(|()| "delivery");
+            delivered.context("the delivery to viewers failed")
+        });
         let gateway = Gateway::new(Parts {
             store,
             redis,
             keys,
             hub,
+            delivery,
             publish_redis: self.settings.publish_redis()?.clone(),
             public_url,
         });
-        let serving = gateway.serve(listener, stop.clone());
+        let delay = Duration::from_secs(self.settings.drain_delay.0);
+        let (draining, stop) = (gateway.clone(), stop.clone());
         tasks.spawn(async move {
-            serving
-                .await
-                .map(|()| "gateway")
-                .context("the gateway failed")
+            stop.cancelled().await;
+            draining.drain();
+            tokio::time::sleep(delay).await;
+            closes.cancel();
+            Ok("readiness")
+        });
+        let tls = self.settings.tls.as_ref().map(Tls::acceptor);
+        tasks.spawn(async move {
+            gateway.serve(listener, tls).await;
+            Ok("gateway")
         });
         Ok(())
     }

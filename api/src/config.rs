@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use runcast_common::amount::Amount;
 use runcast_common::config::{
     ConfigError, Env, PostgresUrl, RedisUrl, optional, redis_url, required,
 };
 use runcast_common::keys::Keys;
 use url::Url;
 
+use crate::http::tls::Tls;
 use crate::persist::Budget;
 use crate::tasks::retention::Retention;
 
@@ -39,6 +41,24 @@ impl FromStr for Environment {
     }
 }
 
+/// A short time, in whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seconds(pub u64);
+
+/// Longest of them: Kubernetes kills after 30 s.
+const MOST_SECONDS: u64 = 15;
+
+impl FromStr for Seconds {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_suffix('s').unwrap_or(text).parse() {
+            Ok(seconds @ 0..=MOST_SECONDS) => Ok(Self(seconds)),
+            _ => Err("expected 0s to 15s"),
+        }
+    }
+}
+
 /// Settings of every service.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -62,6 +82,12 @@ pub struct Settings {
     pub environment: Environment,
     /// `RUNCAST_RETENTION`: how long runs are kept.
     pub retention: Retention,
+    /// `RUNCAST_MEMORY_LIMIT`: resident memory at which a gateway closes viewers.
+    pub memory_limit: Option<Amount>,
+    /// `RUNCAST_DRAIN_DELAY`: seconds between the end of a gateway's readiness and that of its streams.
+    pub drain_delay: Seconds,
+    /// `RUNCAST_TLS_CERT` and `RUNCAST_TLS_KEY`.
+    pub tls: Option<Tls>,
 }
 
 impl Settings {
@@ -97,6 +123,9 @@ impl Settings {
             public_url: public_url(env)?,
             environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
             retention: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
+            memory_limit: optional(env, "RUNCAST_MEMORY_LIMIT")?,
+            drain_delay: optional(env, "RUNCAST_DRAIN_DELAY")?.unwrap_or_default(),
+            tls: Tls::from_env(env)?,
         };
         Ok(settings)
     }
@@ -214,6 +243,9 @@ mod tests {
             ("RUNCAST_REDIS_BUDGET", "half"),
             ("RUNCAST_ENV", "staging"),
             ("RUNCAST_RETENTION", "90"),
+            ("RUNCAST_MEMORY_LIMIT", "1GB"),
+            ("RUNCAST_DRAIN_DELAY", "1m"),
+            ("RUNCAST_TLS_CERT", "/there/is/no/such/file.pem"),
             ("RUNCAST_KEY_PREFIX", "{x}"),
             ("RUNCAST_PUBLIC_URL", "ftp://host"),
             ("RUNCAST_PUBLIC_URL", "https://host/below"),

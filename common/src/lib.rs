@@ -16,6 +16,7 @@
 //! Beside it, what both ends need to run at all: [`connect`] (Redis), [`backoff`], [`config`]
 //! (environment, secrets) and [`telemetry`].
 
+pub mod amount;
 pub mod backoff;
 pub mod body;
 pub mod config;

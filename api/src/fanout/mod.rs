@@ -7,15 +7,21 @@
 //! ```
 //!
 //! - [`reader`] reads a run from wherever it is held, without a seam.
-//! - [`tail`] reads on for a watched run and fills its [`ring`] with [`frame`]s, encoded once.
-//! - [`viewer`] follows the ring; one that is behind it reads for itself until it has caught up.
+//! - [`tail`] reads on for a watched run and fills its [`ring`] with [`frame`]s, encoded once; `older` holds pages from
+//!   before the ring, for viewers who are behind it; [`memory`] bounds both over all runs.
+//! - [`viewer`] is a cursor, and says what comes next for it.
+//! - [`delivery`] writes to the sockets of all viewers; [`bytes`] is for those whose connection is more than a socket.
 //! - [`bell`] wakes tails, and hears the signs of life of agents, `pulses`.
 //!
 //! There is no queue per viewer: a slow one only keeps a cursor, and what it has not taken yet waits
 //! in Redis or Postgres.
 
 pub mod bell;
+pub mod bytes;
+pub mod delivery;
 pub mod frame;
+pub mod memory;
+mod older;
 mod pulses;
 pub mod reader;
 pub mod ring;
@@ -25,8 +31,14 @@ pub mod viewer;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use runcast_common::backoff::Backoff;
 use runcast_common::connect::Redis;
+use runcast_common::id::EventId;
 use runcast_common::keys::Keys;
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -34,16 +46,24 @@ use uuid::Uuid;
 
 use crate::store::Store;
 use bell::Bells;
-use reader::Reader;
+use memory::Memory;
+use reader::{Piece, Reader};
 use tail::Tail;
+
+/// Reads of what is older at a time, over all runs: each may bring 8 MiB, and takes one of the connections to Postgres.
+const READS: usize = 16;
 
 /// The watched runs of one gateway.
 #[derive(Debug)]
 pub struct Hub {
     reader: Reader,
     bells: Bells,
+    memory: Arc<Memory>,
     tails: Mutex<HashMap<Uuid, Arc<Tail>>>,
+    reads: Semaphore,
     tasks: TaskTracker,
+    /// Viewers ask from threads of their own.
+    runtime: Handle,
     stop: CancellationToken,
 }
 
@@ -67,20 +87,24 @@ impl Drop for Watch {
 
 impl Hub {
     /// A hub without any watched run. Tails are spawned on `tasks` and end when `stop` is cancelled;
-    /// [`Hub::ring_bells`] must run for them to be woken at once.
+    /// [`Hub::ring_bells`] must run for them to be woken at once. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(
         redis: Redis,
         store: Store,
         keys: Keys,
+        memory: Memory,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             bells: Bells::new(redis.clone(), keys.clone()),
             reader: Reader::new(redis, store, keys),
+            memory: Arc::new(memory),
             tails: Mutex::default(),
+            reads: Semaphore::new(READS),
             tasks,
+            runtime: Handle::current(),
             stop,
         })
     }
@@ -90,10 +114,91 @@ impl Hub {
         self.bells.run(self.stop.clone()).await;
     }
 
-    /// Reads for viewers that are behind their ring.
+    /// Reads runs from wherever they are held.
     #[must_use]
     pub const fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// Looks whether the process is over its memory limit; if so every run keeps the least.
+    pub(super) fn is_over_memory(&self) -> bool {
+        let is_over = self.memory.is_over();
+        if is_over {
+            let share = self.memory.share();
+            let tails: Vec<_> = self.lock().values().cloned().collect();
+            for tail in tails {
+                tail.shrink_to(share);
+            }
+        }
+        is_over
+    }
+
+    /// Reads on from a cursor that lies before the ring, unless that is under way or as much is; the tail tells when
+    /// there is something.
+    pub(super) fn read_older(self: &Arc<Self>, watch: &Watch, cursor: EventId) {
+        if !watch.begin_older(cursor) {
+            return;
+        }
+        let (hub, tail) = (Arc::clone(self), Arc::clone(&watch.0));
+        let reading = async move {
+            let read = hub.stop.run_until_cancelled(hub.older(&tail, cursor)).await;
+            match read.flatten() {
+                Some(piece) if piece.frames.upto > cursor => tail.older(cursor, piece.frames),
+                // Deleted, or stored under other ids: there is nothing up to where the ring begins.
+                Some(piece) if piece.ended => {
+                    let mut nothing = frame::Encoder::new(cursor);
+                    nothing.skip_to(tail.newest().unwrap_or(cursor));
+                    tail.older(cursor, nothing.finish());
+                }
+                _ => tail.nothing_older(cursor),
+            }
+        };
+        self.tasks.spawn_on(reading, &self.runtime);
+    }
+
+    /// Reads until there is something, or nobody watches any more.
+    async fn older(&self, tail: &Tail, cursor: EventId) -> Option<Piece> {
+        let mut backoff = Backoff::for_connections();
+        while tail.is_watched() {
+            let read = match self.reads.acquire().await {
+                Ok(_permit) => self.reader.read(tail.run_id(), cursor).await,
+                Err(_closed) => return None,
+            };
+            match read {
+                Ok(piece) if piece.frames.upto > cursor || piece.ended => return Some(piece),
+                Ok(_nothing) => {}
+                Err(error) => {
+                    debug!(run = %tail.run_id(), %error, "what is older cannot be read");
+                    tail.older_fails();
+                }
+            }
+            sleep(backoff.next_wait()).await;
+        }
+        None
+    }
+
+    /// Asks how a run has ended, unless that is under way; the tail tells when it is known.
+    pub(super) fn ask_end(self: &Arc<Self>, watch: &Watch) {
+        if !watch.begin_end() {
+            return;
+        }
+        let (hub, tail) = (Arc::clone(self), Arc::clone(&watch.0));
+        let asking = async move {
+            let asked = hub.stop.run_until_cancelled(hub.reader.run(tail.run_id()));
+            let end = asked.await.map(|run| match run {
+                Ok(Some(run)) => json!({
+                    "kind": "end", "status": run.status, "sealed": run.sealed, "events": run.events,
+                    "missing": run.variations.iter().filter_map(|one| one.missing).sum::<u64>(),
+                }),
+                Ok(None) => json!({"kind": "end", "status": "deleted"}),
+                Err(error) => {
+                    debug!(%error, "the end of a run is told without its details");
+                    json!({"kind": "end"})
+                }
+            });
+            tail.told_end(end);
+        };
+        self.tasks.spawn_on(asking, &self.runtime);
     }
 
     /// Cancelled when the gateway drains.
@@ -106,13 +211,15 @@ impl Hub {
     pub fn watch(self: &Arc<Self>, run: Uuid) -> Watch {
         let mut tails = self.lock();
         let tail = tails.entry(run).or_insert_with(|| {
-            let tail = Arc::new(Tail::new(run));
+            let tail = Arc::new(Tail::new(run, Arc::clone(&self.memory)));
             let (hub, task) = (Arc::clone(self), Arc::clone(&tail));
             self.tasks.spawn(async move { hub.follow(task).await });
             tail
         });
         tail.arrive();
-        Watch(Arc::clone(tail))
+        let watch = Watch(Arc::clone(tail));
+        self.memory.watched(tails.len());
+        watch
     }
 
     /// How many runs are watched.
@@ -134,6 +241,7 @@ impl Hub {
             // A viewer may have come between the tail's last look and this lock.
             if followed.is_none() || !tail.is_watched() {
                 tails.remove(&run);
+                self.memory.watched(tails.len());
                 break;
             }
         }

@@ -1,8 +1,8 @@
 //! The most recent frames of a run, in memory that all its viewers share.
 //!
 //! Batches lie in order and without a seam: each begins at the id where the one before ended. The
-//! ring holds at most [`RING_BYTES`]; the oldest batches fall off, and a viewer whose cursor is older
-//! reads from Redis or Postgres until it has climbed back.
+//! ring holds at most as many bytes as it is told, up to [`RING_BYTES`]; the oldest batches fall off, and a viewer whose
+//! cursor is older is given what Redis or Postgres holds until it has climbed back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,8 +11,11 @@ use runcast_common::id::EventId;
 
 use super::frame::Frames;
 
-/// Frames that one watched run keeps in memory: seconds of a fast run, all of a quiet one.
+/// Most bytes of frames that one watched run keeps in memory: seconds of a fast run, all of a quiet one.
 pub const RING_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes that a viewer is given at a time.
+const TURN_BYTES: usize = 256 * 1024;
 
 /// The recent frames of one run.
 #[derive(Debug)]
@@ -28,12 +31,14 @@ pub struct Ring {
 /// What the ring says to a cursor.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The batch that holds what comes next.
-    Next(Arc<Frames>),
+    /// The batches that hold what comes next: all that there is, or enough for one turn.
+    Next(Vec<Arc<Frames>>),
     /// Nothing is newer.
     CaughtUp,
     /// The cursor is older than what the ring holds.
     Behind,
+    /// It is not known yet where the run ends.
+    Unknown,
 }
 
 impl Ring {
@@ -54,8 +59,14 @@ impl Ring {
         self.end
     }
 
-    /// Adds a batch that begins where the ring ends.
-    pub fn push(&mut self, frames: Frames) {
+    /// Bytes that it keeps.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Adds a batch that begins where the ring ends, and lets the oldest go that do not fit into `most` bytes.
+    pub fn push(&mut self, frames: Frames, most: usize) {
         debug_assert_eq!(
             frames.after, self.end,
             "batches follow each other without a seam"
@@ -63,8 +74,12 @@ impl Ring {
         self.end = frames.upto;
         self.size += frames.size();
         self.batches.push_back(Arc::new(frames));
-        // The newest batch stays, however large.
-        while self.size > RING_BYTES && self.batches.len() > 1 {
+        self.shrink_to(most.min(RING_BYTES));
+    }
+
+    /// Lets the oldest batches go. The newest stays, however large.
+    pub fn shrink_to(&mut self, most: usize) {
+        while self.size > most && self.batches.len() > 1 {
             if let Some(oldest) = self.batches.pop_front() {
                 self.size -= oldest.size();
                 self.start = oldest.upto;
@@ -79,9 +94,19 @@ impl Ring {
             return Lookup::Behind;
         }
         let index = self.batches.partition_point(|batch| batch.upto <= cursor);
-        self.batches
-            .get(index)
-            .map_or(Lookup::CaughtUp, |batch| Lookup::Next(Arc::clone(batch)))
+        let mut room = TURN_BYTES;
+        let mut next = Vec::new();
+        for batch in self.batches.range(index..) {
+            next.push(Arc::clone(batch));
+            room = room.saturating_sub(batch.size());
+            if room == 0 {
+                break;
+            }
+        }
+        match next.is_empty() {
+            true => Lookup::CaughtUp,
+            false => Lookup::Next(next),
+        }
     }
 }
 
@@ -105,10 +130,10 @@ mod tests {
     fn every_cursor_finds_its_place() {
         let mut ring = Ring::new(EventId::new(1, 10));
         assert!(matches!(ring.lookup(EventId::new(1, 10)), Lookup::CaughtUp));
-        ring.push(batch(10, 20));
-        ring.push(batch(20, 30));
+        ring.push(batch(10, 20), RING_BYTES);
+        ring.push(batch(20, 30), RING_BYTES);
         let next = |seq| match ring.lookup(EventId::new(1, seq)) {
-            Lookup::Next(frames) => Some(frames.upto.seq),
+            Lookup::Next(frames) => frames.first().map(|first| first.upto.seq),
             _ => None,
         };
         assert_eq!(
@@ -126,7 +151,7 @@ mod tests {
         let one = batch(0, 1).size();
         let many = RING_BYTES / one + 10;
         for seq in 0..many as u64 {
-            ring.push(batch(seq, seq + 1));
+            ring.push(batch(seq, seq + 1), usize::MAX);
         }
         assert!(ring.size <= RING_BYTES);
         assert!(matches!(ring.lookup(EventId::new(1, 0)), Lookup::Behind));

@@ -1,7 +1,7 @@
 //! One tail per watched run: it alone reads on, however many viewers there are.
 //!
 //! A tail begins at the end of the run as it is when the first viewer comes, and fills the ring from
-//! there; what is older is each viewer's own business. It looks when the bell rings, and every
+//! there; pages of what is older it keeps for those who ask. It looks when the bell rings, and every
 //! [`LOOK_EVERY`] in case a bell was lost. It ends [`LINGER`] after its last viewer has left.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +12,16 @@ use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
 use runcast_common::id::EventId;
 use runcast_common::pulse::Pulse;
+use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::delivery::Desk;
+use super::frame::Frames;
+use super::memory::Memory;
+use super::older::Older;
 use super::pulses::Pulses;
 use super::reader::{Piece, ReadError, Reader};
 use super::ring::{Lookup, Ring};
@@ -30,24 +35,43 @@ const LOOK_EVERY_DEGRADED: Duration = Duration::from_secs(1);
 /// How long a tail without viewers stays: viewers who reconnect find the ring as they left it.
 const LINGER: Duration = Duration::from_secs(30);
 
+/// How long what is known of a run's end is told to viewers: those who come at once are asked for once.
+const END_LASTS: Duration = Duration::from_secs(1);
+
 /// The live end of one run.
 #[derive(Debug)]
 pub struct Tail {
     run: Uuid,
+    memory: Arc<Memory>,
     /// Rung by the bell, and when a viewer comes or goes.
     pub(super) wake: Arc<Notify>,
     viewers: AtomicUsize,
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    /// Where viewers sit who are told of changes all at once.
+    desks: Mutex<Vec<Arc<Desk>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// Absent until the tail knows where the run ends.
     ring: Option<Ring>,
+    older: Older,
     ended: bool,
     degraded: Option<Degraded>,
+    /// What is older cannot be read at the moment.
+    older_fails: bool,
     pulses: Pulses,
+    end: End,
+}
+
+/// What is known of how the run has ended.
+#[derive(Debug, Default)]
+enum End {
+    #[default]
+    Unknown,
+    Asked,
+    Told(Instant, Arc<Value>),
 }
 
 /// What is missing for the stream to be as quick as it should.
@@ -83,18 +107,15 @@ pub struct View {
 }
 
 impl Tail {
-    pub(super) fn new(run: Uuid) -> Self {
+    pub(super) fn new(run: Uuid, memory: Arc<Memory>) -> Self {
         Self {
             run,
+            memory,
             wake: Arc::new(Notify::new()),
             viewers: AtomicUsize::new(0),
-            state: Mutex::new(State {
-                ring: None,
-                ended: false,
-                degraded: None,
-                pulses: Pulses::default(),
-            }),
+            state: Mutex::default(),
             changed: watch::Sender::new(()),
+            desks: Mutex::default(),
         }
     }
 
@@ -110,14 +131,94 @@ impl Tail {
         let state = self.lock();
         let (lookup, end) = match &state.ring {
             Some(ring) => (ring.lookup(cursor), state.ended.then(|| ring.end())),
-            None => (Lookup::Behind, None),
+            None => (Lookup::Unknown, None),
+        };
+        let (lookup, degraded) = match lookup {
+            Lookup::Behind => match state.older.lookup(cursor) {
+                Some(page) => (Lookup::Next(vec![page]), state.degraded.clone()),
+                None => (
+                    Lookup::Behind,
+                    state.older_fails.then_some(WITHOUT_POSTGRES),
+                ),
+            },
+            lookup => (lookup, state.degraded.clone()),
         };
         View {
             lookup,
             end,
-            degraded: state.degraded.clone(),
+            degraded,
             pulse: state.pulses.newest(),
         }
+    }
+
+    /// True if the caller shall read on from `cursor`, for all who stand there.
+    pub(super) fn begin_older(&self, cursor: EventId) -> bool {
+        self.lock().older.begin(cursor)
+    }
+
+    /// A read from `cursor` has given these, which lie before the ring.
+    pub(super) fn older(&self, cursor: EventId, frames: Frames) {
+        let most = self.memory.share();
+        let mut state = self.lock();
+        state.older.done(cursor);
+        state.older.keep(frames, most);
+        state.older_fails = false;
+        drop(state);
+        self.tell();
+    }
+
+    /// A read from `cursor` has given nothing, or was given up.
+    pub(super) fn nothing_older(&self, cursor: EventId) {
+        self.lock().older.done(cursor);
+        self.tell();
+    }
+
+    /// A read of what is older has failed; it is being tried again.
+    pub(super) fn older_fails(&self) {
+        if !std::mem::replace(&mut self.lock().older_fails, true) {
+            self.tell();
+        }
+    }
+
+    /// Keeps no more than so many bytes.
+    pub(super) fn shrink_to(&self, most: usize) {
+        let mut state = self.lock();
+        state.older.clear();
+        if let Some(ring) = &mut state.ring {
+            ring.shrink_to(most);
+        }
+    }
+
+    /// The last id of the run that the tail knows.
+    pub(super) fn newest(&self) -> Option<EventId> {
+        self.lock().ring.as_ref().map(Ring::end)
+    }
+
+    /// How the run has ended, if that was asked for just now.
+    pub(super) fn end(&self) -> Option<Arc<Value>> {
+        match &self.lock().end {
+            End::Told(at, end) if at.elapsed() < END_LASTS => Some(Arc::clone(end)),
+            _ => None,
+        }
+    }
+
+    /// True if the caller shall ask how the run has ended.
+    pub(super) fn begin_end(&self) -> bool {
+        let mut state = self.lock();
+        let asks = !matches!(state.end, End::Asked);
+        if asks {
+            state.end = End::Asked;
+        }
+        asks
+    }
+
+    /// So the run has ended; or nobody could tell.
+    pub(super) fn told_end(&self, end: Option<Value>) {
+        self.lock().end = match end {
+            Some(end) => End::Told(Instant::now(), Arc::new(end)),
+            None => End::Unknown,
+        };
+        self.tell();
     }
 
     /// The last sign of life of each agent whose number is above this one.
@@ -129,7 +230,7 @@ impl Tail {
     /// An agent of the run has given a sign of life.
     pub(super) fn hear(&self, message: &[u8]) {
         if self.lock().pulses.take(message, Instant::now()) {
-            self.changed.send_replace(());
+            self.tell();
         } else {
             debug!(run = %self.run, "a sign of life cannot be read");
         }
@@ -139,6 +240,28 @@ impl Tail {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// Viewers sit at this desk from now on.
+    pub(super) fn attach(&self, desk: &Arc<Desk>) {
+        self.desks().push(Arc::clone(desk));
+    }
+
+    /// No viewer sits at this desk any more.
+    pub(super) fn detach(&self, desk: &Arc<Desk>) {
+        self.desks().retain(|one| !Arc::ptr_eq(one, desk));
+    }
+
+    /// Tells all who watch that [`Tail::view`] answers something new.
+    fn tell(&self) {
+        self.changed.send_replace(());
+        for desk in self.desks().iter() {
+            desk.changed(self.run);
+        }
+    }
+
+    fn desks(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Desk>>> {
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn arrive(&self) {
@@ -206,7 +329,7 @@ impl Tail {
             match reader.end(self.run).await {
                 Ok(end) => {
                     self.lock().ring = Some(Ring::new(end));
-                    self.changed.send_replace(());
+                    self.tell();
                     return end;
                 }
                 Err(error) => self.fail(&error),
@@ -226,13 +349,13 @@ impl Tail {
         let grown = piece.frames.upto > piece.frames.after;
         let changed = grown || state.ended != piece.ended || state.degraded != degraded;
         if let (true, Some(ring)) = (grown, &mut state.ring) {
-            ring.push(piece.frames);
+            ring.push(piece.frames, self.memory.share());
         }
         state.ended = piece.ended;
         state.degraded = degraded;
         drop(state);
         if changed {
-            self.changed.send_replace(());
+            self.tell();
         }
     }
 
@@ -242,7 +365,7 @@ impl Tail {
             warn!(run = %self.run, %error, "cannot read on");
             state.degraded = Some(WITHOUT_POSTGRES);
             drop(state);
-            self.changed.send_replace(());
+            self.tell();
         } else {
             debug!(run = %self.run, %error, "still cannot read on");
         }

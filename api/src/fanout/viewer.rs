@@ -1,44 +1,43 @@
-//! One viewer: a cursor that moves along a run, and the bytes it passes on its way.
+//! One viewer: a cursor that moves along a run, and what is to be sent to it next.
 //!
-//! A viewer takes batches from the ring while its cursor is inside, and reads for itself while it is
-//! behind. It has no queue: as long as its socket takes nothing, it asks for nothing. Between two
-//! events it sends a keep-alive every [`KEEP_ALIVE`].
+//! A viewer is given batches of the ring while its cursor is inside, and pages of what is older while it is behind. It
+//! has no queue: as long as its connection takes nothing, it asks for nothing. Nothing here waits or writes; that is
+//! done by [`delivery`](super::delivery) for plain sockets, and by [`bytes`](super::bytes) for all others.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_stream::stream;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::Stream;
 use rand::RngExt as _;
-use runcast_common::backoff::Backoff;
 use runcast_common::event::Kind;
 use runcast_common::id::EventId;
 use serde_json::json;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::debug;
+use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::frame::{Filter, Frames, notice};
 use super::ring::Lookup;
-use super::tail::{Degraded, WITHOUT_POSTGRES};
+use super::tail::Degraded;
 use super::{Hub, Watch};
 
 /// Proxies cut connections that are silent for 30 to 60 s.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A comment without the blank line that would end an event: it can never be taken for one.
-const KEEP_ALIVE_LINE: &[u8] = b":\n";
+pub(super) const KEEP_ALIVE_LINE: &[u8] = b":\n";
 
-/// How soon a client is asked to come back after a connection that broke by itself.
-const RETRY: Duration = Duration::from_secs(1);
+/// How soon a client is asked to come back after a connection that broke by itself. It stands before the first frame,
+/// which always comes.
+pub(super) const RETRY_LINE: &[u8] = b"retry: 1000\n";
+
+/// Why viewers have to go when the server drains.
+pub(super) const DRAINS: &str = "this server is being stopped";
 
 /// Over what time clients are spread who have to reconnect because this server drains.
 const DRAIN_WINDOW: Duration = Duration::from_secs(5);
 
-/// How long a viewer that has caught up otherwise waits before it looks at the tail again: a
-/// safeguard, since every change of the tail wakes it.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Pieces of shared memory that are sent as they are; more of them, as a filter leaves behind, are put together first.
+const PIECES: usize = 16;
 
 /// What a viewer asks for.
 #[derive(Debug, Clone)]
@@ -50,7 +49,8 @@ pub struct Request {
 }
 
 /// What a viewer has got so far.
-struct Viewer {
+#[derive(Debug)]
+pub struct Viewer {
     hub: Arc<Hub>,
     watch: Watch,
     filter: Filter,
@@ -61,25 +61,35 @@ struct Viewer {
     pulse: u64,
 }
 
-/// What to do next.
-enum Step {
-    /// Send these, then look again.
-    Send(Vec<Bytes>),
+/// What to do for a viewer next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Send these frames, then say that the viewer has [`reached`](Viewer::reached) their end.
+    Frames(Selection),
+    /// Send this.
+    Notice(Bytes),
     /// Send this, and no more.
     Last(Bytes),
-    /// Nothing is new.
+    /// Nothing, until the tail changes.
     Wait,
-    /// The server is being stopped.
-    Drain,
 }
 
-/// The bytes of an SSE response: the run from the cursor on, until it ends, the server drains, or the
-/// client goes.
-pub fn follow(hub: Arc<Hub>, watch: Watch, request: Request) -> impl Stream<Item = Bytes> + Send {
-    stream! {
-        let stop = hub.stop().clone();
-        let mut changes = watch.changes();
-        let mut viewer = Viewer {
+/// Frames for all viewers at one cursor who want the same.
+#[derive(Debug, Clone)]
+pub(super) struct Selection {
+    pub(super) pieces: Arc<[Bytes]>,
+    pub(super) upto: EventId,
+}
+
+/// The last selection of a round, which the next viewer of the same tail most likely needs as well.
+#[derive(Debug, Default)]
+pub(super) struct Memo(Option<(EventId, Filter, Selection)>);
+
+impl Viewer {
+    /// A viewer of a run.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>, watch: Watch, request: Request) -> Self {
+        Self {
             hub,
             watch,
             filter: request.filter,
@@ -87,137 +97,107 @@ pub fn follow(hub: Arc<Hub>, watch: Watch, request: Request) -> impl Stream<Item
             ready: false,
             told: None,
             pulse: 0,
-        };
-        // The client learns how soon to come back with the first frame, which always comes.
-        let mut prefix = Some(format!("retry: {}\n", RETRY.as_millis()));
-        let mut keep_alive = Instant::now() + KEEP_ALIVE;
-        loop {
-            changes.mark_unchanged();
-            let step = {
-                let mut step = pin!(viewer.step());
-                loop {
-                    tokio::select! {
-                        step = &mut step => break step,
-                        () = stop.cancelled() => break Step::Drain,
-                        () = sleep_until(keep_alive) => {
-                            keep_alive = Instant::now() + KEEP_ALIVE;
-                            yield Bytes::from_static(KEEP_ALIVE_LINE);
-                        }
-                    }
-                }
-            };
-            match step {
-                Step::Send(pieces) => {
-                    for piece in pieces {
-                        yield match prefix.take() {
-                            Some(prefix) => join(&prefix, &piece),
-                            None => piece,
-                        };
-                    }
-                    keep_alive = Instant::now() + KEEP_ALIVE;
-                    continue;
-                }
-                Step::Last(piece) => {
-                    yield join(&prefix.take().unwrap_or_default(), &piece);
-                    return;
-                }
-                Step::Drain => {
-                    yield closing(viewer.cursor);
-                    return;
-                }
-                Step::Wait => {}
-            }
-            tokio::select! {
-                changed = timeout(LOOK_EVERY, changes.changed()) => {
-                    if let Ok(Err(_)) = changed {
-                        yield closing(viewer.cursor);
-                        return;
-                    }
-                }
-                () = stop.cancelled() => {
-                    yield closing(viewer.cursor);
-                    return;
-                }
-                () = sleep_until(keep_alive) => {
-                    keep_alive = Instant::now() + KEEP_ALIVE;
-                    yield Bytes::from_static(KEEP_ALIVE_LINE);
-                }
-            }
         }
     }
-}
 
-impl Viewer {
-    async fn step(&mut self) -> Step {
+    /// The run.
+    pub(super) fn run(&self) -> Uuid {
+        self.watch.run_id()
+    }
+
+    /// What it watches.
+    pub(super) const fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// The fan-out that it belongs to.
+    pub(super) const fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Told of whatever may change what is next.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.watch.changes()
+    }
+
+    /// Up to here everything is sent. It may be less than was selected, if that was all that the connection took.
+    pub(super) const fn reached(&mut self, id: EventId) {
+        self.cursor = id;
+    }
+
+    /// How far it is behind the newest event, as seqs count; an older epoch is further than anything.
+    pub(super) fn lag(&self) -> u64 {
+        match self.watch.newest() {
+            Some(newest) if newest.epoch == self.cursor.epoch => {
+                newest.seq.saturating_sub(self.cursor.seq)
+            }
+            Some(newest) if newest > self.cursor => u64::MAX,
+            _ => 0,
+        }
+    }
+
+    /// What to do next. `memo` is of viewers of the same tail at the same moment.
+    pub(super) fn next(&mut self, memo: &mut Memo) -> Next {
+        if let Some((cursor, filter, selection)) = &memo.0
+            && (*cursor, filter) == (self.cursor, &self.filter)
+            && self.told.is_none()
+        {
+            return Next::Frames(selection.clone());
+        }
         let view = self.watch.view(self.cursor);
-        // Behind the ring a viewer reads for itself, and says for itself what is missing.
-        if !matches!(view.lookup, Lookup::Behind) && view.degraded != self.told {
+        if view.degraded != self.told {
             self.told.clone_from(&view.degraded);
             // `ready` comes again when it is over.
             self.ready = false;
-            if let Some(degraded) = view.degraded {
-                return Step::Send(vec![self.degraded(&degraded)]);
+            if let Some(degraded) = &view.degraded {
+                return Next::Notice(self.degraded(degraded));
             }
         }
         match view.lookup {
-            Lookup::Next(frames) => self.pass(&frames),
-            Lookup::Behind => self.read().await,
-            Lookup::CaughtUp if view.end.is_some_and(|end| self.cursor >= end) => {
-                Step::Last(self.end().await)
+            Lookup::Next(batches) => Next::Frames(self.select(&batches, memo)),
+            Lookup::Behind => {
+                self.hub.read_older(&self.watch, self.cursor);
+                Next::Wait
             }
+            Lookup::CaughtUp if view.end.is_some_and(|end| self.cursor >= end) => self.end(),
             Lookup::CaughtUp if !self.ready && self.told.is_none() => {
                 self.ready = true;
                 let data = json!({"kind": "ready"});
-                Step::Send(vec![notice("ready", &data, self.cursor)])
+                Next::Notice(notice("ready", &data, self.cursor))
             }
             Lookup::CaughtUp if view.pulse > self.pulse => self.pulses(view.pulse),
-            Lookup::CaughtUp => Step::Wait,
+            Lookup::CaughtUp | Lookup::Unknown => Next::Wait,
         }
     }
 
-    fn pass(&mut self, frames: &Frames) -> Step {
-        let pieces = frames.select(self.cursor, &self.filter);
-        self.cursor = frames.upto;
-        Step::Send(pieces)
+    fn select(&self, batches: &[Arc<Frames>], memo: &mut Memo) -> Selection {
+        let pieces = batches
+            .iter()
+            .flat_map(|batch| batch.select(self.cursor, &self.filter));
+        let mut pieces: Vec<Bytes> = pieces.collect();
+        if pieces.len() > PIECES {
+            pieces = vec![pieces.concat().into()];
+        }
+        let selection = Selection {
+            pieces: pieces.into(),
+            upto: batches.last().map_or(self.cursor, |last| last.upto),
+        };
+        memo.0 = Some((self.cursor, self.filter.clone(), selection.clone()));
+        selection
     }
 
     /// Signs of life are of the moment: they are only for viewers that have caught up with it.
-    fn pulses(&mut self, newest: u64) -> Step {
+    fn pulses(&mut self, newest: u64) -> Next {
         let pulses = self.watch.pulses_after(self.pulse);
         self.pulse = newest;
         let wanted = pulses
             .iter()
             .filter(|pulse| self.filter.wants(Kind::Heartbeat, pulse.variation));
         let frames = wanted.map(|pulse| notice(Kind::Heartbeat.name(), pulse, self.cursor));
-        Step::Send(frames.collect())
-    }
-
-    /// Reads for itself until it finds something; while that needs Postgres and Postgres is down, it
-    /// says so once and keeps trying.
-    async fn read(&mut self) -> Step {
-        let mut backoff = Backoff::for_connections();
-        loop {
-            match self
-                .hub
-                .reader()
-                .read(self.watch.run_id(), self.cursor)
-                .await
-            {
-                Ok(piece) if piece.frames.upto > self.cursor => return self.pass(&piece.frames),
-                // The tail does not know yet where the run ends, or the cursor is beyond it.
-                Ok(piece) if piece.ended => return Step::Last(self.end().await),
-                Ok(_) if matches!(self.watch.view(self.cursor).lookup, Lookup::Behind) => {}
-                Ok(_) => return Step::Send(Vec::new()),
-                Err(error) => {
-                    debug!(run = %self.watch.run_id(), %error, "a viewer cannot read on");
-                    if self.told.as_ref() != Some(&WITHOUT_POSTGRES) {
-                        self.ready = false;
-                        self.told = Some(WITHOUT_POSTGRES);
-                        return Step::Send(vec![self.degraded(&WITHOUT_POSTGRES)]);
-                    }
-                }
-            }
-            sleep(backoff.next_wait()).await;
+        let frames: Vec<Bytes> = frames.collect();
+        match frames.is_empty() {
+            true => Next::Wait,
+            false => Next::Notice(frames.concat().into()),
         }
     }
 
@@ -227,34 +207,26 @@ impl Viewer {
     }
 
     /// The last frame: how the run ended, as far as Postgres can say at this moment.
-    async fn end(&self) -> Bytes {
-        let run = self.hub.reader().run(self.watch.run_id()).await;
-        let data = match run {
-            Ok(Some(run)) => json!({
-                "kind": "end", "status": run.status, "sealed": run.sealed, "events": run.events,
-                "missing": run.variations.iter().filter_map(|one| one.missing).sum::<u64>(),
-            }),
-            Ok(None) => json!({"kind": "end", "status": "deleted"}),
-            Err(error) => {
-                debug!(%error, "the end of a run is told without its details");
-                json!({"kind": "end"})
+    fn end(&self) -> Next {
+        match self.watch.end() {
+            Some(end) => Next::Last(notice("end", &*end, self.cursor)),
+            None => {
+                self.hub.ask_end(&self.watch);
+                Next::Wait
             }
-        };
-        notice("end", &data, self.cursor)
+        }
     }
-}
 
-/// The server drains: come back, each at another moment, to another one.
-fn closing(cursor: EventId) -> Bytes {
-    let window = u64::try_from(DRAIN_WINDOW.as_millis()).unwrap_or(u64::MAX);
-    let retry = format!("retry: {}\n", rand::rng().random_range(100..=window));
-    let data = json!({"kind": "closing", "reason": "this server is being stopped"});
-    join(&retry, &notice("closing", &data, cursor))
-}
-
-fn join(prefix: &str, piece: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(prefix.len() + piece.len());
-    out.put_slice(prefix.as_bytes());
-    out.put_slice(piece);
-    out.freeze()
+    /// The last frame of a viewer that has to go although its run goes on: it comes back, each at another moment, here
+    /// or to another server.
+    pub(super) fn closing(&self, reason: &str) -> Bytes {
+        let window = u64::try_from(DRAIN_WINDOW.as_millis()).unwrap_or(u64::MAX);
+        let retry = format!("retry: {}\n", rand::rng().random_range(100..=window));
+        let data = json!({"kind": "closing", "reason": reason});
+        let frame = notice("closing", &data, self.cursor);
+        let mut out = BytesMut::with_capacity(retry.len() + frame.len());
+        out.put_slice(retry.as_bytes());
+        out.put_slice(&frame);
+        out.freeze()
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod body;
+pub mod connection;
 pub mod control;
 pub mod events;
 pub mod health;
@@ -16,6 +17,7 @@ pub mod query;
 pub mod runs;
 pub mod session;
 pub mod stream;
+pub mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,26 +26,23 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::serve::ListenerExt as _;
 use runcast_common::config::RedisUrl;
 use runcast_common::connect::Redis;
 use runcast_common::keys::Keys;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_rustls::TlsAcceptor;
 use tower_http::set_header::SetResponseHeaderLayer;
-use tracing::{debug, warn};
 use url::Url;
 
 use crate::fanout::Hub;
+use crate::fanout::delivery::Delivery;
 use crate::store::Store;
+use connection::Server;
 use problem::Problem;
 
 /// Largest request body where no route says otherwise: a few names and labels.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// How long connections may take to finish after the streams were told to close.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What all routes share. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -60,6 +59,8 @@ pub struct Parts {
     pub keys: Keys,
     /// The watched runs.
     pub hub: Arc<Hub>,
+    /// What writes to viewers.
+    pub delivery: Arc<Delivery>,
     /// Redis as agents are told to reach it.
     pub publish_redis: RedisUrl,
     /// How browsers reach the gateway.
@@ -142,44 +143,18 @@ impl Gateway {
             .with_state(self.clone())
     }
 
-    /// Serves until `stop`: then readiness goes off, streams are told to close, and what is left gets
-    /// [`DRAIN_DEADLINE`].
-    ///
-    /// # Errors
-    /// If the listener fails.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        stop: CancellationToken,
-    ) -> std::io::Result<()> {
-        let listener = listener.tap_io(|socket| {
-            if let Err(error) = socket.set_nodelay(true) {
-                debug!(%error, "a connection stays without TCP_NODELAY");
-            }
-        });
-        let (gateway, router) = (self.clone(), self.router());
-        let drained = CancellationToken::new();
-        let draining = {
-            let (stop, drained) = (stop.clone(), drained.clone());
-            async move {
-                stop.cancelled().await;
-                gateway.0.draining.store(true, Ordering::Relaxed);
-                drained.cancel();
-            }
-        };
-        let serving = axum::serve(listener, router).with_graceful_shutdown(draining);
-        let serving = std::pin::pin!(IntoFuture::into_future(serving));
-        let deadline = async {
-            drained.cancelled().await;
-            tokio::time::sleep(DRAIN_DEADLINE).await;
-        };
-        tokio::select! {
-            served = serving => served,
-            () = deadline => {
-                warn!("connections are still open after {DRAIN_DEADLINE:?}; they are cut");
-                Ok(())
-            }
-        }
+    /// Serves until the gateway stops; see [`connection`].
+    pub async fn serve(self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        let parts = &self.0.parts;
+        let delivery = Arc::clone(&parts.delivery);
+        let stop = parts.hub.stop().clone();
+        let server = Server::new(self.router(), delivery, tls, stop);
+        server.run(listener).await;
+    }
+
+    /// Readiness goes off: nobody shall be sent here any more.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
     }
 }
 

@@ -5,22 +5,20 @@
 //! must never become a silent replay.
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use futures::StreamExt as _;
 use runcast_common::id::EventId;
-use std::convert::Infallible;
 
 use super::Gateway;
+use super::connection::Streamed;
 use super::problem::Problem;
 use super::query::Query;
 use super::runs::admit;
 use crate::access::Scope;
 use crate::access::principal::Principal;
-use crate::fanout::viewer::{Request, follow};
+use crate::fanout::viewer::{Request, Viewer};
 
 /// The routes of this file.
 pub fn router() -> Router<Gateway> {
@@ -44,8 +42,9 @@ async fn stream(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let watch = gateway.hub().watch(run);
-    let frames = follow(gateway.hub().clone(), watch, request);
-    let mut response = Body::from_stream(frames.map(Ok::<_, Infallible>)).into_response();
+    let viewer = Viewer::new(gateway.hub().clone(), watch, request);
+    let mut response = ().into_response();
+    response.extensions_mut().insert(Streamed::new(viewer));
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,

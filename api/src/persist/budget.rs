@@ -6,6 +6,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+
+use runcast_common::amount::Amount;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -70,22 +72,8 @@ impl FromStr for Budget {
         if text == "off" {
             return Ok(Self::Off);
         }
-        let digits = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let factor: u64 = match unit.trim() {
-            "" | "B" => 1,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            _ => return Err(NotABudget),
-        };
-        let number: u64 = number.parse().map_err(|_not_a_number| NotABudget)?;
-        match number.checked_mul(factor) {
-            Some(bytes @ 1..) => Ok(Self::Bytes(bytes)),
-            _ => Err(NotABudget),
-        }
+        let amount: Amount = text.parse().map_err(|_no_amount| NotABudget)?;
+        Ok(Self::Bytes(amount.0))
     }
 }
 

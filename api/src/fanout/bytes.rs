@@ -1,0 +1,66 @@
+//! A viewer whose connection is served by the HTTP library (HTTP/2, TLS): its frames as a stream of bytes.
+//!
+//! The stream is asked for more only when the connection takes it. Time: a keep-alive after [`KEEP_ALIVE`] of silence.
+
+use async_stream::stream;
+use bytes::Bytes;
+use futures::Stream;
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+
+use super::viewer::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, Memo, Next, RETRY_LINE, Viewer};
+
+/// How long a viewer waits before it looks at the tail again: a safeguard, since every change of the tail wakes it.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// The bytes of an SSE response: the run from the cursor on, until it ends, the server drains, or the
+/// client goes.
+pub fn bytes(mut viewer: Viewer) -> impl Stream<Item = Bytes> + Send {
+    stream! {
+        let stop = viewer.hub().stop().clone();
+        let mut changes = viewer.changes();
+        let mut keep_alive = Instant::now() + KEEP_ALIVE;
+        yield Bytes::from_static(RETRY_LINE);
+        loop {
+            changes.mark_unchanged();
+            match viewer.next(&mut Memo::default()) {
+                Next::Frames(selection) => {
+                    for piece in &*selection.pieces {
+                        yield piece.clone();
+                    }
+                    viewer.reached(selection.upto);
+                    keep_alive = Instant::now() + KEEP_ALIVE;
+                    if !stop.is_cancelled() {
+                        continue;
+                    }
+                }
+                Next::Notice(frame) => {
+                    yield frame;
+                    keep_alive = Instant::now() + KEEP_ALIVE;
+                    continue;
+                }
+                Next::Last(frame) => {
+                    yield frame;
+                    return;
+                }
+                Next::Wait => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    yield viewer.closing(DRAINS);
+                    return;
+                }
+                changed = timeout(LOOK_EVERY, changes.changed()) => {
+                    if let Ok(Err(_gone)) = changed {
+                        yield viewer.closing(DRAINS);
+                        return;
+                    }
+                }
+                () = sleep_until(keep_alive) => {
+                    keep_alive = Instant::now() + KEEP_ALIVE;
+                    yield Bytes::from_static(KEEP_ALIVE_LINE);
+                }
+            }
+        }
+    }
+}

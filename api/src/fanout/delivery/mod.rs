@@ -1,0 +1,242 @@
+//! Writes to the sockets of viewers: a few threads for all of them, none of their own.
+//!
+//! ```text
+//! HTTP: request, answer's head --socket--> Desk (mailbox of a thread) --> Courier: epoll over its seats
+//! tail: "there is more" -----------------> Desk                              \--> seat: a cursor and a socket
+//! ```
+//!
+//! A connection that is to carry a stream is taken from the HTTP library as soon as the request is answered, so what
+//! stays of a viewer is its [`seat`]: the socket, the cursor, and the rest of a frame that the socket has not
+//! taken. When a run grows, its [`courier`] goes from seat to seat and gives each the same bytes, in one write.
+//!
+//! Data: no queues but a desk's arrivals (bounded by the connections there are) and the runs that changed, each once.
+//! Time: a run's seats are served at most every [`courier::FLUSH`], so that what comes in between is one write; a
+//! first event after a pause leaves at once.
+
+pub mod courier;
+mod seat;
+
+use std::collections::HashSet;
+use std::io;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use mio::{Poll, Token, Waker};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Hub;
+use super::viewer::Viewer;
+use courier::Courier;
+
+/// The threads that write.
+#[derive(Debug)]
+pub struct Delivery {
+    desks: Vec<Arc<Desk>>,
+    next: AtomicUsize,
+    couriers: Mutex<Vec<Courier>>,
+}
+
+/// The mailbox of one thread.
+#[derive(Debug)]
+pub(super) struct Desk {
+    inbox: Mutex<Inbox>,
+    waker: Waker,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    arrivals: Vec<Arrival>,
+    /// Runs with something new for their viewers.
+    changed: HashSet<Uuid>,
+    stops: bool,
+}
+
+/// A viewer who has been let in.
+#[derive(Debug)]
+struct Arrival {
+    socket: TcpStream,
+    /// The head of the answer.
+    head: Bytes,
+    viewer: Viewer,
+}
+
+/// What is counted of the viewers that sit here.
+#[derive(Debug, Clone, Default)]
+pub struct Meter {
+    viewers: Gauge,
+    bytes: Counter,
+    closed: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+/// The token of the waker; seats have all others.
+const WAKER: Token = Token(usize::MAX);
+
+impl Delivery {
+    /// One thread for every two processors: the others make the frames. [`Delivery::run`] must be running for anything
+    /// to be written.
+    ///
+    /// # Errors
+    /// If the kernel gives no `epoll`.
+    pub fn new(hub: &Arc<Hub>, meter: &Meter) -> io::Result<Arc<Self>> {
+        let threads = std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2));
+        let mut desks = Vec::new();
+        let mut couriers = Vec::new();
+        for _ in 0..threads {
+            let poll = Poll::new()?;
+            let desk = Arc::new(Desk {
+                inbox: Mutex::default(),
+                waker: Waker::new(poll.registry(), WAKER)?,
+            });
+            couriers.push(Courier::new(
+                poll,
+                Arc::clone(&desk),
+                Arc::clone(hub),
+                meter.clone(),
+            ));
+            desks.push(desk);
+        }
+        Ok(Arc::new(Self {
+            desks,
+            next: AtomicUsize::new(0),
+            couriers: Mutex::new(couriers),
+        }))
+    }
+
+    /// Writes until `stop`, then tells all viewers to come back, and ends when they are gone, or after
+    /// [`courier::DRAIN`].
+    ///
+    /// # Errors
+    /// If `epoll` fails, or a thread dies.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> io::Result<()> {
+        let couriers = std::mem::take(&mut *lock(&self.couriers));
+        let mut threads = JoinSet::new();
+        for courier in couriers {
+            threads.spawn_blocking(move || courier.run());
+        }
+        let mut is_told = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled(), if !is_told => {
+                    is_told = true;
+                    self.desks.iter().for_each(|desk| desk.stop());
+                }
+                ended = threads.join_next() => match ended {
+                    Some(Ok(Ok(()))) => {}
+                    Some(Ok(Err(error))) => return Err(error),
+                    Some(Err(died)) => return Err(io::Error::other(died)),
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Takes over a connection whose request is answered, but for the head of the answer. The socket must not block.
+    pub fn seat(&self, socket: TcpStream, head: Bytes, viewer: Viewer) {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let desk = &self.desks[turn % self.desks.len()];
+        desk.take(|inbox| {
+            inbox.arrivals.push(Arrival {
+                socket,
+                head,
+                viewer,
+            });
+        });
+    }
+}
+
+impl Desk {
+    /// There is something new for the viewers of a run.
+    pub(super) fn changed(&self, run: Uuid) {
+        self.take(|inbox| {
+            inbox.changed.insert(run);
+        });
+    }
+
+    fn stop(&self) {
+        self.take(|inbox| inbox.stops = true);
+    }
+
+    fn take(&self, put: impl FnOnce(&mut Inbox)) {
+        let mut inbox = lock(&self.inbox);
+        let was_empty = inbox.arrivals.is_empty() && inbox.changed.is_empty();
+        put(&mut inbox);
+        drop(inbox);
+        // Whoever put the first thing in has woken the thread.
+        if was_empty && let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "a delivery thread cannot be woken; it looks every second");
+        }
+    }
+
+    fn empty(&self) -> Inbox {
+        let mut inbox = lock(&self.inbox);
+        Inbox {
+            stops: inbox.stops,
+            arrivals: std::mem::take(&mut inbox.arrivals),
+            changed: std::mem::take(&mut inbox.changed),
+        }
+    }
+}
+
+impl Meter {
+    /// Registers everything.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("runcast_viewers");
+        registry.register(
+            "open",
+            "Viewers on sockets of their own",
+            self.viewers.clone(),
+        );
+        registry.register(
+            "sent_bytes",
+            "Bytes that they were sent",
+            self.bytes.clone(),
+        );
+        registry.register(
+            "closed",
+            "Viewers that are gone, by reason: left, ended, drained, stalled (took nothing for too long), memory (the \
+             process was over its limit), failed",
+            self.closed.clone(),
+        );
+    }
+
+    fn closed(&self, why: Why) {
+        self.viewers.dec();
+        self.closed.get_or_create(&[("reason", why.name())]).inc();
+    }
+}
+
+/// Why a viewer is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Left,
+    Ended,
+    Drained,
+    Stalled,
+    Memory,
+    Failed,
+}
+
+impl Why {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Ended => "ended",
+            Self::Drained => "drained",
+            Self::Stalled => "stalled",
+            Self::Memory => "memory",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
