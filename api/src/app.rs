@@ -212,6 +212,7 @@ impl App {
             delivery,
             publish_redis: self.settings.publish_redis()?.clone(),
             public_url,
+            cors: self.settings.cors.clone(),
         });
         let delay = Duration::from_secs(self.settings.drain_delay.0);
         let (draining, stop) = (gateway.clone(), stop.clone());

@@ -11,6 +11,7 @@ use runcast_common::config::{
 use runcast_common::keys::Keys;
 use url::Url;
 
+use crate::http::cors::Origins;
 use crate::http::tls::Tls;
 use crate::persist::Budget;
 use crate::tasks::retention::Retention;
@@ -86,6 +87,8 @@ pub struct Settings {
     pub memory_limit: Option<Amount>,
     /// `RUNCAST_DRAIN_DELAY`: seconds between the end of a gateway's readiness and that of its streams.
     pub drain_delay: Seconds,
+    /// `RUNCAST_CORS_ORIGINS`: whose pages may ask the gateway besides its own.
+    pub cors: Origins,
     /// `RUNCAST_TLS_CERT` and `RUNCAST_TLS_KEY`.
     pub tls: Option<Tls>,
 }
@@ -125,6 +128,7 @@ impl Settings {
             retention: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
             memory_limit: optional(env, "RUNCAST_MEMORY_LIMIT")?,
             drain_delay: optional(env, "RUNCAST_DRAIN_DELAY")?.unwrap_or_default(),
+            cors: optional(env, "RUNCAST_CORS_ORIGINS")?.unwrap_or_default(),
             tls: Tls::from_env(env)?,
         };
         Ok(settings)
@@ -245,6 +249,8 @@ mod tests {
             ("RUNCAST_RETENTION", "90"),
             ("RUNCAST_MEMORY_LIMIT", "1GB"),
             ("RUNCAST_DRAIN_DELAY", "1m"),
+            ("RUNCAST_CORS_ORIGINS", "*"),
+            ("RUNCAST_CORS_ORIGINS", "https://a.example/b"),
             ("RUNCAST_TLS_CERT", "/there/is/no/such/file.pem"),
             ("RUNCAST_KEY_PREFIX", "{x}"),
             ("RUNCAST_PUBLIC_URL", "ftp://host"),

@@ -96,7 +96,14 @@ impl Api {
     /// # Panics
     /// If the answer is not 201 with all that an agent needs.
     pub async fn create_run(&self, name: &str) -> CreatedRun {
-        let body = json!({"name": name, "variations": 1});
+        self.create(&json!({"name": name, "variations": 1})).await
+    }
+
+    /// Creates a run as it is described.
+    ///
+    /// # Panics
+    /// As [`Api::create_run`].
+    pub async fn create(&self, body: &Value) -> CreatedRun {
         let request = self.request(Method::POST, "/v1/runs");
         let response = send(
             request

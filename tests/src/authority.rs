@@ -48,11 +48,15 @@ impl Authority {
         self.folder.join("ca.pem")
     }
 
-    fn certificate(&self) -> PathBuf {
+    /// The file with the certificate that it has signed.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
         self.folder.join("server.pem")
     }
 
-    fn key(&self) -> PathBuf {
+    /// The file with the key of that.
+    #[must_use]
+    pub fn key(&self) -> PathBuf {
         self.folder.join("server.key")
     }
 

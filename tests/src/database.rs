@@ -161,6 +161,20 @@ impl Database {
         rows.expect("dead letters").iter().map(letter).collect()
     }
 
+    /// Deletes a run with all its events, as retention does.
+    ///
+    /// # Panics
+    /// If it cannot be deleted.
+    pub async fn delete(&self, run: Uuid) {
+        for statement in [
+            "DELETE FROM events WHERE run_id = $1",
+            "DELETE FROM runs WHERE id = $1",
+        ] {
+            let deleted = sqlx::query(statement).bind(run).execute(&self.pool).await;
+            deleted.expect("the run is deleted");
+        }
+    }
+
     /// Waits until everything up to `id` is stored.
     ///
     /// # Panics

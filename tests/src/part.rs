@@ -26,7 +26,9 @@ impl Part {
     }
 
     /// What it says on stdout once it is ready.
-    pub(crate) const fn ready_line(self) -> &'static str {
+    /// What it prints when it is ready, before its address if it has one.
+    #[must_use]
+    pub const fn ready_line(self) -> &'static str {
         match self {
             Self::Gateway => "Runcast is ready at ",
             Self::Persister => "Runcast persister is ready",

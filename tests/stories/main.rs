@@ -7,6 +7,7 @@ mod cursors;
 mod dead_letters;
 mod dev;
 mod disk_full;
+mod fanout;
 mod full;
 mod history;
 mod ingest;

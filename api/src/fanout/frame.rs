@@ -14,30 +14,80 @@ use serde::Serialize;
 
 /// Which events a viewer wants; gaps always belong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter(Vec<Channel>);
+pub struct Filter {
+    channels: Vec<Channel>,
+    levels: Levels,
+}
+
+/// Levels that logs may be wanted of, as producers name them, and [`Levels`] number them.
+pub const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "fatal"];
+
+/// Some of [`LEVELS`], a bit for each; none stands for all logs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Levels(u8);
+
+impl Levels {
+    /// The one of this name; none of them if there is no such level.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let number = LEVELS.iter().position(|level| *level == name);
+        Self(number.map_or(0, |number| 1 << number))
+    }
+
+    /// True if it stands for all logs.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
 
 impl Filter {
     /// Only these channels; everything if there are none.
     #[must_use]
     pub const fn new(channels: Vec<Channel>) -> Self {
-        Self(channels)
+        Self {
+            channels,
+            levels: Levels(0),
+        }
+    }
+
+    /// Of logs only those of these levels.
+    #[must_use]
+    pub fn of_levels(self, levels: Levels) -> Self {
+        Self { levels, ..self }
     }
 
     /// The channels; empty for everything.
     #[must_use]
     pub fn channels(&self) -> &[Channel] {
-        &self.0
+        &self.channels
     }
 
-    /// True if events of this kind and variation belong.
+    /// True if events of this kind and variation belong, whatever their level.
     #[must_use]
     pub fn wants(&self, kind: Kind, variation: u16) -> bool {
-        self.0.is_empty()
+        self.channels.is_empty()
             || kind == Kind::Gap
             || self
-                .0
+                .channels
                 .iter()
                 .any(|channel| channel.contains(kind, variation))
+    }
+
+    fn takes(&self, mark: &Mark) -> bool {
+        let is_of_level =
+            self.levels.is_empty() || mark.kind != Kind::Log || self.levels.0 & mark.level.0 != 0;
+        is_of_level && self.wants(mark.kind, mark.variation)
+    }
+
+    const fn is_open(&self) -> bool {
+        self.channels.is_empty() && self.levels.is_empty()
     }
 }
 
@@ -47,6 +97,7 @@ struct Mark {
     id: EventId,
     kind: Kind,
     variation: u16,
+    level: Levels,
     end: usize,
 }
 
@@ -76,7 +127,7 @@ impl Frames {
             0 => 0,
             _ => self.marks[first - 1].end,
         };
-        if filter.channels().is_empty() {
+        if filter.is_open() {
             return match self.bytes.slice(start..) {
                 bytes if bytes.is_empty() => Vec::new(),
                 bytes => vec![bytes],
@@ -85,7 +136,7 @@ impl Frames {
         let mut pieces = Vec::new();
         let mut end = start;
         for mark in &self.marks[first..] {
-            if filter.wants(mark.kind, mark.variation) {
+            if filter.takes(mark) {
                 end = mark.end;
             } else {
                 if end > start {
@@ -157,11 +208,12 @@ impl Encoder {
             return self.gap(event.id, next, Some(1), "unreadable");
         };
         let (kind, variation) = (head.kind, head.variation);
+        let level = head.level.as_deref().map(Levels::named).unwrap_or_default();
         self.bytes.extend_from_slice(b"event: ");
         self.bytes.extend_from_slice(kind.name().as_bytes());
         self.bytes.extend_from_slice(b"\ndata: ");
         with_envelope(&mut self.bytes, event);
-        self.end(event.id, kind, variation);
+        self.end(event.id, kind, variation, level);
     }
 
     /// Adds a gap that ends at `at`.
@@ -175,7 +227,7 @@ impl Encoder {
         };
         self.bytes.extend_from_slice(b"event: gap\ndata: ");
         self.bytes.extend_from_slice(&json(&notice));
-        self.end(at, Kind::Gap, 0);
+        self.end(at, Kind::Gap, 0, Levels::default());
     }
 
     /// Moves on without a frame: Postgres has nothing more up to this id.
@@ -194,13 +246,14 @@ impl Encoder {
         }
     }
 
-    fn end(&mut self, id: EventId, kind: Kind, variation: u16) {
+    fn end(&mut self, id: EventId, kind: Kind, variation: u16, level: Levels) {
         self.bytes
             .extend_from_slice(format!("\nid: {id}\n\n").as_bytes());
         self.marks.push(Mark {
             id,
             kind,
             variation,
+            level,
             end: self.bytes.len(),
         });
         self.upto = id;
@@ -283,6 +336,25 @@ mod tests {
             "\"producer\":\"00000000-0000-0000-0000-000000000001\",\"seq\":101}\n",
             "id: 9-1\n\n",
         )));
+    }
+
+    #[test]
+    fn levels_choose_among_logs_and_leave_the_rest() {
+        let mut encoder = Encoder::new(EventId::new(9, 0));
+        encoder.event(&event(1, r#"{"kind":"log","level":"error","text":"a"}"#));
+        encoder.event(&event(2, r#"{"kind":"log","level":"info","text":"b"}"#));
+        encoder.event(&event(3, r#"{"kind":"log","text":"c"}"#));
+        encoder.event(&event(4, r#"{"kind":"output","text":"d"}"#));
+        let frames = encoder.finish();
+        let levels = Levels::named("error").and(Levels::named("warn"));
+        let filter = Filter::default().of_levels(levels);
+        let shown = frames.select(EventId::ZERO, &filter).concat();
+        let shown = String::from_utf8(shown).expect("text");
+        let is_there = |text: &str| shown.contains(&format!(r#""text":"{text}""#));
+        assert_eq!(
+            ["a", "b", "c", "d"].map(is_there),
+            [true, false, false, true]
+        );
     }
 
     #[test]

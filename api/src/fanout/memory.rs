@@ -17,8 +17,8 @@ const FRAMES: usize = 256 * 1024 * 1024;
 /// What each may keep however many there are: a moment of a lively run.
 const LEAST: usize = 64 * 1024;
 
-/// The limit's share at which viewers are no longer closed.
-const RELIEVED: f64 = 0.9;
+/// The share of the limit at which viewers are no longer closed.
+const RELIEVED_PERCENT: u64 = 90;
 
 /// The memory of one gateway.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Memory {
             }
         };
         let was_over = self.is_over.load(Ordering::Relaxed);
-        let relieved = (limit as f64 * RELIEVED) as u64;
+        let relieved = limit / 100 * RELIEVED_PERCENT;
         let is_over = resident > if was_over { relieved } else { limit };
         if self.is_over.swap(is_over, Ordering::Relaxed) != is_over && is_over {
             warn!(

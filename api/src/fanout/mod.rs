@@ -11,6 +11,7 @@
 //!   before the ring, for viewers who are behind it; [`memory`] bounds both over all runs.
 //! - [`viewer`] is a cursor, and says what comes next for it.
 //! - [`delivery`] writes to the sockets of all viewers; [`bytes`] is for those whose connection is more than a socket.
+//! - [`many`] follows several runs on one connection, with a cursor for each, [`cursors`].
 //! - [`bell`] wakes tails, and hears the signs of life of agents, `pulses`.
 //!
 //! There is no queue per viewer: a slow one only keeps a cursor, and what it has not taken yet waits
@@ -18,8 +19,10 @@
 
 pub mod bell;
 pub mod bytes;
+pub mod cursors;
 pub mod delivery;
 pub mod frame;
+pub mod many;
 pub mod memory;
 mod older;
 mod pulses;

@@ -220,8 +220,7 @@ impl Viewer {
     /// The last frame of a viewer that has to go although its run goes on: it comes back, each at another moment, here
     /// or to another server.
     pub(super) fn closing(&self, reason: &str) -> Bytes {
-        let window = u64::try_from(DRAIN_WINDOW.as_millis()).unwrap_or(u64::MAX);
-        let retry = format!("retry: {}\n", rand::rng().random_range(100..=window));
+        let retry = retry_spread();
         let data = json!({"kind": "closing", "reason": reason});
         let frame = notice("closing", &data, self.cursor);
         let mut out = BytesMut::with_capacity(retry.len() + frame.len());
@@ -229,4 +228,10 @@ impl Viewer {
         out.put_slice(&frame);
         out.freeze()
     }
+}
+
+/// A line that asks a client to come back in a while, each in another one.
+pub(super) fn retry_spread() -> String {
+    let window = u64::try_from(DRAIN_WINDOW.as_millis()).unwrap_or(u64::MAX);
+    format!("retry: {}\n", rand::rng().random_range(100..=window))
 }

@@ -119,7 +119,7 @@ impl Server {
                     connections.spawn(Arc::clone(&self).serve(socket));
                 }
                 Err(error) if is_of_client(&error) => {
-                    debug!(%error, "a client went before it was let in")
+                    debug!(%error, "a client went before it was let in");
                 }
                 Err(error) => {
                     error!(%error, "no connection can be taken; trying again");
@@ -252,7 +252,7 @@ impl Server {
                     }
                     None => {
                         *response.body_mut() =
-                            Body::from_stream(bytes(viewer).map(Ok::<_, Infallible>))
+                            Body::from_stream(bytes(viewer).map(Ok::<_, Infallible>));
                     }
                 }
             }

@@ -8,6 +8,7 @@ pub mod agents;
 pub mod body;
 pub mod connection;
 pub mod control;
+pub mod cors;
 pub mod events;
 pub mod health;
 pub mod ingest;
@@ -18,6 +19,7 @@ pub mod runs;
 pub mod session;
 pub mod stream;
 pub mod tls;
+pub mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +41,7 @@ use crate::fanout::Hub;
 use crate::fanout::delivery::Delivery;
 use crate::store::Store;
 use connection::Server;
+use cors::Origins;
 use problem::Problem;
 
 /// Largest request body where no route says otherwise: a few names and labels.
@@ -65,6 +68,8 @@ pub struct Parts {
     pub publish_redis: RedisUrl,
     /// How browsers reach the gateway.
     pub public_url: Url,
+    /// Whose pages may ask besides its own.
+    pub cors: Origins,
 }
 
 #[derive(Debug)]
@@ -129,6 +134,7 @@ impl Gateway {
             .merge(control::router())
             .merge(agents::router())
             .merge(stream::router())
+            .merge(watch::router())
             .merge(session::router())
             .merge(health::router())
             .merge(page::router())
@@ -140,6 +146,7 @@ impl Gateway {
             .layer(header(header::X_FRAME_OPTIONS, "DENY"))
             .layer(header(header::CACHE_CONTROL, "no-store"))
             .layer(header(header::CONTENT_SECURITY_POLICY, page::POLICY))
+            .layer(self.0.parts.cors.layer())
             .with_state(self.clone())
     }
 

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use runcast_common::event::Channel;
 
 use super::problem::Problem;
-use crate::fanout::frame::Filter;
+use crate::fanout::frame::{Filter, LEVELS, Levels};
 
 /// Channels of one request at most; there are seven kinds and a page shows few variations.
 const MAX_CHANNELS: usize = 64;
@@ -61,6 +61,25 @@ impl Query {
             )));
         }
         Ok(Filter::new(channels))
+    }
+
+    /// The levels of logs that are asked for.
+    ///
+    /// # Errors
+    /// 400 for one that does not exist.
+    pub fn levels(&self) -> Result<Levels, Problem> {
+        let mut levels = Levels::default();
+        for name in self.all("level") {
+            let level = Levels::named(name);
+            if level.is_empty() {
+                let known = LEVELS.join(", ");
+                return Err(Problem::bad_request(format!(
+                    "parameter level: expected one of {known}"
+                )));
+            }
+            levels = levels.and(level);
+        }
+        Ok(levels)
     }
 }
 

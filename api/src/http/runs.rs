@@ -263,7 +263,10 @@ fn labels(labels: Map<String, Value>) -> Result<Map<String, Value>, Problem> {
 }
 
 /// The labels that a list is asked for: `label=team=search`, all of them where there are several.
-fn wanted_labels(query: &Query) -> Result<Map<String, Value>, Problem> {
+///
+/// # Errors
+/// 400 for one without a value, or that no run can have.
+pub(super) fn wanted_labels(query: &Query) -> Result<Map<String, Value>, Problem> {
     let mut wanted = Map::new();
     for text in query.all("label") {
         let (name, value) = text.split_once('=').ok_or_else(|| {

@@ -34,7 +34,7 @@ async fn stream(
 ) -> Result<Response, Problem> {
     let request = Request {
         after: cursor(&headers, &query)?,
-        filter: query.filter()?,
+        filter: query.filter()?.of_levels(query.levels()?),
     };
     let (run, coverage) = admit(&gateway, &principal, Scope::Read, &id).await?;
     // Nothing is left to say: an EventSource takes this for the end and stays away.
@@ -45,6 +45,11 @@ async fn stream(
     let viewer = Viewer::new(gateway.hub().clone(), watch, request);
     let mut response = ().into_response();
     response.extensions_mut().insert(Streamed::new(viewer));
+    Ok(as_events(response))
+}
+
+/// The headers of server-sent events.
+pub(super) fn as_events(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -56,17 +61,28 @@ async fn stream(
     );
     // nginx would otherwise collect frames until its buffer is full.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 fn cursor(headers: &HeaderMap, query: &Query) -> Result<EventId, Problem> {
+    match resume(headers, query)? {
+        Some(text) => Ok(EventId::parse_cursor(text)?),
+        None => Ok(EventId::ZERO),
+    }
+}
+
+/// Where a client has got to, as it says.
+///
+/// # Errors
+/// 400 for a header that is no text.
+pub(super) fn resume<'a>(
+    headers: &'a HeaderMap,
+    query: &'a Query,
+) -> Result<Option<&'a str>, Problem> {
     let header = match headers.get("last-event-id").map(HeaderValue::to_str) {
         Some(Ok(text)) => Some(text.trim()).filter(|text| !text.is_empty()),
         Some(Err(_not_ascii)) => return Err(Problem::bad_request("Last-Event-ID is not ASCII")),
         None => None,
     };
-    match header.or_else(|| query.get("after")) {
-        Some(text) => Ok(EventId::parse_cursor(text)?),
-        None => Ok(EventId::ZERO),
-    }
+    Ok(header.or_else(|| query.get("after")))
 }

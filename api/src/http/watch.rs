@@ -1,0 +1,139 @@
+//! `/v1/watch`: several runs as server-sent events on one connection, each resumed exactly.
+//!
+//! `run=ID` (several) names them; `label=NAME=VALUE` (several) watches all runs that have these labels and are not over, and
+//! those that are created later. Each event's data tells its `run`; its id is a cursor for all of them, which
+//! comes back as `Last-Event-ID` or `?after=`.
+
+use std::convert::Infallible;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use futures::StreamExt as _;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::Gateway;
+use super::problem::Problem;
+use super::query::Query;
+use super::runs::{admit, wanted_labels};
+use super::stream::{as_events, resume};
+use crate::access::Scope;
+use crate::access::principal::Principal;
+use crate::fanout::cursors::Cursors;
+use crate::fanout::many::{MOST_RUNS, Newcomers, Nobody, Runs, bytes};
+use crate::store::runs::{Run, RunFilter};
+use crate::store::{Store, StoreError};
+
+/// The newest runs with the labels: among them are those that a viewer who comes back has watched.
+const NEWEST: u16 = 200;
+
+/// The routes of this file.
+pub fn router() -> Router<Gateway> {
+    Router::new().route("/v1/watch", get(watch))
+}
+
+async fn watch(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let after = match resume(&headers, &query)? {
+        Some(text) => {
+            Cursors::parse(text).map_err(|error| Problem::bad_request(error.to_string()))?
+        }
+        None => Cursors::default(),
+    };
+    let filter = query.filter()?.of_levels(query.levels()?);
+    let labels = wanted_labels(&query)?;
+    let named: Vec<&str> = query.all("run").collect();
+    let hub = gateway.hub().clone();
+    let body = match (named.is_empty(), labels.is_empty()) {
+        (false, true) => {
+            let Some(runs) = follow(&gateway, &principal, &named, &after).await? else {
+                return Ok(StatusCode::NO_CONTENT.into_response());
+            };
+            let nobody = None::<Nobody>;
+            Body::from_stream(bytes(hub, runs, after, filter, nobody).map(Ok::<_, Infallible>))
+        }
+        (true, false) => {
+            principal.may(Scope::Read, principal.run)?;
+            let mut labelled = Labelled {
+                store: gateway.store().clone(),
+                labels,
+                only: principal.run,
+            };
+            let is_followed = |run: &Run| run.ended_at.is_none() || after.get(run.id).is_some();
+            let newest = labelled.newest().await?;
+            let live = newest.into_iter().filter(is_followed);
+            let runs = Runs {
+                live: live.map(|run| run.id).take(MOST_RUNS).collect(),
+                over: Vec::new(),
+            };
+            let later = Some(labelled);
+            Body::from_stream(bytes(hub, runs, after, filter, later).map(Ok::<_, Infallible>))
+        }
+        _ => {
+            let detail =
+                format!("give either run=ID, up to {MOST_RUNS} of them, or label=NAME=VALUE");
+            return Err(Problem::bad_request(detail));
+        }
+    };
+    Ok(as_events(body.into_response()))
+}
+
+/// The named runs; none if all are over and were shown to the end.
+async fn follow(
+    gateway: &Gateway,
+    principal: &Principal,
+    named: &[&str],
+    after: &Cursors,
+) -> Result<Option<Runs>, Problem> {
+    if named.len() > MOST_RUNS {
+        let count = named.len();
+        return Err(Problem::bad_request(format!(
+            "{count} runs are over the limit of {MOST_RUNS} on one connection"
+        )));
+    }
+    let mut runs = Runs::default();
+    for id in named {
+        let (run, coverage) = admit(gateway, principal, Scope::Read, id).await?;
+        match coverage.ended && after.of(run) >= coverage.watermark {
+            true => runs.over.push(run),
+            false => runs.live.push(run),
+        }
+    }
+    Ok((!runs.live.is_empty()).then_some(runs))
+}
+
+/// Runs with labels, as they are created.
+#[derive(Debug)]
+struct Labelled {
+    store: Store,
+    labels: Map<String, Value>,
+    only: Option<Uuid>,
+}
+
+impl Labelled {
+    async fn newest(&mut self) -> Result<Vec<Run>, StoreError> {
+        let filter = RunFilter {
+            labels: self.labels.clone(),
+            only: self.only,
+            limit: NEWEST,
+            ..RunFilter::default()
+        };
+        self.store.runs(&filter).await
+    }
+}
+
+impl Newcomers for Labelled {
+    async fn look(&mut self) -> Result<Vec<Uuid>, StoreError> {
+        let runs = self.newest().await?;
+        let live = runs.iter().filter(|run| run.ended_at.is_none());
+        Ok(live.map(|run| run.id).collect())
+    }
+}

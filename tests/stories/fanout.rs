@@ -1,0 +1,519 @@
+//! How streams reach viewers: slow ones, many at once, several runs on one connection, every kind of
+//! connection, and a gateway that has too little memory.
+
+use std::collections::HashMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use runcast_common::id::EventId;
+use runcast_tests::api::{CreatedRun, problem, send};
+use runcast_tests::authority::Authority;
+use runcast_tests::eventually::{SOON, eventually, within};
+use runcast_tests::lines::{numbered, output};
+use runcast_tests::publisher::Publisher;
+use runcast_tests::sse::Sse;
+use runcast_tests::stack::{Part, Stack};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+use tokio::time::sleep;
+
+use crate::viewer::Viewer;
+
+async fn publisher(stack: &Stack, run: &CreatedRun) -> Publisher {
+    Publisher::new(run.publisher_connection().await, stack.keys(), run.id)
+}
+
+/// The last line of a run: it is over then.
+fn last_line(variation: u16) -> Vec<u8> {
+    format!(r#"{{"kind":"status","variation":{variation},"time":1,"status":"succeeded"}}"#)
+        .into_bytes()
+}
+
+/// Event name, data and id of whole frames, but for signs of life.
+fn frames(text: &str) -> Vec<(String, Value, String)> {
+    let whole = text.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
+    let frames = whole.split("\n\n").filter_map(|frame| {
+        let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name));
+        let data = serde_json::from_str(field("data: ")?).expect("JSON");
+        Some((
+            field("event: ")?.to_owned(),
+            data,
+            field("id: ")?.to_owned(),
+        ))
+    });
+    frames
+        .filter(|(event, _, _)| event != "heartbeat")
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_who_reads_slowly_misses_nothing_and_holds_up_nobody() {
+    let stack = Stack::start().await;
+    let run = stack.api().create_run("slow").await;
+    let mut publisher = publisher(&stack, &run).await;
+    let base = stack.api();
+    let address = base.base().strip_prefix("http://").expect("an address");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // The kernel shall hold little for it, so that frames are cut anywhere.
+    socket.set_recv_buffer_size(4096).expect("set");
+    let address = address.trim_end_matches('/').parse().expect("an address");
+    let mut slow = socket.connect(address).await.expect("connected");
+    let request = format!(
+        "GET /v1/runs/{}/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+        run.id,
+        stack.token()
+    );
+    slow.write_all(request.as_bytes()).await.expect("asked");
+    let mut seen = Vec::new();
+    let mut buffer = vec![0; 3000];
+    let mut quick = stack.api().watch(run.id, None).await;
+    quick.until("ready").await;
+    // 24 MiB: far more than ring and sockets hold.
+    const ENTRIES: u64 = 240;
+    const LINES: u64 = 100;
+    let filler = "x".repeat(1000);
+    for entry in 0..ENTRIES {
+        let lines: Vec<Vec<u8>> = (0..LINES)
+            .map(|line| output(&format!("{} {filler}", entry * LINES + line)))
+            .collect();
+        publisher.publish(&lines).await;
+        let length = within(SOON, "some bytes", slow.read(&mut buffer))
+            .await
+            .expect("read");
+        seen.extend_from_slice(&buffer[..length]);
+    }
+    let last = publisher.publish(&[last_line(0)]).await;
+    let end = within(SOON * 2, "the quick one sees the end", quick.until("end")).await;
+    assert_eq!(end.last().expect("a frame").id, last);
+    // The slow one reads on; what fell off the ring comes from where it is held.
+    buffer.resize(64 * 1024, 0);
+    within(SOON * 3, "the slow one sees the end", async {
+        loop {
+            match slow.read(&mut buffer).await.expect("read") {
+                0 => break,
+                length => seen.extend_from_slice(&buffer[..length]),
+            }
+        }
+    })
+    .await;
+    let text = String::from_utf8(seen).expect("text");
+    let events = frames(&text);
+    let outputs = events.iter().filter(|(event, _, _)| event == "output");
+    let mut expected = 1;
+    for (_, data, id) in outputs {
+        assert_eq!(data["seq"], expected, "each once and in order");
+        assert_eq!(data["id"], id.as_str());
+        expected += 1;
+    }
+    assert_eq!(expected, ENTRIES * LINES + 1);
+    assert_eq!(events.last().expect("a frame").0, "end");
+    assert!(!text.contains("event: gap"), "nothing was lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_who_come_back_at_once_each_get_the_rest() {
+    let stack = Stack::start().await;
+    let run = stack.api().create_run("storm").await;
+    let mut publisher = publisher(&stack, &run).await;
+    const LINES: u64 = 20_000;
+    let mut last = EventId::ZERO;
+    for first in (1..=LINES).step_by(500) {
+        last = publisher
+            .publish(&numbered("line", first..=first + 499))
+            .await;
+    }
+    stack.database.holds(run.id, last).await;
+    let viewers = (0..200_u64).map(|number| {
+        let (api, run) = (stack.api(), run.id);
+        tokio::spawn(async move {
+            let after = (number * 97) % LINES;
+            let cursor = EventId::new(last.epoch, after).to_string();
+            let mut stream = api.watch(run, Some(&cursor)).await;
+            let frames = stream.until("ready").await;
+            let seqs = frames.iter().filter(|frame| frame.event == "output");
+            let seqs: Vec<u64> = seqs.map(|frame| frame.id.seq).collect();
+            assert!(seqs.iter().copied().eq(after + 1..=LINES), "behind {after}");
+        })
+    });
+    for viewer in viewers.collect::<Vec<_>>() {
+        within(SOON * 3, "a viewer catches up", viewer)
+            .await
+            .expect("whole");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_without_memory_sends_viewers_away_and_they_resume() {
+    let mut stack = Stack::start().await;
+    stack.stop(Part::Gateway).await;
+    // Less than any process has.
+    stack.set(Part::Gateway, "RUNCAST_MEMORY_LIMIT", "1MiB");
+    stack.launch(Part::Gateway).await;
+    let run = stack.api().create_run("little memory").await;
+    let mut publisher = publisher(&stack, &run).await;
+    let viewers: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(Viewer::new(stack.api(), run.id).until_the_end()))
+        .collect();
+    let mut closing = stack.api().watch(run.id, None).await;
+    let mut first = 1;
+    let closed = async {
+        loop {
+            let frame = closing.next().await;
+            if frame.event == "closing" {
+                break frame;
+            }
+        }
+    };
+    let publish = async {
+        loop {
+            publisher
+                .publish(&numbered("line", first..=first + 9))
+                .await;
+            first += 10;
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let closed = tokio::select! {
+        closed = within(SOON, "a viewer is sent away", closed) => closed,
+        () = publish => unreachable!("it never ends"),
+    };
+    assert!(closed.retry.is_some());
+    assert!(closed.data.contains("too little memory"), "{closed:?}");
+    publisher.publish(&[last_line(0)]).await;
+    for viewer in viewers {
+        let seen = viewer.await.expect("whole");
+        assert!(seen.gaps.is_empty());
+        assert_eq!(seen.repeated, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bells_that_are_lost_cost_no_event() {
+    let stack = Stack::start().await;
+    let run = stack.api().create_run("bells").await;
+    let mut publisher = publisher(&stack, &run).await;
+    let viewer = tokio::spawn(Viewer::new(stack.api(), run.id).until_the_end());
+    let mut redis = stack.redis.connection().await;
+    for round in 0..20_u64 {
+        let mut kill = redis::cmd("CLIENT");
+        kill.arg(&["KILL", "TYPE", "pubsub"]);
+        kill.query_async::<u64>(&mut redis).await.expect("killed");
+        publisher
+            .publish(&numbered("line", round * 10 + 1..=round * 10 + 10))
+            .await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    publisher.publish(&[last_line(0)]).await;
+    let seen = viewer.await.expect("whole");
+    assert_eq!((seen.events.len(), seen.repeated), (201, 0));
+    assert_eq!(seen.connections, 1, "nobody had to come back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_deleted_while_it_is_watched_ends() {
+    let stack = Stack::start().await;
+    let run = stack.api().create_run("deleted").await;
+    let last = publisher(&stack, &run)
+        .await
+        .publish(&numbered("line", 1..=3))
+        .await;
+    stack.database.holds(run.id, last).await;
+    let mut stream = stack.api().watch(run.id, None).await;
+    stream.until("ready").await;
+    stack.database.delete(run.id).await;
+    let mut redis = stack.redis.connection().await;
+    redis::cmd("FLUSHALL")
+        .query_async::<()>(&mut redis)
+        .await
+        .expect("flushed");
+    let end = stream.until("end").await.pop().expect("a frame");
+    assert_eq!(end.json()["status"], "deleted");
+    let answer = stack.api().stream(run.id, None, "").await;
+    problem(answer, StatusCode::NOT_FOUND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_channels_are_one_stream() {
+    let stack = Stack::start().await;
+    let run = stack
+        .api()
+        .create(&json!({"name": "channels", "variations": 66}))
+        .await;
+    let mut publisher = publisher(&stack, &run).await;
+    let line = |variation: u16| {
+        format!(r#"{{"kind":"output","variation":{variation},"time":1,"text":"v{variation}\n"}}"#)
+    };
+    let all: Vec<Vec<u8>> = (0..66).map(|one| line(one).into_bytes()).collect();
+    publisher.publish(&all).await;
+    let query = |count: u16| -> String {
+        let channels = (0..count).map(|one| format!("channel=output:{one}"));
+        format!("?{}", channels.collect::<Vec<_>>().join("&"))
+    };
+    let mut stream = Sse::from_response(stack.api().stream(run.id, None, &query(64)).await).await;
+    let seen = stream.until("ready").await;
+    let variations = seen
+        .iter()
+        .filter_map(|frame| frame.json()["variation"].as_u64());
+    assert!(variations.eq(0..64));
+    let refused = stack.api().stream(run.id, None, &query(65)).await;
+    let detail = problem(refused, StatusCode::BAD_REQUEST).await;
+    assert!(detail.contains("limit of 64"), "{detail}");
+}
+
+/// What a client shows of a stream until it is over.
+async fn curl(arguments: &[&str], token: &str) -> String {
+    let mut command = tokio::process::Command::new("curl");
+    command
+        .args([
+            "--silent",
+            "--show-error",
+            "--no-buffer",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "30",
+        ])
+        .args(["--write-out", "HTTP/%{http_version} %{http_code}\n"])
+        .args(["--header", &format!("authorization: Bearer {token}")])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = within(SOON * 2, "curl ends", command.output())
+        .await
+        .expect("curl runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_connection_carries_a_stream_to_its_end() {
+    let stack = Stack::start().await;
+    let run = stack.api().create_run("connections").await;
+    let mut publisher = publisher(&stack, &run).await;
+    publisher.publish(&numbered("line", 1..=1000)).await;
+    publisher.publish(&[last_line(0)]).await;
+    let authority = Authority::new(stack.folder());
+    let tls = stack.recipe(Part::Gateway).with([
+        (
+            "RUNCAST_TLS_CERT",
+            authority.certificate().display().to_string(),
+        ),
+        ("RUNCAST_TLS_KEY", authority.key().display().to_string()),
+        ("RUNCAST_LISTEN", "127.0.0.1:0".to_owned()),
+    ]);
+    let mut tls = tls.start(stack.folder());
+    let secure = tls.says(Part::Gateway.ready_line(), SOON).await;
+    assert!(secure.starts_with("https://"), "{secure}");
+    let ca = authority.ca();
+    let ca = ca.to_str().expect("UTF-8");
+    let plain = stack.api();
+    let path = format!("v1/runs/{}/stream", run.id);
+    for (version, base, arguments) in [
+        ("HTTP/1.1 200", plain.base(), &["--http1.1"][..]),
+        ("HTTP/2 200", plain.base(), &["--http2-prior-knowledge"]),
+        ("HTTP/1.1 200", &secure, &["--http1.1", "--cacert", ca]),
+        ("HTTP/2 200", &secure, &["--http2", "--cacert", ca]),
+    ] {
+        let url = format!("{}/{path}", base.trim_end_matches('/'));
+        let mut arguments = arguments.to_vec();
+        arguments.push(&url);
+        let shown = curl(&arguments, stack.token()).await;
+        assert!(
+            shown.ends_with(&format!("{version}\n")),
+            "{version}: {shown:.300}"
+        );
+        let events = frames(&shown);
+        let outputs = events.iter().filter(|(event, _, _)| event == "output");
+        let seqs = outputs.filter_map(|(_, data, _)| data["seq"].as_u64());
+        assert!(seqs.eq(1..=1000), "{version}");
+        assert_eq!(events.last().expect("a frame").0, "end");
+    }
+    tls.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_listed_origins_may_ask_and_no_others() {
+    let mut stack = Stack::start().await;
+    stack.stop(Part::Gateway).await;
+    stack.set(Part::Gateway, "RUNCAST_CORS_ORIGINS", "https://app.example");
+    stack.launch(Part::Gateway).await;
+    let run = stack.api().create_run("origins").await;
+    let path = format!("/v1/runs/{}/stream", run.id);
+    for (origin, allowed) in [
+        ("https://app.example", true),
+        ("https://evil.example", false),
+    ] {
+        let ask = stack.api().anonymous(Method::OPTIONS, &path);
+        let ask = ask
+            .header("origin", origin)
+            .header("access-control-request-method", "GET")
+            .header(
+                "access-control-request-headers",
+                "authorization,last-event-id",
+            );
+        let asked = send(ask).await;
+        let stream = stack
+            .api()
+            .request(Method::GET, &path)
+            .header("origin", origin);
+        for answer in [asked, send(stream).await] {
+            let named = answer.headers().get("access-control-allow-origin");
+            assert_eq!(
+                named.is_some_and(|named| named == origin),
+                allowed,
+                "{origin}"
+            );
+            assert!(
+                answer
+                    .headers()
+                    .get("access-control-allow-credentials")
+                    .is_none()
+            );
+        }
+    }
+}
+
+/// Reads a stream of several runs until so many frames have come, or it ends.
+async fn watch(
+    stack: &Stack,
+    query: &str,
+    cursor: Option<&str>,
+    count: usize,
+) -> Vec<(String, Value, String)> {
+    let mut request = stack
+        .api()
+        .request(Method::GET, &format!("/v1/watch?{query}"));
+    if let Some(cursor) = cursor {
+        request = request.header("last-event-id", cursor);
+    }
+    let mut answer = send(request).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut text = String::new();
+    within(SOON, "enough frames of a watch", async {
+        while frames(&text).len() < count {
+            match answer.chunk().await.expect("read") {
+                Some(bytes) => text += std::str::from_utf8(&bytes).expect("text"),
+                None => break,
+            }
+        }
+    })
+    .await;
+    let mut frames = frames(&text);
+    frames.truncate(count);
+    frames
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
+    let stack = Stack::start().await;
+    let mut runs = Vec::new();
+    for name in ["one", "two", "three"] {
+        let run = stack.api().create_run(name).await;
+        runs.push((run.id, publisher(&stack, &run).await));
+    }
+    for (_, publisher) in &mut runs[..2] {
+        publisher.publish(&numbered("line", 1..=50)).await;
+    }
+    let query: Vec<String> = runs.iter().map(|(run, _)| format!("run={run}")).collect();
+    let query = query.join("&");
+    // Cut after every frame: what follows is what comes next, of each run.
+    let mut seen: HashMap<String, Vec<u64>> = HashMap::new();
+    let mut cursor: Option<String> = None;
+    for cut in [1, 3, 20, 30, 7] {
+        for (_, data, id) in watch(&stack, &query, cursor.as_deref(), cut).await {
+            assert!(id.starts_with('w') && id.len() < 64, "{id}");
+            cursor = Some(id);
+            if let Some(seq) = data["seq"].as_u64() {
+                let run = data["run"].as_str().expect("a run").to_owned();
+                seen.entry(run).or_default().push(seq);
+            }
+        }
+    }
+    for (_, publisher) in &mut runs {
+        publisher.publish(&numbered("line", 51..=60)).await;
+        publisher.publish(&[last_line(0)]).await;
+    }
+    let mut ends = Vec::new();
+    for (event, data, id) in watch(&stack, &query, cursor.as_deref(), usize::MAX).await {
+        cursor = Some(id);
+        if event == "end" {
+            ends.push(data["run"].as_str().map(str::to_owned));
+        } else if let Some(seq) = data["seq"].as_u64() {
+            let run = data["run"].as_str().expect("a run").to_owned();
+            seen.entry(run).or_default().push(seq);
+        }
+    }
+    assert_eq!(ends.len(), 4, "each run, and then all of them: {ends:?}");
+    assert_eq!(ends.last(), Some(&None));
+    for ((run, _), most) in runs.iter().zip([61, 61, 11]) {
+        assert_eq!(seen[&run.to_string()], (1..=most).collect::<Vec<_>>());
+    }
+    let again = stack
+        .api()
+        .request(Method::GET, &format!("/v1/watch?{query}"));
+    let again = send(again.header("last-event-id", cursor.expect("a cursor"))).await;
+    assert_eq!(again.status(), StatusCode::NO_CONTENT);
+    for (query, expected) in [
+        ("", "give either run=ID"),
+        ("run=x", "no run"),
+        ("label=x", "NAME=VALUE"),
+        (&format!("run={}&after=1-2", runs[0].0), "expected a cursor"),
+    ] {
+        let answer = send(
+            stack
+                .api()
+                .request(Method::GET, &format!("/v1/watch?{query}")),
+        )
+        .await;
+        assert!(answer.status().is_client_error(), "{query}");
+        let detail = answer.text().await.expect("a body");
+        assert!(detail.contains(expected), "{query}: {detail}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_with_a_label_join_while_they_are_watched() {
+    let stack = Stack::start().await;
+    let create = async |team: &str| {
+        let described = json!({"name": "labelled", "labels": {"team": team}});
+        stack.api().create(&described).await.id
+    };
+    let (first, other) = (create("search").await, create("other").await);
+    let mut answer = send(
+        stack
+            .api()
+            .request(Method::GET, "/v1/watch?label=team=search"),
+    )
+    .await;
+    let second = create("search").await;
+    for run in [first, other, second] {
+        let redis = stack.redis.connection().await;
+        Publisher::new(redis, stack.keys(), run)
+            .publish(&numbered("line", 1..=1))
+            .await;
+    }
+    let mut text = String::new();
+    eventually("both runs are shown", async || {
+        if let Ok(Ok(Some(bytes))) =
+            tokio::time::timeout(Duration::from_secs(1), answer.chunk()).await
+        {
+            text += std::str::from_utf8(&bytes).expect("text");
+        }
+        let outputs = frames(&text)
+            .into_iter()
+            .filter(|(event, _, _)| event == "output");
+        let mut runs: Vec<String> = outputs
+            .map(|(_, data, _)| data["run"].to_string())
+            .collect();
+        runs.sort();
+        let mut expected = [first, second].map(|run| format!("\"{run}\""));
+        expected.sort();
+        (runs == expected)
+            .then_some(())
+            .ok_or_else(|| format!("{runs:?}"))
+    })
+    .await;
+}
