@@ -26,7 +26,6 @@ impl Part {
     }
 
     /// What it says on stdout once it is ready.
-    /// What it prints when it is ready, before its address if it has one.
     #[must_use]
     pub const fn ready_line(self) -> &'static str {
         match self {
