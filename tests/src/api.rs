@@ -96,7 +96,15 @@ impl Api {
     /// # Panics
     /// If the answer is not 201 with all that an agent needs.
     pub async fn create_run(&self, name: &str) -> CreatedRun {
-        let body = json!({"name": name, "variations": 1});
+        self.create_run_of(name, 1).await
+    }
+
+    /// Creates a run of so many variations.
+    ///
+    /// # Panics
+    /// If the answer is not 201 with all that an agent needs.
+    pub async fn create_run_of(&self, name: &str, variations: usize) -> CreatedRun {
+        let body = json!({"name": name, "variations": variations});
         let request = self.request(Method::POST, "/v1/runs");
         let response = send(
             request

@@ -2,7 +2,7 @@
 //! a story decides what stands in one entry.
 
 use redis::aio::MultiplexedConnection;
-use runcast_common::body::Body;
+use runcast_common::body::{Body, MAX_BODY_BYTES};
 use runcast_common::id::EventId;
 use runcast_common::keys::{Keys, RunKeys};
 use runcast_common::script::{Append, Appended, Cap, Outcome};
@@ -71,7 +71,12 @@ impl Publisher {
             acked: self.acked,
             first: self.acked + 1,
             count,
-            body: Body::packed(body),
+            // A longer one would not be unpacked: it is to be read, and its lines judged.
+            body: if body.len() > MAX_BODY_BYTES {
+                Body::Plain(body)
+            } else {
+                Body::packed(body)
+            },
             cap: Cap::default(),
         };
         let appended = append.call(&self.keys, &mut self.connection).await;

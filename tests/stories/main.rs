@@ -1,5 +1,6 @@
 //! The stories: what a user relies on, each played against a stack of its own.
 
+mod bad_input;
 mod chaos;
 mod control;
 mod crashes;
@@ -11,6 +12,7 @@ mod full;
 mod history;
 mod ingest;
 mod interleavings;
+mod kills;
 mod lost_redis;
 mod outages;
 mod page;
