@@ -8,6 +8,7 @@ mod cursors;
 mod dead_letters;
 mod dev;
 mod disk_full;
+mod export;
 mod full;
 mod history;
 mod ingest;
