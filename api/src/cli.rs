@@ -14,6 +14,7 @@ use crate::access::{Scope, secret};
 use crate::app::{App, Service};
 use crate::config::{self, Settings};
 use crate::dead_letter::DeadLetter;
+use crate::export::{self, Export};
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::{check, dev};
@@ -97,6 +98,9 @@ enum Command {
     /// What stood in a run's stream and was no event: list it, look at it, read it again, drop it
     #[command(subcommand)]
     DeadLetter(DeadLetter),
+    /// Write runs and their events as Parquet files, for DuckDB and the like
+    #[command(after_help = export::HELP)]
+    Export(Export),
     /// Print the Redis ACL rules of the user whose credentials agents get
     ///
     /// They are for every server that holds data: one, master and replicas, or all nodes of a cluster.
@@ -143,6 +147,10 @@ impl Cli {
                 let outcome = command.run(&store, &mut out).await;
                 print(&out)?;
                 outcome
+            }
+            Command::Export(export) => {
+                let store = open(&config::database(&env)?).await?;
+                say(&export.run(&store).await?)
             }
             Command::Acl => say(&config::key_prefix(&env)?.publisher_acl().join(" ")),
         }

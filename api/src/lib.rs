@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod dead_letter;
 pub mod dev;
+pub mod export;
 pub mod fanout;
 pub mod http;
 pub mod metrics;

@@ -96,7 +96,16 @@ impl Api {
     /// # Panics
     /// If the answer is not 201 with all that an agent needs.
     pub async fn create_run(&self, name: &str) -> CreatedRun {
-        self.create(&json!({"name": name, "variations": 1})).await
+        self.create_run_of(name, 1).await
+    }
+
+    /// Creates a run of so many variations.
+    ///
+    /// # Panics
+    /// As [`Api::create_run`].
+    pub async fn create_run_of(&self, name: &str, variations: usize) -> CreatedRun {
+        self.create(&json!({"name": name, "variations": variations}))
+            .await
     }
 
     /// Creates a run as it is described.

@@ -1,13 +1,19 @@
 //! One private Postgres for all stories of a test process: made when the first one asks, gone with the
 //! process. Every story gets a database of its own, copied from a template that `runcastd migrate` made.
+//!
+//! A story that ends Postgres itself has one of its own, gone with it. As under a service manager, a server
+//! that ends is started again at once, with whatever recovery it needs.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::{Mutex, OnceCell};
 use uuid::Uuid;
@@ -16,7 +22,7 @@ use crate::eventually::eventually_within;
 use crate::process::{Process, Recipe};
 use crate::programs;
 
-static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static CLUSTER: OnceCell<Arc<Cluster>> = OnceCell::const_new();
 
 /// Name of the migrated database that every story's database is a copy of.
 const TEMPLATE: &str = "runcast_template";
@@ -33,14 +39,24 @@ pub struct Cluster {
     process: Mutex<Process>,
     port: u16,
     password: String,
-    logs: PathBuf,
+    folder: PathBuf,
     copying: Mutex<()>,
+}
+
+/// Whether what is committed survives a crash of the machine, not only of Postgres.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// It does not: `fsync=off`, quick.
+    Trusted,
+    /// It does: `fsync=on`, as in production.
+    Synced,
 }
 
 impl Cluster {
     /// The cluster of this test process.
-    pub async fn shared() -> &'static Self {
-        CLUSTER.get_or_init(Self::start).await
+    pub async fn shared() -> Arc<Self> {
+        let made = CLUSTER.get_or_init(async || Arc::new(Self::own(Disk::Trusted).await));
+        Arc::clone(made.await)
     }
 
     /// The port that it listens on.
@@ -77,7 +93,36 @@ impl Cluster {
         connection.close().await.expect("the connection closes");
     }
 
-    async fn start() -> Self {
+    /// Ends the server by a signal (SIGKILL: a crash; SIGQUIT: an immediate stop, recovered from like a
+    /// crash; SIGINT: a fast, orderly stop), leaves it down for a while, and waits until it answers again.
+    ///
+    /// # Panics
+    /// If it does not end, or does not come back.
+    pub async fn restart(&self, signal: Signal, pause: Duration) {
+        let down = self.folder.join("down");
+        std::fs::write(&down, []).expect("a file in the folder of Postgres");
+        let file = std::fs::read_to_string(self.folder.join("data/postmaster.pid"));
+        let file = file.expect("the running server's file");
+        let id = file.lines().next().and_then(|line| line.parse().ok());
+        let server = Pid::from_raw(id.expect("the id of the server"));
+        kill(server, signal).expect("the server gets a signal");
+        eventually_within(START_DEADLINE, "Postgres ends", async || {
+            match kill(server, None) {
+                Err(Errno::ESRCH) => Ok(()),
+                other => Err(format!("it is there: {other:?}")),
+            }
+        })
+        .await;
+        tokio::time::sleep(pause).await;
+        std::fs::remove_file(&down).expect("the file is removed");
+        self.answers().await;
+    }
+
+    /// Starts a cluster that goes with its last owner.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn own(disk: Disk) -> Self {
         let base = std::env::temp_dir();
         // The process removes the folder itself when it ends, since it ends after us.
         let folder = base.join(format!("runcast-postgres-{}", Uuid::new_v4().simple()));
@@ -104,6 +149,10 @@ impl Cluster {
             &text(&folder),
             &port.to_string(),
             &text(&programs),
+            match disk {
+                Disk::Trusted => "off",
+                Disk::Synced => "on",
+            },
         ];
         let mut recipe = Recipe::new("postgres", "/bin/sh", &arguments, &base);
         recipe.at_our_death = "TERM";
@@ -111,7 +160,7 @@ impl Cluster {
             process: Mutex::new(recipe.start(&folder)),
             port,
             password,
-            logs: folder,
+            folder,
             copying: Mutex::new(()),
         };
         cluster.answers().await;
@@ -139,9 +188,9 @@ impl Cluster {
         self.administer(&format!("CREATE DATABASE {TEMPLATE}"))
             .await;
         let url = self.url(TEMPLATE, self.port);
-        let recipe = Recipe::new("migrate", programs::runcastd(), &["migrate"], &self.logs)
+        let recipe = Recipe::new("migrate", programs::runcastd(), &["migrate"], &self.folder)
             .with([("DATABASE_URL", url.as_str())]);
-        let mut migrate = recipe.start(&self.logs);
+        let mut migrate = recipe.start(&self.folder);
         let status = migrate.ended(START_DEADLINE).await;
         assert!(
             status.success(),
@@ -152,7 +201,7 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
-    /// Only for one that could not be used: a good one lives as long as the test process.
+    /// The shared one, if it could be used, lives as long as the test process.
     fn drop(&mut self) {
         let process = self.process.get_mut();
         process.signal(Signal::SIGTERM);

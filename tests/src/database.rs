@@ -262,3 +262,16 @@ pub fn text(events: &[StoredEvent], kind: Kind) -> Vec<u8> {
         })
         .collect()
 }
+
+/// The events of one variation.
+///
+/// # Panics
+/// If a line is no event.
+#[must_use]
+pub fn of_variation(events: &[StoredEvent], variation: usize) -> Vec<StoredEvent> {
+    let is_own = |event: &&StoredEvent| {
+        let line: Value = serde_json::from_slice(&event.body).expect("a stored line is JSON");
+        line["variation"] == variation
+    };
+    events.iter().filter(is_own).cloned().collect()
+}

@@ -1,8 +1,9 @@
 //! A producer without the agent: it calls the append script itself, with the rights of an agent, so that
 //! a story decides what stands in one entry.
 
+use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use runcast_common::body::Body;
+use runcast_common::body::{Body, MAX_BODY_BYTES};
 use runcast_common::id::EventId;
 use runcast_common::keys::{Keys, RunKeys};
 use runcast_common::script::{Append, Appended, Cap, Outcome};
@@ -38,17 +39,29 @@ impl Publisher {
     /// # Panics
     /// If the script refuses it.
     pub async fn publish(&mut self, lines: &[Vec<u8>]) -> EventId {
+        let appended = self.offer(lines).await;
+        appended.expect("the append script answers")
+    }
+
+    /// The same, with an error for what Redis refuses before the script can; it may be tried again.
+    ///
+    /// # Errors
+    /// What Redis said.
+    ///
+    /// # Panics
+    /// If the script refuses it.
+    pub async fn offer(&mut self, lines: &[Vec<u8>]) -> Result<EventId, RedisError> {
         let mut body = Vec::new();
         for line in lines {
             body.extend_from_slice(line);
             body.push(b'\n');
         }
-        let appended = self.append(lines.len() as u64, &body).await;
+        let appended = self.append(lines.len() as u64, &body).await?;
         let expected = self.acked + lines.len() as u64;
         assert_eq!(appended.outcome, Outcome::Stored { stored: expected });
         self.acked = expected;
         self.base = self.base.max(appended.durable);
-        appended.last
+        Ok(appended.last)
     }
 
     /// Tries to append such an entry, and says what became of it; what is refused may be tried again.
@@ -56,14 +69,15 @@ impl Publisher {
     /// # Panics
     /// If the script does not answer.
     pub async fn try_publish(&mut self, line: &[u8]) -> Outcome {
-        let outcome = self.append(1, &[line, b"\n"].concat()).await.outcome;
+        let appended = self.append(1, &[line, b"\n"].concat()).await;
+        let outcome = appended.expect("the append script answers").outcome;
         if let Outcome::Stored { stored } = outcome {
             self.acked = stored;
         }
         outcome
     }
 
-    async fn append(&mut self, count: u64, body: &[u8]) -> Appended {
+    async fn append(&mut self, count: u64, body: &[u8]) -> Result<Appended, RedisError> {
         let append = Append {
             producer: self.producer,
             producer_epoch: 1,
@@ -71,10 +85,14 @@ impl Publisher {
             acked: self.acked,
             first: self.acked + 1,
             count,
-            body: Body::packed(body),
+            // A longer one would not be unpacked: it is to be read, and its lines judged.
+            body: if body.len() > MAX_BODY_BYTES {
+                Body::Plain(body)
+            } else {
+                Body::packed(body)
+            },
             cap: Cap::default(),
         };
-        let appended = append.call(&self.keys, &mut self.connection).await;
-        appended.expect("the append script answers")
+        append.call(&self.keys, &mut self.connection).await
     }
 }

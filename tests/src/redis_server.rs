@@ -20,6 +20,21 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 /// How many ports are tried, should somebody else take one between choosing and binding it.
 const ATTEMPTS: usize = 5;
 
+/// Folder of the append-only file.
+const FILES: &str = "appendonlydir";
+
+/// What a server remembers after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// What its append-only file holds.
+    Kept,
+    /// What it held at the last crash after which it was [`Memory::Kept`], as after a failover to a replica
+    /// that lagged; nothing if there was none.
+    Earlier,
+    /// Nothing.
+    Nothing,
+}
+
 /// A running Redis server.
 #[derive(Debug)]
 pub struct RedisServer {
@@ -110,13 +125,55 @@ impl RedisServer {
         self.process.kill();
     }
 
-    /// Starts the server again on the same port, with nothing in it.
+    /// Starts the server again on the same port, with nothing in it unless it has been told to
+    /// [persist](Self::persist).
     ///
     /// # Panics
     /// If it does not start.
     pub async fn restart(&mut self) {
         self.process.kill();
         self.process = launch(&self.folder);
+        self.is_back().await;
+    }
+
+    /// Starts the server again with an append-only file, synced every second: what it acknowledges survives
+    /// its crash, as a rule.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn persist(&mut self) {
+        let path = self.folder.join("redis.conf");
+        let config = fs::read_to_string(&path).expect("the Redis configuration");
+        let config = config.replace("appendonly no", "appendonly yes");
+        fs::write(&path, config).expect("the Redis configuration is written");
+        self.restart().await;
+    }
+
+    /// Kills a server that [persists](Self::persist), and starts it again after a while with what it is to
+    /// remember.
+    ///
+    /// # Panics
+    /// If it does not start, or its files cannot be handled.
+    pub async fn crash(&mut self, memory: Memory, pause: Duration) {
+        self.process.kill();
+        let (now, earlier) = (self.folder.join(FILES), self.folder.join("earlier"));
+        match memory {
+            Memory::Kept => {
+                forget(&earlier);
+                copy(&now, &earlier);
+            }
+            Memory::Earlier if earlier.is_dir() => {
+                forget(&now);
+                copy(&earlier, &now);
+            }
+            Memory::Earlier | Memory::Nothing => forget(&now),
+        }
+        tokio::time::sleep(pause).await;
+        self.process = launch(&self.folder);
+        self.is_back().await;
+    }
+
+    async fn is_back(&mut self) {
         assert!(
             self.answers().await,
             "Redis does not start again: {}",
@@ -144,6 +201,20 @@ impl RedisServer {
             }
         })
         .await
+    }
+}
+
+fn forget(folder: &Path) {
+    if folder.is_dir() {
+        fs::remove_dir_all(folder).expect("the files of Redis are removed");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("a folder for the files of Redis");
+    for file in fs::read_dir(from).expect("the files of Redis") {
+        let file = file.expect("a file of Redis");
+        fs::copy(file.path(), to.join(file.file_name())).expect("a file of Redis is copied");
     }
 }
 

@@ -42,7 +42,9 @@ pub struct Stack {
     /// Its database, for looking at it.
     pub database: Database,
     database_name: String,
-    cluster: &'static Cluster,
+    /// The Postgres that holds the database: shared with other stories, unless the stack was started
+    /// [on one of its own](Self::on).
+    pub cluster: Arc<Cluster>,
     folder: TempDir,
     /// Outlive the services, which may be connected through them when they are asked to stop.
     proxies: Vec<Arc<Chaos>>,
@@ -61,7 +63,14 @@ impl Stack {
     /// # Panics
     /// If that fails.
     pub async fn without_services() -> Self {
-        let cluster = Cluster::shared().await;
+        Self::on(Cluster::shared().await).await
+    }
+
+    /// The same on this Postgres.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub async fn on(cluster: Arc<Cluster>) -> Self {
         let database_name = cluster.create_database().await;
         let folder = TempDir::with_prefix("runcast-story-").expect("a temporary folder");
         let prefix = format!("story-{}:", &Uuid::new_v4().simple().to_string()[..8]);

@@ -239,7 +239,7 @@ async fn sixty_four_channels_are_one_stream() {
     let stack = Stack::start().await;
     let run = stack
         .api()
-        .create(&json!({"name": "channels", "variations": 66}))
+        .create_run_of("channels", 66)
         .await;
     let mut publisher = publisher(&stack, &run).await;
     let line = |variation: u16| {

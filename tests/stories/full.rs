@@ -1,7 +1,10 @@
-//! Redis within its budget: the biggest run waits, small ones go on, and all is stored in the end.
+//! Redis within its budget: the biggest run waits, small ones go on, and all is stored in the end. And Redis
+//! without any memory left: what is stored makes room for what is not, and only that.
 
-use runcast_common::script::Outcome;
+use redis::aio::MultiplexedConnection;
+use runcast_common::script::{Outcome, Settle, Settled, Window};
 use runcast_tests::api::CreatedRun;
+use runcast_tests::database::assert_each_once;
 use runcast_tests::eventually::eventually;
 use runcast_tests::lines::output;
 use runcast_tests::publisher::Publisher;
@@ -58,4 +61,109 @@ async fn above_the_budget_the_biggest_run_waits_and_small_ones_go_on() {
     .await;
     stack.database.holds_events(big.id, last).await;
     stack.database.holds_events(small.id, 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_without_memory_is_emptied_by_storing() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("no memory").await;
+    let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
+    let last = publisher.publish(&[output("first\n")]).await;
+    stack.database.holds(run.id, last).await;
+    stack.kill(Part::Persister);
+    let mut redis = stack.redis.connection().await;
+    let mut limit = redis::cmd("CONFIG");
+    limit.arg(&["SET", "maxmemory", "16mb"]);
+    let () = limit.query_async(&mut redis).await.expect("a limit");
+
+    // More events than stay for viewers, and more bytes than there are.
+    let line = || {
+        output(&format!(
+            "{}\n",
+            Uuid::new_v4().simple().to_string().repeat(12)
+        ))
+    };
+    let (refused, lines) = loop {
+        let lines: Vec<_> = std::iter::repeat_with(line).take(200).collect();
+        if let Err(refused) = publisher.offer(&lines).await {
+            break (refused, lines);
+        }
+    };
+    assert_eq!(refused.code(), Some("OOM"), "{refused}");
+    stack.launch(Part::Persister).await;
+    let last = eventually("publishing goes on", async || {
+        let appended = publisher.offer(&lines).await;
+        appended.map_err(|error| error.to_string())
+    })
+    .await;
+    stack.database.holds(run.id, last).await;
+    let events = stack.database.events(run.id).await;
+    assert_each_once(&events);
+    assert!(events.len() > 10_000, "{} events", events.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_smaller_window_trims_what_is_stored_and_nothing_else() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("window").await;
+    let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
+    let line = |number: u64| output(&format!("{number} {}\n", "x".repeat(1000)));
+    for number in 0..300 {
+        publisher.publish(&[line(number)]).await;
+    }
+    stack.database.holds_events(run.id, 300).await;
+    stack.kill(Part::Persister);
+    let stored = stack.database.run(run.id).await.watermark;
+    for number in 300..350 {
+        publisher.publish(&[line(number)]).await;
+    }
+
+    let keys = stack.keys().run(run.id);
+    let mut redis = stack.redis.connection().await;
+    let mut shrink = async |events: u64, bytes: u64| {
+        let window = Window {
+            events,
+            bytes,
+            ..Window::default()
+        };
+        let settle = Settle {
+            watermark: stored,
+            sealed: None,
+            ready_ids: &[],
+            durable: &[(publisher.producer, stored.seq)],
+            window,
+        };
+        let settled = settle.call(&keys, &mut redis).await;
+        assert_eq!(settled.expect("the script answers"), Settled::More);
+        seqs(&mut redis, &keys.stream).await
+    };
+    let unstored: Vec<u64> = (301..=350).collect();
+    let mut before: Vec<u64> = (1..=350).collect();
+    assert_eq!(shrink(10_000, u64::MAX >> 12).await, before, "it fits");
+    assert_eq!(shrink(200, u64::MAX >> 12).await, before.split_off(100));
+    // About 150 lines, the unstored ones among them.
+    let left = shrink(200, 150 * 1080).await;
+    assert!((120..180).contains(&left.len()), "{}", left.len());
+    assert!(left.ends_with(&unstored), "{left:?}");
+    for (events, bytes) in [(0, u64::MAX >> 12), (200, 0), (0, 0)] {
+        assert_eq!(shrink(events, bytes).await, unstored);
+    }
+
+    stack.launch(Part::Persister).await;
+    stack.database.holds_events(run.id, 350).await;
+    let events = stack.database.events(run.id).await;
+    assert_each_once(&events);
+    let seqs: Vec<u64> = events.iter().map(|event| event.id.seq).collect();
+    assert_eq!(seqs, (1..=350).collect::<Vec<u64>>());
+}
+
+/// The seqs of the entries of a stream.
+async fn seqs(redis: &mut MultiplexedConnection, stream: &str) -> Vec<u64> {
+    let mut command = redis::cmd("XRANGE");
+    command.arg(stream).arg(&["-", "+"]);
+    let entries: Vec<(String, Vec<redis::Value>)> =
+        command.query_async(redis).await.expect("entries");
+    let seq = |id: &str| id.split_once('-').and_then(|(_, seq)| seq.parse().ok());
+    let seqs = entries.iter().map(|(id, _)| seq(id).expect("an id"));
+    seqs.collect()
 }

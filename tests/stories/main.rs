@@ -1,5 +1,6 @@
 //! The stories: what a user relies on, each played against a stack of its own.
 
+mod bad_input;
 mod chaos;
 mod control;
 mod crashes;
@@ -7,11 +8,13 @@ mod cursors;
 mod dead_letters;
 mod dev;
 mod disk_full;
+mod export;
 mod fanout;
 mod full;
 mod history;
 mod ingest;
 mod interleavings;
+mod kills;
 mod lost_redis;
 mod outages;
 mod page;

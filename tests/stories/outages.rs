@@ -1,6 +1,11 @@
 //! Servers that cannot be reached for a while: publishing and watching go on, and all is stored in the end.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 use runcast_common::event::Kind;
+use runcast_tests::cluster::{Cluster, Disk};
 use runcast_tests::database::text;
 use runcast_tests::eventually::SOON;
 use runcast_tests::process::shell_code;
@@ -71,4 +76,34 @@ async fn a_half_open_connection_to_redis_is_given_up() {
     let said = numbers("tick", 1..=200);
     let events = stack.database.sealed(run).await;
     assert_text(&text(&events, Kind::Output), &said);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_that_is_restarted_is_noticed_by_no_viewer() {
+    let mut stack = Stack::on(Arc::new(Cluster::own(Disk::Synced).await)).await;
+    stack.launch_all().await;
+    let run = stack.api().create_run("restarted").await.id;
+    let command = ticking(400, "0.02");
+    let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
+    let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
+    // In order, at once, and by a crash.
+    for (events, signal) in [
+        (20, Signal::SIGINT),
+        (80, Signal::SIGQUIT),
+        (140, Signal::SIGKILL),
+    ] {
+        stack.database.holds_events(run, events).await;
+        stack
+            .cluster
+            .restart(signal, Duration::from_millis(500))
+            .await;
+    }
+    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    let said = numbers("tick", 1..=400);
+    let events = stack.database.sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &said);
+    let viewer = viewer.await.expect("the viewer's task");
+    assert_text(&viewer.text("output"), &said);
+    assert_eq!((viewer.connections, viewer.repeated), (1, 0));
+    assert_eq!(viewer.gaps, [""; 0]);
 }

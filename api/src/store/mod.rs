@@ -2,7 +2,7 @@
 //!
 //! One file per concern: [`schema`] (migrations and their check), [`runs`], [`ingest`] (the
 //! transaction that stores events and moves watermarks), [`dead_letters`], [`events`] (history), [`tokens`] and
-//! [`sessions`], [`partitions`] and [`retention`], and for the worker [`leases`], [`agents`],
+//! [`sessions`], [`partitions`] and [`retention`], [`export`], and for the worker [`leases`], [`agents`],
 //! [`queue`]. Every statement has a server-side time limit, every wait for a
 //! connection a deadline.
 
@@ -10,6 +10,7 @@ pub mod agents;
 pub mod copy;
 pub mod dead_letters;
 pub mod events;
+pub mod export;
 pub mod ingest;
 pub mod leases;
 pub mod partitions;

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Lowers what a run may hold in Redis, for a while: see append.lua. A run that is gone stays gone.
 --
 -- KEYS  1 meta

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Redis went back in time (a failover to a replica that lagged): what it holds stands under ids that
 -- Postgres has given to other events. Gives every entry that is not stored a new id in a larger
 -- epoch, in order, and drops the rest.

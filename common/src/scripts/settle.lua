@@ -1,5 +1,7 @@
+#!lua flags=allow-oom
 -- After a commit: tells producers and viewers what Postgres holds, trims it to the live window, and
 -- takes the run off the ready stream, or puts it at the back of the line if there is more.
+-- Allowed where Redis has no memory left: nothing else would give it any.
 --
 -- KEYS  1 stream  2 meta  3 bell  4 ready  5 control
 -- ARGV  1 run  2 watermark epoch  3 watermark seq  4 sealed: a final status, or ''
@@ -11,6 +13,9 @@ local stream, meta, bell, ready, control = KEYS[1], KEYS[2], KEYS[3], KEYS[4], K
 local run, epoch, seq, sealed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local window_events, window_bytes, window_seconds = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local group, acks = ARGV[8], tonumber(ARGV[9])
+
+-- Body bytes below which a stream of which all is stored is made as small as it can be.
+local SMALL_BYTES = 2048
 
 local function int(number) return string.format('%.0f', number) end
 local watermark = int(epoch) .. '-' .. int(seq)
@@ -76,6 +81,11 @@ if at_epoch == epoch and at_seq == seq then
   redis.call('HDEL', meta, 'dirty')
   -- An idle run then costs no more than its meta hash; the next append takes this back.
   redis.call('EXPIRE', stream, window_seconds)
+  if bytes - freed < SMALL_BYTES then
+    -- Redis gives a stream 4 KiB to begin with; what is loaded has the size of what it holds.
+    local whole, life = redis.call('DUMP', stream), redis.call('PTTL', stream)
+    if whole and life > 0 then redis.call('RESTORE', stream, int(life), whole, 'REPLACE') end
+  end
   if sealed ~= '' then
     redis.call('HSET', meta, 'sealed', sealed)
     redis.call('EXPIRE', meta, window_seconds)

@@ -14,9 +14,8 @@ use std::sync::Arc;
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
 use runcast_common::event::Kind;
 use runcast_tests::chaos::Chaos;
-use runcast_tests::database::{StoredEvent, text};
+use runcast_tests::database::{StoredEvent, of_variation, text};
 use runcast_tests::stack::{Part, Stack};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::plan::{End, PRODUCERS, Step, plan};
@@ -97,7 +96,8 @@ impl World {
     async fn play(&mut self, plan: &[Step]) {
         // The plan before may have failed anywhere.
         self.recover().await;
-        let run = self.create_run().await;
+        let api = self.stack.api();
+        let run = api.create_run_of("any interleaving", PRODUCERS).await.id;
         let redis = self.stack.redis.publisher_url(self.chaos.port());
         let producers = (0..PRODUCERS)
             .map(|variation| Producer::start(&mut self.stack, run, variation, &redis))
@@ -195,19 +195,6 @@ impl World {
         }
     }
 
-    async fn create_run(&self) -> Uuid {
-        let body = json!({"name": "any interleaving", "variations": PRODUCERS});
-        let request = self.stack.api().request(reqwest::Method::POST, "/v1/runs");
-        let request = request.header("content-type", "application/json");
-        let answer = runcast_tests::api::send(request.body(body.to_string())).await;
-        let created: Value =
-            serde_json::from_str(&answer.text().await.expect("an answer")).expect("JSON");
-        let id = created.pointer("/run/id").and_then(Value::as_str);
-        id.unwrap_or_else(|| panic!("no run in {created}"))
-            .parse()
-            .expect("a run id")
-    }
-
     /// The property.
     async fn check(&self, play: &Play) {
         // Dense seqs of each producer in the order of the events, and the seals of all.
@@ -234,10 +221,5 @@ impl World {
 
 /// What one variation has said, as far as it is stored.
 fn said(events: &[StoredEvent], variation: usize) -> Vec<u8> {
-    let of_variation = |event: &&StoredEvent| {
-        let line: Value = serde_json::from_slice(&event.body).expect("a stored line is JSON");
-        line["variation"] == variation
-    };
-    let own: Vec<StoredEvent> = events.iter().filter(of_variation).cloned().collect();
-    text(&own, Kind::Output)
+    text(&of_variation(events, variation), Kind::Output)
 }
