@@ -1,6 +1,7 @@
 //! The stories: what a user relies on, each played against a stack of its own.
 
 mod chaos;
+mod clients;
 mod control;
 mod crashes;
 mod cursors;
