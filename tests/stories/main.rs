@@ -22,6 +22,7 @@ mod redis_cluster;
 mod redis_sentinel;
 mod redis_tls;
 mod refusals;
+mod rolling;
 mod startup;
 mod viewer;
 mod volume;
