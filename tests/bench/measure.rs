@@ -43,13 +43,7 @@ pub(crate) fn cpu(process: u32) -> Duration {
 
 /// A figure of this process's memory, such as `VmRSS` or `VmHWM`, in MiB.
 pub(crate) fn memory(name: &str) -> f64 {
-    let text = fs::read_to_string("/proc/self/status").expect("the status of this process");
-    let line = text.lines().find(|line| line.starts_with(name));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    let kib: f64 = number
-        .and_then(|number| number.parse().ok())
-        .unwrap_or_else(|| panic!("no {name} in the status of this process"));
-    kib / 1024.0
+    kib("/proc/self/status", &format!("{name}:")) / 1024.0
 }
 
 /// The value below which this share of the values lies.
@@ -112,4 +106,31 @@ pub(crate) fn line(kind: Kind, text: &str) -> Vec<u8> {
     };
     event::write_line(&mut line, kind, 0, event::now_ms(), &payload).expect("a line");
     line
+}
+
+/// Proportional set size of a process in KiB: what it shares with others is counted in part.
+pub(crate) fn pss_kib(process: u32) -> f64 {
+    kib(&format!("/proc/{process}/smaps_rollup"), "Pss:")
+}
+
+/// Resident set size of a process in KiB.
+pub(crate) fn rss_kib(process: u32) -> f64 {
+    kib(&format!("/proc/{process}/status"), "VmRSS:")
+}
+
+/// A process and all that it has started.
+pub(crate) fn with_children(process: u32) -> Vec<u32> {
+    let path = format!("/proc/{process}/task/{process}/children");
+    let children = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+    std::iter::once(process)
+        .chain(children.flat_map(with_children))
+        .collect()
+}
+
+fn kib(path: &str, name: &str) -> f64 {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("no {name} in {path}"))
 }

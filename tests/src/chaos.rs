@@ -5,11 +5,13 @@
 //! - **half-open**: connections stay, and nothing passes any more, as after a lost route;
 //! - **lose answers**: a request that holds a pattern reaches the server, its answer does not reach the
 //!   client: the connection breaks instead, so that the client cannot know whether it was carried out;
+//! - **cut behind**: a connection breaks in the middle of what the server says, right behind a pattern;
 //! - **hold**: a request that holds a pattern never reaches the server, and its connection falls silent.
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,13 +36,17 @@ enum Mode {
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
+    target: watch::Sender<SocketAddr>,
     mode: watch::Sender<Mode>,
     /// Counts cuts: a connection that was there before one breaks.
     cuts: watch::Sender<u64>,
     /// Counts hushes: a connection that was there before one stays, and is silent for ever.
     hushes: watch::Sender<u64>,
     rules: Rules,
+    /// Rules for what the server says.
+    sayings: Rules,
+    /// How many connections it has been asked for.
+    asked: AtomicUsize,
 }
 
 /// A running proxy; it ends when dropped, with all its connections.
@@ -63,11 +69,13 @@ impl Chaos {
         let listener = TcpListener::bind(loopback(0)).await.expect("a free port");
         let address = listener.local_addr().expect("the address that was bound");
         let shared = Arc::new(Shared {
-            target: loopback(port),
+            target: watch::Sender::new(loopback(port)),
             mode: watch::Sender::new(Mode::Forward),
             cuts: watch::Sender::new(0),
             hushes: watch::Sender::new(0),
             rules: Rules::default(),
+            sayings: Rules::default(),
+            asked: AtomicUsize::new(0),
         });
         let acceptor = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
         Self {
@@ -120,6 +128,29 @@ impl Chaos {
         self.shared.rules.set(Fault::Hold, usize::MAX, pattern);
     }
 
+    /// The next time that the server says `pattern`, the client gets everything up to its last byte and no more: the
+    /// connection breaks there.
+    pub fn cut_behind(&self, pattern: &[u8]) {
+        self.shared.sayings.set(Fault::CutBehind, 1, pattern);
+    }
+
+    /// Whether the server has said that pattern.
+    #[must_use]
+    pub fn has_cut(&self) -> bool {
+        self.shared.sayings.struck() > 0
+    }
+
+    /// New connections lead to this port from now on; those that are there stay.
+    pub fn lead_to(&self, port: u16) {
+        self.shared.target.send_replace(loopback(port));
+    }
+
+    /// How many connections it has been asked for so far.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        self.shared.asked.load(Ordering::Relaxed)
+    }
+
     /// Waits until so many requests have met the rule.
     ///
     /// # Panics
@@ -148,6 +179,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         };
         while connections.try_join_next().is_some() {}
+        shared.asked.fetch_add(1, Ordering::Relaxed);
         if *shared.mode.borrow() == Mode::Refuse {
             continue;
         }
@@ -173,7 +205,8 @@ async fn carry(client: TcpStream, shared: &Shared) {
     if mode == Mode::HalfOpen {
         silence().await;
     }
-    let Ok(server) = TcpStream::connect(shared.target).await else {
+    let target = *shared.target.borrow();
+    let Ok(server) = TcpStream::connect(target).await else {
         return;
     };
     drop((client.set_nodelay(true), server.set_nodelay(true)));
@@ -204,7 +237,7 @@ async fn up(
         match fault {
             Some(Fault::Hold) => silence().await,
             Some(Fault::LoseAnswer) => drop(doomed.send_replace(true)),
-            None => {}
+            Some(Fault::CutBehind) | None => {}
         }
         if to.write_all(chunk).await.is_err() {
             return;
@@ -225,6 +258,7 @@ async fn down(
     doomed: &watch::Sender<bool>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut seen = Vec::new();
     let mut doom = doomed.subscribe();
     loop {
         let read = tokio::select! {
@@ -243,6 +277,15 @@ async fn down(
         if let Mode::Delay(by) = mode {
             sleep(by).await;
         }
+        let carried = seen.len();
+        seen.extend_from_slice(&buffer[..length]);
+        if let Some(end) = shared.sayings.end_of_match(&seen) {
+            // What was carried has been passed on already; the pattern ends behind it.
+            let last = to.write_all(&seen[carried..end.max(carried)]).await;
+            return drop(last);
+        }
+        let keep = shared.sayings.memory().min(seen.len());
+        seen.drain(..seen.len() - keep);
         if to.write_all(&buffer[..length]).await.is_err() {
             return;
         }

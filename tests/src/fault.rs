@@ -1,6 +1,8 @@
-//! Which requests a proxy treats badly: those that hold a pattern, a number of times.
+//! Which requests, or answers, a proxy treats badly: those that hold a pattern, a number of times.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use memchr::memmem;
 
 /// What happens to such a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +11,8 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// It does not arrive.
     Hold,
+    /// It breaks off there.
+    CutBehind,
 }
 
 /// The rule in force, if there is one.
@@ -24,22 +28,30 @@ struct Rule {
 }
 
 impl Rules {
-    /// From now on the next `times` requests that hold `pattern` meet this fault.
+    /// From now on, counting from nothing, the next `times` requests that hold `pattern` meet this fault.
     pub(crate) fn set(&self, fault: Fault, times: usize, pattern: &[u8]) {
         let mut rule = self.lock();
-        (rule.fault, rule.left) = (Some(fault), times);
+        (rule.fault, rule.left, rule.struck) = (Some(fault), times, 0);
         rule.pattern = pattern.to_vec();
     }
 
     /// The fault for a request, if one is due.
     pub(crate) fn judge(&self, request: &[u8]) -> Option<Fault> {
+        self.strike(request).map(|(fault, _)| fault)
+    }
+
+    /// Where the pattern ends, if a fault is due.
+    pub(crate) fn end_of_match(&self, said: &[u8]) -> Option<usize> {
+        self.strike(said).map(|(_, end)| end)
+    }
+
+    fn strike(&self, bytes: &[u8]) -> Option<(Fault, usize)> {
         let mut rule = self.lock();
         let fault = rule.fault.filter(|_| rule.left > 0)?;
-        let mut windows = request.windows(rule.pattern.len());
-        windows.find(|window| *window == rule.pattern)?;
+        let at = memmem::find(bytes, &rule.pattern)?;
         rule.left -= 1;
         rule.struck += 1;
-        Some(fault)
+        Some((fault, at + rule.pattern.len()))
     }
 
     /// How much of a request has to be kept to find a pattern that lies across two reads.

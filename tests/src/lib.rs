@@ -4,6 +4,7 @@
 //! - [`stack`]: one installation of its own for every story, from Redis to the gateway.
 //! - [`api`], [`sse`], [`database`]: the three ways to look at it, from outside.
 //! - [`chaos`]: a proxy between any two parts that delays, cuts, half-opens and loses answers.
+//! - [`crowd`]: thousands of viewers in one thread, who check that each message ([`mark`]) comes once.
 //! - [`eventually`]: how a story waits; nothing here sleeps and hopes.
 //! - [`process`], [`programs`], [`cluster`], [`redis_server`]: what the stack is made of.
 //! - [`redis_sentinel`], [`redis_cluster`]: Redis of several servers ([`redis_node`]), also with TLS
@@ -16,11 +17,14 @@ pub mod api;
 pub mod authority;
 pub mod chaos;
 pub mod cluster;
+pub mod crowd;
 pub mod database;
 pub mod eventually;
 mod fault;
+pub mod files;
 mod last_look;
 pub mod lines;
+pub mod mark;
 mod part;
 pub mod process;
 pub mod programs;

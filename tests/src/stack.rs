@@ -233,6 +233,18 @@ impl Stack {
         self.parts.insert(part, process);
     }
 
+    /// The process of a service.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn process_id(&self, part: Part) -> u32 {
+        let process = self.parts.get(&part);
+        process
+            .unwrap_or_else(|| panic!("{} was not launched", part.name()))
+            .id()
+    }
+
     /// Ends a service with SIGKILL.
     ///
     /// # Panics

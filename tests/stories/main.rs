@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod chaos;
+mod clients;
 mod control;
 mod crashes;
 mod cursors;
@@ -25,6 +26,7 @@ mod redis_cluster;
 mod redis_sentinel;
 mod redis_tls;
 mod refusals;
+mod rolling;
 mod startup;
 mod viewer;
 mod volume;

@@ -1,0 +1,93 @@
+//! More than can be delivered: what it costs a server in memory, what it does to its viewers, and whether they find
+//! everything all the same.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use runcast_tests::crowd::{Crowd, Plan};
+
+use crate::measure::{quantile, rss_kib, say};
+use crate::publish::Pace;
+use crate::side::{Name, Side};
+use crate::{PATIENCE, Scale};
+
+const RATE: u64 = 4_000;
+
+pub(crate) async fn overload(scale: Scale) {
+    say(format_args!(
+        "\nOverload: {} viewers of one channel, {RATE} messages/s for {:?}; RSS of the server while it lasts, MiB; viewers \
+         of Runcast come back as they are told to, those of the others have no way to\n\n\
+         | | RSS before | median | most | after | deliveries/s while it lasts | p50 ms | p99 ms | streams ended | `closing` told \
+         | until all have all, s | missing or double |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
+        scale.viewers, scale.overload
+    ));
+    for name in [Name::Runcast, Name::DurableStreams] {
+        if let Err(reason) = play(name, scale).await {
+            say(format_args!(
+                "| {name} | failed: {reason} | | | | | | | | | | |"
+            ));
+        }
+    }
+}
+
+async fn play(name: Name, scale: Scale) -> Result<(), String> {
+    let mut side = Side::start(name, 1).await;
+    let crowd = Crowd::gather(Plan {
+        viewers: scale.viewers,
+        address: side.address,
+        request: side.request(),
+        first: Box::new(|_| 1),
+        comes_back: name == Name::Runcast,
+        at_once: 256,
+        every_duration: true,
+    });
+    crowd.all_open(PATIENCE)?;
+    let pace = Pace {
+        rate: RATE,
+        time: scale.overload,
+        tick: Duration::from_millis(1),
+    };
+    let used = RefCell::new(Vec::new());
+    let processes = side.processes();
+    let mib = || processes.iter().map(|&id| rss_kib(id)).sum::<f64>() / 1024.0;
+    let before = mib();
+    side.publisher.publish(pace, |_| {
+        used.borrow_mut().push(mib());
+        true
+    });
+    let delivered = crowd.sums().messages as f64 / scale.overload.as_secs_f64();
+    let start = Instant::now();
+    let last = side.publisher.last();
+    let caught_up = crowd.until(PATIENCE, |crowd| {
+        let mut used = used.borrow_mut();
+        // Not with each look: it costs the server nothing, but us.
+        if start.elapsed() > Duration::from_millis(100) * u32::try_from(used.len()).unwrap_or(1) {
+            used.push(mib());
+        }
+        crowd.slowest() >= last
+    });
+    let caught_up = match caught_up {
+        Ok(took) => format!("{:.1}", took.as_secs_f64()),
+        Err(_late) => format!(
+            "{} of {} after {PATIENCE:?}",
+            crowd.have_seen(last),
+            scale.viewers
+        ),
+    };
+    let (sums, durations, used) = (crowd.sums(), crowd.take_durations(), used.into_inner());
+    say(format_args!(
+        "| {name} | {before:.0} | {:.0} | {:.0} | {:.0} | {delivered:.0} | {:.0} | {:.0} | {} | {} | {caught_up} | {} |",
+        quantile(&used, 0.5),
+        quantile(&used, 1.0),
+        mib(),
+        durations.quantile_ms(0.5),
+        durations.quantile_ms(0.99),
+        sums.ended,
+        sums.closing,
+        sums.seams + sums.gaps,
+    ));
+    if let Some(trouble) = crowd.trouble() {
+        say(format_args!("\n{name}, what was seen first: {trouble}\n"));
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The best sustained deliveries/s: the rate is doubled until somebody falls behind, then the limit is narrowed down.
+//!
+//! A rate is sustained when all of it was published as it was due, and everybody has everything at most [`BEHIND`]
+//! after the last message. A side that has failed once is started again, with a new crowd.
+
+use std::time::Duration;
+
+use runcast_tests::crowd::Crowd;
+
+use crate::measure::{median, say, spread};
+use crate::publish::Pace;
+use crate::side::{Name, Side};
+use crate::{Scale, gather, whole};
+
+/// How far behind a viewer may be in time.
+const BEHIND: Duration = Duration::from_millis(250);
+
+/// Messages a second that the search begins with.
+const FIRST_RATE: u64 = 100;
+
+/// No publisher here goes faster.
+const MOST_RATE: u64 = 200_000;
+
+/// The search ends when the rate that failed is no more than so many percent of the one that was sustained.
+const NEAR_PERCENT: u64 = 115;
+
+/// What one rate came to.
+#[derive(Debug, Clone, Copy)]
+struct Sustained {
+    rate: u64,
+    /// Deliveries a second.
+    deliveries: f64,
+    /// Microseconds of processor time of the server for each.
+    cpu_us: f64,
+    p99_ms: f64,
+}
+
+pub(crate) async fn throughput(scale: Scale) {
+    let sides = Name::ALL;
+    // Each search is a series of trials, so two of them are enough.
+    let rounds = scale.rounds.min(2);
+    let mut figures = vec![Vec::new(); sides.len()];
+    let mut limits = Vec::new();
+    for _ in 0..rounds {
+        for (&name, best) in sides.iter().zip(&mut figures) {
+            let (sustained, limit) = search(name, scale).await;
+            best.extend(sustained);
+            limits.push(format!("{name}: {limit}"));
+        }
+    }
+    say(format_args!(
+        "\nThroughput: {} viewers of one channel, the best rate that is sustained for {:?}, {rounds} searches in turn, \
+         median (least .. most)\n\n\
+         | | thousand deliveries/s | beside Runcast | messages/s | CPU us/delivery | p99 ms there |\n|---|---|---|---|---|---|",
+        scale.viewers, scale.time
+    ));
+    let column = |best: &[Sustained], of: fn(&Sustained) -> f64| -> Vec<f64> {
+        best.iter().map(of).collect()
+    };
+    let own = median(&column(&figures[0], |one| one.deliveries));
+    for (name, best) in sides.iter().zip(&figures) {
+        let deliveries = column(best, |one| one.deliveries / 1e3);
+        say(format_args!(
+            "| {name} | {} | {:.2} | {:.0} | {:.2} | {:.0} |",
+            spread(&deliveries, 0),
+            median(&deliveries) * 1e3 / own,
+            median(&column(best, |one| one.rate as f64)),
+            median(&column(best, |one| one.cpu_us)),
+            median(&column(best, |one| one.p99_ms)),
+        ));
+    }
+    say(format_args!("\nWhat ended the searches:\n"));
+    for limit in limits {
+        say(format_args!("- {limit}"));
+    }
+}
+
+/// The best rate that was sustained, if one was, and what failed at the next.
+async fn search(name: Name, scale: Scale) -> (Option<Sustained>, String) {
+    let mut best: Option<Sustained> = None;
+    let mut failed = (
+        u64::MAX,
+        "nothing, up to what a publisher can do".to_owned(),
+    );
+    let mut pitch: Option<(Side, Crowd)> = None;
+    let mut rate = FIRST_RATE;
+    while rate <= MOST_RATE && best.is_none_or(|best| failed.0 > best.rate * NEAR_PERCENT / 100) {
+        let (mut side, crowd) = match pitch.take() {
+            Some(pitch) => pitch,
+            None => {
+                let mut side = Side::start(name, 1).await;
+                match gather(&mut side, scale.viewers, false) {
+                    Ok(crowd) => (side, crowd),
+                    Err(reason) => return (best, reason),
+                }
+            }
+        };
+        match trial(&mut side, &crowd, rate, scale) {
+            Ok(sustained) => {
+                best = Some(sustained);
+                pitch = Some((side, crowd));
+            }
+            Err(reason) => failed = (rate, format!("{rate} messages/s: {reason}")),
+        }
+        rate = match best {
+            // Not even the first one.
+            None => return (None, failed.1),
+            Some(best) if failed.0 < u64::MAX => (best.rate * failed.0).isqrt(),
+            Some(best) => best.rate * 2,
+        };
+    }
+    (best, failed.1)
+}
+
+fn trial(side: &mut Side, crowd: &Crowd, rate: u64, scale: Scale) -> Result<Sustained, String> {
+    let pace = Pace {
+        rate,
+        time: scale.time,
+        tick: Duration::from_millis(1),
+    };
+    // Half a second is no longer a passing delay.
+    let behind = rate / 2 + 10;
+    drop(crowd.take_durations());
+    let (before, first) = (side.cpu(), side.publisher.last());
+    let published = side.publisher.publish(pace, |publisher| {
+        crowd.slowest() + behind >= publisher.last()
+    });
+    let late = crowd.all_have_seen(side.publisher.last(), BEHIND)?;
+    let cpu = side.cpu().saturating_sub(before);
+    whole(crowd, scale.viewers)?;
+    let count = side.publisher.last() - first;
+    if !published.kept_up {
+        let took = published.took;
+        return Err(format!("only {count} were published in {took:?}"));
+    }
+    let deliveries = count as f64 * scale.viewers as f64;
+    Ok(Sustained {
+        rate,
+        deliveries: deliveries / (published.took + late).as_secs_f64(),
+        cpu_us: cpu.as_secs_f64() * 1e6 / deliveries,
+        p99_ms: crowd.take_durations().quantile_ms(0.99),
+    })
+}

@@ -1,0 +1,235 @@
+//! Clients that others wrote, as processes that say what they see: a JSON object on a line of stdout for each thing.
+//!
+//! What runs them lies in `tests/clients`. Each reaches the gateway through a proxy of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runcast_tests::chaos::Chaos;
+use runcast_tests::eventually::eventually_within;
+use runcast_tests::process::{Process, Recipe};
+use runcast_tests::programs::repository;
+use runcast_tests::stack::Stack;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::page::path_with_node;
+
+/// Longest wait for a client to see something: a browser has to start first, beside others.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Which client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// EventSource of Chromium.
+    Chromium,
+    /// `@microsoft/fetch-event-source` of npm, in Chromium.
+    FetchEventSource,
+    /// `eventsource` of npm, in Node.
+    EventSource,
+    /// `httpx-sse` of `PyPI`.
+    HttpxSse,
+    /// curl, in a loop of a shell.
+    Curl,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Chromium,
+        Self::FetchEventSource,
+        Self::EventSource,
+        Self::HttpxSse,
+        Self::Curl,
+    ];
+
+    /// Those that follow the standard: nothing but the server can stop them, and they send no cursor at first.
+    pub(super) const fn is_standard(self) -> bool {
+        matches!(self, Self::Chromium | Self::EventSource)
+    }
+
+    fn command(self) -> (PathBuf, &'static str) {
+        match self {
+            Self::Chromium => ("node".into(), "chromium.mjs"),
+            Self::FetchEventSource => ("node".into(), "fetch-event-source.mjs"),
+            Self::EventSource => ("node".into(), "eventsource.mjs"),
+            Self::HttpxSse => (python(), "httpx_client.py"),
+            Self::Curl => ("bash".into(), "curl.sh"),
+        }
+    }
+}
+
+/// Python of the environment that `need clients` of `deploy/local/install` makes.
+fn python() -> PathBuf {
+    if let Some(python) = std::env::var_os("RUNCAST_CLIENTS_PYTHON") {
+        return python.into();
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = cache.or_else(home).expect("HOME is set");
+    cache.join("runcast/clients-venv/bin/python")
+}
+
+/// One thing that a client saw.
+#[derive(Debug, Clone)]
+pub(super) struct Saw(Value);
+
+impl Saw {
+    pub(super) fn is(&self, what: &str) -> bool {
+        self.0["saw"] == what
+    }
+
+    /// Milliseconds of its clock.
+    pub(super) fn at(&self) -> u64 {
+        self.0["at"].as_u64().expect("a moment")
+    }
+
+    fn text(&self, field: &str) -> &str {
+        self.0[field].as_str().unwrap_or_default()
+    }
+}
+
+/// A frame as the client understood it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) data: Value,
+}
+
+impl Event {
+    /// The text of an `output` event.
+    pub(super) fn line(&self) -> &str {
+        self.data["text"].as_str().unwrap_or_default()
+    }
+}
+
+/// A client at work; it ends when dropped.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) kind: Kind,
+    pub(super) chaos: Arc<Chaos>,
+    process: Process,
+}
+
+impl Client {
+    /// Starts a client of the run's stream; `query` begins with `?` or is empty, and `cursor` is what those send as
+    /// `Last-Event-ID` that can.
+    pub(super) fn start(
+        stack: &Stack,
+        kind: Kind,
+        chaos: Arc<Chaos>,
+        run: Uuid,
+        (query, cursor): (&str, Option<&str>),
+    ) -> Self {
+        let folder = repository().join("tests/clients");
+        assert!(
+            folder.join("node_modules").is_dir() && python().is_file(),
+            "the clients are not installed: call tests/run, or `need clients` of deploy/local/install"
+        );
+        let (program, script) = kind.command();
+        let port = chaos.port();
+        let url = format!("http://127.0.0.1:{port}/v1/runs/{run}/stream{query}");
+        let browser = std::env::var("RUNCAST_E2E_BROWSER").ok();
+        let settings = [
+            Some(("PATH", path_with_node().to_owned())),
+            Some(("CLIENT_URL", url)),
+            Some(("CLIENT_TOKEN", stack.token().to_owned())),
+            cursor.map(|cursor| ("CLIENT_LAST_EVENT_ID", cursor.to_owned())),
+            browser.map(|browser| ("RUNCAST_E2E_BROWSER", browser)),
+        ];
+        // Several of a kind may follow one run.
+        let name = format!("{kind:?}-{}", Uuid::new_v4().simple());
+        let recipe = Recipe::new(&name, program, &[script], &folder);
+        let recipe = recipe.with(settings.into_iter().flatten());
+        Self {
+            kind,
+            chaos,
+            process: recipe.start(stack.folder()),
+        }
+    }
+
+    /// Everything that it saw so far.
+    pub(super) fn saw(&self) -> Vec<Saw> {
+        let out = self.process.stdout();
+        let text = String::from_utf8(out).expect("a client writes UTF-8");
+        // The last piece is not yet a whole line.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole
+            .lines()
+            .map(|line| match serde_json::from_str(line) {
+                Ok(value) => Saw(value),
+                Err(error) => panic!("{:?} said {line:?}: {error}", self.kind),
+            })
+            .collect()
+    }
+
+    /// The frames that it saw so far.
+    pub(super) fn events(&self) -> Vec<Event> {
+        let saw = self.saw();
+        let events = saw.iter().filter(|saw| saw.is("event"));
+        let event = |saw: &Saw| Event {
+            name: saw.text("event").to_owned(),
+            id: saw.text("id").to_owned(),
+            data: serde_json::from_str(saw.text("data")).unwrap_or_else(|error| {
+                panic!(
+                    "{:?} saw an event that is no JSON ({error}): {saw:?}",
+                    self.kind
+                )
+            }),
+        };
+        events.map(event).collect()
+    }
+
+    /// The frames of this name.
+    pub(super) fn named(&self, name: &str) -> Vec<Event> {
+        let mut events = self.events();
+        events.retain(|event| event.name == name);
+        events
+    }
+
+    /// Waits until it has seen enough.
+    pub(super) async fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
+        let what = format!("{:?} sees {what}", self.kind);
+        eventually_within(DEADLINE, &what, async || {
+            if enough(self) {
+                return Ok(());
+            }
+            if let Some(status) = self.process.exited() {
+                // What it said last may not have been there before.
+                assert!(
+                    enough(self),
+                    "{what}: it ended ({status})\n{}",
+                    self.process.logs()
+                );
+            }
+            Err(self.process.logs())
+        })
+        .await;
+    }
+
+    /// Waits until it has seen so many lines of output.
+    pub(super) async fn until_lines(&mut self, count: usize) {
+        self.until(&format!("{count} lines"), |client| {
+            client.named("output").len() >= count
+        })
+        .await;
+    }
+
+    /// Waits until it has stopped by itself; gives the status that it was answered, where it can tell.
+    pub(super) async fn until_over(&mut self) -> Option<u64> {
+        let status = self.process.ended(DEADLINE).await;
+        let saw = self.saw();
+        let last = saw
+            .last()
+            .filter(|last| status.success() && last.is("over"));
+        let last = last.unwrap_or_else(|| {
+            panic!(
+                "{:?} did not stop in peace\n{}",
+                self.kind,
+                self.process.logs()
+            )
+        });
+        last.0["status"].as_u64()
+    }
+}
