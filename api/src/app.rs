@@ -24,6 +24,7 @@ use url::Url;
 use crate::check;
 use crate::config::Settings;
 use crate::fanout::Hub;
+use crate::health::{self, Health};
 use crate::http::{Gateway, Parts};
 use crate::metrics;
 use crate::persist::Persister;
@@ -114,7 +115,7 @@ impl App {
         Ok(Url::parse(&format!("http://{address}/"))?)
     }
 
-    /// Where `/metrics` is served, if it is.
+    /// Where `/metrics`, `/healthz` and `/readyz` are served beside the gateway, if they are.
     ///
     /// # Errors
     /// If the listener does not know its own address.
@@ -137,14 +138,15 @@ impl App {
         let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
         let mut registry = metrics::registry(&names.join(","));
         metrics::servers(&mut registry, &self.redis, &self.store);
+        let persister = services.contains(&Service::Persister);
         for service in services {
             match service {
                 Service::Gateway => self.start_gateway(&mut tasks, &tails, &stop)?,
                 Service::Persister => self.start_persister(&mut tasks, &mut registry, &stop),
-                Service::Worker => self.start_worker(&mut tasks, &stop),
+                Service::Worker => self.start_worker(&mut tasks, &mut registry, &stop),
             }
         }
-        self.start_metrics(&mut tasks, registry, &stop);
+        self.start_metrics(&mut tasks, registry, persister, &stop);
         let outcome = supervise(&mut tasks, &stop).await;
         stop.cancel();
         tails.close();
@@ -192,6 +194,7 @@ impl App {
             hub,
             publish_redis: self.settings.publish_redis()?.clone(),
             public_url,
+            webhooks_allowed: self.settings.webhooks.allowed.clone(),
         });
         let serving = gateway.serve(listener, stop.clone());
         tasks.spawn(async move {
@@ -222,21 +225,41 @@ impl App {
         });
     }
 
-    fn start_metrics(&mut self, tasks: &mut Tasks, registry: Registry, stop: &CancellationToken) {
+    fn start_metrics(
+        &mut self,
+        tasks: &mut Tasks,
+        registry: Registry,
+        persister: bool,
+        stop: &CancellationToken,
+    ) {
         let Some(listener) = self.metrics.take() else {
             return;
         };
-        let serving = metrics::serve(listener, registry, stop.clone());
+        let (redis, store) = (self.redis.clone(), self.store.clone());
+        let health = Health::new(redis, store, self.settings.keys.clone());
+        let health = health::router(health, persister, stop.clone());
+        let serving = metrics::serve(listener, registry, health, stop.clone());
         tasks.spawn(async move {
             let served = serving.await;
             served.map(|()| "metrics").context("/metrics failed")
         });
     }
 
-    fn start_worker(&self, tasks: &mut Tasks, stop: &CancellationToken) {
+    fn start_worker(&self, tasks: &mut Tasks, registry: &mut Registry, stop: &CancellationToken) {
         let (redis, store) = (self.redis.clone(), self.store.clone());
         let keys = self.settings.keys.clone();
-        let worker = Worker::new(store, redis, keys, self.settings.retention);
+        let webhooks = self.settings.webhooks.clone();
+        let meter = crate::tasks::meter::Meter::default();
+        meter.register(registry);
+        let retention = self.settings.retention;
+        let worker = Worker::new(
+            store,
+            redis,
+            keys,
+            retention,
+            webhooks,
+            meter,
+        );
         let stop = stop.clone();
         tasks.spawn(async move {
             worker.run(stop).await;

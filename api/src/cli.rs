@@ -1,6 +1,7 @@
 //! The command line of `runcastd`, and what each command does.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -14,9 +15,12 @@ use crate::access::{Scope, secret};
 use crate::app::{App, Service};
 use crate::config::{self, Settings};
 use crate::dead_letter::DeadLetter;
+use crate::health::Health;
+use crate::jobs::Jobs;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
-use crate::{check, dev};
+use crate::webhook::Webhook;
+use crate::{check, dev, webhook};
 
 /// Exit code for a configuration or a schema that does not fit: EX_CONFIG of sysexits.
 pub const EXIT_CONFIG: u8 = 78;
@@ -30,7 +34,8 @@ Settings (environment):
   RUNCAST_REDIS_CA           file with the authorities that sign for Redis (PEM), handed on to
                              agents [those of the platform]
   RUNCAST_LISTEN             where the gateway listens [127.0.0.1:7070]
-  RUNCAST_METRICS_LISTEN     where /metrics is served, such as 127.0.0.1:9464 [nowhere]
+  RUNCAST_METRICS_LISTEN     where /metrics, /healthz and /readyz of each service are served, such as
+                             127.0.0.1:9464 [nowhere]; a gateway has the latter two on its own, too
   RUNCAST_PUBLIC_URL         how browsers reach the gateway [http://<where it listens>]
   RUNCAST_PUBLISH_REDIS_URL  Redis as agents reach it, with a user that may only append
                              (`runcastd acl` prints its rules) [REDIS_URL; required in production]
@@ -60,12 +65,23 @@ Jobs
               which a run still has a living agent is kept
   orphans     removes what Redis holds of runs that do not exist, after an hour unused
   sessions    forgets expired sessions
+  webhooks    gives up deliveries that could not be tried, and forgets old ones
 
   A job that fails is tried again after 3 s, 7 s, 20 s, 1 min and 3 min. Then it is dead, until
-  the next hour gives it a new start. The view tasks.jobs in Postgres shows all that waits, fails
+  the next hour gives it a new start. `runcastd jobs` and `GET /v1/jobs` show all that waits, fails
   or is dead.
 
-Settings: see `runcastd --help`. Without a worker runs are still published, stored and shown, for
+Webhooks (`runcastd webhook --help`)
+  All workers send deliveries, 4 at a time for each webhook. What fails is tried again with waits that
+  double up to 4 h, and is dead after a day; a webhook that keeps failing is tried ever more rarely.
+  RUNCAST_WEBHOOK_ALLOW        hosts and networks within the cluster that webhooks may lead to, also by
+                               http, such as 10.1.0.0/16,hooks.internal; else only public addresses [none]
+  RUNCAST_WEBHOOK_TIMEOUT      how long a receiver may take to answer [10s]
+  RUNCAST_WEBHOOK_FIRST_RETRY  wait after the first failure [10s]
+  RUNCAST_WEBHOOK_GIVE_UP      how long a delivery is tried [1d]
+  RUNCAST_WEBHOOK_LOG          how long ended deliveries are kept [14d]
+
+Other settings: see `runcastd --help`. Without a worker runs are still published, stored and shown, for
 as long as there are partitions: a week.";
 
 /// Stores what runs print and shows it to browsers, live and for good.
@@ -97,6 +113,14 @@ enum Command {
     /// What stood in a run's stream and was no event: list it, look at it, read it again, drop it
     #[command(subcommand)]
     DeadLetter(DeadLetter),
+    /// How background work stands: counts, last and next runs, leases; retry or drop what is dead
+    Jobs {
+        #[command(subcommand)]
+        command: Option<Jobs>,
+    },
+    /// Signed notifications when runs change: add, list, test, disable, remove, and what was delivered
+    #[command(subcommand, after_help = webhook::HELP)]
+    Webhook(Webhook),
     /// Print the Redis ACL rules of the user whose credentials agents get
     ///
     /// They are for every server that holds data: one, master and replicas, or all nodes of a cluster.
@@ -141,6 +165,21 @@ impl Cli {
                 let store = open(&config::database(&env)?).await?;
                 let mut out = Vec::new();
                 let outcome = command.run(&store, &mut out).await;
+                print(&out)?;
+                outcome
+            }
+            Command::Jobs { command } => {
+                let store = open(&config::database(&env)?).await?;
+                let mut out = Vec::new();
+                let outcome = command.unwrap_or(Jobs::List).run(&store, &mut out).await;
+                print(&out)?;
+                outcome
+            }
+            Command::Webhook(command) => {
+                let policy = config::webhook_policy(&env)?;
+                let store = open(&config::database(&env)?).await?;
+                let mut out = Vec::new();
+                let outcome = command.run(&store, &policy, &mut out).await;
                 print(&out)?;
                 outcome
             }
@@ -207,12 +246,28 @@ async fn examine(settings: &Settings) -> anyhow::Result<()> {
     say(&format!("ok  REDIS_URL     {} ({servers})", settings.redis))?;
     let store = open(&settings.postgres).await?;
     say(&format!("ok  DATABASE_URL  {}", settings.postgres))?;
-    if !store.has_partitions().await? {
-        anyhow::bail!(
-            "no partition for the events of today or tomorrow: run `runcastd migrate`, or a worker"
-        );
+    let findings = Health::new(redis, store, settings.keys.clone())
+        .look()
+        .await;
+    say(&format!(
+        "ok  schema        version {}",
+        findings.schema_version
+    ))?;
+    if !findings.partitions.is_ok() {
+        anyhow::bail!("partitions: {}", findings.partitions.text());
     }
-    say("ok  partitions for the events of today and tomorrow")
+    say("ok  partitions for the events of today and tomorrow")?;
+    let line = findings.line;
+    if !line.group.is_ok() {
+        // Before the first start of a persister that is as it should be.
+        return say(&format!("--  line of unstored runs: {}", line.group.text()));
+    }
+    let lag = Duration::from_millis(line.lag_ms);
+    let waits = match line.waiting {
+        0 => "nobody waits".to_owned(),
+        waiting => format!("{waiting} wait, the first for {lag:?}"),
+    };
+    say(&format!("ok  line of unstored runs: {waits}"))
 }
 
 /// Cancelled by SIGTERM or SIGINT; a second one ends the process at once.

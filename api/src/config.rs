@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use runcast_common::config::{
-    ConfigError, Env, PostgresUrl, RedisUrl, optional, redis_url, required,
+    ConfigError, Env, PostgresUrl, RedisUrl, Span, optional, redis_url, required,
 };
 use runcast_common::keys::Keys;
 use url::Url;
 
 use crate::persist::Budget;
 use crate::tasks::retention::Retention;
+use crate::tasks::webhooks;
 
 /// Where the gateway listens if nothing else is said: reachable from this machine only.
 const DEFAULT_LISTEN: SocketAddr =
@@ -62,6 +63,8 @@ pub struct Settings {
     pub environment: Environment,
     /// `RUNCAST_RETENTION`: how long runs are kept.
     pub retention: Retention,
+    /// `RUNCAST_WEBHOOK_...`: where and how long webhooks are sent to.
+    pub webhooks: webhooks::Policy,
 }
 
 impl Settings {
@@ -97,6 +100,7 @@ impl Settings {
             public_url: public_url(env)?,
             environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
             retention: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
+            webhooks: webhook_policy(env)?,
         };
         Ok(settings)
     }
@@ -150,6 +154,22 @@ pub fn key_prefix(env: &impl Env) -> Result<Keys, ConfigError> {
     Err(ConfigError::Invalid {
         name: "RUNCAST_KEY_PREFIX",
         reason: "expected at most 64 letters, digits, and - _ . :".into(),
+    })
+}
+
+/// What `RUNCAST_WEBHOOK_...` says.
+///
+/// # Errors
+/// [`ConfigError`] names the first one that makes no sense.
+pub fn webhook_policy(env: &impl Env) -> Result<webhooks::Policy, ConfigError> {
+    let default = webhooks::Policy::default();
+    let span = |name, otherwise| Ok(optional(env, name)?.map_or(otherwise, |Span(span)| span));
+    Ok(webhooks::Policy {
+        allowed: optional(env, "RUNCAST_WEBHOOK_ALLOW")?.unwrap_or_default(),
+        timeout: span("RUNCAST_WEBHOOK_TIMEOUT", default.timeout)?,
+        first_retry: span("RUNCAST_WEBHOOK_FIRST_RETRY", default.first_retry)?,
+        give_up: span("RUNCAST_WEBHOOK_GIVE_UP", default.give_up)?,
+        keep: span("RUNCAST_WEBHOOK_LOG", default.keep)?,
     })
 }
 
@@ -214,6 +234,8 @@ mod tests {
             ("RUNCAST_REDIS_BUDGET", "half"),
             ("RUNCAST_ENV", "staging"),
             ("RUNCAST_RETENTION", "90"),
+            ("RUNCAST_WEBHOOK_ALLOW", "10.0.0.0/33"),
+            ("RUNCAST_WEBHOOK_TIMEOUT", "10"),
             ("RUNCAST_KEY_PREFIX", "{x}"),
             ("RUNCAST_PUBLIC_URL", "ftp://host"),
             ("RUNCAST_PUBLIC_URL", "https://host/below"),

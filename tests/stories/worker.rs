@@ -227,6 +227,79 @@ async fn a_job_that_fails_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
+    let mut stack = Stack::without_services().await;
+    stack
+        .database
+        .tamper("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
+        .await;
+    stack.launch(Part::Gateway).await;
+    stack.launch(Part::Worker).await;
+    let failed = "SELECT count(*) FROM tasks.jobs
+                   WHERE task_identifier = 'partitions' AND attempts > 0 AND locked_at IS NULL";
+    stack.database.comes_to(failed, 1).await;
+    // As after the last attempt, some minutes later.
+    let die = "UPDATE tasks._private_jobs SET attempts = max_attempts WHERE key = 'partitions' AND locked_at IS NULL";
+    let dead =
+        "SELECT count(*) FROM tasks.jobs WHERE attempts >= max_attempts AND locked_at IS NULL";
+    eventually_within(SOON, "the job is dead", async || {
+        stack.database.tamper(die).await;
+        let count = stack.database.number(dead).await;
+        (count == 1).then_some(()).ok_or("it runs".to_owned())
+    })
+    .await;
+    let jobs = stack.api().get("/v1/jobs").await;
+    let [job] = &jobs["dead"].as_array().expect("a list")[..] else {
+        panic!("one dead job: {jobs}")
+    };
+    assert_eq!(job["kind"], "partitions");
+    let error = job["last_error"].as_str().expect("words");
+    assert!(error.contains("make_events_partition"), "{error}");
+    assert_eq!(jobs["leases"][0]["held"], true, "{jobs}");
+    let kind = |jobs: &Value, name: &str| {
+        let kinds = jobs["kinds"].as_array().expect("a list");
+        let found = kinds.iter().find(|kind| kind["kind"] == name);
+        found.unwrap_or_else(|| panic!("{name}: {jobs}")).clone()
+    };
+    assert_eq!(kind(&jobs, "partitions")["dead"], 1);
+    assert!(
+        kind(&jobs, "retention")["next_run_at"].is_string(),
+        "{jobs}"
+    );
+    let mut table = stack.operator(&["jobs"]).start(stack.folder());
+    assert!(table.ended(SOON).await.success());
+    let said = String::from_utf8(table.stdout()).expect("text");
+    assert!(
+        said.contains("DEAD JOB") && said.contains("make_events_partition"),
+        "{said}"
+    );
+
+    // Not for everybody.
+    let run = stack.api().create_run("agent").await;
+    let theirs = stack.api().anonymous(reqwest::Method::GET, "/v1/jobs");
+    let refused = send(theirs.bearer_auth(&run.token)).await;
+    problem(refused, reqwest::StatusCode::FORBIDDEN).await;
+
+    let repair = "ALTER FUNCTION broken(date) RENAME TO make_events_partition";
+    stack.database.tamper(repair).await;
+    let post = |path: String| stack.api().request(reqwest::Method::POST, &path);
+    let retried = send(post(format!("/v1/jobs/{}/retry", job["id"]))).await;
+    assert_eq!(retried.status(), reqwest::StatusCode::NO_CONTENT);
+    stack
+        .database
+        .comes_to("SELECT count(*) FROM tasks.jobs", 0)
+        .await;
+    let jobs = stack.api().get("/v1/jobs").await;
+    let done = kind(&jobs, "partitions");
+    assert!(
+        done["last_run_at"].is_string() && done["last_run_error"].is_null(),
+        "{done}"
+    );
+    let again = send(post(format!("/v1/jobs/{}/retry", job["id"]))).await;
+    problem(again, reqwest::StatusCode::NOT_FOUND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_job_of_a_killed_worker_goes_to_another() {
     let mut stack = Stack::without_services().await;
     let partitions = |body: &str| {

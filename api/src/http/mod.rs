@@ -10,12 +10,14 @@ pub mod control;
 pub mod events;
 pub mod health;
 pub mod ingest;
+pub mod jobs;
 pub mod page;
 pub mod problem;
 pub mod query;
 pub mod runs;
 pub mod session;
 pub mod stream;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +31,6 @@ use runcast_common::config::RedisUrl;
 use runcast_common::connect::Redis;
 use runcast_common::keys::Keys;
 use tokio::net::TcpListener;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::{debug, warn};
@@ -37,6 +38,7 @@ use url::Url;
 
 use crate::fanout::Hub;
 use crate::store::Store;
+use crate::tasks::webhooks::guard::Allowed;
 use problem::Problem;
 
 /// Largest request body where no route says otherwise: a few names and labels.
@@ -64,6 +66,8 @@ pub struct Parts {
     pub publish_redis: RedisUrl,
     /// How browsers reach the gateway.
     pub public_url: Url,
+    /// Where webhooks may lead.
+    pub webhooks_allowed: Allowed,
 }
 
 #[derive(Debug)]
@@ -104,6 +108,10 @@ impl Gateway {
         &self.0.parts.publish_redis
     }
 
+    fn webhooks_allowed(&self) -> &Allowed {
+        &self.0.parts.webhooks_allowed
+    }
+
     fn public_url(&self) -> &Url {
         &self.0.parts.public_url
     }
@@ -127,6 +135,8 @@ impl Gateway {
             .merge(ingest::router())
             .merge(control::router())
             .merge(agents::router())
+            .merge(jobs::router())
+            .merge(webhooks::router())
             .merge(stream::router())
             .merge(session::router())
             .merge(health::router())
@@ -181,9 +191,4 @@ impl Gateway {
             }
         }
     }
-}
-
-/// Waits for a part of an answer, but not for ever.
-async fn within<T>(deadline: Duration, what: impl Future<Output = T>) -> Option<T> {
-    timeout(deadline, what).await.ok()
 }

@@ -3,14 +3,16 @@
 //! One file per concern: [`schema`] (migrations and their check), [`runs`], [`ingest`] (the
 //! transaction that stores events and moves watermarks), [`dead_letters`], [`events`] (history), [`tokens`] and
 //! [`sessions`], [`partitions`] and [`retention`], and for the worker [`leases`], [`agents`],
-//! [`queue`]. Every statement has a server-side time limit, every wait for a
+//! [`queue`] and [`jobs`], [`webhooks`] and their [`deliveries`]. Every statement has a server-side time limit, every wait for a
 //! connection a deadline.
 
 pub mod agents;
 pub mod copy;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod events;
 pub mod ingest;
+pub mod jobs;
 pub mod leases;
 pub mod partitions;
 pub mod queue;
@@ -19,6 +21,7 @@ pub mod runs;
 pub mod schema;
 pub mod sessions;
 pub mod tokens;
+pub mod webhooks;
 
 use std::str::FromStr as _;
 use std::time::Duration;

@@ -101,7 +101,10 @@ impl Held {
     async fn round(&mut self, worker: &Worker) -> Result<bool, TaskError> {
         let now = Instant::now();
         if now >= self.schedule {
-            if !worker.store.schedule(&self.lease, &jobs::NAMES).await? {
+            if !worker
+                .store
+                .schedule(&self.lease, &jobs::NAMES, SCHEDULE)
+                .await? {
                 return Ok(false);
             }
             self.schedule = now + SCHEDULE;
