@@ -259,6 +259,7 @@ impl App {
             retention,
             webhooks,
             meter,
+            self.settings.silence,
         );
         let stop = stop.clone();
         tasks.spawn(async move {

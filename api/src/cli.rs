@@ -56,8 +56,10 @@ a queue in Postgres, from which all workers take them. If it dies, another takes
 
 Agents
   An agent gives a sign of life every 5 s. After 15 s of silence it is `stale`, after 30 s `lost`,
-  and so are its variation and its run, until it is heard again or a final status is stored. While
-  Redis is away nobody is called lost. `GET /v1/agents?health=lost` lists them.
+  and so are its variation and its run, until it is heard again, by a sign of life or by what it
+  publishes, or a final status is stored. While Redis is away nobody is called lost. RUNCAST_STALE_AFTER
+  [15s] and RUNCAST_LOST_AFTER [30s] set the two.
+  `GET /v1/agents?health=lost` lists them.
 
 Jobs
   partitions  makes the daily partitions of events, a week ahead

@@ -7,7 +7,9 @@ use std::str::FromStr;
 use runcast_common::config::{
     ConfigError, Env, PostgresUrl, RedisUrl, Span, optional, redis_url, required,
 };
+use runcast_common::fleet::Silence;
 use runcast_common::keys::Keys;
+use runcast_common::pulse::NEWS_AFTER;
 use url::Url;
 
 use crate::persist::Budget;
@@ -63,6 +65,8 @@ pub struct Settings {
     pub environment: Environment,
     /// `RUNCAST_RETENTION`: how long runs are kept.
     pub retention: Retention,
+    /// `RUNCAST_STALE_AFTER` and `RUNCAST_LOST_AFTER`: how long a silence of an agent means what.
+    pub silence: Silence,
     /// `RUNCAST_WEBHOOK_...`: where and how long webhooks are sent to.
     pub webhooks: webhooks::Policy,
 }
@@ -100,6 +104,7 @@ impl Settings {
             public_url: public_url(env)?,
             environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
             retention: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
+            silence: silence(env)?,
             webhooks: webhook_policy(env)?,
         };
         Ok(settings)
@@ -155,6 +160,34 @@ pub fn key_prefix(env: &impl Env) -> Result<Keys, ConfigError> {
         name: "RUNCAST_KEY_PREFIX",
         reason: "expected at most 64 letters, digits, and - _ . :".into(),
     })
+}
+
+/// What `RUNCAST_STALE_AFTER` and `RUNCAST_LOST_AFTER` say.
+fn silence(env: &impl Env) -> Result<Silence, ConfigError> {
+    let Silence { stale, lost } = Silence::default();
+    let (of_stale, of_lost) = ("RUNCAST_STALE_AFTER", "RUNCAST_LOST_AFTER");
+    let silence = Silence {
+        stale: optional(env, of_stale)?.map_or(stale, |Span(span)| span),
+        lost: optional(env, of_lost)?.map_or(lost, |Span(span)| span),
+    };
+    let refused = |name, reason: String| Err(ConfigError::Invalid { name, reason });
+    if silence.stale < NEWS_AFTER {
+        let least = Span(NEWS_AFTER);
+        return refused(
+            of_stale,
+            format!("agents give a sign of life every 5 s: {least} at least"),
+        );
+    }
+    if silence.lost <= silence.stale {
+        return refused(
+            of_lost,
+            format!(
+                "expected more than {of_stale}, which is {}",
+                Span(silence.stale)
+            ),
+        );
+    }
+    Ok(silence)
 }
 
 /// What `RUNCAST_WEBHOOK_...` says.
@@ -234,6 +267,8 @@ mod tests {
             ("RUNCAST_REDIS_BUDGET", "half"),
             ("RUNCAST_ENV", "staging"),
             ("RUNCAST_RETENTION", "90"),
+            ("RUNCAST_STALE_AFTER", "5s"),
+            ("RUNCAST_LOST_AFTER", "15s"),
             ("RUNCAST_WEBHOOK_ALLOW", "10.0.0.0/33"),
             ("RUNCAST_WEBHOOK_TIMEOUT", "10"),
             ("RUNCAST_KEY_PREFIX", "{x}"),

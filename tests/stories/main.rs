@@ -12,6 +12,7 @@ mod health;
 mod history;
 mod ingest;
 mod interleavings;
+mod lost_agents;
 mod lost_redis;
 mod outages;
 mod page;

@@ -1,11 +1,11 @@
-//! Background tasks: lost agents, the lease, jobs, retention, leftovers.
+//! Background tasks: the lease, jobs, retention, leftovers.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use redis::aio::MultiplexedConnection;
 use runcast_common::connect::Redis;
-use runcast_common::fleet;
+use runcast_common::fleet::{self, Silence};
 use runcast_tests::api::{problem, send};
 use runcast_tests::eventually::{SOON, eventually_within};
 use runcast_tests::process::{Process, Recipe};
@@ -13,30 +13,11 @@ use runcast_tests::stack::{Part, Stack};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Silence is watched for 30 s, lasts for 30 s, and is looked at every 3 s.
-const LOSS: Duration = Duration::from_secs(90);
+/// How long it takes until the jobs of a dead worker are given to another, and more.
+const RECOVERY: Duration = Duration::from_secs(90);
 
 /// What a worker says when it gets the lease.
 const WATCHES: &str = "this worker watches agents now";
-
-async fn becomes(stack: &Stack, run: Uuid, status: &str) {
-    let what = format!("the run is {status}");
-    eventually_within(LOSS, &what, async || {
-        let described = stack.api().run(run).await;
-        let statuses = [&described["status"], &described["variations"][0]["status"]];
-        if statuses.iter().all(|&seen| seen == status) {
-            Ok(())
-        } else {
-            Err(format!("{statuses:?}"))
-        }
-    })
-    .await;
-}
-
-async fn agents(stack: &Stack, query: &str) -> Vec<Value> {
-    let list = stack.api().get(&format!("/v1/agents?{query}")).await;
-    list["agents"].as_array().expect("a list").clone()
-}
 
 /// A worker beside the stack's own.
 fn another_worker(stack: &Stack) -> Process {
@@ -54,84 +35,6 @@ async fn logs(process: &Process, words: &str) {
         logs.contains(words).then_some(()).ok_or(logs)
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_is_lost_while_its_agent_is_silent() {
-    let mut stack = Stack::start().await;
-    let run = stack.api().create_run("silent").await.id;
-    let script = "echo here; while [ ! -e done ]; do sleep 0.1; done";
-    let mut wrap = stack.wrap(run, &["sh", "-c", script]);
-    wrap.says("here", SOON).await;
-    becomes(&stack, run, "running").await;
-
-    wrap.signal(Signal::SIGSTOP);
-    becomes(&stack, run, "lost").await;
-    let [lost] = &agents(&stack, "health=lost").await[..] else {
-        panic!("one lost agent")
-    };
-    assert_eq!(lost["run"], run.to_string());
-
-    wrap.signal(Signal::SIGCONT);
-    becomes(&stack, run, "running").await;
-    assert_eq!(agents(&stack, "health=alive").await.len(), 1);
-
-    std::fs::write(stack.folder().join("done"), "").expect("a file");
-    wrap.ended(SOON).await;
-    becomes(&stack, run, "succeeded").await;
-    stack.database.sealed(run).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_agent_is_lost_and_its_successor_ends_the_run() {
-    let mut stack = Stack::start().await;
-    let run = stack.api().create_run("killed").await.id;
-    let mut first = stack.wrap(run, &["sh", "-c", "echo here; exec sleep 60"]);
-    first.says("here", SOON).await;
-    becomes(&stack, run, "running").await;
-    first.kill();
-    becomes(&stack, run, "lost").await;
-    // A status that is stored late does not revive it.
-    let late = format!("UPDATE variations SET status = 'running' WHERE run_id = '{run}'");
-    stack.database.tamper(&late).await;
-    becomes(&stack, run, "lost").await;
-
-    let mut second = stack.wrap(run, &["sh", "-c", "echo there; sleep 12"]);
-    second.says("there", SOON).await;
-    becomes(&stack, run, "running").await;
-    second.ended(SOON).await;
-    becomes(&stack, run, "succeeded").await;
-    let lost = agents(&stack, "health=lost").await;
-    assert_eq!(lost.len(), 1, "the first stays lost: {lost:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_list_of_agents_has_pages_and_refuses_nonsense() {
-    let mut stack = Stack::start().await;
-    let mut wraps = Vec::new();
-    for name in ["one", "two", "three"] {
-        let run = stack.api().create_run(name).await.id;
-        wraps.push(stack.wrap(run, &["sleep", "60"]));
-    }
-    eventually_within(SOON, "three agents", async || {
-        let count = agents(&stack, "health=alive").await.len();
-        (count == 3).then_some(()).ok_or(format!("{count}"))
-    })
-    .await;
-    let page = stack.api().get("/v1/agents?limit=2").await;
-    assert_eq!(page["agents"].as_array().map(Vec::len), Some(2));
-    let next = page["next"].as_str().expect("a next page");
-    let rest = agents(&stack, &format!("before={next}")).await;
-    assert_eq!(rest.len(), 1);
-    let request = stack
-        .api()
-        .request(reqwest::Method::GET, "/v1/agents?health=fine");
-    let detail = problem(send(request).await, reqwest::StatusCode::BAD_REQUEST).await;
-    assert!(detail.contains("alive, stale, lost, ended"), "{detail}");
-    for mut wrap in wraps {
-        wrap.signal(Signal::SIGTERM);
-        wrap.ended(SOON).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -317,7 +220,7 @@ async fn the_job_of_a_killed_worker_goes_to_another() {
     stack.kill(Part::Worker);
     stack.database.tamper(&partitions("SELECT false")).await;
     let mut other = another_worker(&stack);
-    eventually_within(LOSS, "all jobs are done", async || {
+    eventually_within(RECOVERY, "all jobs are done", async || {
         let left = stack
             .database
             .number("SELECT count(*) FROM tasks.jobs")
@@ -440,7 +343,10 @@ async fn silence_counts_only_while_somebody_looks() {
     let shared = Redis::new(&url).expect("a Redis");
     let keys = stack.keys().fleet(0);
     let agent = Uuid::now_v7();
-    let now = fleet::look(&shared, &keys).await.expect("a look").now;
+    let now = fleet::look(&shared, &keys, &Silence::default())
+        .await
+        .expect("a look")
+        .now;
     let ago = |seconds: u64| now - seconds * 1000;
     fleet::expect(&shared, &keys, &[agent], ago(40))
         .await
@@ -451,7 +357,10 @@ async fn silence_counts_only_while_somebody_looks() {
         set.arg(&keys.watch);
         set.arg("since").arg(since).arg("last").arg(last);
         set.exec_async(&mut redis).await.expect("a field");
-        fleet::look(&shared, &keys).await.expect("a look").silent
+        fleet::look(&shared, &keys, &Silence::default())
+            .await
+            .expect("a look")
+            .silent
     };
     assert_eq!(look(ago(20), ago(3)).await, [], "not watched for long");
     assert_eq!(look(ago(90), ago(25)).await, [], "after an outage");

@@ -9,7 +9,8 @@
 //! - [`reader`] reads a run from wherever it is held, without a seam.
 //! - [`tail`] reads on for a watched run and fills its [`ring`] with [`frame`]s, encoded once.
 //! - [`viewer`] follows the ring; one that is behind it reads for itself until it has caught up.
-//! - [`bell`] wakes tails, and hears the signs of life of agents, `pulses`.
+//! - [`bell`] wakes tails, and hears the signs of life of agents, `pulses`, and what changes about a run without being
+//!   an event of it, `states`.
 //!
 //! There is no queue per viewer: a slow one only keeps a cursor, and what it has not taken yet waits
 //! in Redis or Postgres.
@@ -19,6 +20,7 @@ pub mod frame;
 mod pulses;
 pub mod reader;
 pub mod ring;
+mod states;
 pub mod tail;
 pub mod viewer;
 

@@ -12,6 +12,7 @@ use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
 use runcast_common::id::EventId;
 use runcast_common::pulse::Pulse;
+use runcast_common::update::Update;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use super::pulses::Pulses;
 use super::reader::{Piece, ReadError, Reader};
 use super::ring::{Lookup, Ring};
+use super::states::States;
 
 /// How often a tail looks although no bell rang.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -48,6 +50,7 @@ struct State {
     ended: bool,
     degraded: Option<Degraded>,
     pulses: Pulses,
+    states: States,
 }
 
 /// What is missing for the stream to be as quick as it should.
@@ -80,6 +83,8 @@ pub struct View {
     pub degraded: Option<Degraded>,
     /// The number of the newest sign of life.
     pub pulse: u64,
+    /// The number of the newest update.
+    pub state: u64,
 }
 
 impl Tail {
@@ -93,6 +98,7 @@ impl Tail {
                 ended: false,
                 degraded: None,
                 pulses: Pulses::default(),
+                states: States::default(),
             }),
             changed: watch::Sender::new(()),
         }
@@ -117,6 +123,7 @@ impl Tail {
             end,
             degraded: state.degraded.clone(),
             pulse: state.pulses.newest(),
+            state: state.states.newest(),
         }
     }
 
@@ -124,6 +131,21 @@ impl Tail {
     #[must_use]
     pub fn pulses_after(&self, number: u64) -> Vec<Pulse> {
         self.lock().pulses.after(number)
+    }
+
+    /// The last updates whose number is above this one.
+    #[must_use]
+    pub fn states_after(&self, number: u64) -> Vec<Update> {
+        self.lock().states.after(number)
+    }
+
+    /// Something about the run has changed that is no event of it.
+    pub(super) fn learn(&self, message: &[u8]) {
+        if self.lock().states.take(message) {
+            self.changed.send_replace(());
+        } else {
+            debug!(run = %self.run, "an update cannot be read");
+        }
     }
 
     /// An agent of the run has given a sign of life.

@@ -59,6 +59,8 @@ struct Viewer {
     told: Option<Degraded>,
     /// The number of the newest sign of life that it was told.
     pulse: u64,
+    /// The number of the newest update that it was told, or that was there before it.
+    state: u64,
 }
 
 /// What to do next.
@@ -79,6 +81,7 @@ pub fn follow(hub: Arc<Hub>, watch: Watch, request: Request) -> impl Stream<Item
     stream! {
         let stop = hub.stop().clone();
         let mut changes = watch.changes();
+        let state = watch.view(request.after).state;
         let mut viewer = Viewer {
             hub,
             watch,
@@ -87,6 +90,7 @@ pub fn follow(hub: Arc<Hub>, watch: Watch, request: Request) -> impl Stream<Item
             ready: false,
             told: None,
             pulse: 0,
+            state,
         };
         // The client learns how soon to come back with the first frame, which always comes.
         let mut prefix = Some(format!("retry: {}\n", RETRY.as_millis()));
@@ -170,6 +174,7 @@ impl Viewer {
                 let data = json!({"kind": "ready"});
                 Step::Send(vec![notice("ready", &data, self.cursor)])
             }
+            Lookup::CaughtUp if view.state > self.state => self.states(view.state),
             Lookup::CaughtUp if view.pulse > self.pulse => self.pulses(view.pulse),
             Lookup::CaughtUp => Step::Wait,
         }
@@ -189,6 +194,16 @@ impl Viewer {
             .iter()
             .filter(|pulse| self.filter.wants(Kind::Heartbeat, pulse.variation));
         let frames = wanted.map(|pulse| notice(Kind::Heartbeat.name(), pulse, self.cursor));
+        Step::Send(frames.collect())
+    }
+
+    /// So are updates: whoever comes later asks for the run.
+    fn states(&mut self, newest: u64) -> Step {
+        let states = self.watch.states_after(self.state);
+        self.state = newest;
+        let wanted = self.filter.wants_any(Kind::Status);
+        let frames = states.iter().filter(|_| wanted);
+        let frames = frames.map(|state| notice("state", state, self.cursor));
         Step::Send(frames.collect())
     }
 

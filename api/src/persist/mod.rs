@@ -24,6 +24,7 @@ mod queue;
 pub mod ready;
 pub mod rows;
 mod survey;
+mod told;
 pub mod turn;
 
 use futures::FutureExt as _;

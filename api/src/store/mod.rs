@@ -21,6 +21,7 @@ pub mod runs;
 pub mod schema;
 pub mod sessions;
 pub mod tokens;
+mod updates;
 pub mod webhooks;
 
 use std::str::FromStr as _;

@@ -3,7 +3,7 @@
 //! Four loops, each of which starts again after a failure, with a jittered backoff of at most 30 s:
 //! - [`watch`]: whoever holds the lease `worker` looks every few seconds which agents live, and every
 //!   hour puts the jobs below into the queue. The lease is a row in Postgres ([`crate::store::leases`]),
-//!   lasts [`watch::LEASE`], and its fencing number is checked in each transaction that acts.
+//!   lasts 12 s, and its fencing number is checked in each transaction that acts.
 //! - [`jobs`]: every worker takes jobs from the queue: partitions and sessions, [`retention`],
 //!   [`orphans`]. They run one after the other, are repeated with growing waits when they fail, and
 //!   are dead after some minutes of failures, until the next hour puts them in again.
@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
+use runcast_common::fleet::Silence;
 use runcast_common::keys::Keys;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -61,6 +62,7 @@ pub struct Worker {
     retention: Retention,
     webhooks: webhooks::Policy,
     meter: Meter,
+    silence: Silence,
 }
 
 impl Worker {
@@ -73,6 +75,7 @@ impl Worker {
         retention: Retention,
         webhooks: webhooks::Policy,
         meter: Meter,
+        silence: Silence,
     ) -> Self {
         Self {
             store,
@@ -81,6 +84,7 @@ impl Worker {
             retention,
             webhooks,
             meter,
+            silence,
         }
     }
 
