@@ -34,8 +34,8 @@ Settings (environment):
   RUNCAST_REDIS_CA           file with the authorities that sign for Redis (PEM), handed on to
                              agents [those of the platform]
   RUNCAST_LISTEN             where the gateway listens [127.0.0.1:7070]
-  RUNCAST_METRICS_LISTEN     where /metrics, /healthz and /readyz of each service are served, such as
-                             127.0.0.1:9464 [nowhere]; a gateway has the latter two on its own, too
+  RUNCAST_METRICS_LISTEN     where each service serves /metrics, /healthz and /readyz, such as
+                             127.0.0.1:9464 [nowhere]
   RUNCAST_PUBLIC_URL         how browsers reach the gateway [http://<where it listens>]
   RUNCAST_PUBLISH_REDIS_URL  Redis as agents reach it, with a user that may only append
                              (`runcastd acl` prints its rules) [REDIS_URL; required in production]
@@ -57,9 +57,10 @@ a queue in Postgres, from which all workers take them. If it dies, another takes
 Agents
   An agent gives a sign of life every 5 s. After 15 s of silence it is `stale`, after 30 s `lost`,
   and so are its variation and its run, until it is heard again, by a sign of life or by what it
-  publishes, or a final status is stored. While Redis is away nobody is called lost. RUNCAST_STALE_AFTER
-  [15s] and RUNCAST_LOST_AFTER [30s] set the two.
+  publishes, or a final status is stored. While Redis is away nobody is called lost.
   `GET /v1/agents?health=lost` lists them.
+  RUNCAST_STALE_AFTER  after what silence an agent is doubted, 7500ms at least [15s]
+  RUNCAST_LOST_AFTER   after what silence it is lost [30s]
 
 Jobs
   partitions  makes the daily partitions of events, a week ahead
@@ -74,17 +75,18 @@ Jobs
   or is dead.
 
 Webhooks (`runcastd webhook --help`)
-  All workers send deliveries, 4 at a time for each webhook. What fails is tried again with waits that
-  double up to 4 h, and is dead after a day; a webhook that keeps failing is tried ever more rarely.
-  RUNCAST_WEBHOOK_ALLOW        hosts and networks within the cluster that webhooks may lead to, also by
-                               http, such as 10.1.0.0/16,hooks.internal; else only public addresses [none]
+  All workers send deliveries, 4 at a time for each webhook. What fails is tried again with waits
+  that double up to 4 h, and is dead after a day; a webhook that keeps failing is tried ever more
+  rarely.
+  RUNCAST_WEBHOOK_ALLOW        hosts and networks within the cluster that webhooks may lead to, by
+                               http as well, such as 10.1.0.0/16,hooks.internal [only public ones]
   RUNCAST_WEBHOOK_TIMEOUT      how long a receiver may take to answer [10s]
   RUNCAST_WEBHOOK_FIRST_RETRY  wait after the first failure [10s]
   RUNCAST_WEBHOOK_GIVE_UP      how long a delivery is tried [1d]
   RUNCAST_WEBHOOK_LOG          how long ended deliveries are kept [14d]
 
-Other settings: see `runcastd --help`. Without a worker runs are still published, stored and shown, for
-as long as there are partitions: a week.";
+Other settings: see `runcastd --help`. Without a worker runs are still published, stored and
+shown, for as long as there are partitions: a week.";
 
 /// Stores what runs print and shows it to browsers, live and for good.
 #[derive(Debug, Parser)]

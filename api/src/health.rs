@@ -1,10 +1,12 @@
 //! Whether a service can do its work: `/readyz` of each, and `runcastd check`.
 //!
-//! All parts are looked at together, each for [`PROBE_DEADLINE`] at most, whenever somebody asks. A gateway without Redis or
+//! All parts are looked at together, each for [`PROBE_DEADLINE`] at most, when somebody asks, and at most once in
+//! [`FRESH`]: whoever may ask a gateway must not be able to keep its servers busy. A gateway without Redis or
 //! without Postgres still serves its viewers, so it is ready while either answers. A persister and a worker, whom nobody
 //! connects to, are ready when nothing is wrong: for them readiness is what an operator is told, and a partition
 //! that is missing for tomorrow is told before it is needed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -16,7 +18,8 @@ use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::keys::Keys;
 use runcast_common::redis;
 use serde::{Serialize, Serializer};
-use tokio::time::timeout;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::persist::backlog::{self, Backlog};
@@ -25,6 +28,9 @@ use crate::store::{Store, StoreError};
 
 /// Longest wait for each part: a probe is asked every few seconds.
 pub const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long what was found counts as true.
+const FRESH: Duration = Duration::from_millis(500);
 
 /// What was found of a part: nothing wrong, or what, without addresses and other things that are not for everybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,23 +101,42 @@ impl Findings {
     }
 }
 
-/// Looks at both servers. Cloning is cheap.
-#[derive(Debug, Clone)]
+/// Looks at both servers.
+#[derive(Debug)]
 pub struct Health {
     redis: Redis,
     store: Store,
     keys: Keys,
+    /// Held while somebody looks: who asks meanwhile gets the same.
+    last: Mutex<Option<(Instant, Findings)>>,
 }
 
 impl Health {
     /// Of these servers.
     #[must_use]
-    pub const fn new(redis: Redis, store: Store, keys: Keys) -> Self {
-        Self { redis, store, keys }
+    pub fn new(redis: Redis, store: Store, keys: Keys) -> Self {
+        Self {
+            redis,
+            store,
+            keys,
+            last: Mutex::default(),
+        }
     }
 
-    /// Looks at everything.
+    /// What there is to find.
     pub async fn look(&self) -> Findings {
+        let mut last = self.last.lock().await;
+        match &*last {
+            Some((at, findings)) if at.elapsed() < FRESH => findings.clone(),
+            _ => {
+                let findings = self.look_now().await;
+                *last = Some((Instant::now(), findings.clone()));
+                findings
+            }
+        }
+    }
+
+    async fn look_now(&self) -> Findings {
         let (redis, postgres, line) = tokio::join!(
             timeout(PROBE_DEADLINE, self.ping()),
             timeout(PROBE_DEADLINE, self.postgres()),
@@ -217,6 +242,7 @@ impl IntoResponse for Readiness {
 
 /// `/healthz` and `/readyz` of services that nobody connects to; `persister` if one of them is.
 pub fn router(health: Health, persister: bool, stop: CancellationToken) -> Router {
+    let health = Arc::new(health);
     let ready = get(async move || {
         let findings = health.look().await;
         let draining = stop.is_cancelled();

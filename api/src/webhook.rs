@@ -30,16 +30,19 @@ const TEXT_WIDTH: usize = 60;
 
 /// What `--help` says beyond the commands.
 pub const HELP: &str = "\
-A delivery is a POST of one JSON object: `type` (such as run.failed), `timestamp`, and `data` with run, name, labels,
-status, `was` (the status before), sealed, missing, failure. It is signed by the Standard Webhooks specification, so
-receivers can check it with the library `standardwebhooks` of their language and the secret that `add` shows once:
-headers webhook-id, webhook-timestamp, webhook-signature.
+A delivery is a POST of one JSON object: `type` (such as run.failed), `timestamp`, and `data` with
+run, name, labels, status, `was` (the status before), sealed, missing, failure, and times. It is
+signed by the Standard Webhooks specification (headers webhook-id, webhook-timestamp and
+webhook-signature), so receivers can check it with the library `standardwebhooks` of their language
+and the secret that `add` shows once.
 
-Any 2xx within the time limit (RUNCAST_WEBHOOK_TIMEOUT, 10 s) counts as received. Everything else is tried again for a day,
-ever more rarely; 410 disables the webhook. A delivery may come twice, with the same webhook-id, and not in order.
+Any 2xx in time (RUNCAST_WEBHOOK_TIMEOUT, 10 s) counts as received. Everything else is tried again
+for a day, ever more rarely; 410 disables the webhook. A delivery may come twice, then with the same
+webhook-id, and deliveries need not come in order.
 
-Only public addresses are connected to, by https, and no redirect is followed. RUNCAST_WEBHOOK_ALLOW names hosts and
-networks inside the cluster that are allowed as well, also by http; it is a setting of the workers.";
+Only public addresses are connected to, by https, and no redirect is followed. RUNCAST_WEBHOOK_ALLOW
+names hosts and networks inside the cluster that are allowed as well, also by http: it is a setting
+of the workers, and of whoever makes the webhook.";
 
 /// What to do with webhooks.
 #[derive(Debug, Subcommand)]
@@ -99,6 +102,11 @@ pub enum Webhook {
         /// One JSON object per line instead of a table
         #[arg(long)]
         json: bool,
+    },
+    /// Show one delivery: what it sends, and all its attempts
+    Show {
+        /// The delivery, from `deliveries`
+        delivery: Uuid,
     },
     /// Send a delivery again that has ended, with the same webhook-id; or all dead ones of a webhook
     Replay {
@@ -182,6 +190,7 @@ impl Webhook {
                     log(&list, out)
                 }
             }
+            Self::Show { delivery } => show(store, delivery, out).await,
             Self::Replay { delivery, dead_of } => {
                 let count = store.replay_deliveries(delivery, dead_of).await?;
                 if let (Some(id), 0) = (delivery, count) {
@@ -264,6 +273,27 @@ async fn test(
             (None, _) => sleep(TEST_EVERY).await,
         }
     }
+}
+
+async fn show(store: &Store, delivery: Uuid, out: &mut impl Write) -> anyhow::Result<()> {
+    let (body, tried) = store.delivery_log(delivery).await?.with_context(|| {
+        format!("there is no delivery {delivery}; see `runcastd webhook deliveries`")
+    })?;
+    writeln!(out, "{}\n", escaped(&body))?;
+    for one in tried {
+        let status = one.status.map(|status| format!(", {status}"));
+        let error = one.error.unwrap_or_else(|| "delivered".to_owned());
+        writeln!(
+            out,
+            "{:>3}  {}  in {} ms{}: {}",
+            one.number,
+            one.at.format("%Y-%m-%dT%H:%M:%SZ"),
+            one.took_ms,
+            status.unwrap_or_default(),
+            escaped(&error),
+        )?;
+    }
+    Ok(())
 }
 
 fn line(one: &impl Serialize, out: &mut impl Write) -> anyhow::Result<()> {

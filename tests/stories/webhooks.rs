@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
+use runcast_common::update::Update;
 use runcast_tests::api::{problem, send};
-use runcast_tests::eventually::{SOON, eventually};
+use runcast_tests::eventually::{SOON, eventually, within};
+use runcast_tests::lines::output;
 use runcast_tests::process::Recipe;
+use runcast_tests::publisher::Publisher;
 use runcast_tests::receiver::{Answer, Receiver};
 use runcast_tests::stack::{Part, Stack};
 use serde_json::{Value, json};
@@ -170,6 +174,49 @@ async fn a_receiver_is_told_of_the_runs_that_it_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_not_whole_says_how_much_is_missing() {
+    let mut stack = with_worker().await;
+    stack.launch(Part::Gateway).await;
+    stack.launch(Part::Persister).await;
+    let receiver = Receiver::start().await;
+    add(
+        &stack,
+        &[&receiver.url(), "--on", "incomplete", "--on", "sealed"],
+    )
+    .await;
+    let client = redis::Client::open(stack.redis.url(stack.redis.port())).expect("an address");
+    let mut updates = client.get_async_pubsub().await.expect("a subscription");
+    let channel = stack.keys().updates();
+    updates.subscribe(channel).await.expect("a subscription");
+
+    let run = stack.api().create_run("short").await;
+    let mut viewer = stack.api().watch(run.id, None).await;
+    let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
+    // It has counted five events, and one comes.
+    let end = json!({"kind": "status", "variation": 0, "time": 1, "status": "succeeded",
+        "events": 5, "bytes": 100, "checksum": "crc32c:00000000"});
+    let lines = [output("one of five\n"), end.to_string().into_bytes()];
+    publisher.publish(&lines).await;
+    // At once, to all three who care.
+    let told = viewer.until("end").await;
+    let told = told.last().expect("the end").json();
+    assert_eq!(
+        (&told["missing"], &told["sealed"]),
+        (&json!(4), &json!(false)),
+        "{told}"
+    );
+    let message = within(SOON, "an update", updates.on_message().next()).await;
+    let message: String = message.expect("a message").get_payload().expect("text");
+    let update: Vec<Update> = serde_json::from_str(&message).expect("updates");
+    assert_eq!((update[0].run, update[0].missing), (run.id, 4), "{message}");
+    assert!(update[0].ended && !update[0].sealed, "{message}");
+    let received = receiver.has(1).await;
+    let told = received[0].json();
+    assert_eq!(told["type"], "run.incomplete");
+    assert_eq!(told["data"]["missing"], 4, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_not_received_is_sent_again_with_the_same_id() {
     let stack = with_worker().await;
     let mut receiver = Receiver::start().await;
@@ -193,6 +240,12 @@ async fn what_was_not_received_is_sent_again_with_the_same_id() {
         one.verify(&secret);
         assert_eq!((one.id(), &one.body), (received[0].id(), &received[0].body));
     }
+    let id = delivered["id"].as_str().expect("an id");
+    let (_, shown) = webhook(&stack, &["show", id]).await;
+    assert!(
+        shown.contains("run.running") && shown.contains("no answer in time"),
+        "{shown}"
+    );
     let errors = "SELECT coalesce(error, 'none') FROM webhook_attempts ORDER BY number";
     let errors = stack.database.ask(errors).await;
     assert!(
@@ -421,6 +474,10 @@ async fn an_administrator_keeps_webhooks_over_http() {
     let path = format!("/v1/webhooks/deliveries?webhook={id}&state=delivered");
     let log = api.get(&path).await;
     let delivery = log["deliveries"][0]["id"].as_str().expect("a delivery");
+    let one = api
+        .get(&format!("/v1/webhooks/deliveries/{delivery}"))
+        .await;
+    assert_eq!(one["attempts"][0]["status"], 204, "{one}");
     let replay = format!("/v1/webhooks/deliveries/{delivery}/replay");
     let replayed = send(api.request(Method::POST, &replay)).await;
     assert_eq!(replayed.status(), StatusCode::ACCEPTED);

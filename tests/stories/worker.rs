@@ -68,11 +68,16 @@ async fn a_worker_that_was_paused_finds_its_lease_gone() {
     stack.launch(Part::Worker).await;
     stack.database.comes_to(token, 3).await;
     paused.signal(Signal::SIGCONT);
-    // By its next renewal, or by the transaction in which it was paused.
+    // By its next renewal, by the transaction in which it was paused, or because it was paused in a wait that is over
+    // now: then it begins anew, without the lease.
     let what = "the paused worker knows that it lost the lease";
     eventually_within(SOON, what, async || {
         let logs = paused.logs();
-        let told = ["another worker watches agents now", "has passed to another"];
+        let told = [
+            "another worker watches agents now",
+            "has passed to another",
+            "watching agents failed",
+        ];
         told.iter()
             .any(|words| logs.contains(words))
             .then_some(())

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::routing::get;
 
 use super::Gateway;
-use crate::health::{Health, Readiness};
+use crate::health::Readiness;
 
 /// The routes of this file.
 pub fn router() -> Router<Gateway> {
@@ -18,9 +18,7 @@ pub fn router() -> Router<Gateway> {
 }
 
 async fn ready(State(gateway): State<Gateway>) -> Readiness {
-    let (redis, store) = (gateway.redis().clone(), gateway.store().clone());
-    let health = Health::new(redis, store, gateway.keys().clone());
-    let findings = health.look().await;
+    let findings = gateway.health().look().await;
     let draining = gateway.is_draining();
     Readiness {
         ready: !draining && (findings.redis.is_ok() || findings.postgres.is_ok()),

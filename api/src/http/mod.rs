@@ -37,6 +37,7 @@ use tracing::{debug, warn};
 use url::Url;
 
 use crate::fanout::Hub;
+use crate::health::Health;
 use crate::store::Store;
 use crate::tasks::webhooks::guard::Allowed;
 use problem::Problem;
@@ -73,6 +74,7 @@ pub struct Parts {
 #[derive(Debug)]
 struct Shared {
     parts: Parts,
+    health: Health,
     draining: AtomicBool,
 }
 
@@ -80,7 +82,9 @@ impl Gateway {
     /// A gateway made of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let (redis, store) = (parts.redis.clone(), parts.store.clone());
         Self(Arc::new(Shared {
+            health: Health::new(redis, store, parts.keys.clone()),
             parts,
             draining: AtomicBool::new(false),
         }))
@@ -98,6 +102,10 @@ impl Gateway {
 
     fn keys(&self) -> &Keys {
         &self.0.parts.keys
+    }
+
+    fn health(&self) -> &Health {
+        &self.0.health
     }
 
     fn hub(&self) -> &Arc<Hub> {

@@ -19,7 +19,7 @@ use super::query::Query;
 use super::runs;
 use crate::access::Scope;
 use crate::access::principal::Principal;
-use crate::store::deliveries::{Delivery, DeliveryFilter};
+use crate::store::deliveries::{Delivery, DeliveryFilter, Tried};
 use crate::store::webhooks::{MOST_WEBHOOKS, NewWebhook, Webhook};
 use crate::tasks::webhooks::{STATUSES, sign};
 
@@ -35,6 +35,7 @@ pub fn router() -> Router<Gateway> {
     Router::new()
         .route("/v1/webhooks", get(list).post(create))
         .route("/v1/webhooks/deliveries", get(deliveries))
+        .route("/v1/webhooks/deliveries/{delivery}", get(delivery))
         .route("/v1/webhooks/deliveries/{delivery}/replay", post(replay))
         .route("/v1/webhooks/{webhook}", axum::routing::delete(remove))
         .route("/v1/webhooks/{webhook}/enable", post(enable))
@@ -66,6 +67,12 @@ struct List {
 #[derive(Debug, Serialize)]
 struct Log {
     deliveries: Vec<Delivery>,
+}
+
+#[derive(Debug, Serialize)]
+struct One {
+    body: String,
+    attempts: Vec<Tried>,
 }
 
 #[derive(Debug, Serialize)]
@@ -174,6 +181,20 @@ async fn deliveries(
     };
     let deliveries = gateway.store().deliveries(&filter).await?;
     Ok(Json(Log { deliveries }))
+}
+
+/// What a delivery sends, and all its attempts.
+async fn delivery(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    Path(text): Path<String>,
+) -> Result<Json<One>, Problem> {
+    principal.may(Scope::Admin, None)?;
+    let unknown = || missing("delivery", &text);
+    let id = Uuid::try_parse(&text).map_err(|_no_id| unknown())?;
+    let found = gateway.store().delivery_log(id).await?;
+    let (body, attempts) = found.ok_or_else(unknown)?;
+    Ok(Json(One { body, attempts }))
 }
 
 /// Sends a delivery that has ended again, with the same id.

@@ -109,6 +109,21 @@ pub struct Delivery {
     pub error: Option<String>,
 }
 
+/// One attempt of a delivery, as the log keeps it.
+#[derive(Debug, Clone, Serialize, FromRow)]
+pub struct Tried {
+    /// Which one, from 1.
+    pub number: i32,
+    /// When it ended.
+    pub at: DateTime<Utc>,
+    /// How long it took, in milliseconds.
+    pub took_ms: i32,
+    /// What the receiver answered.
+    pub status: Option<i16>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
 /// Which deliveries to list, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryFilter {
@@ -265,6 +280,29 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         Ok(list)
+    }
+
+    /// What a delivery sends, and all its attempts, in their order; none if there is no such one.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database could not be asked.
+    pub async fn delivery_log(&self, id: Uuid) -> Result<Option<(String, Vec<Tried>)>, StoreError> {
+        let body: Option<String> =
+            sqlx::query_scalar("SELECT body FROM webhook_deliveries WHERE id = $1")
+                .bind(id)
+                .fetch_optional(&self.pool)
+                .await?;
+        let Some(body) = body else {
+            return Ok(None);
+        };
+        let tried = sqlx::query_as(
+            "SELECT number, at, took_ms, status, error FROM webhook_attempts
+              WHERE delivery = $1 ORDER BY number",
+        )
+        .bind(id)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(Some((body, tried)))
     }
 
     /// Lets ended deliveries be sent again, now, with their ids: one, or all dead ones of a webhook. Says how many.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{Store, StoreError, without_nul};
 
 /// The kind under which deliveries of webhooks are counted.
-pub const DELIVERY: &str = "webhook";
+pub const DELIVERY: &str = "delivery";
 
 /// Jobs of one kind, and its last and next run if it recurs.
 #[derive(Debug, Clone, Serialize, FromRow)]

@@ -80,6 +80,16 @@ impl Store {
         jobs: &[&str],
         wait: Duration,
     ) -> Result<bool, StoreError> {
+        // The library makes these rows when a worker starts, all at once and in any order. Made here one by one, and not
+        // in the transaction below, they cannot be part of a deadlock with that.
+        for job in jobs {
+            sqlx::query(
+                "INSERT INTO tasks._private_tasks (identifier) VALUES ($1) ON CONFLICT DO NOTHING",
+            )
+            .bind(job)
+            .execute(&self.pool)
+            .await?;
+        }
         let mut transaction = self.pool.begin().await?;
         if !lease.check(&mut transaction).await? {
             return Ok(false);

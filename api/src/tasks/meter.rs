@@ -65,7 +65,7 @@ impl Meter {
     /// Names and explains the metrics in a registry.
     #[rustfmt::skip]
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("runcast_jobs", "Background jobs that are not done, by kind and state; deliveries of webhooks are the kind webhook", self.jobs.clone());
+        registry.register("runcast_jobs", "Background jobs that are not done, by kind and state; deliveries of webhooks are the kind delivery", self.jobs.clone());
         registry.register_with_unit("runcast_jobs_due", "For how long the first of the jobs that are due has been", Unit::Seconds, self.due.clone());
         registry.register("runcast_webhook_attempts", "Attempts to deliver to webhooks: delivered, failed, or failed for the last time", self.attempts.clone());
         registry.register_with_unit("runcast_webhook_attempt_duration", "How long receivers of webhooks took to answer", Unit::Seconds, self.took.clone());
