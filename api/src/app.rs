@@ -26,6 +26,7 @@ use crate::config::Settings;
 use crate::fanout::Hub;
 use crate::fanout::delivery::{self, Delivery};
 use crate::fanout::memory::Memory;
+use crate::health::{self, Health};
 use crate::http::tls::Tls;
 use crate::http::{Gateway, Parts};
 use crate::metrics;
@@ -118,7 +119,7 @@ impl App {
         Ok(Url::parse(&format!("{scheme}://{address}/"))?)
     }
 
-    /// Where `/metrics` is served, if it is.
+    /// Where `/metrics`, `/healthz` and `/readyz` are served beside the gateway, if they are.
     ///
     /// # Errors
     /// If the listener does not know its own address.
@@ -141,16 +142,17 @@ impl App {
         let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
         let mut registry = metrics::registry(&names.join(","));
         metrics::servers(&mut registry, &self.redis, &self.store);
+        let persister = services.contains(&Service::Persister);
         for service in services {
             match service {
                 Service::Gateway => {
                     self.start_gateway(&mut tasks, &tails, &mut registry, &stop)?;
                 }
                 Service::Persister => self.start_persister(&mut tasks, &mut registry, &stop),
-                Service::Worker => self.start_worker(&mut tasks, &stop),
+                Service::Worker => self.start_worker(&mut tasks, &mut registry, &stop),
             }
         }
-        self.start_metrics(&mut tasks, registry, &stop);
+        self.start_metrics(&mut tasks, registry, persister, &stop);
         let outcome = supervise(&mut tasks, &stop).await;
         stop.cancel();
         tails.close();
@@ -213,6 +215,7 @@ impl App {
             publish_redis: self.settings.publish_redis()?.clone(),
             public_url,
             cors: self.settings.cors.clone(),
+            webhooks_allowed: self.settings.webhooks.allowed.clone(),
         });
         let delay = Duration::from_secs(self.settings.drain_delay.0);
         let (draining, stop) = (gateway.clone(), stop.clone());
@@ -250,21 +253,42 @@ impl App {
         });
     }
 
-    fn start_metrics(&mut self, tasks: &mut Tasks, registry: Registry, stop: &CancellationToken) {
+    fn start_metrics(
+        &mut self,
+        tasks: &mut Tasks,
+        registry: Registry,
+        persister: bool,
+        stop: &CancellationToken,
+    ) {
         let Some(listener) = self.metrics.take() else {
             return;
         };
-        let serving = metrics::serve(listener, registry, stop.clone());
+        let (redis, store) = (self.redis.clone(), self.store.clone());
+        let health = Health::new(redis, store, self.settings.keys.clone());
+        let health = health::router(health, persister, stop.clone());
+        let serving = metrics::serve(listener, registry, health, stop.clone());
         tasks.spawn(async move {
             let served = serving.await;
             served.map(|()| "metrics").context("/metrics failed")
         });
     }
 
-    fn start_worker(&self, tasks: &mut Tasks, stop: &CancellationToken) {
+    fn start_worker(&self, tasks: &mut Tasks, registry: &mut Registry, stop: &CancellationToken) {
         let (redis, store) = (self.redis.clone(), self.store.clone());
         let keys = self.settings.keys.clone();
-        let worker = Worker::new(store, redis, keys, self.settings.retention);
+        let webhooks = self.settings.webhooks.clone();
+        let meter = crate::tasks::meter::Meter::default();
+        meter.register(registry);
+        let retention = self.settings.retention;
+        let worker = Worker::new(
+            store,
+            redis,
+            keys,
+            retention,
+            webhooks,
+            meter,
+            self.settings.silence,
+        );
         let stop = stop.clone();
         tasks.spawn(async move {
             worker.run(stop).await;

@@ -1,6 +1,7 @@
 //! The command line of `runcastd`, and what each command does.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -15,9 +16,12 @@ use crate::app::{App, Service};
 use crate::config::{self, Settings};
 use crate::dead_letter::DeadLetter;
 use crate::export::{self, Export};
+use crate::health::Health;
+use crate::jobs::Jobs;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
-use crate::{check, dev};
+use crate::webhook::Webhook;
+use crate::{check, dev, webhook};
 
 /// Exit code for a configuration or a schema that does not fit: EX_CONFIG of sysexits.
 pub const EXIT_CONFIG: u8 = 78;
@@ -31,7 +35,8 @@ Settings (environment):
   RUNCAST_REDIS_CA           file with the authorities that sign for Redis (PEM), handed on to
                              agents [those of the platform]
   RUNCAST_LISTEN             where the gateway listens [127.0.0.1:7070]
-  RUNCAST_METRICS_LISTEN     where /metrics is served, such as 127.0.0.1:9464 [nowhere]
+  RUNCAST_METRICS_LISTEN     where each service serves /metrics, /healthz and /readyz, such as
+                             127.0.0.1:9464 [nowhere]
   RUNCAST_PUBLIC_URL         how browsers reach the gateway [http://<where it listens>]
   RUNCAST_PUBLISH_REDIS_URL  Redis as agents reach it, with a user that may only append
                              (`runcastd acl` prints its rules) [REDIS_URL; required in production]
@@ -52,8 +57,11 @@ a queue in Postgres, from which all workers take them. If it dies, another takes
 
 Agents
   An agent gives a sign of life every 5 s. After 15 s of silence it is `stale`, after 30 s `lost`,
-  and so are its variation and its run, until it is heard again or a final status is stored. While
-  Redis is away nobody is called lost. `GET /v1/agents?health=lost` lists them.
+  and so are its variation and its run, until it is heard again, by a sign of life or by what it
+  publishes, or a final status is stored. While Redis is away nobody is called lost.
+  `GET /v1/agents?health=lost` lists them.
+  RUNCAST_STALE_AFTER  after what silence an agent is doubted, 7500ms at least [15s]
+  RUNCAST_LOST_AFTER   after what silence it is lost [30s]
 
 Jobs
   partitions  makes the daily partitions of events, a week ahead
@@ -61,13 +69,25 @@ Jobs
               which a run still has a living agent is kept
   orphans     removes what Redis holds of runs that do not exist, after an hour unused
   sessions    forgets expired sessions
+  webhooks    gives up deliveries that could not be tried, and forgets old ones
 
   A job that fails is tried again after 3 s, 7 s, 20 s, 1 min and 3 min. Then it is dead, until
-  the next hour gives it a new start. The view tasks.jobs in Postgres shows all that waits, fails
+  the next hour gives it a new start. `runcastd jobs` and `GET /v1/jobs` show all that waits, fails
   or is dead.
 
-Settings: see `runcastd --help`. Without a worker runs are still published, stored and shown, for
-as long as there are partitions: a week.";
+Webhooks (`runcastd webhook --help`)
+  All workers send deliveries, 4 at a time for each webhook. What fails is tried again with waits
+  that double up to 4 h, and is dead after a day; a webhook that keeps failing is tried ever more
+  rarely.
+  RUNCAST_WEBHOOK_ALLOW        hosts and networks within the cluster that webhooks may lead to, by
+                               http as well, such as 10.1.0.0/16,hooks.internal [only public ones]
+  RUNCAST_WEBHOOK_TIMEOUT      how long a receiver may take to answer [10s]
+  RUNCAST_WEBHOOK_FIRST_RETRY  wait after the first failure [10s]
+  RUNCAST_WEBHOOK_GIVE_UP      how long a delivery is tried [1d]
+  RUNCAST_WEBHOOK_LOG          how long ended deliveries are kept [14d]
+
+Other settings: see `runcastd --help`. Without a worker runs are still published, stored and
+shown, for as long as there are partitions: a week.";
 
 /// Stores what runs print and shows it to browsers, live and for good.
 #[derive(Debug, Parser)]
@@ -101,6 +121,14 @@ enum Command {
     /// Write runs and their events as Parquet files, for DuckDB and the like
     #[command(after_help = export::HELP)]
     Export(Export),
+    /// How background work stands: counts, last and next runs, leases; retry or drop what is dead
+    Jobs {
+        #[command(subcommand)]
+        command: Option<Jobs>,
+    },
+    /// Signed notifications when runs change: add, list, test, disable, remove, and what was delivered
+    #[command(subcommand, after_help = webhook::HELP)]
+    Webhook(Webhook),
     /// Print the Redis ACL rules of the user whose credentials agents get
     ///
     /// They are for every server that holds data: one, master and replicas, or all nodes of a cluster.
@@ -151,6 +179,21 @@ impl Cli {
             Command::Export(export) => {
                 let store = open(&config::database(&env)?).await?;
                 say(&export.run(&store).await?)
+            }
+            Command::Jobs { command } => {
+                let store = open(&config::database(&env)?).await?;
+                let mut out = Vec::new();
+                let outcome = command.unwrap_or(Jobs::List).run(&store, &mut out).await;
+                print(&out)?;
+                outcome
+            }
+            Command::Webhook(command) => {
+                let policy = config::webhook_policy(&env)?;
+                let store = open(&config::database(&env)?).await?;
+                let mut out = Vec::new();
+                let outcome = command.run(&store, &policy, &mut out).await;
+                print(&out)?;
+                outcome
             }
             Command::Acl => say(&config::key_prefix(&env)?.publisher_acl().join(" ")),
         }
@@ -215,12 +258,28 @@ async fn examine(settings: &Settings) -> anyhow::Result<()> {
     say(&format!("ok  REDIS_URL     {} ({servers})", settings.redis))?;
     let store = open(&settings.postgres).await?;
     say(&format!("ok  DATABASE_URL  {}", settings.postgres))?;
-    if !store.has_partitions().await? {
-        anyhow::bail!(
-            "no partition for the events of today or tomorrow: run `runcastd migrate`, or a worker"
-        );
+    let findings = Health::new(redis, store, settings.keys.clone())
+        .look()
+        .await;
+    say(&format!(
+        "ok  schema        version {}",
+        findings.schema_version
+    ))?;
+    if !findings.partitions.is_ok() {
+        anyhow::bail!("partitions: {}", findings.partitions.text());
     }
-    say("ok  partitions for the events of today and tomorrow")
+    say("ok  partitions for the events of today and tomorrow")?;
+    let line = findings.line;
+    if !line.group.is_ok() {
+        // Before the first start of a persister that is as it should be.
+        return say(&format!("--  line of unstored runs: {}", line.group.text()));
+    }
+    let lag = Duration::from_millis(line.lag_ms);
+    let waits = match line.waiting {
+        0 => "nobody waits".to_owned(),
+        waiting => format!("{waiting} wait, the first for {lag:?}"),
+    };
+    say(&format!("ok  line of unstored runs: {waits}"))
 }
 
 /// Cancelled by SIGTERM or SIGINT; a second one ends the process at once.

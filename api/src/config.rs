@@ -6,15 +6,18 @@ use std::str::FromStr;
 
 use runcast_common::amount::Amount;
 use runcast_common::config::{
-    ConfigError, Env, PostgresUrl, RedisUrl, optional, redis_url, required,
+    ConfigError, Env, PostgresUrl, RedisUrl, Span, optional, redis_url, required,
 };
+use runcast_common::fleet::Silence;
 use runcast_common::keys::Keys;
+use runcast_common::pulse::NEWS_AFTER;
 use url::Url;
 
 use crate::http::cors::Origins;
 use crate::http::tls::Tls;
 use crate::persist::Budget;
 use crate::tasks::retention::Retention;
+use crate::tasks::webhooks;
 
 /// Where the gateway listens if nothing else is said: reachable from this machine only.
 const DEFAULT_LISTEN: SocketAddr =
@@ -91,6 +94,10 @@ pub struct Settings {
     pub cors: Origins,
     /// `RUNCAST_TLS_CERT` and `RUNCAST_TLS_KEY`.
     pub tls: Option<Tls>,
+    /// `RUNCAST_STALE_AFTER` and `RUNCAST_LOST_AFTER`: how long a silence of an agent means what.
+    pub silence: Silence,
+    /// `RUNCAST_WEBHOOK_...`: where and how long webhooks are sent to.
+    pub webhooks: webhooks::Policy,
 }
 
 impl Settings {
@@ -130,6 +137,8 @@ impl Settings {
             drain_delay: optional(env, "RUNCAST_DRAIN_DELAY")?.unwrap_or_default(),
             cors: optional(env, "RUNCAST_CORS_ORIGINS")?.unwrap_or_default(),
             tls: Tls::from_env(env)?,
+            silence: silence(env)?,
+            webhooks: webhook_policy(env)?,
         };
         Ok(settings)
     }
@@ -183,6 +192,50 @@ pub fn key_prefix(env: &impl Env) -> Result<Keys, ConfigError> {
     Err(ConfigError::Invalid {
         name: "RUNCAST_KEY_PREFIX",
         reason: "expected at most 64 letters, digits, and - _ . :".into(),
+    })
+}
+
+/// What `RUNCAST_STALE_AFTER` and `RUNCAST_LOST_AFTER` say.
+fn silence(env: &impl Env) -> Result<Silence, ConfigError> {
+    let Silence { stale, lost } = Silence::default();
+    let (of_stale, of_lost) = ("RUNCAST_STALE_AFTER", "RUNCAST_LOST_AFTER");
+    let silence = Silence {
+        stale: optional(env, of_stale)?.map_or(stale, |Span(span)| span),
+        lost: optional(env, of_lost)?.map_or(lost, |Span(span)| span),
+    };
+    let refused = |name, reason: String| Err(ConfigError::Invalid { name, reason });
+    if silence.stale < NEWS_AFTER {
+        let least = Span(NEWS_AFTER);
+        return refused(
+            of_stale,
+            format!("agents give a sign of life every 5 s: {least} at least"),
+        );
+    }
+    if silence.lost <= silence.stale {
+        return refused(
+            of_lost,
+            format!(
+                "expected more than {of_stale}, which is {}",
+                Span(silence.stale)
+            ),
+        );
+    }
+    Ok(silence)
+}
+
+/// What `RUNCAST_WEBHOOK_...` says.
+///
+/// # Errors
+/// [`ConfigError`] names the first one that makes no sense.
+pub fn webhook_policy(env: &impl Env) -> Result<webhooks::Policy, ConfigError> {
+    let default = webhooks::Policy::default();
+    let span = |name, otherwise| Ok(optional(env, name)?.map_or(otherwise, |Span(span)| span));
+    Ok(webhooks::Policy {
+        allowed: optional(env, "RUNCAST_WEBHOOK_ALLOW")?.unwrap_or_default(),
+        timeout: span("RUNCAST_WEBHOOK_TIMEOUT", default.timeout)?,
+        first_retry: span("RUNCAST_WEBHOOK_FIRST_RETRY", default.first_retry)?,
+        give_up: span("RUNCAST_WEBHOOK_GIVE_UP", default.give_up)?,
+        keep: span("RUNCAST_WEBHOOK_LOG", default.keep)?,
     })
 }
 
@@ -252,6 +305,10 @@ mod tests {
             ("RUNCAST_CORS_ORIGINS", "*"),
             ("RUNCAST_CORS_ORIGINS", "https://a.example/b"),
             ("RUNCAST_TLS_CERT", "/there/is/no/such/file.pem"),
+            ("RUNCAST_STALE_AFTER", "5s"),
+            ("RUNCAST_LOST_AFTER", "15s"),
+            ("RUNCAST_WEBHOOK_ALLOW", "10.0.0.0/33"),
+            ("RUNCAST_WEBHOOK_TIMEOUT", "10"),
             ("RUNCAST_KEY_PREFIX", "{x}"),
             ("RUNCAST_PUBLIC_URL", "ftp://host"),
             ("RUNCAST_PUBLIC_URL", "https://host/below"),

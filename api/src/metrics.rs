@@ -1,5 +1,6 @@
 //! `/metrics`: what the services of this process count, in the text format of Prometheus, on a listener
-//! of its own, so that it need not be shown to whom the gateway is.
+//! of its own, so that it need not be shown to whom the gateway is. Beside it the health checks, for services that
+//! have no other listener.
 //!
 //! There is no process-wide registry: each service registers what it counts in the one it is given.
 
@@ -79,18 +80,19 @@ impl Collector for Servers {
     }
 }
 
-/// Answers scrapes until told to stop.
+/// Answers scrapes, and what `health` does, until told to stop.
 ///
 /// # Errors
 /// If the listener fails.
 pub async fn serve(
     listener: TcpListener,
     registry: Registry,
+    health: Router,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let registry = Arc::new(registry);
     let scrape = get(async move || answer(&registry));
-    let router = Router::new().route("/metrics", scrape);
+    let router = health.route("/metrics", scrape);
     let stopped = stop.clone();
     let serving = axum::serve(listener, router)
         .with_graceful_shutdown(async move { stop.cancelled().await })

@@ -12,9 +12,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 mod redis;
+mod span;
 
 pub(crate) use self::redis::Topology;
 pub use self::redis::{Ca, NotARedisUrl, RedisUrl, redis_ca, redis_url};
+pub use self::span::{NotASpan, Span};
 
 /// Where settings come from.
 pub trait Env {

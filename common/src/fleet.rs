@@ -6,8 +6,8 @@
 //! was read is taken off only if the agent was not heard meanwhile, so no change is lost when the
 //! worker dies between the two.
 //!
-//! Time is Redis' own. A look shows silent agents only if somebody has looked for [`LOST_AFTER`]
-//! without a gap of more than [`GAP`]: after an outage of Redis nobody is called lost who could not
+//! Time is Redis' own. A look shows silent agents only if somebody has looked for [`Silence::lost`]
+//! without a gap of more than [`Silence::gap`]: after an outage of Redis nobody is called lost who could not
 //! be heard.
 
 use std::sync::LazyLock;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::connect::{Redis, RedisFailure};
 use crate::keys::{FleetKeys, Slot};
-use crate::pulse::{Health, LOST_AFTER, STALE_AFTER};
+use crate::pulse::{LOST_AFTER, STALE_AFTER};
 use crate::script::{call, unexpected};
 
 static LOOK: LazyLock<redis::Script> =
@@ -26,9 +26,32 @@ static LOOK: LazyLock<redis::Script> =
 static FORGET: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("scripts/forget.lua")));
 
-/// Longest time between two looks that does not count as an outage: shorter than the silence after
-/// which an agent is lost, by two pulses.
-pub const GAP: Duration = Duration::from_secs(20);
+/// How long a silence means what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    /// After so long an agent is doubted.
+    pub stale: Duration,
+    /// After so long it is lost.
+    pub lost: Duration,
+}
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self {
+            stale: STALE_AFTER,
+            lost: LOST_AFTER,
+        }
+    }
+}
+
+impl Silence {
+    /// Longest time between two looks that does not count as an outage: shorter than the silence after
+    /// which an agent is lost, by two pulses of six.
+    #[must_use]
+    pub fn gap(&self) -> Duration {
+        self.lost * 2 / 3
+    }
+}
 
 /// Agents of each sort that one look at a partition shows at most; the next one shows more. So a round
 /// over all partitions stays well within the worker's lease, even if all agents start at once.
@@ -47,15 +70,15 @@ pub struct Look {
     pub now: u64,
     /// Agents that were heard first, or again after a silence.
     pub news: Vec<Heard>,
-    /// Agents that were not heard for [`STALE_AFTER`] or longer.
+    /// Agents that were not heard for [`Silence::stale`] or longer.
     pub silent: Vec<Heard>,
 }
 
 impl Look {
-    /// The health of an agent that was heard at this time.
+    /// True if an agent that was heard at this time is lost.
     #[must_use]
-    pub fn health(&self, heard: u64) -> Health {
-        Health::after(Duration::from_millis(self.now.saturating_sub(heard)))
+    pub fn is_lost(&self, heard: u64, silence: &Silence) -> bool {
+        Duration::from_millis(self.now.saturating_sub(heard)) >= silence.lost
     }
 }
 
@@ -63,11 +86,15 @@ impl Look {
 ///
 /// # Errors
 /// The connection's own.
-pub async fn look(redis: &Redis, keys: &FleetKeys) -> Result<Look, RedisFailure> {
+pub async fn look(
+    redis: &Redis,
+    keys: &FleetKeys,
+    silence: &Silence,
+) -> Result<Look, RedisFailure> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(LOOK.get_hash()).arg(3);
     command.arg(&[&keys.pulses, &keys.news, &keys.watch]);
-    for time in [STALE_AFTER, LOST_AFTER, GAP] {
+    for time in [silence.stale, silence.lost, silence.gap()] {
         command.arg(time.as_millis().to_string());
     }
     command.arg(MOST);

@@ -7,10 +7,12 @@
 //! | `{p}:run:<run>:bell` | sharded pub/sub | "there is more, up to id" | none |
 //! | `{p}:run:<run>:control` | stream | commands to agents | until acknowledged; with the run |
 //! | `{p}:run:<run>:pulse` | sharded pub/sub | signs of life of its agents | none |
+//! | `{p}:run:<run>:state` | sharded pub/sub | it is lost, found, or whole | none |
 //! | `{p}:ready` | stream, group `persisters` | runs with unstored events | until acknowledged |
 //! | `{p}:pulses` | sorted set | agents by the time of their last sign of life | until lost |
 //! | `{p}:pulses:new` | sorted set | agents that were heard first, or again after a silence | until the worker took them |
 //! | `{p}:pulses:watch` | hash | since when, and when last, a worker looked at them | 1 day |
+//! | `updates` | pub/sub | the same of all runs | none |
 //! | `agent:<agent>` | hash | what an agent says of itself | 5 min |
 //! | `agent:<agent>:heartbeat` | string | its last sign of life | 30 s |
 //!
@@ -113,6 +115,8 @@ pub struct RunKeys {
     pub bell: String,
     /// The channel of its agents' signs of life.
     pub pulse: String,
+    /// The channel of what changes about it without being an event.
+    pub state: String,
     /// The ready stream of its partition.
     pub ready: String,
     /// The signs of life of its partition.
@@ -139,6 +143,8 @@ pub enum Channel {
     Bell,
     /// An agent lives.
     Pulse,
+    /// The run is lost, found, or whole.
+    State,
 }
 
 impl Keys {
@@ -181,6 +187,7 @@ impl Keys {
             meta: format!("{base}:run:{run}:meta"),
             bell: format!("{base}:run:{run}:bell"),
             pulse: format!("{base}:run:{run}:pulse"),
+            state: format!("{base}:run:{run}:state"),
             control: format!("{base}:run:{run}:control"),
             ready: self.ready(partition),
             fleet: self.fleet(partition),
@@ -207,6 +214,7 @@ impl Keys {
         let channel = match name {
             "bell" => Channel::Bell,
             "pulse" => Channel::Pulse,
+            "state" => Channel::State,
             _ => return None,
         };
         Some((Uuid::try_parse(run).ok()?, channel))
@@ -236,6 +244,12 @@ impl Keys {
         let rest = text.strip_prefix(&self.prefix)?.strip_prefix("agent:")?;
         let id = rest.strip_suffix(":heartbeat").unwrap_or(rest);
         Uuid::try_parse(id).ok().map(|_agent| text)
+    }
+
+    /// The channel of updates of all runs.
+    #[must_use]
+    pub fn updates(&self) -> String {
+        format!("{}updates", self.prefix)
     }
 
     /// What an agent says of itself.
@@ -327,6 +341,7 @@ mod tests {
         let parsed = |channel: &str| keys.parse_channel(channel.as_bytes());
         assert_eq!(parsed(&names.bell), Some((run, Channel::Bell)));
         assert_eq!(parsed(&names.pulse), Some((run, Channel::Pulse)));
+        assert_eq!(parsed(&names.state), Some((run, Channel::State)));
         assert_eq!(parsed(&names.stream), None);
         assert_eq!(Keys::default().parse_channel(b"{mm}:run:x:bell"), None);
     }

@@ -8,7 +8,8 @@
 //! - [`keys`]: every Redis key and channel that exists.
 //! - [`script`]: the Lua scripts, the only writers of a run stream, with typed calls and replies.
 //! - [`control`]: commands to agents, from the gateway.
-//! - [`pulse`]: signs of life of agents, and [`fleet`]: what the worker makes of them.
+//! - [`pulse`]: signs of life of agents, and [`fleet`]: what the worker makes of them; [`update`]: what is told of that, and of
+//!   the end of runs.
 //! - [`leftovers`]: what may be left in Redis by what is no more.
 //! - [`limits`]: every bound of the contract with its reason.
 //! - [`seal`]: count, bytes and checksum by which a stored run proves to be whole.
@@ -33,6 +34,7 @@ pub mod pulse;
 pub mod script;
 pub mod seal;
 pub mod telemetry;
+pub mod update;
 
 /// The `redis` crate that this contract is spoken with, so that every crate uses the same one.
 pub use redis;

@@ -30,6 +30,10 @@ static BEAT: LazyLock<redis::Script> =
 /// Time between two pulses. Three may be lost before an agent counts as stale.
 pub const EVERY: Duration = Duration::from_secs(5);
 
+/// Silence after which an agent that is heard again is news for the worker: one pulse was late. Whatever thresholds the
+/// worker has, they are longer.
+pub const NEWS_AFTER: Duration = Duration::from_millis(7500);
+
 /// Silence after which an agent is doubted.
 pub const STALE_AFTER: Duration = Duration::from_secs(15);
 
@@ -180,7 +184,7 @@ pub async fn beat(
     publish.arg(BEAT.get_hash()).arg(3);
     publish.arg(&[&run.fleet.pulses, &run.fleet.news, &run.pulse]);
     publish.arg(pulse.agent.to_string()).arg(&text);
-    publish.arg(STALE_AFTER.as_millis().to_string());
+    publish.arg(NEWS_AFTER.as_millis().to_string());
     let told = redis
         .run(run.slot, async |connection| {
             call(&BEAT, &publish, connection).await

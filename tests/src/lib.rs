@@ -6,6 +6,7 @@
 //! - [`chaos`]: a proxy between any two parts that delays, cuts, half-opens and loses answers.
 //! - [`crowd`]: thousands of viewers in one thread, who check that each message ([`mark`]) comes once.
 //! - [`eventually`]: how a story waits; nothing here sleeps and hopes.
+//! - [`receiver`]: what webhooks lead to.
 //! - [`process`], [`programs`], [`cluster`], [`redis_server`]: what the stack is made of.
 //! - [`redis_sentinel`], [`redis_cluster`]: Redis of several servers ([`redis_node`]), also with TLS
 //!   ([`authority`]).
@@ -29,6 +30,7 @@ mod part;
 pub mod process;
 pub mod programs;
 pub mod publisher;
+pub mod receiver;
 pub mod redis_cluster;
 pub mod redis_node;
 pub mod redis_sentinel;

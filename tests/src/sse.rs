@@ -81,7 +81,7 @@ impl Sse {
         }
     }
 
-    /// Signs of life of agents are passed over unless they are asked for.
+    /// Signs of life of agents, and updates of the run, are passed over unless they are asked for.
     #[must_use]
     pub fn with_pulses(mut self) -> Self {
         self.with_pulses = true;
@@ -135,7 +135,7 @@ impl Sse {
                 }
                 self.frames += 1;
                 // Signs of life come at any time, and most stories are about something else.
-                if frame.event == "heartbeat" && !self.with_pulses {
+                if ["heartbeat", "state"].contains(&frame.event.as_str()) && !self.with_pulses {
                     fields.clear();
                     continue;
                 }

@@ -237,10 +237,7 @@ async fn a_run_that_is_deleted_while_it_is_watched_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_channels_are_one_stream() {
     let stack = Stack::start().await;
-    let run = stack
-        .api()
-        .create_run_of("channels", 66)
-        .await;
+    let run = stack.api().create_run_of("channels", 66).await;
     let mut publisher = publisher(&stack, &run).await;
     let line = |variation: u16| {
         format!(r#"{{"kind":"output","variation":{variation},"time":1,"text":"v{variation}\n"}}"#)

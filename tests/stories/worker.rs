@@ -1,11 +1,11 @@
-//! Background tasks: lost agents, the lease, jobs, retention, leftovers.
+//! Background tasks: the lease, jobs, retention, leftovers.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use redis::aio::MultiplexedConnection;
 use runcast_common::connect::Redis;
-use runcast_common::fleet;
+use runcast_common::fleet::{self, Silence};
 use runcast_tests::api::{problem, send};
 use runcast_tests::eventually::{SOON, eventually_within};
 use runcast_tests::process::{Process, Recipe};
@@ -13,30 +13,11 @@ use runcast_tests::stack::{Part, Stack};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Silence is watched for 30 s, lasts for 30 s, and is looked at every 3 s.
-const LOSS: Duration = Duration::from_secs(90);
+/// How long it takes until the jobs of a dead worker are given to another, and more.
+const RECOVERY: Duration = Duration::from_secs(90);
 
 /// What a worker says when it gets the lease.
 const WATCHES: &str = "this worker watches agents now";
-
-async fn becomes(stack: &Stack, run: Uuid, status: &str) {
-    let what = format!("the run is {status}");
-    eventually_within(LOSS, &what, async || {
-        let described = stack.api().run(run).await;
-        let statuses = [&described["status"], &described["variations"][0]["status"]];
-        if statuses.iter().all(|&seen| seen == status) {
-            Ok(())
-        } else {
-            Err(format!("{statuses:?}"))
-        }
-    })
-    .await;
-}
-
-async fn agents(stack: &Stack, query: &str) -> Vec<Value> {
-    let list = stack.api().get(&format!("/v1/agents?{query}")).await;
-    list["agents"].as_array().expect("a list").clone()
-}
 
 /// A worker beside the stack's own.
 fn another_worker(stack: &Stack) -> Process {
@@ -54,84 +35,6 @@ async fn logs(process: &Process, words: &str) {
         logs.contains(words).then_some(()).ok_or(logs)
     })
     .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_is_lost_while_its_agent_is_silent() {
-    let mut stack = Stack::start().await;
-    let run = stack.api().create_run("silent").await.id;
-    let script = "echo here; while [ ! -e done ]; do sleep 0.1; done";
-    let mut wrap = stack.wrap(run, &["sh", "-c", script]);
-    wrap.says("here", SOON).await;
-    becomes(&stack, run, "running").await;
-
-    wrap.signal(Signal::SIGSTOP);
-    becomes(&stack, run, "lost").await;
-    let [lost] = &agents(&stack, "health=lost").await[..] else {
-        panic!("one lost agent")
-    };
-    assert_eq!(lost["run"], run.to_string());
-
-    wrap.signal(Signal::SIGCONT);
-    becomes(&stack, run, "running").await;
-    assert_eq!(agents(&stack, "health=alive").await.len(), 1);
-
-    std::fs::write(stack.folder().join("done"), "").expect("a file");
-    wrap.ended(SOON).await;
-    becomes(&stack, run, "succeeded").await;
-    stack.database.sealed(run).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_agent_is_lost_and_its_successor_ends_the_run() {
-    let mut stack = Stack::start().await;
-    let run = stack.api().create_run("killed").await.id;
-    let mut first = stack.wrap(run, &["sh", "-c", "echo here; exec sleep 60"]);
-    first.says("here", SOON).await;
-    becomes(&stack, run, "running").await;
-    first.kill();
-    becomes(&stack, run, "lost").await;
-    // A status that is stored late does not revive it.
-    let late = format!("UPDATE variations SET status = 'running' WHERE run_id = '{run}'");
-    stack.database.tamper(&late).await;
-    becomes(&stack, run, "lost").await;
-
-    let mut second = stack.wrap(run, &["sh", "-c", "echo there; sleep 12"]);
-    second.says("there", SOON).await;
-    becomes(&stack, run, "running").await;
-    second.ended(SOON).await;
-    becomes(&stack, run, "succeeded").await;
-    let lost = agents(&stack, "health=lost").await;
-    assert_eq!(lost.len(), 1, "the first stays lost: {lost:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_list_of_agents_has_pages_and_refuses_nonsense() {
-    let mut stack = Stack::start().await;
-    let mut wraps = Vec::new();
-    for name in ["one", "two", "three"] {
-        let run = stack.api().create_run(name).await.id;
-        wraps.push(stack.wrap(run, &["sleep", "60"]));
-    }
-    eventually_within(SOON, "three agents", async || {
-        let count = agents(&stack, "health=alive").await.len();
-        (count == 3).then_some(()).ok_or(format!("{count}"))
-    })
-    .await;
-    let page = stack.api().get("/v1/agents?limit=2").await;
-    assert_eq!(page["agents"].as_array().map(Vec::len), Some(2));
-    let next = page["next"].as_str().expect("a next page");
-    let rest = agents(&stack, &format!("before={next}")).await;
-    assert_eq!(rest.len(), 1);
-    let request = stack
-        .api()
-        .request(reqwest::Method::GET, "/v1/agents?health=fine");
-    let detail = problem(send(request).await, reqwest::StatusCode::BAD_REQUEST).await;
-    assert!(detail.contains("alive, stale, lost, ended"), "{detail}");
-    for mut wrap in wraps {
-        wrap.signal(Signal::SIGTERM);
-        wrap.ended(SOON).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,11 +68,16 @@ async fn a_worker_that_was_paused_finds_its_lease_gone() {
     stack.launch(Part::Worker).await;
     stack.database.comes_to(token, 3).await;
     paused.signal(Signal::SIGCONT);
-    // By its next renewal, or by the transaction in which it was paused.
+    // By its next renewal, by the transaction in which it was paused, or because it was paused in a wait that is over
+    // now: then it begins anew, without the lease.
     let what = "the paused worker knows that it lost the lease";
     eventually_within(SOON, what, async || {
         let logs = paused.logs();
-        let told = ["another worker watches agents now", "has passed to another"];
+        let told = [
+            "another worker watches agents now",
+            "has passed to another",
+            "watching agents failed",
+        ];
         told.iter()
             .any(|words| logs.contains(words))
             .then_some(())
@@ -227,6 +135,79 @@ async fn a_job_that_fails_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
+    let mut stack = Stack::without_services().await;
+    stack
+        .database
+        .tamper("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
+        .await;
+    stack.launch(Part::Gateway).await;
+    stack.launch(Part::Worker).await;
+    let failed = "SELECT count(*) FROM tasks.jobs
+                   WHERE task_identifier = 'partitions' AND attempts > 0 AND locked_at IS NULL";
+    stack.database.comes_to(failed, 1).await;
+    // As after the last attempt, some minutes later.
+    let die = "UPDATE tasks._private_jobs SET attempts = max_attempts WHERE key = 'partitions' AND locked_at IS NULL";
+    let dead =
+        "SELECT count(*) FROM tasks.jobs WHERE attempts >= max_attempts AND locked_at IS NULL";
+    eventually_within(SOON, "the job is dead", async || {
+        stack.database.tamper(die).await;
+        let count = stack.database.number(dead).await;
+        (count == 1).then_some(()).ok_or("it runs".to_owned())
+    })
+    .await;
+    let jobs = stack.api().get("/v1/jobs").await;
+    let [job] = &jobs["dead"].as_array().expect("a list")[..] else {
+        panic!("one dead job: {jobs}")
+    };
+    assert_eq!(job["kind"], "partitions");
+    let error = job["last_error"].as_str().expect("words");
+    assert!(error.contains("make_events_partition"), "{error}");
+    assert_eq!(jobs["leases"][0]["held"], true, "{jobs}");
+    let kind = |jobs: &Value, name: &str| {
+        let kinds = jobs["kinds"].as_array().expect("a list");
+        let found = kinds.iter().find(|kind| kind["kind"] == name);
+        found.unwrap_or_else(|| panic!("{name}: {jobs}")).clone()
+    };
+    assert_eq!(kind(&jobs, "partitions")["dead"], 1);
+    assert!(
+        kind(&jobs, "retention")["next_run_at"].is_string(),
+        "{jobs}"
+    );
+    let mut table = stack.operator(&["jobs"]).start(stack.folder());
+    assert!(table.ended(SOON).await.success());
+    let said = String::from_utf8(table.stdout()).expect("text");
+    assert!(
+        said.contains("DEAD JOB") && said.contains("make_events_partition"),
+        "{said}"
+    );
+
+    // Not for everybody.
+    let run = stack.api().create_run("agent").await;
+    let theirs = stack.api().anonymous(reqwest::Method::GET, "/v1/jobs");
+    let refused = send(theirs.bearer_auth(&run.token)).await;
+    problem(refused, reqwest::StatusCode::FORBIDDEN).await;
+
+    let repair = "ALTER FUNCTION broken(date) RENAME TO make_events_partition";
+    stack.database.tamper(repair).await;
+    let post = |path: String| stack.api().request(reqwest::Method::POST, &path);
+    let retried = send(post(format!("/v1/jobs/{}/retry", job["id"]))).await;
+    assert_eq!(retried.status(), reqwest::StatusCode::NO_CONTENT);
+    stack
+        .database
+        .comes_to("SELECT count(*) FROM tasks.jobs", 0)
+        .await;
+    let jobs = stack.api().get("/v1/jobs").await;
+    let done = kind(&jobs, "partitions");
+    assert!(
+        done["last_run_at"].is_string() && done["last_run_error"].is_null(),
+        "{done}"
+    );
+    let again = send(post(format!("/v1/jobs/{}/retry", job["id"]))).await;
+    problem(again, reqwest::StatusCode::NOT_FOUND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_job_of_a_killed_worker_goes_to_another() {
     let mut stack = Stack::without_services().await;
     let partitions = |body: &str| {
@@ -244,7 +225,7 @@ async fn the_job_of_a_killed_worker_goes_to_another() {
     stack.kill(Part::Worker);
     stack.database.tamper(&partitions("SELECT false")).await;
     let mut other = another_worker(&stack);
-    eventually_within(LOSS, "all jobs are done", async || {
+    eventually_within(RECOVERY, "all jobs are done", async || {
         let left = stack
             .database
             .number("SELECT count(*) FROM tasks.jobs")
@@ -367,7 +348,10 @@ async fn silence_counts_only_while_somebody_looks() {
     let shared = Redis::new(&url).expect("a Redis");
     let keys = stack.keys().fleet(0);
     let agent = Uuid::now_v7();
-    let now = fleet::look(&shared, &keys).await.expect("a look").now;
+    let now = fleet::look(&shared, &keys, &Silence::default())
+        .await
+        .expect("a look")
+        .now;
     let ago = |seconds: u64| now - seconds * 1000;
     fleet::expect(&shared, &keys, &[agent], ago(40))
         .await
@@ -378,7 +362,10 @@ async fn silence_counts_only_while_somebody_looks() {
         set.arg(&keys.watch);
         set.arg("since").arg(since).arg("last").arg(last);
         set.exec_async(&mut redis).await.expect("a field");
-        fleet::look(&shared, &keys).await.expect("a look").silent
+        fleet::look(&shared, &keys, &Silence::default())
+            .await
+            .expect("a look")
+            .silent
     };
     assert_eq!(look(ago(20), ago(3)).await, [], "not watched for long");
     assert_eq!(look(ago(90), ago(25)).await, [], "after an outage");

@@ -56,7 +56,7 @@ impl<O: Write, E: Write> Printer<O, E> {
         let ends = frame.event == "end";
         // How the connection stands is no part of the run.
         let about_connection = match frame.event.as_str() {
-            "ready" | "degraded" | "closing" => true,
+            "ready" | "degraded" | "closing" | "state" => true,
             // A sign of life, unless it was published as an event.
             "heartbeat" => event["producer"].is_null(),
             _ => false,
@@ -117,6 +117,7 @@ impl<O: Write, E: Write> Printer<O, E> {
                 writeln!(self.err, "runcast: {count} events missing ({reason})")
             }
             "degraded" => writeln!(self.err, "runcast: degraded: {}", word("message")),
+            "state" => writeln!(self.err, "runcast: the run is {}", word("status")),
             "end" => writeln!(self.err, "runcast: the run has {}", word("status")),
             _ => Ok(()),
         }

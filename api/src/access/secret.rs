@@ -33,6 +33,13 @@ pub struct Secret(SecretString);
 #[error("the system's random number generator failed: {0}")]
 pub struct NoRandomness(String);
 
+impl NoRandomness {
+    /// Because of what its generator says.
+    pub(crate) fn new(error: &impl fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Why a token could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
@@ -53,7 +60,7 @@ impl Secret {
         let mut bytes = [0; SECRET_BYTES];
         rand::rngs::SysRng
             .try_fill_bytes(&mut bytes)
-            .map_err(|error| NoRandomness(error.to_string()))?;
+            .map_err(|error| NoRandomness::new(&error))?;
         Ok(Self(format!("{prefix}{}", BASE64.encode(bytes)).into()))
     }
 

@@ -168,7 +168,7 @@ impl Bells {
             "SUNSUBSCRIBE"
         });
         let keys = self.keys.run(run);
-        command.arg(keys.bell).arg(keys.pulse);
+        command.arg(keys.bell).arg(keys.pulse).arg(keys.state);
         self.ask(connection, &command).await?;
         // What rang before the subscription stood was not heard.
         if let Some(tail) = tail {
@@ -196,7 +196,8 @@ impl Bells {
         match (channel, data.get(1)) {
             (Channel::Bell, _) => tail.wake.notify_one(),
             (Channel::Pulse, Some(Value::BulkString(message))) => tail.hear(message),
-            (Channel::Pulse, _) => {}
+            (Channel::State, Some(Value::BulkString(message))) => tail.learn(message),
+            (Channel::Pulse | Channel::State, _) => {}
         }
     }
 

@@ -69,6 +69,12 @@ impl Filter {
         &self.channels
     }
 
+    /// True if events of this kind belong, of whatever variation.
+    #[must_use]
+    pub fn wants_any(&self, kind: Kind) -> bool {
+        self.channels.is_empty() || self.channels.iter().any(|channel| channel.kind == kind)
+    }
+
     /// True if events of this kind and variation belong, whatever their level.
     #[must_use]
     pub fn wants(&self, kind: Kind, variation: u16) -> bool {
@@ -274,7 +280,7 @@ pub fn with_envelope(out: &mut Vec<u8>, event: &Event) {
     out.extend_from_slice(envelope.as_bytes());
 }
 
-/// A frame that is no event of the run: `ready`, `degraded`, `closing`, `end`, a sign of life. It has an id as every
+/// A frame that is no event of the run: `ready`, `degraded`, `closing`, `end`, `state`, a sign of life. It has an id as every
 /// frame has, that of the cursor it leaves unchanged.
 #[must_use]
 pub fn notice(name: &str, data: &impl Serialize, cursor: EventId) -> Bytes {

@@ -12,7 +12,8 @@
 //! - [`viewer`] is a cursor, and says what comes next for it.
 //! - [`delivery`] writes to the sockets of all viewers; [`bytes`] is for those whose connection is more than a socket.
 //! - [`many`] follows several runs on one connection, with a cursor for each, [`cursors`].
-//! - [`bell`] wakes tails, and hears the signs of life of agents, `pulses`.
+//! - [`bell`] wakes tails, and hears the signs of life of agents, `pulses`, and what changes about a run without being
+//!   an event of it, `states`.
 //!
 //! There is no queue per viewer: a slow one only keeps a cursor, and what it has not taken yet waits
 //! in Redis or Postgres.
@@ -28,6 +29,7 @@ mod older;
 mod pulses;
 pub mod reader;
 pub mod ring;
+mod states;
 pub mod tail;
 pub mod viewer;
 

@@ -12,6 +12,7 @@ use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
 use runcast_common::id::EventId;
 use runcast_common::pulse::Pulse;
+use runcast_common::update::Update;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
@@ -25,6 +26,7 @@ use super::older::Older;
 use super::pulses::Pulses;
 use super::reader::{Piece, ReadError, Reader};
 use super::ring::{Lookup, Ring};
+use super::states::States;
 
 /// How often a tail looks although no bell rang.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -62,6 +64,7 @@ struct State {
     /// What is older cannot be read at the moment.
     older_fails: bool,
     pulses: Pulses,
+    states: States,
     end: End,
 }
 
@@ -104,6 +107,8 @@ pub struct View {
     pub degraded: Option<Degraded>,
     /// The number of the newest sign of life.
     pub pulse: u64,
+    /// The number of the newest update.
+    pub state: u64,
 }
 
 impl Tail {
@@ -148,6 +153,7 @@ impl Tail {
             end,
             degraded,
             pulse: state.pulses.newest(),
+            state: state.states.newest(),
         }
     }
 
@@ -225,6 +231,21 @@ impl Tail {
     #[must_use]
     pub fn pulses_after(&self, number: u64) -> Vec<Pulse> {
         self.lock().pulses.after(number)
+    }
+
+    /// The last updates whose number is above this one.
+    #[must_use]
+    pub fn states_after(&self, number: u64) -> Vec<Update> {
+        self.lock().states.after(number)
+    }
+
+    /// Something about the run has changed that is no event of it.
+    pub(super) fn learn(&self, message: &[u8]) {
+        if self.lock().states.take(message) {
+            self.tell();
+        } else {
+            debug!(run = %self.run, "an update cannot be read");
+        }
     }
 
     /// An agent of the run has given a sign of life.

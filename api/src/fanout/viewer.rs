@@ -59,6 +59,8 @@ pub struct Viewer {
     told: Option<Degraded>,
     /// The number of the newest sign of life that it was told.
     pulse: u64,
+    /// The number of the newest update that it was told, or that was there before it.
+    state: u64,
 }
 
 /// What to do for a viewer next.
@@ -89,6 +91,7 @@ impl Viewer {
     /// A viewer of a run.
     #[must_use]
     pub fn new(hub: Arc<Hub>, watch: Watch, request: Request) -> Self {
+        let state = watch.view(request.after).state;
         Self {
             hub,
             watch,
@@ -97,6 +100,7 @@ impl Viewer {
             ready: false,
             told: None,
             pulse: 0,
+            state,
         }
     }
 
@@ -165,6 +169,7 @@ impl Viewer {
                 let data = json!({"kind": "ready"});
                 Next::Notice(notice("ready", &data, self.cursor))
             }
+            Lookup::CaughtUp if view.state > self.state => self.states(view.state),
             Lookup::CaughtUp if view.pulse > self.pulse => self.pulses(view.pulse),
             Lookup::CaughtUp | Lookup::Unknown => Next::Wait,
         }
@@ -195,10 +200,18 @@ impl Viewer {
             .filter(|pulse| self.filter.wants(Kind::Heartbeat, pulse.variation));
         let frames = wanted.map(|pulse| notice(Kind::Heartbeat.name(), pulse, self.cursor));
         let frames: Vec<Bytes> = frames.collect();
-        match frames.is_empty() {
-            true => Next::Wait,
-            false => Next::Notice(frames.concat().into()),
-        }
+        together(&frames)
+    }
+
+    /// So are updates: whoever comes later asks for the run.
+    fn states(&mut self, newest: u64) -> Next {
+        let states = self.watch.states_after(self.state);
+        self.state = newest;
+        let wanted = self.filter.wants_any(Kind::Status);
+        let frames = states.iter().filter(|_| wanted);
+        let frames = frames.map(|state| notice("state", state, self.cursor));
+        let frames: Vec<Bytes> = frames.collect();
+        together(&frames)
     }
 
     fn degraded(&self, degraded: &Degraded) -> Bytes {
@@ -234,4 +247,12 @@ impl Viewer {
 pub(super) fn retry_spread() -> String {
     let window = u64::try_from(DRAIN_WINDOW.as_millis()).unwrap_or(u64::MAX);
     format!("retry: {}\n", rand::rng().random_range(100..=window))
+}
+
+/// Frames in one piece, if there are any.
+fn together(frames: &[Bytes]) -> Next {
+    match frames.is_empty() {
+        true => Next::Wait,
+        false => Next::Notice(frames.concat().into()),
+    }
 }

@@ -12,6 +12,7 @@ pub mod cors;
 pub mod events;
 pub mod health;
 pub mod ingest;
+pub mod jobs;
 pub mod page;
 pub mod problem;
 pub mod query;
@@ -20,10 +21,10 @@ pub mod session;
 pub mod stream;
 pub mod tls;
 pub mod watch;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -32,14 +33,15 @@ use runcast_common::config::RedisUrl;
 use runcast_common::connect::Redis;
 use runcast_common::keys::Keys;
 use tokio::net::TcpListener;
-use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower_http::set_header::SetResponseHeaderLayer;
 use url::Url;
 
 use crate::fanout::Hub;
 use crate::fanout::delivery::Delivery;
+use crate::health::Health;
 use crate::store::Store;
+use crate::tasks::webhooks::guard::Allowed;
 use connection::Server;
 use cors::Origins;
 use problem::Problem;
@@ -70,11 +72,14 @@ pub struct Parts {
     pub public_url: Url,
     /// Whose pages may ask besides its own.
     pub cors: Origins,
+    /// Where webhooks may lead.
+    pub webhooks_allowed: Allowed,
 }
 
 #[derive(Debug)]
 struct Shared {
     parts: Parts,
+    health: Health,
     draining: AtomicBool,
 }
 
@@ -82,7 +87,9 @@ impl Gateway {
     /// A gateway made of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let (redis, store) = (parts.redis.clone(), parts.store.clone());
         Self(Arc::new(Shared {
+            health: Health::new(redis, store, parts.keys.clone()),
             parts,
             draining: AtomicBool::new(false),
         }))
@@ -102,12 +109,20 @@ impl Gateway {
         &self.0.parts.keys
     }
 
+    fn health(&self) -> &Health {
+        &self.0.health
+    }
+
     fn hub(&self) -> &Arc<Hub> {
         &self.0.parts.hub
     }
 
     fn publish_redis(&self) -> &RedisUrl {
         &self.0.parts.publish_redis
+    }
+
+    fn webhooks_allowed(&self) -> &Allowed {
+        &self.0.parts.webhooks_allowed
     }
 
     fn public_url(&self) -> &Url {
@@ -133,6 +148,8 @@ impl Gateway {
             .merge(ingest::router())
             .merge(control::router())
             .merge(agents::router())
+            .merge(jobs::router())
+            .merge(webhooks::router())
             .merge(stream::router())
             .merge(watch::router())
             .merge(session::router())
@@ -163,9 +180,4 @@ impl Gateway {
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
-}
-
-/// Waits for a part of an answer, but not for ever.
-async fn within<T>(deadline: Duration, what: impl Future<Output = T>) -> Option<T> {
-    timeout(deadline, what).await.ok()
 }

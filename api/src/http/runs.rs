@@ -242,7 +242,11 @@ fn variations(count: u16) -> Result<u16, Problem> {
     )))
 }
 
-fn labels(labels: Map<String, Value>) -> Result<Map<String, Value>, Problem> {
+/// Labels that may be given to a run.
+///
+/// # Errors
+/// 400 names the limit that they break.
+pub(super) fn labels(labels: Map<String, Value>) -> Result<Map<String, Value>, Problem> {
     if labels.len() > MAX_LABELS {
         let detail = format!("{} labels are over the limit of {MAX_LABELS}", labels.len());
         return Err(Problem::bad_request(detail));

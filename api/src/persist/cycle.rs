@@ -22,8 +22,9 @@ use super::budget::Pressure;
 use super::meter::{Meter, Tally};
 use super::ready::ReadyRun;
 use super::rows;
+use super::told;
 use super::turn::{self, Finding, Turn};
-use crate::store::ingest::{Batch, RunState};
+use crate::store::ingest::{Batch, Ingested, RunState};
 use crate::store::{Store, StoreError};
 
 /// Body bytes after which a transaction takes no further run: large enough to make its fixed cost small,
@@ -190,7 +191,7 @@ impl Cycle {
         let mut stored: HashMap<Uuid, RunState> = HashMap::with_capacity(turns.len());
         let mut tally = Tally::default();
         let begun = Instant::now();
-        let ended = self
+        let Ingested { ended, updates } = self
             .store
             .ingest(&ids, |locked| {
                 let mut batch = Batch::default();
@@ -222,6 +223,7 @@ impl Cycle {
             })
         });
         try_join_all(settles).await?;
+        told::tell(&self.redis, &self.keys, &updates).await;
         Ok(())
     }
 

@@ -16,6 +16,7 @@
 //! Bounds: [`QUEUE_RUNS`] waiting runs and one further reply of each line; per cycle the bytes that
 //! [`cycle`] names. While Postgres or Redis is down a cycle is repeated with a jittered backoff of at most 2 s.
 
+pub mod backlog;
 mod budget;
 mod cycle;
 pub mod meter;
@@ -23,6 +24,7 @@ mod queue;
 pub mod ready;
 pub mod rows;
 mod survey;
+mod told;
 pub mod turn;
 
 use futures::FutureExt as _;

@@ -59,7 +59,8 @@ struct Builder<'a> {
     /// The last id that has been dealt with, within an entry too.
     reached: EventId,
     state: RunState,
-    touched: Vec<Uuid>,
+    /// Producers with new events, and when the last of them was appended.
+    touched: Vec<(Uuid, u64)>,
     events: u64,
     bytes: u64,
     replays: u64,
@@ -168,8 +169,10 @@ impl Builder<'_> {
         let before = *known;
         known.seq = event.producer_seq;
         known.seal.add(&event.line);
-        if !self.touched.contains(&event.producer) {
-            self.touched.push(event.producer);
+        let mut touched = self.touched.iter_mut();
+        match touched.find(|(producer, _)| *producer == event.producer) {
+            Some((_, heard_ms)) => *heard_ms = appended_ms,
+            None => self.touched.push((event.producer, appended_ms)),
         }
         match head {
             Ok(mut head) => {
@@ -282,9 +285,12 @@ impl Builder<'_> {
             events: self.events,
             bytes: self.bytes,
         });
-        for producer in self.touched.drain(..) {
+        for (producer, heard_ms) in self.touched.drain(..) {
             let state = self.state.producers[&producer];
             self.batch.producers.push((self.run, producer, state));
+            if self.state.lost {
+                self.batch.heard.push((self.run, producer, heard_ms));
+            }
         }
         self.batch.changes.append(&mut self.changes);
     }

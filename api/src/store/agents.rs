@@ -5,13 +5,15 @@
 //! for each other in a circle and a final status always wins.
 
 use chrono::{DateTime, Utc};
-use runcast_common::pulse::Agent;
+use runcast_common::pulse::{Agent, Health};
+use runcast_common::update::Update;
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::leases::Lease;
+use super::updates::{Changed, changed, updates};
 use super::{Store, StoreError, signed, without_nul};
 
 /// What a sweep found.
@@ -36,8 +38,8 @@ impl Changes {
 /// What a sweep changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swept {
-    /// Everything is written; these agents, with run and variation, are lost from now on.
-    Done(Vec<(Uuid, Uuid, i16)>),
+    /// Everything is written; this is to be told.
+    Done(Vec<Update>),
     /// Nothing is written: the lease has passed to somebody else.
     Fenced,
 }
@@ -101,18 +103,27 @@ impl Store {
         .bind(&changes.lost)
         .fetch_all(&mut *transaction)
         .await?;
-        note_alive(&mut transaction, &changes.alive).await?;
-        sqlx::query(
+        let alive = note_alive(&mut transaction, &changes.alive).await?;
+        let stale: Vec<(Uuid, Uuid, i16)> = sqlx::query_as(
             "UPDATE agents SET health = 'stale', changed_at = now()
-              WHERE agent = ANY($1) AND health = 'alive'",
+              WHERE agent = ANY($1) AND health = 'alive' RETURNING agent, run_id, variation",
         )
         .bind(&changes.stale)
-        .execute(&mut *transaction)
+        .fetch_all(&mut *transaction)
         .await?;
         let lost = note_lost(&mut transaction, &changes.lost).await?;
         follow(&mut transaction, &runs).await?;
+        let agents = [
+            (alive, Health::Alive),
+            (stale, Health::Stale),
+            (lost, Health::Lost),
+        ];
+        let agents = agents
+            .into_iter()
+            .flat_map(|(agents, health)| agents.into_iter().map(move |one| changed(one, health)));
+        let updates = updates(&mut transaction, Vec::new(), agents.collect()).await?;
         transaction.commit().await?;
-        Ok(Swept::Done(lost))
+        Ok(Swept::Done(updates))
     }
 
     /// Agents, newest first.
@@ -158,15 +169,50 @@ impl Store {
     }
 }
 
+/// Agents that were lost and have published since: by the time of Redis at which their events were appended, so that what
+/// was only stored late revives nobody. Answers whom that brings back, and their runs follow.
+pub(super) async fn note_heard(
+    connection: &mut PgConnection,
+    heard: &[(Uuid, Uuid, u64)],
+) -> Result<Vec<Changed>, StoreError> {
+    if heard.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found: Vec<(Uuid, Uuid, i16)> = sqlx::query_as(
+        "UPDATE agents a SET health = 'alive', changed_at = now()
+           FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS h(run, agent, ms)
+          WHERE a.agent = h.agent AND a.run_id = h.run AND a.health = 'lost'
+            AND a.changed_at < to_timestamp(h.ms::double precision / 1000)
+         RETURNING a.agent, a.run_id, a.variation",
+    )
+    .bind(heard.iter().map(|(run, _, _)| *run).collect::<Vec<_>>())
+    .bind(heard.iter().map(|(_, agent, _)| *agent).collect::<Vec<_>>())
+    .bind(
+        heard
+            .iter()
+            .map(|(_, _, ms)| signed(*ms))
+            .collect::<Vec<_>>(),
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut runs: Vec<Uuid> = found.iter().map(|(_, run, _)| *run).collect();
+    runs.dedup();
+    follow(connection, &runs).await?;
+    Ok(found
+        .into_iter()
+        .map(|one| changed(one, Health::Alive))
+        .collect())
+}
+
 async fn note_alive(
     connection: &mut PgConnection,
     agents: &[(Uuid, Agent)],
-) -> Result<(), StoreError> {
+) -> Result<Vec<(Uuid, Uuid, i16)>, StoreError> {
     if agents.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // A run that does not exist has no agents.
-    sqlx::query(
+    let heard = sqlx::query_as(
         "INSERT INTO agents (agent, run_id, variation, host, pid, version, started_at, health)
          SELECT a.agent, r.id, a.variation, a.host, a.pid, a.version,
                 to_timestamp(a.started::double precision / 1000), 'alive'
@@ -176,7 +222,8 @@ async fn note_alive(
          ON CONFLICT (agent) DO UPDATE SET run_id = excluded.run_id,
                 variation = excluded.variation, host = excluded.host, pid = excluded.pid,
                 version = excluded.version, started_at = excluded.started_at,
-                health = 'alive', changed_at = now()",
+                health = 'alive', changed_at = now()
+         RETURNING agent, run_id, variation",
     )
     .bind(agents.iter().map(|(agent, _)| *agent).collect::<Vec<_>>())
     .bind(column(agents, |about| about.run))
@@ -190,9 +237,9 @@ async fn note_alive(
     .bind(column(agents, |about| {
         signed(about.started.min(253_402_300_799_000))
     }))
-    .execute(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(())
+    Ok(heard)
 }
 
 fn column<T>(agents: &[(Uuid, Agent)], of: impl Fn(&Agent) -> T) -> Vec<T> {

@@ -12,12 +12,15 @@ use chrono::{DateTime, Utc};
 use runcast_common::event::Status;
 use runcast_common::id::EventId;
 use runcast_common::seal::{Checksum, Seal};
+use runcast_common::update::Update;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::agents::note_heard;
 use super::copy::{COPY_EVENTS, CopyRows};
+use super::updates::updates;
 use super::{Store, StoreError, signed, unsigned, without_nul};
 
 /// Longest time for one transaction. Beyond it the connection is given up: a half-open one would
@@ -33,6 +36,8 @@ pub struct RunState {
     pub watermark_event: Option<(Uuid, u64)>,
     /// The final status, once every variation has one.
     pub ended: Option<String>,
+    /// It is marked as lost: what its agents publish brings it back.
+    pub lost: bool,
     /// What is stored of each producer.
     pub producers: HashMap<Uuid, ProducerState>,
 }
@@ -55,6 +60,8 @@ pub struct Batch {
     pub progress: Vec<Progress>,
     /// New states of producers.
     pub producers: Vec<(Uuid, Uuid, ProducerState)>,
+    /// Producers of lost runs, with run and when, by Redis' clock, they published.
+    pub heard: Vec<(Uuid, Uuid, u64)>,
     /// New states of variations.
     pub changes: Vec<VariationChange>,
     /// What was no event.
@@ -116,12 +123,21 @@ pub struct DeadLetter {
     pub body: Vec<u8>,
 }
 
+/// What a transaction came to.
+#[derive(Debug, Default)]
+pub struct Ingested {
+    /// The final status of each written run that is over.
+    pub ended: HashMap<Uuid, Option<String>>,
+    /// What is to be told: statuses, and agents that were found again.
+    pub updates: Vec<Update>,
+}
+
 const STATES: &str = "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,
-        CASE WHEN ended_at IS NOT NULL THEN status END AS ended
+        CASE WHEN ended_at IS NOT NULL THEN status END AS ended, status = 'lost' AS lost
    FROM runs WHERE id = ANY($1) ORDER BY id";
 
 const STATES_LOCKED: &str = "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,
-        CASE WHEN ended_at IS NOT NULL THEN status END AS ended
+        CASE WHEN ended_at IS NOT NULL THEN status END AS ended, status = 'lost' AS lost
    FROM runs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 
 impl Store {
@@ -158,7 +174,7 @@ impl Store {
     }
 
     /// Locks runs, lets `build` decide from their states what to write, writes it and commits.
-    /// Answers the final status of each written run that is over.
+    /// Answers the final status of each written run that is over, and what is to be told.
     ///
     /// # Errors
     /// [`StoreError`]; then nothing of it is stored, or, if the connection broke during the commit,
@@ -167,7 +183,7 @@ impl Store {
         &self,
         runs: &[Uuid],
         build: impl FnOnce(&HashMap<Uuid, RunState>) -> Batch,
-    ) -> Result<HashMap<Uuid, Option<String>>, StoreError> {
+    ) -> Result<Ingested, StoreError> {
         let mut connection = self.pool.acquire().await?;
         let result = timeout(TRANSACTION_DEADLINE, transact(&mut connection, runs, build))
             .await
@@ -188,7 +204,7 @@ async fn transact(
     connection: &mut PgConnection,
     runs: &[Uuid],
     build: impl FnOnce(&HashMap<Uuid, RunState>) -> Batch,
-) -> Result<HashMap<Uuid, Option<String>>, StoreError> {
+) -> Result<Ingested, StoreError> {
     let mut transaction = connection.begin().await?;
     let locked = states(&mut transaction, STATES_LOCKED, runs).await?;
     let batch = build(&locked);
@@ -199,10 +215,13 @@ async fn transact(
     }
     write_dead_letters(&mut transaction, &batch.dead_letters).await?;
     write_producers(&mut transaction, &batch.producers).await?;
+    let found = note_heard(&mut transaction, &batch.heard).await?;
     write_changes(&mut transaction, &batch.changes).await?;
     let ended = write_progress(&mut transaction, &batch.progress).await?;
+    let changed = batch.changes.iter().map(|change| change.run).collect();
+    let updates = updates(&mut transaction, changed, found).await?;
     transaction.commit().await?;
-    Ok(ended)
+    Ok(Ingested { ended, updates })
 }
 
 async fn watermarks(
@@ -222,6 +241,7 @@ async fn watermarks(
             ),
             watermark_event: producer.zip(producer_seq.map(unsigned)),
             ended: row.try_get("ended")?,
+            lost: row.try_get("lost")?,
             producers: HashMap::new(),
         };
         states.insert(row.try_get::<Uuid, _>("id")?, state);

@@ -2,16 +2,18 @@
 //!
 //! One file per concern: [`schema`] (migrations and their check), [`runs`], [`ingest`] (the
 //! transaction that stores events and moves watermarks), [`dead_letters`], [`events`] (history), [`tokens`] and
-//! [`sessions`], [`partitions`] and [`retention`], [`export`], and for the worker [`leases`], [`agents`],
-//! [`queue`]. Every statement has a server-side time limit, every wait for a
+//! [`sessions`], [`partitions`], [`retention`] and [`export`], and for the worker [`leases`], [`agents`],
+//! [`queue`] and [`jobs`], [`webhooks`] and their [`deliveries`]. Every statement has a server-side time limit, every wait for a
 //! connection a deadline.
 
 pub mod agents;
 pub mod copy;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod events;
 pub mod export;
 pub mod ingest;
+pub mod jobs;
 pub mod leases;
 pub mod partitions;
 pub mod queue;
@@ -20,6 +22,8 @@ pub mod runs;
 pub mod schema;
 pub mod sessions;
 pub mod tokens;
+mod updates;
+pub mod webhooks;
 
 use std::str::FromStr as _;
 use std::time::Duration;

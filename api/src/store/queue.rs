@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use graphile_worker::{
@@ -20,7 +21,7 @@ use tokio::sync::Mutex;
 
 use super::leases::Lease;
 use super::schema::SchemaError;
-use super::{Store, StoreError};
+use super::{Store, StoreError, jobs};
 
 /// Where the library's tables lie; `tasks.jobs` is the view for people.
 pub const SCHEMA: &str = "tasks";
@@ -68,12 +69,27 @@ impl Store {
             .map_err(|error| SchemaError::Tasks(error.to_string()))
     }
 
-    /// Puts jobs into the queue, each at most once: one that waits already, or is dead, is made due
+    /// Puts recurring jobs into the queue, which is to be done again after `wait`: each at most once: one that waits already, or is dead, is made due
     /// now, and one that runs is left alone. False if the lease has passed to somebody else; then nothing is done.
     ///
     /// # Errors
     /// [`StoreError`] if the database could not do it.
-    pub async fn schedule(&self, lease: &Lease, jobs: &[&str]) -> Result<bool, StoreError> {
+    pub async fn schedule(
+        &self,
+        lease: &Lease,
+        jobs: &[&str],
+        wait: Duration,
+    ) -> Result<bool, StoreError> {
+        // The library makes these rows when a worker starts, all at once and in any order. Made here one by one, and not
+        // in the transaction below, they cannot be part of a deadlock with that.
+        for job in jobs {
+            sqlx::query(
+                "INSERT INTO tasks._private_tasks (identifier) VALUES ($1) ON CONFLICT DO NOTHING",
+            )
+            .bind(job)
+            .execute(&self.pool)
+            .await?;
+        }
         let mut transaction = self.pool.begin().await?;
         if !lease.check(&mut transaction).await? {
             return Ok(false);
@@ -89,6 +105,7 @@ impl Store {
         .bind(MOST_ATTEMPTS)
         .execute(&mut *transaction)
         .await?;
+        jobs::note_next(&mut transaction, jobs, wait).await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -50,6 +50,13 @@ fn show(version: i64, checksum: &[u8], success: bool) -> String {
     format!("{version}:{digits}{failed}")
 }
 
+/// The version that this program was built with.
+#[must_use]
+pub fn version() -> i64 {
+    let versions = MIGRATIONS.iter().map(|migration| migration.version);
+    versions.max().unwrap_or(0)
+}
+
 impl Store {
     /// Brings the database to the version this program was built with. Several may try at once: one
     /// does it, the others wait.

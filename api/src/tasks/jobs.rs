@@ -9,18 +9,20 @@ use std::time::Duration;
 
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext, WorkerOptions};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
-use super::{TaskError, Worker, orphans, retention};
+use super::{TaskError, Worker, orphans, retention, webhooks};
 use crate::store::queue::SCHEMA;
 
 /// The jobs that are due every hour.
-pub const NAMES: [&str; 4] = [
+pub const NAMES: [&str; 5] = [
     Partitions::IDENTIFIER,
     Sessions::IDENTIFIER,
     Retention::IDENTIFIER,
     Orphans::IDENTIFIER,
+    Webhooks::IDENTIFIER,
 ];
 
 /// How often each worker asks for jobs.
@@ -56,6 +58,7 @@ pub async fn work(worker: &Worker, stop: &CancellationToken) -> Result<(), TaskE
         .define_job::<Sessions>()
         .define_job::<Retention>()
         .define_job::<Orphans>()
+        .define_job::<Webhooks>()
         .init();
     let runner = runner.await.map_err(|error| failed(&error))?;
     runner.run().await.map_err(|error| failed(&error))
@@ -70,16 +73,22 @@ impl fmt::Debug for Failure {
     }
 }
 
-/// Does a job with the worker that its context carries.
+/// Does a job with the worker that its context carries, and notes how it went.
 async fn with<F: Future<Output = Result<(), TaskError>>>(
     context: WorkerContext,
     job: impl FnOnce(Worker) -> F,
 ) -> Result<(), Failure> {
     let worker = context.get_ext::<Worker>().cloned();
     let worker = worker.ok_or_else(|| Failure("no worker in the context of a job".into()))?;
-    job(worker)
-        .await
-        .map_err(|error| Failure(error.to_string()))
+    let (store, begun) = (worker.store.clone(), Instant::now());
+    let done = job(worker).await.map_err(|error| error.to_string());
+    let (name, error) = (context.job().task_identifier(), done.as_ref().err());
+    let noted = store.note_job(name, begun.elapsed(), error.map(String::as_str));
+    if let Err(error) = noted.await {
+        // The job itself is done or has failed all the same.
+        debug!(%error, name, "cannot note how a job went");
+    }
+    done.map_err(Failure)
 }
 
 /// Makes partitions for the events of the days ahead.
@@ -146,6 +155,22 @@ impl TaskHandler for Orphans {
         with(
             context,
             |worker| async move { orphans::remove(&worker).await },
+        )
+        .await
+    }
+}
+
+/// Gives up deliveries of webhooks that cannot be tried, and forgets old ones.
+#[derive(Debug, Serialize, Deserialize)]
+struct Webhooks {}
+
+impl TaskHandler for Webhooks {
+    const IDENTIFIER: &'static str = "webhooks";
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        with(
+            context,
+            |worker| async move { webhooks::tidy(&worker).await },
         )
         .await
     }

@@ -1,12 +1,13 @@
 //! What has to be done now and then, in the background: the worker. Any number may run.
 //!
-//! Two loops, each of which starts again after a failure, with a jittered backoff of at most 30 s:
+//! Four loops, each of which starts again after a failure, with a jittered backoff of at most 30 s:
 //! - [`watch`]: whoever holds the lease `worker` looks every few seconds which agents live, and every
 //!   hour puts the jobs below into the queue. The lease is a row in Postgres ([`crate::store::leases`]),
-//!   lasts [`watch::LEASE`], and its fencing number is checked in each transaction that acts.
+//!   lasts 12 s, and its fencing number is checked in each transaction that acts.
 //! - [`jobs`]: every worker takes jobs from the queue: partitions and sessions, [`retention`],
 //!   [`orphans`]. They run one after the other, are repeated with growing waits when they fail, and
 //!   are dead after some minutes of failures, until the next hour puts them in again.
+//! - [`webhooks`]: every worker sends notifications; and each tells how all of that stands ([`meter`]).
 //!
 //! The queue is the library `graphile_worker`. Looked at beside it: `apalis-postgres` (wants a second
 //! sqlx, the release that lost `TCP_NODELAY`), `sqlxmq` (a shift by its count of failures overflows in a
@@ -15,19 +16,23 @@
 //! recovery, job keys and serial queues, and works on our own pool ([`crate::store::queue`]).
 
 pub mod jobs;
+pub mod meter;
 pub mod orphans;
 pub mod retention;
 pub mod watch;
+pub mod webhooks;
 
 use std::time::Duration;
 
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
+use runcast_common::fleet::Silence;
 use runcast_common::keys::Keys;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
+use self::meter::Meter;
 use self::retention::Retention;
 use crate::store::{Store, StoreError};
 
@@ -43,6 +48,9 @@ pub enum TaskError {
     /// The job library.
     #[error("the queue of background tasks: {0}")]
     Queue(String),
+    /// No HTTP client could be made.
+    #[error("no HTTP client for webhooks can be made: {0}")]
+    Client(String),
 }
 
 /// What every task works with. Cloning is cheap.
@@ -52,17 +60,31 @@ pub struct Worker {
     redis: Redis,
     keys: Keys,
     retention: Retention,
+    webhooks: webhooks::Policy,
+    meter: Meter,
+    silence: Silence,
 }
 
 impl Worker {
     /// A worker between this Redis and this Postgres.
     #[must_use]
-    pub const fn new(store: Store, redis: Redis, keys: Keys, retention: Retention) -> Self {
+    pub const fn new(
+        store: Store,
+        redis: Redis,
+        keys: Keys,
+        retention: Retention,
+        webhooks: webhooks::Policy,
+        meter: Meter,
+        silence: Silence,
+    ) -> Self {
         Self {
             store,
             redis,
             keys,
             retention,
+            webhooks,
+            meter,
+            silence,
         }
     }
 
@@ -72,6 +94,8 @@ impl Worker {
         tokio::join!(
             persevere("watching agents", &stop, || watch::watch(&self, me, &stop)),
             persevere("background jobs", &stop, || jobs::work(&self, &stop)),
+            persevere("webhooks", &stop, || webhooks::deliver(&self, &stop)),
+            persevere("metrics of jobs", &stop, || meter::observe(&self, &stop)),
         );
     }
 }

@@ -1,6 +1,6 @@
 //! The one worker that holds the lease: who lives, and when jobs are due.
 //!
-//! Every [`EVERY`] it renews the lease and looks at each partition once; only agents whose state has
+//! Every few seconds it renews the lease and looks at each partition once; only agents whose state has
 //! changed cost more. An agent is doubted after 15 s of silence and lost after 30 s, and so are its
 //! variation and run, until it is heard again ([`runcast_common::fleet`]). Redis is told only after
 //! Postgres has committed, so a worker that dies between leaves the work to its successor, and the
@@ -11,12 +11,13 @@
 
 use std::time::Duration;
 
-use runcast_common::fleet::{self, Heard, Look};
+use runcast_common::fleet::{self, Heard, Look, Silence};
 use runcast_common::keys::{FleetKeys, Keys, PARTITIONS};
 use runcast_common::pulse::{self, Health};
+use runcast_common::update::{self, AgentUpdate, Update};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{TaskError, Worker, jobs};
@@ -26,12 +27,16 @@ use crate::store::leases::Lease;
 /// The name of the lease.
 const NAME: &str = "worker";
 
-/// How long the lease lasts without being renewed: with [`EVERY`] below the gap between two looks that
-/// would make everybody's silence begin anew.
-pub const LEASE: Duration = Duration::from_secs(12);
+/// How long the lease lasts without being renewed, for this silence: with [`every`] below the gap between two looks that
+/// would make everybody's silence begin anew. 12 s by default.
+fn lease(silence: &Silence) -> Duration {
+    silence.lost * 2 / 5
+}
 
-/// How often the holder looks, and the others try to become it.
-const EVERY: Duration = Duration::from_secs(3);
+/// How often the holder looks, and the others try to become it. 3 s by default.
+fn every(silence: &Silence) -> Duration {
+    silence.lost / 10
+}
 
 /// How often jobs are put into the queue.
 const SCHEDULE: Duration = Duration::from_secs(3600);
@@ -48,10 +53,13 @@ const PAGE: u16 = 1000;
 /// [`TaskError`]; the lease then ends by itself, unless it is renewed by another call.
 pub async fn watch(worker: &Worker, me: Uuid, stop: &CancellationToken) -> Result<(), TaskError> {
     let mut held: Option<Held> = None;
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(every(&worker.silence));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let lease = worker.store.take_lease(NAME, me, LEASE).await?;
+        let lease = worker
+            .store
+            .take_lease(NAME, me, lease(&worker.silence))
+            .await?;
         held = match (lease, held) {
             (None, None) => None,
             (None, Some(_)) => {
@@ -101,7 +109,11 @@ impl Held {
     async fn round(&mut self, worker: &Worker) -> Result<bool, TaskError> {
         let now = Instant::now();
         if now >= self.schedule {
-            if !worker.store.schedule(&self.lease, &jobs::NAMES).await? {
+            if !worker
+                .store
+                .schedule(&self.lease, &jobs::NAMES, SCHEDULE)
+                .await?
+            {
                 return Ok(false);
             }
             self.schedule = now + SCHEDULE;
@@ -114,7 +126,7 @@ impl Held {
         };
         for partition in 0..PARTITIONS {
             let keys = worker.keys.fleet(partition);
-            let look = fleet::look(&worker.redis, &keys).await?;
+            let look = fleet::look(&worker.redis, &keys, &worker.silence).await?;
             if recall {
                 let here = living
                     .iter()
@@ -142,7 +154,7 @@ impl Held {
         let (lost, stale): (Vec<Heard>, Vec<Heard>) = look
             .silent
             .iter()
-            .partition(|(_, heard)| look.health(*heard) == Health::Lost);
+            .partition(|(_, heard)| look.is_lost(*heard, &worker.silence));
         let ids = |heard: &[Heard]| heard.iter().map(|(agent, _)| *agent).collect::<Vec<_>>();
         let changes = Changes {
             alive: pulse::about(&worker.redis, &worker.keys, &ids(&look.news)).await?,
@@ -152,16 +164,35 @@ impl Held {
         if !look.news.is_empty() || !changes.is_empty() {
             match worker.store.sweep(&self.lease, &changes).await? {
                 Swept::Fenced => return Ok(false),
-                Swept::Done(lost) => {
-                    for (agent, run, variation) in lost {
-                        info!(%agent, %run, variation, "an agent is lost");
-                    }
-                }
+                Swept::Done(updates) => tell(worker, &updates).await,
             }
         }
         fleet::forget(&worker.redis, &keys.news, &look.news).await?;
         fleet::forget(&worker.redis, &keys.pulses, &lost).await?;
         Ok(true)
+    }
+}
+
+/// Tells viewers of a run, and whoever follows all runs, what changed. They are hints: Postgres has it.
+async fn tell(worker: &Worker, updates: &[Update]) {
+    for update in updates {
+        for agent in &update.agents {
+            if agent.health == Health::Lost {
+                let AgentUpdate {
+                    agent, variation, ..
+                } = agent;
+                info!(%agent, run = %update.run, variation, "an agent is lost");
+            }
+        }
+    }
+    let told = async {
+        for update in updates {
+            update::tell(&worker.redis, &worker.keys, update).await?;
+        }
+        update::announce(&worker.redis, &worker.keys, updates).await
+    };
+    if let Err(error) = told.await {
+        debug!(%error, "cannot tell what changed");
     }
 }
 

@@ -1,7 +1,7 @@
 // What is derived from the description of a run.
 
 import { expect, test } from "vitest";
-import { missingEvents, type Run, runTime } from "./runs";
+import { missingEvents, type Run, runTime, withUpdate } from "./runs";
 
 const run: Run = {
   id: "r",
@@ -31,4 +31,11 @@ test("a run takes from its start to its end, or until now", () => {
 
 test("adds up what its variations miss", () => {
   expect(missingEvents(run)).toBe(3);
+});
+
+test("stands as an update says, if that is about it and can be read", () => {
+  const lost = withUpdate(run, '{"kind":"state","run":"r","status":"lost","sealed":false}');
+  expect([lost.status, lost.name]).toEqual(["lost", "build"]);
+  expect(withUpdate(run, '{"run":"other","status":"lost"}')).toBe(run);
+  expect(withUpdate(run, "nonsense")).toBe(run);
 });

@@ -54,3 +54,16 @@ export function runTime(run: Run, now: number): number | null {
 export function missingEvents(run: Run): number {
   return run.variations.reduce((sum, variation) => sum + (variation.missing ?? 0), 0);
 }
+
+/** The run as a `state` frame says that it stands; unchanged if that cannot be read. */
+export function withUpdate(run: Run, data: string): Run {
+  try {
+    const update = JSON.parse(data) as { run?: unknown; status?: unknown; sealed?: unknown };
+    if (update.run === run.id && typeof update.status === "string") {
+      return { ...run, status: update.status as RunStatus, sealed: update.sealed === true };
+    }
+  } catch {
+    // The description that is asked for next has it as well.
+  }
+  return run;
+}

@@ -31,6 +31,7 @@ class FakeSource implements Source {
 
 let sources: FakeSource[];
 let states: string[];
+let updates: string[];
 let batches: RunEvent[][];
 let diagnosis: Diagnosis;
 let stream: RunStream;
@@ -41,6 +42,7 @@ beforeEach(() => {
   vi.useFakeTimers({ now: 1_000_000 });
   sources = [];
   states = [];
+  updates = [];
   batches = [];
   diagnosis = { act: "retry", why: "" };
   stream = new RunStream("r", {
@@ -52,6 +54,7 @@ beforeEach(() => {
     diagnose: async () => diagnosis,
     events: (batch) => batches.push(batch),
     state: (state, detail) => states.push(detail === "" ? state : `${state}: ${detail}`),
+    changed: (data) => updates.push(data),
     random: () => 0,
   });
   stream.start();
@@ -69,6 +72,12 @@ test("starts at the beginning, catches up, is live", () => {
   source().send("open");
   source().send("ready");
   expect(states).toEqual(["catching-up", "live"]);
+});
+
+test("what changes about the run is handed on at once, and is no event", () => {
+  source().send("state", { status: "lost" });
+  expect(updates).toEqual(['{"kind":"state","status":"lost"}']);
+  expect(batches).toEqual([]);
 });
 
 test("the first event of a quiet stream is handed on at once, the next ones together", async () => {

@@ -43,6 +43,8 @@ export interface StreamHooks {
   diagnose(after: string): Promise<Diagnosis>;
   events(batch: RunEvent[]): void;
   state(state: LinkState, detail: string): void;
+  /** The run is lost or found again: nothing that is stored as an event of it. */
+  changed(data: string): void;
   /** 0 <= n < 1 */
   random(): number;
 }
@@ -104,6 +106,7 @@ export class RunStream {
     for (const kind of [...CHANNELS, "gap"]) {
       on(kind, (frame) => this.take(frame));
     }
+    on("state", (frame) => this.hooks.changed(frame.data));
     on("ready", () => {
       this.failures = 0;
       this.flush();

@@ -83,6 +83,14 @@ test("a status event and the end ask for it soon", async () => {
   expect([asked.length, watch.stream.state]).toEqual([3, "ended"]);
 });
 
+test("a lost run is shown at once, and then asked for", async () => {
+  await pass(0);
+  sources[0]?.send("state", { run: "r", status: "lost" });
+  expect(watch.run?.status).toBe("lost");
+  await pass(0);
+  expect(asked).toHaveLength(2);
+});
+
 test.each([
   [401, "failed", 1],
   [403, "failed", 0],

@@ -7,7 +7,7 @@
 import { ApiError, request } from "./api";
 import { isFinal, type RunEvent } from "./event";
 import { streamPath } from "./link";
-import { getRun, type Run } from "./runs";
+import { getRun, type Run, withUpdate } from "./runs";
 import { RunStore } from "./store";
 import { type Diagnosis, type LinkState, RunStream, type Source } from "./stream";
 
@@ -35,6 +35,7 @@ export class RunWatch {
       diagnose: (after) => this.diagnose(after),
       events: (batch) => this.events(batch),
       state: (state) => this.moved(state),
+      changed: (data) => this.updated(data),
       random: Math.random,
     });
   }
@@ -74,6 +75,15 @@ export class RunWatch {
       this.store.finish();
       this.refresh(0);
     }
+    this.hooks.changed();
+  }
+
+  /** Shown at once; the description then says the rest, such as the status of each variation. */
+  private updated(data: string): void {
+    if (this.run !== null) {
+      this.run = withUpdate(this.run, data);
+    }
+    this.refresh(0);
     this.hooks.changed();
   }
 

@@ -1,0 +1,72 @@
+//! Lengths of time as an operator writes them: `500ms`, `10s`, `15m`, `24h`, `14d`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Units and their milliseconds, largest first.
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
+
+/// Longest length of time that makes sense in a setting: a century.
+const MOST_MS: u64 = 36_500 * 86_400_000;
+
+/// A length of time, more than nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+/// A text that is no length of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a length of time such as 500ms, 10s, 15m, 24h or 14d")]
+pub struct NotASpan;
+
+impl FromStr for Span {
+    type Err = NotASpan;
+
+    fn from_str(text: &str) -> Result<Self, NotASpan> {
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let known = UNITS.iter().find(|(name, _)| *name == unit);
+        let (_, factor) = known.ok_or(NotASpan)?;
+        let number: u64 = number.parse().map_err(|_no_number| NotASpan)?;
+        match number.checked_mul(*factor) {
+            Some(ms @ 1..=MOST_MS) => Ok(Self(Duration::from_millis(ms))),
+            _ => Err(NotASpan),
+        }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        let whole = UNITS.iter().find(|(_, factor)| ms.is_multiple_of(*factor));
+        let (unit, factor) = whole.unwrap_or(&("ms", 1));
+        write!(f, "{}{unit}", ms / factor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_of_time_is_a_number_with_a_unit() {
+        for text in ["500ms", "10s", "15m", "24h", "36500d"] {
+            let span: Span = text.parse().expect(text);
+            let again: Span = span.to_string().parse().expect("its own print");
+            assert_eq!(span, again, "{text}");
+        }
+        assert_eq!("90s".parse::<Span>().expect("a span").to_string(), "90s");
+        assert_eq!("120s".parse::<Span>().expect("a span").to_string(), "2m");
+        for text in ["", "0s", "10", "s", "-1s", "1.5h", "10 s", "36501d", "1w"] {
+            assert_eq!(text.parse::<Span>(), Err(NotASpan), "{text}");
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! Notifications: who is told, what is tried again, what is never connected to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use nix::sys::signal::Signal;
+use reqwest::{Method, StatusCode};
+use runcast_common::update::Update;
+use runcast_tests::api::{problem, send};
+use runcast_tests::eventually::{SOON, eventually, within};
+use runcast_tests::lines::output;
+use runcast_tests::process::Recipe;
+use runcast_tests::publisher::Publisher;
+use runcast_tests::receiver::{Answer, Receiver};
+use runcast_tests::stack::{Part, Stack};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// What `runcastd webhook` prints with these arguments, and whether it went well.
+async fn webhook(stack: &Stack, arguments: &[&str]) -> (bool, String) {
+    let arguments = [&["webhook"], arguments].concat();
+    let own = stack.recipe(Part::Worker).environment;
+    let recipe = stack.operator(&arguments).with(own);
+    let mut process = recipe.start(stack.folder());
+    let status = process.ended(SOON).await;
+    let said = [process.stdout(), process.stderr()].concat();
+    (
+        status.success(),
+        String::from_utf8(said).expect("what is shown is text"),
+    )
+}
+
+/// Makes a webhook and gives its id and secret.
+async fn add(stack: &Stack, arguments: &[&str]) -> (String, String) {
+    let arguments = [&["add"], arguments].concat();
+    let (made, said) = webhook(stack, &arguments).await;
+    assert!(made, "{said}");
+    let mut lines = said.lines().map(str::to_owned);
+    let both = lines.next().zip(lines.next());
+    both.expect("an id and a secret")
+}
+
+async fn listed(stack: &Stack, arguments: &[&str]) -> Vec<Value> {
+    let arguments = [arguments, &["--json"]].concat();
+    let (listed, said) = webhook(stack, &arguments).await;
+    assert!(listed, "{said}");
+    let lines = said.lines().filter(|line| line.starts_with('{'));
+    lines
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+/// Waits until the only delivery is in this state, and gives it.
+async fn the_delivery(stack: &Stack, state: &str) -> Value {
+    eventually(&format!("the delivery is {state}"), async || {
+        let list = listed(stack, &["deliveries"]).await;
+        match &list[..] {
+            [one] if one["state"] == state => Ok(one.clone()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+/// A stack with a database and a worker that may send to this machine, and is quick to try again.
+async fn with_worker() -> Stack {
+    let mut stack = Stack::without_services().await;
+    for (name, value) in [
+        ("RUNCAST_WEBHOOK_ALLOW", "127.0.0.0/8"),
+        ("RUNCAST_WEBHOOK_TIMEOUT", "1s"),
+        ("RUNCAST_WEBHOOK_FIRST_RETRY", "200ms"),
+    ] {
+        stack.set(Part::Worker, name, value);
+    }
+    stack.launch(Part::Worker).await;
+    stack
+}
+
+/// So many runs, each of which begins to run in a transaction of its own.
+async fn runs_begin(stack: &Stack, count: usize) {
+    let insert = format!(
+        "INSERT INTO runs (id, name, created_by)
+         SELECT gen_random_uuid(), 'story', 'story' FROM generate_series(1, {count});
+         DO $$ DECLARE run uuid; BEGIN
+             FOR run IN SELECT id FROM runs WHERE status = 'pending' LOOP
+                 UPDATE runs SET status = 'running' WHERE id = run;
+                 COMMIT;
+             END LOOP;
+         END $$;"
+    );
+    for statement in insert.splitn(2, ';') {
+        stack.database.tamper(statement).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_is_told_of_the_runs_that_it_asked_for() {
+    let mut stack = with_worker().await;
+    stack.launch(Part::Gateway).await;
+    stack.launch(Part::Persister).await;
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    let on = ["--on", "running", "--on", "failed", "--on", "sealed"];
+    let arguments = [&[url.as_str()], &on[..], &["--label", "team=search"]].concat();
+    let (id, secret) = add(&stack, &arguments).await;
+    assert!(secret.starts_with("whsec_"), "{secret}");
+    let (_, list) = webhook(&stack, &["list"]).await;
+    assert!(list.contains(&id) && !list.contains(&secret), "{list}");
+
+    let create = async |team: &str| -> Uuid {
+        let request = stack.api().request(Method::POST, "/v1/runs");
+        let body = json!({"name": "told", "labels": {"team": team, "more": "x"}});
+        let created: Value = send(request.body(body.to_string()))
+            .await
+            .json()
+            .await
+            .expect("JSON");
+        let id = created["run"]["id"].as_str().and_then(|id| id.parse().ok());
+        id.expect("a run id")
+    };
+    let (ours, other) = (create("search").await, create("ads").await);
+    for run in [other, ours] {
+        let mut wrap = stack.wrap(run, &["sh", "-c", "echo here; exit 3"]);
+        wrap.ended(SOON).await;
+        stack.database.sealed(run).await;
+    }
+    let told = eventually("failed and sealed are told", async || {
+        let received = receiver.received();
+        let told: BTreeMap<String, Value> = received
+            .iter()
+            .map(|one| {
+                (
+                    one.json()["type"].as_str().expect("a type").to_owned(),
+                    one.json(),
+                )
+            })
+            .collect();
+        let both = told.contains_key("run.failed") && told.contains_key("run.sealed");
+        if both {
+            Ok(told)
+        } else {
+            Err(format!("{told:?}"))
+        }
+    })
+    .await;
+    let failed = &told["run.failed"]["data"];
+    assert_eq!(failed["run"], ours.to_string());
+    assert_eq!(failed["failure"]["exit_code"], 3, "{failed}");
+    assert_eq!(failed["labels"]["team"], "search");
+    assert_eq!(told["run.sealed"]["data"]["sealed"], true);
+    let ids: BTreeSet<String> = receiver
+        .received()
+        .iter()
+        .map(|one| {
+            one.verify(&secret);
+            assert_eq!(
+                one.json()["data"]["run"],
+                ours.to_string(),
+                "of no other run"
+            );
+            one.id()
+        })
+        .collect();
+    assert_eq!(ids.len(), receiver.received().len(), "each once");
+
+    let (tested, said) = webhook(&stack, &["test", &id]).await;
+    assert!(tested && said.contains("delivered in"), "{said}");
+    let (removed, _) = webhook(&stack, &["remove", &id]).await;
+    assert!(!removed, "not without --yes");
+    let (removed, _) = webhook(&stack, &["remove", &id, "--yes"]).await;
+    assert!(removed);
+    assert_eq!(listed(&stack, &["list"]).await, Vec::<Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_not_whole_says_how_much_is_missing() {
+    let mut stack = with_worker().await;
+    stack.launch(Part::Gateway).await;
+    stack.launch(Part::Persister).await;
+    let receiver = Receiver::start().await;
+    add(
+        &stack,
+        &[&receiver.url(), "--on", "incomplete", "--on", "sealed"],
+    )
+    .await;
+    let client = redis::Client::open(stack.redis.url(stack.redis.port())).expect("an address");
+    let mut updates = client.get_async_pubsub().await.expect("a subscription");
+    let channel = stack.keys().updates();
+    updates.subscribe(channel).await.expect("a subscription");
+
+    let run = stack.api().create_run("short").await;
+    let mut viewer = stack.api().watch(run.id, None).await;
+    let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
+    // It has counted five events, and one comes.
+    let end = json!({"kind": "status", "variation": 0, "time": 1, "status": "succeeded",
+        "events": 5, "bytes": 100, "checksum": "crc32c:00000000"});
+    let lines = [output("one of five\n"), end.to_string().into_bytes()];
+    publisher.publish(&lines).await;
+    // At once, to all three who care.
+    let told = viewer.until("end").await;
+    let told = told.last().expect("the end").json();
+    assert_eq!(
+        (&told["missing"], &told["sealed"]),
+        (&json!(4), &json!(false)),
+        "{told}"
+    );
+    let message = within(SOON, "an update", updates.on_message().next()).await;
+    let message: String = message.expect("a message").get_payload().expect("text");
+    let update: Vec<Update> = serde_json::from_str(&message).expect("updates");
+    assert_eq!((update[0].run, update[0].missing), (run.id, 4), "{message}");
+    assert!(update[0].ended && !update[0].sealed, "{message}");
+    let received = receiver.has(1).await;
+    let told = received[0].json();
+    assert_eq!(told["type"], "run.incomplete");
+    assert_eq!(told["data"]["missing"], 4, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_received_is_sent_again_with_the_same_id() {
+    let stack = with_worker().await;
+    let mut receiver = Receiver::start().await;
+    let (_, secret) = add(&stack, &[&receiver.url(), "--on", "running"]).await;
+    receiver.next(&[Answer::Status(500), Answer::Redirect, Answer::Never]);
+    runs_begin(&stack, 1).await;
+    receiver.has(3).await;
+    receiver.leave();
+    let refused = "SELECT count(*) FROM webhook_attempts WHERE error LIKE '%refused%'";
+    eventually("a connection is refused", async || {
+        let count = stack.database.number(refused).await;
+        (count > 0).then_some(()).ok_or_else(|| "none".to_owned())
+    })
+    .await;
+    receiver.come_back().await;
+    let delivered = the_delivery(&stack, "delivered").await;
+    assert_eq!(delivered["status"], 204, "{delivered}");
+    let received = receiver.received();
+    assert_eq!(received.len(), 4);
+    for one in &received {
+        one.verify(&secret);
+        assert_eq!((one.id(), &one.body), (received[0].id(), &received[0].body));
+    }
+    let id = delivered["id"].as_str().expect("an id");
+    let (_, shown) = webhook(&stack, &["show", id]).await;
+    assert!(
+        shown.contains("run.running") && shown.contains("no answer in time"),
+        "{shown}"
+    );
+    let errors = "SELECT coalesce(error, 'none') FROM webhook_attempts ORDER BY number";
+    let errors = stack.database.ask(errors).await;
+    assert!(
+        errors[0].starts_with("500 ") && errors[0].ends_with("said the receiver"),
+        "{errors:?}"
+    );
+    assert!(
+        errors[1].contains("redirects are not followed"),
+        "{errors:?}"
+    );
+    assert_eq!(errors[2], "no answer in time");
+    assert_eq!(errors.last().map(String::as_str), Some("none"));
+    // The receiver is back: nothing is held any more.
+    let [hook] = &listed(&stack, &["list"]).await[..] else {
+        panic!("one webhook")
+    };
+    assert_eq!(
+        (&hook["failures"], &hook["held_until"]),
+        (&json!(0), &Value::Null)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_before_it_wrote_it_down_has_sent_it_once_more() {
+    let mut stack = with_worker().await;
+    let receiver = Receiver::start().await;
+    add(&stack, &[&receiver.url(), "--on", "running"]).await;
+    // The receiver has it; the worker will never know.
+    receiver.next(&[Answer::Never]);
+    runs_begin(&stack, 1).await;
+    let first = receiver.has(1).await.remove(0);
+    stack.kill(Part::Worker);
+    stack.launch(Part::Worker).await;
+    let again = receiver.has(2).await.remove(1);
+    assert_eq!((first.id(), first.body), (again.id(), again.body));
+    the_delivery(&stack, "delivered").await;
+    assert_eq!(receiver.received().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_given_up_waits_for_an_operator() {
+    let mut stack = with_worker().await;
+    stack.stop(Part::Worker).await;
+    stack.set(Part::Worker, "RUNCAST_WEBHOOK_GIVE_UP", "500ms");
+    stack.launch(Part::Worker).await;
+    let receiver = Receiver::start().await;
+    receiver.otherwise(Answer::Status(503));
+    let (id, _) = add(&stack, &[&receiver.url(), "--on", "running"]).await;
+    runs_begin(&stack, 1).await;
+    let dead = the_delivery(&stack, "dead").await;
+    assert_eq!(dead["due_at"], Value::Null, "{dead}");
+    let tried = receiver.received();
+    assert!(tried.len() > 1, "{}", tried.len());
+    let (_, table) = webhook(&stack, &["deliveries", &id, "--state", "dead"]).await;
+    assert!(
+        table.contains("503") && table.contains("run.running"),
+        "{table}"
+    );
+
+    receiver.otherwise(Answer::Status(200));
+    let delivery = dead["id"].as_str().expect("an id");
+    let (replayed, said) = webhook(&stack, &["replay", delivery]).await;
+    assert!(replayed, "{said}");
+    the_delivery(&stack, "delivered").await;
+    let last = receiver.received().pop().expect("a request");
+    assert_eq!(last.id(), tried[0].id());
+    let (replayed, said) = webhook(&stack, &["replay", &Uuid::now_v7().to_string()]).await;
+    assert!(!replayed && said.contains("there is no delivery"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_workers_send_each_delivery_once_and_a_slow_receiver_stops_nobody() {
+    let stack = with_worker().await;
+    let recipe = Recipe {
+        name: "worker-2".to_owned(),
+        ..stack.recipe(Part::Worker)
+    };
+    let mut other = recipe.start(stack.folder());
+    other.says("Runcast worker is ready", SOON).await;
+    let (quick, slow) = (Receiver::start().await, Receiver::start().await);
+    slow.otherwise(Answer::Never);
+    add(&stack, &[&slow.url(), "--on", "running"]).await;
+    let (id, _) = add(&stack, &[&quick.url(), "--on", "running"]).await;
+    runs_begin(&stack, 100).await;
+    let delivered = format!(
+        "SELECT count(*) FROM webhook_deliveries WHERE webhook = '{id}' AND state = 'delivered'"
+    );
+    stack.database.comes_to(&delivered, 100).await;
+    let received = quick.received();
+    let ids: BTreeSet<String> = received.iter().map(|one| one.id()).collect();
+    assert_eq!((received.len(), ids.len()), (100, 100));
+    // Of the slow one a few are under way, not all, and it is slowed.
+    eventually("the slow one is held", async || {
+        let list = listed(&stack, &["list"]).await;
+        let held = list.iter().any(|one| !one["held_until"].is_null());
+        held.then_some(()).ok_or_else(|| format!("{list:?}"))
+    })
+    .await;
+    let tried = slow.received().len();
+    assert!(tried < 50, "{tried} of 100");
+    other.signal(Signal::SIGTERM);
+    assert!(other.ended(SOON).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_is_gone_is_asked_no_more() {
+    let stack = with_worker().await;
+    let receiver = Receiver::start().await;
+    receiver.otherwise(Answer::Status(410));
+    let (id, _) = add(&stack, &[&receiver.url(), "--on", "running"]).await;
+    runs_begin(&stack, 1).await;
+    the_delivery(&stack, "dead").await;
+    let (_, list) = webhook(&stack, &["list"]).await;
+    assert!(
+        list.contains("disabled") && list.contains("410 Gone"),
+        "{list}"
+    );
+    runs_begin(&stack, 1).await;
+    let (enabled, _) = webhook(&stack, &["enable", &id]).await;
+    assert!(enabled);
+    receiver.otherwise(Answer::Status(200));
+    let (tested, said) = webhook(&stack, &["test", &id]).await;
+    assert!(tested, "{said}");
+    assert_eq!(
+        receiver.received().len(),
+        2,
+        "what happened while it was disabled is not told"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_within_the_cluster_is_connected_to_unless_it_is_allowed() {
+    let mut stack = Stack::without_services().await;
+    stack.set(Part::Worker, "RUNCAST_WEBHOOK_FIRST_RETRY", "200ms");
+    stack.launch(Part::Worker).await;
+    let receiver = Receiver::start().await;
+    let port = receiver.port();
+    for (url, why) in [
+        (receiver.url(), "127.0.0.1 is not a public address"),
+        (
+            format!("https://127.1:{port}/"),
+            "127.0.0.1 is not a public address",
+        ),
+        (
+            "https://[::ffff:169.254.169.254]/".into(),
+            "is not a public address",
+        ),
+        ("http://example.com/".into(), "use https"),
+        (
+            "https://user:secret@example.com/".into(),
+            "user name or password",
+        ),
+    ] {
+        let (made, said) = webhook(&stack, &["add", &url]).await;
+        assert!(!made && said.contains(why), "{url}: {said}");
+    }
+    // A name tells nothing before it is resolved.
+    let (id, _) = add(&stack, &[&format!("https://localhost:{port}/")]).await;
+    let (tested, said) = webhook(&stack, &["test", &id]).await;
+    assert!(
+        !tested && said.contains("is not a public address"),
+        "{said}"
+    );
+    // An address that was made while it was allowed.
+    let smuggle = format!("UPDATE webhooks SET url = '{}'", receiver.url());
+    stack.database.tamper(&smuggle).await;
+    let (tested, said) = webhook(&stack, &["test", &id]).await;
+    assert!(
+        !tested && said.contains("is not a public address"),
+        "{said}"
+    );
+    // The receiver would have been there.
+    let reached = tokio::time::timeout(
+        Duration::from_secs(5),
+        tokio::net::TcpStream::connect(("127.0.0.1", port)),
+    );
+    assert!(reached.await.is_ok_and(|reached| reached.is_ok()));
+    assert_eq!(receiver.received().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_administrator_keeps_webhooks_over_http() {
+    let mut stack = with_worker().await;
+    stack.set(Part::Gateway, "RUNCAST_WEBHOOK_ALLOW", "127.0.0.0/8");
+    stack.launch(Part::Gateway).await;
+    let receiver = Receiver::start().await;
+    let api = stack.api();
+    let create = async |body: Value| {
+        let request = api.request(Method::POST, "/v1/webhooks");
+        send(request.body(body.to_string())).await
+    };
+    for (body, why) in [
+        (
+            json!({"url": receiver.url(), "on": ["weather"]}),
+            "running, succeeded",
+        ),
+        (
+            json!({"url": receiver.url(), "on": []}),
+            "running, succeeded",
+        ),
+        (
+            json!({"url": "https://10.0.0.1/", "on": ["failed"]}),
+            "not a public address",
+        ),
+        (
+            json!({"url": receiver.url(), "on": ["failed"], "labels": {"team": 7}}),
+            "team",
+        ),
+    ] {
+        let detail = problem(create(body).await, StatusCode::BAD_REQUEST).await;
+        assert!(detail.contains(why), "{detail}");
+    }
+    let created = create(json!({"url": receiver.url(), "on": ["failed"]})).await;
+    assert_eq!(created.status(), StatusCode::CREATED);
+    let created: Value = created.json().await.expect("JSON");
+    let secret = created["secret"].as_str().expect("a secret");
+    let id = created["id"].as_str().expect("an id");
+    let list = api.get("/v1/webhooks").await;
+    assert_eq!(list["webhooks"][0]["id"], id);
+    assert!(!list.to_string().contains(secret), "{list}");
+
+    let tested = send(api.request(Method::POST, &format!("/v1/webhooks/{id}/test"))).await;
+    assert_eq!(tested.status(), StatusCode::ACCEPTED);
+    receiver.has(1).await[0].verify(secret);
+    the_delivery(&stack, "delivered").await;
+    let path = format!("/v1/webhooks/deliveries?webhook={id}&state=delivered");
+    let log = api.get(&path).await;
+    let delivery = log["deliveries"][0]["id"].as_str().expect("a delivery");
+    let one = api
+        .get(&format!("/v1/webhooks/deliveries/{delivery}"))
+        .await;
+    assert_eq!(one["attempts"][0]["status"], 204, "{one}");
+    let replay = format!("/v1/webhooks/deliveries/{delivery}/replay");
+    let replayed = send(api.request(Method::POST, &replay)).await;
+    assert_eq!(replayed.status(), StatusCode::ACCEPTED);
+    let received = receiver.has(2).await;
+    assert_eq!(received[0].id(), received[1].id());
+
+    let run = api.create_run("agent").await;
+    let theirs = api.anonymous(Method::GET, "/v1/webhooks");
+    let refused = send(theirs.bearer_auth(&run.token)).await;
+    problem(refused, StatusCode::FORBIDDEN).await;
+    let path = format!("/v1/webhooks/{id}");
+    let removed = send(api.request(Method::DELETE, &path)).await;
+    assert_eq!(removed.status(), StatusCode::NO_CONTENT);
+    let again = send(api.request(Method::DELETE, &path)).await;
+    problem(again, StatusCode::NOT_FOUND).await;
+}
