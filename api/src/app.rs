@@ -198,9 +198,15 @@ impl App {
             bells.ring_bells().await;
             Ok("bells")
         });
+        let feeding = Arc::clone(hub.feed()).run(closes.clone());
+        tasks.spawn(async move {
+            feeding.await;
+            Ok("feed")
+        });
         let meter = delivery::Meter::default();
         meter.register(registry);
-        let delivery = Delivery::new(&hub, &meter).context("the delivery to viewers failed")?;
+        let delivery = Delivery::new(&hub, self.settings.viewer_timeout, &meter)
+            .context("the delivery to viewers failed")?;
         let delivering = Arc::clone(&delivery).run(closes.clone());
         tasks.spawn(async move {
             let delivered = delivering.await.map(|()| "delivery");
@@ -217,8 +223,8 @@ impl App {
             cors: self.settings.cors.clone(),
             webhooks_allowed: self.settings.webhooks.allowed.clone(),
         });
-        let delay = Duration::from_secs(self.settings.drain_delay.0);
         let (draining, stop) = (gateway.clone(), stop.clone());
+        let delay = self.settings.drain_delay;
         tasks.spawn(async move {
             stop.cancelled().await;
             draining.drain();

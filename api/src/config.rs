@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use runcast_common::amount::Amount;
 use runcast_common::config::{
@@ -45,23 +46,11 @@ impl FromStr for Environment {
     }
 }
 
-/// A short time, in whole seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Seconds(pub u64);
+/// Longer than a phone is without network in a tunnel, shorter than what a user takes for a dead page.
+const DEFAULT_VIEWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest of them: Kubernetes kills after 30 s.
-const MOST_SECONDS: u64 = 15;
-
-impl FromStr for Seconds {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.strip_suffix('s').unwrap_or(text).parse() {
-            Ok(seconds @ 0..=MOST_SECONDS) => Ok(Self(seconds)),
-            _ => Err("expected 0s to 15s"),
-        }
-    }
-}
+/// Longest delay of a gateway's end: Kubernetes kills after 30 s, and streams take a while to close.
+const MOST_DRAIN_DELAY: Duration = Duration::from_secs(15);
 
 /// Settings of every service.
 #[derive(Debug, Clone)]
@@ -88,8 +77,10 @@ pub struct Settings {
     pub retention: Retention,
     /// `RUNCAST_MEMORY_LIMIT`: resident memory at which a gateway closes viewers.
     pub memory_limit: Option<Amount>,
-    /// `RUNCAST_DRAIN_DELAY`: seconds between the end of a gateway's readiness and that of its streams.
-    pub drain_delay: Seconds,
+    /// `RUNCAST_DRAIN_DELAY`: time between the end of a gateway's readiness and that of its streams.
+    pub drain_delay: Duration,
+    /// `RUNCAST_VIEWER_TIMEOUT`: a viewer who takes nothing for so long is closed.
+    pub viewer_timeout: Duration,
     /// `RUNCAST_CORS_ORIGINS`: whose pages may ask the gateway besides its own.
     pub cors: Origins,
     /// `RUNCAST_TLS_CERT` and `RUNCAST_TLS_KEY`.
@@ -134,7 +125,9 @@ impl Settings {
             environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
             retention: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
             memory_limit: optional(env, "RUNCAST_MEMORY_LIMIT")?,
-            drain_delay: optional(env, "RUNCAST_DRAIN_DELAY")?.unwrap_or_default(),
+            drain_delay: drain_delay(env)?,
+            viewer_timeout: optional(env, "RUNCAST_VIEWER_TIMEOUT")?
+                .map_or(DEFAULT_VIEWER_TIMEOUT, |Span(span)| span),
             cors: optional(env, "RUNCAST_CORS_ORIGINS")?.unwrap_or_default(),
             tls: Tls::from_env(env)?,
             silence: silence(env)?,
@@ -196,6 +189,16 @@ pub fn key_prefix(env: &impl Env) -> Result<Keys, ConfigError> {
 }
 
 /// What `RUNCAST_STALE_AFTER` and `RUNCAST_LOST_AFTER` say.
+fn drain_delay(env: &impl Env) -> Result<Duration, ConfigError> {
+    let name = "RUNCAST_DRAIN_DELAY";
+    let delay = optional(env, name)?.map_or(Duration::ZERO, |Span(span)| span);
+    if delay > MOST_DRAIN_DELAY {
+        let reason = format!("expected {} at most", Span(MOST_DRAIN_DELAY));
+        return Err(ConfigError::Invalid { name, reason });
+    }
+    Ok(delay)
+}
+
 fn silence(env: &impl Env) -> Result<Silence, ConfigError> {
     let Silence { stale, lost } = Silence::default();
     let (of_stale, of_lost) = ("RUNCAST_STALE_AFTER", "RUNCAST_LOST_AFTER");
@@ -302,6 +305,7 @@ mod tests {
             ("RUNCAST_RETENTION", "90"),
             ("RUNCAST_MEMORY_LIMIT", "1GB"),
             ("RUNCAST_DRAIN_DELAY", "1m"),
+            ("RUNCAST_VIEWER_TIMEOUT", "30"),
             ("RUNCAST_CORS_ORIGINS", "*"),
             ("RUNCAST_CORS_ORIGINS", "https://a.example/b"),
             ("RUNCAST_TLS_CERT", "/there/is/no/such/file.pem"),

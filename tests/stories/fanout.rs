@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use runcast_common::id::EventId;
-use runcast_tests::api::{CreatedRun, problem, send};
+use runcast_tests::api::{Api, CreatedRun, problem, send};
 use runcast_tests::authority::Authority;
 use runcast_tests::eventually::{SOON, eventually, within};
 use runcast_tests::lines::{numbered, output};
@@ -16,8 +16,9 @@ use runcast_tests::sse::Sse;
 use runcast_tests::stack::{Part, Stack};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use crate::viewer::Viewer;
 
@@ -48,24 +49,26 @@ fn frames(text: &str) -> Vec<(String, Value, String)> {
         .collect()
 }
 
+/// A viewer's connection for which the kernel holds little, so that frames are cut anywhere.
+async fn connect(base: &str, token: &str, run: Uuid) -> TcpStream {
+    let address = base.strip_prefix("http://").expect("an address");
+    let address = address.trim_end_matches('/').parse().expect("an address");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("set");
+    let mut stream = socket.connect(address).await.expect("connected");
+    let request = format!(
+        "GET /v1/runs/{run}/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("asked");
+    stream
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_viewer_who_reads_slowly_misses_nothing_and_holds_up_nobody() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("slow").await;
     let mut publisher = publisher(&stack, &run).await;
-    let base = stack.api();
-    let address = base.base().strip_prefix("http://").expect("an address");
-    let socket = TcpSocket::new_v4().expect("a socket");
-    // The kernel shall hold little for it, so that frames are cut anywhere.
-    socket.set_recv_buffer_size(4096).expect("set");
-    let address = address.trim_end_matches('/').parse().expect("an address");
-    let mut slow = socket.connect(address).await.expect("connected");
-    let request = format!(
-        "GET /v1/runs/{}/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
-        run.id,
-        stack.token()
-    );
-    slow.write_all(request.as_bytes()).await.expect("asked");
+    let mut slow = connect(stack.api().base(), stack.token(), run.id).await;
     let mut seen = Vec::new();
     let mut buffer = vec![0; 3000];
     let mut quick = stack.api().watch(run.id, None).await;
@@ -513,4 +516,126 @@ async fn runs_with_a_label_join_while_they_are_watched() {
             .ok_or_else(|| format!("{runs:?}"))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_feed_tells_of_every_run_and_is_resumed() {
+    let stack = Stack::start().await;
+    let mut feed = send(stack.api().request(Method::GET, "/v1/feed")).await;
+    assert_eq!(feed.status(), StatusCode::OK);
+    let mut text = String::new();
+    let mut told = async |what: &str, run: &CreatedRun, wanted: &str| {
+        eventually(what, async || {
+            let chunk = tokio::time::timeout(Duration::from_secs(1), feed.chunk());
+            if let Ok(Ok(Some(bytes))) = chunk.await {
+                text += std::str::from_utf8(&bytes).expect("text");
+            }
+            let id = run.id.to_string();
+            let mut told = frames(&text)
+                .into_iter()
+                .filter(|(event, data, _)| event == "state" && data["run"] == id.as_str());
+            let found = told.find(|(_, data, _)| data["status"] == wanted);
+            found.map(|(_, _, id)| id).ok_or_else(|| text.clone())
+        })
+        .await
+    };
+    let first = stack.api().create_run("first").await;
+    // Signs of the first may have come before the gateway listened; a channel that has a listener has them all.
+    eventually("the gateway listens", async || {
+        let mut redis = stack.redis.connection().await;
+        let mut ask = redis::cmd("PUBSUB");
+        ask.arg("NUMSUB").arg(stack.keys().updates());
+        let (_, listeners): (String, u64) = ask.query_async(&mut redis).await.expect("an answer");
+        (listeners > 0)
+            .then_some(())
+            .ok_or_else(|| "nobody listens".to_owned())
+    })
+    .await;
+    let second = stack.api().create_run("second").await;
+    let created = told("a new run is told of", &second, "pending").await;
+    let mut publisher = publisher(&stack, &first).await;
+    publisher.publish(&[last_line(0)]).await;
+    told("its end is told of", &first, "succeeded").await;
+    // From where it was the same comes again, and nothing before it.
+    let ask = |id: &str| {
+        let request = stack.api().request(Method::GET, "/v1/feed");
+        request.header("last-event-id", id.to_owned())
+    };
+    let mut again = send(ask(&created)).await;
+    let mut text = String::new();
+    within(SOON, "what came since", async {
+        while !text.contains("succeeded") {
+            let bytes = again.chunk().await.expect("read").expect("more");
+            text += std::str::from_utf8(&bytes).expect("text");
+        }
+    })
+    .await;
+    assert!(
+        !text.contains("pending") && !text.contains("event: gap"),
+        "{text}"
+    );
+    let mut late = send(ask("1-1")).await;
+    let mut text = String::new();
+    within(SOON, "a gap", async {
+        while !text.contains("event: gap") {
+            let bytes = late.chunk().await.expect("read").expect("more");
+            text += std::str::from_utf8(&bytes).expect("text");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
+    let stack = Stack::start().await;
+    let gateway = stack.recipe(Part::Gateway).with([
+        ("RUNCAST_VIEWER_TIMEOUT", "1s"),
+        ("RUNCAST_LISTEN", "127.0.0.1:0"),
+        ("RUNCAST_METRICS_LISTEN", "127.0.0.1:0"),
+    ]);
+    let mut gateway = gateway.start(stack.folder());
+    let base = gateway.says(Part::Gateway.ready_line(), SOON).await;
+    let metrics = gateway.says("metrics at ", SOON).await;
+    let run = stack.api().create_run("stalled").await;
+    let mut publisher = publisher(&stack, &run).await;
+    let mut stalled = connect(&base, stack.token(), run.id).await;
+    let filler = "x".repeat(1000);
+    // Twice what kernels and the gateway's socket hold together, so that it stands in the middle of it.
+    for entry in 0..160_u64 {
+        let lines: Vec<Vec<u8>> = (0..100)
+            .map(|line| output(&format!("{} {filler}", entry * 100 + line)))
+            .collect();
+        publisher.publish(&lines).await;
+    }
+    let last = publisher.publish(&[last_line(0)]).await;
+    let metrics = Api::new(metrics.trim_end_matches("/metrics"), "");
+    eventually("the gateway gives it up", async || {
+        let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;
+        let text = scrape.text().await.expect("text");
+        let closed = r#"runcast_viewers_closed_total{reason="stalled"} 1"#;
+        text.contains(closed).then_some(()).ok_or(text)
+    })
+    .await;
+    let mut seen = Vec::new();
+    // The connection ends, be it by a reset.
+    drop(
+        within(
+            SOON,
+            "what the kernels still hold",
+            stalled.read_to_end(&mut seen),
+        )
+        .await,
+    );
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    let shown = frames(&seen);
+    let (_, _, id) = shown.last().expect("a frame");
+    let cursor: EventId = id.parse().expect("an id");
+    assert!(cursor < last, "it was closed in the middle");
+    let mut rest = stack.api().watch(run.id, Some(id)).await;
+    let rest = rest.until("end").await;
+    let seqs = rest
+        .iter()
+        .filter(|frame| frame.event == "output")
+        .map(|frame| frame.id.seq);
+    assert!(seqs.eq(cursor.seq + 1..last.seq));
 }

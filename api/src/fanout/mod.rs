@@ -12,6 +12,7 @@
 //! - [`viewer`] is a cursor, and says what comes next for it.
 //! - [`delivery`] writes to the sockets of all viewers; [`bytes`] is for those whose connection is more than a socket.
 //! - [`many`] follows several runs on one connection, with a cursor for each, [`cursors`].
+//! - [`feed`] tells of all runs what changes about them.
 //! - [`bell`] wakes tails, and hears the signs of life of agents, `pulses`, and what changes about a run without being
 //!   an event of it, `states`.
 //!
@@ -22,6 +23,7 @@ pub mod bell;
 pub mod bytes;
 pub mod cursors;
 pub mod delivery;
+pub mod feed;
 pub mod frame;
 pub mod many;
 pub mod memory;
@@ -51,6 +53,7 @@ use uuid::Uuid;
 
 use crate::store::Store;
 use bell::Bells;
+use feed::Feed;
 use memory::Memory;
 use reader::{Piece, Reader};
 use tail::Tail;
@@ -63,6 +66,7 @@ const READS: usize = 16;
 pub struct Hub {
     reader: Reader,
     bells: Bells,
+    feed: Arc<Feed>,
     memory: Arc<Memory>,
     tails: Mutex<HashMap<Uuid, Arc<Tail>>>,
     reads: Semaphore,
@@ -104,6 +108,7 @@ impl Hub {
     ) -> Arc<Self> {
         Arc::new(Self {
             bells: Bells::new(redis.clone(), keys.clone()),
+            feed: Feed::new(redis.clone(), keys.clone()),
             reader: Reader::new(redis, store, keys),
             memory: Arc::new(memory),
             tails: Mutex::default(),
@@ -117,6 +122,12 @@ impl Hub {
     /// Passes bells on to tails until the hub stops.
     pub async fn ring_bells(self: Arc<Self>) {
         self.bells.run(self.stop.clone()).await;
+    }
+
+    /// What changes about all runs. It must run for anything to come.
+    #[must_use]
+    pub const fn feed(&self) -> &Arc<Feed> {
+        &self.feed
     }
 
     /// Reads runs from wherever they are held.

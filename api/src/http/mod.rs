@@ -10,6 +10,7 @@ pub mod connection;
 pub mod control;
 pub mod cors;
 pub mod events;
+pub mod feed;
 pub mod health;
 pub mod ingest;
 pub mod jobs;
@@ -152,6 +153,7 @@ impl Gateway {
             .merge(webhooks::router())
             .merge(stream::router())
             .merge(watch::router())
+            .merge(feed::router())
             .merge(session::router())
             .merge(health::router())
             .merge(page::router())

@@ -1,12 +1,17 @@
 //! `/v1/runs`: create, list, one, and how to publish to it.
 
+use std::time::Duration;
+
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use runcast_common::limits::{MAX_LABEL_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_VARIATIONS};
+use runcast_common::update::{self, Update, UpdateKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::time::timeout;
+use tracing::debug;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -21,6 +26,9 @@ use crate::store::runs::{Coverage, NewRun, Run, RunFilter};
 /// Runs of one page if nothing is said, and at most.
 const PAGE_RUNS: u16 = 50;
 const MAX_PAGE_RUNS: u16 = 200;
+
+/// Longest wait for Redis to take the news of a new run: without it creating goes on all the same.
+const ANNOUNCE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Longest idempotency key in bytes.
 const MAX_KEY_BYTES: usize = 200;
@@ -94,6 +102,9 @@ async fn create(
         idempotency_key: idempotency_key(&headers)?,
     };
     let (run, is_new) = gateway.store().create_run(&new).await?;
+    if is_new {
+        announce(&gateway, &run).await;
+    }
     let token = secret::mint_publish(gateway.store(), run.id).await?;
     let status = if is_new {
         StatusCode::CREATED
@@ -154,6 +165,24 @@ async fn publish(
         redis: redis_access(&gateway),
         run,
     }))
+}
+
+/// Tells whoever follows all runs that there is a new one. They have a list to ask as well.
+async fn announce(gateway: &Gateway, run: &Run) {
+    let update = Update {
+        kind: UpdateKind::State,
+        run: run.id,
+        status: run.status.clone(),
+        ended: false,
+        sealed: false,
+        missing: 0,
+        agents: Vec::new(),
+    };
+    let updates = [update];
+    let told = update::announce(gateway.redis(), gateway.keys(), &updates);
+    if let Ok(Err(error)) = timeout(ANNOUNCE_DEADLINE, told).await {
+        debug!(%error, "a new run was not announced");
+    }
 }
 
 /// The run that a path names, if it exists and the principal may see it.

@@ -41,6 +41,7 @@ pub struct Courier {
     poll: Poll,
     desk: Arc<Desk>,
     hub: Arc<Hub>,
+    patience: Duration,
     meter: Meter,
     seats: Slab<Seat>,
     runs: HashMap<Uuid, Round>,
@@ -64,11 +65,18 @@ struct Round {
 }
 
 impl Courier {
-    pub(super) fn new(poll: Poll, desk: Arc<Desk>, hub: Arc<Hub>, meter: Meter) -> Self {
+    pub(super) fn new(
+        poll: Poll,
+        desk: Arc<Desk>,
+        hub: Arc<Hub>,
+        patience: Duration,
+        meter: Meter,
+    ) -> Self {
         Self {
             poll,
             desk,
             hub,
+            patience,
             meter,
             seats: Slab::new(),
             runs: HashMap::new(),
@@ -244,7 +252,7 @@ impl Courier {
         self.ticked_at = now;
         let mut gone = Vec::new();
         for (number, seat) in &mut self.seats {
-            if let Turn::Gone(why) = seat.tick(now, &mut self.sent) {
+            if let Turn::Gone(why) = seat.tick(now, self.patience, &mut self.sent) {
                 gone.push((number, why));
             }
         }

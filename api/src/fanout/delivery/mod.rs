@@ -21,6 +21,7 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mio::{Poll, Token, Waker};
@@ -80,12 +81,12 @@ pub struct Meter {
 const WAKER: Token = Token(usize::MAX);
 
 impl Delivery {
-    /// One thread for every two processors: the others make the frames. [`Delivery::run`] must be running for anything
-    /// to be written.
+    /// One thread for every two processors: the others make the frames. A viewer who takes nothing for as long as
+    /// `patience` is closed. [`Delivery::run`] must be running for anything to be written.
     ///
     /// # Errors
     /// If the kernel gives no `epoll`.
-    pub fn new(hub: &Arc<Hub>, meter: &Meter) -> io::Result<Arc<Self>> {
+    pub fn new(hub: &Arc<Hub>, patience: Duration, meter: &Meter) -> io::Result<Arc<Self>> {
         let threads = std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2));
         let mut desks = Vec::new();
         let mut couriers = Vec::new();
@@ -99,6 +100,7 @@ impl Delivery {
                 poll,
                 Arc::clone(&desk),
                 Arc::clone(hub),
+                patience,
                 meter.clone(),
             ));
             desks.push(desk);

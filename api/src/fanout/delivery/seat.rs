@@ -15,9 +15,6 @@ use runcast_common::id::EventId;
 use super::super::viewer::{KEEP_ALIVE, KEEP_ALIVE_LINE, Memo, Next, RETRY_LINE, Viewer};
 use super::{Arrival, Why};
 
-/// A viewer who takes nothing for so long is closed.
-const STALLED: Duration = Duration::from_secs(30);
-
 /// Bytes that a viewer is given before others have their turn.
 const TURN_BYTES: usize = 1024 * 1024;
 
@@ -179,11 +176,11 @@ impl Seat {
         }
     }
 
-    /// Keeps the connection alive. To be called now and then.
-    pub(super) fn tick(&mut self, now: Instant, sent: &mut u64) -> Turn {
+    /// Keeps the connection alive, or gives it up. To be called now and then.
+    pub(super) fn tick(&mut self, now: Instant, patience: Duration, sent: &mut u64) -> Turn {
         let silent = now.saturating_duration_since(self.sent_at);
         if self.is_stuck() {
-            return match silent >= STALLED {
+            return match silent >= patience {
                 true => Turn::Gone(Why::Stalled),
                 false => Turn::Done,
             };
