@@ -41,6 +41,7 @@ CREATE TABLE webhook_deliveries (
 );
 
 CREATE INDEX webhook_deliveries_due ON webhook_deliveries (webhook, due_at) WHERE state = 'waiting';
+CREATE INDEX webhook_deliveries_undelivered ON webhook_deliveries (webhook, state) WHERE state <> 'delivered';
 CREATE INDEX webhook_deliveries_newest ON webhook_deliveries (created_at DESC, id);
 CREATE INDEX webhook_deliveries_ended ON webhook_deliveries (ended_at) WHERE state <> 'waiting';
 
@@ -53,6 +54,8 @@ CREATE TABLE webhook_attempts (
     error       text,                                   -- null for a success
     PRIMARY KEY (delivery, number)
 );
+
+CREATE INDEX webhook_attempts_failed ON webhook_attempts (at) WHERE error IS NOT NULL;
 
 -- A change of a run and the deliveries that tell of it are one transaction, whoever makes the change: so the rule
 -- stands here, as that of lost runs does. A run that passes through several statuses between two commits is told

@@ -38,7 +38,7 @@ and the secret that `add` shows once.
 
 Any 2xx in time (RUNCAST_WEBHOOK_TIMEOUT, 10 s) counts as received. Everything else is tried again
 for a day, ever more rarely; 410 disables the webhook. A delivery may come twice, then with the same
-webhook-id, and deliveries need not come in order.
+webhook-id (msg_ and the id of the delivery), and deliveries need not come in order.
 
 Only public addresses are connected to, by https, and no redirect is followed. RUNCAST_WEBHOOK_ALLOW
 names hosts and networks inside the cluster that are allowed as well, also by http: it is a setting

@@ -200,6 +200,18 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_is_told_beside_the_output_and_is_no_line_of_it() {
+        let lost = [frame("state", r#"{"kind":"state","status":"lost"}"#)];
+        let (out, err, last) = shown(false, &lost);
+        assert_eq!(
+            (out.as_str(), err.as_str()),
+            ("", "runcast: the run is lost\n")
+        );
+        assert_eq!(last, Shown::More);
+        assert_eq!(shown(true, &lost).0, "");
+    }
+
+    #[test]
     fn json_lines_are_the_data_as_it_came() {
         let frames = stream();
         let (out, err, _) = shown(true, &frames);

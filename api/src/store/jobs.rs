@@ -33,7 +33,7 @@ pub struct Kind {
     pub dead: i64,
     /// Since when the first of those that are due has been.
     pub due_since: Option<DateTime<Utc>>,
-    /// How the last failure of those that are not done was.
+    /// How the last failure was: of those that are not done, or of any delivery.
     pub last_error: Option<String>,
     /// When it ended last.
     pub last_run_at: Option<DateTime<Utc>>,
@@ -101,13 +101,14 @@ impl Store {
                                          WHEN attempts > 0 THEN 'retrying' ELSE 'waiting' END AS state
                                FROM tasks.jobs
                              UNION ALL
-                             SELECT $1, d.due_at, a.error, a.at,
-                                    CASE WHEN d.state = 'dead' THEN 'dead'
-                                         WHEN d.claimed_until >= now() THEN 'running'
-                                         WHEN d.attempts > 0 THEN 'retrying' ELSE 'waiting' END
-                               FROM webhook_deliveries d
-                               LEFT JOIN webhook_attempts a ON a.delivery = d.id AND a.number = d.attempts
-                              WHERE d.state <> 'delivered') AS one
+                             SELECT $1, due_at, NULL, NULL,
+                                    CASE WHEN state = 'dead' THEN 'dead'
+                                         WHEN claimed_until >= now() THEN 'running'
+                                         WHEN attempts > 0 THEN 'retrying' ELSE 'waiting' END
+                               FROM webhook_deliveries WHERE state <> 'delivered'
+                             UNION ALL
+                             (SELECT $1, NULL, error, at, 'failed' FROM webhook_attempts
+                               WHERE error IS NOT NULL ORDER BY at DESC LIMIT 1)) AS one
                       GROUP BY kind) AS j
                FULL JOIN (SELECT * FROM recurring_jobs UNION ALL SELECT $1, NULL, NULL, NULL, NULL) AS r
                          ON r.name = j.kind

@@ -55,6 +55,9 @@ const MOST_WAIT: Duration = Duration::from_secs(4 * 3600);
 /// Longest pause of a webhook that fails.
 const MOST_HOLD: Duration = Duration::from_secs(15 * 60);
 
+/// How long deliveries that are under way get when the worker is told to stop.
+const GRACE: Duration = Duration::from_secs(12);
+
 /// What an attempt may take beyond the time that the receiver has.
 const MARGIN: Duration = Duration::from_secs(1);
 
@@ -124,7 +127,7 @@ fn doubled(first: Duration, times: i32, most: Duration) -> Duration {
     bound.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
-/// Sends deliveries until told to stop; those under way are finished.
+/// Sends deliveries until told to stop; those under way get [`GRACE`] to end.
 ///
 /// # Errors
 /// [`TaskError`] if Postgres cannot be asked for deliveries, or no client can be made.
@@ -163,8 +166,13 @@ pub(super) async fn deliver(worker: &Worker, stop: &CancellationToken) -> Result
             break Ok(());
         }
     };
-    while let Some(done) = sending.join_next().await {
-        ended(done);
+    let draining = async {
+        while let Some(done) = sending.join_next().await {
+            ended(done);
+        }
+    };
+    if timeout(GRACE, draining).await.is_err() {
+        info!("deliveries are still under way; they will be sent again");
     }
     outcome
 }
