@@ -5,6 +5,7 @@ mod chaos;
 mod clients;
 mod control;
 mod crashes;
+mod crowd;
 mod cursors;
 mod dead_letters;
 mod dev;

@@ -73,8 +73,8 @@ const FULL: Scale = Scale {
     viewers: 1_000,
     returning: 5_000,
     rounds: 3,
-    time: Duration::from_secs(4),
-    overload: Duration::from_secs(15),
+    time: Duration::from_secs(3),
+    overload: Duration::from_secs(12),
     events: 1_000_000,
 };
 

@@ -154,7 +154,7 @@ impl Side {
             let channel = viewer % channels;
             let path = match name {
                 Name::Runcast => format!("/v1/runs/{}/stream", runs[channel]),
-                Name::NchanMemory | Name::NchanRedis => format!("/sub/{channel}"),
+                Name::NchanMemory | Name::NchanRedis => format!("/sub?c={channel}"),
                 Name::DurableStreams => format!("/c{channel}?offset=now&live=sse"),
                 Name::Naive => format!("/{channel}"),
             };
@@ -235,7 +235,7 @@ fn answers(name: Name, address: SocketAddr) -> Result<(), String> {
         stream.set_read_timeout(Some(TURN))?;
         write!(
             stream,
-            "GET /sub/ready HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n"
+            "GET /sub?c=ready HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n"
         )?;
         let mut head = [0; 32];
         let length = stream.read(&mut head)?;
@@ -309,8 +309,8 @@ http {{
     {upstream}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
-        location ~ /sub/(.+)$ {{ nchan_subscriber eventsource; nchan_channel_id $1; nchan_subscriber_first_message newest; {pass} }}
-        location ~ /pub/(.+)$ {{ nchan_publisher http; nchan_channel_id $1; nchan_message_buffer_length 1000; {pass} }}
+        location = /sub {{ nchan_subscriber eventsource; nchan_channel_id $arg_c; nchan_subscriber_first_message newest; {pass} }}
+        location = /pub {{ nchan_publisher http; nchan_channel_id $arg_c; nchan_message_buffer_length 1000; {pass} }}
     }}
 }}
 ",
@@ -339,7 +339,7 @@ async fn publishing(name: Name, address: SocketAddr, channels: usize) -> Vec<Str
     let mut heads = Vec::with_capacity(channels);
     for channel in 0..channels {
         let path = match name {
-            Name::NchanMemory | Name::NchanRedis => format!("/pub/{channel}"),
+            Name::NchanMemory | Name::NchanRedis => format!("/pub?c={channel}"),
             Name::DurableStreams => format!("/c{channel}"),
             _ => format!("/{channel}"),
         };

@@ -1,4 +1,4 @@
-//! The best sustained deliveries/s: the rate is doubled until somebody falls behind, then the limit is narrowed down.
+//! The best sustained deliveries/s: the rate grows fourfold until somebody falls behind, then the limit is narrowed down.
 //!
 //! A rate is sustained when all of it was published as it was due, and everybody has everything at most [`BEHIND`]
 //! after the last message. A side that has failed once is started again, with a new crowd.
@@ -22,7 +22,12 @@ const FIRST_RATE: u64 = 100;
 const MOST_RATE: u64 = 200_000;
 
 /// The search ends when the rate that failed is no more than so many percent of the one that was sustained.
-const NEAR_PERCENT: u64 = 115;
+const NEAR_PERCENT: u64 = 120;
+
+/// How long a rate is kept.
+fn time(scale: Scale) -> Duration {
+    scale.time * 2 / 3
+}
 
 /// What one rate came to.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +57,8 @@ pub(crate) async fn throughput(scale: Scale) {
         "\nThroughput: {} viewers of one channel, the best rate that is sustained for {:?}, {rounds} searches in turn, \
          median (least .. most)\n\n\
          | | thousand deliveries/s | beside Runcast | messages/s | CPU us/delivery | p99 ms there |\n|---|---|---|---|---|---|",
-        scale.viewers, scale.time
+        scale.viewers,
+        time(scale)
     ));
     let column = |best: &[Sustained], of: fn(&Sustained) -> f64| -> Vec<f64> {
         best.iter().map(of).collect()
@@ -106,7 +112,7 @@ async fn search(name: Name, scale: Scale) -> (Option<Sustained>, String) {
             // Not even the first one.
             None => return (None, failed.1),
             Some(best) if failed.0 < u64::MAX => (best.rate * failed.0).isqrt(),
-            Some(best) => best.rate * 2,
+            Some(best) => best.rate * 4,
         };
     }
     (best, failed.1)
@@ -115,7 +121,7 @@ async fn search(name: Name, scale: Scale) -> (Option<Sustained>, String) {
 fn trial(side: &mut Side, crowd: &Crowd, rate: u64, scale: Scale) -> Result<Sustained, String> {
     let pace = Pace {
         rate,
-        time: scale.time,
+        time: time(scale),
         tick: Duration::from_millis(1),
     };
     // Half a second is no longer a passing delay.

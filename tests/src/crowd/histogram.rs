@@ -2,6 +2,8 @@
 //!
 //! A count per bucket and nothing else: a hundred million durations take as much memory as one.
 
+use std::fmt;
+
 /// Buckets of each power of two, as a power of two.
 const BITS: u32 = 5;
 
@@ -9,7 +11,7 @@ const BITS: u32 = 5;
 const BUCKETS: usize = ((64 - BITS as usize) + 1) << BITS;
 
 /// Counted durations, in nanoseconds.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Histogram {
     counts: Vec<u64>,
     total: u64,
@@ -23,6 +25,13 @@ impl Default for Histogram {
             total: 0,
             most: 0,
         }
+    }
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p99] = [0.5, 0.99].map(|share| self.quantile_ms(share));
+        write!(f, "{} of p50 {p50:.3} ms, p99 {p99:.3} ms", self.total)
     }
 }
 

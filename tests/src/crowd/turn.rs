@@ -1,7 +1,7 @@
 //! The loop of a crowd: connects, reads, comes back.
 //!
 //! Sockets are edge-triggered: one that filled the buffer is read again in the next turn, after all others had theirs; a
-//! shorter read says that the socket is empty.
+//! shorter read says that the socket is empty, unless the server has closed it: then only a read of nothing does.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -32,6 +32,8 @@ struct Seat {
     /// The request stands to be written.
     connecting: bool,
     open: bool,
+    /// The server has closed it; there may be something left to read.
+    closed: bool,
 }
 
 pub(crate) struct Turn {
@@ -57,6 +59,7 @@ impl Turn {
             socket: None,
             connecting: false,
             open: false,
+            closed: false,
         };
         Self {
             seats: (0..plan.viewers).map(seat).collect(),
@@ -97,6 +100,7 @@ impl Turn {
                 if self.seats[index].connecting {
                     self.ask(index, &mut seen);
                 }
+                self.seats[index].closed |= event.is_read_closed();
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     self.read(index, &mut seen);
                 }
@@ -140,6 +144,7 @@ impl Turn {
         seat.viewer.connect();
         seat.socket = Some(socket);
         seat.connecting = true;
+        seat.closed = false;
         self.underway += 1;
         Ok(())
     }
@@ -185,7 +190,7 @@ impl Turn {
                 return;
             }
         };
-        if length == READ_BYTES {
+        if length == READ_BYTES || seat.closed {
             self.unread.push(index);
         }
         let now = now_ns();
