@@ -16,6 +16,8 @@
 
 pub mod bell;
 pub mod frame;
+pub mod history;
+pub mod poll;
 mod pulses;
 pub mod reader;
 pub mod ring;

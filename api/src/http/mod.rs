@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod body;
+mod compress;
 pub mod control;
 pub mod events;
 pub mod health;
