@@ -269,9 +269,15 @@ impl Reader {
         let limit = u16::try_from(wanted).unwrap_or(PAGE_EVENTS);
         if wanted > 0 && page.bytes < PAGE_BYTES {
             let floor = self.store.floor(run, at, filter.channels(), limit).await?;
-            let from = floor.map_or(EventId::ZERO, |floor| floor.oldest.cursor_before());
-            let mut older = self.walk(run, from, at, filter, wanted).await?;
-            older.has_older |= floor.is_some_and(|floor| floor.has_older);
+            let older = match floor {
+                None => Page::default(),
+                Some(floor) => {
+                    let from = floor.oldest.cursor_before();
+                    let mut older = self.walk(run, from, at, filter, wanted).await?;
+                    older.has_older |= floor.has_older;
+                    older
+                }
+            };
             page.prepend(older);
             page.keep_newest(MOST_EVENTS);
         }

@@ -15,8 +15,10 @@ pub mod page;
 pub mod problem;
 pub mod query;
 pub mod runs;
+pub mod search;
 pub mod session;
 pub mod stream;
+pub mod text;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,6 +127,8 @@ impl Gateway {
         Router::new()
             .merge(runs::router())
             .merge(events::router())
+            .merge(text::router())
+            .merge(search::router())
             .merge(ingest::router())
             .merge(control::router())
             .merge(agents::router())
