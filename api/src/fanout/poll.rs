@@ -41,11 +41,16 @@ pub async fn page_after(
         changes.mark_unchanged();
         let mut page = hub.reader().page_after(run, cursor, filter, limit).await?;
         page.after = after;
+        page.has_older = after > EventId::ZERO;
         let settled = !page.items.is_empty() || page.has_newer || page.ended;
         if settled || Instant::now() >= deadline {
             return Ok(page);
         }
-        cursor = page.upto;
+        if page.upto > cursor {
+            // Passed over what is not wanted: whether the run is over is said only where nothing follows.
+            cursor = page.upto;
+            continue;
+        }
         tokio::select! {
             () = hub.stop().cancelled() => return Ok(page),
             changed = timeout_at(deadline, changes.changed()) => {

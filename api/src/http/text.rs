@@ -259,12 +259,16 @@ fn bytes(gateway: Gateway, mut piece: Piece) -> impl Stream<Item = io::Result<By
             if batch.ended || cursor >= upto {
                 return;
             }
-            if moved && !batch.caught_up {
-                continue;
-            }
             let Some(changes) = &mut changes else {
+                if moved && !batch.caught_up {
+                    continue;
+                }
                 return;
             };
+            // Whether the run is over is said only where nothing follows.
+            if moved {
+                continue;
+            }
             tokio::select! {
                 changed = timeout(LOOK_EVERY, changes.changed()) => {
                     if !matches!(changed, Ok(Err(_))) {

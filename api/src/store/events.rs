@@ -55,8 +55,9 @@ pub struct Moment {
     pub appended_ms: u64,
 }
 
-/// The rows of a run that a page is made of: $1 run, $2 and $3 the id it starts from, $4 and $5 channels
-/// (variation -1 for all of them), $6 the kind that always belongs, $7 how many, $8 how many bytes.
+/// The rows of a run that a page is made of: $1 run, $2 and $3 the id it starts from, $4 all channels, $5
+/// else whole kinds, $6 and variations of kinds as [`one_variation`] numbers them, $7 how many, $8 how many
+/// bytes.
 macro_rules! page {
     ($columns:literal, $comparison:literal, $order:literal) => {
         concat!(
@@ -65,13 +66,11 @@ macro_rules! page {
             ", sum(octet_length(body)) OVER (ORDER BY ",
             $order,
             ") AS size, octet_length(body) AS length FROM (
-             SELECT * FROM events e
+             SELECT * FROM events
               WHERE run_id = $1 AND (epoch, seq) ",
             $comparison,
             " ($2, $3)
-                AND ($4::smallint[] = '{}' OR kind = $6 OR EXISTS (
-                     SELECT 1 FROM unnest($4::smallint[], $5::smallint[]) AS c(kind, variation)
-                      WHERE c.kind = e.kind AND (c.variation < 0 OR c.variation = e.variation)))
+                AND ($4 OR kind = ANY($5::smallint[]) OR kind * 1000 + variation = ANY($6::int[]))
               ORDER BY ",
             $order,
             " LIMIT $7) AS page"
@@ -113,14 +112,14 @@ impl Store {
     /// [`StoreError`] if the database could not be asked.
     pub async fn events(&self, page: &Page<'_>) -> Result<Vec<Event>, StoreError> {
         let (epoch, seq) = page.coverage.pair();
-        let (kinds, variations) = columns(page.channels);
+        let wanted = Wanted::of(page.channels);
         let rows: Vec<(i64, i64, Uuid, i64, Vec<u8>)> = sqlx::query_as(SELECT_AFTER)
             .bind(page.run)
             .bind(signed(page.after.epoch))
             .bind(signed(page.after.seq))
-            .bind(kinds)
-            .bind(variations)
-            .bind(Kind::Gap.number())
+            .bind(wanted.all)
+            .bind(wanted.kinds)
+            .bind(wanted.variations)
             .bind(i64::from(page.limit.min(PAGE_EVENTS)))
             .bind(signed(PAGE_BYTES as u64))
             .bind(epoch)
@@ -148,14 +147,14 @@ impl Store {
         channels: &[Channel],
         limit: u16,
     ) -> Result<Option<Floor>, StoreError> {
-        let (kinds, variations) = columns(channels);
+        let wanted = Wanted::of(channels);
         let row: Option<(i64, i64, bool)> = sqlx::query_as(SELECT_FLOOR)
             .bind(run)
             .bind(signed(before.epoch))
             .bind(signed(before.seq))
-            .bind(kinds)
-            .bind(variations)
-            .bind(Kind::Gap.number())
+            .bind(wanted.all)
+            .bind(wanted.kinds)
+            .bind(wanted.variations)
             .bind(i64::from(limit.min(PAGE_EVENTS)))
             .bind(signed(PAGE_BYTES as u64))
             .fetch_optional(&self.pool)
@@ -211,12 +210,32 @@ fn id(epoch: i64, seq: i64) -> EventId {
 }
 
 /// Channels as the statements compare them.
-fn columns(channels: &[Channel]) -> (Vec<i16>, Vec<i16>) {
-    let variation = |channel: &Channel| {
-        channel
-            .variation
-            .map_or(-1, |one| i16::try_from(one).unwrap_or(i16::MAX))
-    };
-    let kinds = channels.iter().map(|channel| channel.kind.number());
-    (kinds.collect(), channels.iter().map(variation).collect())
+struct Wanted {
+    all: bool,
+    kinds: Vec<i16>,
+    variations: Vec<i32>,
+}
+
+impl Wanted {
+    fn of(channels: &[Channel]) -> Self {
+        // Gaps belong to every channel.
+        let mut kinds = vec![Kind::Gap.number()];
+        let mut variations = Vec::new();
+        for channel in channels {
+            match channel.variation {
+                None => kinds.push(channel.kind.number()),
+                Some(variation) => variations.push(one_variation(channel.kind, variation)),
+            }
+        }
+        Self {
+            all: channels.is_empty(),
+            kinds,
+            variations,
+        }
+    }
+}
+
+/// A kind and a variation, of which there are fewer than 1,000, in one number.
+fn one_variation(kind: Kind, variation: u16) -> i32 {
+    i32::from(kind.number()) * 1_000 + i32::from(variation)
 }
