@@ -25,9 +25,8 @@ use super::text::text_filter;
 use super::{Gateway, within};
 use crate::access::Scope;
 use crate::access::principal::Principal;
-use crate::text::search::{
-    BadPattern, MOST_CONTEXT, MOST_MATCHES, Pattern, Results, Search, Start,
-};
+use crate::text::pattern::{BadPattern, Pattern};
+use crate::text::search::{MOST_CONTEXT, MOST_MATCHES, Results, Search, Start};
 /// Searches at a time: each may keep a core busy.
 const AT_ONCE: usize = 4;
 
