@@ -359,6 +359,79 @@ async fn a_long_poll_is_woken_by_one_event() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_go_across_a_lost_redis_in_both_directions() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("epochs").await;
+    let connection = run.publisher_connection().await;
+    let mut first = Publisher::new(connection, stack.keys(), run.id);
+    let before = first.publish(&numbered("before", 1..=300)).await;
+    stack.database.holds(run.id, before).await;
+    stack.stop(Part::Persister).await;
+    let mut redis = stack.redis.connection().await;
+    let _: () = redis::cmd("FLUSHALL")
+        .query_async(&mut redis)
+        .await
+        .expect("a flush");
+    let connection = run.publisher_connection().await;
+    let mut second = Publisher::new(connection, stack.keys(), run.id);
+    let mut after = EventId::ZERO;
+    for entry in numbered("after", 1..=250).chunks(40) {
+        after = second.publish(entry).await;
+    }
+    assert!(after.epoch > before.epoch);
+
+    let api = stack.api();
+    for round in ["live", "stored"] {
+        if round == "stored" {
+            stack.launch(Part::Persister).await;
+            stack.database.holds(run.id, after).await;
+        }
+        let (mut forward, mut cursor) = (Vec::new(), "0-0".to_owned());
+        loop {
+            let path = format!("/v1/runs/{}/events?limit=70&after={cursor}", run.id);
+            let page = page(&api, &path).await;
+            cursor = page.newer().to_owned();
+            forward.extend(page.events);
+            if page.cursors["more"] == false {
+                break;
+            }
+        }
+        // The joint is told, once.
+        assert_eq!(forward.len(), 300 + 1 + 250, "{round}");
+        assert!(
+            forward[300].contains("\"reason\":\"reborn\""),
+            "{round}: {}",
+            forward[300]
+        );
+        for limit in [70, 300, 301, 1_000] {
+            let (mut backward, mut cursor) = (Vec::new(), "end".to_owned());
+            loop {
+                let path = format!("/v1/runs/{}/events?limit={limit}&before={cursor}", run.id);
+                let mut page = page(&api, &path).await;
+                page.events.append(&mut backward);
+                backward = page.events;
+                match page.cursors["older"].as_str() {
+                    Some(older) => cursor = older.to_owned(),
+                    None => break,
+                }
+            }
+            assert_eq!(backward, forward, "{round}, by {limit}");
+        }
+        for (line, id) in [
+            (300, before),
+            (301, EventId::new(after.epoch, 1)),
+            (550, after),
+        ] {
+            let path = format!(
+                "/v1/runs/{}/events?limit=1&channel=output&line={line}",
+                run.id
+            );
+            assert_eq!(page(&api, &path).await.newer(), id.to_string(), "{round}");
+        }
+    }
+}
+
 /// A page as NDJSON.
 struct Page {
     events: Vec<String>,

@@ -1,7 +1,7 @@
 //! From a command to a browser: headless Chromium sees lines of a command that is still running.
 
-use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -19,16 +19,16 @@ use uuid::Uuid;
 const BROWSER_DEADLINE: Duration = Duration::from_secs(150);
 
 /// PATH with a `node` that is new enough for the page's tools.
-fn path_with_node(repository: &Path) -> String {
-    let node = Command::new(repository.join("deploy/local/node")).output();
-    let node = node.expect("deploy/local/node runs");
-    let folder = String::from_utf8(node.stdout).expect("a path in UTF-8");
-    assert!(node.status.success(), "deploy/local/node found no node");
-    format!(
-        "{}:{}",
-        folder.trim(),
-        std::env::var("PATH").unwrap_or_default()
-    )
+pub(crate) fn path_with_node() -> &'static str {
+    static PATH: LazyLock<String> = LazyLock::new(|| {
+        let node = Command::new(repository().join("deploy/local/node")).output();
+        let node = node.expect("deploy/local/node runs");
+        let folder = String::from_utf8(node.stdout).expect("a path in UTF-8");
+        assert!(node.status.success(), "deploy/local/node found no node");
+        let path = std::env::var("PATH").unwrap_or_default();
+        format!("{}:{path}", folder.trim())
+    });
+    &PATH
 }
 
 /// Plays a story of the page, in a browser.
@@ -40,7 +40,7 @@ async fn play(stack: &Stack, story: &str, run: Uuid, settings: &[(&str, String)]
     );
     let arguments = ["run", "e2e", "--", story];
     let browser = Recipe::new("browser", "npm", &arguments, &web).with([
-        ("PATH", path_with_node(repository())),
+        ("PATH", path_with_node().to_owned()),
         ("RUNCAST_E2E_URL", stack.api().base().to_owned()),
         ("RUNCAST_E2E_TOKEN", stack.token().to_owned()),
         ("RUNCAST_E2E_RUN", run.to_string()),
