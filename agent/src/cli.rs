@@ -42,7 +42,7 @@ pub enum Command {
     /// Follow a run: its output on stdout, its log on stderr
     ///
     /// Starts at the run's beginning, or behind --after, and goes on across lost connections until
-    /// the run is over.
+    /// the run is over. Where a proxy holds the stream back it says so, and asks by long polls instead.
     #[command(after_help = TAIL_HELP)]
     Tail(Tail),
     /// Send what is left in a spool folder

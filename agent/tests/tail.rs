@@ -110,3 +110,39 @@ async fn json_is_printed_line_by_line() {
     assert_eq!(lines[0]["text"], "line 1\n");
     assert_eq!(lines[1]["kind"], "end");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_held_back_is_followed_by_long_polls() {
+    let event = |seq: u64| {
+        format!(
+            r#"{{"kind":"output","variation":0,"text":"line {seq}\n","id":"7-{seq}","producer":"p","seq":{seq}}}"#
+        )
+    };
+    let page = |events: &[String], newer: &str, ended: bool| {
+        let cursors = format!(r#"{{"kind":"page","newer":"{newer}","ended":{ended}}}"#);
+        json(
+            "200 OK",
+            &format!("{}\n{cursors}\n", events.join("\n")).trim_start(),
+        )
+    };
+    let gateway = Gateway::answering(vec![
+        stream(""),
+        page(&[event(1), event(2)], "7-2", false),
+        page(&[], "7-5", false),
+        page(&[event(6)], "7-6", true),
+        json("200 OK", r#"{"status":"failed"}"#),
+    ]);
+    let shown = tail(&gateway, &["--channel", "output"]).await;
+    let stderr = String::from_utf8_lossy(&shown.stderr);
+    assert_eq!(shown.status.code(), Some(0), "{stderr}");
+    assert_eq!(shown.stdout, b"line 1\nline 2\nline 6\n");
+    assert!(
+        stderr.contains("long polls") && stderr.contains("the run has failed"),
+        "{stderr}"
+    );
+    let asked = gateway.asked();
+    for (request, after) in asked[1..4].iter().zip(["0-0", "7-2", "7-5"]) {
+        let path = format!("GET /v1/runs/{RUN}/events?after={after}&wait=25&channel=output ");
+        assert!(request.starts_with(&path), "{request}");
+    }
+}

@@ -45,6 +45,18 @@ impl EventId {
         self.epoch == next.epoch && self.seq + 1 == next.seq
     }
 
+    /// The id behind this one in the same epoch.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self::new(self.epoch, self.seq + 1)
+    }
+
+    /// The cursor behind which this id comes next: one that has reached everything before it.
+    #[must_use]
+    pub const fn cursor_before(self) -> Self {
+        Self::new(self.epoch, self.seq.saturating_sub(1))
+    }
+
     /// Parses a cursor as readers send it: an event id, or the padded form
     /// `<16 digits>_<16 digits>` that sorts as text.
     ///

@@ -1,13 +1,25 @@
 //! History in Postgres and live events in Redis are one stream, without a seam.
 
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use redis::aio::MultiplexedConnection;
+use reqwest::{Method, StatusCode};
 use runcast_common::entry::Entry;
+use runcast_common::event;
 use runcast_common::id::EventId;
 use runcast_common::limits::LIVE_WINDOW_EVENTS;
-use runcast_tests::eventually::eventually;
+use runcast_tests::api::{Api, problem, send};
+use runcast_tests::database::Database;
+use runcast_tests::eventually::{SOON, eventually};
 use runcast_tests::lines::numbered;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
 use runcast_tests::stack::{Part, Stack};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 /// Reads events of the connection and compares each with the line that was published.
 async fn assert_shows(stream: &mut Sse, lines: &[Vec<u8>], first: u64) {
@@ -79,43 +91,371 @@ async fn trimmed_history_is_joined_to_live() {
     stack.launch(Part::Persister).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_history_hold_every_event_once() {
-    let stack = Stack::start().await;
-    let run = stack.api().create_run("pages").await;
-    let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let lines = numbered("line", 1..=250);
-    let last = publisher.publish(&lines).await;
-    stack.database.holds(run.id, last).await;
-
-    let seqs = |page: &serde_json::Value| -> Vec<u64> {
-        let events = page["events"].as_array().expect("events");
-        events
-            .iter()
-            .map(|event| event["seq"].as_u64().expect("a seq"))
-            .collect()
-    };
-    let (mut after, mut seen) = (String::from("0-0"), Vec::new());
-    for _ in 0..4 {
-        let path = format!("/v1/runs/{}/events?limit=100&after={after}", run.id);
-        let page = stack.api().get(&path).await;
-        assert_eq!(page["watermark"], last.to_string());
-        seen.extend(seqs(&page));
-        match page["next"].as_str() {
-            Some(next) => after = next.to_owned(),
-            None => break,
+/// Appends entries of random sizes, and drops what is stored from Redis at random, as a small window would.
+async fn append_and_trim(
+    publisher: &mut Publisher,
+    mut redis: MultiplexedConnection,
+    stream: &str,
+    database: &Database,
+    run: Uuid,
+    lines: &[Vec<u8>],
+    dice: &mut StdRng,
+) -> EventId {
+    let (mut rest, mut last) = (lines, EventId::ZERO);
+    while !rest.is_empty() {
+        let size = dice.random_range(1..=rest.len().min(90));
+        last = publisher.publish(&rest[..size]).await;
+        rest = &rest[size..];
+        if dice.random_ratio(1, 4) {
+            let stored = database.run(run).await.watermark;
+            let upto = dice.random_range(0..=stored.seq);
+            let mut trim = redis::cmd("XTRIM");
+            trim.arg(stream).arg("MINID").arg("=");
+            trim.arg(format!("{}-{}", stored.epoch, upto + 1));
+            let trimmed: u64 = trim.query_async(&mut redis).await.expect("a trim");
+            assert!(trimmed <= lines.len() as u64);
         }
     }
-    assert_eq!(seen, (1..=250).collect::<Vec<_>>());
+    last
+}
 
-    let path = format!("/v1/runs/{}/events?limit=100&before=end", run.id);
-    let newest = stack.api().get(&path).await;
-    assert_eq!(seqs(&newest), (151..=250).collect::<Vec<_>>());
-    let before = newest["events"][0]["id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
-    let path = format!("/v1/runs/{}/events?limit=100&before={before}", run.id);
-    let earlier = stack.api().get(&path).await;
-    assert_eq!(seqs(&earlier), (51..=150).collect::<Vec<_>>());
+/// Checks that events are these lines with their ids, from seq `first` on.
+fn assert_events(events: &[String], lines: &[Vec<u8>], epoch: u64, first: u64) {
+    for (event, seq) in events.iter().zip(first..) {
+        let line = &lines[usize::try_from(seq).expect("a seq") - 1];
+        let open = std::str::from_utf8(&line[..line.len() - 1]).expect("UTF-8");
+        let expected = format!("{open},\"id\":\"{epoch}-{seq}\",\"producer\"");
+        assert!(event.starts_with(&expected), "event {seq} is {event}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trimmed() {
+    const EVENTS: u64 = 6_000;
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut dice = StdRng::seed_from_u64(seed);
+    let stack = Stack::start().await;
+    let (api, run) = (stack.api(), stack.api().create_run("pages").await);
+    let connection = run.publisher_connection().await;
+    let mut publisher = Publisher::new(connection, stack.keys(), run.id);
+    let lines = numbered("line", 1..=EVENTS);
+    let epoch = publisher.publish(&lines[..200]).await.epoch;
+
+    let stream = stack.keys().run(run.id).stream;
+    let redis = stack.redis.connection().await;
+    let mut writer_dice = StdRng::seed_from_u64(seed.wrapping_add(1));
+    let writing = append_and_trim(
+        &mut publisher,
+        redis,
+        &stream,
+        &stack.database,
+        run.id,
+        &lines[200..],
+        &mut writer_dice,
+    );
+    let reading = async {
+        // Forward, until the writer is done and everything was seen.
+        let mut seen = 0;
+        let mut after = "0-0".to_owned();
+        while seen < EVENTS {
+            let limit = dice.random_range(1..=700);
+            let path = format!(
+                "/v1/runs/{}/events?limit={limit}&after={after}&wait=5",
+                run.id
+            );
+            let page = page(&api, &path).await;
+            assert!(!page.events.is_empty(), "nothing behind {after} within 5 s");
+            assert!(page.events.len() <= limit);
+            assert_events(&page.events, &lines, epoch, seen + 1);
+            seen += page.events.len() as u64;
+            after = page.newer().to_owned();
+            assert_eq!(after, format!("{epoch}-{seen}"));
+            // Meanwhile backward from some end, now and then.
+            if dice.random_ratio(1, 3) {
+                let path = format!("/v1/runs/{}/events?limit={limit}&before=end", run.id);
+                let mut page = self::page(&api, &path).await;
+                let (_, end) = page.newer().split_once('-').expect("an id");
+                let mut end: u64 = end.parse().expect("a seq");
+                for _ in 0..3 {
+                    let first = end + 1 - page.events.len() as u64;
+                    assert_eq!(page.events.len() as u64, (limit as u64).min(end));
+                    assert_events(&page.events, &lines, epoch, first);
+                    end = first - 1;
+                    let Some(older) = page.cursors["older"].as_str() else {
+                        assert_eq!(first, 1, "the beginning");
+                        break;
+                    };
+                    assert_eq!(older, format!("{epoch}-{first}"));
+                    let path = format!("/v1/runs/{}/events?limit={limit}&before={older}", run.id);
+                    page = self::page(&api, &path).await;
+                }
+            }
+        }
+    };
+    let (last, ()) = tokio::join!(writing, reading);
+
+    // All of it backward, from Redis and Postgres and then from Postgres alone.
+    for round in ["live", "stored"] {
+        let mut redis = stack.redis.connection().await;
+        if round == "stored" {
+            stack.database.holds(run.id, last).await;
+            let mut forget = redis::cmd("XTRIM");
+            forget.arg(&stream).arg("MAXLEN").arg(0);
+            let _: u64 = forget.query_async(&mut redis).await.expect("a trim");
+        }
+        let (mut before, mut missing) = ("end".to_owned(), EVENTS);
+        loop {
+            let path = format!("/v1/runs/{}/events?limit=997&before={before}", run.id);
+            let page = page(&api, &path).await;
+            missing -= page.events.len() as u64;
+            assert_events(&page.events, &lines, epoch, missing + 1);
+            match page.cursors["older"].as_str() {
+                Some(older) => before = older.to_owned(),
+                None => break,
+            }
+        }
+        assert_eq!(missing, 0, "{round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stream_goes_on_from_a_page_without_a_seam() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("seam").await;
+    let connection = run.publisher_connection().await;
+    let mut publisher = Publisher::new(connection, stack.keys(), run.id);
+    let lines = numbered("line", 1..=3_000);
+    let last = publisher.publish(&lines[..400]).await;
+    stack.database.holds(run.id, last).await;
+    // What follows is only in Redis.
+    stack.stop(Part::Persister).await;
+    for entry in lines[400..2_500].chunks(300) {
+        publisher.publish(entry).await;
+    }
+    let path = format!("/v1/runs/{}/events?limit=1000&before=end", run.id);
+    let page = page(&stack.api(), &path).await;
+    assert_events(&page.events, &lines, last.epoch, 1_501);
+    assert_eq!(
+        (page.events.len(), &page.cursors["more"]),
+        (1_000, &json!(false))
+    );
+    let newer = page.newer();
+    let mut stream = stack.api().watch(run.id, Some(newer)).await;
+    publisher.publish(&lines[2_500..]).await;
+    assert_shows(&mut stream, &lines[2_500..], 2_501).await;
+
+    // By its number, on either side of what is stored; and by channel, where none is.
+    for line in [1, 400, 401, 2_999] {
+        let path = format!("/v1/runs/{}/events?limit=2&line={line}", run.id);
+        let page = self::page(&stack.api(), &path).await;
+        assert_events(&page.events, &lines, last.epoch, line);
+    }
+    for query in ["channel=status&before=end", "channel=status", "line=99999"] {
+        let path = format!("/v1/runs/{}/events?{query}", run.id);
+        let page = self::page(&stack.api(), &path).await;
+        assert_eq!(page.events, [""; 0], "{query}");
+        assert_eq!(page.newer(), format!("{}-3000", last.epoch), "{query}");
+    }
+    for query in [
+        "after=1-1&before=end",
+        "line=0",
+        "at=noon",
+        "wait=51",
+        "before=end&wait=1",
+    ] {
+        let path = format!("/v1/runs/{}/events?{query}", run.id);
+        problem(
+            send(stack.api().request(Method::GET, &path)).await,
+            StatusCode::BAD_REQUEST,
+        )
+        .await;
+    }
+    stack.launch(Part::Persister).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_moment_is_found_in_what_is_stored_and_in_what_is_not() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("moments").await;
+    let connection = run.publisher_connection().await;
+    let mut publisher = Publisher::new(connection, stack.keys(), run.id);
+    let lines = numbered("line", 1..=600);
+    let mut moments = Vec::new();
+    for (index, entry) in lines.chunks(30).enumerate() {
+        // By the clock that Redis shares with this process.
+        let before = event::now_ms();
+        eventually("the clock has moved", async || {
+            (event::now_ms() > before + 1)
+                .then_some(())
+                .ok_or_else(String::new)
+        })
+        .await;
+        moments.push((event::now_ms(), index as u64 * 30 + 1));
+        let last = publisher.publish(entry).await;
+        if index == 9 {
+            stack.database.holds(run.id, last).await;
+            stack.stop(Part::Persister).await;
+        }
+    }
+    for (at, first) in moments {
+        let path = format!("/v1/runs/{}/events?limit=1&at={at}", run.id);
+        let page = page(&stack.api(), &path).await;
+        let seq = page.json(0)["seq"].as_u64();
+        assert_eq!(seq, Some(first), "at {at}");
+    }
+    for (at, found) in [("1970-01-01T00:00:00Z", 1), ("2999-01-01T00:00:00Z", 0)] {
+        let path = format!("/v1/runs/{}/events?limit=1&at={at}", run.id);
+        assert_eq!(page(&stack.api(), &path).await.events.len(), found, "{at}");
+    }
+    stack.launch(Part::Persister).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_poll_is_woken_by_one_event() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("poll").await;
+    let connection = run.publisher_connection().await;
+    let mut publisher = Publisher::new(connection, stack.keys(), run.id);
+    let last = publisher.publish(&numbered("line", 1..=3)).await;
+
+    let path = format!("/v1/runs/{}/events?after={last}", run.id);
+    let started = Instant::now();
+    let empty = page(&stack.api(), &format!("{path}&wait=1")).await;
+    assert_eq!(
+        (empty.events.len(), empty.newer()),
+        (0, last.to_string().as_str())
+    );
+    assert!(started.elapsed() >= Duration::from_secs(1));
+
+    // The tail looks every 5 s by itself: only the bell brings an event sooner, time after time.
+    let mut after = last;
+    for number in 4..=8 {
+        let path = format!("/v1/runs/{}/events?after={after}&wait=40", run.id);
+        let api = stack.api();
+        let poll = tokio::spawn(async move { page(&api, &path).await });
+        after = publisher.publish(&numbered("line", number..=number)).await;
+        let page = timeout(Duration::from_secs(4), poll).await;
+        let page = page.expect("woken by the bell").expect("the poll's task");
+        assert_eq!(
+            (page.events.len(), page.newer()),
+            (1, after.to_string().as_str())
+        );
+    }
+
+    // What is not wanted wakes nobody, and the end of the run everybody.
+    let ending = stack.api().create_run("ending").await.id;
+    let api = stack.api();
+    let waiting = tokio::spawn(async move {
+        let path = format!("/v1/runs/{ending}/events?channel=metric&wait=50");
+        page(&api, &path).await
+    });
+    let mut wrap = stack.wrap(ending, &["echo", "all there is"]);
+    assert!(wrap.ended(SOON).await.success());
+    let page = waiting.await.expect("the poll's task");
+    assert_eq!(
+        (page.events.len(), &page.cursors["ended"]),
+        (0, &json!(true))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_go_across_a_lost_redis_in_both_directions() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("epochs").await;
+    let connection = run.publisher_connection().await;
+    let mut first = Publisher::new(connection, stack.keys(), run.id);
+    let before = first.publish(&numbered("before", 1..=300)).await;
+    stack.database.holds(run.id, before).await;
+    stack.stop(Part::Persister).await;
+    let mut redis = stack.redis.connection().await;
+    let _: () = redis::cmd("FLUSHALL")
+        .query_async(&mut redis)
+        .await
+        .expect("a flush");
+    let connection = run.publisher_connection().await;
+    let mut second = Publisher::new(connection, stack.keys(), run.id);
+    let mut after = EventId::ZERO;
+    for entry in numbered("after", 1..=250).chunks(40) {
+        after = second.publish(entry).await;
+    }
+    assert!(after.epoch > before.epoch);
+
+    let api = stack.api();
+    for round in ["live", "stored"] {
+        if round == "stored" {
+            stack.launch(Part::Persister).await;
+            stack.database.holds(run.id, after).await;
+        }
+        let (mut forward, mut cursor) = (Vec::new(), "0-0".to_owned());
+        loop {
+            let path = format!("/v1/runs/{}/events?limit=70&after={cursor}", run.id);
+            let page = page(&api, &path).await;
+            cursor = page.newer().to_owned();
+            forward.extend(page.events);
+            if page.cursors["more"] == false {
+                break;
+            }
+        }
+        // The joint is told, once.
+        assert_eq!(forward.len(), 300 + 1 + 250, "{round}");
+        assert!(
+            forward[300].contains("\"reason\":\"reborn\""),
+            "{round}: {}",
+            forward[300]
+        );
+        for limit in [70, 300, 301, 1_000] {
+            let (mut backward, mut cursor) = (Vec::new(), "end".to_owned());
+            loop {
+                let path = format!("/v1/runs/{}/events?limit={limit}&before={cursor}", run.id);
+                let mut page = page(&api, &path).await;
+                page.events.append(&mut backward);
+                backward = page.events;
+                match page.cursors["older"].as_str() {
+                    Some(older) => cursor = older.to_owned(),
+                    None => break,
+                }
+            }
+            assert_eq!(backward, forward, "{round}, by {limit}");
+        }
+        for (line, id) in [
+            (300, before),
+            (301, EventId::new(after.epoch, 1)),
+            (550, after),
+        ] {
+            let path = format!(
+                "/v1/runs/{}/events?limit=1&channel=output&line={line}",
+                run.id
+            );
+            assert_eq!(page(&api, &path).await.newer(), id.to_string(), "{round}");
+        }
+    }
+}
+
+/// A page as NDJSON.
+struct Page {
+    events: Vec<String>,
+    cursors: Value,
+}
+
+impl Page {
+    fn newer(&self) -> &str {
+        self.cursors["newer"].as_str().expect("a cursor")
+    }
+
+    fn json(&self, at: usize) -> Value {
+        serde_json::from_str(&self.events[at]).expect("JSON")
+    }
+}
+
+async fn page(api: &Api, path: &str) -> Page {
+    let request = api.request(Method::GET, path);
+    let response = send(request.header("accept", "application/x-ndjson")).await;
+    let (status, text) = (response.status(), response.text().await.expect("a body"));
+    assert_eq!(status, StatusCode::OK, "{path}: {text}");
+    let mut events: Vec<String> = text.lines().map(str::to_owned).collect();
+    let last = events.pop().expect("the cursors");
+    let cursors: Value = serde_json::from_str(&last).expect("JSON");
+    assert_eq!(cursors["kind"], "page");
+    Page { events, cursors }
 }

@@ -5,10 +5,15 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use runcast_common::id::EventId;
+use runcast_common::limits::MAX_ENTRY_EVENTS;
 use runcast_tests::eventually::SOON;
+use runcast_tests::lines::numbered;
 use runcast_tests::process::Recipe;
 use runcast_tests::programs::repository;
+use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
+use uuid::Uuid;
 
 /// Longest time for a browser to start and to play its story.
 const BROWSER_DEADLINE: Duration = Duration::from_secs(150);
@@ -26,37 +31,43 @@ pub(crate) fn path_with_node() -> &'static str {
     &PATH
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_shows_a_command_that_is_still_running() {
-    let repository = repository();
-    let web = repository.join("api/web");
+/// Plays a story of the page, in a browser.
+async fn play(stack: &Stack, story: &str, run: Uuid, settings: &[(&str, String)]) {
+    let web = repository().join("api/web");
     assert!(
         web.join("node_modules").is_dir() && web.join("dist/index.html").is_file(),
         "the page is not built: call tests/run, or `npm ci && npm run build` in api/web before cargo"
     );
-    let mut stack = Stack::start().await;
-    let run = stack.api().create_run("ticks").await.id;
-    let script = "i=1; while [ $i -le 3000 ]; do echo tick $i; i=$((i+1)); sleep 0.2; done";
-    let mut wrap = stack.wrap(run, &["sh", "-c", script]);
-    stack.database.holds_events(run, 3).await;
-
-    let browser = Recipe::new("browser", "npm", &["run", "e2e"], &web).with([
+    let arguments = ["run", "e2e", "--", story];
+    let browser = Recipe::new("browser", "npm", &arguments, &web).with([
         ("PATH", path_with_node().to_owned()),
         ("RUNCAST_E2E_URL", stack.api().base().to_owned()),
         ("RUNCAST_E2E_TOKEN", stack.token().to_owned()),
         ("RUNCAST_E2E_RUN", run.to_string()),
     ]);
+    let browser = browser.with(settings.iter().cloned());
     // Which browser, and where to leave a picture: chosen by whoever calls the tests.
     let chosen = ["RUNCAST_E2E_BROWSER", "RUNCAST_E2E_SHOT"];
     let chosen = chosen.map(|name| Some((name, std::env::var(name).ok()?)));
     let browser = browser.with(chosen.into_iter().flatten());
     let mut browser = browser.start(stack.folder());
     let status = browser.ended(BROWSER_DEADLINE).await;
+    let logs = browser.logs();
     assert!(
         status.success(),
-        "the browser's story failed ({status})\n{}",
-        browser.logs()
+        "the browser's story failed ({status})\n{logs}"
     );
+    println!("{logs}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_shows_a_command_that_is_still_running() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("ticks").await.id;
+    let script = "i=1; while [ $i -le 3000 ]; do echo tick $i; i=$((i+1)); sleep 0.2; done";
+    let mut wrap = stack.wrap(run, &["sh", "-c", script]);
+    stack.database.holds_events(run, 3).await;
+    play(&stack, "run.spec", run, &[]).await;
     assert!(
         wrap.exited().is_none(),
         "the command was to run longer than the browser"
@@ -65,4 +76,20 @@ async fn a_browser_shows_a_command_that_is_still_running() {
     wrap.signal(Signal::SIGTERM);
     wrap.ended(SOON).await;
     stack.database.sealed(run).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_opens_a_long_run_at_its_end_and_finds_any_place_of_it() {
+    const LINES: u64 = 200_000;
+    let stack = Stack::start().await;
+    let run = stack.api().create_run("long").await;
+    let connection = run.publisher_connection().await;
+    let mut publisher = Publisher::new(connection, stack.keys(), run.id);
+    let mut last = EventId::ZERO;
+    for entry in numbered("line", 1..=LINES).chunks(MAX_ENTRY_EVENTS) {
+        last = publisher.publish(entry).await;
+    }
+    stack.database.holds(run.id, last).await;
+    let lines = [("RUNCAST_E2E_LINES", LINES.to_string())];
+    play(&stack, "long.spec", run.id, &lines).await;
 }

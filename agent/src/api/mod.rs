@@ -147,6 +147,57 @@ impl Client {
         }
     }
 
+    /// Asks for the events behind a cursor as JSON lines, the last of which says how to go on; waits
+    /// up to `wait` for there to be one.
+    ///
+    /// # Errors
+    /// As for [`Client::stream`].
+    pub async fn events(
+        &self,
+        run: &str,
+        channels: &[Channel],
+        after: Option<&str>,
+        wait: Duration,
+    ) -> Result<String, ApiError> {
+        let mut url = self.url(&["v1", "runs", run, "events"]);
+        url.query_pairs_mut()
+            .append_pair("after", after.unwrap_or("0-0"))
+            .append_pair("wait", &wait.as_secs().to_string())
+            .extend_pairs(channels.iter().map(|channel| ("channel", query(*channel))));
+        let request = self.http.get(url).header("Accept", "application/x-ndjson");
+        let sent = request.timeout(wait + CALL_DEADLINE).send().await;
+        let response = match sent {
+            Ok(response) => self.check(run, response).await?,
+            Err(error) => return Err(self.unreachable(&error)),
+        };
+        let text = response.text().await;
+        text.map_err(|error| self.unreachable(&error))
+    }
+
+    /// How a run stands, in a word.
+    ///
+    /// # Errors
+    /// As for [`Client::stream`].
+    pub async fn status(&self, run: &str) -> Result<String, ApiError> {
+        #[derive(serde::Deserialize)]
+        struct Described {
+            status: String,
+        }
+        let request = || self.http.get(self.url(&["v1", "runs", run]));
+        let response = self.attempt(run, request).await?;
+        let body = response
+            .bytes()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let described: Result<Described, _> = serde_json::from_slice(&body);
+        described
+            .map(|described| described.status)
+            .map_err(|error| ApiError::Unexpected {
+                url: self.shown.clone(),
+                reason: error.to_string(),
+            })
+    }
+
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {

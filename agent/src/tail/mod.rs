@@ -4,7 +4,11 @@
 //! [`FIRST_CONTACT`] until the gateway has answered once, [`SILENCE`] without a byte (a gateway
 //! sends a keep-alive every 15 s) before the connection counts as half open, and between two
 //! connections what the gateway asks for by `retry:` plus a jittered wait of up to [`WAIT_MOST`].
+//!
+//! A gateway sends the first frame of a stream at once. Where it does not come within [`FIRST_BYTE`]
+//! something in between holds the stream back, and the run is followed by long polls instead ([`poll`]).
 
+mod poll;
 mod print;
 mod sse;
 
@@ -29,6 +33,9 @@ const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
 /// Three keep-alives.
 const SILENCE: Duration = Duration::from_secs(45);
+
+/// How long the first bytes of a stream may take.
+const FIRST_BYTE: Duration = Duration::from_secs(8);
 
 /// Wait before a reconnect unless the gateway says otherwise.
 const RETRY: Duration = Duration::from_secs(1);
@@ -58,6 +65,8 @@ enum Left {
     Unread,
     /// It broke, or the gateway closed it.
     Cut,
+    /// Nothing of it has come through.
+    HeldBack,
 }
 
 type Terminal = Printer<BufWriter<io::Stdout>, io::Stderr>;
@@ -113,6 +122,12 @@ impl Tail {
                     match self.read(response).await {
                         Left::End | Left::Unread => return Ok(()),
                         Left::Cut => {}
+                        Left::HeldBack => {
+                            say(format_args!(
+                                "nothing of the stream arrives: something between here and RUNCAST_URL holds it back; asking by long polls instead"
+                            ));
+                            return self.poll(client, channels).await;
+                        }
                     }
                 }
                 Err(error) if error.is_passing() && (reached || Instant::now() < give_up) => {
@@ -129,19 +144,22 @@ impl Tail {
     /// Reads one connection to its end.
     async fn read(&mut self, mut response: Response) -> Left {
         let mut reader = Reader::default();
+        let mut patience = FIRST_BYTE;
         loop {
-            let bytes = match timeout(SILENCE, response.chunk()).await {
+            let bytes = match timeout(patience, response.chunk()).await {
                 Ok(Ok(Some(bytes))) => bytes,
                 Ok(Ok(None)) => return Left::Cut,
                 Ok(Err(error)) => {
                     tracing::info!(%error, "the stream broke, connecting again");
                     return Left::Cut;
                 }
+                Err(_elapsed) if patience == FIRST_BYTE => return Left::HeldBack,
                 Err(_elapsed) => {
                     tracing::info!("the stream is silent, connecting again");
                     return Left::Cut;
                 }
             };
+            patience = SILENCE;
             let items = match reader.push(&bytes) {
                 Ok(items) => items,
                 Err(error) => {

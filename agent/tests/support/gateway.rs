@@ -13,19 +13,24 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Each answer is sent as it is, and the connection closed behind it.
+    /// Each answer is sent as it is, and the connection closed behind it; but a stream of which there is
+    /// only the head stays open, as one that something in between holds back.
     pub(crate) fn answering(answers: Vec<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let asked = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&asked);
         thread::spawn(move || {
+            let mut held = Vec::new();
             for answer in answers {
                 let (stream, _peer) = listener.accept().expect("a connection");
                 let request = read_request(&stream);
                 keep.lock().expect("not poisoned").push(request);
                 // A client that has read enough may be gone.
                 drop((&stream).write_all(answer.as_bytes()));
+                if answer == self::stream("") {
+                    held.push(stream);
+                }
             }
         });
         Self { url, asked }

@@ -183,6 +183,14 @@ pub struct GapNotice {
     pub reason: &'static str,
 }
 
+impl GapNotice {
+    /// Its line.
+    #[must_use]
+    pub fn line(&self) -> Vec<u8> {
+        json(self)
+    }
+}
+
 impl Encoder {
     /// An empty batch behind this id.
     #[must_use]
@@ -232,7 +240,7 @@ impl Encoder {
             reason,
         };
         self.bytes.extend_from_slice(b"event: gap\ndata: ");
-        self.bytes.extend_from_slice(&json(&notice));
+        self.bytes.extend_from_slice(&notice.line());
         self.end(at, Kind::Gap, 0, Levels::default());
     }
 

@@ -12,15 +12,15 @@
 
 use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::entry::{Entry, NotEntries, Unreadable};
+use runcast_common::entry::{Entry, Event, NotEntries, Unreadable};
 use runcast_common::id::EventId;
 use runcast_common::keys::Keys;
 use runcast_common::redis;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::frame::{Encoder, Frames};
-use crate::store::events::{PAGE_EVENTS, Page, Start};
+use super::frame::{Encoder, Filter, Frames};
+use crate::store::events::{PAGE_EVENTS, Page};
 use crate::store::runs::Run;
 use crate::store::{Store, StoreError};
 
@@ -51,19 +51,60 @@ pub struct Piece {
     pub without_redis: Option<String>,
 }
 
+/// Takes what a read finds, in order: as frames, or as events.
+pub(super) trait Sink {
+    /// The id that it has reached.
+    fn upto(&self) -> EventId;
+    /// The event that comes next.
+    fn event(&mut self, event: &Event);
+    /// A hole that ends at `at`.
+    fn gap(&mut self, at: EventId, next: EventId, count: Option<u64>, reason: &'static str);
+    /// Nothing more is held up to this id.
+    fn skip_to(&mut self, id: EventId);
+}
+
+impl Sink for Encoder {
+    fn upto(&self) -> EventId {
+        self.upto()
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.event(event);
+    }
+
+    fn gap(&mut self, at: EventId, next: EventId, count: Option<u64>, reason: &'static str) {
+        self.gap(at, next, count, reason);
+    }
+
+    fn skip_to(&mut self, id: EventId) {
+        self.skip_to(id);
+    }
+}
+
+/// What a read came to, beside what its sink took.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// As in [`Piece`].
+    pub(super) caught_up: bool,
+    /// As in [`Piece`].
+    pub(super) ended: bool,
+    /// As in [`Piece`].
+    pub(super) without_redis: Option<String>,
+}
+
 /// Reads runs. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Reader {
     redis: Redis,
-    store: Store,
+    pub(super) store: Store,
     keys: Keys,
 }
 
 /// What Redis knows of a run.
-struct Live {
+pub(super) struct Live {
     last: Option<EventId>,
     ended: bool,
-    items: Vec<Result<Entry, Unreadable>>,
+    pub(super) items: Vec<Result<Entry, Unreadable>>,
 }
 
 impl Reader {
@@ -103,35 +144,50 @@ impl Reader {
     /// # Errors
     /// [`ReadError`] if the answer needs Postgres and it cannot be asked.
     pub async fn read(&self, run: Uuid, cursor: EventId) -> Result<Piece, ReadError> {
-        let (live, without_redis) = match self.live(run, cursor).await? {
+        let mut encoder = Encoder::new(cursor);
+        let found = self.find(run, &Filter::default(), &mut encoder).await?;
+        Ok(Piece {
+            frames: encoder.finish(),
+            caught_up: found.caught_up,
+            ended: found.ended,
+            without_redis: found.without_redis,
+        })
+    }
+
+    /// Reads on from where the sink stands. What `filter` does not want need not reach the sink, and
+    /// does where that costs nothing.
+    pub(super) async fn find(
+        &self,
+        run: Uuid,
+        filter: &Filter,
+        sink: &mut impl Sink,
+    ) -> Result<Found, ReadError> {
+        let cursor = sink.upto();
+        let (live, without_redis) = match self.live(run, cursor, READ_ENTRIES).await? {
             Ok(live) => (Some(live), None),
             Err(failure) => (None, Some(failure.to_string())),
         };
         if let Some(live) = &live {
-            let mut encoder = Encoder::new(cursor);
-            encode_contiguous(&mut encoder, &live.items);
-            if encoder.upto() > cursor {
-                return Ok(piece(encoder, live, false));
+            take_contiguous(sink, &live.items);
+            if sink.upto() > cursor {
+                return Ok(found(sink, live, false));
             }
             // Nothing behind the cursor in this very epoch: no need to ask Postgres.
             if live.items.is_empty() && live.last.is_some_and(|last| last == cursor) {
-                return Ok(piece(encoder, live, live.ended));
+                return Ok(found(sink, live, live.ended));
             }
         }
-        let stored = self.stored(run, cursor).await?;
-        if let Some(encoder) = stored.encoder {
-            let caught_up = live.is_none() && encoder.upto() == stored.watermark;
-            return Ok(Piece {
-                frames: encoder.finish(),
+        let stored = self.stored(run, filter, sink).await?;
+        if stored.watermark > cursor {
+            let caught_up = live.is_none() && sink.upto() == stored.watermark;
+            return Ok(Found {
                 caught_up,
                 ended: caught_up && stored.ended,
                 without_redis,
             });
         }
-        let mut encoder = Encoder::new(cursor);
         let Some(live) = live else {
-            return Ok(Piece {
-                frames: encoder.finish(),
+            return Ok(Found {
                 caught_up: true,
                 ended: stored.ended,
                 without_redis,
@@ -139,17 +195,18 @@ impl Reader {
         };
         if let Some(item) = live.items.first() {
             debug!(%run, %cursor, "a hole that neither Redis nor Postgres can fill");
-            leap(&mut encoder, item);
-            encode_contiguous(&mut encoder, &live.items);
+            leap(sink, item);
+            take_contiguous(sink, &live.items);
         }
-        Ok(piece(encoder, &live, stored.ended))
+        Ok(found(sink, &live, stored.ended))
     }
 
     /// The outer error is a broken answer, the inner one an outage.
-    async fn live(
+    pub(super) async fn live(
         &self,
         run: Uuid,
         cursor: EventId,
+        entries: usize,
     ) -> Result<Result<Live, RedisFailure>, NotEntries> {
         let keys = self.keys.run(run);
         let reply: Result<(Vec<Option<String>>, Value), _> = self
@@ -165,7 +222,7 @@ impl Reader {
                     .arg(format!("({cursor}"))
                     .arg("+")
                     .arg("COUNT")
-                    .arg(READ_ENTRIES);
+                    .arg(entries);
                 pipeline.query_async(connection).await
             })
             .await;
@@ -180,59 +237,62 @@ impl Reader {
         }))
     }
 
-    async fn stored(&self, run: Uuid, cursor: EventId) -> Result<Stored, ReadError> {
+    /// Takes what Postgres holds behind the sink's cursor.
+    async fn stored(
+        &self,
+        run: Uuid,
+        filter: &Filter,
+        sink: &mut impl Sink,
+    ) -> Result<Stored, ReadError> {
+        let cursor = sink.upto();
         let Some(coverage) = self.store.coverage(run).await? else {
             // The run was deleted while it was watched: nothing more will come.
             return Ok(Stored {
                 watermark: cursor,
                 ended: true,
-                encoder: None,
             });
         };
-        let mut stored = Stored {
+        let stored = Stored {
             watermark: coverage.watermark,
             ended: coverage.ended,
-            encoder: None,
         };
         if coverage.watermark <= cursor {
             return Ok(stored);
         }
         let page = Page {
             run,
-            from: Start::After(cursor),
+            after: cursor,
             coverage,
-            channels: &[],
+            channels: filter.channels(),
             limit: PAGE_EVENTS,
         };
         let events = self.store.events(&page).await?;
-        let mut encoder = Encoder::new(cursor);
         for event in &events {
-            if event.id.epoch != encoder.upto().epoch && encoder.upto() != EventId::ZERO {
+            if event.id.epoch != sink.upto().epoch && sink.upto() != EventId::ZERO {
                 let before = EventId::new(event.id.epoch, 0);
-                encoder.gap(before, event.id, None, "reborn");
+                sink.gap(before, event.id, None, "reborn");
             }
-            encoder.event(event);
+            sink.event(event);
         }
-        // An empty page says that the rest up to the watermark was stored before, under other ids.
+        // An empty page says that the rest up to the watermark was stored before, under other ids, or
+        // is not wanted.
         if events.is_empty() {
-            encoder.skip_to(coverage.watermark);
+            sink.skip_to(coverage.watermark);
         }
-        stored.encoder = Some(encoder);
         Ok(stored)
     }
 }
 
+/// What lies in Postgres.
 struct Stored {
+    /// Not behind the cursor: nothing was taken.
     watermark: EventId,
     ended: bool,
-    /// What lies between the cursor and the watermark, if anything does.
-    encoder: Option<Encoder>,
 }
 
-fn piece(encoder: Encoder, live: &Live, ended: bool) -> Piece {
-    let caught_up = live.last.is_none_or(|last| last <= encoder.upto());
-    Piece {
-        frames: encoder.finish(),
+fn found(sink: &impl Sink, live: &Live, ended: bool) -> Found {
+    let caught_up = live.last.is_none_or(|last| last <= sink.upto());
+    Found {
         caught_up,
         ended: caught_up && ended,
         without_redis: None,
@@ -247,9 +307,9 @@ fn last_id(meta: &[Option<String>]) -> Option<EventId> {
 }
 
 /// Adds entries for as long as each continues what is there.
-fn encode_contiguous(encoder: &mut Encoder, items: &[Result<Entry, Unreadable>]) {
+fn take_contiguous(sink: &mut impl Sink, items: &[Result<Entry, Unreadable>]) {
     for item in items {
-        let upto = encoder.upto();
+        let upto = sink.upto();
         match item {
             Ok(entry) if entry.last <= upto => {}
             Ok(entry) => {
@@ -259,14 +319,14 @@ fn encode_contiguous(encoder: &mut Encoder, items: &[Result<Entry, Unreadable>])
                     return;
                 }
                 for event in entry.events().filter(|event| event.id > upto) {
-                    encoder.event(&event);
+                    sink.event(&event);
                 }
             }
             Err(unreadable) if unreadable.id <= upto => {}
             // How many events it was meant to hold is unknown: what lies between counts as lost to it.
             Err(unreadable) if unreadable.id.epoch == upto.epoch => {
                 let next = EventId::new(upto.epoch, unreadable.id.seq + 1);
-                encoder.gap(
+                sink.gap(
                     unreadable.id,
                     next,
                     Some(unreadable.id.seq - upto.seq),
@@ -279,20 +339,20 @@ fn encode_contiguous(encoder: &mut Encoder, items: &[Result<Entry, Unreadable>])
 }
 
 /// Tells of what is missing before an entry, and steps over it.
-fn leap(encoder: &mut Encoder, item: &Result<Entry, Unreadable>) {
-    let upto = encoder.upto();
+fn leap(sink: &mut impl Sink, item: &Result<Entry, Unreadable>) {
+    let upto = sink.upto();
     let first = match item {
         Ok(entry) => entry.first(),
         Err(unreadable) => EventId::new(unreadable.id.epoch, 1),
     };
     let before = EventId::new(first.epoch, first.seq - 1);
     if first.epoch == upto.epoch {
-        encoder.gap(before, first, Some(first.seq - upto.seq - 1), "lost");
+        sink.gap(before, first, Some(first.seq - upto.seq - 1), "lost");
     } else if upto == EventId::ZERO && first.seq == 1 {
-        encoder.skip_to(before);
+        sink.skip_to(before);
     } else if upto == EventId::ZERO {
-        encoder.gap(before, first, Some(first.seq - 1), "lost");
+        sink.gap(before, first, Some(first.seq - 1), "lost");
     } else {
-        encoder.gap(before, first, None, "reborn");
+        sink.gap(before, first, None, "reborn");
     }
 }

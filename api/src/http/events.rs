@@ -1,7 +1,20 @@
-//! `/v1/runs/{run}/events`: stored history, page by page, in both directions.
+//! `GET /v1/runs/{run}/events`: the events of a run page by page, over what is stored and what is only
+//! in Redis.
 //!
-//! Events come with their envelope, exactly as the stream shows them; `Accept: application/x-ndjson`
-//! gives one a line. Only what Postgres holds is here: the stream has what is newer.
+//! A page begins behind `after=ID`, ends before `before=ID`, ends with the newest event (`before=end`),
+//! begins with a line by its number (`line=N`, from 1), or with the first event that was appended at
+//! or after a moment (`at=`, RFC 3339 or Unix milliseconds, by Redis' clock). It holds up to `limit` events
+//! of the wanted channels, [`MOST_EVENTS`] and 4 MiB at most. Events come with their envelope, exactly
+//! as the stream shows them.
+//!
+//! JSON carries beside `events` the cursors `older` (for `before=`; null at the beginning) and `newer`
+//! (for `after=`; the stream goes on from it without a seam), `more` (something newer is known), and
+//! `ended`. With `Accept: application/x-ndjson` every event is a line, and the cursors the last one, of
+//! kind `page`.
+//!
+//! With `wait=SECONDS` an empty page behind `after` is held back until there is something on it.
+
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -9,21 +22,48 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use runcast_common::entry::Event;
+use chrono::DateTime;
 use runcast_common::id::EventId;
+use serde::Serialize;
+use uuid::Uuid;
 
 use super::Gateway;
+use super::compress::compression;
 use super::problem::Problem;
 use super::query::Query;
 use super::runs::admit;
 use crate::access::Scope;
 use crate::access::principal::Principal;
-use crate::fanout::frame::with_envelope;
-use crate::store::events::{PAGE_EVENTS, Page, Start};
+use crate::fanout::frame::{Filter, with_envelope};
+use crate::fanout::history::{MOST_EVENTS, Page};
+use crate::fanout::poll;
+
+/// Longest wait of a long poll: below the minute after which many proxies give up.
+const MOST_WAIT_SECONDS: u64 = 50;
 
 /// The routes of this file.
 pub fn router() -> Router<Gateway> {
-    Router::new().route("/v1/runs/{run}/events", get(events))
+    Router::new().route("/v1/runs/{run}/events", get(events).layer(compression()))
+}
+
+/// Where a page is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    After(EventId),
+    Before(EventId),
+    AtEnd,
+    Line(u64),
+    At(u64),
+}
+
+/// What a page says beside its events.
+#[derive(Debug, Serialize)]
+struct Cursors {
+    older: Option<EventId>,
+    newer: EventId,
+    more: bool,
+    ended: bool,
+    watermark: EventId,
 }
 
 async fn events(
@@ -34,43 +74,103 @@ async fn events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let filter = query.filter()?;
-    let from = start(&query)?;
-    let (run, coverage) = admit(&gateway, &principal, Scope::Read, &id).await?;
+    let place = Place::of(&query)?;
+    let wait = wait(&query, place)?;
     let limit = query
         .parse("limit")?
-        .unwrap_or(PAGE_EVENTS)
-        .clamp(1, PAGE_EVENTS);
-    let page = Page {
-        run,
-        from,
-        coverage,
-        channels: filter.channels(),
-        limit,
+        .unwrap_or(MOST_EVENTS)
+        .clamp(1, MOST_EVENTS);
+    let (run, coverage) = admit(&gateway, &principal, Scope::Read, &id).await?;
+    let page = match (place, wait) {
+        (Place::After(after), Some(wait)) => {
+            poll::page_after(gateway.hub(), run, after, &filter, limit, wait).await?
+        }
+        _ => place.page(&gateway, run, &filter, limit).await?,
     };
-    let events = gateway.store().events(&page).await?;
-    let next = match from {
-        Start::After(_) => events
-            .last()
-            .map(|event| event.id)
-            .filter(|id| *id < coverage.watermark),
-        Start::Before(_) => events.first().map(|event| event.id),
+    let cursors = Cursors {
+        older: page.has_older.then(|| page.after.next()),
+        newer: page.upto,
+        more: page.has_newer,
+        ended: page.ended,
+        watermark: coverage.watermark,
     };
-    if wants_ndjson(&headers) {
-        return Ok(ndjson(&events, next));
-    }
-    Ok(json(&events, next, coverage.watermark))
+    Ok(answer(&page, &cursors, wants_ndjson(&headers)))
 }
 
-fn start(query: &Query) -> Result<Start, Problem> {
-    match (query.get("after"), query.get("before")) {
-        (Some(_), Some(_)) => Err(Problem::bad_request(
-            "give either after or before, not both",
-        )),
-        (None, Some("end")) => Ok(Start::Before(EventId::new((1 << 53) - 1, 0))),
-        (None, Some(before)) => Ok(Start::Before(EventId::parse_cursor(before)?)),
-        (Some(after), None) => Ok(Start::After(EventId::parse_cursor(after)?)),
-        (None, None) => Ok(Start::After(EventId::ZERO)),
+impl Place {
+    fn of(query: &Query) -> Result<Self, Problem> {
+        let names = ["after", "before", "line", "at"];
+        let given: Vec<(&str, &str)> = names
+            .into_iter()
+            .filter_map(|name| Some((name, query.get(name)?)))
+            .collect();
+        match given[..] {
+            [] => Ok(Self::After(EventId::ZERO)),
+            [("after", after)] => Ok(Self::After(EventId::parse_cursor(after)?)),
+            [("before", "end")] => Ok(Self::AtEnd),
+            [("before", before)] => Ok(Self::Before(EventId::parse_cursor(before)?)),
+            [("line", _)] => match query.parse("line")? {
+                Some(line) if line > 0 => Ok(Self::Line(line)),
+                _ => Err(Problem::bad_request("parameter line: lines count from 1")),
+            },
+            [("at", at)] => Ok(Self::At(moment(at)?)),
+            _ => Err(Problem::bad_request(
+                "give only one of after, before, line and at",
+            )),
+        }
     }
+
+    async fn page(
+        self,
+        gateway: &Gateway,
+        run: Uuid,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Page, Problem> {
+        let reader = gateway.hub().reader();
+        let after = match self {
+            Self::After(after) => after,
+            Self::Before(before) => {
+                return Ok(reader.page_before(run, Some(before), filter, limit).await?);
+            }
+            Self::AtEnd => return Ok(reader.page_before(run, None, filter, limit).await?),
+            Self::Line(line) => reader.cursor_of_line(run, line).await?,
+            Self::At(time_ms) => reader.cursor_at(run, time_ms).await?,
+        };
+        Ok(reader.page_after(run, after, filter, limit).await?)
+    }
+}
+
+/// A moment in Unix milliseconds.
+fn moment(text: &str) -> Result<u64, Problem> {
+    if let Ok(milliseconds) = text.parse() {
+        return Ok(milliseconds);
+    }
+    // A plus sign that was not escaped has become a blank.
+    let parsed = DateTime::parse_from_rfc3339(&text.replace(' ', "+"));
+    let parsed = parsed.map_err(|error| {
+        Problem::bad_request(format!(
+            "parameter at: {error}; expected RFC 3339, such as 2026-01-31T12:00:00Z, or Unix milliseconds"
+        ))
+    })?;
+    Ok(u64::try_from(parsed.timestamp_millis()).unwrap_or(0))
+}
+
+fn wait(query: &Query, place: Place) -> Result<Option<Duration>, Problem> {
+    let Some(seconds) = query.parse::<u64>("wait")? else {
+        return Ok(None);
+    };
+    if seconds > MOST_WAIT_SECONDS {
+        return Err(Problem::bad_request(format!(
+            "parameter wait: {seconds} s are over the limit of {MOST_WAIT_SECONDS} s; ask again after an empty page"
+        )));
+    }
+    if !matches!(place, Place::After(_)) {
+        return Err(Problem::bad_request(
+            "parameter wait: only a page behind after= can be waited for",
+        ));
+    }
+    Ok(Some(Duration::from_secs(seconds)))
 }
 
 fn wants_ndjson(headers: &HeaderMap) -> bool {
@@ -81,38 +181,59 @@ fn wants_ndjson(headers: &HeaderMap) -> bool {
         .any(|value| value.contains("application/x-ndjson"))
 }
 
-fn ndjson(events: &[Event], next: Option<EventId>) -> Response {
-    let mut out = Vec::new();
-    for event in events {
-        with_envelope(&mut out, event);
-        out.push(b'\n');
+fn answer(page: &Page, cursors: &Cursors, ndjson: bool) -> Response {
+    // A flat structure of ids and flags: writing it cannot fail.
+    let cursors = serde_json::to_string(cursors).unwrap_or_default();
+    let members = cursors.trim_start_matches('{');
+    let (open, separator, close, kind) = match ndjson {
+        true => (
+            String::new(),
+            b'\n',
+            format!("{{\"kind\":\"page\",{members}\n"),
+            "application/x-ndjson",
+        ),
+        false => (
+            "{\"events\":[".to_owned(),
+            b',',
+            format!("],{members}"),
+            "application/json",
+        ),
+    };
+    let mut out = open.into_bytes();
+    for (index, item) in page.items.iter().enumerate() {
+        if index > 0 {
+            out.push(separator);
+        }
+        with_envelope(&mut out, &item.event);
     }
+    if ndjson && !page.items.is_empty() {
+        out.push(separator);
+    }
+    out.extend_from_slice(close.as_bytes());
     let mut response = Body::from(out).into_response();
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/x-ndjson"),
-    );
-    if let Some(Ok(next)) = next.map(|next| HeaderValue::from_str(&next.to_string())) {
-        headers.insert("runcast-next", next);
-    }
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
-fn json(events: &[Event], next: Option<EventId>, watermark: EventId) -> Response {
-    let mut out = b"{\"events\":[".to_vec();
-    for (index, event) in events.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_read_in_both_forms() {
+        for text in [
+            "1763700000000",
+            "2025-11-21T04:40:00Z",
+            "2025-11-21T05:40:00.000 01:00",
+            "2025-11-21T05:40:00+01:00",
+        ] {
+            assert_eq!(moment(text), Ok(1_763_700_000_000), "{text}");
         }
-        with_envelope(&mut out, event);
+        assert_eq!(moment("1969-12-31T23:00:00Z"), Ok(0));
+        for text in ["", "yesterday", "2025-11-21", "-1"] {
+            let problem = moment(text).expect_err("refused");
+            assert!(format!("{problem:?}").contains("parameter at"), "{text}");
+        }
     }
-    let next = next.map_or_else(|| "null".to_owned(), |next| format!("\"{next}\""));
-    out.extend_from_slice(format!("],\"next\":{next},\"watermark\":\"{watermark}\"}}").as_bytes());
-    let mut response = Body::from(out).into_response();
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    response
 }

@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod body;
+mod compress;
 pub mod connection;
 pub mod control;
 pub mod cors;
@@ -18,8 +19,10 @@ pub mod page;
 pub mod problem;
 pub mod query;
 pub mod runs;
+pub mod search;
 pub mod session;
 pub mod stream;
+pub mod text;
 pub mod tls;
 pub mod watch;
 pub mod webhooks;
@@ -146,6 +149,8 @@ impl Gateway {
         Router::new()
             .merge(runs::router())
             .merge(events::router())
+            .merge(text::router())
+            .merge(search::router())
             .merge(ingest::router())
             .merge(control::router())
             .merge(agents::router())

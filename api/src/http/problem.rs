@@ -12,6 +12,7 @@ use serde::Serialize;
 use tracing::{error, warn};
 
 use crate::access::secret::MintError;
+use crate::fanout::reader::ReadError;
 use crate::store::StoreError;
 
 /// An answer that says why there is no other.
@@ -150,6 +151,21 @@ impl From<RedisFailure> for Problem {
             StatusCode::INTERNAL_SERVER_ERROR,
             "Redis refused the request",
         )
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(failure: ReadError) -> Self {
+        match failure {
+            ReadError::Store(failure) => failure.into(),
+            ReadError::NotEntries(failure) => {
+                error!(error = %failure, "a run cannot be read");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "Redis answered in a form that this version does not understand",
+                )
+            }
+        }
     }
 }
 

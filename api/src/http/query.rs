@@ -6,6 +6,7 @@ use std::str::FromStr;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use runcast_common::event::Channel;
+use runcast_common::id::EventId;
 
 use super::problem::Problem;
 use crate::fanout::frame::{Filter, LEVELS, Levels};
@@ -43,6 +44,29 @@ impl Query {
                     .map_err(|error| Problem::bad_request(format!("parameter {name}: {error}")))
             })
             .transpose()
+    }
+
+    /// A parameter that is on or off; given without a value it is on.
+    ///
+    /// # Errors
+    /// 400 that names the parameter.
+    pub fn flag(&self, name: &str) -> Result<bool, Problem> {
+        let given = self.0.iter().rfind(|(key, _)| key == name);
+        match given.map(|(_, value)| value.as_str()) {
+            None | Some("0" | "false") => Ok(false),
+            Some("" | "1" | "true") => Ok(true),
+            Some(_) => Err(Problem::bad_request(format!(
+                "parameter {name}: expected true or false"
+            ))),
+        }
+    }
+
+    /// A cursor.
+    ///
+    /// # Errors
+    /// 400 for anything that is no event id.
+    pub fn cursor(&self, name: &str) -> Result<Option<EventId>, Problem> {
+        Ok(self.get(name).map(EventId::parse_cursor).transpose()?)
     }
 
     /// The channels that are asked for.

@@ -71,6 +71,19 @@ export function parseEvent(data: string): RunEvent {
   return { kind: "gap", count: 1, reason: "unreadable" };
 }
 
+/** True if one event id stands behind another. */
+export function isAfter(id: string, other: string): boolean {
+  const [epoch = 0, seq = 0] = id.split("-").map(Number);
+  const [otherEpoch = 0, otherSeq = 0] = other.split("-").map(Number);
+  return epoch > otherEpoch || (epoch === otherEpoch && seq > otherSeq);
+}
+
+/** The cursor behind which an event comes next. */
+export function cursorBefore(id: string): string {
+  const [epoch = 0, seq = 0] = id.split("-").map(Number);
+  return `${epoch}-${Math.max(0, seq - 1)}`;
+}
+
 export function decodeBase64(text: string): Uint8Array {
   let binary: string;
   try {

@@ -22,7 +22,7 @@ export class Group {
     readonly id: string,
     readonly title: string,
     /** The number of its header. */
-    readonly header: number,
+    public header: number,
     readonly muted: boolean,
     private readonly collapsed: boolean,
   ) {}
@@ -39,6 +39,12 @@ export class Group {
     if (!this.chosen) {
       this.folded = this.collapsed && this.errors === 0;
     }
+  }
+
+  /** Its rows get other numbers. */
+  move(by: number): void {
+    this.header += by;
+    this.end = this.end === null ? null : this.end + by;
   }
 
   /** Its producer wants it open. */
@@ -97,6 +103,32 @@ export class Groups {
     while ((this.all.get(this.all.first)?.header ?? first) < first) {
       this.all.shift();
     }
+  }
+
+  /** Forgets what is of rows from `end` on, which are not held any more. Nothing may be open. */
+  dropEnd(end: number): void {
+    while ((this.all.get(this.all.end - 1)?.header ?? -Infinity) >= end) {
+      this.all.pop();
+    }
+    for (let at = this.all.first; at < this.all.end; at += 1) {
+      const group = this.all.get(at);
+      if (group?.end != null && group.end > end) {
+        group.end = end;
+      }
+    }
+  }
+
+  /** Takes over groups of rows that were put in front, whose numbers move by `by`. */
+  prepend(older: Groups, by: number): void {
+    const groups: Group[] = [];
+    for (let at = older.all.first; at < older.all.end; at += 1) {
+      const group = older.all.get(at);
+      if (group !== undefined) {
+        group.move(by);
+        groups.push(group);
+      }
+    }
+    this.all.prepend(groups);
   }
 
   shown(first: number, end: number): Shown {

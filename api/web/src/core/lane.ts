@@ -4,19 +4,28 @@
 // are joined into that row until a newline, even when rows of another stream came in between. Rows are kept in a ring; `trim` drops the oldest above the limits it
 // is given. A row that was dropped while open is not written to again; its stream goes on in a new one.
 //
+// The rows are a window of the variation: `older` and `newer` say from where more can be had on either side. While there is
+// more behind it the window is detached from the live end: what comes then only tells how the work stands, or is held until
+// the window has reached it (`hold`, `attach`).
+//
 // A chunk that marks a group is not shown as text: its start is a header row, under which the rows of the group can be folded.
 // A chunk with a message is shown as a record. What the work says of its progress is kept beside the rows.
 
-import { applySgr, type Style } from "./ansi";
-import { EscapeReader, type EscapeSink } from "./escape";
-import { decodeBase64, type GroupEvent, type RunEvent, type RunStatus } from "./event";
+import { TextStream } from "./chunks";
+import { decodeBase64, type GroupEvent, isAfter, isFinal, type RunEvent, type RunStatus } from "./event";
 import { type Group, Groups, type Shown } from "./groups";
 import { Line, MAX_COLUMNS } from "./line";
-import { recordLine } from "./record";
 import { Ring } from "./ring";
+import { gapText, statusText } from "./words";
 
 /** Streams of one variation whose chunks are joined at a time: more than anybody reads side by side. */
 const MAX_STREAMS = 64;
+
+/** Events that are held while the window moves on to the live end. */
+const MAX_HELD = 20_000;
+
+/** How far the rest of a line is looked for that was cut by the edge of a page. */
+const MAX_SEAM = 512;
 
 /** Labels of progress that are kept: the newest. */
 const MAX_PROGRESS = 4;
@@ -24,10 +33,14 @@ const MAX_PROGRESS = 4;
 export type Source = "stdout" | "stderr" | "mark" | "gap" | "group";
 
 export interface Row {
-  readonly number: number;
+  number: number;
+  /** The event that it began with. */
+  readonly id: string | undefined;
+  /** The stream that writes it, if one does. */
+  readonly stream: string | undefined;
   readonly time: number;
   readonly source: Source;
-  readonly level: string | undefined;
+  level: string | undefined;
   /** How many groups it is in. */
   readonly depth: number;
   /** The group that it is the header of. */
@@ -47,10 +60,176 @@ export class Lane {
   hasLevels = false;
   /** How far the work has come, by label, the newest last. */
   readonly progress = new Map<string, RunEvent>();
-  private readonly groups = new Groups();
+  /** The cursor before which older events can be had; null at the beginning. */
+  older: string | null = null;
+  /** The cursor behind which newer events can be had; null while the window ends where the run does. */
+  newer: string | null = null;
+  /** The row that was asked for, to be brought into view, and to be marked. */
+  target: number | null = null;
+  hit: number | null = null;
+  private held: RunEvent[] | null = null;
+  private groups = new Groups();
   private streams = new Map<string, TextStream>();
 
   constructor(readonly variation: number) {}
+
+  /** An event as it comes, at the live end. */
+  live(event: RunEvent): void {
+    this.state(event);
+    if (this.newer === null) {
+      this.take(event);
+    } else if (this.held !== null && this.held.push(event) > MAX_HELD) {
+      this.held = null;
+    }
+  }
+
+  /** Adds the rows of an event. */
+  take(event: RunEvent): void {
+    switch (event.kind) {
+      case "output":
+      case "log":
+        this.text(event);
+        break;
+      case "status":
+        if (isFinal(event.status)) {
+          this.finish();
+        }
+        this.mark(statusText(event), event);
+        break;
+      case "gap":
+        if (event.reason !== "reborn") {
+          this.finish();
+        }
+        this.mark(gapText(event), event, "gap");
+        break;
+    }
+  }
+
+  /** Keeps what an event says of how the work stands. */
+  private state(event: RunEvent): void {
+    if (event.kind === "status") {
+      this.status = event.status;
+      this.exitCode = event.exit_code ?? null;
+      this.signal = event.signal ?? null;
+    } else if (event.kind === "progress") {
+      this.tell(event);
+    }
+  }
+
+  /** Keeps what comes from now on, until the window has reached it. */
+  hold(): void {
+    this.held = [];
+  }
+
+  /** The window has reached `upto`, and there was nothing behind it: goes on live, unless too much has come meanwhile. */
+  attach(upto: string): void {
+    if (this.newer !== null && this.held !== null) {
+      this.newer = null;
+      for (const event of this.held) {
+        if (event.id === undefined || isAfter(event.id, upto)) {
+          this.take(event);
+        }
+      }
+    }
+    this.held = null;
+  }
+
+  /** Empties the window, to be filled from elsewhere; what is known of the work stays. */
+  reset(): void {
+    this.finish();
+    this.groups = new Groups();
+    while (this.rows.pop() !== undefined) {}
+    this.chars = 0;
+    this.columns = 0;
+    this.target = null;
+    this.hit = null;
+  }
+
+  /** Puts the rows of older events in front. */
+  prepend(events: readonly RunEvent[]): void {
+    const before = new Lane(this.variation);
+    for (const event of events) {
+      before.take(event);
+    }
+    this.joinAtSeam(before);
+    for (const stream of before.streams.values()) {
+      stream.finish();
+    }
+    const rows: Row[] = [];
+    for (let at = before.rows.first; at < before.rows.end; at += 1) {
+      const row = before.rows.get(at);
+      if (row !== undefined) {
+        rows.push(row);
+      }
+    }
+    const by = this.rows.first - rows.length;
+    for (const row of rows) {
+      row.number += by;
+    }
+    before.groups.finish(rows.length);
+    this.rows.prepend(rows);
+    this.groups.prepend(before.groups, by);
+    this.chars += before.chars;
+    this.columns = Math.max(this.columns, before.columns);
+    this.hasLevels ||= before.hasLevels;
+  }
+
+  /** A line that goes on behind the edge of a page is one row: the first part is drawn, the second is emptied into it. */
+  private joinAtSeam(before: Lane): void {
+    for (const [name, stream] of before.streams) {
+      const open = stream.open;
+      for (
+        let at = this.rows.first;
+        open !== null && at < Math.min(this.rows.end, this.rows.first + MAX_SEAM);
+        at += 1
+      ) {
+        const row = this.rows.get(at);
+        if (row === undefined || row.source === "gap") {
+          break;
+        }
+        if (row.stream === name) {
+          if (row.group === null && open.line.length + row.line.length <= MAX_COLUMNS) {
+            row.line = Line.joined(open.line, row.line);
+            this.chars += open.line.length;
+            this.columns = Math.max(this.columns, row.line.length);
+            before.remove(open);
+          }
+          break;
+        }
+      }
+    }
+  }
+
+  /** Takes a row out that is among the last ones. */
+  private remove(row: Row): void {
+    const behind: Row[] = [];
+    for (let last = this.rows.pop(); last !== undefined && last !== row; last = this.rows.pop()) {
+      behind.push(last);
+    }
+    this.chars -= row.line.length;
+    for (const last of behind.reverse()) {
+      last.number = this.rows.push(last);
+      last.group?.move(-1);
+    }
+  }
+
+  /** Drops the newest rows above a limit: the window then ends before the run does. */
+  trimEnd(maxRows: number): void {
+    if (this.rows.length <= maxRows) {
+      return;
+    }
+    this.finish();
+    let dropped: Row | undefined;
+    while (this.rows.length > maxRows || this.rows.get(this.rows.end - 1)?.id === dropped?.id) {
+      dropped = this.rows.pop();
+      if (dropped === undefined) {
+        break;
+      }
+      this.chars -= dropped.line.length;
+    }
+    this.groups.dropEnd(this.rows.end);
+    this.newer = this.rows.get(this.rows.end - 1)?.id ?? this.newer;
+  }
 
   /** A chunk of output or log. */
   text(event: RunEvent): void {
@@ -76,7 +255,7 @@ export class Lane {
     const usual = event.kind === "log" ? "stderr" : "stdout";
     const name = event.stream ?? usual;
     const source = name === "stdout" || name === "stderr" ? name : usual;
-    const stream = this.streams.get(name) ?? new TextStream(this, source);
+    const stream = this.streams.get(name) ?? new TextStream(this, source, name);
     this.streams.delete(name);
     this.streams.set(name, stream);
     if (this.streams.size > MAX_STREAMS) {
@@ -94,14 +273,14 @@ export class Lane {
     }
     this.groups.end(group.id, this.rows.end);
     if (group.state === "start") {
-      const row = this.open(event.time ?? 0, "group");
+      const row = this.open(event, "group");
       row.group = this.groups.start(group, row.number);
       this.put(row, Line.of(row.group.title));
     }
   }
 
   mark(text: string, event: RunEvent, source: Source = "mark"): void {
-    this.put(this.open(event.time ?? 0, source), Line.of(text));
+    this.put(this.open(event, source), Line.of(text));
   }
 
   /** Gives a new row its line. */
@@ -143,15 +322,39 @@ export class Lane {
   }
 
   trim(maxRows: number, maxChars: number): void {
-    while (this.rows.length > maxRows || (this.chars > maxChars && this.rows.length > 1)) {
-      this.chars -= this.rows.shift()?.line.length ?? 0;
+    let dropped: Row | undefined;
+    const isOver = () => this.rows.length > maxRows || (this.chars > maxChars && this.rows.length > 1);
+    // All rows of an event go together: the cursor stands between events.
+    while (isOver() || (dropped?.id !== undefined && this.rows.get(this.rows.first)?.id === dropped.id)) {
+      dropped = this.rows.shift();
+      this.chars -= dropped?.line.length ?? 0;
     }
-    this.groups.drop(this.rows.first);
+    if (dropped !== undefined) {
+      this.older = this.rows.get(this.rows.first)?.id ?? this.older;
+      this.groups.drop(this.rows.first);
+    }
   }
 
-  open(time: number, source: Source, level?: string): Row {
+  open(event: RunEvent, source: Source, stream?: string): Row {
     const { depth } = this.groups;
-    const row: Row = { number: this.rows.end, time, source, level, depth, group: null, line: new Line() };
+    const { id, level } = event;
+    const { end: number } = this.rows;
+    const row: Row = {
+      number,
+      id,
+      stream,
+      time: event.time ?? 0,
+      source,
+      level: undefined,
+      depth,
+      group: null,
+      line: new Line(),
+    };
+    if (stream === undefined) {
+      this.rows.push(row);
+      return row;
+    }
+    row.level = level;
     this.rows.push(row);
     if (level !== undefined) {
       this.hasLevels = true;
@@ -160,122 +363,5 @@ export class Lane {
       this.groups.error();
     }
     return row;
-  }
-}
-
-class TextStream implements EscapeSink {
-  private readonly escapes = new EscapeReader();
-  private decoder: TextDecoder | null = null;
-  private row: Row | null = null;
-  private current: Style | null = null;
-  private event: RunEvent = { kind: "output" };
-  /** The rest of a marker's line may be its end alone, which is no empty line. */
-  private afterMarker = false;
-
-  constructor(
-    private readonly lane: Lane,
-    private readonly source: Source,
-  ) {}
-
-  text(text: string, event: RunEvent): void {
-    this.event = event;
-    // Text after bytes: what the decoder still holds will never be completed.
-    const rest = this.decoder?.decode() ?? "";
-    this.decoder = null;
-    this.feed(rest + text);
-  }
-
-  bytes(bytes: Uint8Array, event: RunEvent): void {
-    this.event = event;
-    this.decoder ??= new TextDecoder("utf-8", { ignoreBOM: true });
-    this.feed(this.decoder.decode(bytes, { stream: true }));
-  }
-
-  /** A chunk that is not shown as text. */
-  marker(event: RunEvent): void {
-    this.finish();
-    const ended =
-      typeof event.bytes === "string" ? decodeBase64(event.bytes).at(-1) === 0x0a : event.text?.endsWith("\n");
-    this.afterMarker = ended !== true;
-  }
-
-  record(event: RunEvent): void {
-    this.finish();
-    this.lane.put(this.lane.open(event.time ?? 0, this.source, event.level), recordLine(event));
-  }
-
-  finish(): void {
-    this.feed(this.decoder?.decode() ?? "");
-    this.decoder = null;
-    this.row = null;
-  }
-
-  private feed(text: string): void {
-    const rest = this.afterMarker ? text.replace(/^\r?\n/, "") : text;
-    this.afterMarker &&= text === "";
-    this.escapes.read(rest, this);
-  }
-
-  /** The row that is being written, unless the lane has dropped it meanwhile. */
-  private held(): Row | null {
-    if (this.row !== null && this.row.number < this.lane.rows.first) {
-      this.row = null;
-    }
-    return this.row;
-  }
-
-  private writable(): Line {
-    let row = this.held();
-    if (row === null || row.line.room <= 0) {
-      row = this.lane.open(this.event.time ?? 0, this.source, this.event.level);
-      this.row = row;
-    }
-    return row.line;
-  }
-
-  private grown(line: Line, before: number): void {
-    this.lane.chars += line.length - before;
-    this.lane.columns = Math.max(this.lane.columns, line.length);
-  }
-
-  print(text: string): void {
-    let rest = text;
-    while (rest !== "") {
-      const line = this.writable();
-      const before = line.length;
-      const piece = rest.slice(0, line.room);
-      line.write(piece, this.current);
-      rest = rest.slice(piece.length);
-      this.grown(line, before);
-    }
-  }
-
-  newline(): void {
-    if (this.held() === null) {
-      this.writable();
-    }
-    this.row = null;
-  }
-
-  column(move: { to: number } | { by: number }): void {
-    // Without an open row the column is 0 already, and a bare CR must not make an empty row.
-    const line = this.held()?.line;
-    if (line !== undefined) {
-      const wanted = "to" in move ? move.to : line.column + move.by;
-      line.column = Math.min(Math.max(0, wanted), MAX_COLUMNS);
-    }
-  }
-
-  erase(mode: number): void {
-    const line = this.held()?.line;
-    if (line !== undefined) {
-      const before = line.length;
-      line.erase(mode);
-      this.grown(line, before);
-    }
-  }
-
-  style(params: string): void {
-    this.current = applySgr(this.current, params);
   }
 }

@@ -24,6 +24,16 @@ export class Line {
     return line;
   }
 
+  /** One line of two that belong together; the second goes on where the first ended. */
+  static joined(first: Line, second: Line): Line {
+    const line = new Line();
+    for (const span of [...first.spans, ...second.spans]) {
+      line.write(span.text, span.style);
+    }
+    line.column = first.length + second.column;
+    return line;
+  }
+
   /** How much more may be written from the current column on. */
   get room(): number {
     return MAX_COLUMNS - this.column;

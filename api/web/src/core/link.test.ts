@@ -1,7 +1,7 @@
 // Addresses: what is spelled is read back.
 
 import { expect, test } from "vitest";
-import { historyPath, parseHash, runHash, runsHash, runsPath, shortId, streamPath } from "./link";
+import { eventsPath, parseHash, runHash, runsHash, runsPath, searchPath, shortId, streamPath } from "./link";
 
 test("reads its own addresses back", () => {
   expect(parseHash(runHash("0190-abc"))).toEqual({ page: "run", id: "0190-abc" });
@@ -24,6 +24,12 @@ test("spells the gateway's addresses", () => {
   );
   expect(runsPath(50, null)).toBe("/v1/runs?limit=50");
   expect(runsPath(50, "x y")).toBe("/v1/runs?limit=50&before=x%20y");
-  expect(historyPath("r", 2)).toBe("/v1/runs/r/events?channel=output:2&channel=log:2");
+  expect(eventsPath("r", 2, { before: "7-3" }, 9)).toBe(
+    "/v1/runs/r/events?channel=output:2&channel=log:2&channel=status:2&limit=9&before=7-3",
+  );
+  expect(eventsPath("r", null, { line: 5 }, 9)).toContain("channel=heartbeat&limit=9&line=5");
+  expect(searchPath("r", { text: "a+b", regex: true, ignoreCase: false }, "end", 9)).toBe(
+    "/v1/runs/r/search?regex=a%2Bb&ignore_case=false&before=end&limit=9",
+  );
   expect(shortId("01990000-0000-7000-8000-0123456789ab")).toBe("456789ab");
 });

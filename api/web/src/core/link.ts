@@ -42,13 +42,38 @@ export function runPath(id: string): string {
 
 /** The live stream from just after an event; `0-0` is the beginning. */
 export function streamPath(id: string, after: string): string {
-  const channels = CHANNELS.map((name) => `channel=${name}`).join("&");
-  return `${runPath(id)}/stream?${channels}&after=${encodeURIComponent(after)}`;
+  return `${runPath(id)}/stream?${channels(CHANNELS)}&after=${encodeURIComponent(after)}`;
 }
 
-/** The stored events of one variation, for what the page no longer holds. */
-export function historyPath(id: string, variation: number): string {
-  return `${runPath(id)}/events?channel=output:${variation}&channel=log:${variation}`;
+/** Where a page of events is: before or behind one, from a line by its number, or from a moment. */
+export type Place = { before: string } | { after: string } | { line: number } | { at: number };
+
+/** A page of events, of one variation or of all. */
+export function eventsPath(id: string, variation: number | null, place: Place, limit: number): string {
+  const kinds = variation === null ? CHANNELS : ["output", "log", "status"].map((kind) => `${kind}:${variation}`);
+  const [[name, value] = ["", ""]] = Object.entries(place);
+  return `${runPath(id)}/events?${channels(kinds)}&limit=${limit}&${name}=${encodeURIComponent(value)}`;
+}
+
+/** All that a run printed, as text, without escape sequences. */
+export function textPath(id: string): string {
+  return `${runPath(id)}/text?ansi=strip`;
+}
+
+export interface SearchFor {
+  text: string;
+  regex: boolean;
+  ignoreCase: boolean;
+}
+
+/** A search backward from an event, or from the end. */
+export function searchPath(id: string, search: SearchFor, before: string, limit: number): string {
+  const what = `${search.regex ? "regex" : "q"}=${encodeURIComponent(search.text)}`;
+  return `${runPath(id)}/search?${what}&ignore_case=${search.ignoreCase}&before=${encodeURIComponent(before)}&limit=${limit}`;
+}
+
+function channels(names: readonly string[]): string {
+  return names.map((name) => `channel=${name}`).join("&");
 }
 
 /** Enough of an id to tell it from its neighbours: the start of a UUIDv7 is a time, its end is random. */

@@ -1,11 +1,13 @@
-// A list that grows at its end and is dropped from its start, with numbers that stay: the n-th item ever pushed is number n.
+// A list that grows and is dropped at both ends, with numbers that stay: the n-th item ever pushed is number n, and what is put
+// in front has the numbers before it, negative ones included.
 //
-// An array with a head; the room before the head is given back when it is half of the array, so both ends cost O(1) on average.
+// An array with a head; the room before the head is given back when it is half of the array, so dropping costs O(1) on average.
+// Putting items in front copies the array: they come by the page.
 
 export class Ring<T> {
   private items: (T | undefined)[] = [];
   private head = 0;
-  /** The number of the first item still held, which is also how many were dropped. */
+  /** The number of the first item still held. */
   first = 0;
 
   get length(): number {
@@ -20,6 +22,17 @@ export class Ring<T> {
   push(item: T): number {
     this.items.push(item);
     return this.end - 1;
+  }
+
+  /** Puts items in front: the last of them gets the number before the first. */
+  prepend(items: readonly T[]): void {
+    this.items = [...items, ...this.items.slice(this.head)];
+    this.head = 0;
+    this.first -= items.length;
+  }
+
+  pop(): T | undefined {
+    return this.length === 0 ? undefined : this.items.pop();
   }
 
   get(number: number): T | undefined {

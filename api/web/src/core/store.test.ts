@@ -2,7 +2,8 @@
 
 import { expect, test } from "vitest";
 import type { RunEvent } from "./event";
-import { gapText, RunStore } from "./store";
+import { RunStore } from "./store";
+import { gapText } from "./words";
 
 const line = (seq: number, text: string, variation = 0, producer = "p"): RunEvent => ({
   kind: "output",

@@ -68,8 +68,10 @@ export class RunStream {
     private readonly hooks: StreamHooks,
   ) {}
 
-  start(): void {
+  /** Begins behind an event; `0-0` is the beginning. */
+  start(after = "0-0"): void {
     this.stopped = false;
+    this.lastId = after;
     this.connect();
   }
 

@@ -13,7 +13,7 @@ let watch: RunWatch;
 class FakeEventSource {
   readyState = 0;
   listeners = new Map<string, (frame: { data: string; lastEventId: string }) => void>();
-  constructor() {
+  constructor(readonly url: string) {
     sources.push(this);
   }
   addEventListener(kind: string, listener: (frame: { data: string; lastEventId: string }) => void): void {
@@ -45,7 +45,9 @@ beforeEach(() => {
   vi.stubGlobal("EventSource", FakeEventSource);
   vi.stubGlobal("fetch", async (path: string) => {
     const [name = ""] = path.split("?");
-    asked.push(name);
+    if (!name.endsWith("/events")) {
+      asked.push(name);
+    }
     return answers[name]?.() ?? Response.json({ title: "no such run" }, { status: 404 });
   });
   watch = new RunWatch("r", {
@@ -115,4 +117,24 @@ test("204 for a run that is over is its end; any other answer is tried again", a
   sources[1]?.refuse();
   await pass(10);
   expect(watch.stream.state).toBe("ended");
+});
+
+test("opens on the last lines and goes on live behind them", async () => {
+  watch.stop();
+  const line = (seq: number) => ({
+    kind: "output",
+    variation: 0,
+    text: `${seq}\n`,
+    id: `7-${seq}`,
+    producer: "p",
+    seq,
+  });
+  answers["/v1/runs/r/events"] = () =>
+    Response.json({ events: [line(8), line(9)], older: "7-8", newer: "7-9", more: false, ended: false });
+  watch = new RunWatch("r", { changed: () => {}, signedOut: () => {} });
+  watch.start();
+  await pass(10);
+  expect(new URL(sources.at(-1)?.url ?? "", "http://x").searchParams.get("after")).toBe("7-9");
+  const lane = watch.store.lane(0);
+  expect([lane.rows.length, lane.older, watch.store.lane(1).older]).toEqual([2, "7-8", "7-8"]);
 });

@@ -1,4 +1,5 @@
-// One run being watched: its description, its lines, and the connection they come over, kept in step.
+// One run being watched: its description, its lines, and the connection they come over, kept in step. It opens on the last
+// lines, whatever the length of the run; what is older is had when the reader wants it.
 //
 // The stream tells what happens; the description (status of the run, seal, counts) is asked for again REFRESH_SOON_MS after
 // a status event, and every REFRESH_MS until the run is sealed, while the page is visible. Nothing here draws: `changed` is
@@ -6,7 +7,9 @@
 
 import { ApiError, request } from "./api";
 import { isFinal, type RunEvent } from "./event";
+import type { Lane } from "./lane";
 import { streamPath } from "./link";
+import { getPage, Past } from "./past";
 import { getRun, type Run, withUpdate } from "./runs";
 import { RunStore } from "./store";
 import { type Diagnosis, type LinkState, RunStream, type Source } from "./stream";
@@ -23,6 +26,7 @@ export class RunWatch {
   readonly store = new RunStore();
   readonly stream: RunStream;
   run: Run | null = null;
+  private readonly pasts = new Map<Lane, Past>();
   private refreshTimer: ReturnType<typeof setTimeout> | null = null;
   private stopped = false;
 
@@ -41,10 +45,39 @@ export class RunWatch {
   }
 
   start(): void {
-    this.stream.start();
+    void this.open();
     this.refresh(0);
     globalThis.addEventListener("online", this.wake);
     document.addEventListener("visibilitychange", this.wake);
+  }
+
+  /** What of a lane lies outside of its window. */
+  past(lane: Lane): Past {
+    let past = this.pasts.get(lane);
+    if (past === undefined) {
+      past = new Past(this.id, lane, () => this.hooks.changed());
+      this.pasts.set(lane, past);
+    }
+    return past;
+  }
+
+  /** Begins with the last events of the run, and goes on live behind them. */
+  private async open(): Promise<void> {
+    let after: string | undefined;
+    try {
+      const page = await getPage(this.id, null, { before: "end" });
+      if (this.stopped) {
+        return;
+      }
+      this.store.open(page.events, page.older);
+      after = page.newer;
+      this.hooks.changed();
+    } catch {
+      // The stream asks for all of it then, and finds out what is wrong if something is.
+    }
+    if (!this.stopped) {
+      this.stream.start(after);
+    }
   }
 
   stop(): void {

@@ -2,6 +2,7 @@
 
 import { isFinal } from "../core/event";
 import type { Lane } from "../core/lane";
+import type { Past } from "../core/past";
 import type { Pulses } from "../core/pulse";
 import type { Run, Variation } from "../core/runs";
 import { amount } from "../core/time";
@@ -13,12 +14,12 @@ import { clockShown, now } from "./state";
 interface LaneViewProps {
   lane: Lane;
   pulses: Pulses;
+  past: Past;
   run: Run | null;
-  id: string;
   revision: number;
 }
 
-export function LaneView({ lane, pulses, run, id, revision }: LaneViewProps) {
+export function LaneView({ lane, past, pulses, run, revision }: LaneViewProps) {
   const described = run?.variations.find((variation) => variation.index === lane.variation);
   const status = laneStatus(lane, described);
   return (
@@ -29,9 +30,12 @@ export function LaneView({ lane, pulses, run, id, revision }: LaneViewProps) {
         <LaneOutcome lane={lane} described={described} />
         {!isFinal(status) && <LanePulse variation={lane.variation} pulses={pulses} />}
         <LaneProgress lane={lane} />
-        <span class="count">{amount(lane.rows.end)} lines</span>
+        <span class="count">
+          {amount(lane.rows.length)}
+          {lane.older !== null || lane.newer !== null ? "+" : ""} lines
+        </span>
       </header>
-      <LogList lane={lane} run={id} clock={clockShown.value} revision={revision} />
+      <LogList lane={lane} past={past} clock={clockShown.value} revision={revision} />
     </section>
   );
 }

@@ -15,17 +15,19 @@ interface LogRowProps {
   clock: boolean;
   /** The number of the next row of all: how far a group goes that has not ended. */
   end: number;
+  /** The reader asked for it. */
+  hit: boolean;
   fold(group: Group): void;
 }
 
-export function LogRow({ row, clock, end, fold }: LogRowProps) {
+export function LogRow({ row, clock, end, hit, fold }: LogRowProps) {
   // A level of another name is shown as it is, without a colour.
   const level = row.level !== undefined && LEVELS.has(row.level) ? ` l-${row.level}` : "";
   const depth = row.depth === 0 ? "" : ` d-${Math.min(row.depth, MAX_DEPTH)}`;
   const group = row.group;
   return (
     <div
-      class={`row r-${row.source}${level}${depth}${group?.muted ? " muted" : ""}`}
+      class={`row r-${row.source}${level}${depth}${group?.muted ? " muted" : ""}${hit ? " hit" : ""}`}
       data-testid="log-row"
       data-number={row.number}
       data-source={row.source}

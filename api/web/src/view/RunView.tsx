@@ -8,6 +8,7 @@ import type { Run } from "../core/runs";
 import { RunWatch } from "../core/watch";
 import { LaneTabs } from "./LaneTabs";
 import { LaneView } from "./LaneView";
+import { Places, type Wanted } from "./Places";
 import { RunHead } from "./RunHead";
 import { session, wide } from "./state";
 
@@ -44,14 +45,32 @@ export function RunView({ id }: { id: string }) {
   return (
     <main class="run">
       <RunHead run={run} id={id} state={stream.state} detail={stream.detail} seen={store.events} />
+      <Places id={id} show={show} />
       {!columns && <LaneTabs lanes={lanes} run={run} chosen={chosen} />}
       <div class={`lanes lanes-${visible.length}`}>
         {visible.map((lane) => (
-          <LaneView key={lane.variation} lane={lane} pulses={store.pulses} run={run} id={id} revision={shown} />
+          <LaneView
+            key={lane.variation}
+            lane={lane}
+            past={watch.past(lane)}
+            pulses={store.pulses}
+            run={run}
+            revision={shown}
+          />
         ))}
       </div>
     </main>
   );
+
+  /** Brings a place of one variation into view, or of all that are shown. */
+  function show(place: Wanted, variation: number | null) {
+    if (variation !== null && !columns) {
+      chosen.value = variation;
+    }
+    for (const lane of variation === null ? visible : [store.lane(variation)]) {
+      void watch.past(lane).show(place);
+    }
+  }
 
   /** The variations the run says it has, and any other that events came for. */
   function lanesOf(of: Run | null, held: ReadonlyMap<number, Lane>): Lane[] {

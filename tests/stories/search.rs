@@ -1,0 +1,175 @@
+//! Search in a whole run: lines cut into chunks, both directions, what is stored and what is not, and its limits.
+
+use reqwest::{Method, StatusCode};
+use runcast_common::event::{Kind, Text, write_line};
+use runcast_common::id::EventId;
+use runcast_tests::api::{Api, problem, send};
+use runcast_tests::lines::numbered;
+use runcast_tests::publisher::Publisher;
+use runcast_tests::stack::{Part, Stack};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+fn log(level: &str, text: &str) -> Vec<u8> {
+    let mut line = Vec::new();
+    let payload = Text {
+        level: Some(level),
+        ..Text::from_chunk(Some("stderr"), text.as_bytes())
+    };
+    write_line(&mut line, Kind::Log, 0, 1, &payload).expect("a line");
+    line.pop();
+    line
+}
+
+async fn found(api: &Api, run: Uuid, query: &str) -> Value {
+    api.get(&format!("/v1/runs/{run}/search?{query}")).await
+}
+
+fn texts(answer: &Value) -> Vec<&str> {
+    let matches = answer["matches"].as_array().expect("matches");
+    matches
+        .iter()
+        .map(|found| found["text"].as_str().expect("a text"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("search").await;
+    let connection = run.publisher_connection().await;
+    let mut publisher = Publisher::new(connection, stack.keys(), run.id);
+    let api = stack.api();
+    let output = |text: &str| runcast_tests::lines::output(text);
+    for entry in numbered("line", 1..=3_000).chunks(500) {
+        publisher.publish(entry).await;
+    }
+    let cut = [
+        output("the \u{1b}[1mNee"),
+        log("error", "needle of an error\n"),
+        log("info", "needle of no interest\n"),
+        output("dle\u{1b}[0m is here\nnext\n"),
+    ];
+    let stored = publisher.publish(&cut).await;
+    stack.database.holds(run.id, stored).await;
+    stack.stop(Part::Persister).await;
+    for entry in numbered("line", 3_001..=6_000).chunks(500) {
+        publisher.publish(entry).await;
+    }
+    publisher
+        .publish(&[
+            output("a needle that is only in Redis\n"),
+            output("and an unfinished nee"),
+        ])
+        .await;
+
+    let all = [
+        "the Needle is here",
+        "needle of an error",
+        "needle of no interest",
+        "a needle that is only in Redis",
+    ];
+    let forward = found(&api, run.id, "q=NEEDLE&ignore_case").await;
+    assert_eq!(texts(&forward), all);
+    assert_eq!(forward["matches"][0]["places"], json!([[4, 10]]));
+    let first = EventId::new(stored.epoch, 3_001).to_string();
+    assert_eq!(forward["matches"][0]["id"], first);
+    assert_eq!(forward["done"], true);
+    let backward = found(&api, run.id, "q=NEEDLE&ignore_case&before=end").await;
+    assert_eq!(
+        texts(&backward),
+        all.iter().rev().copied().collect::<Vec<_>>()
+    );
+    assert_eq!(backward["done"], true);
+
+    assert_eq!(texts(&found(&api, run.id, "q=needle").await), all[1..]);
+    assert_eq!(
+        texts(&found(&api, run.id, "q=needle&level=error").await),
+        all[1..2]
+    );
+    assert_eq!(
+        texts(&found(&api, run.id, "q=needle&channel=output").await),
+        all[3..]
+    );
+    assert_eq!(
+        texts(&found(&api, run.id, "q=needle&channel=output:1").await),
+        [""; 0]
+    );
+    let context = found(&api, run.id, "regex=^line%203000$&context=2").await;
+    assert_eq!(
+        context["matches"][0]["before"],
+        json!(["line 2998", "line 2999"])
+    );
+    assert_eq!(
+        context["matches"][0]["after"],
+        json!(["the Needle is here", "needle of an error"])
+    );
+
+    // Piece by piece, in both directions, nothing is missed and nothing comes twice.
+    for (direction, start) in [("after", "0-0"), ("before", "end")] {
+        let (mut cursor, mut seen) = (start.to_owned(), Vec::new());
+        for _ in 0..30 {
+            let query = format!("regex=7\\d*7$&limit=13&{direction}={cursor}");
+            let answer = found(&api, run.id, &query).await;
+            seen.extend(texts(&answer).into_iter().map(str::to_owned));
+            cursor = answer["cursor"].as_str().expect("a cursor").to_owned();
+            if answer["done"] == true {
+                break;
+            }
+        }
+        if direction == "before" {
+            seen.reverse();
+        }
+        let numbers = (1..=6_000).map(|number: u32| number.to_string());
+        let fits = |text: &String| {
+            text.len() > 1 && text.ends_with('7') && text[..text.len() - 1].contains('7')
+        };
+        let expected: Vec<String> = numbers
+            .filter(fits)
+            .map(|text| format!("line {text}"))
+            .collect();
+        assert_eq!(seen, expected, "{direction}");
+    }
+
+    // What was still being written is found when it is finished, from where the search came to.
+    let before = found(&api, run.id, "q=unfinished%20needle").await;
+    assert_eq!(texts(&before), [""; 0]);
+    let cursor = before["cursor"].as_str().expect("a cursor").to_owned();
+    publisher.publish(&[output("dle\n")]).await;
+    let after = found(
+        &api,
+        run.id,
+        &format!("q=unfinished%20needle&after={cursor}"),
+    )
+    .await;
+    assert_eq!(texts(&after), ["and an unfinished needle"]);
+    stack.launch(Part::Persister).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_looked_for_is_refused_with_the_reason() {
+    let stack = Stack::start().await;
+    let run = stack.api().create_run("refused").await.id;
+    let long = format!("q={}", "x".repeat(1_001));
+    for (query, words) in [
+        ("", "q= or regex="),
+        ("q=a&regex=b", "not both"),
+        ("regex=a(b", "unclosed group at character 2"),
+        ("regex=(%5Cw{900}){900}", "too large"),
+        ("regex=(?=a)", "look-around"),
+        (&long, "over the limit of 1000"),
+        ("q=a&channel=status", "has no text"),
+        ("q=a&after=1-1&before=end", "not both"),
+        ("q=a&before=x", "event id"),
+    ] {
+        let path = format!("/v1/runs/{run}/search?{query}");
+        let answer = send(stack.api().request(Method::GET, &path)).await;
+        let detail = problem(answer, StatusCode::BAD_REQUEST).await;
+        assert!(detail.contains(words), "{query}: {detail}");
+    }
+    let answer = found(&stack.api(), run, "q=nothing").await;
+    assert_eq!(
+        (answer["done"].clone(), answer["matches"].clone()),
+        (json!(true), json!([]))
+    );
+}
