@@ -251,6 +251,8 @@ impl Server {
                         return pending().await;
                     }
                     None => {
+                        // That of the empty body that it had until now.
+                        response.headers_mut().remove(header::CONTENT_LENGTH);
                         *response.body_mut() =
                             Body::from_stream(bytes(viewer).map(Ok::<_, Infallible>));
                     }

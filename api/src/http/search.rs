@@ -16,13 +16,14 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use runcast_common::id::EventId;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::compress::compression;
 use super::problem::Problem;
 use super::query::Query;
 use super::runs::admit;
 use super::text::text_filter;
-use super::{Gateway, within};
+use super::Gateway;
 use crate::access::Scope;
 use crate::access::principal::Principal;
 use crate::text::pattern::{BadPattern, Pattern};
@@ -66,7 +67,7 @@ async fn search(
         limit: limit.clamp(1, MOST_MATCHES),
         context: usize::min(context, MOST_CONTEXT),
     };
-    let Some(Ok(_place)) = within(MOST_WAIT, places.acquire()).await else {
+    let Ok(Ok(_place)) = timeout(MOST_WAIT, places.acquire()).await else {
         return Err(Problem::unavailable(
             "too many searches run at the moment; try again",
         ));

@@ -264,11 +264,12 @@ impl Courier {
         }
     }
 
-    /// Sends those away who take least.
+    /// Sends those away who take least; any, where all take as much.
     fn shed(&mut self) {
         let lag = |number: &usize| {
             let seat = self.seats.get(*number);
-            seat.map(|seat| (seat.is_stuck(), seat.viewer.lag()))
+            let lag = seat.map(|seat| (seat.is_stuck(), seat.viewer.lag()));
+            (lag, rand::random::<u32>())
         };
         let mut numbers = self.numbers();
         numbers.sort_by_cached_key(|number| std::cmp::Reverse(lag(number)));
