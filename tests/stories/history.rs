@@ -1,5 +1,6 @@
 //! History in Postgres and live events in Redis are one stream, without a seam.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -133,7 +134,7 @@ fn assert_events(events: &[String], lines: &[Vec<u8>], epoch: u64, first: u64) {
 async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trimmed() {
     const EVENTS: u64 = 6_000;
     let seed = rand::random();
-    println!("seed {seed}");
+    writeln!(std::io::stderr(), "seed {seed}").expect("stderr takes a line");
     let mut dice = StdRng::seed_from_u64(seed);
     let stack = Stack::start().await;
     let (api, run) = (stack.api(), stack.api().create_run("pages").await);

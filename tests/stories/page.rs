@@ -1,5 +1,6 @@
 //! From a command to a browser: headless Chromium sees lines of a command that is still running.
 
+use std::io::Write as _;
 use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -57,7 +58,8 @@ async fn play(stack: &Stack, story: &str, run: Uuid, settings: &[(&str, String)]
         status.success(),
         "the browser's story failed ({status})\n{logs}"
     );
-    println!("{logs}");
+    // How long it took until the first lines were there is said, not judged.
+    writeln!(std::io::stderr(), "{logs}").expect("stderr takes a text");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

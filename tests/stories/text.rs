@@ -217,7 +217,7 @@ async fn a_finished_text_is_had_in_parts_packed_or_not_at_all() {
     assert_eq!(header(plain.headers(), "accept-ranges"), "bytes");
     let middle = total / 2;
     let cases = [
-        (format!("bytes=0-99"), Some((0, 100))),
+        ("bytes=0-99".to_owned(), Some((0, 100))),
         (
             format!("bytes={middle}-{}", middle + 9_999),
             Some((middle, 10_000)),
