@@ -408,7 +408,7 @@ mod tests {
             .parse()
             .expect("an id");
         let hour = hour_of(run).expect("an hour");
-        assert_eq!(hour.to_rfc3339(), "2024-12-07T17:00:00+00:00");
+        assert_eq!(hour.to_rfc3339(), "2024-12-07T15:00:00+00:00");
         assert!(hour_of(Uuid::from_u128(7)).is_err());
     }
 }
