@@ -14,16 +14,18 @@
 //! - **idle**: 10,000 open runs of which everything is stored: what they cost of a core, and of Redis' memory.
 //!
 //! The private Postgres of the stories runs with `fsync=off`: what the disk adds to a commit is on
-//! no side.
+//! no side. **synced** is throughput once more, with `fsync=on` and full pages, as in production.
 
 mod insert;
 mod measure;
 mod raw;
 mod storing;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runcast_common::limits::MAX_ENTRY_EVENTS;
+use runcast_tests::cluster::{Cluster, Disk};
 use runcast_tests::stack::{Part, Stack};
 use sqlx::{Connection as _, PgConnection};
 
@@ -44,16 +46,21 @@ async fn main() {
         .skip(1)
         .filter(|one| !one.starts_with("--"))
         .collect();
-    for part in ["throughput", "spread", "latency", "idle"] {
+    for part in ["throughput", "synced", "spread", "latency", "idle"] {
         if !parts.is_empty() && !parts.iter().any(|one| one == part) {
             continue;
         }
-        let mut stack = Stack::without_services().await;
+        let mut stack = if part == "synced" {
+            Stack::on(Arc::new(Cluster::own(Disk::Synced).await)).await
+        } else {
+            Stack::without_services().await
+        };
         stack.launch(Part::Gateway).await;
         let url = stack.database_url(stack.database_port());
         let mut connection = PgConnection::connect(&url).await.expect("a connection");
         match part {
-            "throughput" => throughput(&stack, &mut connection).await,
+            "throughput" => throughput(&stack, &mut connection, "fsync=off").await,
+            "synced" => throughput(&stack, &mut connection, "fsync=on").await,
             "spread" => over_runs(&stack, &mut connection).await,
             "latency" => latency(&stack, &mut connection).await,
             _ => idle(&stack, &mut connection).await,
@@ -61,7 +68,7 @@ async fn main() {
     }
 }
 
-async fn throughput(stack: &Stack, connection: &mut PgConnection) {
+async fn throughput(stack: &Stack, connection: &mut PgConnection, disk: &str) {
     let load = Load {
         runs: 100,
         entries: 10,
@@ -102,7 +109,7 @@ async fn throughput(stack: &Stack, connection: &mut PgConnection) {
         }
     }
     say(format_args!(
-        "\nPersister: {} events of {EVENT_BYTES} B in {} runs a round, {ROUNDS} rounds in turn, median (least .. most)\n\n\
+        "\nPersister: {} events of {EVENT_BYTES} B in {} runs a round, {ROUNDS} rounds in turn, {disk}, median (least .. most)\n\n\
          | | thousand events/s | ratio to raw, ten runs | ratio to raw, one run | CPU us/event | of Redis | start until ready, ms |\n\
          |---|---|---|---|---|---|---|\n\
          | raw, ten runs a transaction | {} | 1.00 | | | | |\n\

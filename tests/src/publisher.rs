@@ -43,20 +43,24 @@ impl Publisher {
         appended.expect("the append script answers")
     }
 
-    /// The same, with an error for what Redis refuses before the script can; it may be tried again.
+    /// The same, with an error where Redis has no room for it; then it may be tried again.
     ///
     /// # Errors
     /// What Redis said.
     ///
     /// # Panics
-    /// If the script refuses it.
-    pub async fn offer(&mut self, lines: &[Vec<u8>]) -> Result<EventId, RedisError> {
+    /// If the script refuses it for another reason.
+    pub async fn offer(&mut self, lines: &[Vec<u8>]) -> Result<EventId, String> {
         let mut body = Vec::new();
         for line in lines {
             body.extend_from_slice(line);
             body.push(b'\n');
         }
-        let appended = self.append(lines.len() as u64, &body).await?;
+        let appended = self.append(lines.len() as u64, &body).await;
+        let appended = appended.map_err(|error| error.to_string())?;
+        if appended.outcome == Outcome::Full {
+            return Err("the run is full".to_owned());
+        }
         let expected = self.acked + lines.len() as u64;
         assert_eq!(appended.outcome, Outcome::Stored { stored: expected });
         self.acked = expected;

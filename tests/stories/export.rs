@@ -35,9 +35,12 @@ fn reader(path: &Path) -> SerializedFileReader<File> {
     SerializedFileReader::new(file).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// `(seq, producer, producer seq, line)` of every event, by run, in the order of the files.
-fn events(folder: &Path) -> BTreeMap<Uuid, Vec<(i64, String, i64, Vec<u8>)>> {
-    let mut events: BTreeMap<Uuid, Vec<_>> = BTreeMap::new();
+/// Seq, producer, producer's seq and line of an event.
+type Exported = (i64, String, i64, Vec<u8>);
+
+/// Every event, by run, in the order of the files.
+fn events(folder: &Path) -> BTreeMap<Uuid, Vec<Exported>> {
+    let mut events: BTreeMap<Uuid, Vec<Exported>> = BTreeMap::new();
     for path in files(folder, "events") {
         for row in reader(&path).get_row_iter(None).expect("rows") {
             let row = row.expect("a row");
@@ -53,7 +56,7 @@ fn events(folder: &Path) -> BTreeMap<Uuid, Vec<(i64, String, i64, Vec<u8>)>> {
 }
 
 /// The same from Postgres.
-async fn stored(stack: &Stack, run: Uuid) -> Vec<(i64, String, i64, Vec<u8>)> {
+async fn stored(stack: &Stack, run: Uuid) -> Vec<Exported> {
     let events = stack.database.events(run).await.into_iter();
     let signed = |number: u64| i64::try_from(number).expect("a small number");
     events

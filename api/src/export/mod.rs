@@ -46,11 +46,11 @@ Examples:
   runcastd export --parquet /data/search --label team=search --label branch=main
   runcastd export --parquet /data/one --run 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b
 
-  duckdb -c \"SELECT r.name, e.kind, count(*) AS events, sum(octet_length(e.line)) AS bytes
-               FROM '/data/november/events/*.parquet' e
-               JOIN '/data/november/runs/*.parquet' r USING (run_id) GROUP BY ALL ORDER BY bytes DESC\"
-  duckdb -c \"SELECT time, decode(line)::JSON->>'text' AS text
-               FROM '/data/november/events/*.parquet' WHERE level = 'error' ORDER BY time\"";
+  duckdb -c \"select r.name, e.kind, count(*) as events, sum(octet_length(e.line)) as bytes
+               from '/data/november/events/*.parquet' e
+               join '/data/november/runs/*.parquet' r using (run_id) group by all order by bytes desc\"
+  duckdb -c \"select time, decode(line)::json->>'text' as text
+               from '/data/november/events/*.parquet' where level = 'error' order by time\"";
 
 const RUNS: &str = "message run {
     required binary run_id (STRING);
@@ -408,7 +408,7 @@ mod tests {
             .parse()
             .expect("an id");
         let hour = hour_of(run).expect("an hour");
-        assert_eq!(hour.to_rfc3339(), "2024-12-07T17:00:00+00:00");
+        assert_eq!(hour.to_rfc3339(), "2024-12-07T15:00:00+00:00");
         assert!(hour_of(Uuid::from_u128(7)).is_err());
     }
 }

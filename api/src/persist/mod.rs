@@ -22,6 +22,7 @@ mod cycle;
 pub mod meter;
 mod queue;
 pub mod ready;
+mod relief;
 pub mod rows;
 mod survey;
 mod told;
@@ -116,6 +117,7 @@ impl Persister {
             self.cycle.keys.clone(),
             self.budget,
             self.cycle.pressure.clone(),
+            self.cycle.window,
             self.cycle.meter.clone(),
         );
         // Boxed: through so many layers the compiler does not see that they are `Send`.

@@ -4,7 +4,8 @@
 //! Only runs with unstored events are looked at, since what is stored is trimmed anyhow: the line names
 //! them, also while Postgres is down. So an idle run costs nothing here either. Above the budget the biggest
 //! runs get a `cap` for [`CAP_LIFE`] that the append script obeys; without a further survey it ends by
-//! itself. All persisters survey; what they find and do is the same.
+//! itself. What idle runs keep for viewers is taken back ([`relief`]), at most once in [`RELIEF_EVERY`]. All
+//! persisters survey; what they find and do is the same.
 //!
 //! Bounds: [`MOST_RUNS`] runs a survey, [`AT_ONCE`] calls under way.
 
@@ -17,14 +18,16 @@ use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::id::EventId;
 use runcast_common::keys::{Keys, PARTITIONS};
+use runcast_common::script::Window;
 use runcast_common::{redis, script};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::budget::{self, Budget, Pressure};
 use super::meter::{Buffer, Meter};
-use super::ready;
+use super::{ready, relief};
 
 /// Between two surveys.
 const EVERY: Duration = Duration::from_secs(5);
@@ -34,6 +37,9 @@ const EVERY_WHEN_TIGHT: Duration = Duration::from_secs(1);
 
 /// How long a cap holds: several surveys, so that a slow one does not let go of it.
 const CAP_LIFE: Duration = Duration::from_secs(15);
+
+/// Between two rounds through all keys, each of which costs Redis some microseconds.
+const RELIEF_EVERY: Duration = Duration::from_secs(10);
 
 /// Most runs of one survey; beyond them figures are too low, and small runs may go unseen.
 const MOST_RUNS: usize = 16 * 1024;
@@ -56,16 +62,19 @@ pub(super) struct Survey {
     keys: Keys,
     budget: Budget,
     pressure: Pressure,
+    window: Window,
     meter: Meter,
     tight: bool,
+    relief_at: Instant,
 }
 
 impl Survey {
-    pub(super) const fn new(
+    pub(super) fn new(
         redis: Redis,
         keys: Keys,
         budget: Budget,
         pressure: Pressure,
+        window: Window,
         meter: Meter,
     ) -> Self {
         Self {
@@ -73,8 +82,10 @@ impl Survey {
             keys,
             budget,
             pressure,
+            window,
             meter,
             tight: false,
+            relief_at: Instant::now(),
         }
     }
 
@@ -125,6 +136,11 @@ impl Survey {
             }
         }
         self.meter.buffer(&buffer);
+        if buffer.budget > 0 && used > buffer.budget && Instant::now() >= self.relief_at {
+            let window = self.pressure.fit(self.window);
+            relief::take_back(&self.redis, &self.keys, window).await?;
+            self.relief_at = Instant::now() + RELIEF_EVERY;
+        }
         Ok(())
     }
 

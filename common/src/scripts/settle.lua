@@ -66,7 +66,10 @@ end
 while trimmed > 0 or bytes - freed > window_bytes do
   trimmed = 0
   local id, offset, size = first_entry()
-  if not id then break end
+  if not id then
+    freed = bytes
+    break
+  end
   freed = offset - size
   if bytes - freed <= window_bytes or not stored(id) then break end
   redis.call('XDEL', stream, id)
