@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use anstream::adapter::strip_bytes;
+use anstream::adapter::strip_str;
 use runcast_common::event::Kind;
 use runcast_common::id::EventId;
 
@@ -132,8 +132,7 @@ impl Joiner {
                 self.open.remove(&(line.variation, line.stream.clone()));
             }
             self.taken += 1;
-            let text = strip_bytes(&open.bytes).into_vec();
-            let text = String::from_utf8_lossy(&text);
+            let text = strip_str(&String::from_utf8_lossy(&open.bytes)).to_string();
             text.trim_end_matches(['\n', '\r'])
                 .clone_into(&mut open.line.text);
             self.done.push(open.line);

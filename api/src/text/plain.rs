@@ -1,7 +1,8 @@
 //! One plain text of a run: its chunks in the order in which they came.
 //!
 //! Escape sequences are kept or stripped, for each stream of each variation by itself, since a
-//! sequence may be cut between two chunks; [`MOST_STREAMS`] at a time. A gap is a line of its own that
+//! sequence may be cut between two chunks; [`MOST_STREAMS`] at a time. With them go control characters and
+//! bytes that begin no UTF-8. A gap is a line of its own that
 //! begins with the control character RS (0x1e). A line of the run that begins with RS itself gets
 //! another one in front: so a line with exactly one RS is Runcast's, and nothing that a run prints can
 //! be taken for it. Everything else is byte for byte what was written.
