@@ -21,15 +21,19 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use url::Url;
 
+use crate::archive::meter::Meter as ArchiveMeter;
+use crate::archive::read::Archive;
 use crate::check;
 use crate::config::Settings;
 use crate::fanout::Hub;
+use crate::history::History;
 use crate::http::{Gateway, Parts};
 use crate::metrics;
 use crate::persist::Persister;
 use crate::persist::meter::Meter;
 use crate::store::Store;
 use crate::tasks::Worker;
+use crate::tasks::archive::Archiving;
 
 /// How long everything may take to stop. Kubernetes kills after 30 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -139,9 +143,11 @@ impl App {
         metrics::servers(&mut registry, &self.redis, &self.store);
         for service in services {
             match service {
-                Service::Gateway => self.start_gateway(&mut tasks, &tails, &stop)?,
+                Service::Gateway => {
+                    self.start_gateway(&mut tasks, &tails, &mut registry, &stop)?;
+                }
                 Service::Persister => self.start_persister(&mut tasks, &mut registry, &stop),
-                Service::Worker => self.start_worker(&mut tasks, &stop),
+                Service::Worker => self.start_worker(&mut tasks, &mut registry, &stop),
             }
         }
         self.start_metrics(&mut tasks, registry, &stop);
@@ -165,6 +171,7 @@ impl App {
         &mut self,
         tasks: &mut Tasks,
         tails: &TaskTracker,
+        registry: &mut Registry,
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         let public_url = self.public_url()?;
@@ -173,9 +180,14 @@ impl App {
         };
         let (redis, store) = (self.redis.clone(), self.store.clone());
         let keys = self.settings.keys.clone();
+        let meter = ArchiveMeter::default();
+        meter.register_reading(registry);
+        let archive = Archive::new(store.clone(), self.settings.archive.clone(), meter);
+        let history = History::new(store.clone(), archive);
         let hub = Hub::new(
             redis.clone(),
             store.clone(),
+            history.clone(),
             keys.clone(),
             tails.clone(),
             stop.clone(),
@@ -187,6 +199,7 @@ impl App {
         });
         let gateway = Gateway::new(Parts {
             store,
+            history,
             redis,
             keys,
             hub,
@@ -233,10 +246,17 @@ impl App {
         });
     }
 
-    fn start_worker(&self, tasks: &mut Tasks, stop: &CancellationToken) {
+    fn start_worker(&self, tasks: &mut Tasks, registry: &mut Registry, stop: &CancellationToken) {
         let (redis, store) = (self.redis.clone(), self.store.clone());
         let keys = self.settings.keys.clone();
-        let worker = Worker::new(store, redis, keys, self.settings.retention);
+        let archiving = Archiving {
+            place: self.settings.archive.clone(),
+            after: self.settings.archive_after,
+            meter: ArchiveMeter::default(),
+        };
+        archiving.meter.register_writing(registry);
+        let retention = self.settings.retention.clone();
+        let worker = Worker::new(store, redis, keys, retention, archiving);
         let stop = stop.clone();
         tasks.spawn(async move {
             worker.run(stop).await;

@@ -38,7 +38,11 @@ Settings (environment):
                              have to wait until they are stored [75 % of its maxmemory, else off]
   RUNCAST_KEY_PREFIX         in front of every Redis key []
   RUNCAST_DATA_DIR           where `dev` keeps its data [.local]
-  RUNCAST_RETENTION          how long a worker keeps runs, such as 30d, or forever [90d]
+  RUNCAST_RETENTION          how long a worker keeps runs, such as 30d, 12h, or forever [90d]
+  RUNCAST_RETENTION_RULES    the same for runs with a label: project=search:7d,team=ml:forever []
+  RUNCAST_ARCHIVE            where old runs go, for gateway and worker: file:///folder, or
+                             s3://bucket/prefix with the usual settings of AWS [nowhere]
+  RUNCAST_ARCHIVE_AFTER      how long after it was sealed a run goes there [30d]
   RUNCAST_ENV                development | production [development]
   RUNCAST_LOG                what to log, such as debug or runcast_api=debug,warn [info]
   RUNCAST_LOG_FORMAT         text | json [text on a terminal, else json]
@@ -56,14 +60,32 @@ Agents
 
 Jobs
   partitions  makes the daily partitions of events, a week ahead
-  retention   removes runs that are older than RUNCAST_RETENTION [90d], a day at a time; a day in
-              which a run still has a living agent is kept
+  retention   removes runs that are too old, with all that the archive holds of them: by the first
+              rule of RUNCAST_RETENTION_RULES (NAME=VALUE:AGE,...) that a label of the run fits,
+              else by RUNCAST_RETENTION [90d]. Ages in days count whole days (UTC), so that a day
+              goes at once; 12h, 30m and 45s count exactly. A run with a living agent is kept.
+              `\\` takes a comma, colon or equals sign in a label for what it is
+  archive     where RUNCAST_ARCHIVE is set: looks for runs that were sealed RUNCAST_ARCHIVE_AFTER [30d]
+              ago and have no dead letters, and gives each a job of its own
+  archive_run writes a run's events as one object (zstd, NDJSON, an index at its end; `zstdcat` prints
+              it), reads it back, compares it with the rows byte by byte, and passes readers on to it
+  archive_rows drops the rows of a day's archived runs, 5 min after the last of them was archived: by
+              emptying the partition where that is all of the day, else in small steps
   orphans     removes what Redis holds of runs that do not exist, after an hour unused
   sessions    forgets expired sessions
 
   A job that fails is tried again after 3 s, 7 s, 20 s, 1 min and 3 min. Then it is dead, until
   the next hour gives it a new start. The view tasks.jobs in Postgres shows all that waits, fails
   or is dead.
+
+The archive
+  file:///folder       a folder that every gateway and worker sees under this name
+  s3://bucket/prefix   S3, or what speaks its protocol: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID,
+                       AWS_SECRET_ACCESS_KEY, or a role as AWS hands it to a pod. Let the bucket
+                       end unfinished uploads after a day: a worker that is killed takes up its own, but
+                       not one that it had no time to write down
+  Gateways need the same settings to show archived runs. What may lie there stands in the table
+  `archives` from before it is written until after it is deleted; nothing else is ever deleted.
 
 Settings: see `runcastd --help`. Without a worker runs are still published, stored and shown, for
 as long as there are partitions: a week.";
@@ -212,7 +234,17 @@ async fn examine(settings: &Settings) -> anyhow::Result<()> {
             "no partition for the events of today or tomorrow: run `runcastd migrate`, or a worker"
         );
     }
-    say("ok  partitions for the events of today and tomorrow")
+    say("ok  partitions for the events of today and tomorrow")?;
+    match &settings.archive {
+        Some(place) => {
+            place.ping().await.context("RUNCAST_ARCHIVE")?;
+            say(&format!("ok  RUNCAST_ARCHIVE  {place}"))
+        }
+        None if store.has_archives().await? => anyhow::bail!(
+            "there are archived runs, and RUNCAST_ARCHIVE, which says where they lie, is not set"
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Cancelled by SIGTERM or SIGINT; a second one ends the process at once.

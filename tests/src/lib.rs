@@ -5,7 +5,8 @@
 //! - [`api`], [`sse`], [`database`]: the three ways to look at it, from outside.
 //! - [`chaos`]: a proxy between any two parts that delays, cuts, half-opens and loses answers.
 //! - [`eventually`]: how a story waits; nothing here sleeps and hopes.
-//! - [`process`], [`programs`], [`cluster`], [`redis_server`]: what the stack is made of.
+//! - [`process`], [`programs`], [`cluster`], [`redis_server`]: what the stack is made of; [`s3_server`] where a story
+//!   is about the archive.
 //! - [`redis_sentinel`], [`redis_cluster`]: Redis of several servers ([`redis_node`]), also with TLS
 //!   ([`authority`]).
 //!
@@ -29,5 +30,6 @@ pub mod redis_cluster;
 pub mod redis_node;
 pub mod redis_sentinel;
 pub mod redis_server;
+pub mod s3_server;
 pub mod sse;
 pub mod stack;

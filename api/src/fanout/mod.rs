@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 use uuid::Uuid;
 
+use crate::history::History;
 use crate::store::Store;
 use bell::Bells;
 use reader::Reader;
@@ -72,13 +73,14 @@ impl Hub {
     pub fn new(
         redis: Redis,
         store: Store,
+        history: History,
         keys: Keys,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             bells: Bells::new(redis.clone(), keys.clone()),
-            reader: Reader::new(redis, store, keys),
+            reader: Reader::new(redis, store, history, keys),
             tails: Mutex::default(),
             tasks,
             stop,

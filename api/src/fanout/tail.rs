@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::pulses::Pulses;
 use super::reader::{Piece, ReadError, Reader};
 use super::ring::{Lookup, Ring};
+use crate::archive::read as archive;
 
 /// How often a tail looks although no bell rang.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -53,7 +54,7 @@ struct State {
 /// What is missing for the stream to be as quick as it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Degraded {
-    /// `redis` or `postgres`.
+    /// `redis`, `postgres` or `archive`.
     pub what: &'static str,
     /// In words, for a person.
     pub message: &'static str,
@@ -64,10 +65,32 @@ const WITHOUT_REDIS: Degraded = Degraded {
     message: "Redis cannot be reached: new events appear as they are stored",
 };
 
-pub(super) const WITHOUT_POSTGRES: Degraded = Degraded {
+const WITHOUT_POSTGRES: Degraded = Degraded {
     what: "postgres",
     message: "Postgres cannot be reached: older events are delayed",
 };
+
+const WITHOUT_ARCHIVE: Degraded = Degraded {
+    what: "archive",
+    message: "The archive cannot be reached: older events are delayed",
+};
+
+const DAMAGED_ARCHIVE: Degraded = Degraded {
+    what: "archive",
+    message: "The archive of this run is damaged: what follows cannot be read until it is repaired",
+};
+
+impl Degraded {
+    /// What is missing when a read fails so.
+    pub(super) fn because(error: &ReadError) -> Self {
+        match error {
+            ReadError::Archive(archive::ReadError::Store(_)) => WITHOUT_POSTGRES,
+            ReadError::Archive(error) if error.is_outage() => WITHOUT_ARCHIVE,
+            ReadError::Archive(_) => DAMAGED_ARCHIVE,
+            ReadError::Store(_) | ReadError::NotEntries(_) => WITHOUT_POSTGRES,
+        }
+    }
+}
 
 /// What a viewer sees of the tail.
 #[derive(Debug)]
@@ -237,10 +260,11 @@ impl Tail {
     }
 
     fn fail(&self, error: &ReadError) {
+        let degraded = Some(Degraded::because(error));
         let mut state = self.lock();
-        if state.degraded != Some(WITHOUT_POSTGRES) {
+        if state.degraded != degraded {
             warn!(run = %self.run, %error, "cannot read on");
-            state.degraded = Some(WITHOUT_POSTGRES);
+            state.degraded = degraded;
             drop(state);
             self.changed.send_replace(());
         } else {

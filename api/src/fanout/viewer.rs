@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::frame::{Filter, Frames, notice};
 use super::ring::Lookup;
-use super::tail::{Degraded, WITHOUT_POSTGRES};
+use super::tail::Degraded;
 use super::{Hub, Watch};
 
 /// Proxies cut connections that are silent for 30 to 60 s.
@@ -192,7 +192,7 @@ impl Viewer {
         Step::Send(frames.collect())
     }
 
-    /// Reads for itself until it finds something; while that needs Postgres and Postgres is down, it
+    /// Reads for itself until it finds something; while that needs Postgres or the archive and it is down, it
     /// says so once and keeps trying.
     async fn read(&mut self) -> Step {
         let mut backoff = Backoff::for_connections();
@@ -210,10 +210,12 @@ impl Viewer {
                 Ok(_) => return Step::Send(Vec::new()),
                 Err(error) => {
                     debug!(run = %self.watch.run_id(), %error, "a viewer cannot read on");
-                    if self.told.as_ref() != Some(&WITHOUT_POSTGRES) {
+                    let degraded = Degraded::because(&error);
+                    if self.told.as_ref() != Some(&degraded) {
                         self.ready = false;
-                        self.told = Some(WITHOUT_POSTGRES);
-                        return Step::Send(vec![self.degraded(&WITHOUT_POSTGRES)]);
+                        let notice = self.degraded(&degraded);
+                        self.told = Some(degraded);
+                        return Step::Send(vec![notice]);
                     }
                 }
             }

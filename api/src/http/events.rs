@@ -1,7 +1,7 @@
 //! `/v1/runs/{run}/events`: stored history, page by page, in both directions.
 //!
 //! Events come with their envelope, exactly as the stream shows them; `Accept: application/x-ndjson`
-//! gives one a line. Only what Postgres holds is here: the stream has what is newer.
+//! gives one a line. Only what is stored is here, in Postgres or in the archive: the stream has what is newer.
 
 use axum::Router;
 use axum::body::Body;
@@ -18,7 +18,7 @@ use super::query::Query;
 use super::runs::admit;
 use crate::access::Scope;
 use crate::access::principal::Principal;
-use crate::fanout::frame::with_envelope;
+use crate::envelope::with_envelope;
 use crate::store::events::{PAGE_EVENTS, Page, Start};
 
 /// The routes of this file.
@@ -47,7 +47,7 @@ async fn events(
         channels: filter.channels(),
         limit,
     };
-    let events = gateway.store().events(&page).await?;
+    let events = gateway.history().events(&page).await?;
     let next = match from {
         Start::After(_) => events
             .last()

@@ -36,6 +36,7 @@ use tracing::{debug, warn};
 use url::Url;
 
 use crate::fanout::Hub;
+use crate::history::History;
 use crate::store::Store;
 use problem::Problem;
 
@@ -54,6 +55,8 @@ pub struct Gateway(Arc<Shared>);
 pub struct Parts {
     /// Postgres.
     pub store: Store,
+    /// What is stored of runs, there and in the archive.
+    pub history: History,
     /// Redis.
     pub redis: Redis,
     /// The keys there.
@@ -86,6 +89,10 @@ impl Gateway {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.0.parts.store
+    }
+
+    fn history(&self) -> &History {
+        &self.0.parts.history
     }
 
     fn redis(&self) -> &Redis {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tracing::{error, warn};
 
 use crate::access::secret::MintError;
+use crate::archive::read::ReadError;
 use crate::store::StoreError;
 
 /// An answer that says why there is no other.
@@ -136,6 +137,22 @@ impl From<StoreError> for Problem {
             StatusCode::INTERNAL_SERVER_ERROR,
             "the database refused the request",
         )
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(failure: ReadError) -> Self {
+        match failure {
+            ReadError::Store(failure) => failure.into(),
+            failure if failure.is_outage() => {
+                warn!(error = %failure, "a request needs the archive and it does not answer");
+                Self::unavailable(format!("{failure}; try again"))
+            }
+            failure => {
+                error!(error = %failure, "an archived run cannot be read");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string())
+            }
+        }
     }
 }
 

@@ -3,6 +3,10 @@
 //! A page is bounded in rows and in bytes, so no reader can make the server hold more than a few
 //! megabytes. Within a run ids grow but are not always dense: an event that was published again
 //! after Redis lost it is stored once, and its second id stays unused.
+//!
+//! Only rows are read here; what the archive holds of a run is not among them even while they are still
+//! there, so that a reader sees rows either all or not at all while they are being removed.
+//! [`crate::history`] joins the two.
 
 use bytes::Bytes;
 use runcast_common::entry::Event;
@@ -14,7 +18,7 @@ use super::runs::Coverage;
 use super::{Store, StoreError, signed, unsigned};
 
 /// Most bytes of event lines in one page.
-const PAGE_BYTES: i64 = 4 * 1024 * 1024;
+pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Most events in one page.
 pub const PAGE_EVENTS: u16 = 1_000;
@@ -47,6 +51,8 @@ const SELECT_AFTER: &str = "SELECT epoch, seq, producer, producer_seq, body FROM
          SELECT *, sum(octet_length(body)) OVER (ORDER BY epoch, seq) AS size FROM (
              SELECT epoch, seq, producer, producer_seq, body FROM events e
               WHERE run_id = $1 AND (epoch, seq) > ($2, $3) AND (epoch, seq) <= ($4, $5)
+                AND NOT EXISTS (SELECT 1 FROM runs r
+                                 WHERE r.id = $1 AND (r.archived_epoch, r.archived_seq) > ($2, $3))
                 AND ($6::smallint[] = '{}' OR kind = $8 OR EXISTS (
                      SELECT 1 FROM unnest($6::smallint[], $7::smallint[]) AS c(kind, variation)
                       WHERE c.kind = e.kind AND (c.variation < 0 OR c.variation = e.variation)))
@@ -57,6 +63,7 @@ const SELECT_BEFORE: &str = "SELECT epoch, seq, producer, producer_seq, body FRO
          SELECT *, sum(octet_length(body)) OVER (ORDER BY epoch DESC, seq DESC) AS size FROM (
              SELECT epoch, seq, producer, producer_seq, body FROM events e
               WHERE run_id = $1 AND (epoch, seq) < ($2, $3) AND (epoch, seq) <= ($4, $5)
+                AND (epoch, seq) > (SELECT r.archived_epoch, r.archived_seq FROM runs r WHERE r.id = $1)
                 AND ($6::smallint[] = '{}' OR kind = $8 OR EXISTS (
                      SELECT 1 FROM unnest($6::smallint[], $7::smallint[]) AS c(kind, variation)
                       WHERE c.kind = e.kind AND (c.variation < 0 OR c.variation = e.variation)))
@@ -64,7 +71,8 @@ const SELECT_BEFORE: &str = "SELECT epoch, seq, producer, producer_seq, body FRO
       WHERE size <= $10 OR size = octet_length(body) ORDER BY epoch, seq";
 
 impl Store {
-    /// One page of stored events, in ascending order whatever the direction.
+    /// One page of rows, in ascending order whatever the direction; none if events that belong before them are
+    /// archived.
     ///
     /// # Errors
     /// [`StoreError`] if the database could not be asked.
@@ -98,7 +106,7 @@ impl Store {
             .bind(variations)
             .bind(Kind::Gap.number())
             .bind(i64::from(page.limit.min(PAGE_EVENTS)))
-            .bind(PAGE_BYTES)
+            .bind(signed(PAGE_BYTES as u64))
             .fetch_all(&self.pool)
             .await?;
         let event = |(epoch, seq, producer, producer_seq, body)| Event {

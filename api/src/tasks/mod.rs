@@ -1,12 +1,13 @@
 //! What has to be done now and then, in the background: the worker. Any number may run.
 //!
-//! Two loops, each of which starts again after a failure, with a jittered backoff of at most 30 s:
+//! Three loops, each of which starts again after a failure, with a jittered backoff of at most 30 s:
 //! - [`watch`]: whoever holds the lease `worker` looks every few seconds which agents live, and every
 //!   hour puts the jobs below into the queue. The lease is a row in Postgres ([`crate::store::leases`]),
 //!   lasts [`watch::LEASE`], and its fencing number is checked in each transaction that acts.
-//! - [`jobs`]: every worker takes jobs from the queue: partitions and sessions, [`retention`],
-//!   [`orphans`]. They run one after the other, are repeated with growing waits when they fail, and
+//! - [`jobs::upkeep`]: every worker takes jobs from the queue: partitions and sessions, [`retention`],
+//!   [`orphans`], [`archive`]. They run one after the other, are repeated with growing waits when they fail, and
 //!   are dead after some minutes of failures, until the next hour puts them in again.
+//! - [`jobs::archive`]: jobs of single runs that go into the archive, one at a time in each worker.
 //!
 //! The queue is the library `graphile_worker`. Looked at beside it: `apalis-postgres` (wants a second
 //! sqlx, the release that lost `TCP_NODELAY`), `sqlxmq` (a shift by its count of failures overflows in a
@@ -14,6 +15,8 @@
 //! commit leaves a heartbeat that keeps the job from everybody else for ever). It has dead-worker
 //! recovery, job keys and serial queues, and works on our own pool ([`crate::store::queue`]).
 
+pub mod age;
+pub mod archive;
 pub mod jobs;
 pub mod orphans;
 pub mod retention;
@@ -28,7 +31,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
+use self::archive::Archiving;
 use self::retention::Retention;
+use crate::archive::place::PlaceError;
+use crate::archive::write::WriteError;
 use crate::store::{Store, StoreError};
 
 /// What a task can fail with.
@@ -40,6 +46,12 @@ pub enum TaskError {
     /// Redis.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
+    /// The place of the archive.
+    #[error("the archive at {0}")]
+    Place(#[from] PlaceError),
+    /// A run could not be archived.
+    #[error(transparent)]
+    Archive(#[from] WriteError),
     /// The job library.
     #[error("the queue of background tasks: {0}")]
     Queue(String),
@@ -52,17 +64,25 @@ pub struct Worker {
     redis: Redis,
     keys: Keys,
     retention: Retention,
+    archiving: Archiving,
 }
 
 impl Worker {
     /// A worker between this Redis and this Postgres.
     #[must_use]
-    pub const fn new(store: Store, redis: Redis, keys: Keys, retention: Retention) -> Self {
+    pub const fn new(
+        store: Store,
+        redis: Redis,
+        keys: Keys,
+        retention: Retention,
+        archiving: Archiving,
+    ) -> Self {
         Self {
             store,
             redis,
             keys,
             retention,
+            archiving,
         }
     }
 
@@ -71,7 +91,8 @@ impl Worker {
         let me = Uuid::now_v7();
         tokio::join!(
             persevere("watching agents", &stop, || watch::watch(&self, me, &stop)),
-            persevere("background jobs", &stop, || jobs::work(&self, &stop)),
+            persevere("background jobs", &stop, || jobs::upkeep(&self, &stop)),
+            persevere("archiving", &stop, || jobs::archive(&self, &stop)),
         );
     }
 }
