@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use url::Url;
 
 use crate::archive::meter::Meter as ArchiveMeter;
@@ -255,6 +255,13 @@ impl App {
             meter: ArchiveMeter::default(),
         };
         archiving.meter.register_writing(registry);
+        let kept = self.settings.retention.otherwise.age();
+        if let (Some(place), Some(kept)) = (&archiving.place, kept)
+            && kept.duration() <= archiving.after.duration()
+        {
+            let after = archiving.after;
+            warn!(%place, %kept, %after, "runs are removed by RUNCAST_RETENTION before RUNCAST_ARCHIVE_AFTER comes");
+        }
         let retention = self.settings.retention.clone();
         let worker = Worker::new(store, redis, keys, retention, archiving);
         let stop = stop.clone();

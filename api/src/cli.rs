@@ -59,20 +59,21 @@ Agents
   Redis is away nobody is called lost. `GET /v1/agents?health=lost` lists them.
 
 Jobs
-  partitions  makes the daily partitions of events, a week ahead
-  retention   removes runs that are too old, with all that the archive holds of them: by the first
-              rule of RUNCAST_RETENTION_RULES (NAME=VALUE:AGE,...) that a label of the run fits,
-              else by RUNCAST_RETENTION [90d]. Ages in days count whole days (UTC), so that a day
-              goes at once; 12h, 30m and 45s count exactly. A run with a living agent is kept.
-              `\\` takes a comma, colon or equals sign in a label for what it is
-  archive     where RUNCAST_ARCHIVE is set: looks for runs that were sealed RUNCAST_ARCHIVE_AFTER [30d]
-              ago and have no dead letters, and gives each a job of its own
-  archive_run writes a run's events as one object (zstd, NDJSON, an index at its end; `zstdcat` prints
-              it), reads it back, compares it with the rows byte by byte, and passes readers on to it
-  archive_rows drops the rows of a day's archived runs, 5 min after the last of them was archived: by
-              emptying the partition where that is all of the day, else in small steps
-  orphans     removes what Redis holds of runs that do not exist, after an hour unused
-  sessions    forgets expired sessions
+  partitions    makes the daily partitions of events, a week ahead
+  retention     removes runs that are too old, with all that the archive holds of them: by the first
+                rule of RUNCAST_RETENTION_RULES (NAME=VALUE:AGE,...) that a label of the run fits,
+                else by RUNCAST_RETENTION [90d]. Ages in days count whole days (UTC), so that a
+                day goes at once; 12h, 30m and 45s count exactly. A run with a living agent is kept.
+                `\\` takes a comma, colon or equals sign in a label for what it is
+  archive       where RUNCAST_ARCHIVE is set: finds runs that were sealed RUNCAST_ARCHIVE_AFTER [30d]
+                ago and have no dead letters, and gives each a job of its own
+  archive_run   writes a run's events as one object (zstd, NDJSON, an index at its end; `zstdcat`
+                prints it), reads it back, compares it with the rows byte by byte, and then passes
+                readers on to it
+  archive_rows  drops the rows of a day's archived runs, 5 min after the last of them was archived:
+                by emptying the partition where that is all of the day, else in small steps
+  orphans       removes what Redis holds of runs that do not exist, after an hour unused
+  sessions      forgets expired sessions
 
   A job that fails is tried again after 3 s, 7 s, 20 s, 1 min and 3 min. Then it is dead, until
   the next hour gives it a new start. The view tasks.jobs in Postgres shows all that waits, fails
@@ -80,10 +81,10 @@ Jobs
 
 The archive
   file:///folder       a folder that every gateway and worker sees under this name
-  s3://bucket/prefix   S3, or what speaks its protocol: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID,
-                       AWS_SECRET_ACCESS_KEY, or a role as AWS hands it to a pod. Let the bucket
-                       end unfinished uploads after a day: a worker that is killed takes up its own, but
-                       not one that it had no time to write down
+  s3://bucket/prefix   S3, or what speaks its protocol: AWS_ENDPOINT_URL, AWS_REGION,
+                       AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or a role as AWS hands it to a
+                       pod. Let the bucket end unfinished uploads after a day: those of a killed
+                       worker are taken back, but for one that it had no time to write down
   Gateways need the same settings to show archived runs. What may lie there stands in the table
   `archives` from before it is written until after it is deleted; nothing else is ever deleted.
 

@@ -2,7 +2,7 @@
 //!
 //! - [`object`] is what such an object is made of: independent zstd frames of NDJSON and an index.
 //! - [`place`] is where objects lie: a folder, or S3; [`upload`] is how they get there.
-//! - [`write`] makes one out of rows, reads it back and compares it with them, byte by byte.
+//! - [`mod@write`] makes one out of rows, reads it back and compares it with them, byte by byte.
 //! - [`read`] gives pages of it, from few ranges and a cache that is bounded in bytes.
 //! - [`meter`] counts all that.
 //!
