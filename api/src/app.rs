@@ -21,12 +21,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use url::Url;
 
+use crate::archive::meter::Meter as ArchiveMeter;
+use crate::archive::read::Archive;
 use crate::check;
 use crate::config::Settings;
 use crate::fanout::Hub;
 use crate::fanout::delivery::{self, Delivery};
 use crate::fanout::memory::Memory;
 use crate::health::{self, Health};
+use crate::history::History;
 use crate::http::tls::Tls;
 use crate::http::{Gateway, Parts};
 use crate::metrics;
@@ -34,6 +37,7 @@ use crate::persist::Persister;
 use crate::persist::meter::Meter;
 use crate::store::Store;
 use crate::tasks::Worker;
+use crate::tasks::archive::Archiving;
 
 /// How long everything may take to stop. Kubernetes kills after 30 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -185,9 +189,14 @@ impl App {
         // Streams are told to close only when nobody is sent here any more.
         let closes = CancellationToken::new();
         let memory = Memory::new(self.settings.memory_limit.map(|limit| limit.0));
+        let meter = ArchiveMeter::default();
+        meter.register_reading(registry);
+        let archive = Archive::new(store.clone(), self.settings.archive.clone(), meter);
+        let history = History::new(store.clone(), archive);
         let hub = Hub::new(
             redis.clone(),
             store.clone(),
+            history,
             keys.clone(),
             memory,
             tails.clone(),
@@ -282,15 +291,22 @@ impl App {
     fn start_worker(&self, tasks: &mut Tasks, registry: &mut Registry, stop: &CancellationToken) {
         let (redis, store) = (self.redis.clone(), self.store.clone());
         let keys = self.settings.keys.clone();
+        let retention = self.settings.retention.clone();
+        let archiving = Archiving {
+            place: self.settings.archive.clone(),
+            after: self.settings.archive_after,
+            meter: ArchiveMeter::default(),
+        };
+        archiving.meter.register_writing(registry);
         let webhooks = self.settings.webhooks.clone();
         let meter = crate::tasks::meter::Meter::default();
         meter.register(registry);
-        let retention = self.settings.retention;
         let worker = Worker::new(
             store,
             redis,
             keys,
             retention,
+            archiving,
             webhooks,
             meter,
             self.settings.silence,

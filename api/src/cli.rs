@@ -44,7 +44,11 @@ Settings (environment):
                              have to wait until they are stored [75 % of its maxmemory, else off]
   RUNCAST_KEY_PREFIX         in front of every Redis key []
   RUNCAST_DATA_DIR           where `dev` keeps its data [.local]
-  RUNCAST_RETENTION          how long a worker keeps runs, such as 30d, or forever [90d]
+  RUNCAST_RETENTION          how long a worker keeps runs, such as 30d, 12h, or forever [90d]
+  RUNCAST_RETENTION_RULES    the same for runs with a label: project=search:7d,team=ml:forever []
+  RUNCAST_ARCHIVE            where old runs go, for gateway and worker: file:///folder, or
+                             s3://bucket/prefix with the usual settings of AWS [nowhere]
+  RUNCAST_ARCHIVE_AFTER      how long after it was sealed a run goes there [30d]
   RUNCAST_ENV                development | production [development]
   RUNCAST_LOG                what to log, such as debug or runcast_api=debug,warn [info]
   RUNCAST_LOG_FORMAT         text | json [text on a terminal, else json]
@@ -70,6 +74,21 @@ Jobs
   orphans     removes what Redis holds of runs that do not exist, after an hour unused
   sessions    forgets expired sessions
   webhooks    gives up deliveries that could not be tried, and forgets old ones
+  partitions    makes the daily partitions of events, a week ahead
+  retention     removes runs that are too old, with all that the archive holds of them: by the first
+                rule of RUNCAST_RETENTION_RULES (NAME=VALUE:AGE,...) that a label of the run fits,
+                else by RUNCAST_RETENTION [90d]. Ages in days count whole days (UTC), so that a
+                day goes at once; 12h, 30m and 45s count exactly. A run with a living agent is kept.
+                `\\` takes a comma, colon or equals sign in a label for what it is
+  archive       where RUNCAST_ARCHIVE is set: finds runs that were sealed RUNCAST_ARCHIVE_AFTER [30d]
+                ago and have no dead letters, and gives each a job of its own
+  archive_run   writes a run's events as one object (zstd, NDJSON, an index at its end; `zstdcat`
+                prints it), reads it back, compares it with the rows byte by byte, and then passes
+                readers on to it
+  archive_rows  drops the rows of a day's archived runs, 5 min after the last of them was archived:
+                by emptying the partition where that is all of the day, else in small steps
+  orphans       removes what Redis holds of runs that do not exist, after an hour unused
+  sessions      forgets expired sessions
 
   A job that fails is tried again after 3 s, 7 s, 20 s, 1 min and 3 min. Then it is dead, until
   the next hour gives it a new start. `runcastd jobs` and `GET /v1/jobs` show all that waits, fails
@@ -86,8 +105,17 @@ Webhooks (`runcastd webhook --help`)
   RUNCAST_WEBHOOK_GIVE_UP      how long a delivery is tried [1d]
   RUNCAST_WEBHOOK_LOG          how long ended deliveries are kept [14d]
 
-Other settings: see `runcastd --help`. Without a worker runs are still published, stored and
-shown, for as long as there are partitions: a week.";
+The archive
+  file:///folder       a folder that every gateway and worker sees under this name
+  s3://bucket/prefix   S3, or what speaks its protocol: AWS_ENDPOINT_URL, AWS_REGION,
+                       AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or a role as AWS hands it to a
+                       pod. Let the bucket end unfinished uploads after a day: those of a killed
+                       worker are taken back, but for one that it had no time to write down
+  Gateways need the same settings to show archived runs. What may lie there stands in the table
+  `archives` from before it is written until after it is deleted; nothing else is ever deleted.
+
+Other settings: see `runcastd --help`. Without a worker runs are still published, stored and shown, for
+as long as there are partitions: a week.";
 
 /// Stores what runs print and shows it to browsers, live and for good.
 #[derive(Debug, Parser)]
@@ -258,7 +286,7 @@ async fn examine(settings: &Settings) -> anyhow::Result<()> {
     say(&format!("ok  REDIS_URL     {} ({servers})", settings.redis))?;
     let store = open(&settings.postgres).await?;
     say(&format!("ok  DATABASE_URL  {}", settings.postgres))?;
-    let findings = Health::new(redis, store, settings.keys.clone())
+    let findings = Health::new(redis, store.clone(), settings.keys.clone())
         .look()
         .await;
     say(&format!(
@@ -269,6 +297,16 @@ async fn examine(settings: &Settings) -> anyhow::Result<()> {
         anyhow::bail!("partitions: {}", findings.partitions.text());
     }
     say("ok  partitions for the events of today and tomorrow")?;
+    match &settings.archive {
+        Some(place) => {
+            place.ping().await.context("RUNCAST_ARCHIVE")?;
+            say(&format!("ok  RUNCAST_ARCHIVE  {place}"))?;
+        }
+        None if store.has_archives().await? => anyhow::bail!(
+            "there are archived runs, and RUNCAST_ARCHIVE, which says where they lie, is not set"
+        ),
+        None => {}
+    }
     let line = findings.line;
     if !line.group.is_ok() {
         // Before the first start of a persister that is as it should be.

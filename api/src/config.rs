@@ -14,15 +14,20 @@ use runcast_common::keys::Keys;
 use runcast_common::pulse::NEWS_AFTER;
 use url::Url;
 
+use crate::archive::place::Place;
 use crate::http::cors::Origins;
 use crate::http::tls::Tls;
 use crate::persist::Budget;
+use crate::tasks::age::Age;
 use crate::tasks::retention::Retention;
 use crate::tasks::webhooks;
 
 /// Where the gateway listens if nothing else is said: reachable from this machine only.
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7070);
+
+/// When sealed runs go into the archive if nothing is said.
+const ARCHIVE_AFTER: Age = Age::days(30);
 
 /// How strict to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,7 +78,7 @@ pub struct Settings {
     pub public_url: Option<Url>,
     /// `RUNCAST_ENV`.
     pub environment: Environment,
-    /// `RUNCAST_RETENTION`: how long runs are kept.
+    /// `RUNCAST_RETENTION`, and `RUNCAST_RETENTION_RULES` for labels: how long runs are kept.
     pub retention: Retention,
     /// `RUNCAST_MEMORY_LIMIT`: resident memory at which a gateway closes viewers.
     pub memory_limit: Option<Amount>,
@@ -89,6 +94,10 @@ pub struct Settings {
     pub silence: Silence,
     /// `RUNCAST_WEBHOOK_...`: where and how long webhooks are sent to.
     pub webhooks: webhooks::Policy,
+    /// `RUNCAST_ARCHIVE`: where old runs go, if anywhere.
+    pub archive: Option<Place>,
+    /// `RUNCAST_ARCHIVE_AFTER`: how old they are then.
+    pub archive_after: Age,
 }
 
 impl Settings {
@@ -123,7 +132,6 @@ impl Settings {
             redis_budget: optional(env, "RUNCAST_REDIS_BUDGET")?.unwrap_or_default(),
             public_url: public_url(env)?,
             environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
-            retention: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
             memory_limit: optional(env, "RUNCAST_MEMORY_LIMIT")?,
             drain_delay: drain_delay(env)?,
             viewer_timeout: optional(env, "RUNCAST_VIEWER_TIMEOUT")?
@@ -132,7 +140,20 @@ impl Settings {
             tls: Tls::from_env(env)?,
             silence: silence(env)?,
             webhooks: webhook_policy(env)?,
+            retention: Retention {
+                rules: optional(env, "RUNCAST_RETENTION_RULES")?.unwrap_or_default(),
+                otherwise: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
+            },
+            archive: Place::from_env(env)?,
+            archive_after: optional(env, "RUNCAST_ARCHIVE_AFTER")?.unwrap_or(ARCHIVE_AFTER),
         };
+        if settings.archive.is_none() && env.get("RUNCAST_ARCHIVE_AFTER").is_some() {
+            return Err(ConfigError::Missing {
+                name: "RUNCAST_ARCHIVE",
+                hint: "RUNCAST_ARCHIVE_AFTER is set, and nobody says where runs are to go: file:///folder or \
+                       s3://bucket/prefix",
+            });
+        }
         Ok(settings)
     }
 
@@ -313,6 +334,11 @@ mod tests {
             ("RUNCAST_LOST_AFTER", "15s"),
             ("RUNCAST_WEBHOOK_ALLOW", "10.0.0.0/33"),
             ("RUNCAST_WEBHOOK_TIMEOUT", "10"),
+            ("RUNCAST_RETENTION_RULES", "project=search"),
+            ("RUNCAST_ARCHIVE", "/var/archive"),
+            ("RUNCAST_ARCHIVE", "file:///there/is/no/such/folder"),
+            ("RUNCAST_ARCHIVE", "s3://user:password@bucket/prefix"),
+            ("RUNCAST_ARCHIVE_AFTER", "soon"),
             ("RUNCAST_KEY_PREFIX", "{x}"),
             ("RUNCAST_PUBLIC_URL", "ftp://host"),
             ("RUNCAST_PUBLIC_URL", "https://host/below"),

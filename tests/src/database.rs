@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use runcast_common::event::Kind;
 use runcast_common::id::EventId;
 use serde_json::Value;
-use sqlx::Row as _;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Connection as _, Executor as _, Row as _};
 use uuid::Uuid;
 
 use crate::eventually::eventually;
@@ -16,6 +16,70 @@ use crate::lines;
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
+}
+
+/// A point in the database that statements do not pass until the story lets them.
+#[derive(Debug)]
+pub struct Barrier {
+    database: Database,
+    name: String,
+    table: String,
+    key: i64,
+    connection: PgConnection,
+}
+
+impl Barrier {
+    /// Waits until a statement has come to it.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn reached(&self) {
+        let waiting = format!(
+            "SELECT least(count(*), 1) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                AND objid = {} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            self.key
+        );
+        self.database.comes_to(&waiting, 1).await;
+    }
+
+    /// Ends whatever waits at it, as if it had never come so far, and lets everybody pass from now on: after whoever
+    /// sent it was killed, which Postgres notices only once it has done what it was asked for.
+    ///
+    /// # Panics
+    /// If the database refuses.
+    pub async fn abandon(self) {
+        let waiting = format!(
+            "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks
+              WHERE locktype = 'advisory' AND NOT granted AND objid = {0}
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            self.key
+        );
+        let ended = self.database.number(&waiting).await;
+        assert!(ended > 0, "nobody waited at {}", self.name);
+        self.database.comes_to(&waiting, 0).await;
+        self.lift().await;
+    }
+
+    /// Lets everybody pass from now on.
+    ///
+    /// # Panics
+    /// If the database refuses.
+    pub async fn lift(self) {
+        let Self {
+            database,
+            name,
+            table,
+            connection,
+            ..
+        } = self;
+        connection.close().await.expect("the lock is given back");
+        // Whoever waited holds the table until it is done.
+        database
+            .tamper(&format!(
+                "DROP TRIGGER {name} ON {table}; DROP FUNCTION {name}();"
+            ))
+            .await;
+    }
 }
 
 /// One stored event.
@@ -76,6 +140,44 @@ impl Database {
     pub async fn tamper(&self, statement: &str) {
         let done = sqlx::raw_sql(statement).execute(&self.pool).await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+
+    /// Makes every statement that `when` describes, such as `UPDATE ON archives`, wait at this point until the story
+    /// lets it go: for what happens in between, a kill above all.
+    ///
+    /// # Panics
+    /// If the database refuses.
+    pub async fn barrier(&self, name: &str, when: &str, condition: &str) -> Barrier {
+        let key = i64::from(name.bytes().fold(7_u16, |key, byte| {
+            key.wrapping_mul(31).wrapping_add(byte.into())
+        }));
+        let mut connection = self.pool.acquire().await.expect("a connection").detach();
+        let lock = format!("SELECT pg_advisory_lock({key})");
+        connection
+            .execute(&*lock)
+            .await
+            .expect("a lock of the story's own");
+        self.tamper(&format!(
+            "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF {condition} THEN PERFORM pg_advisory_xact_lock({key}); END IF;
+                 IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER {name} BEFORE {when} EXECUTE FUNCTION {name}();"
+        ))
+        .await;
+        Barrier {
+            database: self.clone(),
+            name: name.to_owned(),
+            table: when
+                .split(" ON ")
+                .nth(1)
+                .and_then(|rest| rest.split(' ').next())
+                .unwrap_or_default()
+                .to_owned(),
+            key,
+            connection,
+        }
     }
 
     /// The first column, text, of what a query finds, as somebody with `psql` sees it.

@@ -7,7 +7,8 @@
 //! - [`crowd`]: thousands of viewers in one thread, who check that each message ([`mark`]) comes once.
 //! - [`eventually`]: how a story waits; nothing here sleeps and hopes.
 //! - [`receiver`]: what webhooks lead to.
-//! - [`process`], [`programs`], [`cluster`], [`redis_server`]: what the stack is made of.
+//! - [`process`], [`programs`], [`cluster`], [`redis_server`]: what the stack is made of; [`s3_server`] where a story
+//!   is about the archive.
 //! - [`redis_sentinel`], [`redis_cluster`]: Redis of several servers ([`redis_node`]), also with TLS
 //!   ([`authority`]).
 //!
@@ -35,5 +36,6 @@ pub mod redis_cluster;
 pub mod redis_node;
 pub mod redis_sentinel;
 pub mod redis_server;
+pub mod s3_server;
 pub mod sse;
 pub mod stack;

@@ -135,6 +135,11 @@ impl Stack {
         self.chaos_before(self.cluster.port()).await
     }
 
+    /// Puts a proxy before another server that this stack uses.
+    pub async fn chaos_before_port(&mut self, port: u16) -> Arc<Chaos> {
+        self.chaos_before(port).await
+    }
+
     async fn chaos_before(&mut self, port: u16) -> Arc<Chaos> {
         let chaos = Arc::new(Chaos::before(port).await);
         self.proxies.push(Arc::clone(&chaos));
@@ -266,6 +271,18 @@ impl Stack {
             "{} was asked to stop and ended with {status}",
             part.name()
         );
+    }
+
+    /// What a running service has said so far.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn logs(&self, part: Part) -> String {
+        let process = self.parts.get(&part);
+        process
+            .unwrap_or_else(|| panic!("{} was not launched", part.name()))
+            .logs()
     }
 
     fn take(&mut self, part: Part) -> Process {

@@ -1,5 +1,7 @@
 //! The stories: what a user relies on, each played against a stack of its own.
 
+mod archive;
+mod archive_place;
 mod bad_input;
 mod chaos;
 mod clients;

@@ -1,16 +1,17 @@
 //! SSE frames: every event encoded once, for however many viewers.
 //!
 //! A frame is `event:`, `data:`, `id:` in that order, then an empty line. `data` comes before `id` so
-//! that a frame which is cut off never advances a client's cursor. `data` is the event line as its
-//! producer wrote it, with `id`, `producer` and `seq` added at its end: there they win over fields of
-//! the same name, so no producer can claim to be another. A line holds no raw newline or carriage
-//! return (`Head::parse` refuses them), hence one `data:` line is always enough.
+//! that a frame which is cut off never advances a client's cursor. `data` is the event line in its
+//! [`envelope`](crate::envelope). A line holds no raw newline or carriage return (`Head::parse` refuses
+//! them), hence one `data:` line is always enough.
 
 use bytes::Bytes;
 use runcast_common::entry::Event;
 use runcast_common::event::{Channel, Head, Kind};
 use runcast_common::id::EventId;
 use serde::Serialize;
+
+use crate::envelope::with_envelope;
 
 /// Which events a viewer wants; gaps always belong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -272,20 +273,6 @@ impl Encoder {
         });
         self.upto = id;
     }
-}
-
-/// Writes an event line with its envelope: id, producer and seq as the last fields.
-pub fn with_envelope(out: &mut Vec<u8>, event: &Event) {
-    let object = event.line.strip_suffix(b"}").unwrap_or(&event.line);
-    out.extend_from_slice(object);
-    let (id, producer, seq) = (event.id, event.producer, event.producer_seq);
-    let envelope = if producer.is_nil() {
-        // Runcast's own note about a hole: no producer, hence nothing to know it again by but its id.
-        format!(",\"id\":\"{id}\"}}")
-    } else {
-        format!(",\"id\":\"{id}\",\"producer\":\"{producer}\",\"seq\":{seq}}}")
-    };
-    out.extend_from_slice(envelope.as_bytes());
 }
 
 /// A frame that is no event of the run: `ready`, `degraded`, `closing`, `end`, `state`, a sign of life. It has an id as every

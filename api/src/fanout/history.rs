@@ -268,7 +268,10 @@ impl Reader {
         let wanted = limit - page.items.len();
         let limit = u16::try_from(wanted).unwrap_or(PAGE_EVENTS);
         if wanted > 0 && page.bytes < PAGE_BYTES {
-            let floor = self.store.floor(run, at, filter.channels(), limit).await?;
+            let floor = self
+                .history
+                .floor(run, at, filter.channels(), limit)
+                .await?;
             let older = match floor {
                 None => Page::default(),
                 Some(floor) => {
@@ -320,7 +323,7 @@ impl Reader {
     pub async fn cursor_of_line(&self, run: Uuid, number: u64) -> Result<EventId, ReadError> {
         let mut rest = number.saturating_sub(1);
         let mut reached = EventId::ZERO;
-        for last in self.store.epochs(run).await? {
+        for last in self.history.epochs(run).await? {
             if rest < last.seq {
                 return Ok(EventId::new(last.epoch, rest));
             }
@@ -347,7 +350,7 @@ impl Reader {
     /// [`ReadError`] if Postgres cannot be asked.
     pub async fn cursor_at(&self, run: Uuid, time_ms: u64) -> Result<EventId, ReadError> {
         let end = self.end(run).await?;
-        let mut epochs = self.store.epochs(run).await?;
+        let mut epochs = self.history.epochs(run).await?;
         epochs.retain(|last| last.epoch != end.epoch);
         epochs.push(end);
         // An epoch is the time at which it began.
@@ -376,7 +379,7 @@ impl Reader {
 
     /// The first event behind a cursor, with its time.
     async fn moment_after(&self, run: Uuid, cursor: EventId) -> Result<Option<Moment>, ReadError> {
-        if let Some(moment) = self.store.moment_after(run, cursor).await? {
+        if let Some(moment) = self.history.moment_after(run, cursor).await? {
             return Ok(Some(moment));
         }
         let live: Result<_, RedisFailure> = self.live(run, cursor, 1).await?;

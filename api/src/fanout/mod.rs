@@ -53,6 +53,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 use uuid::Uuid;
 
+use crate::history::History;
 use crate::store::Store;
 use bell::Bells;
 use feed::Feed;
@@ -103,6 +104,7 @@ impl Hub {
     pub fn new(
         redis: Redis,
         store: Store,
+        history: History,
         keys: Keys,
         memory: Memory,
         tasks: TaskTracker,
@@ -111,7 +113,7 @@ impl Hub {
         Arc::new(Self {
             bells: Bells::new(redis.clone(), keys.clone()),
             feed: Feed::new(redis.clone(), keys.clone()),
-            reader: Reader::new(redis, store, keys),
+            reader: Reader::new(redis, store, history, keys),
             memory: Arc::new(memory),
             tails: Mutex::default(),
             reads: Semaphore::new(READS),
@@ -187,7 +189,7 @@ impl Hub {
                 Ok(_nothing) => {}
                 Err(error) => {
                     debug!(run = %tail.run_id(), %error, "what is older cannot be read");
-                    tail.older_fails();
+                    tail.older_fails(&error);
                 }
             }
             sleep(backoff.next_wait()).await;

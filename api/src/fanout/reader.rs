@@ -2,8 +2,8 @@
 //!
 //! The rules at the joint, for a cursor C:
 //! 1. Redis is asked first. If its first entry behind C continues C without a hole, it is the answer.
-//! 2. Otherwise Postgres is asked: what it holds between C and its watermark is the answer. It has
-//!    everything that was ever trimmed from Redis, because nothing is trimmed before it is stored.
+//! 2. Otherwise history is asked, Postgres and the archive: what it holds between C and the watermark is the
+//!    answer. It has everything that was ever trimmed from Redis, because nothing is trimmed before it is stored.
 //! 3. If Postgres has nothing behind C either, the hole is real: it is told as a `gap`, and the read
 //!    goes on behind it. A new epoch behind a complete old one is told as `reborn`.
 //!
@@ -20,6 +20,8 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::frame::{Encoder, Filter, Frames};
+use crate::archive;
+use crate::history::History;
 use crate::store::events::{PAGE_EVENTS, Page};
 use crate::store::runs::Run;
 use crate::store::{Store, StoreError};
@@ -33,6 +35,9 @@ pub enum ReadError {
     /// Postgres, which alone has what is asked for.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The archive, where what is asked for lies.
+    #[error(transparent)]
+    Archive(#[from] archive::read::ReadError),
     /// Redis answered in another shape.
     #[error(transparent)]
     NotEntries(#[from] NotEntries),
@@ -97,6 +102,7 @@ pub(super) struct Found {
 pub struct Reader {
     redis: Redis,
     pub(super) store: Store,
+    pub(super) history: History,
     keys: Keys,
 }
 
@@ -108,10 +114,15 @@ pub(super) struct Live {
 }
 
 impl Reader {
-    /// A reader of this Redis and this Postgres.
+    /// A reader of this Redis, this Postgres, and the history that is stored.
     #[must_use]
-    pub const fn new(redis: Redis, store: Store, keys: Keys) -> Self {
-        Self { redis, store, keys }
+    pub const fn new(redis: Redis, store: Store, history: History, keys: Keys) -> Self {
+        Self {
+            redis,
+            store,
+            history,
+            keys,
+        }
     }
 
     /// Where a run ends now: in Redis, or, where Redis does not know it, in Postgres.
@@ -142,7 +153,7 @@ impl Reader {
     /// Reads on from `cursor`.
     ///
     /// # Errors
-    /// [`ReadError`] if the answer needs Postgres and it cannot be asked.
+    /// [`ReadError`] if the answer needs Postgres or the archive and it cannot be asked.
     pub async fn read(&self, run: Uuid, cursor: EventId) -> Result<Piece, ReadError> {
         let mut encoder = Encoder::new(cursor);
         let found = self.find(run, &Filter::default(), &mut encoder).await?;
@@ -266,7 +277,7 @@ impl Reader {
             channels: filter.channels(),
             limit: PAGE_EVENTS,
         };
-        let events = self.store.events(&page).await?;
+        let events = self.history.events(&page).await?;
         for event in &events {
             if event.id.epoch != sink.upto().epoch && sink.upto() != EventId::ZERO {
                 let before = EventId::new(event.id.epoch, 0);

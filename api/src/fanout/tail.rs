@@ -27,6 +27,7 @@ use super::pulses::Pulses;
 use super::reader::{Piece, ReadError, Reader};
 use super::ring::{Lookup, Ring};
 use super::states::States;
+use crate::archive::read as archive;
 
 /// How often a tail looks although no bell rang.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -61,8 +62,8 @@ struct State {
     older: Older,
     ended: bool,
     degraded: Option<Degraded>,
-    /// What is older cannot be read at the moment.
-    older_fails: bool,
+    /// Why what is older cannot be read at the moment.
+    older_fails: Option<Degraded>,
     pulses: Pulses,
     states: States,
     end: End,
@@ -80,7 +81,7 @@ enum End {
 /// What is missing for the stream to be as quick as it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Degraded {
-    /// `redis` or `postgres`.
+    /// `redis`, `postgres` or `archive`.
     pub what: &'static str,
     /// In words, for a person.
     pub message: &'static str,
@@ -91,10 +92,32 @@ const WITHOUT_REDIS: Degraded = Degraded {
     message: "Redis cannot be reached: new events appear as they are stored",
 };
 
-pub(super) const WITHOUT_POSTGRES: Degraded = Degraded {
+const WITHOUT_POSTGRES: Degraded = Degraded {
     what: "postgres",
     message: "Postgres cannot be reached: older events are delayed",
 };
+
+const WITHOUT_ARCHIVE: Degraded = Degraded {
+    what: "archive",
+    message: "The archive cannot be reached: older events are delayed",
+};
+
+const DAMAGED_ARCHIVE: Degraded = Degraded {
+    what: "archive",
+    message: "The archive of this run is damaged: what follows cannot be read until it is repaired",
+};
+
+impl Degraded {
+    /// What is missing when a read fails so.
+    pub(super) fn because(error: &ReadError) -> Self {
+        match error {
+            ReadError::Archive(archive::ReadError::Store(_)) => WITHOUT_POSTGRES,
+            ReadError::Archive(error) if error.is_outage() => WITHOUT_ARCHIVE,
+            ReadError::Archive(_) => DAMAGED_ARCHIVE,
+            ReadError::Store(_) | ReadError::NotEntries(_) => WITHOUT_POSTGRES,
+        }
+    }
+}
 
 /// What a viewer sees of the tail.
 #[derive(Debug)]
@@ -141,10 +164,7 @@ impl Tail {
         let (lookup, degraded) = match lookup {
             Lookup::Behind => match state.older.lookup(cursor) {
                 Some(page) => (Lookup::Next(vec![page]), state.degraded.clone()),
-                None => (
-                    Lookup::Behind,
-                    state.older_fails.then_some(WITHOUT_POSTGRES),
-                ),
+                None => (Lookup::Behind, state.older_fails.clone()),
             },
             lookup => (lookup, state.degraded.clone()),
         };
@@ -168,7 +188,7 @@ impl Tail {
         let mut state = self.lock();
         state.older.done(cursor);
         state.older.keep(frames, most);
-        state.older_fails = false;
+        state.older_fails = None;
         drop(state);
         self.tell();
     }
@@ -180,8 +200,12 @@ impl Tail {
     }
 
     /// A read of what is older has failed; it is being tried again.
-    pub(super) fn older_fails(&self) {
-        if !std::mem::replace(&mut self.lock().older_fails, true) {
+    pub(super) fn older_fails(&self, error: &ReadError) {
+        let why = Some(Degraded::because(error));
+        let mut state = self.lock();
+        if state.older_fails != why {
+            state.older_fails = why;
+            drop(state);
             self.tell();
         }
     }
@@ -381,10 +405,11 @@ impl Tail {
     }
 
     fn fail(&self, error: &ReadError) {
+        let degraded = Some(Degraded::because(error));
         let mut state = self.lock();
-        if state.degraded != Some(WITHOUT_POSTGRES) {
+        if state.degraded != degraded {
             warn!(run = %self.run, %error, "cannot read on");
-            state.degraded = Some(WITHOUT_POSTGRES);
+            state.degraded = degraded;
             drop(state);
             self.tell();
         } else {

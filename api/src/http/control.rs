@@ -241,6 +241,7 @@ mod tests {
             started_at: None,
             ended_at: None,
             sealed: false,
+            archived_at: None,
             events: 0,
             bytes: 0,
             last_id: EventId::ZERO,

@@ -34,7 +34,8 @@ use super::query::Query;
 use super::runs::admit;
 use crate::access::Scope;
 use crate::access::principal::Principal;
-use crate::fanout::frame::{Filter, with_envelope};
+use crate::envelope::with_envelope;
+use crate::fanout::frame::Filter;
 use crate::fanout::history::{MOST_EVENTS, Page};
 use crate::fanout::poll;
 

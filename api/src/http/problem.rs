@@ -12,6 +12,7 @@ use serde::Serialize;
 use tracing::{error, warn};
 
 use crate::access::secret::MintError;
+use crate::archive;
 use crate::fanout::reader::ReadError;
 use crate::store::StoreError;
 
@@ -140,6 +141,22 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl From<archive::read::ReadError> for Problem {
+    fn from(failure: archive::read::ReadError) -> Self {
+        match failure {
+            archive::read::ReadError::Store(failure) => failure.into(),
+            failure if failure.is_outage() => {
+                warn!(error = %failure, "a request needs the archive and it does not answer");
+                Self::unavailable(format!("{failure}; try again"))
+            }
+            failure => {
+                error!(error = %failure, "an archived run cannot be read");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string())
+            }
+        }
+    }
+}
+
 impl From<RedisFailure> for Problem {
     fn from(failure: RedisFailure) -> Self {
         if failure.is_outage() {
@@ -158,6 +175,7 @@ impl From<ReadError> for Problem {
     fn from(failure: ReadError) -> Self {
         match failure {
             ReadError::Store(failure) => failure.into(),
+            ReadError::Archive(failure) => failure.into(),
             ReadError::NotEntries(failure) => {
                 error!(error = %failure, "a run cannot be read");
                 Self::new(

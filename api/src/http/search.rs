@@ -18,12 +18,12 @@ use runcast_common::id::EventId;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::Gateway;
 use super::compress::compression;
 use super::problem::Problem;
 use super::query::Query;
 use super::runs::admit;
 use super::text::text_filter;
-use super::Gateway;
 use crate::access::Scope;
 use crate::access::principal::Principal;
 use crate::text::pattern::{BadPattern, Pattern};

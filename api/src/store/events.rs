@@ -5,6 +5,10 @@
 //! after Redis lost it is stored once, and its second id stays unused. Everything here goes by the
 //! primary key: what it costs does not grow with the run, but for a page of few channels, which
 //! passes over the rest.
+//!
+//! Only rows are read here; what the archive holds of a run is not among them even while they are still
+//! there, so that a reader sees rows either all or not at all while they are being removed.
+//! [`crate::history`] joins the two.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -57,9 +61,9 @@ pub struct Moment {
 
 /// The rows of a run that a page is made of: $1 run, $2 and $3 the id it starts from, $4 all channels, $5
 /// else whole kinds, $6 and variations of kinds as [`one_variation`] numbers them, $7 how many, $8 how many
-/// bytes.
+/// bytes. `$rows` leaves out what the archive holds.
 macro_rules! page {
-    ($columns:literal, $comparison:literal, $order:literal) => {
+    ($columns:literal, $comparison:literal, $rows:literal, $order:literal) => {
         concat!(
             "SELECT ",
             $columns,
@@ -69,7 +73,9 @@ macro_rules! page {
              SELECT * FROM events
               WHERE run_id = $1 AND (epoch, seq) ",
             $comparison,
-            " ($2, $3)
+            " ($2, $3) AND ",
+            $rows,
+            "
                 AND ($4 OR kind = ANY($5::smallint[]) OR kind * 1000 + variation = ANY($6::int[]))
               ORDER BY ",
             $order,
@@ -83,6 +89,7 @@ const SELECT_AFTER: &str = concat!(
     page!(
         "epoch, seq, producer, producer_seq, body",
         ">",
+        "NOT EXISTS (SELECT FROM runs r WHERE r.id = $1 AND (r.archived_epoch, r.archived_seq) > ($2, $3))",
         "epoch, seq"
     ),
     ") AS sized WHERE (size <= $8 OR size = length) AND (epoch, seq) <= ($9, $10) ORDER BY epoch, seq"
@@ -91,7 +98,12 @@ const SELECT_AFTER: &str = concat!(
 const SELECT_FLOOR: &str = concat!(
     "SELECT epoch, seq, EXISTS (SELECT FROM events older WHERE older.run_id = $1
             AND (older.epoch, older.seq) < (oldest.epoch, oldest.seq)) FROM (SELECT epoch, seq FROM (",
-    page!("epoch, seq", "<", "epoch DESC, seq DESC"),
+    page!(
+        "epoch, seq",
+        "<",
+        "(epoch, seq) > (SELECT r.archived_epoch, r.archived_seq FROM runs r WHERE r.id = $1)",
+        "epoch DESC, seq DESC"
+    ),
     ") AS sized WHERE size <= $8 OR size = length ORDER BY epoch, seq LIMIT 1) AS oldest"
 );
 

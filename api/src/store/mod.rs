@@ -2,11 +2,13 @@
 //!
 //! One file per concern: [`schema`] (migrations and their check), [`runs`], [`ingest`] (the
 //! transaction that stores events and moves watermarks), [`dead_letters`], [`events`] (history), [`tokens`] and
-//! [`sessions`], [`partitions`], [`retention`] and [`export`], and for the worker [`leases`], [`agents`],
-//! [`queue`] and [`jobs`], [`webhooks`] and their [`deliveries`]. Every statement has a server-side time limit, every wait for a
+//! [`sessions`], [`partitions`], [`retention`] and [`export`], [`archives`] and [`archived_rows`], and for the worker [`leases`],
+//! [`agents`], [`queue`] and [`jobs`], [`webhooks`] and their [`deliveries`]. Every statement has a server-side time limit, every wait for a
 //! connection a deadline.
 
 pub mod agents;
+pub mod archived_rows;
+pub mod archives;
 pub mod copy;
 pub mod dead_letters;
 pub mod deliveries;

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use graphile_worker::{
     BoxFuture, Database, DatabaseDriver, DbCell, DbError, DbExecutor, DbParams, DbRow,
     DbTransaction, DbValue, NotificationStream, TransactionDriver,
@@ -18,6 +18,7 @@ use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgRow};
 use sqlx::query::Query;
 use sqlx::{Column as _, Postgres, Row as _, Transaction, TypeInfo as _};
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use super::leases::Lease;
 use super::schema::SchemaError;
@@ -109,6 +110,61 @@ impl Store {
         transaction.commit().await?;
         Ok(true)
     }
+}
+
+impl Store {
+    /// Puts a job for each of these runs into the queue, unless it is being done just now: one that waits
+    /// already, or is dead, is made due. They are done in no order, by as many workers as there are.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database could not do it.
+    pub async fn schedule_runs(&self, job: &str, runs: &[Uuid]) -> Result<(), StoreError> {
+        sqlx::query(
+            "SELECT count(tasks.add_job($1, json_build_object('run', run), NULL, now(), $3, $1 || ':' || run))
+               FROM unnest($2::uuid[]) AS run
+              WHERE NOT EXISTS (SELECT FROM tasks.jobs WHERE key = $1 || ':' || run AND locked_at IS NOT NULL)",
+        )
+        .bind(job)
+        .bind(runs)
+        .bind(MOST_ATTEMPTS)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Puts the job [`ROWS`] for a day into the queue.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database could not do it.
+    pub async fn schedule_day(&self, day: NaiveDate) -> Result<(), StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        schedule_rows(&mut connection, day, Duration::ZERO).await
+    }
+}
+
+/// The job that drops the rows of a day's archived runs.
+pub const ROWS: &str = "archive_rows";
+
+/// Puts the job [`ROWS`] into the queue, in somebody's transaction. One that waits already waits anew: the last
+/// run of a day that is archived lets all go at once. One that runs is left alone; what it does not find any
+/// more, that of the next hour does.
+pub(super) async fn schedule_rows(
+    connection: &mut PgConnection,
+    day: NaiveDate,
+    after: Duration,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "SELECT count(tasks.add_job($1, json_build_object('day', $2::date), NULL,
+                        now() + make_interval(secs => $3), $4, $1 || ':' || $2::date))
+          WHERE NOT EXISTS (SELECT FROM tasks.jobs WHERE key = $1 || ':' || $2::date AND locked_at IS NOT NULL)",
+    )
+    .bind(ROWS)
+    .bind(day)
+    .bind(after.as_secs_f64())
+    .bind(MOST_ATTEMPTS)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Our pool, as the library's database.

@@ -1,21 +1,56 @@
-//! How old data goes: day by day, runs first, then their partition of events as a whole.
+//! How old runs go, day by day: as a whole with their partition of events where all of a day are due, else one
+//! by one.
 //!
-//! A day is due once all its runs are older than the retention, and waits as long as one of them has
-//! a living agent. Its runs are deleted in batches (so that no lock is held for long), and what hangs
-//! on them with them; then the partition is detached concurrently, which stops nobody who reads or
-//! writes others, and dropped. Each step can be repeated: one that was broken off is taken up again.
+//! A run goes first, by a transaction that also notes the objects that the archive holds of it and, unless the
+//! partition goes too, the run itself in `runs_gone`: from then on nobody sees it, and whatever dies in between,
+//! the next call finds what is left of it. Runs are deleted in batches, rows in bounded statements, so no lock
+//! is held for long. A partition is detached concurrently, which stops nobody who reads or writes others, and
+//! dropped; a step that was broken off is taken up again.
 
 use chrono::{DateTime, NaiveDate, Utc};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Store, StoreError};
 
-/// Runs deleted in one statement.
+/// Runs deleted in one transaction.
 const BATCH: i64 = 1000;
 
-/// A day of events that is too old.
+/// Rows deleted in one statement.
+const ROWS: i64 = 10_000;
+
+/// Up to when runs are too old; none: never.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
+pub struct Horizons {
+    /// For runs with a label of this name and value; the first that fits counts.
+    pub rules: Vec<(String, String, Option<DateTime<Utc>>)>,
+    /// For all others.
+    pub otherwise: Option<DateTime<Utc>>,
+}
+
+impl Horizons {
+    /// The latest of them: what is younger is not too old in any case.
+    #[must_use]
+    pub fn latest(&self) -> Option<DateTime<Utc>> {
+        let rules = self.rules.iter().map(|(_, _, horizon)| *horizon);
+        rules.chain([self.otherwise]).flatten().max()
+    }
+
+    fn labels(&self) -> Vec<Value> {
+        let label = |(name, value, _): &(String, String, _)| json!({ name.as_str(): value });
+        self.rules.iter().map(label).collect()
+    }
+
+    /// For ever is what only a run older than the UUIDs' own beginning would exceed.
+    fn moments(&self) -> Vec<DateTime<Utc>> {
+        let moment = |(_, _, horizon): &(_, _, Option<_>)| horizon.unwrap_or(DateTime::UNIX_EPOCH);
+        self.rules.iter().map(moment).collect()
+    }
+}
+
+/// A day of events, some of which may be too old.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Day {
     /// The day, in UTC.
     pub day: NaiveDate,
     /// Its table.
@@ -26,21 +61,34 @@ pub struct Due {
     pending: bool,
 }
 
-/// What went with a day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removed {
-    /// The day, with this many runs.
-    Runs(u64),
-    /// Nothing: this run of it still has a living agent.
-    Lives(Uuid),
+/// What went of a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Runs.
+    pub runs: u64,
+    /// The day itself went, with its partition.
+    pub whole: bool,
+    /// One that would have gone and has a living agent.
+    pub lives: Option<Uuid>,
 }
 
+/// Runs `r` of a day, $1, that are too old by the labels $2, their horizons $3, and the one of all others, $4.
+const TOO_OLD: &str = "r.id >= uuid_v7_floor($1::date::timestamp AT TIME ZONE 'UTC')
+    AND r.id < uuid_v7_floor(($1::date + 1)::timestamp AT TIME ZONE 'UTC')
+    AND r.id < uuid_v7_floor(coalesce((
+            SELECT rule.horizon
+              FROM unnest($2::jsonb[], $3::timestamptz[]) WITH ORDINALITY AS rule(label, horizon, place)
+             WHERE r.labels @> rule.label ORDER BY rule.place LIMIT 1), $4))";
+
+const LIVES: &str =
+    "EXISTS (SELECT FROM agents a WHERE a.run_id = r.id AND a.health IN ('alive', 'stale'))";
+
 impl Store {
-    /// Days whose last moment is before `horizon`, oldest first.
+    /// Days in which something may be too old, oldest first.
     ///
     /// # Errors
     /// [`StoreError`] if the database could not be asked.
-    pub async fn days_before(&self, horizon: DateTime<Utc>) -> Result<Vec<Due>, StoreError> {
+    pub async fn days_before(&self, horizons: &Horizons) -> Result<Vec<Day>, StoreError> {
         let rows: Vec<(String, NaiveDate, bool, bool)> = sqlx::query_as(
             "SELECT c.relname::text, day, i.inhrelid IS NOT NULL, coalesce(i.inhdetachpending, false)
                FROM pg_class c
@@ -48,68 +96,174 @@ impl Store {
               CROSS JOIN LATERAL to_date(right(c.relname, 8), 'YYYYMMDD') AS day
               WHERE c.relkind = 'r'
                 AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass)
-                AND c.relname ~ '^events_[0-9]{8}$' AND day < ($1 AT TIME ZONE 'UTC')::date
+                AND c.relname ~ '^events_[0-9]{8}$' AND day::timestamp < ($1 AT TIME ZONE 'UTC')
               ORDER BY day",
         )
-        .bind(horizon)
+        .bind(horizons.latest().unwrap_or(DateTime::UNIX_EPOCH))
         .fetch_all(&self.pool)
         .await?;
-        let due = |(partition, day, attached, pending)| Due {
+        let day = |(partition, day, attached, pending)| Day {
             day,
             partition,
             attached,
             pending,
         };
-        Ok(rows.into_iter().map(due).collect())
+        Ok(rows.into_iter().map(day).collect())
     }
 
-    /// Removes a day: its runs, what hangs on them, and its events.
+    /// Removes from a day what is too old: all of it with its partition if all of it is.
     ///
     /// # Errors
     /// [`StoreError`]; what was removed until then stays so, and the next call goes on.
-    pub async fn remove_day(&self, due: &Due) -> Result<Removed, StoreError> {
-        let lives: Option<Uuid> = sqlx::query_scalar(
-            "SELECT run_id FROM agents WHERE health IN ('alive', 'stale')
-                AND run_id < uuid_v7_floor(($1::date + 1)::timestamp AT TIME ZONE 'UTC') LIMIT 1",
-        )
-        .bind(due.day)
-        .fetch_optional(&self.pool)
-        .await?;
-        if let Some(run) = lives {
-            return Ok(Removed::Lives(run));
-        }
-        let mut runs = 0;
-        loop {
-            let gone = sqlx::query(
-                "DELETE FROM runs WHERE id IN (SELECT id FROM runs
-                     WHERE id < uuid_v7_floor(($1::date + 1)::timestamp AT TIME ZONE 'UTC')
-                     ORDER BY id LIMIT $2 FOR UPDATE)",
-            )
-            .bind(due.day)
-            .bind(BATCH)
-            .execute(&self.pool)
+    pub async fn remove_from_day(
+        &self,
+        day: &Day,
+        horizons: &Horizons,
+    ) -> Result<Removed, StoreError> {
+        let mut removed = Removed::default();
+        // A day gets runs until it is over, and by a clock that lags for some time more.
+        let whole = format!(
+            "SELECT $1::date < (now() AT TIME ZONE 'UTC')::date - 1 AND NOT EXISTS (
+                 SELECT FROM runs r
+                  WHERE r.id >= uuid_v7_floor($1::date::timestamp AT TIME ZONE 'UTC')
+                    AND r.id < uuid_v7_floor(($1::date + 1)::timestamp AT TIME ZONE 'UTC')
+                    AND NOT ({TOO_OLD} AND NOT {LIVES}))"
+        );
+        let whole: bool = sqlx::query_scalar(&whole)
+            .bind(day.day)
+            .bind(horizons.labels())
+            .bind(horizons.moments())
+            .bind(horizons.otherwise.unwrap_or(DateTime::UNIX_EPOCH))
+            .fetch_one(&self.pool)
             .await?;
-            runs += gone.rows_affected();
-            if gone.rows_affected() == 0 {
+        loop {
+            let gone = self.remove_runs(day, horizons, !whole).await?;
+            removed.runs += gone;
+            if gone == 0 {
                 break;
             }
         }
-        sqlx::query(
-            "DELETE FROM dead_letters
-              WHERE run_id < uuid_v7_floor(($1::date + 1)::timestamp AT TIME ZONE 'UTC')",
+        let left: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM runs
+                 WHERE id >= uuid_v7_floor($1::date::timestamp AT TIME ZONE 'UTC')
+                   AND id < uuid_v7_floor(($1::date + 1)::timestamp AT TIME ZONE 'UTC'))",
         )
-        .bind(due.day)
-        .execute(&self.pool)
+        .bind(day.day)
+        .fetch_one(&self.pool)
         .await?;
-        self.drop_partition(due).await?;
-        Ok(Removed::Runs(runs))
+        if whole && !left {
+            self.remove_day(day).await?;
+            removed.whole = true;
+        } else {
+            removed.lives = self.lives_on(day, horizons).await?;
+        }
+        Ok(removed)
     }
 
-    async fn drop_partition(&self, due: &Due) -> Result<(), StoreError> {
+    /// Removes a batch of runs; `one_by_one` if their partition stays.
+    async fn remove_runs(
+        &self,
+        day: &Day,
+        horizons: &Horizons,
+        one_by_one: bool,
+    ) -> Result<u64, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let due = format!(
+            "SELECT r.id FROM runs r WHERE {TOO_OLD} AND NOT {LIVES} ORDER BY r.id LIMIT $5 FOR UPDATE"
+        );
+        let runs: Vec<Uuid> = sqlx::query_scalar(&due)
+            .bind(day.day)
+            .bind(horizons.labels())
+            .bind(horizons.moments())
+            .bind(horizons.otherwise.unwrap_or(DateTime::UNIX_EPOCH))
+            .bind(BATCH)
+            .fetch_all(&mut *transaction)
+            .await?;
+        if runs.is_empty() {
+            return Ok(0);
+        }
+        if one_by_one {
+            sqlx::query("INSERT INTO runs_gone SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING")
+                .bind(&runs)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        for statement in [
+            "UPDATE archives SET state = 'leaving' WHERE run_id = ANY($1) AND state <> 'leaving'",
+            "DELETE FROM dead_letters WHERE run_id = ANY($1)",
+            "DELETE FROM runs WHERE id = ANY($1)",
+        ] {
+            sqlx::query(statement)
+                .bind(&runs)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(runs.len() as u64)
+    }
+
+    async fn lives_on(&self, day: &Day, horizons: &Horizons) -> Result<Option<Uuid>, StoreError> {
+        let run = sqlx::query_scalar(&format!(
+            "SELECT r.id FROM runs r WHERE {TOO_OLD} AND {LIVES} LIMIT 1"
+        ))
+        .bind(day.day)
+        .bind(horizons.labels())
+        .bind(horizons.moments())
+        .bind(horizons.otherwise.unwrap_or(DateTime::UNIX_EPOCH))
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(run)
+    }
+
+    /// Removes the rows of runs that went while their partition stayed; says how many.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was removed until then stays so, and the next call goes on.
+    pub async fn remove_rows_of_gone_runs(&self) -> Result<u64, StoreError> {
+        let mut rows = 0;
+        loop {
+            let run: Option<Uuid> = sqlx::query_scalar("SELECT run_id FROM runs_gone LIMIT 1")
+                .fetch_optional(&self.pool)
+                .await?;
+            let Some(run) = run else {
+                return Ok(rows);
+            };
+            loop {
+                let gone = sqlx::query(
+                    "DELETE FROM events WHERE run_id = $1 AND (epoch, seq) IN (
+                         SELECT epoch, seq FROM events WHERE run_id = $1 ORDER BY epoch, seq LIMIT $2)",
+                )
+                .bind(run)
+                .bind(ROWS)
+                .execute(&self.pool)
+                .await?;
+                if gone.rows_affected() == 0 {
+                    break;
+                }
+                rows += gone.rows_affected();
+            }
+            sqlx::query("DELETE FROM runs_gone WHERE run_id = $1")
+                .bind(run)
+                .execute(&self.pool)
+                .await?;
+        }
+    }
+
+    /// Removes what is left of a day without runs.
+    async fn remove_day(&self, day: &Day) -> Result<(), StoreError> {
+        for table in ["dead_letters", "runs_gone"] {
+            sqlx::query(&format!(
+                "DELETE FROM {table} WHERE run_id >= uuid_v7_floor($1::date::timestamp AT TIME ZONE 'UTC')
+                    AND run_id < uuid_v7_floor(($1::date + 1)::timestamp AT TIME ZONE 'UTC')"
+            ))
+            .bind(day.day)
+            .execute(&self.pool)
+            .await?;
+        }
         // The name has been matched: it needs no quotes.
-        let table = &due.partition;
-        if due.attached {
-            let how = if due.pending {
+        let table = &day.partition;
+        if day.attached {
+            let how = if day.pending {
                 "FINALIZE"
             } else {
                 "CONCURRENTLY"

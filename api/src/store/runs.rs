@@ -30,6 +30,8 @@ pub struct Run {
     pub ended_at: Option<DateTime<Utc>>,
     /// True if it is over and what is stored agrees with what its producers counted.
     pub sealed: bool,
+    /// When its events went into the archive, where they are read from since; those that came later did not.
+    pub archived_at: Option<DateTime<Utc>>,
     /// Events stored.
     pub events: u64,
     /// Bytes of their lines.
@@ -71,7 +73,7 @@ pub struct NewRun {
 }
 
 const COLUMNS: &str = "r.id, r.name, r.labels, r.status, r.created_at, r.started_at, r.ended_at,
-    r.sealed_at IS NOT NULL AS sealed, r.events, r.bytes, r.epoch, r.seq,
+    r.sealed_at IS NOT NULL AS sealed, r.archived_at, r.events, r.bytes, r.epoch, r.seq,
     (SELECT jsonb_agg(jsonb_build_object('index', v.variation, 'status', v.status,
             'exit_code', v.exit_code, 'signal', v.signal, 'message', v.message,
             'missing', v.missing) ORDER BY v.variation)
@@ -90,6 +92,7 @@ impl Run {
             started_at: row.try_get("started_at")?,
             ended_at: row.try_get("ended_at")?,
             sealed: row.try_get("sealed")?,
+            archived_at: row.try_get("archived_at")?,
             events: unsigned(row.try_get("events")?),
             bytes: unsigned(row.try_get("bytes")?),
             last_id: EventId::new(
@@ -237,15 +240,20 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the database could not be asked.
     pub async fn coverage(&self, id: Uuid) -> Result<Option<Coverage>, StoreError> {
-        let row: Option<(i64, i64, bool)> =
-            sqlx::query_as("SELECT epoch, seq, ended_at IS NOT NULL FROM runs WHERE id = $1")
-                .bind(id)
-                .fetch_optional(&self.pool)
-                .await?;
-        Ok(row.map(|(epoch, seq, ended)| Coverage {
-            watermark: EventId::new(unsigned(epoch), unsigned(seq)),
-            ended,
-        }))
+        let row: Option<(i64, i64, bool, i64, i64)> = sqlx::query_as(
+            "SELECT epoch, seq, ended_at IS NOT NULL, archived_epoch, archived_seq FROM runs WHERE id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await?;
+        let at = |epoch, seq| EventId::new(unsigned(epoch), unsigned(seq));
+        Ok(row.map(
+            |(epoch, seq, ended, archived_epoch, archived_seq)| Coverage {
+                watermark: at(epoch, seq),
+                ended,
+                archived: at(archived_epoch, archived_seq),
+            },
+        ))
     }
 }
 
@@ -256,6 +264,8 @@ pub struct Coverage {
     pub watermark: EventId,
     /// Every variation has reported its end.
     pub ended: bool,
+    /// Up to and with this event the archive held it at that moment.
+    pub archived: EventId,
 }
 
 impl Coverage {

@@ -7,23 +7,29 @@
 use std::fmt;
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext, WorkerOptions};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+use uuid::Uuid;
 
-use super::{TaskError, Worker, orphans, retention, webhooks};
-use crate::store::queue::SCHEMA;
+use super::{TaskError, Worker, archive, orphans, retention, webhooks};
+use crate::store::queue::{ROWS, SCHEMA};
 
 /// The jobs that are due every hour.
-pub const NAMES: [&str; 5] = [
+pub const NAMES: [&str; 6] = [
     Partitions::IDENTIFIER,
     Sessions::IDENTIFIER,
     Retention::IDENTIFIER,
     Orphans::IDENTIFIER,
     Webhooks::IDENTIFIER,
+    Archive::IDENTIFIER,
 ];
+
+/// The job of one run that is to be archived.
+pub(super) const ARCHIVE_RUN: &str = ArchiveRun::IDENTIFIER;
 
 /// How often each worker asks for jobs.
 const POLL: Duration = Duration::from_secs(2);
@@ -34,13 +40,35 @@ const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// How long a job may go on after its worker was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Takes jobs until told to stop.
+/// Takes the hourly jobs until told to stop.
 ///
 /// # Errors
 /// [`TaskError::Queue`] if Postgres fails; jobs that were running are given to others in time.
-pub async fn work(worker: &Worker, stop: &CancellationToken) -> Result<(), TaskError> {
-    let failed = |error: &dyn fmt::Display| TaskError::Queue(error.to_string());
-    let runner = WorkerOptions::default()
+pub async fn upkeep(worker: &Worker, stop: &CancellationToken) -> Result<(), TaskError> {
+    let options = options(worker, stop)
+        .define_job::<Partitions>()
+        .define_job::<Sessions>()
+        .define_job::<Retention>()
+        .define_job::<Orphans>()
+        .define_job::<Webhooks>()
+        .define_job::<Archive>();
+    work(options).await
+}
+
+/// Takes the jobs of runs that go into the archive until told to stop: beside the hourly ones, which would wait
+/// for as long as a large run takes.
+///
+/// # Errors
+/// As [`upkeep`].
+pub async fn archive(worker: &Worker, stop: &CancellationToken) -> Result<(), TaskError> {
+    let options = options(worker, stop)
+        .define_job::<ArchiveRun>()
+        .define_job::<ArchiveRows>();
+    work(options).await
+}
+
+fn options(worker: &Worker, stop: &CancellationToken) -> WorkerOptions {
+    WorkerOptions::default()
         .database(worker.store.queue())
         .schema(SCHEMA)
         .concurrency(1)
@@ -54,13 +82,11 @@ pub async fn work(worker: &Worker, stop: &CancellationToken) -> Result<(), TaskE
         .sweep_threshold(DEAD_AFTER)
         .recovery_delay(Duration::ZERO)
         .add_extension(worker.clone())
-        .define_job::<Partitions>()
-        .define_job::<Sessions>()
-        .define_job::<Retention>()
-        .define_job::<Orphans>()
-        .define_job::<Webhooks>()
-        .init();
-    let runner = runner.await.map_err(|error| failed(&error))?;
+}
+
+async fn work(options: WorkerOptions) -> Result<(), TaskError> {
+    let failed = |error: &dyn fmt::Display| TaskError::Queue(error.to_string());
+    let runner = options.init().await.map_err(|error| failed(&error))?;
     runner.run().await.map_err(|error| failed(&error))
 }
 
@@ -172,6 +198,56 @@ impl TaskHandler for Webhooks {
             context,
             |worker| async move { webhooks::tidy(&worker).await },
         )
+        .await
+    }
+}
+
+/// Finds what is to be archived, and lets go what the archive shall no longer hold.
+#[derive(Debug, Serialize, Deserialize)]
+struct Archive {}
+
+impl TaskHandler for Archive {
+    const IDENTIFIER: &'static str = "archive";
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        with(
+            context,
+            |worker| async move { archive::round(&worker).await },
+        )
+        .await
+    }
+}
+
+/// Archives a run.
+#[derive(Debug, Serialize, Deserialize)]
+struct ArchiveRun {
+    run: Uuid,
+}
+
+impl TaskHandler for ArchiveRun {
+    const IDENTIFIER: &'static str = "archive_run";
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        with(context, |worker| async move {
+            archive::archive_run(&worker, self.run).await
+        })
+        .await
+    }
+}
+
+/// Drops the rows of a day's archived runs.
+#[derive(Debug, Serialize, Deserialize)]
+struct ArchiveRows {
+    day: NaiveDate,
+}
+
+impl TaskHandler for ArchiveRows {
+    const IDENTIFIER: &'static str = ROWS;
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        with(context, |worker| async move {
+            archive::drop_rows(&worker, self.day).await
+        })
         .await
     }
 }

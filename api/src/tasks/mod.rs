@@ -1,12 +1,13 @@
 //! What has to be done now and then, in the background: the worker. Any number may run.
 //!
-//! Four loops, each of which starts again after a failure, with a jittered backoff of at most 30 s:
+//! Loops, each of which starts again after a failure, with a jittered backoff of at most 30 s:
 //! - [`watch`]: whoever holds the lease `worker` looks every few seconds which agents live, and every
 //!   hour puts the jobs below into the queue. The lease is a row in Postgres ([`crate::store::leases`]),
-//!   lasts 12 s, and its fencing number is checked in each transaction that acts.
-//! - [`jobs`]: every worker takes jobs from the queue: partitions and sessions, [`retention`],
-//!   [`orphans`]. They run one after the other, are repeated with growing waits when they fail, and
+//!   lasts [`watch::LEASE`], and its fencing number is checked in each transaction that acts.
+//! - [`jobs::upkeep`]: every worker takes jobs from the queue: partitions and sessions, [`retention`],
+//!   [`orphans`], [`archive`]. They run one after the other, are repeated with growing waits when they fail, and
 //!   are dead after some minutes of failures, until the next hour puts them in again.
+//! - [`jobs::archive`]: jobs of single runs that go into the archive, one at a time in each worker.
 //! - [`webhooks`]: every worker sends notifications; and each tells how all of that stands ([`meter`]).
 //!
 //! The queue is the library `graphile_worker`. Looked at beside it: `apalis-postgres` (wants a second
@@ -15,6 +16,8 @@
 //! commit leaves a heartbeat that keeps the job from everybody else for ever). It has dead-worker
 //! recovery, job keys and serial queues, and works on our own pool ([`crate::store::queue`]).
 
+pub mod age;
+pub mod archive;
 pub mod jobs;
 pub mod meter;
 pub mod orphans;
@@ -32,8 +35,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
+use self::archive::Archiving;
 use self::meter::Meter;
 use self::retention::Retention;
+use crate::archive::place::PlaceError;
+use crate::archive::write::WriteError;
 use crate::store::{Store, StoreError};
 
 /// What a task can fail with.
@@ -45,6 +51,12 @@ pub enum TaskError {
     /// Redis.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
+    /// The place of the archive.
+    #[error("the archive at {0}")]
+    Place(#[from] PlaceError),
+    /// A run could not be archived.
+    #[error(transparent)]
+    Archive(#[from] WriteError),
     /// The job library.
     #[error("the queue of background tasks: {0}")]
     Queue(String),
@@ -60,6 +72,7 @@ pub struct Worker {
     redis: Redis,
     keys: Keys,
     retention: Retention,
+    archiving: Archiving,
     webhooks: webhooks::Policy,
     meter: Meter,
     silence: Silence,
@@ -73,6 +86,7 @@ impl Worker {
         redis: Redis,
         keys: Keys,
         retention: Retention,
+        archiving: Archiving,
         webhooks: webhooks::Policy,
         meter: Meter,
         silence: Silence,
@@ -82,6 +96,7 @@ impl Worker {
             redis,
             keys,
             retention,
+            archiving,
             webhooks,
             meter,
             silence,
@@ -93,7 +108,8 @@ impl Worker {
         let me = Uuid::now_v7();
         tokio::join!(
             persevere("watching agents", &stop, || watch::watch(&self, me, &stop)),
-            persevere("background jobs", &stop, || jobs::work(&self, &stop)),
+            persevere("background jobs", &stop, || jobs::upkeep(&self, &stop)),
+            persevere("archiving", &stop, || jobs::archive(&self, &stop)),
             persevere("webhooks", &stop, || webhooks::deliver(&self, &stop)),
             persevere("metrics of jobs", &stop, || meter::observe(&self, &stop)),
         );

@@ -1,0 +1,140 @@
+//! A server that speaks S3's protocol, for stories about the archive: moto, which `deploy/local/install` brings.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode};
+
+use crate::eventually::eventually_within;
+use crate::process::{Process, Recipe};
+use crate::programs;
+
+/// Longest wait for a new server to answer.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How many ports are tried, should somebody else take one between choosing and binding it.
+const ATTEMPTS: usize = 5;
+
+/// The bucket that every server has.
+pub const BUCKET: &str = "archive";
+
+/// A running server; it ends when dropped, and what it held is gone.
+#[derive(Debug)]
+pub struct S3Server {
+    _process: Process,
+    port: u16,
+    client: Client,
+}
+
+impl S3Server {
+    /// Starts a server with an empty [`BUCKET`].
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start(folder: &Path) -> Self {
+        runcast_common::connect::install_tls_provider();
+        let client = Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(10))
+            .build();
+        let client = client.expect("an HTTP client");
+        let mut logs = String::new();
+        for _ in 0..ATTEMPTS {
+            let port = programs::free_port();
+            let arguments = [
+                "-m",
+                "moto.server",
+                "-H",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+            ];
+            let mut process = Recipe::new("s3", python(), &arguments, folder).start(folder);
+            let mut ended = false;
+            eventually_within(START_DEADLINE, "the S3 server answers", async || {
+                ended = process.exited().is_some();
+                let made = client
+                    .put(format!("http://127.0.0.1:{port}/{BUCKET}"))
+                    .send()
+                    .await;
+                match made {
+                    _ if ended => Ok(()),
+                    Ok(answer) if answer.status() == StatusCode::OK => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await;
+            if !ended {
+                return Self {
+                    _process: process,
+                    port,
+                    client,
+                };
+            }
+            logs = process.logs();
+        }
+        panic!("no S3 server started\n{logs}");
+    }
+
+    /// The port on which it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The names of the objects that it holds.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn objects(&self) -> Vec<String> {
+        self.names("?list-type=2").await
+    }
+
+    /// The names of objects that are being uploaded in parts.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn uploads(&self) -> Vec<String> {
+        self.names("?uploads").await
+    }
+
+    async fn names(&self, query: &str) -> Vec<String> {
+        let request = self
+            .client
+            .get(format!("http://127.0.0.1:{}/{BUCKET}{query}", self.port));
+        let list = request
+            .send()
+            .await
+            .expect("a list")
+            .text()
+            .await
+            .expect("a list");
+        let pieces = list.split("<Key>").skip(1);
+        pieces
+            .map(|piece| piece.split('<').next().unwrap_or_default().to_owned())
+            .collect()
+    }
+}
+
+/// The settings of a service that reaches such a server at this port.
+#[must_use]
+pub fn settings(port: u16) -> [(&'static str, String); 5] {
+    [
+        ("RUNCAST_ARCHIVE", format!("s3://{BUCKET}/runs")),
+        ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")),
+        ("AWS_REGION", "eu-central-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "story".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "s3cret-of-the-story".to_owned()),
+    ]
+}
+
+/// The Python that has moto.
+fn python() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let python = cache
+        .or_else(home)
+        .map(|cache| cache.join("runcast/moto5/bin/python"));
+    let python = python.filter(|python| python.is_file());
+    python.expect("no S3 server (moto) is installed: call tests/run, which installs it")
+}

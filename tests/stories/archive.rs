@@ -1,0 +1,421 @@
+//! Old runs go into the archive and are read from there as before; whatever dies in between, either the rows are
+//! there or a good object is.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use runcast_common::event::Kind;
+use runcast_common::id::EventId;
+use runcast_common::limits::MAX_CHUNK_BYTES;
+use runcast_tests::api::{problem, send};
+use runcast_tests::database::text;
+use runcast_tests::eventually::{SOON, eventually, eventually_within};
+use runcast_tests::s3_server;
+use runcast_tests::stack::{Part, Stack};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// Jobs that fail are tried again after 3 s, 7 s, 20 s and so on.
+pub(crate) const AFTER_FAILURES: Duration = Duration::from_secs(120);
+
+pub(crate) const KEPT: &str = "SELECT count(*) FROM archives WHERE state = 'kept'";
+const ROWS_GONE: &str = "SELECT count(*) FROM archives WHERE rows_gone_at IS NOT NULL";
+pub(crate) const ROWS: &str = "SELECT count(*) FROM events";
+pub(crate) const JOBS: &str = "SELECT count(*) FROM tasks.jobs";
+
+/// A stack with a folder as its archive, whose worker is not launched yet.
+pub(crate) async fn with_folder() -> (Stack, PathBuf) {
+    let mut stack = Stack::without_services().await;
+    let folder = stack.folder().join("archive");
+    fs::create_dir(&folder).expect("a folder");
+    let address = format!("file://{}", folder.display());
+    for part in [Part::Gateway, Part::Worker] {
+        stack.set(part, "RUNCAST_ARCHIVE", address.clone());
+    }
+    stack.set(Part::Worker, "RUNCAST_ARCHIVE_AFTER", "1s");
+    for part in [Part::Gateway, Part::Persister] {
+        stack.launch(part).await;
+    }
+    (stack, folder)
+}
+
+/// A stack with a bucket as its archive, reached through `port`.
+pub(crate) async fn with_bucket(stack: &mut Stack, port: u16) {
+    for part in [Part::Gateway, Part::Worker] {
+        for (name, value) in s3_server::settings(port) {
+            stack.set(part, name, value);
+        }
+    }
+    stack.set(Part::Worker, "RUNCAST_ARCHIVE_AFTER", "1s");
+    for part in [Part::Gateway, Part::Persister] {
+        stack.launch(part).await;
+    }
+}
+
+/// A run of a command, sealed long enough ago to be archived, of which Redis holds nothing any more.
+pub(crate) async fn sealed_run(stack: &mut Stack, script: &str) -> Uuid {
+    let run = stack.api().create_run("old").await.id;
+    let mut wrap = stack.wrap(run, &["sh", "-c", script]);
+    wrap.ended(SOON).await;
+    stack.database.sealed(run).await;
+    age(stack, run).await;
+    run
+}
+
+/// Makes a sealed run one that was sealed an hour ago, and lets Redis forget it.
+async fn age(stack: &Stack, run: Uuid) {
+    let older =
+        format!("UPDATE runs SET sealed_at = sealed_at - interval '1 hour' WHERE id = '{run}'");
+    stack.database.tamper(&older).await;
+    forget(stack, run).await;
+}
+
+/// What a quarter of an hour does.
+pub(crate) async fn forget(stack: &Stack, run: Uuid) {
+    let keys = stack.keys().run(run);
+    let mut redis = stack.redis.connection().await;
+    let mut delete = redis::cmd("DEL");
+    delete.arg(&[keys.stream, keys.meta]);
+    delete.exec_async(&mut redis).await.expect("forgotten");
+}
+
+/// Everything that the API shows of a run: history in both forms, from both ends, with a filter, and the stream
+/// from the beginning and from the middle.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    ndjson: String,
+    pub(crate) backwards: Vec<String>,
+    status: Vec<String>,
+    stream: Vec<(String, String, EventId)>,
+    resumed: Vec<(String, String, EventId)>,
+}
+
+pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
+    let (mut ndjson, mut after) = (String::new(), Some("0-0".to_owned()));
+    while let Some(from) = after {
+        let path = format!("/v1/runs/{run}/events?limit=97&after={from}");
+        let request = stack.api().request(Method::GET, &path);
+        let page = send(request.header("accept", "application/x-ndjson")).await;
+        assert_eq!(page.status(), StatusCode::OK);
+        let next = page.headers().get("runcast-next");
+        after = next.map(|next| next.to_str().expect("an id").to_owned());
+        ndjson += &page.text().await.expect("a page");
+    }
+    let (mut backwards, mut before) = (Vec::new(), "end".to_owned());
+    loop {
+        let page = stack
+            .api()
+            .get(&format!("/v1/runs/{run}/events?limit=101&before={before}"))
+            .await;
+        let events = page["events"].as_array().expect("events");
+        backwards.extend(events.iter().rev().map(Value::to_string));
+        match page["next"].as_str() {
+            Some(next) => next.clone_into(&mut before),
+            None => break,
+        }
+    }
+    backwards.reverse();
+    let page = stack
+        .api()
+        .get(&format!("/v1/runs/{run}/events?channel=status"))
+        .await;
+    let status = page["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .map(Value::to_string)
+        .collect();
+    let stream = frames(stack, run, None).await;
+    let middle = stream[stream.len() / 2].2.to_string();
+    let resumed = frames(stack, run, Some(&middle)).await;
+    Shown {
+        ndjson,
+        backwards,
+        status,
+        stream,
+        resumed,
+    }
+}
+
+/// The events of a run that is over, as the stream shows them.
+async fn frames(stack: &Stack, run: Uuid, after: Option<&str>) -> Vec<(String, String, EventId)> {
+    let mut stream = stack.api().watch(run, after).await;
+    let frames = stream.until("end").await;
+    let events = frames
+        .into_iter()
+        .filter(|frame| !frame.is_about_connection());
+    events
+        .map(|frame| (frame.event, frame.data, frame.id))
+        .collect()
+}
+
+/// Waits until a run is archived, and its rows are gone.
+pub(crate) async fn archived(stack: &Stack, objects: i64) {
+    for count in [KEPT, ROWS_GONE] {
+        eventually_within(AFTER_FAILURES, count, async || {
+            let number = stack.database.number(count).await;
+            (number == objects).then_some(()).ok_or(format!("{number}"))
+        })
+        .await;
+    }
+}
+
+/// The files below a folder.
+fn files(folder: &PathBuf) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+/// Output of all sorts: many lines, NUL, what is no UTF-8, lines of 1 MiB, an empty one.
+const ALL_SORTS: &str = r"seq 1 3000; printf 'nul \000 and \377\376 \n'; head -c 1048576 /dev/zero | tr '\0' x; echo;
+    head -c 1048576 /dev/urandom; echo; echo; echo last >&2";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archived_run_is_shown_byte_by_byte_as_before() {
+    let (mut stack, folder) = with_folder().await;
+    let run = sealed_run(&mut stack, ALL_SORTS).await;
+    let stored = stack.database.events(run).await;
+    assert!(
+        text(&stored, Kind::Output).len() > 2 * 1024 * 1024
+            && stored.len() > 2 * 1024 * 1024 / MAX_CHUNK_BYTES
+    );
+    let before = shown(&stack, run).await;
+    let young = stack.api().create_run("young").await.id;
+    let mut wrap = stack.wrap(young, &["echo", "here"]);
+    wrap.ended(SOON).await;
+    stack.database.sealed(young).await;
+    let keep =
+        format!("UPDATE runs SET sealed_at = now() + interval '1 hour' WHERE id = '{young}'");
+    stack.database.tamper(&keep).await;
+
+    stack.launch(Part::Worker).await;
+    archived(&stack, 1).await;
+    assert_eq!(stack.database.events(run).await, [], "its rows are gone");
+    assert!(
+        !stack.database.events(young).await.is_empty(),
+        "those of others are not"
+    );
+    let described = stack.api().run(run).await;
+    assert!(described["archived_at"].is_string(), "{described}");
+    assert!(stack.api().run(young).await["archived_at"].is_null());
+
+    assert_eq!(shown(&stack, run).await, before);
+    // A gateway with nothing in memory, and what the agent's own viewer prints.
+    stack.stop(Part::Gateway).await;
+    stack.launch(Part::Gateway).await;
+    assert_eq!(shown(&stack, run).await, before);
+    let mut tail = stack.runcast(&["tail", &run.to_string()], &[]);
+    assert!(tail.ended(SOON).await.success(), "{}", tail.logs());
+    assert!(tail.logs().contains("last"), "{}", tail.logs());
+
+    // The object explains itself.
+    let [object] = &files(&folder)[..] else {
+        panic!("one object: {:?}", files(&folder))
+    };
+    let unpacked = std::process::Command::new("zstd")
+        .arg("-dcq")
+        .arg(object)
+        .output();
+    if let Ok(unpacked) = unpacked {
+        assert_eq!(unpacked.stdout, before.ndjson.as_bytes());
+    }
+    assert!(stack.check().await.contains("ok  RUNCAST_ARCHIVE"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_goes_on_is_read_on_without_a_seam() {
+    let (mut stack, _folder) = with_folder().await;
+    let run = sealed_run(&mut stack, "seq 1 500").await;
+    stack.launch(Part::Worker).await;
+    archived(&stack, 1).await;
+    stack.stop(Part::Worker).await;
+    // A later attempt: its events are rows, behind those of the archive.
+    let mut wrap = stack.wrap(run, &["seq", "501", "700"]);
+    wrap.ended(SOON).await;
+    eventually("the run is sealed again", async || {
+        let state = stack.database.run(run).await;
+        let whole = state.sealed && state.events > 701;
+        whole.then_some(()).ok_or(format!("{state:?}"))
+    })
+    .await;
+    age(&stack, run).await;
+    let joined = shown(&stack, run).await;
+    assert!(
+        joined.ndjson.contains("\"500\\n") && joined.ndjson.contains("\"700\\n"),
+        "both parts"
+    );
+    assert_eq!(joined.stream.len(), joined.backwards.len());
+
+    stack.launch(Part::Worker).await;
+    archived(&stack, 2).await;
+    assert_eq!(stack.database.number(ROWS).await, 0);
+    assert_eq!(shown(&stack, run).await, joined);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_before_the_run_is_passed_on_leaves_the_rows() {
+    let (mut stack, folder) = with_folder().await;
+    let run = sealed_run(&mut stack, "seq 1 2000").await;
+    let (rows, before) = (stack.database.events(run).await, shown(&stack, run).await);
+    // Whole, read back and compared.
+    let point = "UPDATE ON archives FOR EACH ROW";
+    let barrier = stack
+        .database
+        .barrier("keeping", point, "NEW.state = 'kept'")
+        .await;
+    stack.launch(Part::Worker).await;
+    barrier.reached().await;
+    let [half] = &files(&folder)[..] else {
+        panic!("one object")
+    };
+    stack.kill(Part::Worker);
+    barrier.abandon().await;
+    assert_eq!(stack.database.events(run).await, rows);
+    assert_eq!(stack.database.number(KEPT).await, 0);
+    assert_eq!(shown(&stack, run).await, before);
+
+    stack.launch(Part::Worker).await;
+    archived(&stack, 1).await;
+    assert_eq!(shown(&stack, run).await, before);
+    // What the dead one left is known, and goes with the next look.
+    let left = "SELECT count(*) FROM archives WHERE state = 'leaving'";
+    assert_eq!(stack.database.number(left).await, 1);
+    stack.stop(Part::Worker).await;
+    stack.launch(Part::Worker).await;
+    eventually("the object of the dead attempt is gone", async || {
+        (!half.exists())
+            .then_some(())
+            .ok_or(format!("{half:?} is there"))
+    })
+    .await;
+    assert_eq!(shown(&stack, run).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_while_rows_go_leaves_a_run_that_can_be_read() {
+    let (mut stack, _folder) = with_folder().await;
+    let run = sealed_run(&mut stack, "seq 1 2000").await;
+    let before = shown(&stack, run).await;
+    let barrier = stack
+        .database
+        .barrier(
+            "dropping",
+            "DELETE ON events FOR EACH ROW",
+            "OLD.seq = 1000",
+        )
+        .await;
+    stack.launch(Part::Worker).await;
+    barrier.reached().await;
+    assert_eq!(shown(&stack, run).await, before, "while rows go");
+    stack.kill(Part::Worker);
+    barrier.abandon().await;
+    assert_eq!(shown(&stack, run).await, before, "after it died");
+    stack.launch(Part::Worker).await;
+    archived(&stack, 1).await;
+    assert_eq!(stack.database.number(ROWS).await, 0);
+    assert_eq!(shown(&stack, run).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_object_is_found_before_anything_goes() {
+    let (mut stack, folder) = with_folder().await;
+    let run = sealed_run(&mut stack, "seq 1 2000").await;
+    let (rows, before) = (stack.database.events(run).await, shown(&stack, run).await);
+    // One barrier for each attempt: whole, and not compared yet.
+    let point = "UPDATE ON archives FOR EACH ROW";
+    let attempt = |number: u8| {
+        format!(
+            "NEW.state = 'writing' AND NEW.written_at IS DISTINCT FROM OLD.written_at AND (SELECT count(*) FROM archives) = {number}"
+        )
+    };
+    let first = stack.database.barrier("first", point, &attempt(1)).await;
+    let second = stack.database.barrier("second", point, &attempt(2)).await;
+    stack.launch(Part::Worker).await;
+    for (barrier, damage) in [(first, flip_a_bit as fn(&PathBuf)), (second, cut_short)] {
+        barrier.reached().await;
+        files(&folder).iter().for_each(damage);
+        assert_eq!(stack.database.number(KEPT).await, 0);
+        assert_eq!(stack.database.events(run).await, rows);
+        barrier.lift().await;
+        let told = "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'archive_run'
+                        AND last_error LIKE '%was written and is damaged%'";
+        stack.database.comes_to(told, 1).await;
+    }
+    archived(&stack, 1).await;
+    assert_eq!(shown(&stack, run).await, before);
+}
+
+fn flip_a_bit(path: &PathBuf) {
+    let mut bytes = fs::read(path).expect("an object");
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).expect("written");
+}
+
+fn cut_short(path: &PathBuf) {
+    let bytes = fs::read(path).expect("an object");
+    fs::write(path, &bytes[..bytes.len() / 2]).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_and_absence_are_told_to_readers() {
+    let (mut stack, folder) = with_folder().await;
+    let run = sealed_run(&mut stack, "seq 1 2000").await;
+    let before = shown(&stack, run).await;
+    stack.launch(Part::Worker).await;
+    archived(&stack, 1).await;
+    let away = stack.folder().join("away");
+    fs::rename(&folder, &away).expect("the place is away");
+    let path = format!("/v1/runs/{run}/events");
+    let asked = send(stack.api().request(Method::GET, &path)).await;
+    let detail = problem(asked, StatusCode::SERVICE_UNAVAILABLE).await;
+    assert!(detail.contains("the archive at file://"), "{detail}");
+    let mut stream = stack.api().watch(run, None).await;
+    let degraded = stream.next().await;
+    assert_eq!(
+        (degraded.event.as_str(), &degraded.json()["what"]),
+        ("degraded", &Value::from("archive"))
+    );
+    fs::rename(&away, &folder).expect("the place is back");
+    let frames = stream.until("end").await;
+    assert_eq!(
+        frames
+            .iter()
+            .filter(|frame| !frame.is_about_connection())
+            .count(),
+        before.stream.len()
+    );
+
+    // Nothing of it is in the memory of a new gateway.
+    stack.stop(Part::Gateway).await;
+    stack.launch(Part::Gateway).await;
+    files(&folder).iter().for_each(flip_a_bit);
+    let asked = send(stack.api().request(Method::GET, &path)).await;
+    let detail = problem(asked, StatusCode::INTERNAL_SERVER_ERROR).await;
+    assert!(
+        detail.contains("damaged") && detail.contains(&run.to_string()),
+        "{detail}"
+    );
+    let mut stream = stack.api().watch(run, None).await;
+    assert!(stream.next().await.data.contains("damaged"));
+
+    // A gateway that was not told where the archive is.
+    stack.stop(Part::Gateway).await;
+    stack.unset(Part::Gateway, "RUNCAST_ARCHIVE");
+    stack.launch(Part::Gateway).await;
+    let asked = send(stack.api().request(Method::GET, &path)).await;
+    let detail = problem(asked, StatusCode::SERVICE_UNAVAILABLE).await;
+    assert!(detail.contains("RUNCAST_ARCHIVE"), "{detail}");
+    assert!(stack.check().await.contains("RUNCAST_ARCHIVE"));
+}
