@@ -122,7 +122,7 @@ async fn a_stream_that_is_held_back_is_followed_by_long_polls() {
         let cursors = format!(r#"{{"kind":"page","newer":"{newer}","ended":{ended}}}"#);
         json(
             "200 OK",
-            &format!("{}\n{cursors}\n", events.join("\n")).trim_start(),
+            format!("{}\n{cursors}\n", events.join("\n")).trim_start(),
         )
     };
     let gateway = Gateway::answering(vec![

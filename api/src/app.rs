@@ -36,8 +36,8 @@ use crate::metrics;
 use crate::persist::Persister;
 use crate::persist::meter::Meter;
 use crate::store::Store;
-use crate::tasks::Worker;
 use crate::tasks::archive::Archiving;
+use crate::tasks::{Rules, Worker};
 
 /// How long everything may take to stop. Kubernetes kills after 30 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -291,26 +291,21 @@ impl App {
     fn start_worker(&self, tasks: &mut Tasks, registry: &mut Registry, stop: &CancellationToken) {
         let (redis, store) = (self.redis.clone(), self.store.clone());
         let keys = self.settings.keys.clone();
-        let retention = self.settings.retention.clone();
         let archiving = Archiving {
             place: self.settings.archive.clone(),
             after: self.settings.archive_after,
             meter: ArchiveMeter::default(),
         };
         archiving.meter.register_writing(registry);
-        let webhooks = self.settings.webhooks.clone();
+        let rules = Rules {
+            retention: self.settings.retention.clone(),
+            archiving,
+            webhooks: self.settings.webhooks.clone(),
+            silence: self.settings.silence,
+        };
         let meter = crate::tasks::meter::Meter::default();
         meter.register(registry);
-        let worker = Worker::new(
-            store,
-            redis,
-            keys,
-            retention,
-            archiving,
-            webhooks,
-            meter,
-            self.settings.silence,
-        );
+        let worker = Worker::new(store, redis, keys, rules, meter);
         let stop = stop.clone();
         tasks.spawn(async move {
             worker.run(stop).await;

@@ -81,13 +81,16 @@ pub(crate) async fn forget(stack: &Stack, run: Uuid) {
     delete.exec_async(&mut redis).await.expect("forgotten");
 }
 
-/// Everything that the API shows of a run: history in both forms, from both ends, with a filter, and the stream
-/// from the beginning and from the middle.
+/// Everything that the API shows of a run: history in both forms, from both ends, with a filter, by line, as text, what
+/// is found in it, and the stream from the beginning and from the middle.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
     ndjson: String,
     pub(crate) backwards: Vec<String>,
     status: Vec<String>,
+    text: Vec<u8>,
+    found: String,
+    line: String,
     stream: Vec<(String, String, EventId)>,
     resumed: Vec<(String, String, EventId)>,
 }
@@ -99,9 +102,14 @@ pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
         let request = stack.api().request(Method::GET, &path);
         let page = send(request.header("accept", "application/x-ndjson")).await;
         assert_eq!(page.status(), StatusCode::OK);
-        let next = page.headers().get("runcast-next");
-        after = next.map(|next| next.to_str().expect("an id").to_owned());
-        ndjson += &page.text().await.expect("a page");
+        let page = page.text().await.expect("a page");
+        // The last line has the cursors.
+        let events = page.trim_end().rfind('\n').map_or(0, |end| end + 1);
+        let cursors: Value = serde_json::from_str(&page[events..]).expect("JSON");
+        assert_eq!(cursors["kind"], "page");
+        let newer = cursors["newer"].as_str().expect("a cursor").to_owned();
+        after = (cursors["more"] == true).then_some(newer);
+        ndjson += &page[..events];
     }
     let (mut backwards, mut before) = (Vec::new(), "end".to_owned());
     loop {
@@ -111,8 +119,8 @@ pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
             .await;
         let events = page["events"].as_array().expect("events");
         backwards.extend(events.iter().rev().map(Value::to_string));
-        match page["next"].as_str() {
-            Some(next) => next.clone_into(&mut before),
+        match page["older"].as_str() {
+            Some(older) => older.clone_into(&mut before),
             None => break,
         }
     }
@@ -127,6 +135,14 @@ pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
         .iter()
         .map(Value::to_string)
         .collect();
+    let asked = stack
+        .api()
+        .request(Method::GET, &format!("/v1/runs/{run}/text"));
+    let text = send(asked).await.bytes().await.expect("a text").to_vec();
+    let found = format!("/v1/runs/{run}/search?regex=%5E1?999$&before=end");
+    let found = stack.api().get(&found).await["matches"].to_string();
+    let line = format!("/v1/runs/{run}/events?line=700&limit=1");
+    let line = stack.api().get(&line).await["events"].to_string();
     let stream = frames(stack, run, None).await;
     let middle = stream[stream.len() / 2].2.to_string();
     let resumed = frames(stack, run, Some(&middle)).await;
@@ -134,6 +150,9 @@ pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
         ndjson,
         backwards,
         status,
+        text,
+        found,
+        line,
         stream,
         resumed,
     }
@@ -191,6 +210,11 @@ async fn an_archived_run_is_shown_byte_by_byte_as_before() {
             && stored.len() > 2 * 1024 * 1024 / MAX_CHUNK_BYTES
     );
     let before = shown(&stack, run).await;
+    assert!(
+        before.found.contains("1999") && before.found.contains("999"),
+        "{}",
+        before.found
+    );
     let young = stack.api().create_run("young").await.id;
     let mut wrap = stack.wrap(young, &["echo", "here"]);
     wrap.ended(SOON).await;

@@ -37,6 +37,7 @@ mod startup;
 mod text;
 mod viewer;
 mod volume;
+mod watch;
 mod webhooks;
 mod worker;
 mod wrap;

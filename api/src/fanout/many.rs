@@ -1,7 +1,7 @@
 //! A viewer of several runs on one connection.
 //!
 //! Its frames are those of the runs, one run after the other in turn; what is told of is added to the data as `run`, and
-//! the id tells how far it is in each of them (see [`cursors`](super::cursors)), so that each of them is resumed exactly. A run that has ended
+//! the id tells how far it is in each of them (see [`cursors`]), so that each of them is resumed exactly. A run that has ended
 //! says so and is followed no more, and others may be added at any time.
 //!
 //! Data: a cursor for each run; nothing else is kept. Time: a keep-alive after [`KEEP_ALIVE`] of silence; new runs are looked

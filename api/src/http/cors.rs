@@ -52,7 +52,7 @@ impl Origins {
                 name("producer-epoch"),
                 name("producer-seq"),
             ])
-            .expose_headers([header::ETAG, header::RETRY_AFTER, name("runcast-next")])
+            .expose_headers([header::CONTENT_RANGE, header::ETAG, header::RETRY_AFTER])
             .max_age(REMEMBERED)
     }
 }

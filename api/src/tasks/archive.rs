@@ -48,7 +48,7 @@ pub struct Archiving {
 /// # Errors
 /// [`TaskError`]; what was done until then stays so.
 pub(super) async fn round(worker: &Worker) -> Result<(), TaskError> {
-    let (store, archiving) = (&worker.store, &worker.archiving);
+    let (store, archiving) = (&worker.store, &worker.rules.archiving);
     let given_up = store.give_up_attempts(ATTEMPT_DEADLINE).await?;
     if given_up > 0 {
         warn!(given_up, "attempts to archive a run came to no end");
@@ -73,7 +73,7 @@ pub(super) async fn round(worker: &Worker) -> Result<(), TaskError> {
 /// # Errors
 /// [`TaskError`]; its rows are then where they were.
 pub(super) async fn archive_run(worker: &Worker, run: Uuid) -> Result<(), TaskError> {
-    let archiving = &worker.archiving;
+    let archiving = &worker.rules.archiving;
     let Some(place) = &archiving.place else {
         return Ok(());
     };
@@ -92,7 +92,7 @@ pub(super) async fn archive_run(worker: &Worker, run: Uuid) -> Result<(), TaskEr
 }
 
 async fn try_run(worker: &Worker, place: &Place, run: Uuid) -> Result<(), WriteError> {
-    let (store, archiving) = (&worker.store, &worker.archiving);
+    let (store, archiving) = (&worker.store, &worker.rules.archiving);
     let age = archiving.after.duration();
     let Some(attempt) = store.begin_archive(run, age).await? else {
         return Ok(());
@@ -130,7 +130,7 @@ pub(super) async fn drop_rows(worker: &Worker, day: NaiveDate) -> Result<(), Tas
 /// # Errors
 /// [`TaskError`]; what was deleted until then stays so, the rest stays noted.
 pub(super) async fn delete_leaving(worker: &Worker) -> Result<(), TaskError> {
-    let (store, archiving) = (&worker.store, &worker.archiving);
+    let (store, archiving) = (&worker.store, &worker.rules.archiving);
     let mut after = Uuid::nil();
     loop {
         let objects = store.leaving_objects(after, PAGE).await?;
@@ -155,7 +155,7 @@ async fn delete(worker: &Worker, place: &Place, object: &Leaving) -> Result<(), 
     let name = object_name(object.run, object.id);
     place.remove(&name, object.upload.as_deref()).await?;
     if worker.store.forget_object(object.id).await? {
-        worker.archiving.meter.deleted.inc();
+        worker.rules.archiving.meter.deleted.inc();
         info!(object = name, "deleted an object of the archive");
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! Loops, each of which starts again after a failure, with a jittered backoff of at most 30 s:
 //! - [`watch`]: whoever holds the lease `worker` looks every few seconds which agents live, and every
 //!   hour puts the jobs below into the queue. The lease is a row in Postgres ([`crate::store::leases`]),
-//!   lasts [`watch::LEASE`], and its fencing number is checked in each transaction that acts.
+//!   lasts 12 s, and its fencing number is checked in each transaction that acts.
 //! - [`jobs::upkeep`]: every worker takes jobs from the queue: partitions and sessions, [`retention`],
 //!   [`orphans`], [`archive`]. They run one after the other, are repeated with growing waits when they fail, and
 //!   are dead after some minutes of failures, until the next hour puts them in again.
@@ -71,35 +71,33 @@ pub struct Worker {
     store: Store,
     redis: Redis,
     keys: Keys,
-    retention: Retention,
-    archiving: Archiving,
-    webhooks: webhooks::Policy,
+    rules: Rules,
     meter: Meter,
-    silence: Silence,
+}
+
+/// What an operator wants of a worker.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// How long runs are kept.
+    pub retention: Retention,
+    /// Where old ones go.
+    pub archiving: Archiving,
+    /// Where notifications may go, and for how long they are tried.
+    pub webhooks: webhooks::Policy,
+    /// How long a silence of an agent means what.
+    pub silence: Silence,
 }
 
 impl Worker {
     /// A worker between this Redis and this Postgres.
     #[must_use]
-    pub const fn new(
-        store: Store,
-        redis: Redis,
-        keys: Keys,
-        retention: Retention,
-        archiving: Archiving,
-        webhooks: webhooks::Policy,
-        meter: Meter,
-        silence: Silence,
-    ) -> Self {
+    pub const fn new(store: Store, redis: Redis, keys: Keys, rules: Rules, meter: Meter) -> Self {
         Self {
             store,
             redis,
             keys,
-            retention,
-            archiving,
-            webhooks,
+            rules,
             meter,
-            silence,
         }
     }
 

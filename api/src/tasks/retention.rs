@@ -168,7 +168,7 @@ impl Retention {
 /// [`TaskError`]; what was removed until then stays so.
 pub(super) async fn remove_old(worker: &Worker) -> Result<(), TaskError> {
     let store = &worker.store;
-    if let Some(horizons) = worker.retention.horizons() {
+    if let Some(horizons) = worker.rules.retention.horizons() {
         for day in store.days_before(&horizons).await? {
             let removed = store.remove_from_day(&day, &horizons).await?;
             if removed.runs > 0 || removed.whole {

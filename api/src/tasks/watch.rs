@@ -53,12 +53,12 @@ const PAGE: u16 = 1000;
 /// [`TaskError`]; the lease then ends by itself, unless it is renewed by another call.
 pub async fn watch(worker: &Worker, me: Uuid, stop: &CancellationToken) -> Result<(), TaskError> {
     let mut held: Option<Held> = None;
-    let mut ticks = tokio::time::interval(every(&worker.silence));
+    let mut ticks = tokio::time::interval(every(&worker.rules.silence));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let lease = worker
             .store
-            .take_lease(NAME, me, lease(&worker.silence))
+            .take_lease(NAME, me, lease(&worker.rules.silence))
             .await?;
         held = match (lease, held) {
             (None, None) => None,
@@ -126,7 +126,7 @@ impl Held {
         };
         for partition in 0..PARTITIONS {
             let keys = worker.keys.fleet(partition);
-            let look = fleet::look(&worker.redis, &keys, &worker.silence).await?;
+            let look = fleet::look(&worker.redis, &keys, &worker.rules.silence).await?;
             if recall {
                 let here = living
                     .iter()
@@ -154,7 +154,7 @@ impl Held {
         let (lost, stale): (Vec<Heard>, Vec<Heard>) = look
             .silent
             .iter()
-            .partition(|(_, heard)| look.is_lost(*heard, &worker.silence));
+            .partition(|(_, heard)| look.is_lost(*heard, &worker.rules.silence));
         let ids = |heard: &[Heard]| heard.iter().map(|(agent, _)| *agent).collect::<Vec<_>>();
         let changes = Changes {
             alive: pulse::about(&worker.redis, &worker.keys, &ids(&look.news)).await?,

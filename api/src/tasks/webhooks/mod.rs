@@ -132,7 +132,7 @@ fn doubled(first: Duration, times: i32, most: Duration) -> Duration {
 /// # Errors
 /// [`TaskError`] if Postgres cannot be asked for deliveries, or no client can be made.
 pub(super) async fn deliver(worker: &Worker, stop: &CancellationToken) -> Result<(), TaskError> {
-    let policy = &worker.webhooks;
+    let policy = &worker.rules.webhooks;
     let sender = Sender::new(policy.allowed.clone(), policy.timeout)
         .map_err(|error| TaskError::Client(error.to_string()))?;
     let mut sending = JoinSet::new();
@@ -188,7 +188,7 @@ fn ended(done: Result<(), JoinError>) {
 
 /// Sends one delivery and writes down how that went.
 async fn attempt(worker: &Worker, sender: &Sender, claim: Uuid, due: &Due) {
-    let policy = &worker.webhooks;
+    let policy = &worker.rules.webhooks;
     let limit = policy.timeout + MARGIN;
     let begun = Instant::now();
     // The client keeps its own deadline; this one holds whatever it does.
@@ -245,7 +245,7 @@ async fn attempt(worker: &Worker, sender: &Sender, claim: Uuid, due: &Due) {
 /// # Errors
 /// [`TaskError`]; what was done until then stays so.
 pub(super) async fn tidy(worker: &Worker) -> Result<(), TaskError> {
-    let policy = &worker.webhooks;
+    let policy = &worker.rules.webhooks;
     let (given_up, forgotten) = worker
         .store
         .tidy_deliveries(policy.give_up, policy.keep)

@@ -1,0 +1,223 @@
+//! Several runs on one connection, and the feed of all of them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use runcast_tests::api::{CreatedRun, send};
+use runcast_tests::eventually::{SOON, eventually, within};
+use runcast_tests::lines::numbered;
+use runcast_tests::publisher::Publisher;
+use runcast_tests::stack::Stack;
+use serde_json::{Value, json};
+
+use crate::fanout::{frames, last_line, publisher};
+
+/// Reads a stream of several runs until so many frames have come, or it ends.
+async fn watch(
+    stack: &Stack,
+    query: &str,
+    cursor: Option<&str>,
+    count: usize,
+) -> Vec<(String, Value, String)> {
+    let mut request = stack
+        .api()
+        .request(Method::GET, &format!("/v1/watch?{query}"));
+    if let Some(cursor) = cursor {
+        request = request.header("last-event-id", cursor);
+    }
+    let mut answer = send(request).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut text = String::new();
+    within(SOON, "enough frames of a watch", async {
+        while frames(&text).len() < count {
+            match answer.chunk().await.expect("read") {
+                Some(bytes) => text += std::str::from_utf8(&bytes).expect("text"),
+                None => break,
+            }
+        }
+    })
+    .await;
+    let mut frames = frames(&text);
+    frames.truncate(count);
+    frames
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
+    let stack = Stack::start().await;
+    let mut runs = Vec::new();
+    for name in ["one", "two", "three"] {
+        let run = stack.api().create_run(name).await;
+        runs.push((run.id, publisher(&stack, &run).await));
+    }
+    for (_, publisher) in &mut runs[..2] {
+        publisher.publish(&numbered("line", 1..=50)).await;
+    }
+    let query: Vec<String> = runs.iter().map(|(run, _)| format!("run={run}")).collect();
+    let query = query.join("&");
+    // Cut after every frame: what follows is what comes next, of each run.
+    let mut seen: HashMap<String, Vec<u64>> = HashMap::new();
+    let mut cursor: Option<String> = None;
+    for cut in [1, 3, 20, 30, 7] {
+        for (_, data, id) in watch(&stack, &query, cursor.as_deref(), cut).await {
+            assert!(id.starts_with('w') && id.len() < 64, "{id}");
+            cursor = Some(id);
+            if let Some(seq) = data["seq"].as_u64() {
+                let run = data["run"].as_str().expect("a run").to_owned();
+                seen.entry(run).or_default().push(seq);
+            }
+        }
+    }
+    for (_, publisher) in &mut runs {
+        publisher.publish(&numbered("line", 51..=60)).await;
+        publisher.publish(&[last_line(0)]).await;
+    }
+    let mut ends = Vec::new();
+    for (event, data, id) in watch(&stack, &query, cursor.as_deref(), usize::MAX).await {
+        cursor = Some(id);
+        if event == "end" {
+            ends.push(data["run"].as_str().map(str::to_owned));
+        } else if let Some(seq) = data["seq"].as_u64() {
+            let run = data["run"].as_str().expect("a run").to_owned();
+            seen.entry(run).or_default().push(seq);
+        }
+    }
+    assert_eq!(ends.len(), 4, "each run, and then all of them: {ends:?}");
+    assert_eq!(ends.last(), Some(&None));
+    for ((run, _), most) in runs.iter().zip([61, 61, 11]) {
+        assert_eq!(seen[&run.to_string()], (1..=most).collect::<Vec<_>>());
+    }
+    let again = stack
+        .api()
+        .request(Method::GET, &format!("/v1/watch?{query}"));
+    let again = send(again.header("last-event-id", cursor.expect("a cursor"))).await;
+    assert_eq!(again.status(), StatusCode::NO_CONTENT);
+    for (query, expected) in [
+        ("", "give either run=ID"),
+        ("run=x", "no run"),
+        ("label=x", "NAME=VALUE"),
+        (&format!("run={}&after=1-2", runs[0].0), "expected a cursor"),
+    ] {
+        let answer = send(
+            stack
+                .api()
+                .request(Method::GET, &format!("/v1/watch?{query}")),
+        )
+        .await;
+        assert!(answer.status().is_client_error(), "{query}");
+        let detail = answer.text().await.expect("a body");
+        assert!(detail.contains(expected), "{query}: {detail}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_with_a_label_join_while_they_are_watched() {
+    let stack = Stack::start().await;
+    let create = async |team: &str| {
+        let described = json!({"name": "labelled", "labels": {"team": team}});
+        stack.api().create(&described).await.id
+    };
+    let (first, other) = (create("search").await, create("other").await);
+    let mut answer = send(
+        stack
+            .api()
+            .request(Method::GET, "/v1/watch?label=team=search"),
+    )
+    .await;
+    let second = create("search").await;
+    for run in [first, other, second] {
+        let redis = stack.redis.connection().await;
+        Publisher::new(redis, stack.keys(), run)
+            .publish(&numbered("line", 1..=1))
+            .await;
+    }
+    let mut text = String::new();
+    eventually("both runs are shown", async || {
+        if let Ok(Ok(Some(bytes))) =
+            tokio::time::timeout(Duration::from_secs(1), answer.chunk()).await
+        {
+            text += std::str::from_utf8(&bytes).expect("text");
+        }
+        let outputs = frames(&text)
+            .into_iter()
+            .filter(|(event, _, _)| event == "output");
+        let mut runs: Vec<String> = outputs
+            .map(|(_, data, _)| data["run"].to_string())
+            .collect();
+        runs.sort();
+        let mut expected = [first, second].map(|run| format!("\"{run}\""));
+        expected.sort();
+        (runs == expected)
+            .then_some(())
+            .ok_or_else(|| format!("{runs:?}"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_feed_tells_of_every_run_and_is_resumed() {
+    let stack = Stack::start().await;
+    let mut feed = send(stack.api().request(Method::GET, "/v1/feed")).await;
+    assert_eq!(feed.status(), StatusCode::OK);
+    let mut text = String::new();
+    let mut told = async |what: &str, run: &CreatedRun, wanted: &str| {
+        eventually(what, async || {
+            let chunk = tokio::time::timeout(Duration::from_secs(1), feed.chunk());
+            if let Ok(Ok(Some(bytes))) = chunk.await {
+                text += std::str::from_utf8(&bytes).expect("text");
+            }
+            let id = run.id.to_string();
+            let mut told = frames(&text)
+                .into_iter()
+                .filter(|(event, data, _)| event == "state" && data["run"] == id.as_str());
+            let found = told.find(|(_, data, _)| data["status"] == wanted);
+            found.map(|(_, _, id)| id).ok_or_else(|| text.clone())
+        })
+        .await
+    };
+    let first = stack.api().create_run("first").await;
+    // Signs of the first may have come before the gateway listened; a channel that has a listener has them all.
+    eventually("the gateway listens", async || {
+        let mut redis = stack.redis.connection().await;
+        let mut ask = redis::cmd("PUBSUB");
+        ask.arg("NUMSUB").arg(stack.keys().updates());
+        let (_, listeners): (String, u64) = ask.query_async(&mut redis).await.expect("an answer");
+        (listeners > 0)
+            .then_some(())
+            .ok_or_else(|| "nobody listens".to_owned())
+    })
+    .await;
+    let second = stack.api().create_run("second").await;
+    let created = told("a new run is told of", &second, "pending").await;
+    let mut publisher = publisher(&stack, &first).await;
+    publisher.publish(&[last_line(0)]).await;
+    told("its end is told of", &first, "succeeded").await;
+    // From where it was the same comes again, and nothing before it.
+    let ask = |id: &str| {
+        let request = stack.api().request(Method::GET, "/v1/feed");
+        request.header("last-event-id", id.to_owned())
+    };
+    let mut again = send(ask(&created)).await;
+    let mut text = String::new();
+    within(SOON, "what came since", async {
+        while !text.contains("succeeded") {
+            let bytes = again.chunk().await.expect("read").expect("more");
+            text += std::str::from_utf8(&bytes).expect("text");
+        }
+    })
+    .await;
+    assert!(
+        !text.contains("pending") && !text.contains("event: gap"),
+        "{text}"
+    );
+    let mut late = send(ask("1-1")).await;
+    let mut text = String::new();
+    within(SOON, "a gap", async {
+        while !text.contains("event: gap") {
+            let bytes = late.chunk().await.expect("read").expect("more");
+            text += std::str::from_utf8(&bytes).expect("text");
+        }
+    })
+    .await;
+}
