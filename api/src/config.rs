@@ -329,7 +329,6 @@ mod tests {
             ("RUNCAST_VIEWER_TIMEOUT", "30"),
             ("RUNCAST_CORS_ORIGINS", "*"),
             ("RUNCAST_CORS_ORIGINS", "https://a.example/b"),
-            ("RUNCAST_TLS_CERT", "/there/is/no/such/file.pem"),
             ("RUNCAST_STALE_AFTER", "5s"),
             ("RUNCAST_LOST_AFTER", "15s"),
             ("RUNCAST_WEBHOOK_ALLOW", "10.0.0.0/33"),

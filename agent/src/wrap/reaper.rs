@@ -71,7 +71,11 @@ impl Reaper {
 
     /// Collects until something holds, which is asked whenever a child has ended. Can be dropped at any time.
     pub(crate) async fn until(&mut self, holds: impl Fn() -> bool) -> io::Result<()> {
-        while self.collect()? == Left::Some && !holds() {
+        while self.collect()? == Left::Some {
+            if holds() {
+                // What has ended since we collected made it hold.
+                return self.collect().map(drop);
+            }
             self.signal().await?;
         }
         Ok(())

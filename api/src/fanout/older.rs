@@ -104,7 +104,8 @@ mod tests {
     #[test]
     fn it_keeps_what_fits_and_always_the_newest() {
         let mut older = Older::default();
-        let one = page(0, 10).size();
+        // The later a page, the longer its ids.
+        let one = page(20, 30).size();
         for after in [0, 10, 20] {
             older.keep(page(after, after + 10), 2 * one);
         }

@@ -77,3 +77,27 @@ fn invalid(name: &'static str, path: &Path, error: &dyn fmt::Display) -> ConfigE
         reason: format!("{}: {error}", path.display()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn both_files_are_needed_and_read_at_once() {
+        let refused = |settings: &[(&'static str, &'static str)]| {
+            let env: HashMap<&str, &str> = settings.iter().copied().collect();
+            Tls::from_env(&env).expect_err("refused").to_string()
+        };
+        assert!(refused(&[(CERT, "cert.pem")]).starts_with(KEY));
+        assert!(refused(&[(KEY, "key.pem")]).starts_with(CERT));
+        let nowhere = "/there/is/no/such/file.pem";
+        let error = refused(&[(CERT, nowhere), (KEY, nowhere)]);
+        assert!(
+            error.starts_with(CERT) && error.contains(nowhere),
+            "{error}"
+        );
+        assert!(Tls::from_env(&HashMap::new()).expect("none").is_none());
+    }
+}
