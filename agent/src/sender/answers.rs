@@ -23,22 +23,26 @@ impl Sender {
         let was_unsure = self.ledger.is_unsure();
         match result {
             Ok(appended) if !counts => self.ledger.answered_late(&appended),
-            Ok(appended) => match self.ledger.answered(asked, &appended) {
-                Verdict::Advanced => self.note_progress(asked),
-                Verdict::Rewound => {
-                    link.forget();
-                    self.pace.rewound();
+            Ok(appended) => {
+                let verdict = self.ledger.answered(asked, &appended);
+                // Before anybody is told how far it is: what was taken out has got larger seqs.
+                if was_unsure && !self.ledger.is_unsure() {
+                    self.queue.renumber(self.ledger.newest());
                 }
-                Verdict::Wait => {
-                    link.forget();
-                    self.note_full("the run holds as much in Redis as it may");
+                match verdict {
+                    Verdict::Advanced => self.note_progress(asked),
+                    Verdict::Rewound => {
+                        link.forget();
+                        self.pace.rewound();
+                    }
+                    Verdict::Wait => {
+                        link.forget();
+                        self.note_full("the run holds as much in Redis as it may");
+                    }
+                    Verdict::Fenced { by } => return Err(Left::Fenced { by }),
                 }
-                Verdict::Fenced { by } => return Err(Left::Fenced { by }),
-            },
+            }
             Err(error) => self.take_error(link, asked, counts, error).await?,
-        }
-        if was_unsure && !self.ledger.is_unsure() {
-            self.queue.renumber(self.ledger.newest());
         }
         if self.ledger.durable() > durable {
             self.pace.heard();
