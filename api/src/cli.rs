@@ -40,8 +40,9 @@ Settings (environment):
   RUNCAST_PUBLIC_URL         how browsers reach the gateway [http://<where it listens>]
   RUNCAST_PUBLISH_REDIS_URL  Redis as agents reach it, with a user that may only append
                              (`runcastd acl` prints its rules) [REDIS_URL; required in production]
-  RUNCAST_REDIS_BUDGET       memory that Redis may use, such as 4GiB, or off: above it the biggest runs
-                             have to wait until they are stored [75 % of its maxmemory, else off]
+  RUNCAST_REDIS_BUDGET       memory that Redis may use, such as 4GiB, or off: above it the biggest
+                             runs have to wait until they are stored [75 % of its maxmemory, else
+                             off]
   RUNCAST_KEY_PREFIX         in front of every Redis key []
   RUNCAST_DATA_DIR           where `dev` keeps its data [.local]
   RUNCAST_RETENTION          how long a worker keeps runs, such as 30d, 12h, or forever [90d]
@@ -49,6 +50,14 @@ Settings (environment):
   RUNCAST_ARCHIVE            where old runs go, for gateway and worker: file:///folder, or
                              s3://bucket/prefix with the usual settings of AWS [nowhere]
   RUNCAST_ARCHIVE_AFTER      how long after it was sealed a run goes there [30d]
+  RUNCAST_MEMORY_LIMIT       resident memory of a gateway, such as 512MiB, above which it sends
+                             viewers away, who resume [none]
+  RUNCAST_VIEWER_TIMEOUT     a viewer who takes nothing for so long is closed [30s]
+  RUNCAST_DRAIN_DELAY        from the end of a gateway's readiness to that of its streams, at most
+                             15s [none]
+  RUNCAST_CORS_ORIGINS       origins of other pages that may ask a gateway, with commas [none]
+  RUNCAST_TLS_CERT           with RUNCAST_TLS_KEY, PEM files, where nothing in front of a gateway
+                             ends TLS [none]
   RUNCAST_ENV                development | production [development]
   RUNCAST_LOG                what to log, such as debug or runcast_api=debug,warn [info]
   RUNCAST_LOG_FORMAT         text | json [text on a terminal, else json]
