@@ -141,14 +141,15 @@ impl Joiner {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use runcast_common::entry::Event;
     use runcast_common::event::{Text, write_line};
     use uuid::Uuid;
 
     use super::*;
 
-    fn item(seq: u64, stream: &str, bytes: &[u8]) -> Item {
+    /// A chunk of output.
+    pub(in crate::text) fn item(seq: u64, stream: &str, bytes: &[u8]) -> Item {
         let mut line = Vec::new();
         let payload = Text::from_chunk(Some(stream), bytes);
         write_line(&mut line, Kind::Output, 0, seq, &payload).expect("a line");

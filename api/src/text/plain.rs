@@ -154,27 +154,10 @@ fn gap_text(line: &[u8]) -> String {
 mod tests {
     use bytes::Bytes;
     use runcast_common::entry::Event;
-    use runcast_common::event::{Text, write_line};
     use runcast_common::id::EventId;
 
+    use super::super::lines::tests::item;
     use super::*;
-
-    fn item(seq: u64, stream: &str, bytes: &[u8]) -> Item {
-        let mut line = Vec::new();
-        let payload = Text::from_chunk(Some(stream), bytes);
-        write_line(&mut line, Kind::Output, 0, 1, &payload).expect("a line");
-        line.pop();
-        Item {
-            kind: Kind::Output,
-            variation: 0,
-            event: Event {
-                id: EventId::new(1, seq),
-                producer: Uuid::from_u128(1),
-                producer_seq: seq,
-                line: line.into(),
-            },
-        }
-    }
 
     fn gap(line: &'static str) -> Item {
         Item {
