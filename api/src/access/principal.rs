@@ -41,16 +41,20 @@ impl Principal {
         }
     }
 
+    /// True if it holds a scope at all, for whichever runs.
+    #[must_use]
+    pub fn holds(&self, scope: Scope) -> bool {
+        self.scopes
+            .iter()
+            .any(|held| *held == scope || *held == Scope::Admin)
+    }
+
     /// Checks that it may act on `run`, or on runs in general.
     ///
     /// # Errors
     /// 403 if the scope is missing or the token is bound to another run.
     pub fn may(&self, scope: Scope, run: Option<Uuid>) -> Result<(), Problem> {
-        if !self
-            .scopes
-            .iter()
-            .any(|held| *held == scope || *held == Scope::Admin)
-        {
+        if !self.holds(scope) {
             return Err(Problem::forbidden(format!("this needs the scope {scope}")));
         }
         match (self.run, run) {
@@ -67,6 +71,16 @@ impl FromRequestParts<Gateway> for Principal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Problem> {
+        Self::authenticate(parts, gateway).await
+    }
+}
+
+impl Principal {
+    /// Finds out who sent a request: by its token, else by its session.
+    ///
+    /// # Errors
+    /// 401 without a valid credential, 403 for a write with a cookie that another site made a browser send.
+    pub async fn authenticate(parts: &Parts, gateway: &Gateway) -> Result<Self, Problem> {
         if let Some(header) = parts.headers.get(header::AUTHORIZATION) {
             let token = header
                 .to_str()
