@@ -245,6 +245,8 @@ fn add_problems(tag: &str, is_known: bool, has_thing: bool, operation: &mut Map<
 mod tests {
     use std::collections::BTreeMap;
 
+    use runcast_common::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
+
     use super::*;
     use crate::access::rules::{Finding, Rule, Rules, operations};
     use crate::http;
@@ -299,6 +301,19 @@ mod tests {
             let pointer = rest.split('"').next().expect("a reference");
             assert!(document.pointer(pointer).is_some(), "{pointer}");
         }
+    }
+
+    #[test]
+    fn bounds_are_told_as_they_are() {
+        let document = document();
+        let new_run = &document["components"]["schemas"]["NewRun"]["properties"];
+        assert_eq!(new_run["variations"]["maximum"], MAX_VARIATIONS);
+        assert_eq!(new_run["name"]["maxLength"], MAX_NAME_BYTES);
+        let ingest = &document["paths"]["/v1/runs/{run}/events"]["post"]["parameters"];
+        let ingest = ingest.as_array().expect("parameters");
+        let variation = ingest.iter().find(|one| one["name"] == "variation");
+        let variation = variation.expect("a variation");
+        assert_eq!(variation["schema"]["maximum"], MAX_VARIATIONS - 1);
     }
 
     #[test]

@@ -48,11 +48,12 @@ pub fn router() -> OpenApiRouter<Gateway> {
 #[serde(deny_unknown_fields)]
 struct Create {
     #[serde(default)]
+    /// At most 200 bytes.
     #[schema(max_length = 200)]
     name: String,
     /// Its parallel attempts.
     #[serde(default = "one_variation")]
-    #[schema(minimum = 1, maximum = 64)]
+    #[schema(minimum = 1, maximum = 256)]
     variations: u16,
     #[serde(default)]
     #[schema(value_type = HashMap<String, String>)]

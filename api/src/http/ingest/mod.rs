@@ -50,7 +50,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
     method(post, put),
     path = "/v1/runs/{run}/events",
     params(
-        ("variation" = Option<u16>, Query, maximum = 63, description = "Of plain lines"),
+        ("variation" = Option<u16>, Query, maximum = 255, description = "Of plain lines"),
         ("Producer-Id" = Option<String>, Header, max_length = 200, description = "A UUID, or any name"),
         ("Producer-Seq" = Option<u64>, Header, minimum = 1, description = "Of the first event: what is known is not stored twice"),
         ("Producer-Epoch" = Option<u64>, Header, description = "A larger one refuses all smaller ones"),
