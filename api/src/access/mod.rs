@@ -5,6 +5,8 @@
 //! stored; a look-up compares hashes, so its time tells nothing about the secret. What a principal may
 //! do is decided by its scopes, and a token that is bound to a run may touch no other.
 
+pub mod address;
+pub mod limit;
 pub mod principal;
 pub mod secret;
 pub mod session;

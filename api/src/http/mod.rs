@@ -6,18 +6,23 @@
 
 pub mod agents;
 pub mod body;
+pub mod clients;
 mod compress;
 pub mod connection;
 pub mod control;
 pub mod cors;
 pub mod events;
 pub mod feed;
+mod headers;
 pub mod health;
+pub(crate) mod holding;
+mod idle;
 pub mod ingest;
 pub mod jobs;
 pub mod page;
 pub mod problem;
 pub mod query;
+pub mod request;
 pub mod runs;
 pub mod search;
 pub mod session;
@@ -32,20 +37,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{from_fn, from_fn_with_state};
 use runcast_common::config::RedisUrl;
 use runcast_common::connect::Redis;
 use runcast_common::keys::Keys;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tower_http::set_header::SetResponseHeaderLayer;
 use url::Url;
 
+use crate::access::limit::{self, Limits};
 use crate::fanout::Hub;
 use crate::fanout::delivery::Delivery;
 use crate::health::Health;
 use crate::store::Store;
 use crate::tasks::webhooks::guard::Allowed;
+use clients::Clients;
 use connection::Server;
 use cors::Origins;
 use problem::Problem;
@@ -78,6 +84,8 @@ pub struct Parts {
     pub cors: Origins,
     /// Where webhooks may lead.
     pub webhooks_allowed: Allowed,
+    /// How much one may ask.
+    pub limits: Arc<Limits>,
 }
 
 #[derive(Debug)]
@@ -113,6 +121,12 @@ impl Gateway {
         &self.0.parts.keys
     }
 
+    /// How much one may ask.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.parts.limits
+    }
+
     fn health(&self) -> &Health {
         &self.0.health
     }
@@ -143,10 +157,7 @@ impl Gateway {
     }
 
     fn router(&self) -> Router {
-        let header = |name: HeaderName, value: &'static str| {
-            SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
-        };
-        Router::new()
+        let routes = Router::new()
             .merge(runs::router())
             .merge(events::router())
             .merge(text::router())
@@ -164,22 +175,23 @@ impl Gateway {
             .merge(page::router())
             .fallback(Problem::no_such_route)
             .method_not_allowed_fallback(Problem::wrong_method)
-            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-            .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-            .layer(header(header::REFERRER_POLICY, "same-origin"))
-            .layer(header(header::X_FRAME_OPTIONS, "DENY"))
-            .layer(header(header::CACHE_CONTROL, "no-store"))
-            .layer(header(header::CONTENT_SECURITY_POLICY, page::POLICY))
+            // From the inside out: who it is, is found out between the two layers of limits.
+            .layer(from_fn_with_state(self.clone(), limit::layer::rates))
+            .layer(from_fn_with_state(self.clone(), limit::layer::identify))
+            .layer(from_fn_with_state(self.clone(), limit::layer::guesses))
+            .layer(from_fn(request::bounded))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+        headers::secured(routes, self.is_secure())
             .layer(self.0.parts.cors.layer())
             .with_state(self.clone())
     }
 
     /// Serves until the gateway stops; see [`connection`].
-    pub async fn serve(self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    pub async fn serve(self, listener: TcpListener, tls: Option<TlsAcceptor>, clients: Clients) {
         let parts = &self.0.parts;
         let delivery = Arc::clone(&parts.delivery);
         let stop = parts.hub.stop().clone();
-        let server = Server::new(self.router(), delivery, tls, stop);
+        let server = Server::new(self.router(), delivery, clients, tls, stop);
         server.run(listener).await;
     }
 

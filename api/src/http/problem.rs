@@ -1,6 +1,7 @@
 //! Errors as RFC 9457 problem documents: what went wrong, with what, and the way out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -11,10 +12,14 @@ use runcast_common::id::MalformedId;
 use serde::Serialize;
 use tracing::{error, warn};
 
+use super::request::Late;
 use crate::access::secret::MintError;
 use crate::archive;
 use crate::fanout::reader::ReadError;
 use crate::store::StoreError;
+
+/// When to try again if nobody knows better.
+const SOON: Duration = Duration::from_secs(2);
 
 /// An answer that says why there is no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +28,7 @@ pub struct Problem {
     detail: String,
     /// Figures for programs, beside the words for people.
     members: Vec<(&'static str, u64)>,
+    retry_after: Duration,
 }
 
 #[derive(Serialize)]
@@ -43,7 +49,15 @@ impl Problem {
             status,
             detail: detail.into(),
             members: Vec::new(),
+            retry_after: SOON,
         }
+    }
+
+    /// Says when to try again, where the status lets one.
+    #[must_use]
+    pub const fn after(mut self, time: Duration) -> Self {
+        self.retry_after = time;
+        self
     }
 
     /// Adds a figure for programs.
@@ -75,6 +89,12 @@ impl Problem {
     #[must_use]
     pub fn no_such_run(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("there is no run {id}"))
+    }
+
+    /// 429: too much of something, until later.
+    #[must_use]
+    pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, detail).after(retry_after)
     }
 
     /// 503: a part that is needed does not answer; try again.
@@ -121,7 +141,9 @@ impl IntoResponse for Problem {
             StatusCode::TOO_MANY_REQUESTS,
         ];
         if later.contains(&self.status) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+            let seconds = self.retry_after.as_millis().div_ceil(1000).max(1);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -213,6 +235,9 @@ impl From<UnknownChannel> for Problem {
 
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
+        if let Some(late) = Late::behind(&rejection) {
+            return Self::new(StatusCode::REQUEST_TIMEOUT, late.to_string());
+        }
         Self::new(rejection.status(), rejection.body_text())
     }
 }
