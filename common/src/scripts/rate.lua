@@ -67,10 +67,13 @@ for place, key in ipairs(KEYS) do
   states[place], replies[place] = ask(redis.call('GET', key), cost, unit, most)
   all = all and states[place] ~= nil
 end
-if all then
-  for place, key in ipairs(KEYS) do
-    local state = states[place]
+for place, key in ipairs(KEYS) do
+  local state = states[place]
+  if all then
     redis.call('SET', key, state[1], 'PX', int(state[2]))
+  elseif state then
+    -- It would have allowed it, and nothing is taken.
+    replies[place][2] = replies[place][2] + tonumber(ARGV[place * 4 - 2])
   end
 end
 return replies
