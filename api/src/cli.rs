@@ -55,6 +55,14 @@ Settings (environment):
   RUNCAST_VIEWER_TIMEOUT     a viewer who takes nothing for so long is closed [30s]
   RUNCAST_DRAIN_DELAY        from the end of a gateway's readiness to that of its streams, at most
                              15s [none]
+  RUNCAST_LIMITS             how much one may ask of a gateway, or off, as a list such as write=100/min,
+                             read=600/min:50 (with a burst), search=30/min, sign-in=5/min,
+                             ingest=3000/min, publish=16MiB/s:64MiB (to one run), failed=30/min (wrong
+                             credentials), streams=256, streams-by-address=1024, connections=10000
+                             (of one process), each or off [these; as many connections as files may
+                             be open]
+  RUNCAST_TRUSTED_PROXIES    addresses and networks of the proxies in front of a gateway, such as
+                             10.0.0.0/8: their X-Forwarded-For tells who asks [none]
   RUNCAST_CORS_ORIGINS       origins of other pages that may ask a gateway, with commas [none]
   RUNCAST_TLS_CERT           with RUNCAST_TLS_KEY, PEM files, where nothing in front of a gateway
                              ends TLS [none]

@@ -14,6 +14,8 @@ use runcast_common::keys::Keys;
 use runcast_common::pulse::NEWS_AFTER;
 use url::Url;
 
+use crate::access::address::Proxies;
+use crate::access::limit::policy::Rules;
 use crate::archive::place::Place;
 use crate::http::cors::Origins;
 use crate::http::tls::Tls;
@@ -86,6 +88,10 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// `RUNCAST_VIEWER_TIMEOUT`: a viewer who takes nothing for so long is closed.
     pub viewer_timeout: Duration,
+    /// `RUNCAST_LIMITS`: how much one may ask of the gateway.
+    pub limits: Rules,
+    /// `RUNCAST_TRUSTED_PROXIES`: who is believed for whom it asks.
+    pub proxies: Proxies,
     /// `RUNCAST_CORS_ORIGINS`: whose pages may ask the gateway besides its own.
     pub cors: Origins,
     /// `RUNCAST_TLS_CERT` and `RUNCAST_TLS_KEY`.
@@ -136,6 +142,8 @@ impl Settings {
             drain_delay: drain_delay(env)?,
             viewer_timeout: optional(env, "RUNCAST_VIEWER_TIMEOUT")?
                 .map_or(DEFAULT_VIEWER_TIMEOUT, |Span(span)| span),
+            limits: optional(env, "RUNCAST_LIMITS")?.unwrap_or_default(),
+            proxies: optional(env, "RUNCAST_TRUSTED_PROXIES")?.unwrap_or_default(),
             cors: optional(env, "RUNCAST_CORS_ORIGINS")?.unwrap_or_default(),
             tls: Tls::from_env(env)?,
             silence: silence(env)?,
@@ -327,6 +335,8 @@ mod tests {
             ("RUNCAST_MEMORY_LIMIT", "1GB"),
             ("RUNCAST_DRAIN_DELAY", "1m"),
             ("RUNCAST_VIEWER_TIMEOUT", "30"),
+            ("RUNCAST_LIMITS", "write=100"),
+            ("RUNCAST_TRUSTED_PROXIES", "10.0.0.0/33"),
             ("RUNCAST_CORS_ORIGINS", "*"),
             ("RUNCAST_CORS_ORIGINS", "https://a.example/b"),
             ("RUNCAST_STALE_AFTER", "5s"),

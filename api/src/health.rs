@@ -230,6 +230,9 @@ pub struct Readiness {
     /// Runs that are watched here, of a gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watched_runs: Option<usize>,
+    /// Who counts requests for their limits, of a gateway: redis, or process while Redis does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<&'static str>,
     /// What that follows from.
     #[serde(flatten)]
     pub findings: Findings,
@@ -256,6 +259,7 @@ pub fn router(health: Health, persister: bool, stop: CancellationToken) -> Route
             ready: !draining && findings.all_well(persister),
             draining,
             watched_runs: None,
+            limits: None,
             findings,
         }
     });

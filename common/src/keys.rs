@@ -15,6 +15,7 @@
 //! | `updates` | pub/sub | the same of all runs | none |
 //! | `agent:<agent>` | hash | what an agent says of itself | 5 min |
 //! | `agent:<agent>:heartbeat` | string | its last sign of life | 30 s |
+//! | `rate:{<subject>}:<policy>` | string | how much somebody has asked for | until it is forgiven |
 //!
 //! `{p}` is the run's partition, a hash tag: all keys of a run lie in one cluster slot, so that one
 //! script can touch them, and the 64 tags spread evenly over the slots. A prefix in front of every
@@ -262,6 +263,12 @@ impl Keys {
     #[must_use]
     pub fn heartbeat(&self, agent: Uuid) -> String {
         format!("{}agent:{agent}:heartbeat", self.prefix)
+    }
+
+    /// How much a subject has asked for, by a policy. All keys of a subject share a slot; its name holds no braces.
+    #[must_use]
+    pub fn rate(&self, subject: &str, policy: &str) -> String {
+        format!("{}rate:{{{subject}}}:{policy}", self.prefix)
     }
 
     /// The ready stream of a partition below [`PARTITIONS`].

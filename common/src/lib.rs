@@ -31,6 +31,7 @@ pub mod keys;
 pub mod leftovers;
 pub mod limits;
 pub mod pulse;
+pub mod rate;
 pub mod script;
 pub mod seal;
 pub mod telemetry;

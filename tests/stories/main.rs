@@ -20,6 +20,7 @@ mod history;
 mod ingest;
 mod interleavings;
 mod kills;
+mod limits;
 mod lost_agents;
 mod lost_redis;
 mod outages;

@@ -5,7 +5,9 @@
 //! stored; a look-up compares hashes, so its time tells nothing about the secret. What a principal may
 //! do is decided by its scopes, and a token that is bound to a run may touch no other.
 
+pub mod address;
 pub mod guard;
+pub mod limit;
 pub mod principal;
 pub mod rules;
 pub mod secret;

@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod body;
+pub mod clients;
 mod compress;
 pub mod connection;
 pub mod control;
@@ -13,13 +14,17 @@ pub mod cors;
 mod etag;
 pub mod events;
 pub mod feed;
+mod headers;
 pub mod health;
+pub(crate) mod holding;
+mod idle;
 pub mod ingest;
 pub mod jobs;
 pub mod openapi;
 pub mod page;
 pub mod problem;
 pub mod query;
+pub mod request;
 pub mod runs;
 pub mod search;
 pub mod session;
@@ -33,25 +38,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
 use runcast_common::config::RedisUrl;
 use runcast_common::connect::Redis;
 use runcast_common::keys::Keys;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tower_http::set_header::SetResponseHeaderLayer;
 use url::Url;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::access::guard::{Guard, guard};
+use crate::access::limit::{self, Limits};
 use crate::access::rules::Rules;
 use crate::fanout::Hub;
 use crate::fanout::delivery::Delivery;
 use crate::health::Health;
 use crate::store::Store;
 use crate::tasks::webhooks::guard::Allowed;
+use clients::Clients;
 use connection::Server;
 use cors::Origins;
 use problem::Problem;
@@ -84,6 +89,8 @@ pub struct Parts {
     pub cors: Origins,
     /// Where webhooks may lead.
     pub webhooks_allowed: Allowed,
+    /// How much one may ask.
+    pub limits: Arc<Limits>,
 }
 
 #[derive(Debug)]
@@ -119,6 +126,12 @@ impl Gateway {
         &self.0.parts.keys
     }
 
+    /// How much one may ask.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.parts.limits
+    }
+
     fn health(&self) -> &Health {
         &self.0.health
     }
@@ -148,7 +161,7 @@ impl Gateway {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// All routes, behind [the guard](crate::access::guard).
+    /// All routes, behind [the guard](crate::access::guard), and within [limits](limit::layer).
     ///
     /// # Errors
     /// If their document cannot be written, which its tests rule out.
@@ -157,20 +170,16 @@ impl Gateway {
         let mut document = serde_json::to_value(document)?;
         openapi::complete(&mut document);
         let rules = Rules::of(&document);
-        let header = |name: HeaderName, value: &'static str| {
-            SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
-        };
-        let router = routes
+        let routes = routes
             .layer(Extension(openapi::Document::new(&document)))
-            // What knows who asks stands above this line, within the guard.
+            // From the inside out: the guard stands between the two layers of limits, and what knows who asks within it.
+            .route_layer(from_fn_with_state(self.clone(), limit::layer::rates))
             .route_layer(from_fn_with_state(Guard::new(self.clone(), rules), guard))
+            .route_layer(from_fn_with_state(self.clone(), limit::layer::guesses))
             .fallback(Problem::no_such_route)
-            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-            .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-            .layer(header(header::REFERRER_POLICY, "same-origin"))
-            .layer(header(header::X_FRAME_OPTIONS, "DENY"))
-            .layer(header(header::CACHE_CONTROL, "no-store"))
-            .layer(header(header::CONTENT_SECURITY_POLICY, page::POLICY))
+            .layer(from_fn(request::bounded))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+        let router = headers::secured(routes, self.is_secure())
             .layer(self.0.parts.cors.layer())
             .with_state(self.clone());
         Ok(router)
@@ -184,11 +193,12 @@ impl Gateway {
         self,
         listener: TcpListener,
         tls: Option<TlsAcceptor>,
+        clients: Clients,
     ) -> serde_json::Result<()> {
         let parts = &self.0.parts;
         let delivery = Arc::clone(&parts.delivery);
         let stop = parts.hub.stop().clone();
-        let server = Server::new(self.router()?, delivery, tls, stop);
+        let server = Server::new(self.router()?, delivery, clients, tls, stop);
         server.run(listener).await;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Errors as RFC 9457 problem documents: what went wrong, with what, and the way out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -12,11 +13,15 @@ use serde::Serialize;
 use tracing::{error, warn};
 use utoipa::ToSchema;
 
+use super::request::Late;
 use crate::access::Scope;
 use crate::access::secret::MintError;
 use crate::archive;
 use crate::fanout::reader::ReadError;
 use crate::store::StoreError;
+
+/// When to try again if nobody knows better.
+const SOON: Duration = Duration::from_secs(2);
 
 /// An answer that says why there is no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +30,7 @@ pub struct Problem {
     detail: String,
     /// Figures for programs, beside the words for people.
     members: Vec<(&'static str, u64)>,
+    retry_after: Duration,
 }
 
 /// What went wrong, as RFC 9457 has it. Some problems have further members: figures for programs.
@@ -52,7 +58,15 @@ impl Problem {
             status,
             detail: detail.into(),
             members: Vec::new(),
+            retry_after: SOON,
         }
+    }
+
+    /// Says when to try again, where the status lets one.
+    #[must_use]
+    pub const fn after(mut self, time: Duration) -> Self {
+        self.retry_after = time;
+        self
     }
 
     /// Adds a figure for programs.
@@ -90,6 +104,12 @@ impl Problem {
     #[must_use]
     pub fn no_such_run(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("there is no run {id}"))
+    }
+
+    /// 429: too much of something, until later.
+    #[must_use]
+    pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, detail).after(retry_after)
     }
 
     /// 503: a part that is needed does not answer; try again.
@@ -137,7 +157,9 @@ impl IntoResponse for Problem {
             StatusCode::TOO_MANY_REQUESTS,
         ];
         if later.contains(&self.status) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+            let seconds = self.retry_after.as_millis().div_ceil(1000).max(1);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -229,6 +251,9 @@ impl From<UnknownChannel> for Problem {
 
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
+        if let Some(late) = Late::behind(&rejection) {
+            return Self::new(StatusCode::REQUEST_TIMEOUT, late.to_string());
+        }
         Self::new(rejection.status(), rejection.body_text())
     }
 }

@@ -79,6 +79,8 @@ async fn sign_in(
     let row = gateway.store().token(token.hash()).await?;
     let row =
         row.ok_or_else(|| Problem::unauthorized("the token is unknown, expired or revoked"))?;
+    let whose = row.id.to_string();
+    gateway.limits().sign_in_as(&whose).await?;
     let fresh = Secret::generate("").map_err(|error| {
         tracing::error!(%error, "no session could be made");
         Problem::new(

@@ -65,7 +65,7 @@ async fn stream(
 }
 
 /// The headers of server-sent events.
-pub(super) fn as_events(mut response: Response) -> Response {
+pub(crate) fn as_events(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -91,7 +91,7 @@ fn cursor(headers: &HeaderMap, query: &Query) -> Result<EventId, Problem> {
 ///
 /// # Errors
 /// 400 for a header that is no text.
-pub(super) fn resume<'a>(
+pub(crate) fn resume<'a>(
     headers: &'a HeaderMap,
     query: &'a Query,
 ) -> Result<Option<&'a str>, Problem> {

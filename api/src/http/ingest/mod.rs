@@ -13,10 +13,11 @@
 //!
 //! The answer says how far the producer's events are in Redis (`stored`) and in Postgres (`durable`). A
 //! gap is 409 with the seq that must come first, a newer epoch is 409 as well, a run that holds as much
-//! as it may is 429 with `Retry-After`. Bodies may be compressed (gzip, zstd). Limits: [`lines::MAX_BYTES`] and
+//! as it may, or is published to too fast ([`pace`]), is 429 with `Retry-After`. Bodies may be compressed (gzip, zstd). Limits: [`lines::MAX_BYTES`] and
 //! [`lines::MAX_TIME`] a request, [`lines::MAX_SILENCE`] between two pieces of it.
 
 mod lines;
+mod pace;
 mod producer;
 
 use axum::Json;
@@ -34,6 +35,7 @@ use super::runs::admit;
 use crate::access::Scope;
 use crate::access::principal::Principal;
 use lines::{Format, Lines};
+use pace::Pace;
 use producer::{Accepted, Producer};
 
 /// The routes of this file.
@@ -74,10 +76,13 @@ async fn ingest(
     let format = Format::of(&headers, &query)?;
     let (run, _) = admit(&gateway, &principal, Scope::Publish, &id).await?;
     let mut producer = Producer::of(&gateway, run, &headers).await?;
+    let mut pace = Pace::of(&principal, run);
     let mut lines = Lines::new(body.into_data_stream(), format);
     loop {
         let batch = lines.batch().await?;
         if batch.count > 0 {
+            let paced = pace.bytes(&gateway, batch.body.len()).await;
+            paced.map_err(|problem| producer.got_so_far(problem))?;
             producer.append(&gateway, &batch).await?;
         }
         if batch.is_last {

@@ -142,6 +142,13 @@ impl Producer {
         Ok(appended)
     }
 
+    /// Adds to a refusal what need not be sent again.
+    pub(super) fn got_so_far(&self, problem: Problem) -> Problem {
+        problem
+            .with("stored", self.next.saturating_sub(1))
+            .with("durable", self.last.durable)
+    }
+
     pub(super) fn accepted(&self) -> Accepted {
         Accepted {
             producer: self.id,
