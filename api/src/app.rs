@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use url::Url;
 
+use crate::access::Access;
 use crate::archive::meter::Meter as ArchiveMeter;
 use crate::archive::read::Archive;
 use crate::check;
@@ -221,7 +222,28 @@ impl App {
             let delivered = delivering.await.map(|()| "delivery");
             delivered.context("the delivery to viewers failed")
         });
+        let access = Access::new(
+            store.clone(),
+            redis.clone(),
+            keys.clone(),
+            self.settings.session_life,
+        )
+        .context("access cannot be checked")?;
+        access.meter().register(registry);
+        let (telling, writing) = (
+            access.clone().tell_changes(stop.clone()),
+            access.clone().write_notes(stop.clone()),
+        );
+        tasks.spawn(async move {
+            telling.await;
+            Ok("changes of access")
+        });
+        tasks.spawn(async move {
+            writing.await;
+            Ok("notes of access")
+        });
         let gateway = Gateway::new(Parts {
+            access,
             store,
             redis,
             keys,

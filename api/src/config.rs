@@ -14,6 +14,7 @@ use runcast_common::keys::Keys;
 use runcast_common::pulse::NEWS_AFTER;
 use url::Url;
 
+use crate::access::session;
 use crate::archive::place::Place;
 use crate::http::cors::Origins;
 use crate::http::tls::Tls;
@@ -51,6 +52,9 @@ impl FromStr for Environment {
     }
 }
 
+/// A session is moved forward once a minute; one that lives shorter would end under the hands of whoever uses it.
+const SHORTEST_SESSION: Duration = Duration::from_secs(120);
+
 /// Longer than a phone is without network in a tunnel, shorter than what a user takes for a dead page.
 const DEFAULT_VIEWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -86,6 +90,8 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// `RUNCAST_VIEWER_TIMEOUT`: a viewer who takes nothing for so long is closed.
     pub viewer_timeout: Duration,
+    /// `RUNCAST_SESSION_LIFE`, or `RUNCAST_SESSION_IDLE` where that is shorter: how long a session lives without a request.
+    pub session_life: Duration,
     /// `RUNCAST_CORS_ORIGINS`: whose pages may ask the gateway besides its own.
     pub cors: Origins,
     /// `RUNCAST_TLS_CERT` and `RUNCAST_TLS_KEY`.
@@ -136,6 +142,7 @@ impl Settings {
             drain_delay: drain_delay(env)?,
             viewer_timeout: optional(env, "RUNCAST_VIEWER_TIMEOUT")?
                 .map_or(DEFAULT_VIEWER_TIMEOUT, |Span(span)| span),
+            session_life: session_life(env)?,
             cors: optional(env, "RUNCAST_CORS_ORIGINS")?.unwrap_or_default(),
             tls: Tls::from_env(env)?,
             silence: silence(env)?,
@@ -218,6 +225,33 @@ fn drain_delay(env: &impl Env) -> Result<Duration, ConfigError> {
         return Err(ConfigError::Invalid { name, reason });
     }
     Ok(delay)
+}
+
+/// What `RUNCAST_SESSION_LIFE` and `RUNCAST_SESSION_IDLE` say.
+fn session_life(env: &impl Env) -> Result<Duration, ConfigError> {
+    let (life, idle) = ("RUNCAST_SESSION_LIFE", "RUNCAST_SESSION_IDLE");
+    let span = |name| -> Result<_, ConfigError> {
+        let given = optional(env, name)?.map(|Span(span)| span);
+        match given {
+            Some(given) if !(SHORTEST_SESSION..=session::MOST_LIFE).contains(&given) => {
+                let (least, most) = (Span(SHORTEST_SESSION), Span(session::MOST_LIFE));
+                let reason = format!("expected from {least} to {most}");
+                Err(ConfigError::Invalid { name, reason })
+            }
+            given => Ok(given),
+        }
+    };
+    let life = span(life)?.unwrap_or(session::LIFE);
+    match span(idle)? {
+        Some(given) if given > life => Err(ConfigError::Invalid {
+            name: idle,
+            reason: format!(
+                "expected no more than RUNCAST_SESSION_LIFE, which is {}",
+                Span(life)
+            ),
+        }),
+        given => Ok(given.unwrap_or(life)),
+    }
 }
 
 fn silence(env: &impl Env) -> Result<Silence, ConfigError> {
@@ -327,6 +361,9 @@ mod tests {
             ("RUNCAST_MEMORY_LIMIT", "1GB"),
             ("RUNCAST_DRAIN_DELAY", "1m"),
             ("RUNCAST_VIEWER_TIMEOUT", "30"),
+            ("RUNCAST_SESSION_LIFE", "1s"),
+            ("RUNCAST_SESSION_LIFE", "60d"),
+            ("RUNCAST_SESSION_IDLE", "2d"),
             ("RUNCAST_CORS_ORIGINS", "*"),
             ("RUNCAST_CORS_ORIGINS", "https://a.example/b"),
             ("RUNCAST_STALE_AFTER", "5s"),

@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::meter::Told;
 use crate::persist::backlog::{self, Backlog};
 use crate::store::schema::{self, SchemaError};
 use crate::store::{Store, StoreError};
@@ -224,6 +225,9 @@ pub struct Readiness {
     /// Runs that are watched here, of a gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watched_runs: Option<usize>,
+    /// How credentials are validated, of a gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<Told>,
     /// What that follows from.
     #[serde(flatten)]
     pub findings: Findings,
@@ -250,6 +254,7 @@ pub fn router(health: Health, persister: bool, stop: CancellationToken) -> Route
             ready: !draining && findings.all_well(persister),
             draining,
             watched_runs: None,
+            access: None,
             findings,
         }
     });

@@ -14,7 +14,6 @@ use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
 use super::stream::{as_events, resume};
-use crate::access::Scope;
 use crate::access::principal::Principal;
 use crate::fanout::feed::bytes;
 
@@ -29,11 +28,11 @@ async fn feed(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    // A token that is bound to a run is told of that one.
-    principal.may(Scope::Read, principal.run)?;
+    // Who may see some runs is told of those.
+    let sight = gateway.sight(&principal)?;
     let after = resume(&headers, &query)?.map(str::to_owned);
     let (feed, stop) = (gateway.hub().feed().clone(), gateway.hub().stop().clone());
-    let frames = bytes(feed, after, principal.run, stop);
+    let frames = bytes(feed, after, sight, stop);
     Ok(as_events(
         Body::from_stream(frames.map(Ok::<_, Infallible>)).into_response(),
     ))

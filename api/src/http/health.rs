@@ -24,6 +24,7 @@ async fn ready(State(gateway): State<Gateway>) -> Readiness {
         ready: !draining && (findings.redis.is_ok() || findings.postgres.is_ok()),
         draining,
         watched_runs: Some(gateway.hub().watched()),
+        access: Some(gateway.access().told()),
         findings,
     }
 }

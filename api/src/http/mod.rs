@@ -5,6 +5,7 @@
 //! document.
 
 pub mod agents;
+pub mod audit;
 pub mod body;
 mod compress;
 pub mod connection;
@@ -18,12 +19,16 @@ pub mod jobs;
 pub mod page;
 pub mod problem;
 pub mod query;
+pub mod roles;
 pub mod runs;
 pub mod search;
 pub mod session;
+pub mod sessions;
 pub mod stream;
 pub mod text;
 pub mod tls;
+pub mod tokens;
+pub mod users;
 pub mod watch;
 pub mod webhooks;
 
@@ -41,9 +46,12 @@ use tokio_rustls::TlsAcceptor;
 use tower_http::set_header::SetResponseHeaderLayer;
 use url::Url;
 
+use crate::access::principal::Principal;
+use crate::access::{Access, Scope};
 use crate::fanout::Hub;
 use crate::fanout::delivery::Delivery;
 use crate::health::Health;
+use crate::run_labels::{RunLabels, Sight};
 use crate::store::Store;
 use crate::tasks::webhooks::guard::Allowed;
 use connection::Server;
@@ -70,6 +78,8 @@ pub struct Parts {
     pub hub: Arc<Hub>,
     /// What writes to viewers.
     pub delivery: Arc<Delivery>,
+    /// Who may do what.
+    pub access: Access,
     /// Redis as agents are told to reach it.
     pub publish_redis: RedisUrl,
     /// How browsers reach the gateway.
@@ -84,6 +94,7 @@ pub struct Parts {
 struct Shared {
     parts: Parts,
     health: Health,
+    labels: RunLabels,
     draining: AtomicBool,
 }
 
@@ -93,6 +104,7 @@ impl Gateway {
     pub fn new(parts: Parts) -> Self {
         let (redis, store) = (parts.redis.clone(), parts.store.clone());
         Self(Arc::new(Shared {
+            labels: RunLabels::new(store.clone()),
             health: Health::new(redis, store, parts.keys.clone()),
             parts,
             draining: AtomicBool::new(false),
@@ -103,6 +115,24 @@ impl Gateway {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.0.parts.store
+    }
+
+    /// Who may do what.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.0.parts.access
+    }
+
+    fn labels(&self) -> &RunLabels {
+        &self.0.labels
+    }
+
+    /// Which runs somebody may see.
+    fn sight(&self, principal: &Principal) -> Result<Sight, Problem> {
+        Ok(Sight {
+            visible: principal.visible(Scope::Read)?,
+            labels: self.0.labels.clone(),
+        })
     }
 
     fn redis(&self) -> &Redis {
@@ -160,6 +190,11 @@ impl Gateway {
             .merge(watch::router())
             .merge(feed::router())
             .merge(session::router())
+            .merge(sessions::router())
+            .merge(tokens::router())
+            .merge(users::router())
+            .merge(roles::router())
+            .merge(audit::router())
             .merge(health::router())
             .merge(page::router())
             .fallback(Problem::no_such_route)

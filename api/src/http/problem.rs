@@ -11,10 +11,13 @@ use runcast_common::id::MalformedId;
 use serde::Serialize;
 use tracing::{error, warn};
 
+use crate::access::password::PasswordError;
 use crate::access::secret::MintError;
 use crate::archive;
 use crate::fanout::reader::ReadError;
 use crate::store::StoreError;
+use crate::store::roles::RoleError;
+use crate::store::users::UserError;
 
 /// An answer that says why there is no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,6 +198,48 @@ impl From<MintError> for Problem {
                 error!(error = %failure, "no token could be made");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "no token could be made")
             }
+        }
+    }
+}
+
+impl From<PasswordError> for Problem {
+    fn from(failure: PasswordError) -> Self {
+        match failure {
+            PasswordError::Unfit => Self::bad_request(failure.to_string()),
+            PasswordError::Busy => Self::unavailable(failure.to_string()),
+            PasswordError::Failed(_) => {
+                error!(error = %failure, "a password cannot be worked on");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the password cannot be checked",
+                )
+            }
+        }
+    }
+}
+
+impl From<UserError> for Problem {
+    fn from(failure: UserError) -> Self {
+        match failure {
+            UserError::NameTaken(_) | UserError::EmailTaken(_) => {
+                Self::new(StatusCode::CONFLICT, failure.to_string())
+            }
+            UserError::Name(_) | UserError::Email(_) => Self::bad_request(failure.to_string()),
+            UserError::Role(_) => Self::new(StatusCode::NOT_FOUND, failure.to_string()),
+            UserError::Store(failure) => failure.into(),
+        }
+    }
+}
+
+impl From<RoleError> for Problem {
+    fn from(failure: RoleError) -> Self {
+        match failure {
+            RoleError::Taken(_) | RoleError::BuiltIn(_) => {
+                Self::new(StatusCode::CONFLICT, failure.to_string())
+            }
+            RoleError::Name(_) => Self::bad_request(failure.to_string()),
+            RoleError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, failure.to_string()),
+            RoleError::Store(failure) => failure.into(),
         }
     }
 }
