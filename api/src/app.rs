@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use url::Url;
 
+use crate::access::Access;
 use crate::access::limit::{self, Limits};
 use crate::archive::meter::Meter as ArchiveMeter;
 use crate::archive::read::Archive;
@@ -236,7 +237,28 @@ impl App {
         let meter = clients::Meter::default();
         meter.register(registry);
         let clients = Clients::new(self.settings.proxies.clone(), connections, meter);
+        let access = Access::new(
+            store.clone(),
+            redis.clone(),
+            keys.clone(),
+            self.settings.session_life,
+        )
+        .context("access cannot be checked")?;
+        access.meter().register(registry);
+        let (telling, writing) = (
+            access.clone().tell_changes(stop.clone()),
+            access.clone().write_notes(stop.clone()),
+        );
+        tasks.spawn(async move {
+            telling.await;
+            Ok("changes of access")
+        });
+        tasks.spawn(async move {
+            writing.await;
+            Ok("notes of access")
+        });
         let gateway = Gateway::new(Parts {
+            access,
             store,
             redis,
             keys,

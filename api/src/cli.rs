@@ -11,7 +11,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::access::{Scope, secret};
 use crate::app::{App, Service};
 use crate::config::{self, Settings};
 use crate::dead_letter::DeadLetter;
@@ -20,8 +19,10 @@ use crate::health::Health;
 use crate::jobs::Jobs;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
+use crate::token::Token;
+use crate::user::User;
 use crate::webhook::Webhook;
-use crate::{check, dev, webhook};
+use crate::{check, dev, user, webhook};
 
 /// Exit code for a configuration or a schema that does not fit: EX_CONFIG of sysexits.
 pub const EXIT_CONFIG: u8 = 78;
@@ -63,6 +64,9 @@ Settings (environment):
                              be open]
   RUNCAST_TRUSTED_PROXIES    addresses and networks of the proxies in front of a gateway, such as
                              10.0.0.0/8: their X-Forwarded-For tells who asks [none]
+  RUNCAST_SESSION_LIFE       how long a session of a browser lives without a request, 30 days from
+                             its sign-in at most [24h]
+  RUNCAST_SESSION_IDLE       the same where it shall be shorter, such as 30m [RUNCAST_SESSION_LIFE]
   RUNCAST_CORS_ORIGINS       origins of other pages that may ask a gateway, with commas [none]
   RUNCAST_TLS_CERT           with RUNCAST_TLS_KEY, PEM files, where nothing in front of a gateway
                              ends TLS [none]
@@ -160,6 +164,9 @@ enum Command {
     /// Tokens of programs and people
     #[command(subcommand)]
     Token(Token),
+    /// Who may sign in, and what they may do: create, list, disable, roles, passwords
+    #[command(subcommand, after_help = user::HELP)]
+    User(User),
     /// What stood in a run's stream and was no event: list it, look at it, read it again, drop it
     #[command(subcommand)]
     DeadLetter(DeadLetter),
@@ -183,18 +190,6 @@ enum Command {
     Acl,
 }
 
-#[derive(Debug, Subcommand)]
-enum Token {
-    /// Make a token and print it; it cannot be shown again
-    Create {
-        /// Whom it is for
-        name: String,
-        /// What it may do: runs:read, runs:publish, runs:control, admin; may be repeated
-        #[arg(long = "scope", value_name = "SCOPE", default_value = "runs:read")]
-        scopes: Vec<Scope>,
-    },
-}
-
 impl Cli {
     /// Does what was asked for.
     ///
@@ -209,10 +204,19 @@ impl Cli {
             Command::Worker => serve(Service::Worker).await,
             Command::Migrate => migrate(&config::database(&env)?).await,
             Command::Check => examine(&Settings::from_env(&env)?).await,
-            Command::Token(Token::Create { name, scopes }) => {
+            Command::Token(command) => {
                 let store = open(&config::database(&env)?).await?;
-                let token = secret::mint(&store, &name, &scopes).await?;
-                say(token.expose())
+                let mut out = Vec::new();
+                let outcome = command.run(&store, &mut out).await;
+                print(&out)?;
+                outcome
+            }
+            Command::User(command) => {
+                let store = open(&config::database(&env)?).await?;
+                let mut out = Vec::new();
+                let outcome = command.run(&store, &mut out).await;
+                print(&out)?;
+                outcome
             }
             Command::DeadLetter(command) => {
                 let store = open(&config::database(&env)?).await?;

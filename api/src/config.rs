@@ -16,6 +16,7 @@ use url::Url;
 
 use crate::access::address::Proxies;
 use crate::access::limit::policy::Rules;
+use crate::access::session;
 use crate::archive::place::Place;
 use crate::http::cors::Origins;
 use crate::http::tls::Tls;
@@ -52,6 +53,9 @@ impl FromStr for Environment {
         }
     }
 }
+
+/// A session is moved forward once a minute; one that lives shorter would end under the hands of whoever uses it.
+const SHORTEST_SESSION: Duration = Duration::from_secs(120);
 
 /// Longer than a phone is without network in a tunnel, shorter than what a user takes for a dead page.
 const DEFAULT_VIEWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -92,6 +96,8 @@ pub struct Settings {
     pub limits: Rules,
     /// `RUNCAST_TRUSTED_PROXIES`: who is believed for whom it asks.
     pub proxies: Proxies,
+    /// `RUNCAST_SESSION_LIFE`, or `RUNCAST_SESSION_IDLE` where that is shorter: how long a session lives without a request.
+    pub session_life: Duration,
     /// `RUNCAST_CORS_ORIGINS`: whose pages may ask the gateway besides its own.
     pub cors: Origins,
     /// `RUNCAST_TLS_CERT` and `RUNCAST_TLS_KEY`.
@@ -144,6 +150,7 @@ impl Settings {
                 .map_or(DEFAULT_VIEWER_TIMEOUT, |Span(span)| span),
             limits: optional(env, "RUNCAST_LIMITS")?.unwrap_or_default(),
             proxies: optional(env, "RUNCAST_TRUSTED_PROXIES")?.unwrap_or_default(),
+            session_life: session_life(env)?,
             cors: optional(env, "RUNCAST_CORS_ORIGINS")?.unwrap_or_default(),
             tls: Tls::from_env(env)?,
             silence: silence(env)?,
@@ -226,6 +233,33 @@ fn drain_delay(env: &impl Env) -> Result<Duration, ConfigError> {
         return Err(ConfigError::Invalid { name, reason });
     }
     Ok(delay)
+}
+
+/// What `RUNCAST_SESSION_LIFE` and `RUNCAST_SESSION_IDLE` say.
+fn session_life(env: &impl Env) -> Result<Duration, ConfigError> {
+    let (life, idle) = ("RUNCAST_SESSION_LIFE", "RUNCAST_SESSION_IDLE");
+    let span = |name| -> Result<_, ConfigError> {
+        let given = optional(env, name)?.map(|Span(span)| span);
+        match given {
+            Some(given) if !(SHORTEST_SESSION..=session::MOST_LIFE).contains(&given) => {
+                let (least, most) = (Span(SHORTEST_SESSION), Span(session::MOST_LIFE));
+                let reason = format!("expected from {least} to {most}");
+                Err(ConfigError::Invalid { name, reason })
+            }
+            given => Ok(given),
+        }
+    };
+    let life = span(life)?.unwrap_or(session::LIFE);
+    match span(idle)? {
+        Some(given) if given > life => Err(ConfigError::Invalid {
+            name: idle,
+            reason: format!(
+                "expected no more than RUNCAST_SESSION_LIFE, which is {}",
+                Span(life)
+            ),
+        }),
+        given => Ok(given.unwrap_or(life)),
+    }
 }
 
 fn silence(env: &impl Env) -> Result<Silence, ConfigError> {
@@ -337,6 +371,9 @@ mod tests {
             ("RUNCAST_VIEWER_TIMEOUT", "30"),
             ("RUNCAST_LIMITS", "write=100"),
             ("RUNCAST_TRUSTED_PROXIES", "10.0.0.0/33"),
+            ("RUNCAST_SESSION_LIFE", "1s"),
+            ("RUNCAST_SESSION_LIFE", "60d"),
+            ("RUNCAST_SESSION_IDLE", "2d"),
             ("RUNCAST_CORS_ORIGINS", "*"),
             ("RUNCAST_CORS_ORIGINS", "https://a.example/b"),
             ("RUNCAST_STALE_AFTER", "5s"),

@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
+use crate::access::meter::Told;
 use crate::persist::backlog::{self, Backlog};
 use crate::store::schema::{self, SchemaError};
 use crate::store::{Store, StoreError};
@@ -233,6 +234,9 @@ pub struct Readiness {
     /// Who counts requests for their limits, of a gateway: redis, or process while Redis does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<&'static str>,
+    /// How credentials are validated, of a gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<Told>,
     /// What that follows from.
     #[serde(flatten)]
     pub findings: Findings,
@@ -260,6 +264,7 @@ pub fn router(health: Health, persister: bool, stop: CancellationToken) -> Route
             draining,
             watched_runs: None,
             limits: None,
+            access: None,
             findings,
         }
     });

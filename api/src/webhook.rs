@@ -119,7 +119,8 @@ pub enum Webhook {
     },
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+/// A label as it is given on a command line.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
     let (name, value) = pair.ok_or("expected NAME=VALUE, such as team=search")?;
     if name.len().max(value.len()) > MAX_LABEL_BYTES {

@@ -16,6 +16,10 @@
 //! | `agent:<agent>` | hash | what an agent says of itself | 5 min |
 //! | `agent:<agent>:heartbeat` | string | its last sign of life | 30 s |
 //! | `rate:{<subject>}:<policy>` | string | how much somebody has asked for | until it is forgiven |
+//! | `session:<sha256>` | string, JSON | copy of a session: whose it is, and until when | as the session, 24 h at most |
+//! | `auth:token:<sha256>` | string, JSON | copy of a token: owner, scopes, bounds, expiry | 1 h |
+//! | `auth:perm:<user>` | string, JSON | copy of what a user may do by all their roles | 5 min |
+//! | `auth:changes` | pub/sub | tokens, sessions and users that changed | none |
 //!
 //! `{p}` is the run's partition, a hash tag: all keys of a run lie in one cluster slot, so that one
 //! script can touch them, and the 64 tags spread evenly over the slots. A prefix in front of every
@@ -271,6 +275,30 @@ impl Keys {
         format!("{}rate:{{{subject}}}:{policy}", self.prefix)
     }
 
+    /// The copy of a session, by the SHA-256 of its id.
+    #[must_use]
+    pub fn session(&self, hash: &[u8; 32]) -> String {
+        format!("{}session:{}", self.prefix, hex(hash))
+    }
+
+    /// The copy of a token, by its SHA-256.
+    #[must_use]
+    pub fn token(&self, hash: &[u8; 32]) -> String {
+        format!("{}auth:token:{}", self.prefix, hex(hash))
+    }
+
+    /// The copy of what a user may do.
+    #[must_use]
+    pub fn permissions(&self, user: Uuid) -> String {
+        format!("{}auth:perm:{user}", self.prefix)
+    }
+
+    /// The channel of changes of tokens, sessions and users.
+    #[must_use]
+    pub fn access_changes(&self) -> String {
+        format!("{}auth:changes", self.prefix)
+    }
+
     /// The ready stream of a partition below [`PARTITIONS`].
     #[must_use]
     pub fn ready(&self, partition: usize) -> String {
@@ -309,6 +337,10 @@ impl Keys {
         ));
         rules
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! - [`pulse`]: signs of life of agents, and [`fleet`]: what the worker makes of them; [`update`]: what is told of that, and of
 //!   the end of runs.
 //! - [`leftovers`]: what may be left in Redis by what is no more.
+//! - [`mirror`]: copies of what Postgres holds about access.
 //! - [`limits`]: every bound of the contract with its reason.
 //! - [`seal`]: count, bytes and checksum by which a stored run proves to be whole.
 //!
@@ -30,6 +31,7 @@ pub mod id;
 pub mod keys;
 pub mod leftovers;
 pub mod limits;
+pub mod mirror;
 pub mod pulse;
 pub mod rate;
 pub mod script;

@@ -2,12 +2,21 @@
 //!
 //! A [`Principal`](principal::Principal) stands behind every request: a program by the token in its `Authorization` header,
 //! a browser by its session cookie. Tokens and session ids are random, and only their SHA-256 is
-//! stored; a look-up compares hashes, so its time tells nothing about the secret. What a principal may
-//! do is decided by its scopes, and a token that is bound to a run may touch no other.
+//! stored; a look-up compares hashes, so its time tells nothing about the secret. What a principal may do is decided by its
+//! [`grant`]s: those of a user come from their roles, those of a token from its scopes and, if a user has made it,
+//! from what that user may do now.
+//!
+//! Postgres holds all of it. Redis holds copies ([`lookup`], [`session`]), which [`changes`] deletes when something changes.
 
 pub mod address;
+pub mod changes;
+pub mod grant;
 pub mod guard;
 pub mod limit;
+pub mod lookup;
+pub mod meter;
+mod notes;
+pub mod password;
 pub mod principal;
 pub mod rules;
 pub mod secret;
@@ -15,6 +24,99 @@ pub mod session;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runcast_common::connect::Redis;
+use runcast_common::keys::Keys;
+use runcast_common::mirror::Mirror;
+
+use self::meter::{Meter, Told};
+use self::notes::Notes;
+use self::password::{PasswordError, Passwords};
+use crate::store::Store;
+
+/// All that access needs. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Access(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    store: Store,
+    redis: Redis,
+    keys: Keys,
+    mirror: Mirror,
+    passwords: Passwords,
+    notes: Notes,
+    meter: Meter,
+    session_life: Duration,
+}
+
+impl Access {
+    /// Access to this installation; a session lives so long without a request.
+    ///
+    /// # Errors
+    /// [`PasswordError`] if there is no randomness.
+    pub fn new(
+        store: Store,
+        redis: Redis,
+        keys: Keys,
+        session_life: Duration,
+    ) -> Result<Self, PasswordError> {
+        Ok(Self(Arc::new(Parts {
+            mirror: Mirror::new(redis.clone()),
+            store,
+            redis,
+            keys,
+            passwords: Passwords::new()?,
+            notes: Notes::default(),
+            meter: Meter::default(),
+            session_life,
+        })))
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    fn redis(&self) -> &Redis {
+        &self.0.redis
+    }
+
+    fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    fn mirror(&self) -> &Mirror {
+        &self.0.mirror
+    }
+
+    fn notes(&self) -> &Notes {
+        &self.0.notes
+    }
+
+    fn session_life(&self) -> Duration {
+        self.0.session_life
+    }
+
+    /// What works on passwords.
+    #[must_use]
+    pub fn passwords(&self) -> &Passwords {
+        &self.0.passwords
+    }
+
+    /// What counts.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.0.meter
+    }
+
+    /// How it stands, for `/readyz`.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        self.meter().show(self.mirror().is_well())
+    }
+}
 
 /// What a principal may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

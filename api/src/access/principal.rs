@@ -6,65 +6,143 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use tracing::error;
 use uuid::Uuid;
 
-use super::Scope;
+use super::grant::{self, Grant, Labels, Scopes};
+use super::meter::Meter;
 use super::secret::Secret;
-use super::session;
+use super::session::cookie;
+use super::{Access, Scope};
 use crate::http::Gateway;
 use crate::http::problem::Problem;
+use crate::store::audit::Actor;
+use crate::store::sessions::Owner;
 use crate::store::tokens::TokenRow;
+use crate::store::visible::Visible;
 
 /// Who is behind a request.
 #[derive(Debug, Clone)]
 pub struct Principal {
-    /// The token that it stands for.
-    pub token: Uuid,
-    /// Whom that was made for.
+    /// The user, or the token.
+    pub id: Uuid,
+    /// The user's name, or that of whom the token was made for.
     pub name: String,
-    /// What it may do.
-    pub scopes: Vec<Scope>,
-    /// The only run that it may touch.
-    pub run: Option<Uuid>,
+    /// The user: who has signed in, or has made the token.
+    pub user: Option<Uuid>,
+    /// The session, if it is one.
+    pub session: Option<Uuid>,
+    /// True if it has signed in, or sends, a token.
+    pub by_token: bool,
+    grants: Vec<Grant>,
+    meter: Meter,
 }
 
 impl Principal {
-    /// What a stored token stands for. A scope that this version does not know gives no right.
-    #[must_use]
-    pub fn of(row: TokenRow) -> Self {
-        Self {
-            token: row.id,
-            name: row.name,
-            scopes: row
-                .scopes
-                .iter()
-                .filter_map(|name| name.parse().ok())
-                .collect(),
-            run: row.run_id,
-        }
-    }
-
     /// True if it holds a scope at all, for whichever runs.
     #[must_use]
     pub fn holds(&self, scope: Scope) -> bool {
-        self.scopes
-            .iter()
-            .any(|held| *held == scope || *held == Scope::Admin)
+        self.grants.iter().any(|grant| grant.scopes.holds(scope))
     }
 
-    /// Checks that it may act on `run`, or on runs in general.
+    /// What it may do at all, for whichever runs.
+    #[must_use]
+    pub fn scopes(&self) -> Scopes {
+        let scopes = self.grants.iter().map(|grant| grant.scopes);
+        scopes.fold(Scopes::default(), Scopes::or)
+    }
+
+    /// What it may do, and for which runs.
+    #[must_use]
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// Its name for what is written down.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        Actor {
+            id: Some(self.id),
+            name: self.name.clone(),
+        }
+    }
+
+    /// Whose its sessions are.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        match self.user {
+            Some(user) if !self.by_token => Owner::User(user),
+            _ => Owner::Token(self.id),
+        }
+    }
+
+    /// Checks that it may act on `run`, whatever its labels are, or on runs in general.
     ///
     /// # Errors
-    /// 403 if the scope is missing or the token is bound to another run.
+    /// 403 if the scope is missing, or bounded to other runs.
     pub fn may(&self, scope: Scope, run: Option<Uuid>) -> Result<(), Problem> {
+        let general = |grant: &Grant| match run {
+            None => grant.is_unbounded(),
+            Some(_) => grant.covers(run, &Labels::new()),
+        };
+        self.check(scope, general)
+    }
+
+    /// Checks that it may act on a run with these labels.
+    ///
+    /// # Errors
+    /// 403 if the scope is missing, or bounded to other runs.
+    pub fn may_with(&self, scope: Scope, run: Uuid, labels: &Labels) -> Result<(), Problem> {
+        self.check(scope, |grant| grant.covers(Some(run), labels))
+    }
+
+    /// Checks that it may create a run with these labels.
+    ///
+    /// # Errors
+    /// 403 if it may not publish, or not to such runs.
+    pub fn may_create(&self, labels: &Labels) -> Result<(), Problem> {
+        self.check(Scope::Publish, |grant| grant.covers(None, labels))
+    }
+
+    /// True if the labels of this run decide whether it may act on it.
+    #[must_use]
+    pub fn asks_labels(&self, scope: Scope, run: Uuid) -> bool {
+        let mut held = self.grants.iter().filter(|grant| grant.scopes.holds(scope));
+        let is_sure = |grant: &Grant| grant.covers(Some(run), &Labels::new());
+        !self
+            .grants
+            .iter()
+            .any(|grant| grant.scopes.holds(scope) && is_sure(grant))
+            && held.any(|grant| grant.labels.is_some())
+    }
+
+    /// The runs that it may do this with.
+    ///
+    /// # Errors
+    /// 403 if it may do it with none.
+    pub fn visible(&self, scope: Scope) -> Result<Visible, Problem> {
         if !self.holds(scope) {
-            return Err(Problem::missing_scope(scope));
+            return Err(self.lacks(scope));
         }
-        match (self.run, run) {
-            (None, _) => Ok(()),
-            (Some(bound), Some(run)) if bound == run => Ok(()),
-            (Some(bound), _) => Err(Problem::forbidden(format!(
-                "this token is bound to run {bound}"
-            ))),
+        Ok(grant::visible(&self.grants, scope))
+    }
+
+    fn check(&self, scope: Scope, within: impl Fn(&Grant) -> bool) -> Result<(), Problem> {
+        if !self.holds(scope) {
+            return Err(self.lacks(scope));
         }
+        let mut held = self.grants.iter().filter(|grant| grant.scopes.holds(scope));
+        if held.any(within) {
+            return Ok(());
+        }
+        self.meter.denied("bounds");
+        let bound = match self.grants.as_slice() {
+            [Grant { run: Some(run), .. }] => format!("this token is bound to run {run}"),
+            _ => format!("the scope {scope} is bound to other runs, by their labels"),
+        };
+        Err(Problem::forbidden(bound))
+    }
+
+    fn lacks(&self, scope: Scope) -> Problem {
+        self.meter.denied("scope");
+        Problem::missing_scope(scope)
     }
 }
 
@@ -92,31 +170,124 @@ impl Principal {
     /// # Errors
     /// 401 without a valid credential, 403 for a write with a cookie that another site made a browser send.
     pub async fn authenticate(parts: &Parts, gateway: &Gateway) -> Result<Self, Problem> {
+        let access = gateway.access();
         if let Some(header) = parts.headers.get(header::AUTHORIZATION) {
             let token = header
                 .to_str()
                 .ok()
                 .and_then(|text| text.split_once(' '))
                 .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-                .map(|(_, token)| Secret::claimed(token.trim()))
-                .ok_or_else(|| Problem::unauthorized("expected Authorization: Bearer <token>"))?;
-            let row = gateway.store().token(token.hash()).await?;
-            return row
-                .map(Self::of)
-                .ok_or_else(|| Problem::unauthorized("the token is unknown, expired or revoked"));
+                .map(|(_, token)| Secret::claimed(token.trim()));
+            let Some(token) = token else {
+                let expected = "expected Authorization: Bearer <token>";
+                return Err(denied(access, "malformed", expected));
+            };
+            let principal = Self::of_secret(access, &token).await?;
+            access.note_use(principal.id);
+            return Ok(principal);
         }
-        let Some(session) = session::from_headers(&parts.headers) else {
-            return Err(Problem::unauthorized(
-                "sign in, or send Authorization: Bearer <token>",
-            ));
+        let Some(session) = cookie::from_headers(&parts.headers) else {
+            let expected = "sign in, or send Authorization: Bearer <token>";
+            return Err(denied(access, "none", expected));
         };
         if !parts.method.is_safe() {
-            same_origin(&parts.method, &parts.headers)?;
+            same_origin(&parts.method, &parts.headers)
+                .inspect_err(|_problem| access.meter().denied("cross_site"))?;
         }
-        let row = gateway.store().session(session.hash()).await?;
-        row.map(Self::of)
-            .ok_or_else(|| Problem::unauthorized("the session has ended: sign in again"))
+        Self::of_session(access, &session).await
     }
+
+    /// Who a token stands for.
+    ///
+    /// # Errors
+    /// 401 if it is not valid.
+    pub async fn of_secret(access: &Access, token: &Secret) -> Result<Self, Problem> {
+        let row = match token.is_token() {
+            true => access.token(token.hash()).await?,
+            false => None,
+        };
+        let Some(row) = row else {
+            let unknown = "the token is unknown, expired or revoked";
+            return Err(denied(access, "token", unknown));
+        };
+        Self::of_token(access, row).await
+    }
+
+    async fn of_session(access: &Access, session: &Secret) -> Result<Self, Problem> {
+        let ended = || denied(access, "session", "the session has ended: sign in again");
+        let row = access.session(session.hash()).await?.ok_or_else(ended)?;
+        let principal = match (row.user_id, row.token.as_deref().and_then(unhex)) {
+            (Some(user), _) => Self::of_user(access, user).await?,
+            (None, Some(hash)) => {
+                let token = access.token(hash).await?.ok_or_else(ended)?;
+                Self::of_token(access, token).await?
+            }
+            (None, None) => return Err(ended()),
+        };
+        Ok(Self {
+            session: Some(row.id),
+            ..principal
+        })
+    }
+
+    /// What a user may do now.
+    ///
+    /// # Errors
+    /// 401 if there is no such user any more, or they are disabled.
+    pub async fn of_user(access: &Access, user: Uuid) -> Result<Self, Problem> {
+        let permissions = access.permissions(user).await?;
+        let Some(permissions) = permissions.filter(|permissions| !permissions.disabled) else {
+            let disabled = "the user is disabled, or does not exist any more";
+            return Err(denied(access, "disabled", disabled));
+        };
+        Ok(Self {
+            id: user,
+            grants: Grant::of_user(&permissions),
+            name: permissions.name,
+            user: Some(user),
+            session: None,
+            by_token: false,
+            meter: access.meter().clone(),
+        })
+    }
+
+    async fn of_token(access: &Access, row: TokenRow) -> Result<Self, Problem> {
+        let own = Grant::of_token(&row);
+        let grants = match row.user_id {
+            None => vec![own],
+            Some(user) => {
+                let owner = Self::of_user(access, user).await?;
+                let both = owner.grants.iter().filter_map(|grant| grant.and(&own));
+                both.collect()
+            }
+        };
+        Ok(Self {
+            id: row.id,
+            name: row.name,
+            user: row.user_id,
+            session: None,
+            by_token: true,
+            grants,
+            meter: access.meter().clone(),
+        })
+    }
+}
+
+fn denied(access: &Access, reason: &'static str, words: &str) -> Problem {
+    access.meter().denied(reason);
+    Problem::unauthorized(words)
+}
+
+/// The bytes behind hexadecimal digits.
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
 }
 
 /// A browser sends the cookie with every request, also with one that another site made it send; such
@@ -147,28 +318,76 @@ pub fn same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> 
 mod tests {
     use super::*;
 
-    fn principal(scopes: &[Scope], run: Option<Uuid>) -> Principal {
+    fn principal(grants: Vec<Grant>) -> Principal {
         Principal {
-            token: Uuid::nil(),
+            id: Uuid::nil(),
             name: "test".into(),
-            scopes: scopes.to_vec(),
-            run,
+            user: None,
+            session: None,
+            by_token: true,
+            grants,
+            meter: Meter::default(),
         }
+    }
+
+    fn grant(scope: Scope) -> Grant {
+        Grant {
+            scopes: Scopes::default().with(scope),
+            ..Grant::default()
+        }
+    }
+
+    fn labels(name: &str, value: &str) -> Labels {
+        std::iter::once((name.to_owned(), value.into())).collect()
     }
 
     #[test]
     fn scopes_and_runs_bound_what_one_may_do() {
         let (mine, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let bound = principal(&[Scope::Publish], Some(mine));
+        let bound = principal(vec![Grant {
+            run: Some(mine),
+            ..grant(Scope::Publish)
+        }]);
         assert!(bound.may(Scope::Publish, Some(mine)).is_ok());
         assert!(bound.may(Scope::Publish, Some(other)).is_err());
         assert!(bound.may(Scope::Publish, None).is_err());
         assert!(bound.may(Scope::Read, Some(mine)).is_err());
+        assert!(bound.may_create(&Labels::new()).is_err());
+        assert!(!bound.asks_labels(Scope::Publish, other));
         assert!(
-            principal(&[Scope::Admin], None)
+            principal(vec![grant(Scope::Admin)])
                 .may(Scope::Control, Some(other))
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn labels_decide_only_where_nothing_else_does() {
+        let run = Uuid::from_u128(1);
+        let search = Grant {
+            labels: Some(labels("team", "search")),
+            ..grant(Scope::Control)
+        };
+        let both = principal(vec![grant(Scope::Read), search]);
+        assert!(both.may(Scope::Read, None).is_ok());
+        assert!(!both.asks_labels(Scope::Read, run));
+        assert!(both.asks_labels(Scope::Control, run));
+        assert!(both.may(Scope::Control, None).is_err());
+        let (search, ads) = (labels("team", "search"), labels("team", "ads"));
+        assert!(both.may_with(Scope::Control, run, &search).is_ok());
+        assert!(both.may_with(Scope::Control, run, &ads).is_err());
+        let visible = both.visible(Scope::Control).expect("some");
+        assert!(visible.admits(run, &search) && !visible.admits(run, &ads));
+        assert!(both.visible(Scope::Publish).is_err());
+    }
+
+    #[test]
+    fn hexadecimal_digits_are_read() {
+        let digits = "0f".repeat(32);
+        assert_eq!(unhex(&digits), Some([15; 32]));
+        for wrong in [&digits[..62], &"xy".repeat(32), &"é".repeat(32)] {
+            assert_eq!(unhex(wrong), None);
+        }
     }
 
     #[test]

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use rand::TryRng as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::Scope;
+use super::grant::Labels;
+use crate::store::audit::Actor;
 use crate::store::tokens::NewToken;
 use crate::store::{Store, StoreError};
 
@@ -20,6 +22,9 @@ pub const TOKEN_PREFIX: &str = "rct_";
 
 /// 256 random bits cannot be guessed, at whatever rate.
 const SECRET_BYTES: usize = 32;
+
+/// The same as text.
+const TOKEN_CHARS: usize = (SECRET_BYTES * 8).div_ceil(6);
 
 /// How long the publish token that is minted with a run lives: longer than any run should.
 const PUBLISH_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -70,6 +75,14 @@ impl Secret {
         Self(text.to_owned().into())
     }
 
+    /// True if it has the form of a token: nothing else needs to be looked up.
+    #[must_use]
+    pub fn is_token(&self) -> bool {
+        let random = self.0.expose_secret().strip_prefix(TOKEN_PREFIX);
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        random.is_some_and(|random| random.len() == TOKEN_CHARS && random.bytes().all(plain))
+    }
+
     /// What is stored of it.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
@@ -89,12 +102,33 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Makes a token and stores it.
+/// What a token is to be.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted<'a> {
+    /// Whom it is for.
+    pub name: &'a str,
+    /// What it may do.
+    pub scopes: &'a [Scope],
+    /// The only run that it may touch.
+    pub run: Option<Uuid>,
+    /// Only runs with all of these labels.
+    pub labels: Option<&'a Labels>,
+    /// The user whose rights bound it.
+    pub user: Option<Uuid>,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Makes a token, stores it, and answers its id with it.
 ///
 /// # Errors
 /// [`MintError`] if there is no randomness or the database could not take it.
-pub async fn mint(store: &Store, name: &str, scopes: &[Scope]) -> Result<Secret, MintError> {
-    mint_for(store, name, scopes, None, None).await
+pub async fn mint(
+    store: &Store,
+    actor: &Actor,
+    wanted: &Wanted<'_>,
+) -> Result<(Uuid, Secret), MintError> {
+    mint_for(store, Some(actor), wanted).await
 }
 
 /// Makes the token with which one run is published to.
@@ -102,29 +136,34 @@ pub async fn mint(store: &Store, name: &str, scopes: &[Scope]) -> Result<Secret,
 /// # Errors
 /// [`MintError`] if there is no randomness or the database could not take it.
 pub async fn mint_publish(store: &Store, run: Uuid) -> Result<Secret, MintError> {
-    let name = format!("run {run}");
-    let scopes = [Scope::Publish, Scope::Read];
-    mint_for(store, &name, &scopes, Some(run), Some(PUBLISH_TOKEN_LIFE)).await
+    let wanted = Wanted {
+        name: &format!("run {run}"),
+        scopes: &[Scope::Publish, Scope::Read],
+        run: Some(run),
+        expires_at: Some(Utc::now() + PUBLISH_TOKEN_LIFE),
+        ..Wanted::default()
+    };
+    Ok(mint_for(store, None, &wanted).await?.1)
 }
 
 async fn mint_for(
     store: &Store,
-    name: &str,
-    scopes: &[Scope],
-    run_id: Option<Uuid>,
-    life: Option<Duration>,
-) -> Result<Secret, MintError> {
+    actor: Option<&Actor>,
+    wanted: &Wanted<'_>,
+) -> Result<(Uuid, Secret), MintError> {
     let secret = Secret::generate(TOKEN_PREFIX)?;
-    let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+    let scopes: Vec<String> = wanted.scopes.iter().map(ToString::to_string).collect();
     let token = NewToken {
         hash: secret.hash(),
-        name,
+        name: wanted.name,
         scopes: &scopes,
-        run_id,
-        expires_at: life.map(|life| Utc::now() + life),
+        run_id: wanted.run,
+        labels: wanted.labels,
+        user_id: wanted.user,
+        expires_at: wanted.expires_at,
     };
-    store.create_token(&token).await?;
-    Ok(secret)
+    let id = store.create_token(actor, &token).await?;
+    Ok((id, secret))
 }
 
 #[cfg(test)]
@@ -143,5 +182,9 @@ mod tests {
             assert!(!shown.contains(one.expose()), "{shown}");
         }
         assert_eq!(Secret::claimed(one.expose()).hash(), one.hash());
+        assert!(one.is_token());
+        for other in ["", "rct_", "not-a-token", &one.expose()[..46]] {
+            assert!(!Secret::claimed(other).is_token(), "{other}");
+        }
     }
 }

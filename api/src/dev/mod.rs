@@ -25,6 +25,7 @@ use crate::access::secret::{self, Secret};
 use crate::app::{App, Service};
 use crate::config::{self, Settings};
 use crate::store::Store;
+use crate::store::audit::Actor;
 use child::Child;
 use runcast_common::config::Env;
 
@@ -146,7 +147,12 @@ impl DataDir {
         {
             return Ok(path);
         }
-        let token = secret::mint(store, "admin", &[Scope::Admin]).await?;
+        let wanted = secret::Wanted {
+            name: "admin",
+            scopes: &[Scope::Admin],
+            ..secret::Wanted::default()
+        };
+        let (_id, token) = secret::mint(store, &Actor::operator(), &wanted).await?;
         write_secret(&path, token.expose())?;
         info!(path = %path.display(), "made an admin token");
         Ok(path)

@@ -25,7 +25,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-use uuid::Uuid;
+
+use crate::run_labels::Sight;
 
 use super::viewer::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
 
@@ -193,12 +194,12 @@ impl Feed {
     }
 }
 
-/// The bytes of an SSE response: updates of all runs, or of one, from now on or from where the client was, until the server
+/// The bytes of an SSE response: updates of the runs that are to be seen, from now on or from where the client was, until the server
 /// drains or the client goes.
 pub fn bytes(
     feed: Arc<Feed>,
     after: Option<String>,
-    only: Option<Uuid>,
+    sight: Sight,
     stop: CancellationToken,
 ) -> impl Stream<Item = Bytes> + Send {
     stream! {
@@ -222,10 +223,14 @@ pub fn bytes(
                 at = number;
                 match item {
                     Item::Gap => yield feed.gap(number),
-                    Item::Update(update) if only.is_none_or(|run| run == update.run) => {
-                        yield feed.frame("state", &*update, number);
-                    }
-                    Item::Update(_) => continue,
+                    Item::Update(update) => match sight.sees(update.run).await {
+                        Ok(true) => yield feed.frame("state", &*update, number),
+                        Ok(false) => continue,
+                        Err(error) => {
+                            debug!(%error, "whether an update may be shown is not known");
+                            yield feed.gap(number);
+                        }
+                    },
                 }
                 keep_alive = Instant::now() + KEEP_ALIVE;
             }

@@ -59,7 +59,7 @@ async fn fleet(
     State(gateway): State<Gateway>,
     query: Query,
 ) -> Result<Json<Fleet>, Problem> {
-    principal.may(Scope::Read, None)?;
+    let visible = principal.visible(Scope::Read)?;
     let limit = query
         .parse("limit")?
         .unwrap_or(PAGE_AGENTS)
@@ -73,7 +73,10 @@ async fn fleet(
     }
     // One more than asked for says whether there is a next page.
     let before = query.parse("before")?;
-    let mut agents = gateway.store().agents(before, health, limit + 1).await?;
+    let mut agents = gateway
+        .store()
+        .agents(before, health, &visible, limit + 1)
+        .await?;
     let more = agents.len() > usize::from(limit);
     agents.truncate(usize::from(limit));
     let next = agents.last().map(|last| last.agent).filter(|_| more);

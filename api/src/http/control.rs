@@ -19,6 +19,7 @@ use runcast_common::control::{Give, Given, MAX_DATA_BYTES, MAX_WAITING};
 use runcast_common::event::{self, Action, Control, ControlState, Kind, Status};
 use runcast_common::script::{Append, Cap, Outcome};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -118,6 +119,7 @@ async fn give(
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, reason));
     }
     let id = story.id;
+    note(&gateway, &principal, &run, id, &wanted).await;
     tracing::info!(run = %run.id, command = %wanted.command, %id, by, "a command waits for its agents");
     let accepted = Accepted {
         id,
@@ -125,6 +127,21 @@ async fn give(
         variations,
     };
     Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// Writes down who gave which command, but not what input. The command waits already: without Postgres it is told by the
+/// run stream, and in the log, alone.
+async fn note(gateway: &Gateway, principal: &Principal, run: &Run, id: Uuid, wanted: &Wanted) {
+    let details = json!({
+        "command": wanted.command, "id": id, "variation": wanted.variation,
+    });
+    let (actor, target) = (principal.actor(), run.id.to_string());
+    let noted = gateway
+        .store()
+        .audit(&actor, "run.control", &target, details);
+    if let Err(error) = noted.await {
+        tracing::error!(%error, run = target, %id, by = actor.name, "a command is missing in the audit log");
+    }
 }
 
 /// The text that goes with the command.

@@ -42,9 +42,11 @@ async fn feed(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // Who may see some runs is told of those.
+    let sight = gateway.sight(&principal)?;
     let after = resume(&headers, &query)?.map(str::to_owned);
     let (feed, stop) = (gateway.hub().feed().clone(), gateway.hub().stop().clone());
-    let frames = bytes(feed, after, principal.run, stop);
+    let frames = bytes(feed, after, sight, stop);
     Ok(as_events(
         Body::from_stream(frames.map(Ok::<_, Infallible>)).into_response(),
     ))

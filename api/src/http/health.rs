@@ -46,6 +46,7 @@ async fn ready(State(gateway): State<Gateway>) -> Readiness {
         draining,
         watched_runs: Some(gateway.hub().watched()),
         limits: Some(gateway.limits().source().name()),
+        access: Some(gateway.access().told()),
         findings,
     }
 }

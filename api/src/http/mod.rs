@@ -5,6 +5,7 @@
 //! document.
 
 pub mod agents;
+pub mod audit;
 pub mod body;
 pub mod clients;
 mod compress;
@@ -25,12 +26,16 @@ pub mod page;
 pub mod problem;
 pub mod query;
 pub mod request;
+pub mod roles;
 pub mod runs;
 pub mod search;
 pub mod session;
+pub mod sessions;
 pub mod stream;
 pub mod text;
 pub mod tls;
+pub mod tokens;
+pub mod users;
 pub mod watch;
 pub mod webhooks;
 
@@ -50,10 +55,13 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::access::guard::{Guard, guard};
 use crate::access::limit::{self, Limits};
+use crate::access::principal::Principal;
 use crate::access::rules::Rules;
+use crate::access::{Access, Scope};
 use crate::fanout::Hub;
 use crate::fanout::delivery::Delivery;
 use crate::health::Health;
+use crate::run_labels::{RunLabels, Sight};
 use crate::store::Store;
 use crate::tasks::webhooks::guard::Allowed;
 use clients::Clients;
@@ -81,6 +89,8 @@ pub struct Parts {
     pub hub: Arc<Hub>,
     /// What writes to viewers.
     pub delivery: Arc<Delivery>,
+    /// Who may do what.
+    pub access: Access,
     /// Redis as agents are told to reach it.
     pub publish_redis: RedisUrl,
     /// How browsers reach the gateway.
@@ -97,6 +107,7 @@ pub struct Parts {
 struct Shared {
     parts: Parts,
     health: Health,
+    labels: RunLabels,
     draining: AtomicBool,
 }
 
@@ -106,6 +117,7 @@ impl Gateway {
     pub fn new(parts: Parts) -> Self {
         let (redis, store) = (parts.redis.clone(), parts.store.clone());
         Self(Arc::new(Shared {
+            labels: RunLabels::new(store.clone()),
             health: Health::new(redis, store, parts.keys.clone()),
             parts,
             draining: AtomicBool::new(false),
@@ -116,6 +128,24 @@ impl Gateway {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.0.parts.store
+    }
+
+    /// Who may do what.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.0.parts.access
+    }
+
+    fn labels(&self) -> &RunLabels {
+        &self.0.labels
+    }
+
+    /// Which runs somebody may see.
+    fn sight(&self, principal: &Principal) -> Result<Sight, Problem> {
+        Ok(Sight {
+            visible: principal.visible(Scope::Read)?,
+            labels: self.0.labels.clone(),
+        })
     }
 
     fn redis(&self) -> &Redis {
@@ -232,6 +262,11 @@ fn files() -> Vec<OpenApiRouter<Gateway>> {
         watch::router(),
         feed::router(),
         session::router(),
+        sessions::router(),
+        tokens::router(),
+        users::router(),
+        roles::router(),
+        audit::router(),
         health::router(),
         openapi::router(),
         page::router(),

@@ -18,7 +18,7 @@ use super::Gateway;
 use super::etag;
 use super::problem;
 use crate::access::rules::{BEARER, method};
-use crate::access::session;
+use crate::access::session::cookie;
 
 /// The credential that browsers have.
 const SESSION: &str = "session";
@@ -95,7 +95,7 @@ pub(super) fn complete(document: &mut Value) {
         SESSION: {
             "type": "apiKey",
             "in": "cookie",
-            "name": session::PLAIN_NAME,
+            "name": cookie::PLAIN_NAME,
             "description": "The cookie that signing in gives a browser; its name begins with `__Host-` where the \
                 server is reached by https. Writes with it must come from the server's own page.",
         },

@@ -15,10 +15,13 @@ use utoipa::ToSchema;
 
 use super::request::Late;
 use crate::access::Scope;
+use crate::access::password::PasswordError;
 use crate::access::secret::MintError;
 use crate::archive;
 use crate::fanout::reader::ReadError;
 use crate::store::StoreError;
+use crate::store::roles::RoleError;
+use crate::store::users::UserError;
 
 /// When to try again if nobody knows better.
 const SOON: Duration = Duration::from_secs(2);
@@ -233,6 +236,48 @@ impl From<MintError> for Problem {
                 error!(error = %failure, "no token could be made");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "no token could be made")
             }
+        }
+    }
+}
+
+impl From<PasswordError> for Problem {
+    fn from(failure: PasswordError) -> Self {
+        match failure {
+            PasswordError::Unfit => Self::bad_request(failure.to_string()),
+            PasswordError::Busy => Self::unavailable(failure.to_string()),
+            PasswordError::Failed(_) => {
+                error!(error = %failure, "a password cannot be worked on");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the password cannot be checked",
+                )
+            }
+        }
+    }
+}
+
+impl From<UserError> for Problem {
+    fn from(failure: UserError) -> Self {
+        match failure {
+            UserError::NameTaken(_) | UserError::EmailTaken(_) => {
+                Self::new(StatusCode::CONFLICT, failure.to_string())
+            }
+            UserError::Name(_) | UserError::Email(_) => Self::bad_request(failure.to_string()),
+            UserError::Role(_) => Self::new(StatusCode::NOT_FOUND, failure.to_string()),
+            UserError::Store(failure) => failure.into(),
+        }
+    }
+}
+
+impl From<RoleError> for Problem {
+    fn from(failure: RoleError) -> Self {
+        match failure {
+            RoleError::Taken(_) | RoleError::BuiltIn(_) => {
+                Self::new(StatusCode::CONFLICT, failure.to_string())
+            }
+            RoleError::Name(_) => Self::bad_request(failure.to_string()),
+            RoleError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, failure.to_string()),
+            RoleError::Store(failure) => failure.into(),
         }
     }
 }

@@ -124,12 +124,13 @@ async fn create(
     headers: HeaderMap,
     Object(create): Object<Create>,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
-    principal.may(Scope::Publish, None)?;
+    let labels = labels(create.labels)?;
+    principal.may_create(&labels)?;
     let new = NewRun {
         name: name(create.name)?,
         variations: variations(create.variations)?,
-        labels: labels(create.labels)?,
-        created_by: principal.token.to_string(),
+        labels,
+        created_by: principal.id.to_string(),
         idempotency_key: idempotency_key(&headers)?,
     };
     let (run, is_new) = gateway.store().create_run(&new).await?;
@@ -171,6 +172,8 @@ async fn list(
     State(gateway): State<Gateway>,
     query: Query,
 ) -> Result<Json<List>, Problem> {
+    // Who may see some runs gets a list of those.
+    let visible = principal.visible(Scope::Read)?;
     let limit = query
         .parse("limit")?
         .unwrap_or(PAGE_RUNS)
@@ -179,7 +182,7 @@ async fn list(
         before: query.parse("before")?,
         status: query.get("status").map(str::to_owned),
         labels: wanted_labels(&query)?,
-        only: principal.run,
+        visible,
         limit: limit + 1,
     };
     let mut runs = gateway.store().runs(&filter).await?;
@@ -254,7 +257,7 @@ pub(super) async fn find(
     id: &str,
 ) -> Result<Run, Problem> {
     let run = run_id(id)?;
-    principal.may(scope, Some(run))?;
+    allow(gateway, principal, scope, run).await?;
     gateway
         .store()
         .run(run)
@@ -274,9 +277,27 @@ pub(super) async fn admit(
     id: &str,
 ) -> Result<(Uuid, Coverage), Problem> {
     let run = run_id(id)?;
-    principal.may(scope, Some(run))?;
+    allow(gateway, principal, scope, run).await?;
     let coverage = gateway.store().coverage(run).await?;
     Ok((run, coverage.ok_or_else(|| Problem::no_such_run(id))?))
+}
+
+/// Checks that the principal may do this with a run, by its labels where they decide. Out of bounds is what is not
+/// there as well as what is there: who may not see a run does not learn whether there is one.
+///
+/// # Errors
+/// 403.
+async fn allow(
+    gateway: &Gateway,
+    principal: &Principal,
+    scope: Scope,
+    run: Uuid,
+) -> Result<(), Problem> {
+    if !principal.asks_labels(scope, run) {
+        return principal.may(scope, Some(run));
+    }
+    let labels = gateway.labels().of(run).await?.unwrap_or_default();
+    principal.may_with(scope, run, &labels)
 }
 
 /// The id in a path. What is no id names no run.

@@ -1,4 +1,8 @@
-//! `/v1/session`: sign in with a token, who am I, sign out.
+//! `/v1/session`: sign in with name and password or with a token, who am I, what I like, sign out.
+//!
+//! Whatever is wrong with a name and a password, the answer is the same, after the same work.
+
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -6,39 +10,92 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tower_sessions::Session as Visit;
+use tower_sessions::session::Id;
+use tracing::warn;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::Gateway;
 use super::body::Object;
 use super::problem::Problem;
+use super::users::preferences;
+use crate::access::grant::{Grant, Labels};
 use crate::access::principal::{Principal, same_origin};
 use crate::access::secret::Secret;
-use crate::access::session;
+use crate::access::session::{cookie, store};
+use crate::store::users::{User, UserChange};
+
+/// Longest name of a client, and of what it calls itself, in bytes.
+const MAX_CLIENT_BYTES: usize = 64;
+const MAX_AGENT_BYTES: usize = 200;
+
+/// Longest name or address that anybody can have.
+const MAX_LOGIN_BYTES: usize = 254;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new().routes(routes!(who, sign_in, sign_out))
+    OpenApiRouter::new()
+        .routes(routes!(who, sign_in, change, sign_out))
+        .routes(routes!(change_password))
 }
 
+/// Either a token, or a user with a password. A `client` has one session at a time.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SignIn {
-    #[schema(value_type = String)]
-    token: SecretString,
+    #[schema(value_type = Option<String>)]
+    token: Option<SecretString>,
+    user: Option<String>,
+    #[schema(value_type = Option<String>)]
+    password: Option<SecretString>,
+    client: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WhoAsks)]
 struct Session {
     name: String,
     scopes: Vec<&'static str>,
+    /// The same by bounds.
+    grants: Vec<Held>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<User>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<Uuid>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Grant)]
+struct Held {
+    scopes: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
+    labels: Option<Labels>,
+}
+
+impl Held {
+    fn of(grant: &Grant) -> Self {
+        Self {
+            scopes: grant.scopes.names(),
+            run: grant.run,
+            labels: grant.labels.clone(),
+        }
+    }
 }
 
 impl Session {
-    fn of(principal: Principal) -> Self {
+    fn of(principal: Principal, user: Option<User>) -> Self {
         Self {
-            scopes: principal.scopes.iter().map(|scope| scope.name()).collect(),
+            scopes: principal.scopes().names(),
+            grants: principal.grants().iter().map(Held::of).collect(),
+            user,
+            session: principal.session,
             name: principal.name,
         }
     }
@@ -48,23 +105,33 @@ impl Session {
 #[utoipa::path(
     get,
     path = "/v1/session",
-    responses((status = 200, description = "Whoever the credential is of", body = Session)),
+    responses(
+        (status = 200, description = "Whoever the credential is of", body = Session),
+    ),
     security(("bearer" = []))
 )]
-async fn who(principal: Principal) -> Json<Session> {
-    Json(Session::of(principal))
+async fn who(principal: Principal, State(gateway): State<Gateway>) -> Json<Session> {
+    let user = match principal.user {
+        Some(user) if !principal.by_token => gateway.store().user(user).await,
+        _ => Ok(None),
+    };
+    let user = user.unwrap_or_else(|error| {
+        warn!(%error, "what a user likes is not known at the moment");
+        None
+    });
+    Json(Session::of(principal, user))
 }
 
-/// Signs in with a token.
+/// Signs in, with name and password or with a token.
 ///
-/// It always starts a new session, so that nobody can prepare one for somebody else.
+/// It always starts a new session, so that nobody can prepare one for somebody else; the one before ends.
 #[utoipa::path(
     post,
     path = "/v1/session",
     request_body = SignIn,
     responses(
         (status = 200, description = "`Set-Cookie` starts the session", body = Session),
-        (status = 401, description = "The token is unknown, expired or revoked"),
+        (status = 401, description = "The name or the password is wrong, or the token unknown, expired or revoked"),
         (status = 403, description = "The request comes from another site's page"),
     ),
     security(())
@@ -75,26 +142,206 @@ async fn sign_in(
     Object(sign_in): Object<SignIn>,
 ) -> Result<Response, Problem> {
     same_origin(&Method::POST, &headers)?;
-    let token = Secret::claimed(sign_in.token.expose_secret().trim());
-    let row = gateway.store().token(token.hash()).await?;
-    let row =
-        row.ok_or_else(|| Problem::unauthorized("the token is unknown, expired or revoked"))?;
-    let whose = row.id.to_string();
-    gateway.limits().sign_in_as(&whose).await?;
-    let fresh = Secret::generate("").map_err(|error| {
-        tracing::error!(%error, "no session could be made");
+    let principal = match &sign_in {
+        SignIn {
+            token: Some(token),
+            user: None,
+            password: None,
+            ..
+        } => {
+            let token = Secret::claimed(token.expose_secret().trim());
+            Principal::of_secret(gateway.access(), &token).await?
+        }
+        SignIn {
+            token: None,
+            user: Some(user),
+            password: Some(password),
+            ..
+        } => by_password(&gateway, user.trim(), password).await?,
+        _ => {
+            let expected = "expected either token, or user and password";
+            return Err(Problem::bad_request(expected));
+        }
+    };
+    let id = start(&gateway, &headers, &principal, sign_in.client.as_deref()).await?;
+    // The replaced session of this client ends everywhere before this one is known.
+    gateway.access().settle().await;
+    let cookie = cookie::start(&Secret::claimed(&id.to_string()), gateway.is_secure());
+    let session = Session::of(principal, None);
+    Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
+}
+
+/// One answer for a wrong name, a wrong password, none at all, and a disabled user.
+async fn by_password(
+    gateway: &Gateway,
+    login: &str,
+    password: &SecretString,
+) -> Result<Principal, Problem> {
+    let access = gateway.access();
+    let user = match login.len() {
+        0..=MAX_LOGIN_BYTES => gateway.store().sign_in_user(login).await?,
+        _ => None,
+    };
+    let hash = user.as_ref().and_then(|user| user.password.as_deref());
+    let is_right = access.passwords().check(password, hash).await?;
+    match user {
+        Some(user) if is_right && !user.disabled => Principal::of_user(access, user.id).await,
+        user => {
+            if let Some(user) = user {
+                access.note_failed_sign_in(user.id, &user.name);
+            }
+            access.meter().denied("password");
+            Err(Problem::unauthorized("the name or the password is wrong"))
+        }
+    }
+}
+
+/// Starts a session and answers its id.
+async fn start(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    principal: &Principal,
+    client: Option<&str>,
+) -> Result<Id, Problem> {
+    let before = cookie::from_headers(headers).and_then(|secret| secret.expose().parse().ok());
+    let visit = Visit::new(before, Arc::new(gateway.access().clone()), None);
+    let failed = |error: tower_sessions::session::Error| {
+        warn!(%error, "nobody can sign in at the moment");
+        Problem::unavailable("nobody can sign in at the moment; try again")
+    };
+    visit.flush().await.map_err(failed)?;
+    let owner = match principal.by_token {
+        true => store::TOKEN,
+        false => store::USER,
+    };
+    let agent = headers
+        .get(header::USER_AGENT)
+        .and_then(|agent| agent.to_str().ok());
+    let agent = agent.map(|agent| &agent[..agent.floor_char_boundary(MAX_AGENT_BYTES)]);
+    let client = client.map(fit_client).transpose()?;
+    let data = [
+        (owner, Some(principal.id.to_string())),
+        (store::NAME, Some(principal.name.clone())),
+        (store::CLIENT, client),
+        (store::AGENT, agent.map(str::to_owned)),
+    ];
+    for (name, value) in data {
+        if let Some(value) = value {
+            visit.insert(name, value).await.map_err(failed)?;
+        }
+    }
+    visit.save().await.map_err(failed)?;
+    visit.id().ok_or_else(|| {
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "no session could be made",
         )
-    })?;
-    gateway
-        .store()
-        .create_session(fresh.hash(), row.id, session::LIFE)
+    })
+}
+
+fn fit_client(client: &str) -> Result<String, Problem> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=MAX_CLIENT_BYTES).contains(&client.len()) && client.bytes().all(plain) {
+        return Ok(client.to_owned());
+    }
+    Err(Problem::bad_request(format!(
+        "client: expected 1 to {MAX_CLIENT_BYTES} letters, digits and - _ ."
+    )))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = OwnChange)]
+struct Change {
+    #[schema(value_type = Object)]
+    preferences: Value,
+}
+
+/// Replaces what the user likes.
+#[utoipa::path(
+    patch,
+    path = "/v1/session",
+    request_body = Change,
+    responses(
+        (status = 200, description = "Whoever has signed in", body = Session),
+    ),
+    security(("bearer" = []))
+)]
+async fn change(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    Object(change): Object<Change>,
+) -> Result<Json<Session>, Problem> {
+    let id = signed_in(&principal)?;
+    let change = UserChange {
+        preferences: Some(preferences(change.preferences)?),
+        ..UserChange::default()
+    };
+    let store = gateway.store();
+    store
+        .change_user(&principal.actor(), id, &change, None)
         .await?;
-    let cookie = session::start(&fresh, gateway.is_secure());
-    let session = Session::of(Principal::of(row));
-    Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
+    let user = store.user(id).await?;
+    Ok(Json(Session::of(principal, user)))
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PasswordChange)]
+struct ChangePassword {
+    #[schema(value_type = String)]
+    password: SecretString,
+    #[schema(value_type = String)]
+    new_password: SecretString,
+}
+
+/// Changes the password of whoever has signed in; all their other sessions end.
+#[utoipa::path(
+    put,
+    path = "/v1/session/password",
+    request_body = ChangePassword,
+    responses(
+        (status = 204, description = "It is changed"),
+    ),
+    security(("bearer" = []))
+)]
+async fn change_password(
+    principal: Principal,
+    State(gateway): State<Gateway>,
+    Object(wanted): Object<ChangePassword>,
+) -> Result<StatusCode, Problem> {
+    let id = signed_in(&principal)?;
+    let (store, access) = (gateway.store(), gateway.access());
+    let user = store.sign_in_user(&principal.name).await?;
+    let hash = user.and_then(|user| user.password);
+    if !access
+        .passwords()
+        .check(&wanted.password, hash.as_deref())
+        .await?
+    {
+        access.note_failed_sign_in(id, &principal.name);
+        access.meter().denied("password");
+        return Err(Problem::forbidden("the password until now is wrong"));
+    }
+    let change = UserChange {
+        password: Some(access.passwords().hash(&wanted.new_password).await?),
+        ..UserChange::default()
+    };
+    store
+        .change_user(&principal.actor(), id, &change, principal.session)
+        .await?;
+    access.settle().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The user who has signed in as themselves: a token may not change what its owner signs in with.
+fn signed_in(principal: &Principal) -> Result<Uuid, Problem> {
+    match principal.user {
+        Some(user) if !principal.by_token => Ok(user),
+        _ => Err(Problem::forbidden(
+            "this is for users who have signed in, not for tokens",
+        )),
+    }
 }
 
 /// Ends the session, if there is one.
@@ -109,9 +356,10 @@ async fn sign_in(
 )]
 async fn sign_out(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
     same_origin(&Method::DELETE, &headers)?;
-    if let Some(session) = session::from_headers(&headers) {
+    if let Some(session) = cookie::from_headers(&headers) {
         gateway.store().end_session(session.hash()).await?;
+        gateway.access().settle().await;
     }
-    let cookie = session::end(gateway.is_secure());
+    let cookie = cookie::end(gateway.is_secure());
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }

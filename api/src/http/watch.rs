@@ -26,6 +26,7 @@ use crate::access::principal::Principal;
 use crate::fanout::cursors::Cursors;
 use crate::fanout::many::{MOST_RUNS, Newcomers, Nobody, Runs, bytes};
 use crate::store::runs::{Run, RunFilter};
+use crate::store::visible::Visible;
 use crate::store::{Store, StoreError};
 
 /// The newest runs with the labels: among them are those that a viewer who comes back has watched.
@@ -82,10 +83,11 @@ async fn watch(
             Body::from_stream(bytes(hub, runs, after, filter, nobody).map(Ok::<_, Infallible>))
         }
         (true, false) => {
+            let visible = principal.visible(Scope::Read)?;
             let mut labelled = Labelled {
                 store: gateway.store().clone(),
                 labels,
-                only: principal.run,
+                visible,
             };
             let is_followed = |run: &Run| run.ended_at.is_none() || after.get(run.id).is_some();
             let newest = labelled.newest().await?;
@@ -135,14 +137,14 @@ async fn follow(
 struct Labelled {
     store: Store,
     labels: Map<String, Value>,
-    only: Option<Uuid>,
+    visible: Visible,
 }
 
 impl Labelled {
     async fn newest(&mut self) -> Result<Vec<Run>, StoreError> {
         let filter = RunFilter {
             labels: self.labels.clone(),
-            only: self.only,
+            visible: self.visible.clone(),
             limit: NEWEST,
             ..RunFilter::default()
         };

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::leases::Lease;
 use super::updates::{Changed, changed, updates};
+use super::visible::{self, Visible};
 use super::{Store, StoreError, signed, without_nul};
 
 /// What a sweep found.
@@ -135,17 +136,23 @@ impl Store {
         &self,
         before: Option<Uuid>,
         health: Option<&str>,
+        visible: &Visible,
         limit: u16,
     ) -> Result<Vec<KnownAgent>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM agents WHERE ($1::uuid IS NULL OR agent < $1)
-                AND ($2::text IS NULL OR health = $2) ORDER BY agent DESC LIMIT $3",
-        )
-        .bind(before)
-        .bind(health)
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await?;
+        let query = format!(
+            "SELECT a.* FROM agents a WHERE ($1::uuid IS NULL OR agent < $1)
+                AND ($2::text IS NULL OR health = $2)
+                AND ($4::jsonb IS NULL OR EXISTS (SELECT 1 FROM runs r WHERE r.id = a.run_id AND {visible}))
+              ORDER BY agent DESC LIMIT $3",
+            visible = visible::condition(4)
+        );
+        let rows = sqlx::query(&query)
+            .bind(before)
+            .bind(health)
+            .bind(i64::from(limit))
+            .bind(visible.parameter())
+            .fetch_all(&self.pool)
+            .await?;
         rows.iter().map(KnownAgent::from_row).collect()
     }
 

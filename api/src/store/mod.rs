@@ -1,14 +1,16 @@
 //! Postgres, the owner of every truth; the only place with SQL.
 //!
 //! One file per concern: [`schema`] (migrations and their check), [`runs`], [`ingest`] (the
-//! transaction that stores events and moves watermarks), [`dead_letters`], [`events`] (history), [`tokens`] and
-//! [`sessions`], [`partitions`], [`retention`] and [`export`], [`archives`] and [`archived_rows`], and for the worker [`leases`],
+//! transaction that stores events and moves watermarks), [`dead_letters`], [`events`] (history), [`users`], [`roles`], [`tokens`]
+//! and [`sessions`] with what [`audit`] and [`access_changes`] note of them, [`visible`], [`partitions`], [`retention`] and [`export`], [`archives`] and [`archived_rows`], and for the worker [`leases`],
 //! [`agents`], [`queue`] and [`jobs`], [`webhooks`] and their [`deliveries`]. Every statement has a server-side time limit, every wait for a
 //! connection a deadline.
 
+pub mod access_changes;
 pub mod agents;
 pub mod archived_rows;
 pub mod archives;
+pub mod audit;
 pub mod copy;
 pub mod dead_letters;
 pub mod deliveries;
@@ -20,11 +22,14 @@ pub mod leases;
 pub mod partitions;
 pub mod queue;
 pub mod retention;
+pub mod roles;
 pub mod runs;
 pub mod schema;
 pub mod sessions;
 pub mod tokens;
 mod updates;
+pub mod users;
+pub mod visible;
 pub mod webhooks;
 
 use std::str::FromStr as _;

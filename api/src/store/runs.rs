@@ -8,6 +8,7 @@ use sqlx::postgres::PgRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::visible::{self, Visible};
 use super::{Store, StoreError, signed, unsigned};
 
 /// A run as the API shows it.
@@ -143,8 +144,8 @@ pub struct RunFilter {
     pub status: Option<String>,
     /// Only runs with all of these labels.
     pub labels: serde_json::Map<String, serde_json::Value>,
-    /// Only this run.
-    pub only: Option<Uuid>,
+    /// Only runs that whoever asks may see.
+    pub visible: Visible,
     /// How many at most.
     pub limit: u16,
 }
@@ -221,14 +222,15 @@ impl Store {
             "SELECT {COLUMNS} FROM runs r
               WHERE ($1::uuid IS NULL OR r.id < $1)
                 AND ($2::text IS NULL OR r.status = $2)
-                AND ($3::uuid IS NULL OR r.id = $3)
+                AND {visible}
                 AND ($4::jsonb IS NULL OR r.labels @> $4)
-              ORDER BY r.id DESC LIMIT $5"
+              ORDER BY r.id DESC LIMIT $5",
+            visible = visible::condition(3)
         );
         let rows = sqlx::query(&query)
             .bind(filter.before)
             .bind(&filter.status)
-            .bind(filter.only)
+            .bind(filter.visible.parameter())
             .bind(
                 (!filter.labels.is_empty()).then(|| serde_json::Value::from(filter.labels.clone())),
             )

@@ -18,6 +18,7 @@ test("a reader opens a long run at its end and finds any place of it", async ({ 
   const run = given("RUNCAST_E2E_RUN");
   const lines = Number(given("RUNCAST_E2E_LINES"));
   await page.goto("/");
+  await page.getByTestId("sign-in-other").click();
   await page.getByTestId("sign-in-token").fill(given("RUNCAST_E2E_TOKEN"));
   await page.getByTestId("sign-in-submit").click();
   await expect(page.getByTestId("run-list")).toBeVisible();

@@ -18,6 +18,7 @@ test("a reader follows a run and finds all of it again", async ({ page }) => {
   const violations = refusedByPolicy(page);
 
   await page.goto("/");
+  await page.getByTestId("sign-in-other").click();
   await page.getByTestId("sign-in-token").fill(token);
   await page.getByTestId("sign-in-submit").click();
 

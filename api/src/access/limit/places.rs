@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn places_are_bounded_and_given_back() {
         let places = Places::new(Meter::default());
-        let token = |number| (Subject::Token(Uuid::from_u128(number)), Some(2));
+        let token = |number| (Subject::Principal(Uuid::from_u128(number)), Some(2));
         let address = |last| {
             let address = Ipv4Addr::new(192, 0, 2, last);
             (Subject::Address(IpAddr::V4(address)), Some(3))
@@ -131,7 +131,7 @@ mod tests {
         drop(places.take(token(1), address(1)).expect("room again"));
         drop((second, third));
         assert!(places.lock().is_empty());
-        let unlimited = (Subject::Token(Uuid::nil()), None);
+        let unlimited = (Subject::Principal(Uuid::nil()), None);
         let all: Vec<_> = (0..10)
             .map(|_| places.take(unlimited, (address(9).0, None)))
             .collect();

@@ -107,7 +107,7 @@ mod tests {
     fn a_burst_is_allowed_and_then_refused_each_for_itself() {
         let rules: Rules = "write=60/min:3,read=off".parse().expect("rules");
         let limits = InProcess::new(&rules);
-        let one = Subject::Token(Uuid::from_u128(1));
+        let one = Subject::Principal(Uuid::from_u128(1));
         let left: Vec<_> = (0..4)
             .filter_map(|_| limits.ask(one, Policy::Write, 1))
             .map(|standing| (standing.allowed, standing.remaining))
@@ -124,7 +124,7 @@ mod tests {
     fn memory_is_bounded_however_many_ask() {
         let limits = InProcess::new(&Rules::default());
         for number in 0..2 * u128::from(BUCKETS) {
-            let subject = Subject::Token(Uuid::from_u128(number));
+            let subject = Subject::Principal(Uuid::from_u128(number));
             let _standing = limits.ask(subject, Policy::Read, 1);
         }
         let (_, _, limiter) = &limits.limiters[Policy::Read as usize];

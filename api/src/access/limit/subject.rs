@@ -11,8 +11,8 @@ use super::super::principal::Principal;
 /// Whose requests are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// Those of a token and of its sessions.
-    Token(Uuid),
+    /// Those of a user, by whichever tokens and sessions, or of a token that no user has made.
+    Principal(Uuid),
     /// Those of an address, or of an IPv6 network.
     Address(IpAddr),
     /// Those that publish to a run.
@@ -24,8 +24,8 @@ pub enum Subject {
 impl Subject {
     /// The principal behind a request.
     #[must_use]
-    pub const fn of(principal: &Principal) -> Self {
-        Self::Token(principal.token)
+    pub fn of(principal: &Principal) -> Self {
+        Self::Principal(principal.user.unwrap_or(principal.id))
     }
 
     /// Where a request came from.
@@ -45,7 +45,7 @@ impl Subject {
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Token(id) => write!(f, "token/{id}"),
+            Self::Principal(id) => write!(f, "principal/{id}"),
             Self::Address(address) => write!(f, "address/{address}"),
             Self::Run(id) => write!(f, "run/{id}"),
             Self::Named(id) => write!(f, "named/{id}"),

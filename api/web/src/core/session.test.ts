@@ -20,16 +20,35 @@ test("401 means signed out; anything else is an error", async () => {
 });
 
 test("the token goes in the body, and only there", async () => {
+  vi.stubGlobal("localStorage", undefined);
   const asked = gateway(200, { name: "admin", scopes: ["admin"] });
-  expect((await signIn("s3cret")).name).toBe("admin");
+  expect((await signIn({ token: "s3cret" })).name).toBe("admin");
   const [path, init] = asked.mock.calls[0] ?? [];
   expect(path).toBe("/v1/session");
   expect(init).toMatchObject({ method: "POST", body: '{"token":"s3cret"}', credentials: "same-origin" });
 });
 
+test("a browser signs in under one name of its own", async () => {
+  const kept = new Map<string, string>();
+  vi.stubGlobal("localStorage", {
+    getItem: (key: string) => kept.get(key) ?? null,
+    setItem: (key: string, value: string) => kept.set(key, value),
+  });
+  const asked = gateway(200, { name: "ada", scopes: [] });
+  await signIn({ user: "ada", password: "correct horse" });
+  await signIn({ user: "ada", password: "correct horse" });
+  const bodies = asked.mock.calls.map(([, init]) => JSON.parse(String(init.body)));
+  expect(bodies[0]).toMatchObject({ user: "ada", password: "correct horse" });
+  expect(bodies[0].client).toMatch(/^[0-9a-f]{32}$/);
+  expect(bodies[1].client).toBe(bodies[0].client);
+  expect([...kept.values()]).toEqual([bodies[0].client]);
+});
+
 test("says what went wrong", async () => {
-  expect(signInError(new ApiError(401, ""))).toContain("not accepted");
-  expect(signInError(new ApiError(0, ""))).toContain("cannot be reached");
-  expect(signInError(new ApiError(429, "", 7))).toContain("7 s");
-  expect(signInError(new ApiError(500, "broken"))).toContain("broken");
+  expect(signInError(new ApiError(401, ""), "token")).toContain("not accepted");
+  expect(signInError(new ApiError(401, ""), "password")).toContain("name or the password");
+  expect(signInError(new ApiError(0, ""), "token")).toContain("cannot be reached");
+  expect(signInError(new ApiError(429, "", 7), "token")).toContain("7 s");
+  expect(signInError(new ApiError(500, "broken"), "token")).toContain("broken");
+  expect(signInError(new ApiError(503, ""), "password")).toContain("moment");
 });

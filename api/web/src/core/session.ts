@@ -1,4 +1,5 @@
-// Signing in and out. The session itself is a cookie that the page cannot read; the token is sent once and never kept.
+// Signing in and out. The session itself is a cookie that the page cannot read; what one signs in with is sent once and
+// never kept. What is kept is a random name of this browser, so that signing in again replaces its session.
 
 import { ApiError, getJson, request } from "./api";
 import { SESSION_PATH } from "./link";
@@ -20,12 +21,34 @@ export async function currentSession(): Promise<Session | null> {
   }
 }
 
-export function signIn(token: string): Promise<Session> {
+/** A token, or a name with a password. */
+export type Credential = { token: string } | { user: string; password: string };
+
+export function signIn(credential: Credential): Promise<Session> {
+  const client = clientName();
   return getJson<Session>(SESSION_PATH, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ token }),
+    body: JSON.stringify(client === null ? credential : { ...credential, client }),
   });
+}
+
+const CLIENT_KEY = "runcast.client";
+
+/** The name of this browser; null where storage is refused. */
+function clientName(): string | null {
+  try {
+    const known = localStorage.getItem(CLIENT_KEY);
+    if (known !== null) {
+      return known;
+    }
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    const made = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    localStorage.setItem(CLIENT_KEY, made);
+    return made;
+  } catch {
+    return null;
+  }
 }
 
 export async function signOut(): Promise<void> {
@@ -33,7 +56,7 @@ export async function signOut(): Promise<void> {
 }
 
 /** What the form says when signing in failed. */
-export function signInError(error: unknown): string {
+export function signInError(error: unknown, by: "token" | "password"): string {
   if (!(error instanceof ApiError)) {
     return "Signing in failed.";
   }
@@ -41,7 +64,11 @@ export function signInError(error: unknown): string {
     case 0:
       return "The gateway cannot be reached. Is it running?";
     case 401:
-      return "This token is not accepted. It may be mistyped, expired or revoked.";
+      return by === "token"
+        ? "This token is not accepted. It may be mistyped, expired or revoked."
+        : "The name or the password is wrong.";
+    case 503:
+      return "Signing in is not possible at the moment. Try again in a little while.";
     case 429:
       return error.retryAfter === null
         ? "Too many attempts. Wait a moment."

@@ -1,67 +1,104 @@
-// The form that turns a token into a session.
+// The form that turns a name and a password, or a token, into a session.
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { signIn, signInError } from "../core/session";
+import { type Credential, signIn, signInError } from "../core/session";
 import { session } from "./state";
 
 export function SignIn() {
-  const token = useSignal("");
+  const by = useSignal<"token" | "password">("password");
+  const user = useSignal("");
+  const secret = useSignal("");
   const problem = useSignal("");
   const busy = useSignal(false);
   const field = useRef<HTMLInputElement>(null);
+  const byToken = by.value === "token";
 
   useEffect(() => {
     document.title = "Sign in · Runcast";
-    field.current?.focus();
   }, []);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the other form begins with another field
+  useEffect(() => field.current?.focus(), [byToken]);
 
   const submit = async (event: Event) => {
     event.preventDefault();
-    const text = token.value.trim();
-    if (text === "") {
-      problem.value = "Enter a token first.";
+    const credential: Credential = byToken
+      ? { token: secret.value.trim() }
+      : { user: user.value.trim(), password: secret.value };
+    if (Object.values(credential).includes("")) {
+      problem.value = byToken ? "Enter a token first." : "Enter a name and a password first.";
       return;
     }
     busy.value = true;
     problem.value = "";
     try {
-      session.value = await signIn(text);
+      session.value = await signIn(credential);
     } catch (error) {
-      problem.value = signInError(error);
+      problem.value = signInError(error, by.value);
       field.current?.select();
     } finally {
       busy.value = false;
     }
   };
 
+  const other = () => {
+    by.value = byToken ? "password" : "token";
+    secret.value = "";
+    problem.value = "";
+  };
+
   return (
     <main class="sign-in">
       <form onSubmit={submit}>
         <h1>Runcast</h1>
-        <label for="token">Token</label>
+        {byToken ? null : (
+          <>
+            <label for="user">Name or email</label>
+            <input
+              id="user"
+              ref={field}
+              type="text"
+              autocomplete="username"
+              autocapitalize="none"
+              spellcheck={false}
+              data-testid="sign-in-user"
+              value={user.value}
+              onInput={(event) => {
+                user.value = event.currentTarget.value;
+              }}
+            />
+          </>
+        )}
+        <label for="secret">{byToken ? "Token" : "Password"}</label>
         <input
-          id="token"
-          ref={field}
+          id="secret"
+          ref={byToken ? field : undefined}
           type="password"
-          autocomplete="current-password"
+          autocomplete={byToken ? "off" : "current-password"}
           spellcheck={false}
-          data-testid="sign-in-token"
-          aria-describedby="token-hint token-problem"
+          data-testid={byToken ? "sign-in-token" : "sign-in-password"}
+          aria-describedby="secret-hint secret-problem"
           aria-invalid={problem.value !== ""}
-          value={token.value}
+          value={secret.value}
           onInput={(event) => {
-            token.value = event.currentTarget.value;
+            secret.value = event.currentTarget.value;
           }}
         />
-        <p id="token-hint" class="hint">
-          <code>deploy/local/up</code> leaves one in <code>.local/token</code>
+        <p id="secret-hint" class="hint">
+          {byToken ? (
+            <>
+              <code>deploy/local/up</code> leaves one in <code>.local/token</code>
+            </>
+          ) : null}
         </p>
-        <p id="token-problem" class="problem" role="alert" data-testid="sign-in-problem">
+        <p id="secret-problem" class="problem" role="alert" data-testid="sign-in-problem">
           {problem.value}
         </p>
         <button type="submit" data-testid="sign-in-submit" disabled={busy.value}>
           {busy.value ? "Signing in…" : "Sign in"}
+        </button>
+        <button type="button" class="plain" data-testid="sign-in-other" onClick={other}>
+          {byToken ? "Sign in with a name and a password" : "Sign in with a token"}
         </button>
       </form>
     </main>

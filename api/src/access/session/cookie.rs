@@ -1,17 +1,13 @@
-//! The session cookie.
+//! The session cookie: it carries the id of a session, which the server ends; so it lives as long as any session may.
 //!
 //! `HttpOnly`, so that no script reads it; `SameSite=Lax`, so that other sites cannot write with it;
 //! and where the page is served by https, `Secure` and bound to the host by the prefix `__Host-`.
 
-use std::time::Duration;
-
 use axum::http::{HeaderMap, header};
 use cookie::{Cookie, SameSite};
 
-use super::secret::Secret;
-
-/// How long a session lives.
-pub const LIFE: Duration = Duration::from_secs(24 * 3600);
+use super::super::secret::Secret;
+use super::MOST_LIFE;
 
 /// The name of the cookie where the page is not served by https.
 pub const PLAIN_NAME: &str = "runcast_session";
@@ -36,7 +32,7 @@ pub fn from_headers(headers: &HeaderMap) -> Option<Secret> {
 /// The header that starts a session.
 #[must_use]
 pub fn start(session: &Secret, secure: bool) -> String {
-    let life = i64::try_from(LIFE.as_secs()).unwrap_or(i64::MAX);
+    let life = i64::try_from(MOST_LIFE.as_secs()).unwrap_or(i64::MAX);
     let mut cookie = cookie(session.expose(), secure);
     cookie.set_max_age(cookie::time::Duration::seconds(life));
     cookie.to_string()

@@ -1,0 +1,122 @@
+//! Sessions of browsers: written to Postgres, copied to Redis, read from there first.
+//!
+//! A session ends when nothing was asked for [`Lives::idle`], and at the latest [`MOST_LIFE`] after its sign-in. Requests
+//! move its end forward, in Postgres and in the copy, but only once in [`TOUCH_EVERY`]: of several requests the one
+//! that marks the copy as seen does it. While Postgres is away a session lasts until its copy ends.
+//!
+//! [`store`] is the store trait of `tower-sessions`, whose [`tower_sessions::Session`] makes, cycles and ends them.
+//! Its middleware is not used, for four reasons: it removes a cookie without `Secure`, which browsers ignore for names
+//! with `__Host-`; it answers an empty 500 where Postgres is away, not a problem with 503; it drops cookies that it
+//! cannot parse, those of the version before among them, and logs each at `warn`, so that anybody can fill the log;
+//! and it would have every response to a stream go through it to slide a cookie that the server ends anyway.
+
+pub mod cookie;
+pub mod store;
+
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::time::timeout;
+use tracing::{debug, error};
+
+use super::Access;
+use super::lookup::{Found, left, through};
+use super::meter::Cache;
+use crate::store::StoreError;
+use crate::store::sessions::{Lives, SessionRow};
+
+/// How long a session lives without a request if nothing is set.
+pub const LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a session lives at most: NIST SP 800-63B wants people to sign in again after 30 days.
+pub const MOST_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A session that was seen so lately is not touched again.
+const TOUCH_EVERY: Duration = Duration::from_secs(60);
+
+/// Longest wait for Postgres to move the end of a session that is valid anyway.
+const TOUCH_DEADLINE: Duration = Duration::from_secs(1);
+
+impl Access {
+    /// The session with this hash, if it has not ended; its end is moved forward.
+    ///
+    /// # Errors
+    /// [`StoreError`] if there is no copy and the database could not be asked.
+    pub async fn session(&self, hash: [u8; 32]) -> Result<Option<SessionRow>, StoreError> {
+        let read = async {
+            let row = self.store().session(hash).await?;
+            Ok(row.map(|row| {
+                let life = left(Some(row.left_ms), LIFE);
+                (row, life)
+            }))
+        };
+        let key = self.keys().session(&hash);
+        let found = through((self.mirror(), self.meter()), Cache::Session, &key, read);
+        let Found { value, copy } = found.await?;
+        let Some(row) = value else {
+            return Ok(None);
+        };
+        let unseen = Utc::now() - row.last_seen_at;
+        if unseen.to_std().is_ok_and(|unseen| unseen >= TOUCH_EVERY) {
+            return Ok(self.touch(hash, row, copy).await);
+        }
+        Ok(Some(row))
+    }
+
+    /// Moves the end of a session forward, if nobody else does; none if it turns out to have ended.
+    async fn touch(
+        &self,
+        hash: [u8; 32],
+        row: SessionRow,
+        copy: Option<String>,
+    ) -> Option<SessionRow> {
+        let key = self.keys().session(&hash);
+        let seen = SessionRow {
+            last_seen_at: Utc::now(),
+            ..row.clone()
+        };
+        let (seen, copy) = match (json(&seen), copy) {
+            (Some(seen), Some(copy)) => (seen, copy),
+            // Without a copy Postgres alone knows when it was seen.
+            _ => (String::new(), String::new()),
+        };
+        // With what is left of its life: Postgres may be away.
+        if !copy.is_empty() && !self.mirror().swap(&key, &copy, &seen, None).await {
+            return Some(row);
+        }
+        let touching = self.store().touch_session(hash, self.lives());
+        let touched = match timeout(TOUCH_DEADLINE, touching).await {
+            Ok(Ok(touched)) => touched,
+            Ok(Err(failed)) => {
+                debug!(error = %failed, "a session lasts no longer for now");
+                return Some(row);
+            }
+            Err(_elapsed) => return Some(row),
+        };
+        let Some(touched) = touched else {
+            if let Err(failed) = self.mirror().delete(&[key]).await {
+                debug!(error = %failed, "the copy of a session outlives it for now");
+            }
+            return None;
+        };
+        if let (false, Some(new)) = (copy.is_empty(), json(&touched)) {
+            let life = left(Some(touched.left_ms), LIFE);
+            self.mirror().swap(&key, &seen, &new, Some(life)).await;
+        }
+        Some(touched)
+    }
+
+    /// How long sessions live here.
+    pub(super) fn lives(&self) -> Lives {
+        Lives {
+            idle: self.session_life(),
+            most: MOST_LIFE,
+        }
+    }
+}
+
+fn json(row: &SessionRow) -> Option<String> {
+    serde_json::to_string(row)
+        .inspect_err(|failed| error!(error = %failed, "no copy of a session can be made"))
+        .ok()
+}

@@ -1,0 +1,10 @@
+//! Who gets in, and what they may do there: users, sessions, tokens, roles, and what Redis remembers of them.
+
+mod audit;
+mod faults;
+mod people;
+mod races;
+mod roles;
+mod sessions;
+mod tokens;
+mod users;

@@ -1,0 +1,173 @@
+//! What the stories of access share: users made by the operator, browsers that sign in, a second gateway, and how to ask.
+
+use std::time::Duration;
+
+use reqwest::header::{COOKIE, SET_COOKIE};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use runcast_tests::api::{Api, send};
+use runcast_tests::eventually::SOON;
+use runcast_tests::process::Process;
+use runcast_tests::programs;
+use runcast_tests::stack::{Part, Stack};
+use serde_json::{Value, json};
+
+/// Everybody's password.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// Longest time in which one gateway may learn what another has changed.
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Runs `runcastd` with these arguments and [`PASSWORD`] on its stdin; gives what it says and whether it went well.
+pub(crate) async fn operator(stack: &Stack, arguments: &[&str]) -> (bool, String) {
+    let mut recipe = stack.operator(arguments);
+    let program = programs::runcastd().display().to_string();
+    let shell = [
+        "-c".to_owned(),
+        format!("printf '%s\\n' '{PASSWORD}' | \"$0\" \"$@\""),
+        program,
+    ];
+    recipe.program = "sh".into();
+    recipe.arguments = shell.into_iter().chain(recipe.arguments).collect();
+    let mut process = recipe.start(stack.folder());
+    let status = process.ended(SOON).await;
+    let said = [process.stdout(), process.stderr()].concat();
+    let said = String::from_utf8(said).expect("text");
+    (status.success(), said.trim().to_owned())
+}
+
+/// Creates a user with these roles, and answers their id.
+pub(crate) async fn user(stack: &Stack, name: &str, roles: &[&str]) -> String {
+    let email = format!("{name}@example.com");
+    let mut arguments = vec![
+        "user",
+        "create",
+        name,
+        "--email",
+        &email,
+        "--password-stdin",
+    ];
+    for role in roles {
+        arguments.extend(["--role", role]);
+    }
+    let (well, said) = operator(stack, &arguments).await;
+    assert!(well, "{said}");
+    said
+}
+
+/// Another gateway of the same installation.
+pub(crate) struct Second {
+    _process: Process,
+    /// Where it is.
+    pub(crate) api: Api,
+}
+
+/// Starts another gateway, with these settings of its own.
+pub(crate) async fn second(stack: &Stack, settings: &[(&str, &str)]) -> Second {
+    let mut recipe = stack.recipe(Part::Gateway);
+    "second-gateway".clone_into(&mut recipe.name);
+    let recipe = recipe.with([("RUNCAST_LISTEN", "127.0.0.1:0")]);
+    let recipe = recipe.with(settings.iter().copied());
+    let mut process = recipe.start(stack.folder());
+    let url = process.says("Runcast is ready at ", SOON).await;
+    let api = Api::new(&url, stack.token());
+    Second {
+        _process: process,
+        api,
+    }
+}
+
+/// What a browser has after it signed in.
+#[derive(Debug, Clone)]
+pub(crate) struct Browser {
+    api: Api,
+    /// Name and value.
+    pub(crate) cookie: String,
+    /// The whole header that set it.
+    pub(crate) set: String,
+}
+
+/// Sends what somebody signs in with.
+pub(crate) async fn try_sign_in(api: &Api, body: &Value) -> Response {
+    let request = api.anonymous(Method::POST, "/v1/session");
+    send(request.json(body)).await
+}
+
+/// Signs in by name and [`PASSWORD`].
+pub(crate) async fn sign_in(api: &Api, name: &str) -> Browser {
+    sign_in_with(api, &json!({"user": name, "password": PASSWORD})).await
+}
+
+/// Signs in with this body.
+pub(crate) async fn sign_in_with(api: &Api, body: &Value) -> Browser {
+    let answer = try_sign_in(api, body).await;
+    let status = answer.status();
+    let set = answer.headers().get(SET_COOKIE).cloned();
+    let text = answer.text().await.expect("a body");
+    assert_eq!(status, StatusCode::OK, "{text}");
+    let set = set.expect("a cookie").to_str().expect("text").to_owned();
+    let cookie = set.split(';').next().expect("a pair").to_owned();
+    Browser {
+        api: api.clone(),
+        cookie,
+        set,
+    }
+}
+
+impl Browser {
+    /// The same cookie at another gateway.
+    pub(crate) fn at(&self, api: &Api) -> Self {
+        Self {
+            api: api.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// A request with the cookie, from the page itself.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.api.anonymous(method, path);
+        request
+            .header(COOKIE, &self.cookie)
+            .header("sec-fetch-site", "same-origin")
+    }
+
+    /// The status of an answer.
+    pub(crate) async fn status(&self, method: Method, path: &str) -> StatusCode {
+        send(self.request(method, path)).await.status()
+    }
+
+    /// The JSON at this path.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        json_of(send(self.request(Method::GET, path)).await, StatusCode::OK).await
+    }
+
+    /// Sends JSON and expects this status.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        status: u16,
+    ) -> Value {
+        let answer = send(self.request(method, path).json(body)).await;
+        json_of(answer, StatusCode::from_u16(status).expect("a status")).await
+    }
+}
+
+/// The JSON of an answer with this status; null if it has none.
+pub(crate) async fn json_of(answer: Response, status: StatusCode) -> Value {
+    let (seen, text) = (answer.status(), answer.text().await.expect("a body"));
+    assert_eq!(seen, status, "{text}");
+    serde_json::from_str(&text).unwrap_or(Value::Null)
+}
+
+/// Sends JSON with a token and expects this status.
+pub(crate) async fn ask(api: &Api, method: Method, path: &str, body: &Value, status: u16) -> Value {
+    let answer = send(api.request(method, path).json(body)).await;
+    json_of(answer, StatusCode::from_u16(status).expect("a status")).await
+}
+
+/// The status of a request with this token.
+pub(crate) async fn status_with(api: &Api, token: &str, path: &str) -> u16 {
+    let request = api.anonymous(Method::GET, path).bearer_auth(token);
+    send(request).await.status().as_u16()
+}

@@ -1,0 +1,111 @@
+//! A copy in Redis is never older than the last change, whatever comes late.
+
+use std::time::Duration;
+
+use redis::AsyncCommands as _;
+use reqwest::Method;
+use runcast_tests::chaos::Chaos;
+use runcast_tests::eventually::eventually;
+use runcast_tests::stack::Stack;
+use serde_json::{Value, json};
+
+use super::people::{ask, second, sign_in, status_with, user};
+
+/// How much later Postgres answers a gateway that is to be overtaken.
+const LATE: Duration = Duration::from_millis(800);
+
+/// A gateway has read that a token is valid, and while the answer is on its way the token is revoked elsewhere: it
+/// leaves no copy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_was_overtaken_by_a_revocation_leaves_no_copy() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let chaos = Chaos::before(stack.database_port()).await;
+    let url = stack.database_url(chaos.port());
+    let slow = second(&stack, &[("DATABASE_URL", &url)]).await;
+    let mut redis = stack.redis.connection().await;
+    let pattern = format!("{}auth:token:*", stack.keys().prefix());
+    for round in 0..3 {
+        let body = json!({"name": "overtaken", "scopes": ["runs:read"]});
+        let made = ask(&api, Method::POST, "/v1/tokens", &body, 201).await;
+        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+        let (id, token) = (text("id"), text("token"));
+        let known: Vec<String> = redis.keys(&pattern).await.expect("keys");
+        chaos.delay(LATE);
+        let reading = tokio::spawn({
+            let (api, token) = (slow.api.clone(), token.clone());
+            async move { status_with(&api, &token, "/v1/session").await }
+        });
+        // Its lease stands there: it reads Postgres, or has done so.
+        let key = eventually("the slow gateway looks", async || {
+            let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
+            let new = keys.into_iter().find(|key| !known.contains(key));
+            new.ok_or_else(|| "no lease".to_owned())
+        })
+        .await;
+        let lease: String = redis.get(&key).await.expect("a lease");
+        assert!(lease.starts_with('?'), "{lease}");
+        // Read before the revocation, told after it.
+        tokio::time::sleep(LATE / 4).await;
+        ask(
+            &api,
+            Method::DELETE,
+            &format!("/v1/tokens/{id}"),
+            &Value::Null,
+            204,
+        )
+        .await;
+        let status = reading.await.expect("an answer");
+        assert_eq!(status, 200, "round {round}: it had read before");
+        chaos.forward();
+        let copy: Option<String> = redis.get(&key).await.expect("an answer");
+        assert_eq!(copy, None, "round {round}");
+        for api in [&api, &slow.api] {
+            assert_eq!(status_with(api, &token, "/v1/session").await, 401);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_revoked_while_redis_is_away_is_refused_when_it_is_back() {
+    let mut stack = Stack::start().await;
+    let api = stack.api();
+    let body = json!({"name": "away", "scopes": ["runs:read"]});
+    let made = ask(&api, Method::POST, "/v1/tokens", &body, 201).await;
+    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    let (id, token) = (text("id"), text("token"));
+    user(&stack, "ada", &["viewer"]).await;
+    let ada = sign_in(&api, "ada").await;
+    assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
+    assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
+    // Redis comes back with what it held.
+    stack.redis.persist().await;
+    stack.redis.kill();
+    ask(
+        &api,
+        Method::DELETE,
+        &format!("/v1/tokens/{id}"),
+        &Value::Null,
+        204,
+    )
+    .await;
+    let disable = json!({"disabled": true});
+    ask(&api, Method::PATCH, "/v1/users/ada", &disable, 200).await;
+    for _ in 0..3 {
+        assert_eq!(status_with(&api, &token, "/v1/runs").await, 401);
+        assert_eq!(ada.status(Method::GET, "/v1/runs").await, 401);
+    }
+    let waiting = "SELECT count(*) FROM access_changes";
+    assert!(stack.database.number(waiting).await > 0);
+    stack.redis.restart().await;
+    stack.database.comes_to(waiting, 0).await;
+    assert_eq!(status_with(&api, &token, "/v1/runs").await, 401);
+    assert_eq!(ada.status(Method::GET, "/v1/runs").await, 401);
+    let mut redis = stack.redis.connection().await;
+    let pattern = format!("{}auth:token:*", stack.keys().prefix());
+    let copies: Vec<String> = redis.keys(&pattern).await.expect("keys");
+    for key in copies {
+        let copy: String = redis.get(&key).await.expect("a copy");
+        assert!(!copy.contains(&id), "{copy}");
+    }
+}

@@ -1,0 +1,195 @@
+//! Tokens: shown once, bounded by whoever made them, counted, and refused everywhere once they are revoked.
+
+use reqwest::{Method, StatusCode};
+use runcast_tests::api::{Api, problem, send};
+use runcast_tests::stack::Stack;
+use serde_json::{Value, json};
+
+use super::people::{ask, operator, second, sign_in, status_with, user};
+
+async fn create(api: &Api, body: Value) -> (String, String) {
+    let made = ask(api, Method::POST, "/v1/tokens", &body, 201).await;
+    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    (text("id"), text("token"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_token_is_refused_at_every_gateway_before_the_answer() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let other = second(&stack, &[]).await;
+    for round in 0..5 {
+        let body = json!({"name": format!("token {round}"), "scopes": ["runs:read"]});
+        let (id, token) = create(&api, body).await;
+        for api in [&api, &other.api] {
+            assert_eq!(status_with(api, &token, "/v1/runs").await, 200);
+        }
+        let path = format!("/v1/tokens/{id}");
+        ask(&other.api, Method::DELETE, &path, &Value::Null, 204).await;
+        for api in [&api, &other.api] {
+            assert_eq!(status_with(api, &token, "/v1/runs").await, 401);
+        }
+        ask(&api, Method::DELETE, &path, &Value::Null, 404).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_never_may_more_than_its_owner_may_now() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    user(&stack, "ada", &["operator"]).await;
+    let ada = sign_in(&api, "ada").await;
+    let body = |scopes: &[&str]| json!({"name": "script", "scopes": scopes});
+    let path = "/v1/tokens";
+    ada.send(Method::POST, path, &body(&["admin"]), 403).await;
+    ada.send(Method::POST, path, &body(&["runs:fly"]), 400)
+        .await;
+    ada.send(Method::POST, path, &body(&[]), 400).await;
+    let made = ada
+        .send(
+            Method::POST,
+            path,
+            &body(&["runs:read", "runs:publish"]),
+            201,
+        )
+        .await;
+    let token = made["token"].as_str().expect("a token");
+    let of_ada = Api::new(api.base(), token);
+    of_ada.create_run("by a script").await;
+    ask(&of_ada, Method::POST, path, &body(&["runs:read"]), 403).await;
+    // Ada becomes a viewer, and so does her token.
+    ask(
+        &api,
+        Method::DELETE,
+        "/v1/users/ada/roles/operator",
+        &Value::Null,
+        204,
+    )
+    .await;
+    ask(
+        &api,
+        Method::PUT,
+        "/v1/users/ada/roles/viewer",
+        &Value::Null,
+        204,
+    )
+    .await;
+    let run = json!({"name": "one more"});
+    ask(&of_ada, Method::POST, "/v1/runs", &run, 403).await;
+    assert_eq!(status_with(&api, token, "/v1/runs").await, 200);
+    // She sees her own tokens, an administrator all.
+    let own = ada.get("/v1/tokens").await;
+    assert_eq!(own["tokens"].as_array().map(Vec::len), Some(1), "{own}");
+    assert!(!own.to_string().contains(token));
+    assert_eq!(ada.status(Method::GET, "/v1/tokens?all").await, 403);
+    let all = api.get("/v1/tokens?all").await;
+    assert_eq!(all["tokens"].as_array().map(Vec::len), Some(2), "{all}");
+    // A session of a token dies with it.
+    let of_token = super::people::sign_in_with(&api, &json!({"token": token})).await;
+    assert_eq!(of_token.status(Method::GET, "/v1/session").await, 200);
+    let id = made["id"].as_str().expect("an id");
+    assert_eq!(
+        ada.status(Method::DELETE, &format!("{path}/{id}")).await,
+        204
+    );
+    assert_eq!(of_token.status(Method::GET, "/v1/session").await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let search = api.create(&json!({"labels": {"team": "search"}})).await;
+    let ads = api.create(&json!({"labels": {"team": "ads"}})).await;
+    let one = json!({"name": "one", "scopes": ["runs:read"], "run": search.id});
+    let team = json!({"name": "team", "scopes": ["admin"], "labels": {"team": "search"}});
+    for body in [one, team] {
+        let (_, token) = create(&api, body).await;
+        let mine = Api::new(api.base(), &token);
+        let list = mine.get("/v1/runs").await;
+        assert_eq!(list["runs"].as_array().map(Vec::len), Some(1), "{list}");
+        for (run, status) in [(search.id, 200), (ads.id, 403)] {
+            for rest in ["", "/events", "/agents"] {
+                let path = format!("/v1/runs/{run}{rest}");
+                assert_eq!(status_with(&api, &token, &path).await, status, "{path}");
+            }
+        }
+        // What one may not see answers as what is not there.
+        let nowhere = format!("/v1/runs/{}", uuid::Uuid::now_v7());
+        assert_eq!(status_with(&api, &token, &nowhere).await, 403);
+        // Within bounds nobody administers.
+        assert_eq!(status_with(&api, &token, "/v1/users").await, 403);
+    }
+    let missing = json!({"name": "x", "scopes": ["runs:read"], "run": uuid::Uuid::now_v7()});
+    ask(&api, Method::POST, "/v1/tokens", &missing, 404).await;
+    let past = json!({"name": "x", "scopes": ["runs:read"], "expires_at": "2020-01-01T00:00:00Z"});
+    ask(&api, Method::POST, "/v1/tokens", &past, 400).await;
+    let (id, token) = create(&api, json!({"name": "short", "scopes": ["runs:read"]})).await;
+    assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
+    let expire = format!("UPDATE tokens SET expires_at = now() WHERE id = '{id}'");
+    stack.database.tamper(&expire).await;
+    let waiting = "SELECT count(*) FROM access_changes";
+    stack.database.comes_to(waiting, 0).await;
+    assert_eq!(status_with(&api, &token, "/v1/runs").await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uses_are_counted_without_a_write_for_each() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let (id, token) = create(&api, json!({"name": "busy", "scopes": ["runs:read"]})).await;
+    let writes = format!("SELECT xmin::text FROM tokens WHERE id = '{id}'");
+    let before = stack.database.ask(&writes).await;
+    for _ in 0..20 {
+        assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
+    }
+    let counted = format!("SELECT uses FROM tokens WHERE id = '{id}' AND last_used_at IS NOT NULL");
+    stack
+        .database
+        .comes_to(&format!("SELECT coalesce(({counted}), 0)"), 20)
+        .await;
+    let after = stack.database.ask(&writes).await;
+    assert_ne!(before, after);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_makes_lists_and_revokes_tokens() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let make = [
+        "token",
+        "create",
+        "cron",
+        "--scope",
+        "runs:read",
+        "--label",
+        "team=search",
+    ];
+    let (well, token) = operator(&stack, &make).await;
+    assert!(well, "{token}");
+    assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
+    let (_, list) = operator(&stack, &["token", "list", "--json"]).await;
+    let cron = list
+        .lines()
+        .find(|line| line.contains("cron"))
+        .expect("listed");
+    let cron: Value = serde_json::from_str(cron).expect("JSON");
+    assert_eq!(cron["labels"], json!({"team": "search"}));
+    let id = cron["id"].as_str().expect("an id");
+    let (well, said) = operator(&stack, &["token", "revoke", id]).await;
+    assert!(well, "{said}");
+    // The command line tells Postgres alone; the gateway learns it from there.
+    runcast_tests::eventually::eventually_within(
+        super::people::AT_ONCE * 5,
+        "the token is refused",
+        async || match status_with(&api, &token, "/v1/runs").await {
+            401 => Ok(()),
+            other => Err(other.to_string()),
+        },
+    )
+    .await;
+    let (well, said) = operator(&stack, &["token", "revoke", id]).await;
+    assert!(!well && said.contains("token list"), "{said}");
+    let answer = send(api.request(Method::DELETE, "/v1/tokens/nonsense")).await;
+    problem(answer, StatusCode::NOT_FOUND).await;
+}
