@@ -1,6 +1,7 @@
 //! The stories: what a user relies on, each played against a stack of its own.
 
 mod access;
+mod access_matrix;
 mod archive;
 mod archive_place;
 mod bad_input;

@@ -171,19 +171,19 @@ mod tests {
 
     use super::*;
 
-    fn rule(security: Value) -> Rule {
+    fn rule(security: &Value) -> Rule {
         Rule::of(&json!({"security": security}))
     }
 
     #[test]
     fn the_three_spellings_are_read() {
-        assert_eq!(rule(json!([{}])), Rule::Public);
+        assert_eq!(rule(&json!([{}])), Rule::Public);
         assert_eq!(
-            rule(json!([{"bearer": []}, {"session": []}])),
+            rule(&json!([{"bearer": []}, {"session": []}])),
             Rule::SignedIn
         );
         let read = json!([{"bearer": ["runs:read"]}, {"session": ["runs:read"]}]);
-        assert_eq!(rule(read), Rule::Holds(Scope::Read));
+        assert_eq!(rule(&read), Rule::Holds(Scope::Read));
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
             json!([{"bearer": ["admin"]}, {}]),
             json!([{"bearer": ["admin"]}, {"session": ["runs:read"]}]),
         ] {
-            assert_eq!(rule(security.clone()), Rule::Missing, "{security}");
+            assert_eq!(rule(&security), Rule::Missing, "{security}");
         }
     }
 
