@@ -80,7 +80,6 @@ ALTER TABLE sessions
 
 CREATE UNIQUE INDEX sessions_client ON sessions (user_id, client) WHERE client IS NOT NULL;
 CREATE INDEX sessions_by_user ON sessions (user_id) WHERE user_id IS NOT NULL;
-CREATE INDEX sessions_by_token ON sessions (token_id) WHERE token_id IS NOT NULL;
 
 -- What changed who may do what, or controlled a run. It names who did it even after they are gone.
 CREATE TABLE audit_log (

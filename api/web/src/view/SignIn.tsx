@@ -12,12 +12,12 @@ export function SignIn() {
   const problem = useSignal("");
   const busy = useSignal(false);
   const field = useRef<HTMLInputElement>(null);
+  const second = useRef<HTMLInputElement>(null);
   const byToken = by.value === "token";
 
   useEffect(() => {
     document.title = "Sign in · Runcast";
   }, []);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the other form begins with another field
   useEffect(() => field.current?.focus(), [byToken]);
 
   const submit = async (event: Event) => {
@@ -72,7 +72,7 @@ export function SignIn() {
         <label for="secret">{byToken ? "Token" : "Password"}</label>
         <input
           id="secret"
-          ref={byToken ? field : undefined}
+          ref={byToken ? field : second}
           type="password"
           autocomplete={byToken ? "off" : "current-password"}
           spellcheck={false}
