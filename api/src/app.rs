@@ -259,8 +259,10 @@ impl App {
         });
         let tls = self.settings.tls.as_ref().map(Tls::acceptor);
         tasks.spawn(async move {
-            gateway.serve(listener, tls, clients).await;
-            Ok("gateway")
+            let served = gateway.serve(listener, tls, clients).await;
+            served
+                .map(|()| "gateway")
+                .context("the API cannot be described")
         });
         Ok(())
     }

@@ -21,6 +21,7 @@ use serde::{Serialize, Serializer};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::persist::backlog::{self, Backlog};
 use crate::store::schema::{self, SchemaError};
@@ -64,9 +65,10 @@ impl Serialize for Finding {
 }
 
 /// The line of runs with unstored events.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Line {
     /// Whether it can be read by the group of persisters.
+    #[schema(value_type = String)]
     pub group: Finding,
     /// Entries that wait or are being stored.
     pub waiting: u64,
@@ -75,17 +77,21 @@ pub struct Line {
 }
 
 /// What was found of the two servers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Findings {
     /// Every Redis master answers.
+    #[schema(value_type = String)]
     pub redis: Finding,
     /// Postgres answers.
+    #[schema(value_type = String)]
     pub postgres: Finding,
     /// Its schema is the one that this program was built with ...
+    #[schema(value_type = String)]
     pub schema: Finding,
     /// ... which is this.
     pub schema_version: i64,
     /// Events of runs that are created today and tomorrow have a place.
+    #[schema(value_type = String)]
     pub partitions: Finding,
     /// The persisters' line.
     pub line: Line,
@@ -215,7 +221,7 @@ fn describe(backlog: Result<Backlog, RedisFailure>) -> Line {
 }
 
 /// The answer of a service to a probe.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Readiness {
     /// Whether it can do its work.
     pub ready: bool,

@@ -6,8 +6,10 @@
 //! do is decided by its scopes, and a token that is bound to a run may touch no other.
 
 pub mod address;
+pub mod guard;
 pub mod limit;
 pub mod principal;
+pub mod rules;
 pub mod secret;
 pub mod session;
 

@@ -2,7 +2,8 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use tracing::error;
 use uuid::Uuid;
 
 use super::Scope;
@@ -55,7 +56,7 @@ impl Principal {
     /// 403 if the scope is missing or the token is bound to another run.
     pub fn may(&self, scope: Scope, run: Option<Uuid>) -> Result<(), Problem> {
         if !self.holds(scope) {
-            return Err(Problem::forbidden(format!("this needs the scope {scope}")));
+            return Err(Problem::missing_scope(scope));
         }
         match (self.run, run) {
             (None, _) => Ok(()),
@@ -67,11 +68,21 @@ impl Principal {
     }
 }
 
-impl FromRequestParts<Gateway> for Principal {
+/// Whom [the guard](super::guard) has let through.
+impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Problem> {
-        Self::authenticate(parts, gateway).await
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        parts.extensions.get().cloned().ok_or_else(|| {
+            error!(
+                path = parts.uri.path(),
+                "a route that is open to all asks who is there"
+            );
+            Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "this needs to know who asks, and nobody was asked to say",
+            )
+        })
     }
 }
 

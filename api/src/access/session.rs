@@ -13,7 +13,8 @@ use super::secret::Secret;
 /// How long a session lives.
 pub const LIFE: Duration = Duration::from_secs(24 * 3600);
 
-const PLAIN_NAME: &str = "runcast_session";
+/// The name of the cookie where the page is not served by https.
+pub const PLAIN_NAME: &str = "runcast_session";
 const SECURE_NAME: &str = "__Host-runcast_session";
 
 /// The session that a request carries.

@@ -1,7 +1,7 @@
 //! HTTP: one file per resource, each with its `router()`; everything that all of them share is here.
 //!
-//! Every route but the page, its assets and the health checks takes a
-//! [`Principal`](crate::access::principal::Principal) and checks a scope. Every error is a problem
+//! Each handler documents who may call it; [the guard](crate::access::guard) lets nobody else through. A handler that asks
+//! for the [`Principal`](crate::access::principal::Principal) is given whom it let through. Every error is a problem
 //! document.
 
 pub mod agents;
@@ -11,6 +11,7 @@ mod compress;
 pub mod connection;
 pub mod control;
 pub mod cors;
+mod etag;
 pub mod events;
 pub mod feed;
 mod headers;
@@ -19,6 +20,7 @@ pub(crate) mod holding;
 mod idle;
 pub mod ingest;
 pub mod jobs;
+pub mod openapi;
 pub mod page;
 pub mod problem;
 pub mod query;
@@ -35,17 +37,20 @@ pub mod webhooks;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::{Extension, Router};
 use runcast_common::config::RedisUrl;
 use runcast_common::connect::Redis;
 use runcast_common::keys::Keys;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use url::Url;
+use utoipa_axum::router::OpenApiRouter;
 
+use crate::access::guard::{Guard, guard};
 use crate::access::limit::{self, Limits};
+use crate::access::rules::Rules;
 use crate::fanout::Hub;
 use crate::fanout::delivery::Delivery;
 use crate::health::Health;
@@ -156,47 +161,79 @@ impl Gateway {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    fn router(&self) -> Router {
-        let routes = Router::new()
-            .merge(runs::router())
-            .merge(events::router())
-            .merge(text::router())
-            .merge(search::router())
-            .merge(ingest::router())
-            .merge(control::router())
-            .merge(agents::router())
-            .merge(jobs::router())
-            .merge(webhooks::router())
-            .merge(stream::router())
-            .merge(watch::router())
-            .merge(feed::router())
-            .merge(session::router())
-            .merge(health::router())
-            .merge(page::router())
+    /// All routes, behind [the guard](crate::access::guard), and within [limits](limit::layer).
+    ///
+    /// # Errors
+    /// If their document cannot be written, which its tests rule out.
+    fn router(&self) -> serde_json::Result<Router> {
+        let (routes, document) = routes().split_for_parts();
+        let mut document = serde_json::to_value(document)?;
+        openapi::complete(&mut document);
+        let rules = Rules::of(&document);
+        let routes = routes
+            .layer(Extension(openapi::Document::new(&document)))
+            // From the inside out: the guard stands between the two layers of limits, and what knows who asks within it.
+            .route_layer(from_fn_with_state(self.clone(), limit::layer::rates))
+            .route_layer(from_fn_with_state(Guard::new(self.clone(), rules), guard))
+            .route_layer(from_fn_with_state(self.clone(), limit::layer::guesses))
             .fallback(Problem::no_such_route)
-            .method_not_allowed_fallback(Problem::wrong_method)
-            // From the inside out: who it is, is found out between the two layers of limits.
-            .layer(from_fn_with_state(self.clone(), limit::layer::rates))
-            .layer(from_fn_with_state(self.clone(), limit::layer::identify))
-            .layer(from_fn_with_state(self.clone(), limit::layer::guesses))
             .layer(from_fn(request::bounded))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
-        headers::secured(routes, self.is_secure())
+        let router = headers::secured(routes, self.is_secure())
             .layer(self.0.parts.cors.layer())
-            .with_state(self.clone())
+            .with_state(self.clone());
+        Ok(router)
     }
 
     /// Serves until the gateway stops; see [`connection`].
-    pub async fn serve(self, listener: TcpListener, tls: Option<TlsAcceptor>, clients: Clients) {
+    ///
+    /// # Errors
+    /// If the document of its routes cannot be written.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Option<TlsAcceptor>,
+        clients: Clients,
+    ) -> serde_json::Result<()> {
         let parts = &self.0.parts;
         let delivery = Arc::clone(&parts.delivery);
         let stop = parts.hub.stop().clone();
-        let server = Server::new(self.router(), delivery, clients, tls, stop);
+        let server = Server::new(self.router()?, delivery, clients, tls, stop);
         server.run(listener).await;
+        Ok(())
     }
 
     /// Readiness goes off: nobody shall be sent here any more.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
+}
+
+/// All routes, each with its documentation: what is registered otherwise is refused by the guard.
+fn routes() -> OpenApiRouter<Gateway> {
+    files()
+        .into_iter()
+        .fold(openapi::head(), OpenApiRouter::merge)
+}
+
+/// The routes of each file.
+fn files() -> Vec<OpenApiRouter<Gateway>> {
+    vec![
+        runs::router(),
+        events::router(),
+        text::router(),
+        search::router(),
+        ingest::router(),
+        control::router(),
+        agents::router(),
+        jobs::router(),
+        webhooks::router(),
+        stream::router(),
+        watch::router(),
+        feed::router(),
+        session::router(),
+        health::router(),
+        openapi::router(),
+        page::router(),
+    ]
 }

@@ -11,8 +11,10 @@ use runcast_common::event::UnknownChannel;
 use runcast_common::id::MalformedId;
 use serde::Serialize;
 use tracing::{error, warn};
+use utoipa::ToSchema;
 
 use super::request::Late;
+use crate::access::Scope;
 use crate::access::secret::MintError;
 use crate::archive;
 use crate::fanout::reader::ReadError;
@@ -31,13 +33,20 @@ pub struct Problem {
     retry_after: Duration,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// What went wrong, as RFC 9457 has it. Some problems have further members: figures for programs.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document<'a> {
+    /// Always `about:blank`: the status says what kind of problem it is.
     r#type: &'static str,
+    /// The name of the status.
     title: &'static str,
+    /// The status.
     status: u16,
+    /// What exactly is wrong, and the way out, for people.
     detail: &'a str,
     #[serde(flatten)]
+    #[schema(ignore)]
     members: BTreeMap<&'static str, u64>,
 }
 
@@ -85,6 +94,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, detail)
     }
 
+    /// 403: known, but without this scope.
+    #[must_use]
+    pub fn missing_scope(scope: Scope) -> Self {
+        Self::forbidden(format!("this needs the scope {scope}"))
+    }
+
     /// 404: no such run.
     #[must_use]
     pub fn no_such_run(id: &str) -> Self {
@@ -112,7 +127,8 @@ impl Problem {
     }
 
     /// The answer to a method that a path does not take.
-    pub async fn wrong_method(method: Method, uri: Uri) -> Self {
+    #[must_use]
+    pub fn wrong_method(method: &Method, uri: &Uri) -> Self {
         let detail = format!("{} does not take {method}", uri.path());
         Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
     }

@@ -1,12 +1,14 @@
 //! `/v1/session`: sign in with a token, who am I, sign out.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::body::Object;
@@ -16,17 +18,18 @@ use crate::access::secret::Secret;
 use crate::access::session;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new().route("/v1/session", get(who).post(sign_in).delete(sign_out))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new().routes(routes!(who, sign_in, sign_out))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SignIn {
+    #[schema(value_type = String)]
     token: SecretString,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Session {
     name: String,
     scopes: Vec<&'static str>,
@@ -41,11 +44,31 @@ impl Session {
     }
 }
 
+/// Tells who asks, and what they may do.
+#[utoipa::path(
+    get,
+    path = "/v1/session",
+    responses((status = 200, description = "Whoever the credential is of", body = Session)),
+    security(("bearer" = []))
+)]
 async fn who(principal: Principal) -> Json<Session> {
     Json(Session::of(principal))
 }
 
-/// Signing in always starts a new session, so that nobody can prepare one for somebody else.
+/// Signs in with a token.
+///
+/// It always starts a new session, so that nobody can prepare one for somebody else.
+#[utoipa::path(
+    post,
+    path = "/v1/session",
+    request_body = SignIn,
+    responses(
+        (status = 200, description = "`Set-Cookie` starts the session", body = Session),
+        (status = 401, description = "The token is unknown, expired or revoked"),
+        (status = 403, description = "The request comes from another site's page"),
+    ),
+    security(())
+)]
 async fn sign_in(
     State(gateway): State<Gateway>,
     headers: HeaderMap,
@@ -74,6 +97,16 @@ async fn sign_in(
     Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
 }
 
+/// Ends the session, if there is one.
+#[utoipa::path(
+    delete,
+    path = "/v1/session",
+    responses(
+        (status = 204, description = "`Set-Cookie` forgets it"),
+        (status = 403, description = "The request comes from another site's page"),
+    ),
+    security(())
+)]
 async fn sign_out(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
     same_origin(&Method::DELETE, &headers)?;
     if let Some(session) = session::from_headers(&headers) {

@@ -1,7 +1,7 @@
 //! Limits around the routes.
 //!
-//! Three layers, from the outside: [`guesses`] refuses an address that showed wrong credentials too often, whoever
-//! finds out who sent a request puts the principal into its extensions, and [`rates`] counts the request for it.
+//! Two layers around the [guard](crate::access::guard), which leaves the principal in a request's extensions: outside of it
+//! [`guesses`] refuses an address that showed wrong credentials too often, inside [`rates`] counts the request for it.
 //! Without a principal it counts for its address. Not counted are health checks, the page and its assets, and what
 //! there is no route for: all of them cost less than counting. Who holds [`Scope::Admin`] is not limited, but in signing in.
 //!
@@ -134,18 +134,6 @@ pub async fn guesses(State(gateway): State<Gateway>, request: Request, next: Nex
         Some(refusal) => caller.refused(&refusal),
         None => response,
     }
-}
-
-/// Puts the principal behind a request into its extensions, if it shows one. Whether there must be one is for the route.
-pub async fn identify(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
-    let class = Class::of(&request);
-    let (mut parts, body) = request.into_parts();
-    if !matches!(class, Class::Free | Class::SignIn)
-        && let Ok(principal) = Principal::authenticate(&parts, &gateway).await
-    {
-        parts.extensions.insert(principal);
-    }
-    next.run(Request::from_parts(parts, body)).await
 }
 
 /// Counts a request, and bounds the streams that are open.

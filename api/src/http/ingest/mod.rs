@@ -20,12 +20,13 @@ mod lines;
 mod pace;
 mod producer;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::routing::post;
-use axum::{Json, Router};
 use tower_http::decompression::RequestDecompressionLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::problem::Problem;
@@ -38,12 +39,32 @@ use pace::Pace;
 use producer::{Accepted, Producer};
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/runs/{run}/events", post(ingest).put(ingest))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(ingest))
         .layer(RequestDecompressionLayer::new())
 }
 
+/// Publishes events of a run.
+///
+/// NDJSON, one event a line; or plain lines, which become output. They are taken as they come.
+#[utoipa::path(
+    method(post, put),
+    path = "/v1/runs/{run}/events",
+    params(
+        ("variation" = Option<u16>, Query, maximum = 255, description = "Of plain lines"),
+        ("Producer-Id" = Option<String>, Header, max_length = 200, description = "A UUID, or any name"),
+        ("Producer-Seq" = Option<u64>, Header, minimum = 1, description = "Of the first event: what is known is not stored twice"),
+        ("Producer-Epoch" = Option<u64>, Header, description = "A larger one refuses all smaller ones"),
+    ),
+    request_body(content(("application/x-ndjson"), ("text/plain"))),
+    responses(
+        (status = 200, description = "How far the producer has come", body = Accepted),
+        (status = 408, description = "The body took too long"),
+        (status = 409, description = "Earlier events are missing, or there is a newer producer"),
+    ),
+    security(("bearer" = [Scope::Publish]))
+)]
 async fn ingest(
     principal: Principal,
     State(gateway): State<Gateway>,
