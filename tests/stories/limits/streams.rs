@@ -49,6 +49,16 @@ async fn streams_are_bounded_by_principal_and_by_address_and_given_back() {
     let path = format!("/v1/runs/{run}/stream");
     let mut first = Sse::from_response(open(&one, &path, "192.0.2.1").await).await;
     first.until("ready").await;
+    let text = format!("/v1/runs/{run}/text?follow");
+    let followed = open(&one, &text, "192.0.2.1").await;
+    assert_eq!(followed.status(), StatusCode::OK);
+    problem(
+        open(&one, &text, "192.0.2.2").await,
+        StatusCode::TOO_MANY_REQUESTS,
+    )
+    .await;
+    drop(followed);
+    open_streams(&stack, 1).await;
     let feed = Sse::from_response(open(&one, "/v1/feed", "192.0.2.1").await).await;
     // From another address as well.
     let closing = sent_away(open(&one, &path, "192.0.2.2").await).await;
@@ -62,7 +72,8 @@ async fn streams_are_bounded_by_principal_and_by_address_and_given_back() {
     open_streams(&stack, 3).await;
     for refused in ["principal", "address"] {
         let name = format!("runcast_limits_streams_refused_total{{reason=\"{refused}\"}}");
-        assert_eq!(metric(&stack, &name).await, 1, "{refused}");
+        let expected = if refused == "principal" { 2 } else { 1 };
+        assert_eq!(metric(&stack, &name).await, expected, "{refused}");
     }
     // An admin is not bounded, and one that is no EventSource is told in its own way.
     let admin = stack.api();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
@@ -48,6 +48,8 @@ pub enum Class {
     Read,
     /// A stream of server-sent events.
     Stream,
+    /// Text that goes on as a stream does.
+    Followed,
     /// A search.
     Search,
     /// A change.
@@ -69,6 +71,7 @@ impl Class {
         match (path.as_str(), is_read) {
             ("/" | "/assets/{file}" | "/healthz" | "/readyz", _) => Self::Free,
             ("/v1/watch" | "/v1/feed" | "/v1/runs/{run}/stream", true) => Self::Stream,
+            ("/v1/runs/{run}/text", true) if is_followed(request.uri()) => Self::Followed,
             ("/v1/runs/{run}/search", true) => Self::Search,
             ("/v1/runs/{run}/events", false) => Self::Ingest,
             ("/v1/session", false) if *request.method() == Method::POST => Self::SignIn,
@@ -80,7 +83,7 @@ impl Class {
     const fn policies(self) -> &'static [Policy] {
         match self {
             Self::Free => &[],
-            Self::Read | Self::Stream => &[Policy::Read],
+            Self::Read | Self::Stream | Self::Followed => &[Policy::Read],
             Self::Search => &[Policy::Read, Policy::Search],
             Self::Write => &[Policy::Write],
             Self::Ingest => &[Policy::Ingest],
@@ -163,7 +166,7 @@ pub async fn rates(State(gateway): State<Gateway>, request: Request, next: Next)
         verdict = Some(asked);
     }
     let mut place = None;
-    if class == Class::Stream {
+    if matches!(class, Class::Stream | Class::Followed) {
         let rules = limits.rules();
         let most = |most: Option<u32>| most.filter(|_| !is_admin);
         let taken = limits.places.take(
@@ -185,6 +188,10 @@ pub async fn rates(State(gateway): State<Gateway>, request: Request, next: Next)
     }
 }
 
+fn is_followed(uri: &Uri) -> bool {
+    Query::of(uri).flag("follow").unwrap_or(false)
+}
+
 fn address(request: &Request) -> Option<ClientAddress> {
     request.extensions().get::<ClientAddress>().copied()
 }
@@ -195,14 +202,13 @@ fn hold(response: Response, place: Place) -> Response {
         streamed.hold(place);
         return response;
     }
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    if kind.is_none_or(|kind| kind != "text/event-stream") {
+    if !response.status().is_success() {
         return response;
     }
     response.map(|body| holding(body, place))
 }
 
-/// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10.
+/// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers.
 fn tell(verdict: &Verdict, headers: &mut HeaderMap) {
     let standings = verdict.standings();
     if standings.is_empty() {
