@@ -35,6 +35,7 @@ mod redis_sentinel;
 mod redis_tls;
 mod refusals;
 mod rolling;
+mod schemathesis;
 mod search;
 mod startup;
 mod text;
