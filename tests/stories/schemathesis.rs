@@ -24,10 +24,14 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What an answer is held against.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
-    response_headers_conformance,response_schema_conformance,ignored_auth";
+    response_headers_conformance,response_schema_conformance,ignored_auth,unsupported_method,\
+    allow_header_conformance,missing_required_header,use_after_free";
 
 /// Streams of runs that live: they end with the run. Their refusals are those of `/text` and `/events`.
 const ENDLESS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/stream"];
+
+/// It would find the token that it asks with in the list of tokens.
+const LOCKS_OUT: &str = "DELETE /v1/tokens/{token}";
 
 /// What it knows beforehand: a run that is over, one that lives, and bounds on time.
 fn settings(runs: &[Uuid]) -> String {
@@ -101,6 +105,7 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
     for path in ENDLESS {
         arguments.extend(["--exclude-path", path]);
     }
+    arguments.extend(["--exclude-name", LOCKS_OUT]);
     let program = programs::installed("schemathesis4", "schemathesis");
     let recipe = Recipe::new("schemathesis", program, &arguments, stack.folder());
     let mut asking = recipe.start(stack.folder());

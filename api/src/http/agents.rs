@@ -49,7 +49,7 @@ struct Fleet {
     params(
         ("health" = Option<String>, Query, description = "`alive`, `stale`, `lost` or `ended`"),
         ("before" = Option<Uuid>, Query, description = "The `next` of the page before"),
-        ("limit" = Option<u16>, Query, description = "50, and 200 at most"),
+        ("limit" = Option<u64>, Query, description = "50, and 200 at most"),
     ),
     responses((status = 200, description = "A page of them", body = Fleet)),
     security(("bearer" = [Scope::Read]))
@@ -60,10 +60,7 @@ async fn fleet(
     query: Query,
 ) -> Result<Json<Fleet>, Problem> {
     let visible = principal.visible(Scope::Read)?;
-    let limit = query
-        .parse("limit")?
-        .unwrap_or(PAGE_AGENTS)
-        .clamp(1, MAX_PAGE_AGENTS);
+    let limit = query.limit(PAGE_AGENTS, MAX_PAGE_AGENTS)?;
     let health = query.get("health");
     if health.is_some_and(|health| !HEALTH.contains(&health)) {
         let known = HEALTH.join(", ");

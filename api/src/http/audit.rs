@@ -37,7 +37,7 @@ struct List {
         ("actor" = Option<String>, Query, description = "By whom: an id or a name"),
         ("action" = Option<String>, Query, description = "What: `user.disabled`, or `user.` for all of its kind"),
         ("before" = Option<i64>, Query, description = "The `next` of the page before"),
-        ("limit" = Option<u16>, Query, description = "Entries: 100, and 500 at most"),
+        ("limit" = Option<u64>, Query, description = "Entries: 100, and 500 at most"),
     ),
     responses(
         (status = 200, description = "A page of entries", body = List),
@@ -45,8 +45,7 @@ struct List {
     security(("bearer" = [Scope::Admin]))
 )]
 async fn list(State(gateway): State<Gateway>, query: Query) -> Result<Json<List>, Problem> {
-    let limit = query.parse("limit")?.unwrap_or(PAGE_ENTRIES);
-    let limit = limit.clamp(1, MAX_PAGE_ENTRIES);
+    let limit = query.limit(PAGE_ENTRIES, MAX_PAGE_ENTRIES)?;
     let text = |name| -> Result<Option<String>, Problem> {
         match query.get(name) {
             Some(text) if text.contains('\0') => Err(Problem::bad_request(format!(

@@ -21,6 +21,7 @@ use runcast_common::script::{Append, Cap, Outcome};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -45,8 +46,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
 #[schema(as = Command)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
-    /// `cancel`, `pause`, `resume` or `input`.
-    #[schema(value_type = String)]
+    #[schema(schema_with = commands)]
     command: Action,
     /// For all that are not over if absent.
     variation: Option<u16>,
@@ -54,12 +54,20 @@ struct Wanted {
     data: Option<String>,
 }
 
+/// What a run can be told to do.
+fn commands() -> ObjectBuilder {
+    let names = Action::ALL.map(|action| action.to_string());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(names))
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AcceptedCommand)]
 struct Accepted {
     /// The `command_id` of the events that tell what becomes of it.
     id: Uuid,
-    #[schema(value_type = String)]
+    #[schema(schema_with = commands)]
     command: Action,
     variations: Vec<u16>,
 }

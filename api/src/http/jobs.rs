@@ -41,16 +41,13 @@ struct Jobs {
     path = "/v1/jobs",
     params(
         ("after" = Option<i64>, Query, description = "The `next` of the page before"),
-        ("limit" = Option<u16>, Query, description = "Dead jobs: 50, and 200 at most"),
+        ("limit" = Option<u64>, Query, description = "Dead jobs: 50, and 200 at most"),
     ),
     responses((status = 200, description = "Everything, with a page of dead jobs", body = Jobs)),
     security(("bearer" = [Scope::Admin]))
 )]
 async fn list(State(gateway): State<Gateway>, query: Query) -> Result<Json<Jobs>, Problem> {
-    let limit = query
-        .parse("limit")?
-        .unwrap_or(PAGE_JOBS)
-        .clamp(1, MAX_PAGE_JOBS);
+    let limit = query.limit(PAGE_JOBS, MAX_PAGE_JOBS)?;
     let after = query.parse("after")?.unwrap_or(0);
     // One more than asked for says whether there is a next page.
     let mut dead = gateway.store().dead_jobs(after, limit + 1).await?;

@@ -116,7 +116,7 @@ pub(super) fn complete(document: &mut Value) {
 }
 
 /// Problems that many operations share.
-const PROBLEMS: [(StatusCode, &str); 7] = [
+const PROBLEMS: [(StatusCode, &str); 8] = [
     (StatusCode::BAD_REQUEST, "What was sent makes no sense"),
     (
         StatusCode::UNAUTHORIZED,
@@ -124,6 +124,10 @@ const PROBLEMS: [(StatusCode, &str); 7] = [
     ),
     (StatusCode::FORBIDDEN, "Whoever asks may not do this"),
     (StatusCode::NOT_FOUND, "There is no such thing"),
+    (
+        StatusCode::REQUEST_TIMEOUT,
+        "The body took too long to arrive",
+    ),
     (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
     (
         StatusCode::TOO_MANY_REQUESTS,
@@ -163,6 +167,7 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Map<String, V
     let id = id.collect::<Vec<_>>().join("_");
     operation.insert("operationId".into(), id.into());
     add_path_parameters(&segments, operation);
+    absent_is_not_null(operation);
     let is_known = add_session(operation);
     add_problems(tag, is_known, path.contains('{'), operation);
 }
@@ -187,14 +192,31 @@ fn add_path_parameters(segments: &[&str], operation: &mut Map<String, Value>) {
             continue;
         }
         let schema = match name {
-            "file" => json!({"type": "string"}),
             "job" => json!({"type": "integer", "format": "int64"}),
-            _ => json!({"type": "string", "format": "uuid"}),
+            "run" | "webhook" | "delivery" | "session" | "token" => {
+                json!({"type": "string", "format": "uuid"})
+            }
+            _ => json!({"type": "string"}),
         };
         parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema}));
     }
     if parameters.is_empty() {
         operation.remove("parameters");
+    }
+}
+
+/// A parameter that may be left out is not one that may be `null`, which no header can say.
+fn absent_is_not_null(operation: &mut Map<String, Value>) {
+    let parameters = operation
+        .get_mut("parameters")
+        .and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
+        let kind = &mut parameter["schema"]["type"];
+        if let Some([Value::String(one), Value::String(null)]) = kind.as_array().map(Vec::as_slice)
+            && null == "null"
+        {
+            *kind = Value::from(one.clone());
+        }
     }
 }
 
@@ -222,6 +244,7 @@ fn add_problems(tag: &str, is_known: bool, has_thing: bool, operation: &mut Map<
         (StatusCode::UNAUTHORIZED, is_known),
         (StatusCode::FORBIDDEN, is_known),
         (StatusCode::NOT_FOUND, has_thing),
+        (StatusCode::REQUEST_TIMEOUT, takes_body),
         (StatusCode::PAYLOAD_TOO_LARGE, takes_body),
         (StatusCode::TOO_MANY_REQUESTS, needs_parts),
         (StatusCode::SERVICE_UNAVAILABLE, needs_parts),

@@ -54,6 +54,15 @@ impl Query {
             .transpose()
     }
 
+    /// How many are asked for with `limit`: from 1 to `most`, whatever is said; `usual` if nothing is.
+    ///
+    /// # Errors
+    /// 400 for what is no number.
+    pub fn limit(&self, usual: u16, most: u16) -> Result<u16, Problem> {
+        let wanted = self.parse::<u64>("limit")?.unwrap_or(usual.into());
+        Ok(u16::try_from(wanted).unwrap_or(most).clamp(1, most))
+    }
+
     /// A parameter that is on or off; given without a value it is on.
     ///
     /// # Errors
@@ -141,6 +150,15 @@ mod tests {
         ]);
         assert_eq!(query.get("after"), None);
         assert_eq!(query.filter().expect("channels").channels().len(), 2);
+    }
+
+    #[test]
+    fn no_limit_is_too_large_to_be_cut() {
+        let limit = |text| query(&[("limit", text)]).limit(50, 200);
+        for (text, expected) in [("", 50), ("0", 1), ("7", 7), ("201", 200), ("65537", 200)] {
+            assert_eq!(limit(text), Ok(expected), "{text}");
+        }
+        limit("-1").expect_err("400");
     }
 
     #[test]

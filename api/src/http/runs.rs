@@ -162,7 +162,7 @@ async fn create(
         ("status" = Option<String>, Query),
         ("label" = Option<Vec<String>>, Query, description = "`NAME=VALUE`; only runs with all of them"),
         ("before" = Option<Uuid>, Query, description = "The `next` of the page before"),
-        ("limit" = Option<u16>, Query, description = "50, and 200 at most"),
+        ("limit" = Option<u64>, Query, description = "50, and 200 at most"),
     ),
     responses((status = 200, description = "A page of them", body = List)),
     security(("bearer" = [Scope::Read]))
@@ -174,10 +174,7 @@ async fn list(
 ) -> Result<Json<List>, Problem> {
     // Who may see some runs gets a list of those.
     let visible = principal.visible(Scope::Read)?;
-    let limit = query
-        .parse("limit")?
-        .unwrap_or(PAGE_RUNS)
-        .clamp(1, MAX_PAGE_RUNS);
+    let limit = query.limit(PAGE_RUNS, MAX_PAGE_RUNS)?;
     let filter = RunFilter {
         before: query.parse("before")?,
         status: query.get("status").map(str::to_owned),

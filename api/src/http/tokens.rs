@@ -70,7 +70,7 @@ struct Created {
     params(
         ("all" = Option<bool>, Query, description = "Those of all, for administrators"),
         ("before" = Option<Uuid>, Query, description = "The `next` of the page before"),
-        ("limit" = Option<u16>, Query, description = "Tokens: 50, and 200 at most"),
+        ("limit" = Option<u64>, Query, description = "Tokens: 50, and 200 at most"),
     ),
     responses(
         (status = 200, description = "A page of them", body = List),
@@ -89,8 +89,7 @@ async fn list(
         }
         (false, own) => own,
     };
-    let limit = query.parse("limit")?.unwrap_or(PAGE_TOKENS);
-    let limit = limit.clamp(1, MAX_PAGE_TOKENS);
+    let limit = query.limit(PAGE_TOKENS, MAX_PAGE_TOKENS)?;
     let before = query.parse("before")?;
     // One more than asked for says whether there is a next page.
     let mut tokens = gateway.store().tokens(of, before, limit + 1).await?;

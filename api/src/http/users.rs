@@ -104,7 +104,7 @@ pub(super) fn preferences(value: Value) -> Result<Value, Problem> {
     path = "/v1/users",
     params(
         ("after" = Option<Uuid>, Query, description = "The `next` of the page before"),
-        ("limit" = Option<u16>, Query, description = "Users: 50, and 200 at most"),
+        ("limit" = Option<u64>, Query, description = "Users: 50, and 200 at most"),
     ),
     responses(
         (status = 200, description = "A page of them", body = List),
@@ -112,8 +112,7 @@ pub(super) fn preferences(value: Value) -> Result<Value, Problem> {
     security(("bearer" = [Scope::Admin]))
 )]
 async fn list(State(gateway): State<Gateway>, query: Query) -> Result<Json<List>, Problem> {
-    let limit = query.parse("limit")?.unwrap_or(PAGE_USERS);
-    let limit = limit.clamp(1, MAX_PAGE_USERS);
+    let limit = query.limit(PAGE_USERS, MAX_PAGE_USERS)?;
     // One more than asked for says whether there is a next page.
     let mut users = gateway
         .store()

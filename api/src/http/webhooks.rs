@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tracing::error;
 use url::Url;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -49,13 +50,19 @@ pub fn router() -> OpenApiRouter<Gateway> {
 #[serde(deny_unknown_fields)]
 struct Create {
     url: Url,
-    /// Statuses of a run, such as `failed`.
-    #[schema(min_items = 1)]
+    #[schema(schema_with = statuses)]
     on: Vec<String>,
     /// Only runs with all of these.
     #[serde(default)]
     #[schema(value_type = HashMap<String, String>)]
     labels: Map<String, Value>,
+}
+
+/// What a webhook may be told of.
+fn statuses() -> ArrayBuilder {
+    let one = ObjectBuilder::new().schema_type(Type::String);
+    let one = one.enum_values(Some(STATUSES));
+    ArrayBuilder::new().items(one).min_items(Some(1))
 }
 
 /// Holds a secret, so it cannot be printed.
@@ -214,7 +221,7 @@ async fn test(
     params(
         ("webhook" = Option<Uuid>, Query),
         ("state" = Option<String>, Query, description = "`waiting`, `delivered` or `dead`"),
-        ("limit" = Option<u16>, Query, description = "50, and 500 at most"),
+        ("limit" = Option<u64>, Query, description = "50, and 500 at most"),
     ),
     responses((status = 200, description = "The newest", body = Log)),
     security(("bearer" = [Scope::Admin]))
@@ -227,12 +234,11 @@ async fn deliveries(State(gateway): State<Gateway>, query: Query) -> Result<Json
             "parameter state: expected one of {known}"
         )));
     }
-    let limit: u16 = query.parse("limit")?.unwrap_or(SOME_DELIVERIES);
     let filter = DeliveryFilter {
         webhook: query.parse("webhook")?,
         state: state.map(str::to_owned),
         only: None,
-        limit: limit.clamp(1, MOST_DELIVERIES),
+        limit: query.limit(SOME_DELIVERIES, MOST_DELIVERIES)?,
     };
     let deliveries = gateway.store().deliveries(&filter).await?;
     Ok(Json(Log { deliveries }))

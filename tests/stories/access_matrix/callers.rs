@@ -1,50 +1,94 @@
-//! Everybody who may knock: by what, and what they are known to be. A new kind of credential is a new entry in
+//! Everybody who may knock: by what, and who they are known to be. A new kind of credential is a new entry in
 //! [`callers`], and nothing else.
 
+use reqwest::{Method, RequestBuilder};
 use runcast_tests::stack::Stack;
+use serde_json::json;
 use uuid::Uuid;
 
-use super::places::Places;
+use super::places::{LABEL, Places};
+use crate::access::people::{ask, sign_in, user};
 
 /// All scopes.
 const SCOPES: [&str; 4] = ["runs:read", "runs:publish", "runs:control", "admin"];
 
-/// When what is valid ends.
+/// When what is valid ends, and when what has ended did.
 const LATER: &str = "now() + interval '1 hour'";
+const BEFORE: &str = "now() - interval '1 second'";
 
 /// What a request shows.
 #[derive(Debug, Clone)]
-pub(super) enum Credential {
+enum Credential {
     Nothing,
     /// `Authorization`.
     Header(String),
+    /// Name and value of a cookie.
     Cookie(String),
+}
+
+/// As what somebody is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A user who has signed in.
+    User,
+    /// A token that a user has made.
+    TokenOfUser,
+    /// A token of nobody in particular, or whoever has signed in with it.
+    Token,
+}
+
+/// The runs for which somebody holds their scopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    All,
+    /// One; is it that which paths name?
+    Run {
+        is_ours: bool,
+    },
+    /// Those with a label; has the one that paths name got it?
+    Labelled {
+        is_ours: bool,
+    },
 }
 
 /// Whom a credential stands for.
 #[derive(Debug, Clone)]
-pub(super) enum Is {
-    Nobody,
-    Somebody {
-        scopes: Vec<&'static str>,
-        /// The only run that they may touch.
-        run: Option<Bound>,
-    },
-}
-
-/// A run that somebody is bound to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bound {
-    /// It is the one that paths name.
-    pub(super) is_ours: bool,
+pub(super) struct Somebody {
+    pub(super) kind: Kind,
+    pub(super) scopes: Vec<&'static str>,
+    pub(super) reach: Reach,
 }
 
 /// Somebody who knocks.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) name: String,
-    pub(super) credential: Credential,
-    pub(super) is: Is,
+    credential: Credential,
+    /// None if they are nobody to the gateway.
+    pub(super) is: Option<Somebody>,
+}
+
+impl Somebody {
+    /// True if they hold the scope at all.
+    pub(super) fn holds(&self, scope: &str) -> bool {
+        self.scopes
+            .iter()
+            .any(|held| *held == scope || *held == "admin")
+    }
+
+    /// True if they may do this with the run that paths name.
+    pub(super) fn may(&self, scope: &str) -> bool {
+        let within = match self.reach {
+            Reach::All => true,
+            Reach::Run { is_ours } | Reach::Labelled { is_ours } => is_ours,
+        };
+        within && self.holds(scope)
+    }
+
+    /// True if they administrate the installation.
+    pub(super) fn administrates(&self) -> bool {
+        self.holds("admin") && self.reach == Reach::All
+    }
 }
 
 impl Caller {
@@ -52,59 +96,113 @@ impl Caller {
         Self {
             name: name.to_owned(),
             credential,
-            is: Is::Nobody,
+            is: None,
+        }
+    }
+
+    /// Shows what they have.
+    pub(super) fn show(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.credential {
+            Credential::Nothing => request,
+            Credential::Header(value) => request.header("authorization", value),
+            Credential::Cookie(value) => request.header("cookie", value),
         }
     }
 }
 
 /// Makes all of them.
 pub(super) async fn callers(stack: &Stack, places: &Places) -> Vec<Caller> {
+    let mut callers = nobodies(stack).await;
+    callers.extend(tokens(stack, places).await);
+    callers.extend(users(stack).await);
+    callers
+}
+
+/// Whoever is to be answered 401.
+async fn nobodies(stack: &Stack) -> Vec<Caller> {
     let header = |value: &str| Credential::Header(value.to_owned());
-    let bearer = |token: &str| Credential::Header(format!("Bearer {token}"));
-    let all = "'{admin}'";
-    let expired = token(stack, all, None, "now() - interval '1 second'", "NULL").await;
-    let revoked = token(stack, all, None, "NULL", "now()").await;
-    let unknown = "rct_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-    let ended = session(stack, stack.token(), "now() - interval '1 second'").await;
-    let orphan = session(stack, &revoked, LATER).await;
-    let mut callers = vec![
+    let admin = TokenRow::new("admin");
+    let expired = admin.clone().with("expires_at", BEFORE).insert(stack).await;
+    let revoked = admin.clone().with("revoked_at", BEFORE).insert(stack).await;
+    let ended = session(stack, &format!("token_id, {BEFORE} FROM tokens LIMIT 1")).await;
+    let of_revoked = format!("token_id, {LATER} FROM tokens WHERE hash = sha256('{revoked}')");
+    let of_revoked = session(stack, &of_revoked).await;
+
+    let gone = user(stack, "gone", &["admin"]).await;
+    let disabled = json!({"disabled": true});
+    let path = format!("/v1/users/{gone}");
+    ask(&stack.api(), Method::PATCH, &path, &disabled, 200).await;
+    let of_gone = format!("user_id, {LATER} FROM users WHERE id = '{gone}'");
+    let of_gone = session(stack, &of_gone).await;
+    let token_of_gone = format!("'{gone}'");
+    let token_of_gone = admin.with("user_id", &token_of_gone).insert(stack).await;
+    vec![
         Caller::nobody("nobody", Credential::Nothing),
         Caller::nobody("an empty header", header("")),
         Caller::nobody("another scheme", header("Basic cm9vdDpyb290")),
         Caller::nobody("a scheme alone", header("Bearer")),
-        Caller::nobody("a token that never was", bearer(unknown)),
+        Caller::nobody("half a token", bearer("rct_AAAA")),
+        Caller::nobody("a token that never was", bearer(&secret())),
         Caller::nobody("a token of half a mile", bearer(&"x".repeat(4000))),
         Caller::nobody("an expired token", bearer(&expired)),
         Caller::nobody("a revoked token", bearer(&revoked)),
         Caller::nobody("a session that never was", cookie("nonsense")),
         Caller::nobody("a session that has ended", cookie(&ended)),
-        Caller::nobody("a session of a revoked token", cookie(&orphan)),
-        // The header is what counts; the session does not help it.
-        Caller::nobody(
-            "a revoked token that was shown as a session",
-            cookie(&revoked),
+        Caller::nobody("a session of a revoked token", cookie(&of_revoked)),
+        Caller::nobody("a token as a session", cookie(stack.token())),
+        Caller::nobody("a session of a disabled user", cookie(&of_gone)),
+        Caller::nobody("a token of a disabled user", bearer(&token_of_gone)),
+    ]
+}
+
+/// Every scope alone, for all runs, for one, and for those with a label; each as a token, and signed in with it.
+async fn tokens(stack: &Stack, places: &Places) -> Vec<Caller> {
+    let mut callers = Vec::new();
+    let run = |run: Uuid| Some(("run_id", format!("'{run}'")));
+    let label = |value: &str| {
+        let (name, _) = LABEL;
+        Some(("labels", format!(r#"'{{"{name}":"{value}"}}'"#)))
+    };
+    let bounds = [
+        ("", Reach::All, None),
+        (
+            " of this run",
+            Reach::Run { is_ours: true },
+            run(places.run()),
+        ),
+        (
+            " of another run",
+            Reach::Run { is_ours: false },
+            run(places.other_run()),
+        ),
+        (
+            " of runs like this",
+            Reach::Labelled { is_ours: true },
+            label(LABEL.1),
+        ),
+        (
+            " of other runs",
+            Reach::Labelled { is_ours: false },
+            label("other"),
         ),
     ];
     for scope in SCOPES {
-        let scopes = format!("'{{{scope}}}'");
-        let run = |is_ours| match is_ours {
-            true => places.run(),
-            false => places.other_run(),
-        };
-        for bound in [None, Some(true), Some(false)] {
-            let secret = token(stack, &scopes, bound.map(run), "NULL", "NULL").await;
-            let name = match bound {
-                None => scope.to_owned(),
-                Some(true) => format!("{scope} of this run"),
-                Some(false) => format!("{scope} of another run"),
-            };
-            let is = Is::Somebody {
+        for (name, reach, bound) in &bounds {
+            let mut row = TokenRow::new(scope);
+            if let Some((column, value)) = bound {
+                row = row.with(column, value);
+            }
+            let secret = row.insert(stack).await;
+            let of_it = format!("token_id, {LATER} FROM tokens WHERE hash = sha256('{secret}')");
+            let name = format!("{scope}{name}");
+            let is = Some(Somebody {
+                kind: Kind::Token,
                 scopes: vec![scope],
-                run: bound.map(|is_ours| Bound { is_ours }),
-            };
+                reach: *reach,
+            });
             callers.push(Caller {
                 name: format!("a session with {name}"),
-                credential: cookie(&session(stack, &secret, LATER).await),
+                credential: cookie(&session(stack, &of_it).await),
                 is: is.clone(),
             });
             callers.push(Caller {
@@ -117,33 +215,108 @@ pub(super) async fn callers(stack: &Stack, places: &Places) -> Vec<Caller> {
     callers
 }
 
+/// Every role, and a role of one's own that is bounded; signed in by password.
+async fn users(stack: &Stack) -> Vec<Caller> {
+    let api = stack.api();
+    for (name, value) in [("mine", LABEL.1), ("theirs", "other")] {
+        let labels = json!({LABEL.0: value});
+        let role = json!({"name": name, "permissions": ["runs:control", "runs:publish", "runs:read"], "labels": labels});
+        ask(&api, Method::POST, "/v1/roles", &role, 201).await;
+    }
+    let work = vec!["runs:read", "runs:publish", "runs:control"];
+    let roles = [
+        (None, vec![], Reach::All),
+        (Some("viewer"), vec!["runs:read"], Reach::All),
+        (Some("operator"), work.clone(), Reach::All),
+        (Some("admin"), vec!["admin"], Reach::All),
+        (
+            Some("mine"),
+            work.clone(),
+            Reach::Labelled { is_ours: true },
+        ),
+        (Some("theirs"), work, Reach::Labelled { is_ours: false }),
+    ];
+    let mut callers = Vec::new();
+    for (role, scopes, reach) in roles {
+        let name = format!("with-{}", role.unwrap_or("nothing"));
+        let id = user(stack, &name, &role.into_iter().collect::<Vec<_>>()).await;
+        callers.push(Caller {
+            credential: Credential::Cookie(sign_in(&api, &name).await.cookie),
+            is: Some(Somebody {
+                kind: Kind::User,
+                scopes: scopes.clone(),
+                reach,
+            }),
+            name: format!("a user {name}"),
+        });
+        // Whatever stands in it, it never may more than its user.
+        let row = TokenRow::new("admin").with("user_id", &format!("'{id}'"));
+        callers.push(Caller {
+            credential: bearer(&row.insert(stack).await),
+            is: Some(Somebody {
+                kind: Kind::TokenOfUser,
+                scopes,
+                reach,
+            }),
+            name: format!("a token of a user {name}"),
+        });
+    }
+    callers
+}
+
 /// A token as the store has it, which may be one that no command would make.
-async fn token(
-    stack: &Stack,
-    scopes: &str,
-    run: Option<Uuid>,
-    expires: &str,
-    revoked: &str,
-) -> String {
-    let secret = format!("rct_{}", Uuid::new_v4().simple());
-    let run = run.map_or("NULL".to_owned(), |run| format!("'{run}'"));
+#[derive(Debug, Clone)]
+struct TokenRow {
+    columns: String,
+    values: String,
+}
+
+impl TokenRow {
+    fn new(scope: &str) -> Self {
+        Self {
+            columns: "scopes".to_owned(),
+            values: format!("'{{{scope}}}'"),
+        }
+    }
+
+    /// Sets a column to an expression of SQL.
+    fn with(mut self, column: &str, value: &str) -> Self {
+        self.columns = format!("{}, {column}", self.columns);
+        self.values = format!("{}, {value}", self.values);
+        self
+    }
+
+    /// Puts it there, and answers its secret.
+    async fn insert(&self, stack: &Stack) -> String {
+        let (secret, Self { columns, values }) = (secret(), self);
+        let insert = format!(
+            "INSERT INTO tokens (id, hash, name, {columns})
+             VALUES (gen_random_uuid(), sha256('{secret}'), 'matrix', {values})"
+        );
+        stack.database.tamper(&insert).await;
+        secret
+    }
+}
+
+/// Something of the form of a token.
+fn secret() -> String {
+    let random = [Uuid::new_v4(), Uuid::new_v4()].map(|one| one.simple().to_string());
+    format!("rct_{}", &random.concat()[..43])
+}
+
+/// Puts a session there: `whose` are the column of its owner, its end, and where the owner's `id` stands.
+async fn session(stack: &Stack, whose: &str) -> String {
+    let secret = Uuid::new_v4().simple().to_string();
+    let (column, rest) = whose.split_once(", ").expect("a column and the rest");
     let insert = format!(
-        "INSERT INTO tokens (id, hash, name, scopes, run_id, expires_at, revoked_at)
-         VALUES (gen_random_uuid(), sha256('{secret}'), 'matrix', {scopes}, {run}, {expires}, {revoked})"
+        "INSERT INTO sessions (hash, {column}, expires_at) SELECT sha256('{secret}'), id, {rest}"
     );
     stack.database.tamper(&insert).await;
     secret
 }
 
-/// A session of the token, with this end.
-async fn session(stack: &Stack, token: &str, expires: &str) -> String {
-    let secret = Uuid::new_v4().simple().to_string();
-    let insert = format!(
-        "INSERT INTO sessions (hash, token_id, expires_at)
-         SELECT sha256('{secret}'), id, {expires} FROM tokens WHERE hash = sha256('{token}')"
-    );
-    stack.database.tamper(&insert).await;
-    secret
+fn bearer(token: &str) -> Credential {
+    Credential::Header(format!("Bearer {token}"))
 }
 
 fn cookie(session: &str) -> Credential {

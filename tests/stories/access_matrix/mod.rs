@@ -1,8 +1,9 @@
 //! Who gets through where: every operation that the gateway documents, asked by everybody there is.
 //!
-//! What is expected of a cell is only what the operation's `security` says, together with the rule about tokens of one
-//! run: they are good for paths of that run, and for what [shows them that run alone](NARROWED). An operation without a
-//! rule, and one that forgets this, fails here without anybody adding it. Callers are listed in [`callers`].
+//! What is expected of a cell is what the operation's `security` says, together with what depends on the run: scopes for
+//! some runs are good for paths of those runs, and for what [shows nothing of others](NARROWED). The few operations that
+//! are about oneself have [rules of their own](Operation::of_oneself). An operation without a rule, and one that forgets
+//! bounds, fails here without anybody adding it. Callers are listed in [`callers`].
 
 mod callers;
 mod places;
@@ -14,15 +15,15 @@ use runcast_tests::api::send;
 use runcast_tests::stack::Stack;
 use serde_json::Value;
 
-use callers::{Caller, Credential, Is, callers};
+use callers::{Caller, Kind, Reach, Somebody, callers};
 use places::Places;
 
-/// Operations that are about no run in their path and still answer whoever is bound to one, by that one alone.
+/// Operations that name no run in their path and still answer whoever may see some, by those alone.
 const NARROWED: [(&str, &str); 4] = [
-    ("GET", "/v1/runs"),
+    ("GET", "/v1/agents"),
     ("GET", "/v1/feed"),
+    ("GET", "/v1/runs"),
     ("GET", "/v1/watch"),
-    ("GET", "/v1/session"),
 ];
 
 /// Who may call an operation, as its document says.
@@ -109,33 +110,56 @@ impl Operation {
             }
         }
         // What takes things away comes last, and who signs out has no session afterwards.
-        operations.sort_by_key(|one| (one.method == Method::DELETE, one.path == "/v1/session"));
+        operations.sort_by_key(|one| match (one.method.as_str(), one.path.as_str()) {
+            ("DELETE", "/v1/session") => 3,
+            ("DELETE", "/v1/sessions") => 2,
+            ("DELETE", _) => 1,
+            _ => 0,
+        });
         operations
+    }
+
+    fn is(&self, method: &str, path: &str) -> bool {
+        self.method == method && self.path == path
     }
 
     /// What this caller is to be answered.
     fn expects(&self, caller: &Caller) -> Expected {
-        if self.rule == Rule::Public {
-            return Expected::Through;
-        }
-        let (scopes, bound_elsewhere) = match &caller.is {
-            Is::Nobody => return Expected::Refused(StatusCode::UNAUTHORIZED),
-            Is::Somebody { scopes, run } => {
-                let elsewhere = match run {
-                    None => false,
-                    Some(run) if self.path.contains("{run}") => !run.is_ours,
-                    Some(_) => !NARROWED.contains(&(self.method.as_str(), &self.path)),
-                };
-                (scopes, elsewhere)
-            }
+        let lets = match (&self.rule, &caller.is) {
+            (Rule::Public, _) => true,
+            (_, None) => return Expected::Refused(StatusCode::UNAUTHORIZED),
+            (Rule::SignedIn, Some(who)) => self.of_oneself(who),
+            (Rule::Holds(scope), Some(who)) => who.holds(scope) && self.is_within(scope, who),
         };
-        let holds = match &self.rule {
-            Rule::Holds(scope) => scopes.iter().any(|held| held == scope || *held == "admin"),
-            Rule::Public | Rule::SignedIn => true,
-        };
-        match holds && !bound_elsewhere {
+        match lets {
             true => Expected::Through,
             false => Expected::Refused(StatusCode::FORBIDDEN),
+        }
+    }
+
+    /// Whether the bounds of what somebody holds let them through.
+    fn is_within(&self, scope: &str, who: &Somebody) -> bool {
+        let is_narrowed = NARROWED.iter().any(|(method, path)| self.is(method, path));
+        match who.reach {
+            Reach::All => true,
+            // It is about all runs, so whoever is bounded has no part in it.
+            _ if scope == "admin" => false,
+            _ if self.path.contains("{run}") => who.may(scope),
+            // The run that is created has our label.
+            Reach::Labelled { is_ours } if self.is("POST", "/v1/runs") => is_ours,
+            _ => is_narrowed,
+        }
+    }
+
+    /// Whether somebody who is known gets through to what is about themselves.
+    fn of_oneself(&self, who: &Somebody) -> bool {
+        match (self.method.as_str(), self.path.as_str()) {
+            ("GET", "/v1/tokens") => who.kind != Kind::Token || who.administrates(),
+            // The token that is asked for reads.
+            ("POST", "/v1/tokens") if who.kind == Kind::User => who.holds("runs:read"),
+            ("POST", "/v1/tokens") => who.administrates(),
+            ("PATCH", "/v1/session") | ("PUT", "/v1/session/password") => who.kind == Kind::User,
+            _ => true,
         }
     }
 }
@@ -153,11 +177,7 @@ async fn everybody_gets_through_exactly_where_the_document_says() {
         for caller in &callers {
             let path = places.path(&operation.path);
             let request = api.anonymous(operation.method.clone(), &path);
-            let request = match &caller.credential {
-                Credential::Nothing => request,
-                Credential::Header(value) => request.header("authorization", value),
-                Credential::Cookie(value) => request.header("cookie", value),
-            };
+            let request = caller.show(request);
             // Streams are only opened: whether they are is told by their head.
             let answer = send(places.with_body(operation, request)).await;
             let (status, expected) = (answer.status(), operation.expects(caller));
@@ -191,24 +211,14 @@ async fn who_may_not_control_a_run_writes_nothing() {
     let places = Places::prepare(&stack).await;
     let control = format!("/v1/runs/{}/control", places.run());
     for caller in callers(&stack, &places).await {
-        let may = match &caller.is {
-            Is::Nobody => false,
-            Is::Somebody { scopes, run } => {
-                let held = scopes
-                    .iter()
-                    .any(|one| ["admin", "runs:control"].contains(one));
-                held && run.as_ref().is_none_or(|run| run.is_ours)
-            }
-        };
-        if may {
+        if caller
+            .is
+            .as_ref()
+            .is_some_and(|who| who.may("runs:control"))
+        {
             continue;
         }
-        let request = api.anonymous(Method::POST, &control);
-        let request = match &caller.credential {
-            Credential::Nothing => request,
-            Credential::Header(value) => request.header("authorization", value),
-            Credential::Cookie(value) => request.header("cookie", value),
-        };
+        let request = caller.show(api.anonymous(Method::POST, &control));
         let status = send(request.body(r#"{"command":"cancel"}"#)).await.status();
         assert!(status.is_client_error(), "{}: {status}", caller.name);
     }

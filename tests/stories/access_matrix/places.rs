@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Operation;
+use crate::access::people::{PASSWORD, ask, sign_in, user};
+
+/// The label of the run that paths name, and of none that is there besides.
+pub(super) const LABEL: (&str, &str) = ("team", "matrix");
 
 /// What there is in the stack.
 #[derive(Debug)]
@@ -17,6 +21,10 @@ pub(super) struct Places {
     delivery: String,
     job: String,
     asset: String,
+    user: String,
+    role: String,
+    session: String,
+    token: String,
 }
 
 impl Places {
@@ -40,8 +48,20 @@ impl Places {
         let page = page.text().await.expect("the page");
         let asset = page.split("/assets/").nth(1);
         let asset = asset.and_then(|rest| rest.split('"').next());
+        let role = json!({"name": "spare", "permissions": ["runs:read"]});
+        ask(&api, Method::POST, "/v1/roles", &role, 201).await;
+        let user = user(stack, "spare", &["viewer"]).await;
+        let browser = sign_in(&api, "spare").await;
+        let session = browser.get("/v1/session").await["session"].clone();
+        let token = json!({"name": "spare", "scopes": ["runs:read"]});
+        let token = ask(&api, Method::POST, "/v1/tokens", &token, 201).await["id"].clone();
+        let run = json!({"name": "this", "labels": {LABEL.0: LABEL.1}});
         Self {
-            run: api.create_run("this").await.id,
+            user,
+            role: "spare".to_owned(),
+            session: session.as_str().expect("an id").to_owned(),
+            token: token.as_str().expect("an id").to_owned(),
+            run: api.create(&run).await.id,
             other_run: api.create_run("other").await.id,
             webhook,
             delivery: delivery.as_str().expect("an id").to_owned(),
@@ -69,6 +89,10 @@ impl Places {
             ("{delivery}", self.delivery.clone()),
             ("{job}", self.job.clone()),
             ("{file}", self.asset.clone()),
+            ("{user}", self.user.clone()),
+            ("{role}", self.role.clone()),
+            ("{session}", self.session.clone()),
+            ("{token}", self.token.clone()),
         ];
         for (name, thing) in things {
             path = path.replace(name, &thing);
@@ -80,7 +104,7 @@ impl Places {
         // Without which there is only a 400 to see.
         let query = match documented {
             "/v1/runs/{run}/search" => "?q=matrix",
-            "/v1/watch" => "?label=team=matrix",
+            "/v1/watch" => "?label=team=other",
             _ => "",
         };
         path + query
@@ -95,10 +119,13 @@ impl Places {
         if [Method::GET, Method::DELETE].contains(&operation.method) {
             return request;
         }
-        let body = match operation.path.as_str() {
-            "/v1/runs" => json!({"name": "matrix"}),
-            "/v1/runs/{run}/control" => json!({"command": "resume"}),
-            "/v1/runs/{run}/events" => json!({"kind": "output", "data": {"text": "matrix"}}),
+        let body = match (operation.method.as_str(), operation.path.as_str()) {
+            (_, "/v1/runs") => json!({"name": "matrix", "labels": {LABEL.0: LABEL.1}}),
+            (_, "/v1/runs/{run}/control") => json!({"command": "resume"}),
+            (_, "/v1/runs/{run}/events") => json!({"kind": "output", "data": {"text": "matrix"}}),
+            (_, "/v1/tokens") => json!({"name": "matrix", "scopes": ["runs:read"]}),
+            ("PATCH", "/v1/session") => json!({"preferences": {}}),
+            (_, "/v1/session/password") => json!({"password": PASSWORD, "new_password": PASSWORD}),
             _ => json!({}),
         };
         request.body(body.to_string())

@@ -60,7 +60,6 @@ pub fn router() -> OpenApiRouter<Gateway> {
     request_body(content(("application/x-ndjson"), ("text/plain"))),
     responses(
         (status = 200, description = "How far the producer has come", body = Accepted),
-        (status = 408, description = "The body took too long"),
         (status = 409, description = "Earlier events are missing, or there is a newer producer"),
     ),
     security(("bearer" = [Scope::Publish]))
