@@ -9,15 +9,24 @@
 use std::fs;
 use std::time::Duration;
 
+use reqwest::Method;
 use runcast_tests::lines::numbered;
 use runcast_tests::process::Recipe;
 use runcast_tests::programs;
 use runcast_tests::publisher::Publisher;
+use runcast_tests::redis_server;
 use runcast_tests::stack::{Part, Stack};
+use serde_json::json;
 use uuid::Uuid;
+
+use crate::access::people::ask;
+use crate::access_matrix::places::Places;
 
 /// Examples of each operation, unless told otherwise.
 const EXAMPLES: u32 = 8;
+
+/// How often it takes what it knows.
+const KNOWN: f64 = 0.8;
 
 /// Longest run of it, for each example.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -33,27 +42,34 @@ const ENDLESS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/stream"];
 /// It would find the token that it asks with in the list of tokens.
 const LOCKS_OUT: &str = "DELETE /v1/tokens/{token}";
 
-/// What it knows beforehand: a run that is over, one that lives, and bounds on time.
-fn settings(runs: &[Uuid]) -> String {
-    let runs: Vec<_> = runs.iter().map(|run| format!("\"{run}\"")).collect();
-    let runs = runs.join(", ");
+/// What it knows beforehand: real things for most paths, a run that is over beside the one that lives, and bounds on time.
+fn settings(places: &Places, over: Uuid) -> String {
+    let (mut dictionaries, mut parameters) = (String::new(), String::new());
+    for (name, thing) in places.things() {
+        let values = match name {
+            "run" => format!(r#""{thing}", "{over}""#),
+            "job" => thing,
+            _ => format!(r#""{thing}""#),
+        };
+        dictionaries += &format!("[dictionaries.{name}]\nvalues = [{values}]\n");
+        parameters +=
+            &format!("\"path.{name}\" = {{ dictionary = \"{name}\", probability = {KNOWN} }}\n");
+    }
     format!(
         r#"
-[dictionaries.runs]
-values = [{runs}]
-
+{dictionaries}
 # Up to fifty seconds are allowed.
-[dictionaries.waits]
+[dictionaries.wait]
 values = [0, 1, 51]
 
 [parameters]
-"path.run" = {{ dictionary = "runs", probability = 0.8 }}
-"query.wait" = {{ dictionary = "waits" }}
+{parameters}
+"query.wait" = {{ dictionary = "wait" }}
 
 # The text of a run that lives does not end.
 [[operations]]
 include-path = "/v1/runs/{{run}}/text"
-parameters = {{ "query.follow" = false }}
+parameters = {{ "query.follow" = "false" }}
 "#
     )
 }
@@ -65,9 +81,12 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
     stack.launch(Part::Persister).await;
     stack.launch(Part::Gateway).await;
     let api = stack.api();
-    let lives = api.create_run("lives").await;
-    let connection = lives.publisher_connection().await;
-    Publisher::new(connection, stack.keys(), lives.id)
+    let places = Places::prepare(&stack).await;
+    let publish = format!("/v1/runs/{}/publish", places.run());
+    let publish = ask(&api, Method::POST, &publish, &json!({}), 200).await;
+    let redis = publish["redis"]["url"].as_str().expect("an address");
+    let connection = redis_server::connect(redis).await;
+    Publisher::new(connection, stack.keys(), places.run())
         .publish(&numbered("line", 1..=20))
         .await;
     let over = api.create_run("over").await;
@@ -75,7 +94,7 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
     assert!(wrap.ended(DEADLINE).await.success());
 
     let config = stack.folder().join("schemathesis.toml");
-    fs::write(&config, settings(&[lives.id, over.id])).expect("a file of settings");
+    fs::write(&config, settings(&places, over.id)).expect("a file of settings");
     let examples = std::env::var("RUNCAST_SCHEMATHESIS").ok();
     let examples = examples.map_or(EXAMPLES, |text| text.parse().expect("a number of examples"));
     let (address, header) = (

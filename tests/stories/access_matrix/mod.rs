@@ -6,7 +6,7 @@
 //! bounds, fails here without anybody adding it. Callers are listed in [`callers`].
 
 mod callers;
-mod places;
+pub(crate) mod places;
 
 use std::fmt;
 

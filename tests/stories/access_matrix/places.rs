@@ -14,7 +14,7 @@ pub(super) const LABEL: (&str, &str) = ("team", "matrix");
 
 /// What there is in the stack.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(crate) struct Places {
     run: Uuid,
     other_run: Uuid,
     webhook: String,
@@ -29,7 +29,7 @@ pub(super) struct Places {
 
 impl Places {
     /// Makes one of each.
-    pub(super) async fn prepare(stack: &Stack) -> Self {
+    pub(crate) async fn prepare(stack: &Stack) -> Self {
         let api = stack.api();
         let make = async |path: &str, body: Value| -> Value {
             let request = api.request(Method::POST, path).body(body.to_string());
@@ -71,7 +71,7 @@ impl Places {
     }
 
     /// The run that paths name.
-    pub(super) fn run(&self) -> Uuid {
+    pub(crate) fn run(&self) -> Uuid {
         self.run
     }
 
@@ -80,22 +80,26 @@ impl Places {
         self.other_run
     }
 
+    /// What each parameter of a path may be.
+    pub(crate) fn things(&self) -> [(&'static str, String); 9] {
+        [
+            ("run", self.run.to_string()),
+            ("webhook", self.webhook.clone()),
+            ("delivery", self.delivery.clone()),
+            ("job", self.job.clone()),
+            ("file", self.asset.clone()),
+            ("user", self.user.clone()),
+            ("role", self.role.clone()),
+            ("session", self.session.clone()),
+            ("token", self.token.clone()),
+        ]
+    }
+
     /// A documented path with real things in it.
     pub(super) fn path(&self, documented: &str) -> String {
         let mut path = documented.to_owned();
-        let things = [
-            ("{run}", self.run.to_string()),
-            ("{webhook}", self.webhook.clone()),
-            ("{delivery}", self.delivery.clone()),
-            ("{job}", self.job.clone()),
-            ("{file}", self.asset.clone()),
-            ("{user}", self.user.clone()),
-            ("{role}", self.role.clone()),
-            ("{session}", self.session.clone()),
-            ("{token}", self.token.clone()),
-        ];
-        for (name, thing) in things {
-            path = path.replace(name, &thing);
+        for (name, thing) in self.things() {
+            path = path.replace(&format!("{{{name}}}"), &thing);
         }
         assert!(
             !path.contains('{'),
