@@ -22,6 +22,7 @@ use tracing::{error, info};
 use url::Url;
 
 use crate::access::Access;
+use crate::access::limit::{self, Limits};
 use crate::archive::meter::Meter as ArchiveMeter;
 use crate::archive::read::Archive;
 use crate::check;
@@ -31,6 +32,7 @@ use crate::fanout::delivery::{self, Delivery};
 use crate::fanout::memory::Memory;
 use crate::health::{self, Health};
 use crate::history::History;
+use crate::http::clients::{self, Clients};
 use crate::http::tls::Tls;
 use crate::http::{Gateway, Parts};
 use crate::metrics;
@@ -222,6 +224,19 @@ impl App {
             let delivered = delivering.await.map(|()| "delivery");
             delivered.context("the delivery to viewers failed")
         });
+        let meter = limit::meter::Meter::default();
+        meter.register(registry);
+        let rules = self.settings.limits.clone();
+        let connections = rules.connections;
+        let limits = Limits::new(rules, redis.clone(), keys.clone(), meter);
+        let counting = Arc::clone(&limits).run(closes.clone());
+        tasks.spawn(async move {
+            counting.await;
+            Ok("limits")
+        });
+        let meter = clients::Meter::default();
+        meter.register(registry);
+        let clients = Clients::new(self.settings.proxies.clone(), connections, meter);
         let access = Access::new(
             store.clone(),
             redis.clone(),
@@ -253,6 +268,7 @@ impl App {
             public_url,
             cors: self.settings.cors.clone(),
             webhooks_allowed: self.settings.webhooks.allowed.clone(),
+            limits,
         });
         let (draining, stop) = (gateway.clone(), stop.clone());
         let delay = self.settings.drain_delay;
@@ -265,8 +281,10 @@ impl App {
         });
         let tls = self.settings.tls.as_ref().map(Tls::acceptor);
         tasks.spawn(async move {
-            gateway.serve(listener, tls).await;
-            Ok("gateway")
+            let served = gateway.serve(listener, tls, clients).await;
+            served
+                .map(|()| "gateway")
+                .context("the API cannot be described")
         });
         Ok(())
     }

@@ -56,6 +56,14 @@ Settings (environment):
   RUNCAST_VIEWER_TIMEOUT     a viewer who takes nothing for so long is closed [30s]
   RUNCAST_DRAIN_DELAY        from the end of a gateway's readiness to that of its streams, at most
                              15s [none]
+  RUNCAST_LIMITS             how much one may ask of a gateway, or off, as a list such as write=100/min,
+                             read=600/min:50 (with a burst), search=30/min, sign-in=5/min,
+                             ingest=3000/min, publish=16MiB/s:64MiB (to one run), failed=30/min (wrong
+                             credentials), streams=256, streams-by-address=1024, connections=10000
+                             (of one process), each or off [these; as many connections as files may
+                             be open]
+  RUNCAST_TRUSTED_PROXIES    addresses and networks of the proxies in front of a gateway, such as
+                             10.0.0.0/8: their X-Forwarded-For tells who asks [none]
   RUNCAST_SESSION_LIFE       how long a session of a browser lives without a request, 30 days from
                              its sign-in at most [24h]
   RUNCAST_SESSION_IDLE       the same where it shall be shorter, such as 30m [RUNCAST_SESSION_LIFE]

@@ -14,6 +14,8 @@ use runcast_common::keys::Keys;
 use runcast_common::pulse::NEWS_AFTER;
 use url::Url;
 
+use crate::access::address::Proxies;
+use crate::access::limit::policy::Rules;
 use crate::access::session;
 use crate::archive::place::Place;
 use crate::http::cors::Origins;
@@ -90,6 +92,10 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// `RUNCAST_VIEWER_TIMEOUT`: a viewer who takes nothing for so long is closed.
     pub viewer_timeout: Duration,
+    /// `RUNCAST_LIMITS`: how much one may ask of the gateway.
+    pub limits: Rules,
+    /// `RUNCAST_TRUSTED_PROXIES`: who is believed for whom it asks.
+    pub proxies: Proxies,
     /// `RUNCAST_SESSION_LIFE`, or `RUNCAST_SESSION_IDLE` where that is shorter: how long a session lives without a request.
     pub session_life: Duration,
     /// `RUNCAST_CORS_ORIGINS`: whose pages may ask the gateway besides its own.
@@ -142,6 +148,8 @@ impl Settings {
             drain_delay: drain_delay(env)?,
             viewer_timeout: optional(env, "RUNCAST_VIEWER_TIMEOUT")?
                 .map_or(DEFAULT_VIEWER_TIMEOUT, |Span(span)| span),
+            limits: optional(env, "RUNCAST_LIMITS")?.unwrap_or_default(),
+            proxies: optional(env, "RUNCAST_TRUSTED_PROXIES")?.unwrap_or_default(),
             session_life: session_life(env)?,
             cors: optional(env, "RUNCAST_CORS_ORIGINS")?.unwrap_or_default(),
             tls: Tls::from_env(env)?,
@@ -361,6 +369,8 @@ mod tests {
             ("RUNCAST_MEMORY_LIMIT", "1GB"),
             ("RUNCAST_DRAIN_DELAY", "1m"),
             ("RUNCAST_VIEWER_TIMEOUT", "30"),
+            ("RUNCAST_LIMITS", "write=100"),
+            ("RUNCAST_TRUSTED_PROXIES", "10.0.0.0/33"),
             ("RUNCAST_SESSION_LIFE", "1s"),
             ("RUNCAST_SESSION_LIFE", "60d"),
             ("RUNCAST_SESSION_IDLE", "2d"),

@@ -21,6 +21,7 @@ use serde::{Serialize, Serializer};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::access::meter::Told;
 use crate::persist::backlog::{self, Backlog};
@@ -65,9 +66,10 @@ impl Serialize for Finding {
 }
 
 /// The line of runs with unstored events.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Line {
     /// Whether it can be read by the group of persisters.
+    #[schema(value_type = String)]
     pub group: Finding,
     /// Entries that wait or are being stored.
     pub waiting: u64,
@@ -76,17 +78,21 @@ pub struct Line {
 }
 
 /// What was found of the two servers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Findings {
     /// Every Redis master answers.
+    #[schema(value_type = String)]
     pub redis: Finding,
     /// Postgres answers.
+    #[schema(value_type = String)]
     pub postgres: Finding,
     /// Its schema is the one that this program was built with ...
+    #[schema(value_type = String)]
     pub schema: Finding,
     /// ... which is this.
     pub schema_version: i64,
     /// Events of runs that are created today and tomorrow have a place.
+    #[schema(value_type = String)]
     pub partitions: Finding,
     /// The persisters' line.
     pub line: Line,
@@ -216,7 +222,7 @@ fn describe(backlog: Result<Backlog, RedisFailure>) -> Line {
 }
 
 /// The answer of a service to a probe.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Readiness {
     /// Whether it can do its work.
     pub ready: bool,
@@ -225,6 +231,9 @@ pub struct Readiness {
     /// Runs that are watched here, of a gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watched_runs: Option<usize>,
+    /// Who counts requests for their limits, of a gateway: redis, or process while Redis does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<&'static str>,
     /// How credentials are validated, of a gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<Told>,
@@ -254,6 +263,7 @@ pub fn router(health: Health, persister: bool, stop: CancellationToken) -> Route
             ready: !draining && findings.all_well(persister),
             draining,
             watched_runs: None,
+            limits: None,
             access: None,
             findings,
         }

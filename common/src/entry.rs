@@ -127,6 +127,15 @@ impl Entry {
         Self::parse_fields(last, &fields)
     }
 
+    /// The entry that rode on a bell, if one did: small ones do, and other bells only wake.
+    #[must_use]
+    pub fn from_bell(message: &[u8]) -> Option<Self> {
+        let end = memchr::memchr(b'\n', message)?;
+        let (id, fields) = (&message[..end], &message[end + 1..]);
+        let last = EventId::parse_bytes(id).ok()?;
+        Self::from_dump(last, fields).ok()
+    }
+
     fn parse_item(item: Value) -> Result<Result<Self, Unreadable>, NotEntries> {
         let Value::Array(pair) = item else {
             return Err(NotEntries);
@@ -239,6 +248,17 @@ mod tests {
             ("o", "8"),
             ("b", "{}a\n{}b\n"),
         ]
+    }
+
+    #[test]
+    fn an_entry_rides_on_a_bell() {
+        let bell = format!("7-12\np\n{PRODUCER}\nn\n41\nc\n2\nt\n9\nb\n{{}}a\n{{}}b\n\n");
+        let entry = Entry::from_bell(bell.as_bytes()).expect("an entry");
+        assert_eq!((entry.last, entry.count), (EventId::new(7, 12), 2));
+        assert_eq!(entry.body.as_ref(), b"{}a\n{}b\n");
+        for other in ["7-12", "stored", "", "7-12\n", "stored\np\n"] {
+            assert!(Entry::from_bell(other.as_bytes()).is_none(), "{other:?}");
+        }
     }
 
     #[test]

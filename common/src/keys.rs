@@ -15,6 +15,7 @@
 //! | `updates` | pub/sub | the same of all runs | none |
 //! | `agent:<agent>` | hash | what an agent says of itself | 5 min |
 //! | `agent:<agent>:heartbeat` | string | its last sign of life | 30 s |
+//! | `rate:{<subject>}:<policy>` | string | how much somebody has asked for | until it is forgiven |
 //! | `session:<sha256>` | string, JSON | copy of a session: whose it is, and until when | as the session, 24 h at most |
 //! | `auth:token:<sha256>` | string, JSON | copy of a token: owner, scopes, bounds, expiry | 1 h |
 //! | `auth:perm:<user>` | string, JSON | copy of what a user may do by all their roles | 5 min |
@@ -266,6 +267,12 @@ impl Keys {
     #[must_use]
     pub fn heartbeat(&self, agent: Uuid) -> String {
         format!("{}agent:{agent}:heartbeat", self.prefix)
+    }
+
+    /// How much a subject has asked for, by a policy. All keys of a subject share a slot; its name holds no braces.
+    #[must_use]
+    pub fn rate(&self, subject: &str, policy: &str) -> String {
+        format!("{}rate:{{{subject}}}:{policy}", self.prefix)
     }
 
     /// The copy of a session, by the SHA-256 of its id.

@@ -33,6 +33,7 @@ pub mod leftovers;
 pub mod limits;
 pub mod mirror;
 pub mod pulse;
+pub mod rate;
 pub mod script;
 pub mod seal;
 pub mod telemetry;

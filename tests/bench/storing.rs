@@ -18,6 +18,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Appends that are under way at the same time while streams are filled.
 const PIPELINE: usize = 64;
 
+/// How long to wait between two looks at what is stored: when it is nearly everything, and at most.
+const CLOSE: Duration = Duration::from_millis(10);
+const FAR: Duration = Duration::from_millis(300);
+
 /// How many runs there are, and what each of them holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
@@ -161,7 +165,8 @@ pub(crate) async fn persist(
     (persister, stored)
 }
 
-/// Waits until the watermarks of these runs tell of so many events.
+/// Waits until the watermarks of these runs tell of so many events. Asks the more often the closer that is: to add up
+/// 10,000 runs again and again would cost Postgres as much as what is measured.
 pub(crate) async fn holds(
     connection: &mut PgConnection,
     runs: &[Uuid],
@@ -179,7 +184,9 @@ pub(crate) async fn holds(
             return;
         }
         assert!(start.elapsed() < PATIENCE, "{stored} of {events} stored");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let left = 1.0 - stored as f64 / events as f64;
+        let wait = start.elapsed().mul_f64(left / 4.0);
+        tokio::time::sleep(wait.clamp(CLOSE, FAR)).await;
     }
 }
 

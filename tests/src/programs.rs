@@ -42,6 +42,24 @@ fn beside_tests(name: &str) -> PathBuf {
     program
 }
 
+/// A program that `deploy/local/install` has put into a Python environment of this name.
+///
+/// # Panics
+/// If it is not there.
+#[must_use]
+pub fn installed(environment: &str, program: &str) -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let cache = cache.or_else(home).expect("a home folder");
+    let path = cache.join(format!("runcast/{environment}/bin/{program}"));
+    assert!(
+        path.is_file(),
+        "{} is missing: call tests/run, which installs it",
+        path.display()
+    );
+    path
+}
+
 /// The folder of the Postgres server programs: of the newest version that is installed.
 ///
 /// # Panics

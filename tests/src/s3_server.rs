@@ -1,6 +1,6 @@
 //! A server that speaks S3's protocol, for stories about the archive: moto, which `deploy/local/install` brings.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
@@ -38,6 +38,7 @@ impl S3Server {
             .timeout(Duration::from_secs(10))
             .build();
         let client = client.expect("an HTTP client");
+        let python = programs::installed("moto5", "python");
         let mut logs = String::new();
         for _ in 0..ATTEMPTS {
             let port = programs::free_port();
@@ -49,7 +50,7 @@ impl S3Server {
                 "-p",
                 &port.to_string(),
             ];
-            let mut process = Recipe::new("s3", python(), &arguments, folder).start(folder);
+            let mut process = Recipe::new("s3", &python, &arguments, folder).start(folder);
             let mut ended = false;
             eventually_within(START_DEADLINE, "the S3 server answers", async || {
                 ended = process.exited().is_some();
@@ -126,15 +127,4 @@ pub fn settings(port: u16) -> [(&'static str, String); 5] {
         ("AWS_ACCESS_KEY_ID", "story".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "s3cret-of-the-story".to_owned()),
     ]
-}
-
-/// The Python that has moto.
-fn python() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-    let python = cache
-        .or_else(home)
-        .map(|cache| cache.join("runcast/moto5/bin/python"));
-    let python = python.filter(|python| python.is_file());
-    python.expect("no S3 server (moto) is installed: call tests/run, which installs it")
 }

@@ -1,6 +1,7 @@
 //! The stories: what a user relies on, each played against a stack of its own.
 
 mod access;
+mod access_matrix;
 mod archive;
 mod archive_place;
 mod bad_input;
@@ -21,6 +22,7 @@ mod history;
 mod ingest;
 mod interleavings;
 mod kills;
+mod limits;
 mod lost_agents;
 mod lost_redis;
 mod outages;
@@ -33,6 +35,7 @@ mod redis_sentinel;
 mod redis_tls;
 mod refusals;
 mod rolling;
+mod schemathesis;
 mod search;
 mod startup;
 mod text;

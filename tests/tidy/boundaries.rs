@@ -53,6 +53,23 @@ fn only_the_store_holds_sql() {
 }
 
 #[test]
+fn every_route_is_documented() {
+    let mut files = shipped_rust();
+    files.retain(|source| source.is_in("api/src/http"));
+    let words = [
+        ".route(",
+        "route_service(",
+        "nest_service(",
+        "axum::routing",
+    ];
+    let findings = outside(&files, &[], &words);
+    none(
+        &findings,
+        "Give the handler a `#[utoipa::path]` with its `security`, and register it by `routes!`.",
+    );
+}
+
+#[test]
 fn every_task_of_api_has_an_owner() {
     // The app owns the services; the hub's tails are tracked for it; the signals live as long as the
     // process.

@@ -48,7 +48,7 @@ impl Access {
         match self.work_off_in_time().await {
             Ok(()) => {}
             Err(error) => {
-                warn!(%error, "a change of access is stored; copies in Redis learn of it later")
+                warn!(%error, "a change of access is stored; copies in Redis learn of it later");
             }
         }
     }

@@ -184,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    fn labels(value: Value) -> Option<Labels> {
+    fn labels(value: &Value) -> Option<Labels> {
         value.as_object().cloned()
     }
 
@@ -192,7 +192,7 @@ mod tests {
         Grant {
             scopes: scopes.iter().copied().fold(Scopes::default(), Scopes::with),
             run: None,
-            labels: labels(bound),
+            labels: labels(&bound),
         }
     }
 

@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What there are copies of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,7 +81,8 @@ pub struct Meter {
 }
 
 /// What `/readyz` tells of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = CredentialsSource)]
 pub struct Told {
     /// Whether copies in Redis are used: `redis`, or `postgres` alone.
     pub source: &'static str,

@@ -8,13 +8,17 @@
 //!
 //! Postgres holds all of it. Redis holds copies ([`lookup`], [`session`]), which [`changes`] deletes when something changes.
 
+pub mod address;
 pub mod changes;
 pub mod grant;
+pub mod guard;
+pub mod limit;
 pub mod lookup;
 pub mod meter;
 mod notes;
 pub mod password;
 pub mod principal;
+pub mod rules;
 pub mod secret;
 pub mod session;
 

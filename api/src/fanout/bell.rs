@@ -4,6 +4,9 @@
 //! A bell (`SPUBLISH` by the append and settle scripts) says that there is more to read. It is a hint:
 //! one that is lost costs the tail's next look, never an event. After every new connection all tails
 //! are woken, because bells may have been missed meanwhile. A pulse that was missed is followed by the next.
+//!
+//! A small entry rides on its bell; a tail that has all before it takes it from there instead of reading. When more
+//! than [`CALM`] messages wait here, bells only wake: reading then brings many entries at a time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +30,9 @@ use super::tail::Tail;
 
 /// How often a silent connection is asked whether it is still there.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// Messages that may wait to be passed on before what rides on bells is no longer looked at.
+const CALM: usize = 256;
 
 /// Subscribes and passes bells on to the tails.
 #[derive(Debug)]
@@ -136,7 +142,9 @@ impl Bells {
             tokio::select! {
                 () = lane.changed.notified() => {}
                 push = pushes.recv() => match push {
-                    Some(push) if push.kind == PushKind::SMessage => self.ring(lane, &push.data),
+                    Some(push) if push.kind == PushKind::SMessage => {
+                        self.ring(lane, &push.data, pushes.len() <= CALM);
+                    }
                     // Not asked for: the slot has moved to another node.
                     Some(push) if push.kind == PushKind::SUnsubscribe => {
                         if self.listener(lane, &push.data).is_some() {
@@ -189,11 +197,12 @@ impl Bells {
         }
     }
 
-    fn ring(&self, lane: &Lane, data: &[Value]) {
+    fn ring(&self, lane: &Lane, data: &[Value], is_calm: bool) {
         let Some((tail, channel)) = self.listener(lane, data) else {
             return;
         };
         match (channel, data.get(1)) {
+            (Channel::Bell, Some(Value::BulkString(message))) if is_calm => tail.ring(message),
             (Channel::Bell, _) => tail.wake.notify_one(),
             (Channel::Pulse, Some(Value::BulkString(message))) => tail.hear(message),
             (Channel::State, Some(Value::BulkString(message))) => tail.learn(message),

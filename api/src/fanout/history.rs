@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::frame::{Filter, GapNotice};
-use super::reader::{ReadError, Reader, Sink};
+use super::reader::{ReadError, Reader, Sink, Step};
 use crate::store::events::{Moment, PAGE_BYTES, PAGE_EVENTS};
 
 /// Most events of one page.
@@ -171,7 +171,7 @@ impl Reader {
             items: Vec::new(),
             upto: cursor,
         };
-        let found = self.find(run, filter, &mut collector).await?;
+        let found = self.find(run, filter, Step::WIDE, &mut collector).await?;
         Ok(Batch {
             items: collector.items,
             upto: collector.upto,

@@ -58,7 +58,7 @@ use crate::store::Store;
 use bell::Bells;
 use feed::Feed;
 use memory::Memory;
-use reader::{Piece, Reader};
+use reader::{Piece, Reader, Step};
 use tail::Tail;
 
 /// Reads of what is older at a time, over all runs: each may bring 8 MiB, and takes one of the connections to Postgres.
@@ -156,19 +156,24 @@ impl Hub {
     /// Reads on from a cursor that lies before the ring, unless that is under way or as much is; the tail tells when
     /// there is something.
     pub(super) fn read_older(self: &Arc<Self>, watch: &Watch, cursor: EventId) {
-        if !watch.begin_older(cursor) {
+        let Some(step) = watch.begin_older(cursor) else {
             return;
-        }
+        };
         let (hub, tail) = (Arc::clone(self), Arc::clone(&watch.0));
         let reading = async move {
-            let read = hub.stop.run_until_cancelled(hub.older(&tail, cursor)).await;
+            let read = hub
+                .stop
+                .run_until_cancelled(hub.older(&tail, cursor, step))
+                .await;
             match read.flatten() {
-                Some(piece) if piece.frames.upto > cursor => tail.older(cursor, piece.frames),
+                Some(piece) if piece.frames.upto > cursor => {
+                    tail.older(cursor, piece.frames, piece.entries);
+                }
                 // Deleted, or stored under other ids: there is nothing up to where the ring begins.
                 Some(piece) if piece.ended => {
                     let mut nothing = frame::Encoder::new(cursor);
                     nothing.skip_to(tail.newest().unwrap_or(cursor));
-                    tail.older(cursor, nothing.finish());
+                    tail.older(cursor, nothing.finish(), 0);
                 }
                 _ => tail.nothing_older(cursor),
             }
@@ -177,11 +182,11 @@ impl Hub {
     }
 
     /// Reads until there is something, or nobody watches any more.
-    async fn older(&self, tail: &Tail, cursor: EventId) -> Option<Piece> {
+    async fn older(&self, tail: &Tail, cursor: EventId, step: Step) -> Option<Piece> {
         let mut backoff = Backoff::for_connections();
         while tail.is_watched() {
             let read = match self.reads.acquire().await {
-                Ok(_permit) => self.reader.read(tail.run_id(), cursor).await,
+                Ok(_permit) => self.reader.read(tail.run_id(), cursor, step).await,
                 Err(_closed) => return None,
             };
             match read {

@@ -26,8 +26,28 @@ use crate::store::events::{PAGE_EVENTS, Page};
 use crate::store::runs::Run;
 use crate::store::{Store, StoreError};
 
-/// Entries of one read from Redis: up to 8 MiB if they are as large as they may be.
-const READ_ENTRIES: usize = 32;
+/// How much one read brings at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Entries from Redis.
+    pub entries: usize,
+    /// Rows from Postgres or the archive.
+    pub rows: u16,
+}
+
+impl Step {
+    /// For who follows a run: up to 8 MiB if entries are as large as they may be.
+    pub const WIDE: Self = Self {
+        entries: 32,
+        rows: PAGE_EVENTS,
+    };
+
+    /// For who has just come and sees nothing until the read is done: a screen or two, at whatever depth.
+    pub const FIRST: Self = Self {
+        entries: 1,
+        rows: 64,
+    };
+}
 
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +74,8 @@ pub struct Piece {
     pub ended: bool,
     /// Why Redis could not be asked, if so: then new events are seen when Postgres has stored them.
     pub without_redis: Option<String>,
+    /// Entries that came from Redis.
+    pub entries: usize,
 }
 
 /// Takes what a read finds, in order: as frames, or as events.
@@ -95,6 +117,8 @@ pub(super) struct Found {
     pub(super) ended: bool,
     /// As in [`Piece`].
     pub(super) without_redis: Option<String>,
+    /// As in [`Piece`].
+    pub(super) entries: usize,
 }
 
 /// Reads runs. Cloning is cheap.
@@ -154,14 +178,17 @@ impl Reader {
     ///
     /// # Errors
     /// [`ReadError`] if the answer needs Postgres or the archive and it cannot be asked.
-    pub async fn read(&self, run: Uuid, cursor: EventId) -> Result<Piece, ReadError> {
+    pub async fn read(&self, run: Uuid, cursor: EventId, step: Step) -> Result<Piece, ReadError> {
         let mut encoder = Encoder::new(cursor);
-        let found = self.find(run, &Filter::default(), &mut encoder).await?;
+        let found = self
+            .find(run, &Filter::default(), step, &mut encoder)
+            .await?;
         Ok(Piece {
             frames: encoder.finish(),
             caught_up: found.caught_up,
             ended: found.ended,
             without_redis: found.without_redis,
+            entries: found.entries,
         })
     }
 
@@ -171,10 +198,11 @@ impl Reader {
         &self,
         run: Uuid,
         filter: &Filter,
+        step: Step,
         sink: &mut impl Sink,
     ) -> Result<Found, ReadError> {
         let cursor = sink.upto();
-        let (live, without_redis) = match self.live(run, cursor, READ_ENTRIES).await? {
+        let (live, without_redis) = match self.live(run, cursor, step.entries).await? {
             Ok(live) => (Some(live), None),
             Err(failure) => (None, Some(failure.to_string())),
         };
@@ -188,13 +216,14 @@ impl Reader {
                 return Ok(found(sink, live, live.ended));
             }
         }
-        let stored = self.stored(run, filter, sink).await?;
+        let stored = self.stored(run, filter, step.rows, sink).await?;
         if stored.watermark > cursor {
             let caught_up = live.is_none() && sink.upto() == stored.watermark;
             return Ok(Found {
                 caught_up,
                 ended: caught_up && stored.ended,
                 without_redis,
+                entries: 0,
             });
         }
         let Some(live) = live else {
@@ -202,6 +231,7 @@ impl Reader {
                 caught_up: true,
                 ended: stored.ended,
                 without_redis,
+                entries: 0,
             });
         };
         if let Some(item) = live.items.first() {
@@ -253,6 +283,7 @@ impl Reader {
         &self,
         run: Uuid,
         filter: &Filter,
+        rows: u16,
         sink: &mut impl Sink,
     ) -> Result<Stored, ReadError> {
         let cursor = sink.upto();
@@ -275,7 +306,7 @@ impl Reader {
             after: cursor,
             coverage,
             channels: filter.channels(),
-            limit: PAGE_EVENTS,
+            limit: rows,
         };
         let events = self.history.events(&page).await?;
         for event in &events {
@@ -307,6 +338,7 @@ fn found(sink: &impl Sink, live: &Live, ended: bool) -> Found {
         caught_up,
         ended: caught_up && ended,
         without_redis: None,
+        entries: live.items.len(),
     }
 }
 

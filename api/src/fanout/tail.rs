@@ -1,8 +1,9 @@
 //! One tail per watched run: it alone reads on, however many viewers there are.
 //!
 //! A tail begins at the end of the run as it is when the first viewer comes, and fills the ring from
-//! there; pages of what is older it keeps for those who ask. It looks when the bell rings, and every
-//! [`LOOK_EVERY`] in case a bell was lost. It ends [`LINGER`] after its last viewer has left.
+//! there; pages of what is older it keeps for those who ask. What a bell brings goes into the ring if it continues it;
+//! otherwise the tail looks when the bell rings, and every [`LOOK_EVERY`] in case a bell was lost. It ends [`LINGER`]
+//! after its last viewer has left.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
+use runcast_common::entry::Entry;
 use runcast_common::id::EventId;
 use runcast_common::pulse::Pulse;
 use runcast_common::update::Update;
@@ -20,11 +22,11 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::delivery::Desk;
-use super::frame::Frames;
+use super::frame::{Encoder, Frames};
 use super::memory::Memory;
 use super::older::Older;
 use super::pulses::Pulses;
-use super::reader::{Piece, ReadError, Reader};
+use super::reader::{Piece, ReadError, Reader, Step};
 use super::ring::{Lookup, Ring};
 use super::states::States;
 use crate::archive::read as archive;
@@ -40,6 +42,9 @@ const LINGER: Duration = Duration::from_secs(30);
 
 /// How long what is known of a run's end is told to viewers: those who come at once are asked for once.
 const END_LASTS: Duration = Duration::from_secs(1);
+
+/// What the settle script rings when more of a run is stored, but not all of an ended one.
+const STORED: &[u8] = b"stored";
 
 /// The live end of one run.
 #[derive(Debug)]
@@ -177,17 +182,17 @@ impl Tail {
         }
     }
 
-    /// True if the caller shall read on from `cursor`, for all who stand there.
-    pub(super) fn begin_older(&self, cursor: EventId) -> bool {
+    /// How much the caller shall read from `cursor`, for all who stand there; nothing if others do.
+    pub(super) fn begin_older(&self, cursor: EventId) -> Option<Step> {
         self.lock().older.begin(cursor)
     }
 
     /// A read from `cursor` has given these, which lie before the ring.
-    pub(super) fn older(&self, cursor: EventId, frames: Frames) {
+    pub(super) fn older(&self, cursor: EventId, frames: Frames, entries: usize) {
         let most = self.memory.share();
         let mut state = self.lock();
         state.older.done(cursor);
-        state.older.keep(frames, most);
+        state.older.keep(frames, entries, most);
         state.older_fails = None;
         drop(state);
         self.tell();
@@ -327,19 +332,59 @@ impl Tail {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The bell has rung. What rode on it is taken if it continues the ring; whatever else it may mean is looked up.
+    pub(super) fn ring(&self, message: &[u8]) {
+        let is_done = match Entry::from_bell(message) {
+            Some(entry) => self.take_entry(&entry),
+            // Viewers have no use for what is stored, until it is all that there is.
+            None => message == STORED,
+        };
+        if !is_done {
+            self.wake.notify_one();
+        }
+    }
+
+    /// True if the ring holds the entry now.
+    fn take_entry(&self, entry: &Entry) -> bool {
+        let first = entry.first();
+        let after = EventId::new(first.epoch, first.seq - 1);
+        let mut encoder = Encoder::new(after);
+        for event in entry.events() {
+            encoder.event(&event);
+        }
+        let mut state = self.lock();
+        let State {
+            ring,
+            degraded,
+            ended,
+            ..
+        } = &mut *state;
+        match ring {
+            Some(ring) if ring.end() == after && degraded.is_none() => {
+                ring.push(encoder.finish(), self.memory.share());
+                *ended = false;
+            }
+            Some(ring) => return ring.end() >= entry.last,
+            None => return false,
+        }
+        drop(state);
+        self.tell();
+        true
+    }
+
     /// Follows the run until nobody watches it any more.
     pub(super) async fn follow(&self, reader: &Reader) {
         let mut cursor = self.find_end(reader).await;
         let mut backoff = Backoff::for_connections();
         let mut unwatched_since = None;
         loop {
-            let wait = match reader.read(self.run, cursor).await {
+            let wait = match reader.read(self.run, cursor, Step::WIDE).await {
                 Ok(piece) => {
                     backoff.reset();
-                    cursor = piece.frames.upto;
                     let (more, degraded) = (!piece.caught_up, piece.without_redis.is_some());
-                    self.take(piece);
-                    match (more, degraded) {
+                    let (end, fits) = self.take(piece);
+                    cursor = end;
+                    match (more || !fits, degraded) {
                         (true, _) => continue,
                         (false, true) => LOOK_EVERY_DEGRADED,
                         (false, false) => LOOK_EVERY.mul_f64(rand::rng().random_range(0.8..1.2)),
@@ -383,8 +428,15 @@ impl Tail {
         }
     }
 
-    fn take(&self, piece: Piece) {
+    /// Where the ring ends now, and whether the piece still fitted: a bell may have brought something meanwhile.
+    fn take(&self, piece: Piece) -> (EventId, bool) {
         let mut state = self.lock();
+        if let Some(ring) = &state.ring
+            && ring.end() != piece.frames.after
+        {
+            return (ring.end(), false);
+        }
+        let upto = piece.frames.upto;
         let degraded = piece.without_redis.map(|reason| {
             if state.degraded.is_none() {
                 warn!(run = %self.run, reason, "following what Postgres stores");
@@ -402,6 +454,7 @@ impl Tail {
         if changed {
             self.tell();
         }
+        (upto, true)
     }
 
     fn fail(&self, error: &ReadError) {

@@ -19,6 +19,8 @@ use super::frame::{Filter, Frames, notice};
 use super::ring::Lookup;
 use super::tail::Degraded;
 use super::{Hub, Watch};
+use crate::access::limit::places::Place;
+use crate::http::clients::Connection;
 
 /// Proxies cut connections that are silent for 30 to 60 s.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -61,6 +63,17 @@ pub struct Viewer {
     pulse: u64,
     /// The number of the newest update that it was told, or that was there before it.
     state: u64,
+    /// What it takes up as long as it is there.
+    held: Held,
+}
+
+/// What is given back when a viewer is gone.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// One of the streams that its principal and its address may have open.
+    pub place: Option<Place>,
+    /// One of the connections that the process may have.
+    pub connection: Option<Connection>,
 }
 
 /// What to do for a viewer next.
@@ -101,7 +114,13 @@ impl Viewer {
             told: None,
             pulse: 0,
             state,
+            held: Held::default(),
         }
+    }
+
+    /// What it takes up.
+    pub const fn held(&mut self) -> &mut Held {
+        &mut self.held
     }
 
     /// The run.

@@ -4,11 +4,13 @@
 //!   agent for five minutes after its last sign of life.
 //! - `/v1/agents`: all of them, as the worker has noted it, some seconds later.
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use runcast_common::pulse::{self, Known};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -27,19 +29,31 @@ const MAX_PAGE_AGENTS: u16 = 200;
 const HEALTH: [&str; 4] = ["alive", "stale", "lost", "ended"];
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/runs/{run}/agents", get(list))
-        .route("/v1/agents", get(fleet))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(fleet))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Fleet {
     agents: Vec<KnownAgent>,
+    /// The `before` of the next page.
     next: Option<Uuid>,
 }
 
-/// Newest first; `?health=lost`, `?before=` the `next` of the page before, `?limit=`.
+/// Lists all agents, newest first, as they were some seconds ago.
+#[utoipa::path(
+    get,
+    path = "/v1/agents",
+    params(
+        ("health" = Option<String>, Query, description = "`alive`, `stale`, `lost` or `ended`"),
+        ("before" = Option<Uuid>, Query, description = "The `next` of the page before"),
+        ("limit" = Option<u16>, Query, description = "50, and 200 at most"),
+    ),
+    responses((status = 200, description = "A page of them", body = Fleet)),
+    security(("bearer" = [Scope::Read]))
+)]
 async fn fleet(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -69,11 +83,21 @@ async fn fleet(
     Ok(Json(Fleet { agents, next }))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AgentsOfRun)]
 struct List {
+    /// What each says of itself, its health, and its last pulse.
+    #[schema(value_type = Vec<Object>)]
     agents: Vec<Known>,
 }
 
+/// Lists the agents of a run, to the second.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}/agents",
+    responses((status = 200, description = "Those that were heard in the last five minutes", body = List)),
+    security(("bearer" = [Scope::Read]))
+)]
 async fn list(
     principal: Principal,
     State(gateway): State<Gateway>,

@@ -1,15 +1,16 @@
 //! `/v1/audit`: what changed who may do what, or controlled a run; for administrators.
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
-use super::users::admin;
-use crate::access::principal::Principal;
+use crate::access::Scope;
 use crate::store::audit::{AuditFilter, Entry};
 
 /// Entries of one page if nothing is said, and at most.
@@ -17,23 +18,33 @@ const PAGE_ENTRIES: u16 = 100;
 const MAX_PAGE_ENTRIES: u16 = 500;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new().route("/v1/audit", get(list))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new().routes(routes!(list))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditLog)]
 struct List {
     entries: Vec<Entry>,
     next: Option<i64>,
 }
 
-/// Newest first; `?actor=` id or name, `?action=user.disabled` or `user.` for all of its kind, `?before=`, `?limit=`.
-async fn list(
-    principal: Principal,
-    State(gateway): State<Gateway>,
-    query: Query,
-) -> Result<Json<List>, Problem> {
-    admin(&principal)?;
+/// Lists what changed who may do what, or controlled a run, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/audit",
+    params(
+        ("actor" = Option<String>, Query, description = "By whom: an id or a name"),
+        ("action" = Option<String>, Query, description = "What: `user.disabled`, or `user.` for all of its kind"),
+        ("before" = Option<i64>, Query, description = "The `next` of the page before"),
+        ("limit" = Option<u16>, Query, description = "Entries: 100, and 500 at most"),
+    ),
+    responses(
+        (status = 200, description = "A page of entries", body = List),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
+async fn list(State(gateway): State<Gateway>, query: Query) -> Result<Json<List>, Problem> {
     let limit = query.parse("limit")?.unwrap_or(PAGE_ENTRIES);
     let limit = limit.clamp(1, MAX_PAGE_ENTRIES);
     let text = |name| -> Result<Option<String>, Problem> {

@@ -6,11 +6,13 @@
 //! connection the library carries the stream.
 //!
 //! Time: [`HEAD_DEADLINE`] for the TLS handshake, the head of a request, and between two requests. After `stop` nobody
-//! is let in, requests that are under way are answered, and after [`DRAIN_DEADLINE`] connections are cut.
+//! is let in, requests that are under way are answered, and after [`DRAIN_DEADLINE`] connections are cut. What a request
+//! may be is bounded by [`request`](super::request), and how many connections there may be by [`Clients`].
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +38,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
+use super::clients::{Clients, Connection};
+use super::holding::holding;
+use super::idle::Activity;
+use crate::access::limit::places::Place;
 use crate::fanout::bytes::bytes;
 use crate::fanout::delivery::Delivery;
 use crate::fanout::viewer::Viewer;
@@ -55,6 +61,12 @@ const PEEK_PAUSE: Duration = Duration::from_millis(5);
 /// Bytes that a socket takes although they cannot be sent yet: enough for the fastest client, far less than the
 /// megabytes that the kernel would let a slow one pile up.
 const UNSENT_BYTES: u32 = 128 * 1024;
+
+/// Longest head of a request that is read at all: what [`request`](super::request) refuses in words must fit in.
+const MOST_HEAD: u32 = 64 * 1024;
+
+/// How long an HTTP/2 connection stays open on which nothing is asked for.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// Streams that one HTTP/2 connection may have open.
 const HTTP2_STREAMS: u32 = 256;
@@ -76,6 +88,14 @@ impl Streamed {
         Self(Arc::new(Mutex::new(Some(viewer))))
     }
 
+    /// The viewer keeps this place as long as it is there.
+    pub fn hold(&self, place: Place) {
+        let mut viewer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(viewer) = &mut *viewer {
+            viewer.held().place = Some(place);
+        }
+    }
+
     fn take(&self) -> Option<Viewer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -85,6 +105,7 @@ impl Streamed {
 pub struct Server {
     router: TowerToHyperService<Router>,
     delivery: Arc<Delivery>,
+    clients: Clients,
     tls: Option<TlsAcceptor>,
     stop: CancellationToken,
 }
@@ -98,12 +119,14 @@ impl Server {
     pub fn new(
         router: Router,
         delivery: Arc<Delivery>,
+        clients: Clients,
         tls: Option<TlsAcceptor>,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             router: TowerToHyperService::new(router),
             delivery,
+            clients,
             tls,
             stop,
         })
@@ -115,8 +138,10 @@ impl Server {
         let stop = self.stop.clone();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             match accepted {
-                Ok((socket, _address)) => {
-                    connections.spawn(Arc::clone(&self).serve(socket));
+                Ok((socket, peer)) => {
+                    if let Some(connection) = self.clients.admit() {
+                        connections.spawn(Arc::clone(&self).serve(socket, peer, connection));
+                    }
                 }
                 Err(error) if is_of_client(&error) => {
                     debug!(%error, "a client went before it was let in");
@@ -134,7 +159,7 @@ impl Server {
         }
     }
 
-    async fn serve(self: Arc<Self>, socket: TcpStream) {
+    async fn serve(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, connection: Connection) {
         let prepared = socket
             .set_nodelay(true)
             .and_then(|()| SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES));
@@ -144,15 +169,15 @@ impl Server {
         let served = match &self.tls {
             Some(tls) => match timeout(HEAD_DEADLINE, tls.accept(socket)).await {
                 Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                    self.http2(stream).await
+                    self.http2(stream, peer).await
                 }
-                Ok(Ok(stream)) => self.http1(stream).await,
+                Ok(Ok(stream)) => self.http1(stream, peer).await,
                 Ok(Err(error)) => return debug!(%error, "a TLS handshake failed"),
                 Err(_elapsed) => return debug!("a TLS handshake took too long"),
             },
             None => match timeout(HEAD_DEADLINE, begins_with_preface(&socket)).await {
-                Ok(Ok(true)) => self.http2(socket).await,
-                Ok(Ok(false)) => self.plain(socket).await,
+                Ok(Ok(true)) => self.http2(socket, peer).await,
+                Ok(Ok(false)) => return self.plain(socket, peer, connection).await,
                 Ok(Err(error)) => return debug!(%error, "a connection broke"),
                 Err(_elapsed) => return debug!("a client said nothing for too long"),
             },
@@ -163,10 +188,11 @@ impl Server {
     }
 
     /// HTTP/1.1 on a socket that a stream can have.
-    async fn plain(&self, socket: TcpStream) -> hyper::Result<()> {
+    async fn plain(&self, socket: TcpStream, peer: SocketAddr, place: Connection) {
         let handover = Handover::default();
         let filled = Arc::clone(&handover);
-        let service = service_fn(move |request| self.answer(request, Some(Arc::clone(&filled))));
+        let service =
+            service_fn(move |request| self.answer(request, peer, Some(Arc::clone(&filled))));
         let is_blocked = Arc::new(AtomicBool::new(false));
         let socket = Socket {
             stream: socket,
@@ -175,7 +201,7 @@ impl Server {
         let mut connection = http1().serve_connection(TokioIo::new(socket), service);
         let mut stopped = std::pin::pin!(self.stop.cancelled());
         let mut is_told = false;
-        let (head, viewer) = poll_fn(|context| {
+        let served = poll_fn(|context| {
             if !is_told && stopped.as_mut().poll(context).is_ready() {
                 is_told = true;
                 Pin::new(&mut connection).graceful_shutdown();
@@ -192,20 +218,23 @@ impl Server {
                 },
             }
         })
-        .await?
-        .unzip();
-        if let (Some(head), Some(viewer)) = (head, viewer) {
-            match connection.into_parts().io.into_inner().stream.into_std() {
-                Ok(socket) => self.delivery.seat(socket, head, viewer),
-                Err(error) => error!(%error, "a socket cannot be taken over"),
+        .await;
+        match served {
+            Ok(None) => {}
+            Err(error) => debug!(%error, "a connection broke"),
+            Ok(Some((head, mut viewer))) => {
+                viewer.held().connection = Some(place);
+                match connection.into_parts().io.into_inner().stream.into_std() {
+                    Ok(socket) => self.delivery.seat(socket, head, viewer),
+                    Err(error) => error!(%error, "a socket cannot be taken over"),
+                }
             }
         }
-        Ok(())
     }
 
     /// HTTP/1.1 by TLS.
-    async fn http1(&self, io: impl Io) -> hyper::Result<()> {
-        let service = service_fn(|request| self.answer(request, None));
+    async fn http1(&self, io: impl Io, peer: SocketAddr) -> hyper::Result<()> {
+        let service = service_fn(|request| self.answer(request, peer, None));
         let mut connection = std::pin::pin!(http1().serve_connection(TokioIo::new(io), service));
         tokio::select! {
             served = connection.as_mut() => return served,
@@ -214,17 +243,27 @@ impl Server {
         connection.await
     }
 
-    async fn http2(&self, io: impl Io) -> hyper::Result<()> {
-        let service = service_fn(|request| self.answer(request, None));
+    async fn http2(&self, io: impl Io, peer: SocketAddr) -> hyper::Result<()> {
+        let activity = Activity::default();
+        let service = service_fn(|request| {
+            let busy = activity.begin();
+            let answering = self.answer(request, peer, None);
+            async move {
+                let response = answering.await?;
+                Ok::<_, Infallible>(response.map(|body| holding(body, busy)))
+            }
+        });
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS)
+            .max_header_list_size(MOST_HEAD)
             .keep_alive_interval(HEAD_DEADLINE)
             .keep_alive_timeout(HEAD_DEADLINE);
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
         tokio::select! {
             served = connection.as_mut() => return served,
+            () = activity.idle(IDLE) => connection.as_mut().graceful_shutdown(),
             () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         connection.await
@@ -232,7 +271,14 @@ impl Server {
 
     /// Answers a request. One that is answered by a stream, on a connection that can be handed over, is never
     /// answered here.
-    fn answer(&self, request: Request<Incoming>, handover: Option<Handover>) -> Answering {
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+        handover: Option<Handover>,
+    ) -> Answering {
+        let address = self.clients.address(peer, request.headers());
+        request.extensions_mut().insert(address);
         let has_body = request.method() != Method::HEAD;
         let answering = self.router.call(request);
         Box::pin(async move {
@@ -274,6 +320,7 @@ fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        .max_header_size(MOST_HEAD as usize)
         .header_read_timeout(HEAD_DEADLINE);
     builder
 }

@@ -11,16 +11,18 @@
 //! only given to the agents and never published. Limits: [`MAX_DATA_BYTES`] of input; the Redis
 //! deadline for each of three calls.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::post;
-use axum::{Json, Router};
 use runcast_common::body::Body;
 use runcast_common::control::{Give, Given, MAX_DATA_BYTES, MAX_WAITING};
 use runcast_common::event::{self, Action, Control, ControlState, Kind, Status};
 use runcast_common::script::{Append, Cap, Outcome};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -35,25 +37,44 @@ use crate::store::runs::Run;
 const MAX_BY_BYTES: usize = 200;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new().route("/v1/runs/{run}/control", post(give))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new().routes(routes!(give))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Command)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
+    /// `cancel`, `pause`, `resume` or `input`.
+    #[schema(value_type = String)]
     command: Action,
+    /// For all that are not over if absent.
     variation: Option<u16>,
+    /// Of `input`, and of that alone.
     data: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AcceptedCommand)]
 struct Accepted {
+    /// The `command_id` of the events that tell what becomes of it.
     id: Uuid,
+    #[schema(value_type = String)]
     command: Action,
     variations: Vec<u16>,
 }
 
+/// Tells the agents of a run to cancel, pause, resume, or take input.
+#[utoipa::path(
+    post,
+    path = "/v1/runs/{run}/control",
+    request_body = Wanted,
+    responses(
+        (status = 202, description = "It waits for its agents", body = Accepted),
+        (status = 409, description = "The run, or the variation, is over"),
+    ),
+    security(("bearer" = [Scope::Control]))
+)]
 async fn give(
     principal: Principal,
     State(gateway): State<Gateway>,

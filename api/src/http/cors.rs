@@ -52,7 +52,13 @@ impl Origins {
                 name("producer-epoch"),
                 name("producer-seq"),
             ])
-            .expose_headers([header::CONTENT_RANGE, header::ETAG, header::RETRY_AFTER])
+            .expose_headers([
+                header::CONTENT_RANGE,
+                header::ETAG,
+                header::RETRY_AFTER,
+                name("ratelimit"),
+                name("ratelimit-policy"),
+            ])
             .max_age(REMEMBERED)
     }
 }

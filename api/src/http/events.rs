@@ -16,15 +16,16 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use chrono::DateTime;
 use runcast_common::id::EventId;
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -43,8 +44,10 @@ use crate::fanout::poll;
 const MOST_WAIT_SECONDS: u64 = 50;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new().route("/v1/runs/{run}/events", get(events).layer(compression()))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(events))
+        .layer(compression())
 }
 
 /// Where a page is asked for.
@@ -58,15 +61,46 @@ enum Place {
 }
 
 /// What a page says beside its events.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventPage, description = "A page: its `events`, each with its envelope, and where it stands.")]
 struct Cursors {
+    /// For `before`; null at the beginning.
+    #[schema(value_type = Option<String>)]
     older: Option<EventId>,
+    /// For `after`.
+    #[schema(value_type = String)]
     newer: EventId,
+    /// Something newer is known.
     more: bool,
+    /// The run is over.
     ended: bool,
+    /// Up to here it is stored.
+    #[schema(value_type = String)]
     watermark: EventId,
 }
 
+/// Pages through the events of a run.
+///
+/// Without a place it begins at the beginning; only one of `after`, `before`, `line` and `at` may be given.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}/events",
+    params(
+        ("after" = Option<String>, Query, description = "Events behind this id"),
+        ("before" = Option<String>, Query, description = "Events before this id, or those at the `end`"),
+        ("line" = Option<u64>, Query, minimum = 1, description = "From this line of output on"),
+        ("at" = Option<String>, Query, description = "From this moment on: RFC 3339, or Unix milliseconds"),
+        ("limit" = Option<u64>, Query, minimum = 0, description = "Events at most"),
+        ("wait" = Option<u64>, Query, maximum = 50, description = "Seconds that an empty page behind `after` is held back"),
+        ("channel" = Option<Vec<String>>, Query, description = "Only these, such as `output:0` or `status`"),
+        ("Accept" = Option<String>, Header, description = "`application/x-ndjson` for one event a line"),
+    ),
+    responses((status = 200, description = "A page", content(
+        (Cursors = "application/json"),
+        ("application/x-ndjson"),
+    ))),
+    security(("bearer" = [Scope::Read]))
+)]
 async fn events(
     principal: Principal,
     State(gateway): State<Gateway>,

@@ -2,26 +2,40 @@
 
 use std::convert::Infallible;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use futures::StreamExt as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
 use super::stream::{as_events, resume};
+use crate::access::Scope;
 use crate::access::principal::Principal;
 use crate::fanout::feed::bytes;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new().route("/v1/feed", get(feed))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new().routes(routes!(feed))
 }
 
+/// Follows what changes about any run, as server-sent events.
+///
+/// A token that is bound to a run is told of that one.
+#[utoipa::path(
+    get,
+    path = "/v1/feed",
+    params(
+        ("after" = Option<String>, Query, description = "Where to go on"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same, and wins over it"),
+    ),
+    responses((status = 200, description = "Goes on until the client or the server ends it", body = String, content_type = "text/event-stream")),
+    security(("bearer" = [Scope::Read]))
+)]
 async fn feed(
     principal: Principal,
     State(gateway): State<Gateway>,

@@ -1,16 +1,17 @@
 //! `/v1/jobs`: how background work stands, for administrators, and what can be done about a job that is dead.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::problem::Problem;
 use super::query::Query;
 use crate::access::Scope;
-use crate::access::principal::Principal;
 use crate::store::jobs::{DeadJob, Kind, LeaseRow};
 
 /// Dead jobs of one page if nothing is said, and at most.
@@ -18,14 +19,14 @@ const PAGE_JOBS: u16 = 50;
 const MAX_PAGE_JOBS: u16 = 200;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/jobs", get(list))
-        .route("/v1/jobs/{job}", delete(drop_one))
-        .route("/v1/jobs/{job}/retry", post(retry))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(drop_one))
+        .routes(routes!(retry))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Jobs {
     kinds: Vec<Kind>,
     leases: Vec<LeaseRow>,
@@ -34,13 +35,18 @@ struct Jobs {
     next: Option<i64>,
 }
 
-/// Everything at once; dead jobs in pages: `?after=` the `next` of the page before, `?limit=`.
-async fn list(
-    principal: Principal,
-    State(gateway): State<Gateway>,
-    query: Query,
-) -> Result<Json<Jobs>, Problem> {
-    principal.may(Scope::Admin, None)?;
+/// Tells how background work stands, and lists dead jobs.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs",
+    params(
+        ("after" = Option<i64>, Query, description = "The `next` of the page before"),
+        ("limit" = Option<u16>, Query, description = "Dead jobs: 50, and 200 at most"),
+    ),
+    responses((status = 200, description = "Everything, with a page of dead jobs", body = Jobs)),
+    security(("bearer" = [Scope::Admin]))
+)]
+async fn list(State(gateway): State<Gateway>, query: Query) -> Result<Json<Jobs>, Problem> {
     let limit = query
         .parse("limit")?
         .unwrap_or(PAGE_JOBS)
@@ -58,22 +64,32 @@ async fn list(
     }))
 }
 
+/// Starts a dead job again.
+#[utoipa::path(
+    post,
+    path = "/v1/jobs/{job}/retry",
+    responses((status = 204, description = "It will be tried")),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn retry(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    principal.may(Scope::Admin, None)?;
     let job = number(&id)?;
     done(job, gateway.store().retry_job(job).await?)
 }
 
+/// Drops a job that does not run at the moment.
+#[utoipa::path(
+    delete,
+    path = "/v1/jobs/{job}",
+    responses((status = 204, description = "It is gone")),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn drop_one(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    principal.may(Scope::Admin, None)?;
     let job = number(&id)?;
     done(job, gateway.store().drop_job(job).await?)
 }

@@ -1,24 +1,31 @@
 //! HTTP: one file per resource, each with its `router()`; everything that all of them share is here.
 //!
-//! Every route but the page, its assets and the health checks takes a
-//! [`Principal`](crate::access::principal::Principal) and checks a scope. Every error is a problem
+//! Each handler documents who may call it; [the guard](crate::access::guard) lets nobody else through. A handler that asks
+//! for the [`Principal`](crate::access::principal::Principal) is given whom it let through. Every error is a problem
 //! document.
 
 pub mod agents;
 pub mod audit;
 pub mod body;
+pub mod clients;
 mod compress;
 pub mod connection;
 pub mod control;
 pub mod cors;
+mod etag;
 pub mod events;
 pub mod feed;
+mod headers;
 pub mod health;
+pub(crate) mod holding;
+mod idle;
 pub mod ingest;
 pub mod jobs;
+pub mod openapi;
 pub mod page;
 pub mod problem;
 pub mod query;
+pub mod request;
 pub mod roles;
 pub mod runs;
 pub mod search;
@@ -35,18 +42,21 @@ pub mod webhooks;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::{Extension, Router};
 use runcast_common::config::RedisUrl;
 use runcast_common::connect::Redis;
 use runcast_common::keys::Keys;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tower_http::set_header::SetResponseHeaderLayer;
 use url::Url;
+use utoipa_axum::router::OpenApiRouter;
 
+use crate::access::guard::{Guard, guard};
+use crate::access::limit::{self, Limits};
 use crate::access::principal::Principal;
+use crate::access::rules::Rules;
 use crate::access::{Access, Scope};
 use crate::fanout::Hub;
 use crate::fanout::delivery::Delivery;
@@ -54,6 +64,7 @@ use crate::health::Health;
 use crate::run_labels::{RunLabels, Sight};
 use crate::store::Store;
 use crate::tasks::webhooks::guard::Allowed;
+use clients::Clients;
 use connection::Server;
 use cors::Origins;
 use problem::Problem;
@@ -88,6 +99,8 @@ pub struct Parts {
     pub cors: Origins,
     /// Where webhooks may lead.
     pub webhooks_allowed: Allowed,
+    /// How much one may ask.
+    pub limits: Arc<Limits>,
 }
 
 #[derive(Debug)]
@@ -143,6 +156,12 @@ impl Gateway {
         &self.0.parts.keys
     }
 
+    /// How much one may ask.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.parts.limits
+    }
+
     fn health(&self) -> &Health {
         &self.0.health
     }
@@ -172,54 +191,84 @@ impl Gateway {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    fn router(&self) -> Router {
-        let header = |name: HeaderName, value: &'static str| {
-            SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
-        };
-        Router::new()
-            .merge(runs::router())
-            .merge(events::router())
-            .merge(text::router())
-            .merge(search::router())
-            .merge(ingest::router())
-            .merge(control::router())
-            .merge(agents::router())
-            .merge(jobs::router())
-            .merge(webhooks::router())
-            .merge(stream::router())
-            .merge(watch::router())
-            .merge(feed::router())
-            .merge(session::router())
-            .merge(sessions::router())
-            .merge(tokens::router())
-            .merge(users::router())
-            .merge(roles::router())
-            .merge(audit::router())
-            .merge(health::router())
-            .merge(page::router())
+    /// All routes, behind [the guard](crate::access::guard), and within [limits](limit::layer).
+    ///
+    /// # Errors
+    /// If their document cannot be written, which its tests rule out.
+    fn router(&self) -> serde_json::Result<Router> {
+        let (routes, document) = routes().split_for_parts();
+        let mut document = serde_json::to_value(document)?;
+        openapi::complete(&mut document);
+        let rules = Rules::of(&document);
+        let routes = routes
+            .layer(Extension(openapi::Document::new(&document)))
+            // From the inside out: the guard stands between the two layers of limits, and what knows who asks within it.
+            .route_layer(from_fn_with_state(self.clone(), limit::layer::rates))
+            .route_layer(from_fn_with_state(Guard::new(self.clone(), rules), guard))
+            .route_layer(from_fn_with_state(self.clone(), limit::layer::guesses))
             .fallback(Problem::no_such_route)
-            .method_not_allowed_fallback(Problem::wrong_method)
-            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-            .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-            .layer(header(header::REFERRER_POLICY, "same-origin"))
-            .layer(header(header::X_FRAME_OPTIONS, "DENY"))
-            .layer(header(header::CACHE_CONTROL, "no-store"))
-            .layer(header(header::CONTENT_SECURITY_POLICY, page::POLICY))
+            .layer(from_fn(request::bounded))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+        let router = headers::secured(routes, self.is_secure())
             .layer(self.0.parts.cors.layer())
-            .with_state(self.clone())
+            .with_state(self.clone());
+        Ok(router)
     }
 
     /// Serves until the gateway stops; see [`connection`].
-    pub async fn serve(self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    ///
+    /// # Errors
+    /// If the document of its routes cannot be written.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Option<TlsAcceptor>,
+        clients: Clients,
+    ) -> serde_json::Result<()> {
         let parts = &self.0.parts;
         let delivery = Arc::clone(&parts.delivery);
         let stop = parts.hub.stop().clone();
-        let server = Server::new(self.router(), delivery, tls, stop);
+        let server = Server::new(self.router()?, delivery, clients, tls, stop);
         server.run(listener).await;
+        Ok(())
     }
 
     /// Readiness goes off: nobody shall be sent here any more.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
+}
+
+/// All routes, each with its documentation: what is registered otherwise is refused by the guard.
+fn routes() -> OpenApiRouter<Gateway> {
+    files()
+        .into_iter()
+        .fold(openapi::head(), OpenApiRouter::merge)
+}
+
+/// The routes of each file.
+fn files() -> Vec<OpenApiRouter<Gateway>> {
+    vec![
+        runs::router(),
+        events::router(),
+        text::router(),
+        search::router(),
+        ingest::router(),
+        control::router(),
+        agents::router(),
+        jobs::router(),
+        webhooks::router(),
+        stream::router(),
+        watch::router(),
+        feed::router(),
+        session::router(),
+        sessions::router(),
+        tokens::router(),
+        users::router(),
+        roles::router(),
+        audit::router(),
+        health::router(),
+        openapi::router(),
+        page::router(),
+    ]
 }

@@ -3,32 +3,52 @@
 //! Assets carry a hash of their content in their names and never change; `/` is asked for anew each
 //! time. The policy allows nothing but this server's own files, so text from a run can never run.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use rust_embed::RustEmbed;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::problem::Problem;
 
 /// What a browser may load and run, for every answer of this server.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+     connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 #[derive(RustEmbed)]
 #[folder = "web/dist"]
 struct Files;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/", get(async || file("index.html", "no-cache")))
-        .route("/assets/{file}", get(asset))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(page))
+        .routes(routes!(asset))
 }
 
+/// The page.
+#[utoipa::path(
+    get,
+    path = "/",
+    responses((status = 200, description = "HTML", body = String, content_type = "text/html")),
+    security(())
+)]
+async fn page() -> Result<Response, Problem> {
+    file("index.html", "no-cache")
+}
+
+/// A file that the page needs.
+#[utoipa::path(
+    get,
+    path = "/assets/{file}",
+    responses((status = 200, description = "It never changes", content(
+        ("text/javascript"), ("text/css"), ("image/svg+xml"), ("application/octet-stream"),
+    ))),
+    security(())
+)]
 async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
     file(
         &format!("assets/{name}"),

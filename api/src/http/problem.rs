@@ -1,6 +1,7 @@
 //! Errors as RFC 9457 problem documents: what went wrong, with what, and the way out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -10,7 +11,10 @@ use runcast_common::event::UnknownChannel;
 use runcast_common::id::MalformedId;
 use serde::Serialize;
 use tracing::{error, warn};
+use utoipa::ToSchema;
 
+use super::request::Late;
+use crate::access::Scope;
 use crate::access::password::PasswordError;
 use crate::access::secret::MintError;
 use crate::archive;
@@ -19,6 +23,9 @@ use crate::store::StoreError;
 use crate::store::roles::RoleError;
 use crate::store::users::UserError;
 
+/// When to try again if nobody knows better.
+const SOON: Duration = Duration::from_secs(2);
+
 /// An answer that says why there is no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -26,15 +33,23 @@ pub struct Problem {
     detail: String,
     /// Figures for programs, beside the words for people.
     members: Vec<(&'static str, u64)>,
+    retry_after: Duration,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// What went wrong, as RFC 9457 has it. Some problems have further members: figures for programs.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document<'a> {
+    /// Always `about:blank`: the status says what kind of problem it is.
     r#type: &'static str,
+    /// The name of the status.
     title: &'static str,
+    /// The status.
     status: u16,
+    /// What exactly is wrong, and the way out, for people.
     detail: &'a str,
     #[serde(flatten)]
+    #[schema(ignore)]
     members: BTreeMap<&'static str, u64>,
 }
 
@@ -46,7 +61,15 @@ impl Problem {
             status,
             detail: detail.into(),
             members: Vec::new(),
+            retry_after: SOON,
         }
+    }
+
+    /// Says when to try again, where the status lets one.
+    #[must_use]
+    pub const fn after(mut self, time: Duration) -> Self {
+        self.retry_after = time;
+        self
     }
 
     /// Adds a figure for programs.
@@ -74,10 +97,22 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, detail)
     }
 
+    /// 403: known, but without this scope.
+    #[must_use]
+    pub fn missing_scope(scope: Scope) -> Self {
+        Self::forbidden(format!("this needs the scope {scope}"))
+    }
+
     /// 404: no such run.
     #[must_use]
     pub fn no_such_run(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("there is no run {id}"))
+    }
+
+    /// 429: too much of something, until later.
+    #[must_use]
+    pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, detail).after(retry_after)
     }
 
     /// 503: a part that is needed does not answer; try again.
@@ -95,7 +130,8 @@ impl Problem {
     }
 
     /// The answer to a method that a path does not take.
-    pub async fn wrong_method(method: Method, uri: Uri) -> Self {
+    #[must_use]
+    pub fn wrong_method(method: &Method, uri: &Uri) -> Self {
         let detail = format!("{} does not take {method}", uri.path());
         Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
     }
@@ -124,7 +160,9 @@ impl IntoResponse for Problem {
             StatusCode::TOO_MANY_REQUESTS,
         ];
         if later.contains(&self.status) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+            let seconds = self.retry_after.as_millis().div_ceil(1000).max(1);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -258,6 +296,9 @@ impl From<UnknownChannel> for Problem {
 
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
+        if let Some(late) = Late::behind(&rejection) {
+            return Self::new(StatusCode::REQUEST_TIMEOUT, late.to_string());
+        }
         Self::new(rejection.status(), rejection.body_text())
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
+use axum::http::Uri;
 use axum::http::request::Parts;
 use runcast_common::event::Channel;
 use runcast_common::id::EventId;
@@ -19,6 +20,13 @@ const MAX_CHANNELS: usize = 64;
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
+    /// Those of an address.
+    #[must_use]
+    pub fn of(uri: &Uri) -> Self {
+        let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        Self(pairs.into_owned().collect())
+    }
+
     /// The last value of a parameter; an empty one counts as absent.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -111,9 +119,7 @@ impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
-        let query = parts.uri.query().unwrap_or_default();
-        let pairs = url::form_urlencoded::parse(query.as_bytes());
-        Ok(Self(pairs.into_owned().collect()))
+        Ok(Self::of(&parts.uri))
     }
 }
 

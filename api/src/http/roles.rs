@@ -1,17 +1,18 @@
 //! `/v1/roles`: what roles permit, and for which runs; for administrators.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::body::Object;
 use super::problem::Problem;
 use super::runs::labels;
-use super::users::admin;
 use crate::access::Scope;
 use crate::access::principal::Principal;
 use crate::store::roles::{Role, RoleChange, RoleError};
@@ -20,34 +21,39 @@ use crate::store::roles::{Role, RoleChange, RoleError};
 const MAX_DESCRIPTION_BYTES: usize = 500;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/roles", get(list).post(create))
-        .route("/v1/roles/{role}", get(one).patch(change).delete(remove))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(one, change, remove))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Roles)]
 struct List {
     roles: Vec<Role>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewRole)]
 struct Create {
     name: String,
     #[serde(default)]
     description: String,
     permissions: Vec<String>,
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     labels: Option<Map<String, Value>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RoleChange)]
 struct Change {
     description: Option<String>,
     permissions: Option<Vec<String>>,
     /// `null` takes the bound away.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     labels: Option<Option<Map<String, Value>>>,
 }
 
@@ -75,18 +81,36 @@ fn description(text: String) -> Result<String, Problem> {
     )))
 }
 
-async fn list(principal: Principal, State(gateway): State<Gateway>) -> Result<Json<List>, Problem> {
-    admin(&principal)?;
+/// Lists all roles.
+#[utoipa::path(
+    get,
+    path = "/v1/roles",
+    responses(
+        (status = 200, description = "All of them", body = List),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
+async fn list(State(gateway): State<Gateway>) -> Result<Json<List>, Problem> {
     let roles = gateway.store().roles().await?;
     Ok(Json(List { roles }))
 }
 
+/// Creates a role.
+#[utoipa::path(
+    post,
+    path = "/v1/roles",
+    request_body = Create,
+    responses(
+        (status = 201, description = "The role", body = Role),
+        (status = 409, description = "The name is taken"),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn create(
     principal: Principal,
     State(gateway): State<Gateway>,
     Object(create): Object<Create>,
 ) -> Result<(StatusCode, Json<Role>), Problem> {
-    admin(&principal)?;
     let role = Role {
         name: create.name,
         description: description(create.description)?,
@@ -99,12 +123,19 @@ async fn create(
     Ok((StatusCode::CREATED, Json(role)))
 }
 
+/// Tells of a role.
+#[utoipa::path(
+    get,
+    path = "/v1/roles/{role}",
+    responses(
+        (status = 200, description = "The role", body = Role),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn one(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(name): Path<String>,
 ) -> Result<Json<Role>, Problem> {
-    admin(&principal)?;
     find(&gateway, &name).await
 }
 
@@ -114,14 +145,23 @@ async fn find(gateway: &Gateway, name: &str) -> Result<Json<Role>, Problem> {
     Ok(Json(role.ok_or_else(unknown)?))
 }
 
-/// For all who have the role, from this answer on.
+/// Changes a role, for all who have it, from this answer on.
+#[utoipa::path(
+    patch,
+    path = "/v1/roles/{role}",
+    request_body = Change,
+    responses(
+        (status = 200, description = "The role as it is now", body = Role),
+        (status = 409, description = "It is built in"),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn change(
     principal: Principal,
     State(gateway): State<Gateway>,
     Path(name): Path<String>,
     Object(change): Object<Change>,
 ) -> Result<Json<Role>, Problem> {
-    admin(&principal)?;
     let bound = |wanted: Option<Map<String, Value>>| wanted.map(labels).transpose();
     let change = RoleChange {
         description: change.description.map(description).transpose()?,
@@ -136,12 +176,21 @@ async fn change(
     find(&gateway, &name).await
 }
 
+/// Removes a role, also from all who have it.
+#[utoipa::path(
+    delete,
+    path = "/v1/roles/{role}",
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 409, description = "It is built in"),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn remove(
     principal: Principal,
     State(gateway): State<Gateway>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    admin(&principal)?;
     gateway
         .store()
         .delete_role(&principal.actor(), &name)

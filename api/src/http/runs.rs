@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use runcast_common::limits::{MAX_LABEL_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_VARIATIONS};
 use runcast_common::update::{self, Update, UpdateKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 use tracing::debug;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -34,21 +36,27 @@ const ANNOUNCE_DEADLINE: Duration = Duration::from_millis(500);
 const MAX_KEY_BYTES: usize = 200;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/runs", get(list).post(create))
-        .route("/v1/runs/{run}", get(one))
-        .route("/v1/runs/{run}/publish", post(publish))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(one))
+        .routes(routes!(publish))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewRun)]
 #[serde(deny_unknown_fields)]
 struct Create {
     #[serde(default)]
+    /// At most 200 bytes.
+    #[schema(max_length = 200)]
     name: String,
+    /// Its parallel attempts.
     #[serde(default = "one_variation")]
+    #[schema(minimum = 1, maximum = 256)]
     variations: u16,
     #[serde(default)]
+    #[schema(value_type = HashMap<String, String>)]
     labels: Map<String, Value>,
 }
 
@@ -57,36 +65,59 @@ const fn one_variation() -> u16 {
 }
 
 /// How an agent reaches Redis. Holds credentials, as does [`Created`]: neither can be printed.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct RedisAccess {
+    /// With user and password.
     url: String,
     /// Certificates of the authorities that sign for it, as PEM, where the platform's do not.
     #[serde(skip_serializing_if = "Option::is_none")]
     ca: Option<String>,
+    /// What the names of all keys begin with.
     prefix: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedRun)]
 struct Created {
     run: Run,
+    /// Publishes to this run, and reads it.
     token: String,
+    /// Its page.
     url: String,
     redis: RedisAccess,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PublishAccess)]
 struct Publish {
     run: Run,
+    /// Its page.
     url: String,
     redis: RedisAccess,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunList)]
 struct List {
     runs: Vec<Run>,
+    /// The `before` of the next page.
     next: Option<Uuid>,
 }
 
+/// Creates a run.
+///
+/// A second request with the same `Idempotency-Key` answers the run that the first one made.
+#[utoipa::path(
+    post,
+    path = "/v1/runs",
+    params(("Idempotency-Key" = Option<String>, Header, max_length = 200)),
+    request_body = Create,
+    responses(
+        (status = 201, description = "It is there, with all that its agents need", body = Created),
+        (status = 200, description = "It was there, made with this key", body = Created),
+    ),
+    security(("bearer" = [Scope::Publish]))
+)]
 async fn create(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -121,6 +152,21 @@ async fn create(
     Ok((status, Json(created)))
 }
 
+/// Lists runs, newest first.
+///
+/// A token that is bound to a run sees that one.
+#[utoipa::path(
+    get,
+    path = "/v1/runs",
+    params(
+        ("status" = Option<String>, Query),
+        ("label" = Option<Vec<String>>, Query, description = "`NAME=VALUE`; only runs with all of them"),
+        ("before" = Option<Uuid>, Query, description = "The `next` of the page before"),
+        ("limit" = Option<u16>, Query, description = "50, and 200 at most"),
+    ),
+    responses((status = 200, description = "A page of them", body = List)),
+    security(("bearer" = [Scope::Read]))
+)]
 async fn list(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -147,6 +193,13 @@ async fn list(
     Ok(Json(List { runs, next }))
 }
 
+/// One run.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}",
+    responses((status = 200, description = "How it stands", body = Run)),
+    security(("bearer" = [Scope::Read]))
+)]
 async fn one(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -155,6 +208,13 @@ async fn one(
     Ok(Json(find(&gateway, &principal, Scope::Read, &id).await?))
 }
 
+/// How an agent reaches Redis to publish for a run that is there.
+#[utoipa::path(
+    post,
+    path = "/v1/runs/{run}/publish",
+    responses((status = 200, description = "What an agent needs beside its token", body = Publish)),
+    security(("bearer" = [Scope::Publish]))
+)]
 async fn publish(
     principal: Principal,
     State(gateway): State<Gateway>,

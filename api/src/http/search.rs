@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use runcast_common::id::EventId;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::compress::compression;
@@ -28,6 +29,7 @@ use crate::access::Scope;
 use crate::access::principal::Principal;
 use crate::text::pattern::{BadPattern, Pattern};
 use crate::text::search::{MOST_CONTEXT, MOST_MATCHES, Results, Search, Start};
+
 /// Searches at a time: each may keep a core busy.
 const AT_ONCE: usize = 4;
 
@@ -41,13 +43,33 @@ const USUAL_MATCHES: usize = 100;
 const MOST_LEVELS: usize = 16;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/runs/{run}/search", get(search))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(search))
         .layer(compression())
         .layer(Extension(Arc::new(Semaphore::new(AT_ONCE))))
 }
 
+/// Finds lines of a run, while it is live as well.
+///
+/// Either `q` or `regex` is to be given. An answer that is not `done` came as far as its `cursor`.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}/search",
+    params(
+        ("q" = Option<String>, Query, description = "A text"),
+        ("regex" = Option<String>, Query, description = "An expression, without look-around and back-references"),
+        ("ignore_case" = Option<bool>, Query),
+        ("channel" = Option<Vec<String>>, Query, description = "Only these, such as `output:0` or `log`"),
+        ("level" = Option<Vec<String>>, Query, description = "Only logs of these levels"),
+        ("context" = Option<u64>, Query, description = "Lines around each match"),
+        ("after" = Option<String>, Query, description = "Forward, behind this id"),
+        ("before" = Option<String>, Query, description = "Backward, before this id or from the `end`"),
+        ("limit" = Option<u64>, Query, description = "100, and 500 at most"),
+    ),
+    responses((status = 200, description = "What was found", body = Results)),
+    security(("bearer" = [Scope::Read]))
+)]
 async fn search(
     principal: Principal,
     State(gateway): State<Gateway>,

@@ -4,17 +4,19 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tower_sessions::Session as Visit;
 use tower_sessions::session::Id;
 use tracing::warn;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -35,26 +37,26 @@ const MAX_AGENT_BYTES: usize = 200;
 const MAX_LOGIN_BYTES: usize = 254;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route(
-            "/v1/session",
-            get(who).post(sign_in).patch(change).delete(sign_out),
-        )
-        .route("/v1/session/password", put(change_password))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(who, sign_in, change, sign_out))
+        .routes(routes!(change_password))
 }
 
 /// Either a token, or a user with a password. A `client` has one session at a time.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SignIn {
+    #[schema(value_type = Option<String>)]
     token: Option<SecretString>,
     user: Option<String>,
+    #[schema(value_type = Option<String>)]
     password: Option<SecretString>,
     client: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WhoAsks)]
 struct Session {
     name: String,
     scopes: Vec<&'static str>,
@@ -66,12 +68,14 @@ struct Session {
     session: Option<Uuid>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Grant)]
 struct Held {
     scopes: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     run: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     labels: Option<Labels>,
 }
 
@@ -97,7 +101,15 @@ impl Session {
     }
 }
 
-/// What a user likes is told where Postgres answers; who they are, in any case.
+/// Tells who asks, and what they may do.
+#[utoipa::path(
+    get,
+    path = "/v1/session",
+    responses(
+        (status = 200, description = "Whoever the credential is of", body = Session),
+    ),
+    security(("bearer" = []))
+)]
 async fn who(principal: Principal, State(gateway): State<Gateway>) -> Json<Session> {
     let user = match principal.user {
         Some(user) if !principal.by_token => gateway.store().user(user).await,
@@ -110,7 +122,20 @@ async fn who(principal: Principal, State(gateway): State<Gateway>) -> Json<Sessi
     Json(Session::of(principal, user))
 }
 
-/// Signing in always starts a new session, so that nobody can prepare one for somebody else; the one before ends.
+/// Signs in, with name and password or with a token.
+///
+/// It always starts a new session, so that nobody can prepare one for somebody else; the one before ends.
+#[utoipa::path(
+    post,
+    path = "/v1/session",
+    request_body = SignIn,
+    responses(
+        (status = 200, description = "`Set-Cookie` starts the session", body = Session),
+        (status = 401, description = "The name or the password is wrong, or the token unknown, expired or revoked"),
+        (status = 403, description = "The request comes from another site's page"),
+    ),
+    security(())
+)]
 async fn sign_in(
     State(gateway): State<Gateway>,
     headers: HeaderMap,
@@ -224,13 +249,24 @@ fn fit_client(client: &str) -> Result<String, Problem> {
     )))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = OwnChange)]
 struct Change {
+    #[schema(value_type = Object)]
     preferences: Value,
 }
 
 /// Replaces what the user likes.
+#[utoipa::path(
+    patch,
+    path = "/v1/session",
+    request_body = Change,
+    responses(
+        (status = 200, description = "Whoever has signed in", body = Session),
+    ),
+    security(("bearer" = []))
+)]
 async fn change(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -249,14 +285,26 @@ async fn change(
     Ok(Json(Session::of(principal, user)))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PasswordChange)]
 struct ChangePassword {
+    #[schema(value_type = String)]
     password: SecretString,
+    #[schema(value_type = String)]
     new_password: SecretString,
 }
 
-/// All other sessions of the user end.
+/// Changes the password of whoever has signed in; all their other sessions end.
+#[utoipa::path(
+    put,
+    path = "/v1/session/password",
+    request_body = ChangePassword,
+    responses(
+        (status = 204, description = "It is changed"),
+    ),
+    security(("bearer" = []))
+)]
 async fn change_password(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -296,6 +344,16 @@ fn signed_in(principal: &Principal) -> Result<Uuid, Problem> {
     }
 }
 
+/// Ends the session, if there is one.
+#[utoipa::path(
+    delete,
+    path = "/v1/session",
+    responses(
+        (status = 204, description = "`Set-Cookie` forgets it"),
+        (status = 403, description = "The request comes from another site's page"),
+    ),
+    security(())
+)]
 async fn sign_out(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
     same_origin(&Method::DELETE, &headers)?;
     if let Some(session) = cookie::from_headers(&headers) {

@@ -1,28 +1,32 @@
 //! `/v1/sessions`: where one is signed in, and to end that; `/v1/users/{user}/sessions`: the same for administrators.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{delete, get};
-use axum::{Json, Router};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Gateway;
 use super::problem::Problem;
-use super::users::{admin, find};
+use super::users::find;
+use crate::access::Scope;
 use crate::access::principal::Principal;
 use crate::store::sessions::{Owner, Session};
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/sessions", get(list).delete(end_all))
-        .route("/v1/sessions/{session}", delete(end))
-        .route("/v1/users/{user}/sessions", get(list_of).delete(end_all_of))
-        .route("/v1/users/{user}/sessions/{session}", delete(end_of))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(list, end_all))
+        .routes(routes!(end))
+        .routes(routes!(list_of, end_all_of))
+        .routes(routes!(end_of))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Sessions)]
 struct List {
     sessions: Vec<Session>,
     /// The one that asks.
@@ -30,13 +34,30 @@ struct List {
     current: Option<Uuid>,
 }
 
+/// Lists where one is signed in.
+#[utoipa::path(
+    get,
+    path = "/v1/sessions",
+    responses(
+        (status = 200, description = "Sessions of whoever asks", body = List),
+    ),
+    security(("bearer" = []))
+)]
 async fn list(principal: Principal, State(gateway): State<Gateway>) -> Result<Json<List>, Problem> {
     let sessions = gateway.store().sessions_of(principal.owner()).await?;
     let current = principal.session;
     Ok(Json(List { sessions, current }))
 }
 
-/// All of them, the one that asks among them.
+/// Ends all sessions of whoever asks, the one that asks among them.
+#[utoipa::path(
+    delete,
+    path = "/v1/sessions",
+    responses(
+        (status = 204, description = "They have ended"),
+    ),
+    security(("bearer" = []))
+)]
 async fn end_all(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -45,6 +66,16 @@ async fn end_all(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Ends a session of whoever asks.
+#[utoipa::path(
+    delete,
+    path = "/v1/sessions/{session}",
+    responses(
+        (status = 204, description = "It has ended"),
+        (status = 404, description = "Whoever asks has no such session"),
+    ),
+    security(("bearer" = []))
+)]
 async fn end(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -54,35 +85,58 @@ async fn end(
     end_one(&gateway, &principal, owner, &session).await
 }
 
+/// Lists where a user is signed in.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{user}/sessions",
+    responses(
+        (status = 200, description = "Their sessions", body = List),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn list_of(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
 ) -> Result<Json<List>, Problem> {
-    admin(&principal)?;
     let user = find(&gateway, &user).await?;
     let sessions = gateway.store().sessions_of(Owner::User(user.id)).await?;
     let current = None;
     Ok(Json(List { sessions, current }))
 }
 
+/// Ends all sessions of a user.
+#[utoipa::path(
+    delete,
+    path = "/v1/users/{user}/sessions",
+    responses(
+        (status = 204, description = "They have ended"),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn end_all_of(
     principal: Principal,
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    admin(&principal)?;
     let user = find(&gateway, &user).await?;
     revoke(&gateway, &principal, Owner::User(user.id), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Ends a session of a user.
+#[utoipa::path(
+    delete,
+    path = "/v1/users/{user}/sessions/{session}",
+    responses(
+        (status = 204, description = "It has ended"),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn end_of(
     principal: Principal,
     State(gateway): State<Gateway>,
     Path((user, session)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    admin(&principal)?;
     let user = find(&gateway, &user).await?;
     end_one(&gateway, &principal, Owner::User(user.id), &session).await
 }

@@ -4,12 +4,12 @@
 //! was opened with stays as it was. An empty header is an absent one. A malformed cursor is refused: it
 //! must never become a silent replay.
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use runcast_common::id::EventId;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::connection::Streamed;
@@ -21,10 +21,26 @@ use crate::access::principal::Principal;
 use crate::fanout::viewer::{Request, Viewer};
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new().route("/v1/runs/{run}/stream", get(stream))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new().routes(routes!(stream))
 }
 
+/// Follows one run as server-sent events, resumed exactly.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}/stream",
+    params(
+        ("after" = Option<String>, Query, description = "Events behind this id"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same, and wins over it"),
+        ("channel" = Option<Vec<String>>, Query, description = "Only these, such as `output:0` or `status`"),
+        ("level" = Option<Vec<String>>, Query, description = "Only logs of these levels"),
+    ),
+    responses(
+        (status = 200, description = "Ends with the run: `end` is its last event", body = String, content_type = "text/event-stream"),
+        (status = 204, description = "The run is over and nothing is behind the cursor: stay away"),
+    ),
+    security(("bearer" = [Scope::Read]))
+)]
 async fn stream(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -49,7 +65,7 @@ async fn stream(
 }
 
 /// The headers of server-sent events.
-pub(super) fn as_events(mut response: Response) -> Response {
+pub(crate) fn as_events(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -75,7 +91,7 @@ fn cursor(headers: &HeaderMap, query: &Query) -> Result<EventId, Problem> {
 ///
 /// # Errors
 /// 400 for a header that is no text.
-pub(super) fn resume<'a>(
+pub(crate) fn resume<'a>(
     headers: &'a HeaderMap,
     query: &'a Query,
 ) -> Result<Option<&'a str>, Problem> {

@@ -16,13 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_stream::stream;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use axum::{Extension, Router};
 use bytes::Bytes;
 use futures::Stream;
 use http_range_header::parse_range_header;
@@ -31,9 +30,12 @@ use runcast_common::id::EventId;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use tracing::warn;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::compress::compression;
+use super::etag;
 use super::problem::Problem;
 use super::query::Query;
 use super::runs::admit;
@@ -48,9 +50,9 @@ use crate::text::plain::Plain;
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/runs/{run}/text", get(text))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(text))
         .layer(compression())
         .layer(map_response(weaken))
         .layer(Extension(Arc::<Measures>::default()))
@@ -67,6 +69,25 @@ struct Piece {
     follow: bool,
 }
 
+/// What a run wrote, as plain text.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}/text",
+    params(
+        ("after" = Option<String>, Query, description = "What was written behind this id"),
+        ("channel" = Option<Vec<String>>, Query, description = "Only these, such as `output:0` or `log`"),
+        ("ansi" = Option<String>, Query, description = "`keep` escape sequences, or `strip` them"),
+        ("follow" = Option<bool>, Query, description = "Go on until the run is over"),
+        ("Range" = Option<String>, Header, description = "Bytes of a finished run"),
+    ),
+    responses(
+        (status = 200, description = "The text", body = String),
+        (status = 206, description = "The bytes that were asked for", body = String),
+        (status = 304, description = "It is the one that `If-None-Match` names"),
+        (status = 416, description = "The text has no such bytes"),
+    ),
+    security(("bearer" = [Scope::Read]))
+)]
 async fn text(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -102,7 +123,7 @@ async fn text(
     }
     let tag = tag(&piece.subject);
     let control = "private, no-cache";
-    if names(&headers, &header::IF_NONE_MATCH, &tag) {
+    if etag::names(&headers, &header::IF_NONE_MATCH, &tag) {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
         mark(&mut response, control, &tag);
         return Ok(response);
@@ -114,7 +135,7 @@ async fn text(
         .filter(|_| method == Method::GET)
         .filter(|_| {
             let condition = headers.get(header::IF_RANGE);
-            condition.is_none_or(|condition| condition.as_bytes() == tag.as_bytes())
+            condition.is_none_or(|condition| condition == tag)
         });
     let mut response = None;
     if let Some(range) = range
@@ -287,34 +308,18 @@ fn bytes(gateway: Gateway, mut piece: Piece) -> impl Stream<Item = io::Result<By
 }
 
 /// Names exactly these bytes.
-fn tag(subject: &Subject) -> String {
+fn tag(subject: &Subject) -> HeaderValue {
     let described = format!("1 {subject:?}");
-    let digest = Sha256::digest(described.as_bytes());
-    let hex: String = digest[..12]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("\"{hex}\"")
+    etag::of(&Sha256::digest(described.as_bytes()))
 }
 
-/// True if the header names the tag; whether weakly is of no matter for a comparison with a cache.
-fn names(headers: &HeaderMap, name: &header::HeaderName, tag: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|one| one.trim().trim_start_matches("W/"))
-        .any(|one| one == tag || one == "*")
-}
-
-fn mark(response: &mut Response, control: &'static str, tag: &str) {
-    set(response, header::ETAG, tag);
+fn mark(response: &mut Response, control: &'static str, tag: &HeaderValue) {
+    response.headers_mut().insert(header::ETAG, tag.clone());
     set(response, header::CACHE_CONTROL, control);
     set(response, header::ACCEPT_RANGES, "bytes");
 }
 
-fn set(response: &mut Response, name: header::HeaderName, value: &str) {
+fn set(response: &mut Response, name: HeaderName, value: &str) {
     // All of them are digits and ASCII words.
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);

@@ -3,14 +3,16 @@
 //! A user makes tokens that never may more than the user may at the moment they are used. A token makes others only if it
 //! holds `admin`, so that one that has leaked cannot outlive itself.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{delete, get};
-use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use runcast_common::limits::MAX_NAME_BYTES;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -28,36 +30,53 @@ const PAGE_TOKENS: u16 = 50;
 const MAX_PAGE_TOKENS: u16 = 200;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/tokens", get(list).post(create))
-        .route("/v1/tokens/{token}", delete(revoke))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(revoke))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Tokens)]
 struct List {
     tokens: Vec<Token>,
     next: Option<Uuid>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewToken)]
 struct Create {
     name: String,
     scopes: Vec<String>,
     run: Option<Uuid>,
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     labels: Option<Map<String, Value>>,
     expires_at: Option<DateTime<Utc>>,
 }
 
 /// Holds a secret, so it cannot be printed.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedToken)]
 struct Created {
     id: Uuid,
     token: String,
 }
 
-/// One's own, newest first; those of all for administrators with `?all`. `?before=` the `next` of the page before, `?limit=`.
+/// Lists one's own tokens, newest first, or those of all for administrators.
+#[utoipa::path(
+    get,
+    path = "/v1/tokens",
+    params(
+        ("all" = Option<bool>, Query, description = "Those of all, for administrators"),
+        ("before" = Option<Uuid>, Query, description = "The `next` of the page before"),
+        ("limit" = Option<u16>, Query, description = "Tokens: 50, and 200 at most"),
+    ),
+    responses(
+        (status = 200, description = "A page of them", body = List),
+    ),
+    security(("bearer" = []))
+)]
 async fn list(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -81,6 +100,19 @@ async fn list(
     Ok(Json(List { tokens, next }))
 }
 
+/// Makes a token. It is in this answer, and nowhere else.
+///
+/// That of a user never may more than the user may when it is used. A token makes others only if it holds `admin`, so that
+/// one that has leaked cannot outlive itself.
+#[utoipa::path(
+    post,
+    path = "/v1/tokens",
+    request_body = Create,
+    responses(
+        (status = 201, description = "The token", body = Created),
+    ),
+    security(("bearer" = []))
+)]
 async fn create(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -141,7 +173,16 @@ fn scopes(principal: &Principal, names: &[String]) -> Result<Vec<Scope>, Problem
     Ok(scopes)
 }
 
-/// One's own, or any for administrators; it is refused everywhere from this answer on.
+/// Revokes one's own token, or any for administrators; it is refused everywhere from this answer on.
+#[utoipa::path(
+    delete,
+    path = "/v1/tokens/{token}",
+    responses(
+        (status = 204, description = "It is revoked"),
+        (status = 404, description = "There is no such token of whoever asks"),
+    ),
+    security(("bearer" = []))
+)]
 async fn revoke(
     principal: Principal,
     State(gateway): State<Gateway>,

@@ -1,12 +1,14 @@
 //! `/v1/users`: who there is, and what roles they have; for administrators. `{user}` is an id, a name or an address.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -25,50 +27,49 @@ const MAX_PAGE_USERS: u16 = 200;
 const MAX_PREFERENCES_BYTES: usize = 16 * 1024;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/users", get(list).post(create))
-        .route("/v1/users/{user}", get(one).patch(change))
-        .route("/v1/users/{user}/roles", get(roles))
-        .route("/v1/users/{user}/roles/{role}", put(grant).delete(revoke))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(one, change))
+        .routes(routes!(roles))
+        .routes(routes!(grant, revoke))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Users)]
 struct List {
     users: Vec<User>,
     next: Option<Uuid>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = UserRoles)]
 struct Roles {
     roles: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewUser)]
 struct Create {
     name: String,
     email: String,
+    #[schema(value_type = Option<String>)]
     password: Option<SecretString>,
     #[serde(default)]
     roles: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = UserChange)]
 struct Change {
     email: Option<String>,
+    #[schema(value_type = Option<Object>)]
     preferences: Option<Value>,
     disabled: Option<bool>,
+    #[schema(value_type = Option<String>)]
     password: Option<SecretString>,
-}
-
-/// Checks that it may see and change who may do what.
-///
-/// # Errors
-/// 403.
-pub(super) fn admin(principal: &Principal) -> Result<(), Problem> {
-    principal.may(Scope::Admin, None)
 }
 
 /// The user that a path names.
@@ -97,13 +98,20 @@ pub(super) fn preferences(value: Value) -> Result<Value, Problem> {
     )))
 }
 
-/// In the order of their creation; `?after=` the `next` of the page before, `?limit=`.
-async fn list(
-    principal: Principal,
-    State(gateway): State<Gateway>,
-    query: Query,
-) -> Result<Json<List>, Problem> {
-    admin(&principal)?;
+/// Lists users in the order of their creation.
+#[utoipa::path(
+    get,
+    path = "/v1/users",
+    params(
+        ("after" = Option<Uuid>, Query, description = "The `next` of the page before"),
+        ("limit" = Option<u16>, Query, description = "Users: 50, and 200 at most"),
+    ),
+    responses(
+        (status = 200, description = "A page of them", body = List),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
+async fn list(State(gateway): State<Gateway>, query: Query) -> Result<Json<List>, Problem> {
     let limit = query.parse("limit")?.unwrap_or(PAGE_USERS);
     let limit = limit.clamp(1, MAX_PAGE_USERS);
     // One more than asked for says whether there is a next page.
@@ -117,12 +125,22 @@ async fn list(
     Ok(Json(List { users, next }))
 }
 
+/// Creates a user.
+#[utoipa::path(
+    post,
+    path = "/v1/users",
+    request_body = Create,
+    responses(
+        (status = 201, description = "The user", body = User),
+        (status = 409, description = "The name or the address is taken"),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn create(
     principal: Principal,
     State(gateway): State<Gateway>,
     Object(create): Object<Create>,
 ) -> Result<(StatusCode, Json<User>), Problem> {
-    admin(&principal)?;
     let password = match &create.password {
         Some(password) => Some(gateway.access().passwords().hash(password).await?),
         None => None,
@@ -141,23 +159,41 @@ async fn create(
     Ok((StatusCode::CREATED, Json(user)))
 }
 
+/// Tells of a user.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{user}",
+    responses(
+        (status = 200, description = "The user", body = User),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn one(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
 ) -> Result<Json<User>, Problem> {
-    admin(&principal)?;
     Ok(Json(find(&gateway, &user).await?))
 }
 
+/// Changes a user.
+///
 /// Who is disabled may do nothing from this answer on, at no gateway, and is signed out.
+#[utoipa::path(
+    patch,
+    path = "/v1/users/{user}",
+    request_body = Change,
+    responses(
+        (status = 200, description = "The user as it is now", body = User),
+        (status = 409, description = "The address is taken"),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn change(
     principal: Principal,
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
     Object(change): Object<Change>,
 ) -> Result<Json<User>, Problem> {
-    admin(&principal)?;
     let user = find(&gateway, &user).await?;
     let password = match &change.password {
         Some(password) => Some(gateway.access().passwords().hash(password).await?),
@@ -177,22 +213,37 @@ async fn change(
     Ok(Json(find(&gateway, &user.id.to_string()).await?))
 }
 
+/// Lists the roles of a user.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{user}/roles",
+    responses(
+        (status = 200, description = "Their names", body = Roles),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn roles(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
 ) -> Result<Json<Roles>, Problem> {
-    admin(&principal)?;
     let roles = find(&gateway, &user).await?.roles;
     Ok(Json(Roles { roles }))
 }
 
+/// Gives a user a role.
+#[utoipa::path(
+    put,
+    path = "/v1/users/{user}/roles/{role}",
+    responses(
+        (status = 204, description = "They have it"),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn grant(
     principal: Principal,
     State(gateway): State<Gateway>,
     Path((user, role)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    admin(&principal)?;
     let user = find(&gateway, &user).await?;
     gateway
         .store()
@@ -202,12 +253,21 @@ async fn grant(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Takes a role from a user.
+#[utoipa::path(
+    delete,
+    path = "/v1/users/{user}/roles/{role}",
+    responses(
+        (status = 204, description = "They no longer have it"),
+        (status = 409, description = "Nobody else could administrate"),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn revoke(
     principal: Principal,
     State(gateway): State<Gateway>,
     Path((user, role)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    admin(&principal)?;
     let user = find(&gateway, &user).await?;
     let (store, actor) = (gateway.store(), principal.actor());
     if !store.revoke_role(&actor, user.id, &role).await? {

@@ -6,14 +6,14 @@
 
 use std::convert::Infallible;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use futures::StreamExt as _;
 use serde_json::{Map, Value};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -33,10 +33,31 @@ use crate::store::{Store, StoreError};
 const NEWEST: u16 = 200;
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new().route("/v1/watch", get(watch))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new().routes(routes!(watch))
 }
 
+/// Follows several runs on one connection, as server-sent events, each resumed exactly.
+///
+/// Either `run` or `label` is to be given.
+#[utoipa::path(
+    get,
+    path = "/v1/watch",
+    params(
+        ("run" = Option<Vec<Uuid>>, Query),
+        ("label" = Option<Vec<String>>, Query, description = "`NAME=VALUE`: runs with all of them, also those to come"),
+        ("after" = Option<String>, Query, description = "The id of the last event: a cursor for each run"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same, and wins over it"),
+        ("channel" = Option<Vec<String>>, Query, description = "Only these, such as `output:0` or `status`"),
+        ("level" = Option<Vec<String>>, Query, description = "Only logs of these levels"),
+    ),
+    responses(
+        (status = 200, description = "The data of each event tells its `run`", body = String, content_type = "text/event-stream"),
+        (status = 204, description = "All of them are over and nothing is behind the cursors: stay away"),
+        (status = 404, description = "There is no such run"),
+    ),
+    security(("bearer" = [Scope::Read]))
+)]
 async fn watch(
     principal: Principal,
     State(gateway): State<Gateway>,

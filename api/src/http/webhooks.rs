@@ -2,14 +2,16 @@
 //!
 //! A secret is in the answer to the request that makes a webhook, and nowhere else.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tracing::error;
 use url::Url;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Gateway;
@@ -18,7 +20,6 @@ use super::problem::Problem;
 use super::query::Query;
 use super::runs;
 use crate::access::Scope;
-use crate::access::principal::Principal;
 use crate::store::deliveries::{Delivery, DeliveryFilter, Tried};
 use crate::store::webhooks::{MOST_WEBHOOKS, NewWebhook, Webhook};
 use crate::tasks::webhooks::{STATUSES, sign};
@@ -31,67 +32,92 @@ const MOST_DELIVERIES: u16 = 500;
 const STATES: [&str; 3] = ["waiting", "delivered", "dead"];
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/webhooks", get(list).post(create))
-        .route("/v1/webhooks/deliveries", get(deliveries))
-        .route("/v1/webhooks/deliveries/{delivery}", get(delivery))
-        .route("/v1/webhooks/deliveries/{delivery}/replay", post(replay))
-        .route("/v1/webhooks/{webhook}", axum::routing::delete(remove))
-        .route("/v1/webhooks/{webhook}/enable", post(enable))
-        .route("/v1/webhooks/{webhook}/disable", post(disable))
-        .route("/v1/webhooks/{webhook}/test", post(test))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(deliveries))
+        .routes(routes!(delivery))
+        .routes(routes!(replay))
+        .routes(routes!(remove))
+        .routes(routes!(enable))
+        .routes(routes!(disable))
+        .routes(routes!(test))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewWebhook)]
 #[serde(deny_unknown_fields)]
 struct Create {
     url: Url,
+    /// Statuses of a run, such as `failed`.
+    #[schema(min_items = 1)]
     on: Vec<String>,
+    /// Only runs with all of these.
     #[serde(default)]
+    #[schema(value_type = HashMap<String, String>)]
     labels: Map<String, Value>,
 }
 
 /// Holds a secret, so it cannot be printed.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedWebhook)]
 struct Created {
     id: Uuid,
+    /// What its deliveries are signed with, by the standard of webhooks.
     secret: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WebhookList)]
 struct List {
     webhooks: Vec<Webhook>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryList)]
 struct Log {
     deliveries: Vec<Delivery>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryLog)]
 struct One {
     body: String,
     attempts: Vec<Tried>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Tested {
     delivery: Uuid,
 }
 
-async fn list(principal: Principal, State(gateway): State<Gateway>) -> Result<Json<List>, Problem> {
-    principal.may(Scope::Admin, None)?;
+/// Lists webhooks.
+#[utoipa::path(
+    get,
+    path = "/v1/webhooks",
+    responses((status = 200, description = "All of them", body = List)),
+    security(("bearer" = [Scope::Admin]))
+)]
+async fn list(State(gateway): State<Gateway>) -> Result<Json<List>, Problem> {
     let webhooks = gateway.store().webhooks().await?;
     Ok(Json(List { webhooks }))
 }
 
+/// Makes a webhook.
+#[utoipa::path(
+    post,
+    path = "/v1/webhooks",
+    request_body = Create,
+    responses(
+        (status = 201, description = "It is there; its secret is told here alone", body = Created),
+        (status = 409, description = "There are as many as there may be"),
+    ),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn create(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Object(create): Object<Create>,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
-    principal.may(Scope::Admin, None)?;
     let known = |status: &String| STATUSES.contains(&status.as_str());
     if create.on.is_empty() || !create.on.iter().all(known) {
         let known = STATUSES.join(", ");
@@ -119,52 +145,81 @@ async fn create(
     Ok((StatusCode::CREATED, Json(Created { id, secret })))
 }
 
+/// Removes a webhook.
+#[utoipa::path(
+    delete,
+    path = "/v1/webhooks/{webhook}",
+    responses((status = 204, description = "It is gone")),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn remove(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id = admit(&principal, &id)?;
+    let id = webhook_id(&id)?;
     found(gateway.store().remove_webhook(id).await?, id)
 }
 
+/// Lets a webhook be told again.
+#[utoipa::path(
+    post,
+    path = "/v1/webhooks/{webhook}/enable",
+    responses((status = 204, description = "It will be told")),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn enable(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id = admit(&principal, &id)?;
+    let id = webhook_id(&id)?;
     found(gateway.store().enable_webhook(id, true).await?, id)
 }
 
+/// Lets a webhook be told of nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/webhooks/{webhook}/disable",
+    responses((status = 204, description = "It will not be told")),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn disable(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id = admit(&principal, &id)?;
+    let id = webhook_id(&id)?;
     found(gateway.store().enable_webhook(id, false).await?, id)
 }
 
-/// A worker sends it; its delivery tells what came of it.
+/// Sends a test to a webhook; its delivery tells what came of it.
+#[utoipa::path(
+    post,
+    path = "/v1/webhooks/{webhook}/test",
+    responses((status = 202, description = "A worker sends it", body = Tested)),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn test(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Tested>), Problem> {
-    let id = admit(&principal, &id)?;
+    let id = webhook_id(&id)?;
     let delivery = gateway.store().test_webhook(id).await?;
     let delivery = delivery.ok_or_else(|| missing("webhook", &id.to_string()))?;
     Ok((StatusCode::ACCEPTED, Json(Tested { delivery })))
 }
 
-/// Newest first; `?webhook=`, `?state=dead`, `?limit=`.
-async fn deliveries(
-    principal: Principal,
-    State(gateway): State<Gateway>,
-    query: Query,
-) -> Result<Json<Log>, Problem> {
-    principal.may(Scope::Admin, None)?;
+/// Lists deliveries, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/webhooks/deliveries",
+    params(
+        ("webhook" = Option<Uuid>, Query),
+        ("state" = Option<String>, Query, description = "`waiting`, `delivered` or `dead`"),
+        ("limit" = Option<u16>, Query, description = "50, and 500 at most"),
+    ),
+    responses((status = 200, description = "The newest", body = Log)),
+    security(("bearer" = [Scope::Admin]))
+)]
+async fn deliveries(State(gateway): State<Gateway>, query: Query) -> Result<Json<Log>, Problem> {
     let state = query.get("state");
     if state.is_some_and(|state| !STATES.contains(&state)) {
         let known = STATES.join(", ");
@@ -183,13 +238,17 @@ async fn deliveries(
     Ok(Json(Log { deliveries }))
 }
 
-/// What a delivery sends, and all its attempts.
+/// Tells what a delivery sends, and all its attempts.
+#[utoipa::path(
+    get,
+    path = "/v1/webhooks/deliveries/{delivery}",
+    responses((status = 200, description = "Its body and attempts", body = One)),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn delivery(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(text): Path<String>,
 ) -> Result<Json<One>, Problem> {
-    principal.may(Scope::Admin, None)?;
     let unknown = || missing("delivery", &text);
     let id = Uuid::try_parse(&text).map_err(|_no_id| unknown())?;
     let found = gateway.store().delivery_log(id).await?;
@@ -198,12 +257,16 @@ async fn delivery(
 }
 
 /// Sends a delivery that has ended again, with the same id.
+#[utoipa::path(
+    post,
+    path = "/v1/webhooks/deliveries/{delivery}/replay",
+    responses((status = 202, description = "A worker sends it")),
+    security(("bearer" = [Scope::Admin]))
+)]
 async fn replay(
-    principal: Principal,
     State(gateway): State<Gateway>,
     Path(text): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    principal.may(Scope::Admin, None)?;
     let unknown = || missing("ended delivery", &text);
     let id = Uuid::try_parse(&text).map_err(|_no_id| unknown())?;
     match gateway.store().replay_deliveries(Some(id), None).await? {
@@ -212,8 +275,7 @@ async fn replay(
     }
 }
 
-fn admit(principal: &Principal, text: &str) -> Result<Uuid, Problem> {
-    principal.may(Scope::Admin, None)?;
+fn webhook_id(text: &str) -> Result<Uuid, Problem> {
     Uuid::try_parse(text).map_err(|_no_id| missing("webhook", text))
 }
 

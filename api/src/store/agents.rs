@@ -10,6 +10,7 @@ use runcast_common::update::Update;
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::leases::Lease;
@@ -46,7 +47,7 @@ pub enum Swept {
 }
 
 /// An agent as the API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct KnownAgent {
     /// Its id, that of its producer.
     pub agent: Uuid,

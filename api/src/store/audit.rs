@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -30,7 +31,8 @@ impl Actor {
 }
 
 /// One entry.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[schema(as = AuditEntry)]
 pub struct Entry {
     /// Grows with time.
     pub id: i64,
@@ -45,6 +47,7 @@ pub struct Entry {
     /// To whom or what.
     pub target: Option<String>,
     /// More about it.
+    #[schema(value_type = Object)]
     pub details: Value,
 }
 

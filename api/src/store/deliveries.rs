@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use secrecy::SecretSlice;
 use serde::Serialize;
 use sqlx::FromRow;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Store, StoreError, without_nul};
@@ -79,7 +80,7 @@ pub enum Next {
 }
 
 /// A delivery as the log shows it.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
 pub struct Delivery {
     /// Its id, the receiver's `webhook-id`.
     pub id: Uuid,
@@ -110,7 +111,8 @@ pub struct Delivery {
 }
 
 /// One attempt of a delivery, as the log keeps it.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[schema(as = Attempt)]
 pub struct Tried {
     /// Which one, from 1.
     pub number: i32,

@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Store, StoreError, without_nul};
@@ -19,7 +20,8 @@ use super::{Store, StoreError, without_nul};
 pub const DELIVERY: &str = "delivery";
 
 /// Jobs of one kind, and its last and next run if it recurs.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[schema(as = JobKind)]
 pub struct Kind {
     /// Its name.
     pub kind: String,
@@ -46,7 +48,8 @@ pub struct Kind {
 }
 
 /// A lease: what only one worker does at a time.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[schema(as = Lease)]
 pub struct LeaseRow {
     /// What for.
     pub name: String,
@@ -61,7 +64,7 @@ pub struct LeaseRow {
 }
 
 /// A job that has failed too often.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
 pub struct DeadJob {
     /// Its number.
     pub id: i64,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
@@ -12,7 +13,7 @@ use super::users::UserError;
 use super::{Store, StoreError};
 
 /// A role as it is shown and made.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
 pub struct Role {
     /// Its name.
     pub name: String,
@@ -22,6 +23,7 @@ pub struct Role {
     pub built_in: bool,
     /// Only for runs with all of these labels; for all runs if absent.
     #[sqlx(json(nullable))]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     pub labels: Option<Map<String, Value>>,
     /// What it permits.
     pub permissions: Vec<String>,

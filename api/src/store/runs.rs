@@ -5,19 +5,21 @@ use runcast_common::id::EventId;
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::visible::{self, Visible};
 use super::{Store, StoreError, signed, unsigned};
 
 /// A run as the API shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Run {
     /// Its id, a UUIDv7.
     pub id: Uuid,
     /// What a person called it.
     pub name: String,
     /// Free labels.
+    #[schema(value_type = HashMap<String, String>)]
     pub labels: serde_json::Value,
     /// Where it stands: that of its variations taken together.
     pub status: String,
@@ -38,11 +40,12 @@ pub struct Run {
     /// Bytes of their lines.
     pub bytes: u64,
     /// The watermark: id of the last stored event.
+    #[schema(value_type = String)]
     pub last_id: EventId,
 }
 
 /// One attempt of a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Variation {
     /// Its number, from 0.
     pub index: u16,

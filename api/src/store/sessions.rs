@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use sqlx::FromRow;
 use sqlx::postgres::types::PgInterval;
 use sqlx::types::Json;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
@@ -81,7 +82,7 @@ pub struct SessionRow {
 }
 
 /// A session as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
 pub struct Session {
     /// Its id; not what its cookie holds.
     pub id: Uuid,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sqlx::FromRow;
 use sqlx::types::Json;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
@@ -51,7 +52,7 @@ pub struct NewToken<'a> {
 }
 
 /// A token as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
 pub struct Token {
     /// Its id.
     pub id: Uuid,
@@ -63,6 +64,7 @@ pub struct Token {
     pub run_id: Option<Uuid>,
     /// Only runs with all of these labels.
     #[sqlx(json(nullable))]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     pub labels: Option<Map<String, Value>>,
     /// The user who has made it.
     pub user_id: Option<Uuid>,

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
@@ -25,7 +26,7 @@ pub struct NewUser<'a> {
 }
 
 /// A user as they are shown.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
 pub struct User {
     /// Their id, a UUIDv7.
     pub id: Uuid,
@@ -34,6 +35,7 @@ pub struct User {
     /// Their address.
     pub email: String,
     /// What they like, as the page keeps it.
+    #[schema(value_type = Object)]
     pub preferences: Value,
     /// Their roles.
     pub roles: Vec<String>,

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::FromRow;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -28,7 +29,7 @@ pub struct NewWebhook<'a> {
 }
 
 /// A webhook as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
 pub struct Webhook {
     /// Its id.
     pub id: Uuid,
@@ -37,6 +38,7 @@ pub struct Webhook {
     /// Of what it is told.
     pub statuses: Vec<String>,
     /// Only runs with all of these labels.
+    #[schema(value_type = HashMap<String, String>)]
     pub labels: Value,
     /// False if nothing is sent.
     pub enabled: bool,

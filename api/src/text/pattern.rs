@@ -6,6 +6,7 @@
 use regex::{Regex, RegexBuilder};
 use runcast_common::id::EventId;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::lines::Line;
 
@@ -49,9 +50,10 @@ pub enum BadPattern {
 }
 
 /// A line that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Match {
     /// The event that the line began with.
+    #[schema(value_type = String)]
     pub id: EventId,
     /// Its kind.
     pub kind: &'static str,

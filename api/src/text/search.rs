@@ -12,6 +12,7 @@ use std::time::Duration;
 use runcast_common::id::EventId;
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::lines::{JOIN_EVENTS, Line, join};
@@ -56,11 +57,13 @@ pub enum Start {
 }
 
 /// What a search came to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Matches)]
 pub struct Results {
     /// In the direction of the search.
     pub matches: Vec<Match>,
     /// How far it came: for `after` or `before`, by its direction.
+    #[schema(value_type = String)]
     pub cursor: EventId,
     /// Nothing is left in that direction at the moment.
     pub done: bool,

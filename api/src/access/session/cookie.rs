@@ -9,7 +9,8 @@ use cookie::{Cookie, SameSite};
 use super::super::secret::Secret;
 use super::MOST_LIFE;
 
-const PLAIN_NAME: &str = "runcast_session";
+/// The name of the cookie where the page is not served by https.
+pub const PLAIN_NAME: &str = "runcast_session";
 const SECURE_NAME: &str = "__Host-runcast_session";
 
 /// The session that a request carries.

@@ -13,18 +13,20 @@
 //!
 //! The answer says how far the producer's events are in Redis (`stored`) and in Postgres (`durable`). A
 //! gap is 409 with the seq that must come first, a newer epoch is 409 as well, a run that holds as much
-//! as it may is 429 with `Retry-After`. Bodies may be compressed (gzip, zstd). Limits: [`lines::MAX_BYTES`] and
+//! as it may, or is published to too fast ([`pace`]), is 429 with `Retry-After`. Bodies may be compressed (gzip, zstd). Limits: [`lines::MAX_BYTES`] and
 //! [`lines::MAX_TIME`] a request, [`lines::MAX_SILENCE`] between two pieces of it.
 
 mod lines;
+mod pace;
 mod producer;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::routing::post;
-use axum::{Json, Router};
 use tower_http::decompression::RequestDecompressionLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Gateway;
 use super::problem::Problem;
@@ -33,15 +35,36 @@ use super::runs::admit;
 use crate::access::Scope;
 use crate::access::principal::Principal;
 use lines::{Format, Lines};
+use pace::Pace;
 use producer::{Accepted, Producer};
 
 /// The routes of this file.
-pub fn router() -> Router<Gateway> {
-    Router::new()
-        .route("/v1/runs/{run}/events", post(ingest).put(ingest))
+pub fn router() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(ingest))
         .layer(RequestDecompressionLayer::new())
 }
 
+/// Publishes events of a run.
+///
+/// NDJSON, one event a line; or plain lines, which become output. They are taken as they come.
+#[utoipa::path(
+    method(post, put),
+    path = "/v1/runs/{run}/events",
+    params(
+        ("variation" = Option<u16>, Query, maximum = 255, description = "Of plain lines"),
+        ("Producer-Id" = Option<String>, Header, max_length = 200, description = "A UUID, or any name"),
+        ("Producer-Seq" = Option<u64>, Header, minimum = 1, description = "Of the first event: what is known is not stored twice"),
+        ("Producer-Epoch" = Option<u64>, Header, description = "A larger one refuses all smaller ones"),
+    ),
+    request_body(content(("application/x-ndjson"), ("text/plain"))),
+    responses(
+        (status = 200, description = "How far the producer has come", body = Accepted),
+        (status = 408, description = "The body took too long"),
+        (status = 409, description = "Earlier events are missing, or there is a newer producer"),
+    ),
+    security(("bearer" = [Scope::Publish]))
+)]
 async fn ingest(
     principal: Principal,
     State(gateway): State<Gateway>,
@@ -53,10 +76,13 @@ async fn ingest(
     let format = Format::of(&headers, &query)?;
     let (run, _) = admit(&gateway, &principal, Scope::Publish, &id).await?;
     let mut producer = Producer::of(&gateway, run, &headers).await?;
+    let mut pace = Pace::of(&principal, run);
     let mut lines = Lines::new(body.into_data_stream(), format);
     loop {
         let batch = lines.batch().await?;
         if batch.count > 0 {
+            let paced = pace.bytes(&gateway, batch.body.len()).await;
+            paced.map_err(|problem| producer.got_so_far(problem))?;
             producer.append(&gateway, &batch).await?;
         }
         if batch.is_last {

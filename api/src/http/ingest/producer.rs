@@ -9,6 +9,7 @@ use runcast_common::id::EventId;
 use runcast_common::script::{Append, Appended, Cap, Outcome};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::Gateway;
@@ -22,7 +23,8 @@ const FULL_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_PRODUCER_BYTES: usize = 200;
 
 /// The answer: how far the producer has come.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AcceptedEvents)]
 pub(super) struct Accepted {
     producer: Uuid,
     /// Highest seq of the producer that Redis holds.
@@ -30,6 +32,7 @@ pub(super) struct Accepted {
     /// Highest seq of the producer that Postgres holds.
     durable: u64,
     /// Id of the run's last event.
+    #[schema(value_type = String)]
     last_id: EventId,
 }
 
@@ -137,6 +140,13 @@ impl Producer {
             .await?;
         self.last = appended;
         Ok(appended)
+    }
+
+    /// Adds to a refusal what need not be sent again.
+    pub(super) fn got_so_far(&self, problem: Problem) -> Problem {
+        problem
+            .with("stored", self.next.saturating_sub(1))
+            .with("durable", self.last.durable)
     }
 
     pub(super) fn accepted(&self) -> Accepted {

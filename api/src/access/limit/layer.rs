@@ -1,0 +1,344 @@
+//! Limits around the routes.
+//!
+//! Two layers around the [guard](crate::access::guard), which leaves the principal in a request's extensions: outside of it
+//! [`guesses`] refuses an address that showed wrong credentials too often, inside [`rates`] counts the request for it.
+//! Without a principal it counts for its address. Not counted are health checks, the page and its assets, and what
+//! there is no route for: all of them cost less than counting. Who holds [`Scope::Admin`] is not limited, but in signing in.
+//!
+//! A request for server-sent events that is refused is answered by a stream which says so and ends: any other status than
+//! 200 is the end for an `EventSource`, which would never come back, while after this one it does when it was asked to.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures::stream;
+use rand::RngExt as _;
+use runcast_common::id::EventId;
+use serde_json::json;
+
+use super::places::{Full, Place};
+use super::policy::Policy;
+use super::subject::Subject;
+use super::{Refusal, Verdict};
+use crate::access::Scope;
+use crate::access::address::ClientAddress;
+use crate::access::principal::Principal;
+use crate::fanout::cursors;
+use crate::http::Gateway;
+use crate::http::connection::Streamed;
+use crate::http::holding::holding;
+use crate::http::problem::Problem;
+use crate::http::query::Query;
+use crate::http::stream::{as_events, resume};
+
+/// Soonest moment for a stream that was refused to be asked for again, and by how much more each differs from others.
+const COME_BACK: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
+
+/// What is asked for, as far as limits go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing that is counted.
+    Free,
+    /// Something to read.
+    Read,
+    /// A stream of server-sent events.
+    Stream,
+    /// Text that goes on as a stream does.
+    Followed,
+    /// A search.
+    Search,
+    /// A change.
+    Write,
+    /// Events to be published.
+    Ingest,
+    /// To be signed in.
+    SignIn,
+}
+
+impl Class {
+    /// The class of a request.
+    #[must_use]
+    pub fn of(request: &Request) -> Self {
+        let Some(path) = request.extensions().get::<MatchedPath>() else {
+            return Self::Free;
+        };
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match (path.as_str(), is_read) {
+            ("/" | "/assets/{file}" | "/healthz" | "/readyz", _) => Self::Free,
+            ("/v1/watch" | "/v1/feed" | "/v1/runs/{run}/stream", true) => Self::Stream,
+            ("/v1/runs/{run}/text", true) if is_followed(request.uri()) => Self::Followed,
+            ("/v1/runs/{run}/search", true) => Self::Search,
+            ("/v1/runs/{run}/events", false) => Self::Ingest,
+            ("/v1/session", false) if *request.method() == Method::POST => Self::SignIn,
+            (_, true) => Self::Read,
+            (_, false) => Self::Write,
+        }
+    }
+
+    const fn policies(self) -> &'static [Policy] {
+        match self {
+            Self::Free => &[],
+            Self::Read | Self::Stream | Self::Followed => &[Policy::Read],
+            Self::Search => &[Policy::Read, Policy::Search],
+            Self::Write => &[Policy::Write],
+            Self::Ingest => &[Policy::Ingest],
+            Self::SignIn => &[Policy::SignIn],
+        }
+    }
+}
+
+/// Refuses who showed wrong credentials too often, and counts those that are shown.
+pub async fn guesses(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+    let limits = gateway.limits();
+    let class = Class::of(&request);
+    let shown = limits.guesses.shown(request.headers());
+    let (Some(address), Some(quota)) = (address(&request), limits.rules.quota(Policy::Failed))
+    else {
+        return next.run(request).await;
+    };
+    if class == Class::Free || (shown.is_none() && class != Class::SignIn) {
+        return next.run(request).await;
+    }
+    let refused = |retry_after| Refusal {
+        policy: Policy::Failed,
+        retry_after,
+    };
+    let caller = Caller::of(&request);
+    if let Some(wait) = limits.guesses.wait(address, shown) {
+        limits.meter.limited(Policy::Failed, limits.source());
+        return caller.refused(&refused(wait));
+    }
+    let response = next.run(request).await;
+    if response.status() != StatusCode::UNAUTHORIZED {
+        return response;
+    }
+    if let Some(shown) = shown {
+        limits.guesses.was_wrong(shown);
+    }
+    let verdict = limits.ask(Subject::at(address), &[Policy::Failed], 1).await;
+    let used_up = verdict
+        .standings()
+        .iter()
+        .any(|(.., standing)| standing.remaining == 0);
+    if used_up {
+        let one = Duration::from_micros(1).mul_f64(quota.micros_of_unit());
+        let wait = verdict.refusal().map_or(one, |refusal| refusal.retry_after);
+        limits.guesses.let_wait(address, wait);
+    }
+    match verdict.refusal() {
+        Some(refusal) => caller.refused(&refusal),
+        None => response,
+    }
+}
+
+/// Counts a request, and bounds the streams that are open.
+pub async fn rates(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+    let limits = gateway.limits();
+    let class = Class::of(&request);
+    let Some(address) = address(&request).filter(|_| class != Class::Free) else {
+        return next.run(request).await;
+    };
+    let principal = request.extensions().get::<Principal>();
+    if principal.is_some()
+        && let Some(shown) = limits.guesses.shown(request.headers())
+    {
+        limits.guesses.was_right(shown);
+    }
+    let is_admin = principal.is_some_and(|principal| principal.holds(Scope::Admin));
+    let subject = match principal.filter(|_| class != Class::SignIn) {
+        Some(principal) => Subject::of(principal),
+        None => Subject::at(address),
+    };
+    let caller = Caller::of(&request);
+    let mut verdict = None;
+    if !is_admin || class == Class::SignIn {
+        let asked = limits.ask(subject, class.policies(), 1).await;
+        if let Some(refusal) = asked.refusal() {
+            let mut response = caller.refused(&refusal);
+            tell(&asked, response.headers_mut());
+            return response;
+        }
+        verdict = Some(asked);
+    }
+    let mut place = None;
+    if matches!(class, Class::Stream | Class::Followed) {
+        let rules = limits.rules();
+        let most = |most: Option<u32>| most.filter(|_| !is_admin);
+        let taken = limits.places.take(
+            (subject, most(rules.streams)),
+            (Subject::at(address), most(rules.streams_by_address)),
+        );
+        place = match taken {
+            Ok(place) => Some(place),
+            Err(full) => return caller.is_full(full),
+        };
+    }
+    let mut response = next.run(request).await;
+    if let Some(verdict) = verdict {
+        tell(&verdict, response.headers_mut());
+    }
+    match place {
+        Some(place) => hold(response, place),
+        None => response,
+    }
+}
+
+fn is_followed(uri: &Uri) -> bool {
+    Query::of(uri).flag("follow").unwrap_or(false)
+}
+
+fn address(request: &Request) -> Option<ClientAddress> {
+    request.extensions().get::<ClientAddress>().copied()
+}
+
+/// A stream keeps its place until it ends, whoever carries it.
+fn hold(response: Response, place: Place) -> Response {
+    if let Some(streamed) = response.extensions().get::<Streamed>() {
+        streamed.hold(place);
+        return response;
+    }
+    if !response.status().is_success() {
+        return response;
+    }
+    response.map(|body| holding(body, place))
+}
+
+/// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers.
+fn tell(verdict: &Verdict, headers: &mut HeaderMap) {
+    let standings = verdict.standings();
+    if standings.is_empty() {
+        return;
+    }
+    let policies = standings.iter().map(|(policy, quota, _)| {
+        let window = seconds(quota.full_after());
+        format!("\"{}\";q={};w={window}", policy.name(), quota.burst)
+    });
+    let left = standings.iter().map(|(policy, _, standing)| {
+        let reset = seconds(standing.reset);
+        format!("\"{}\";r={};t={reset}", policy.name(), standing.remaining)
+    });
+    let policies = policies.collect::<Vec<_>>().join(", ");
+    let left = left.collect::<Vec<_>>().join(", ");
+    for (name, value) in [("ratelimit-policy", policies), ("ratelimit", left)] {
+        // Letters, digits and punctuation alone: always a value.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+/// What is to be known of a request after it is gone, to refuse it.
+struct Caller {
+    /// The cursor of one that wants server-sent events.
+    events: Option<String>,
+}
+
+impl Caller {
+    fn of(request: &Request) -> Self {
+        let accepts = request.headers().get_all(header::ACCEPT).iter();
+        let mut accepts = accepts.filter_map(|value| value.to_str().ok());
+        let wants = Class::of(request) == Class::Stream
+            && accepts.any(|value| value.contains("text/event-stream"));
+        let cursor = || {
+            let query = Query::of(request.uri());
+            let resumed = resume(request.headers(), &query).ok().flatten();
+            let resumed = resumed.filter(|cursor| is_plain(cursor)).map(str::to_owned);
+            // The beginning, as the route writes it.
+            resumed.unwrap_or_else(|| match request.uri().path() {
+                "/v1/watch" => cursors::encode(std::iter::empty()),
+                _ => EventId::ZERO.to_string(),
+            })
+        };
+        Self {
+            events: wants.then(cursor),
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Response {
+        match &self.events {
+            Some(cursor) => come_back(cursor, &refusal.reason(), refusal.retry_after),
+            None => refusal.problem().into_response(),
+        }
+    }
+
+    fn is_full(&self, full: Full) -> Response {
+        let reason = match full {
+            Full::Principal => "too many streams of the same user or token are open",
+            Full::Address => "too many streams to the same address are open",
+        };
+        match &self.events {
+            Some(cursor) => come_back(cursor, reason, COME_BACK.0),
+            None => Problem::too_many(reason, COME_BACK.0).into_response(),
+        }
+    }
+}
+
+/// A cursor that is sent back as it came must not end its line.
+fn is_plain(cursor: &str) -> bool {
+    !cursor.is_empty() && cursor.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// A stream that says why it ends, and when to come back.
+fn come_back(cursor: &str, reason: &str, after: Duration) -> Response {
+    let wait = after.max(COME_BACK.0) + COME_BACK.1.mul_f64(rand::rng().random_range(0.0..1.0));
+    let data = json!({"kind": "closing", "reason": reason});
+    let frame = format!(
+        "retry: {}\nevent: closing\ndata: {data}\nid: {cursor}\n\n",
+        wait.as_millis()
+    );
+    let frames = stream::iter([Ok::<_, Infallible>(frame)]);
+    as_events(Body::from_stream(frames).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use runcast_common::rate::Standing;
+
+    use super::super::Source;
+    use super::super::policy::Rules;
+    use super::*;
+
+    #[test]
+    fn the_headers_are_structured_fields() {
+        let quota = Rules::default().quota(Policy::Read).expect("it is on");
+        let standing = Standing {
+            allowed: true,
+            remaining: 599,
+            reset: Duration::from_millis(100),
+            retry_after: Duration::ZERO,
+        };
+        let search = Rules::default().quota(Policy::Search).expect("it is on");
+        let verdict = Verdict {
+            source: Source::Redis,
+            standings: vec![
+                (Policy::Read, quota, standing),
+                (Policy::Search, search, standing),
+            ],
+        };
+        let mut headers = HeaderMap::new();
+        tell(&verdict, &mut headers);
+        assert_eq!(
+            headers["ratelimit-policy"],
+            "\"read\";q=600;w=60, \"search\";q=30;w=60"
+        );
+        assert_eq!(
+            headers["ratelimit"],
+            "\"read\";r=599;t=1, \"search\";r=599;t=1"
+        );
+    }
+
+    #[test]
+    fn a_cursor_that_could_end_its_line_is_not_sent_back() {
+        assert!(is_plain("1700000000000-5") && is_plain("wAbc_-"));
+        assert!(!is_plain("1\ndata: forged") && !is_plain("1 2") && !is_plain(""));
+    }
+}

@@ -1,0 +1,111 @@
+//! Schemathesis reads the OpenAPI document and asks the gateway everything that it allows, and much that it does not:
+//! nothing may fail on our side, and whatever is answered must be what the document says, in status, headers, content type
+//! and schema.
+//!
+//! The same seed each time, and [`EXAMPLES`] for each operation in each phase; `RUNCAST_SCHEMATHESIS=N` asks for more. It
+//! knows real things, so that not every question ends at a 404, and makes others on its way. Left out is what never ends
+//! while a run lives, and is told by name below.
+
+use std::fs;
+use std::time::Duration;
+
+use runcast_tests::lines::numbered;
+use runcast_tests::process::Recipe;
+use runcast_tests::programs;
+use runcast_tests::publisher::Publisher;
+use runcast_tests::stack::{Part, Stack};
+use uuid::Uuid;
+
+/// Examples of each operation, unless told otherwise.
+const EXAMPLES: u32 = 8;
+
+/// Longest run of it, for each example.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What an answer is held against.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+    response_headers_conformance,response_schema_conformance,ignored_auth";
+
+/// Streams of runs that live: they end with the run. Their refusals are those of `/text` and `/events`.
+const ENDLESS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/stream"];
+
+/// What it knows beforehand: a run that is over, one that lives, and bounds on time.
+fn settings(runs: &[Uuid]) -> String {
+    let runs: Vec<_> = runs.iter().map(|run| format!("\"{run}\"")).collect();
+    let runs = runs.join(", ");
+    format!(
+        r#"
+[dictionaries.runs]
+values = [{runs}]
+
+# Up to fifty seconds are allowed.
+[dictionaries.waits]
+values = [0, 1, 51]
+
+[parameters]
+"path.run" = {{ dictionary = "runs", probability = 0.8 }}
+"query.wait" = {{ dictionary = "waits" }}
+
+# The text of a run that lives does not end.
+[[operations]]
+include-path = "/v1/runs/{{run}}/text"
+parameters = {{ "query.follow" = false }}
+"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
+    let mut stack = Stack::without_services().await;
+    // Without a worker nobody sends to the webhooks that it makes up.
+    stack.launch(Part::Persister).await;
+    stack.launch(Part::Gateway).await;
+    let api = stack.api();
+    let lives = api.create_run("lives").await;
+    let connection = lives.publisher_connection().await;
+    Publisher::new(connection, stack.keys(), lives.id)
+        .publish(&numbered("line", 1..=20))
+        .await;
+    let over = api.create_run("over").await;
+    let mut wrap = stack.wrap(over.id, &["echo", "all there is"]);
+    assert!(wrap.ended(DEADLINE).await.success());
+
+    let config = stack.folder().join("schemathesis.toml");
+    fs::write(&config, settings(&[lives.id, over.id])).expect("a file of settings");
+    let examples = std::env::var("RUNCAST_SCHEMATHESIS").ok();
+    let examples = examples.map_or(EXAMPLES, |text| text.parse().expect("a number of examples"));
+    let (address, header) = (
+        format!("{}/openapi.json", api.base()),
+        format!("Authorization: Bearer {}", stack.token()),
+    );
+    let (config, number) = (config.display().to_string(), examples.to_string());
+    let mut arguments = vec![
+        "--config-file",
+        &config,
+        "run",
+        &address,
+        "--header",
+        &header,
+        "--checks",
+        CHECKS,
+        "--seed",
+        "1",
+        "--max-examples",
+        &number,
+        "--generation-database",
+        "none",
+        "--request-timeout",
+        "10",
+        "--continue-on-failure",
+    ];
+    for path in ENDLESS {
+        arguments.extend(["--exclude-path", path]);
+    }
+    let program = programs::installed("schemathesis4", "schemathesis");
+    let recipe = Recipe::new("schemathesis", program, &arguments, stack.folder());
+    let mut asking = recipe.start(stack.folder());
+    let status = asking.ended(DEADLINE * examples).await;
+    assert!(status.success(), "{}", asking.logs());
+    // It has not locked itself out on its way.
+    api.get("/v1/session").await;
+}
