@@ -184,15 +184,18 @@ mod tests {
 
     use super::*;
 
-    fn labels(value: &Value) -> Option<Labels> {
-        value.as_object().cloned()
+    fn labels(value: Value) -> Option<Labels> {
+        match value {
+            Value::Object(labels) => Some(labels),
+            _ => None,
+        }
     }
 
     fn grant(scopes: &[Scope], bound: Value) -> Grant {
         Grant {
             scopes: scopes.iter().copied().fold(Scopes::default(), Scopes::with),
             run: None,
-            labels: labels(&bound),
+            labels: labels(bound),
         }
     }
 
