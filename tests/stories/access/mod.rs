@@ -2,7 +2,7 @@
 
 mod audit;
 mod faults;
-mod people;
+pub(crate) mod people;
 mod races;
 mod roles;
 mod sessions;
