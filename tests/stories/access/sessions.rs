@@ -122,7 +122,7 @@ async fn what_is_stored_of_a_session_lets_nobody_in() {
     // Neither the hash nor the id for lists is a session.
     let parsed: Value = serde_json::from_str(&copy).expect("JSON");
     let hash = keys[0].rsplit(':').next().expect("a hash");
-    for claimed in [hash, parsed["id"].as_str().expect("an id")] {
+    for claimed in [hash, parsed["value"]["id"].as_str().expect("an id")] {
         let request = api.anonymous(Method::GET, "/v1/session");
         let request = request.header(COOKIE, format!("runcast_session={claimed}"));
         assert_eq!(send(request).await.status(), StatusCode::UNAUTHORIZED);
