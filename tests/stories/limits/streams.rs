@@ -4,6 +4,7 @@ use reqwest::header::ACCEPT;
 use reqwest::{Method, Response, StatusCode};
 use runcast_tests::api::{Api, problem, send};
 use runcast_tests::eventually::eventually;
+use runcast_tests::process::Recipe;
 use runcast_tests::sse::{Frame, Sse};
 use runcast_tests::stack::Stack;
 
@@ -95,6 +96,23 @@ async fn streams_are_bounded_by_principal_and_by_address_and_given_back() {
     let mut again = Sse::from_response(open(&one, &path, "192.0.2.1").await).await;
     again.until("ready").await;
     open_streams(&stack, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_over_http2_are_counted_and_given_back() {
+    let stack = limited("streams=1").await;
+    let run = stack.api().create_run("multiplexed").await.id;
+    let token = stack.mint("runs:read").await;
+    let reader = Api::new(stack.api().base(), &token);
+    let path = format!("/v1/runs/{run}/stream");
+    let url = format!("{}{path}", reader.base());
+    let bearer = format!("authorization: Bearer {token}");
+    let arguments = ["-sN", "--http2-prior-knowledge", "-H", &bearer, &url];
+    let mut curl = Recipe::new("curl", "curl", &arguments, stack.folder()).start(stack.folder());
+    open_streams(&stack, 1).await;
+    sent_away(open(&reader, &path, "192.0.2.1").await).await;
+    curl.kill();
+    open_streams(&stack, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
