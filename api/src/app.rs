@@ -246,8 +246,8 @@ impl App {
         .context("access cannot be checked")?;
         access.meter().register(registry);
         let (telling, writing) = (
-            access.clone().tell_changes(stop.clone()),
-            access.clone().write_notes(stop.clone()),
+            access.clone().tell_changes(closes.clone()),
+            access.clone().write_notes(closes.clone()),
         );
         tasks.spawn(async move {
             telling.await;

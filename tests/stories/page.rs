@@ -16,6 +16,8 @@ use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
+use crate::access::people::{PASSWORD, user};
+
 /// Longest time for a browser to start and to play its story.
 const BROWSER_DEADLINE: Duration = Duration::from_secs(150);
 
@@ -78,6 +80,17 @@ async fn a_browser_shows_a_command_that_is_still_running() {
     wrap.signal(Signal::SIGTERM);
     wrap.ended(SOON).await;
     stack.database.sealed(run).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_signs_in_by_name_and_password() {
+    let stack = Stack::start().await;
+    user(&stack, "ada", &["viewer"]).await;
+    let settings = [
+        ("RUNCAST_E2E_USER", "ada".to_owned()),
+        ("RUNCAST_E2E_PASSWORD", PASSWORD.to_owned()),
+    ];
+    play(&stack, "session.spec", Uuid::nil(), &settings).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

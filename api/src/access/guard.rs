@@ -70,8 +70,8 @@ pub async fn guard(
     match scope {
         // Administration is not about one run: whoever is bound to one has no part in it.
         Some(Scope::Admin) => principal.may(Scope::Admin, None)?,
-        Some(scope) if !principal.holds(scope) => return Err(Problem::missing_scope(scope)),
-        _ => {}
+        Some(scope) => principal.must_hold(scope)?,
+        None => {}
     }
     parts.extensions.insert(principal);
     Ok(next.run(Request::from_parts(parts, body)).await)

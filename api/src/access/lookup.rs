@@ -1,22 +1,25 @@
 //! Sessions, tokens and permissions: from their copies in Redis, else from Postgres, which leaves a copy.
 //!
-//! | what | copy | life |
-//! |---|---|---|
-//! | token | `auth:token:<sha256>` | [`TOKEN_LIFE`], or until it ends |
-//! | permissions | `auth:perm:<user>` | [`PERMISSIONS_LIFE`] |
-//! | session | `session:<sha256>` | until it ends; see [`super::session`] |
+//! | what | copy | read again after | gone after |
+//! |---|---|---|---|
+//! | token | `auth:token:<sha256>` | [`TOKEN_FRESH`] | [`MOST_LIFE`], or when it ends |
+//! | permissions | `auth:perm:<user>` | [`PERMISSIONS_FRESH`] | [`MOST_LIFE`] |
+//! | session | `session:<sha256>` | see [`super::session`] | [`MOST_LIFE`], or when it ends |
 //!
-//! What does not exist leaves a copy as well, for [`NOTHING_LIFE`]: an agent that keeps asking with a token that has ended
-//! costs Postgres next to nothing. [`runcast_common::mirror`] says why no copy is older than a change. Lives are measured by
-//! Redis and Postgres, so that a gateway whose clock is wrong lets nobody stay longer.
+//! A copy that should be read again counts on while Postgres is away: as long as nobody can change what Postgres holds,
+//! it is not wrong. What does not exist leaves a copy as well, for [`NOTHING_LIFE`]: an agent that keeps asking with a
+//! token that has ended costs Postgres next to nothing. [`runcast_common::mirror`] says why no copy is older than a change.
+//! Lives are measured by Redis and Postgres, so that a gateway whose clock is wrong lets nobody stay longer.
 
 use std::future::Future;
 use std::time::Duration;
 
+use chrono::Utc;
 use runcast_common::mirror::{Mirror, Seen};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tracing::error;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+use tracing::{debug, error};
 use uuid::Uuid;
 
 use super::Access;
@@ -25,17 +28,34 @@ use crate::store::StoreError;
 use crate::store::roles::Permissions;
 use crate::store::tokens::TokenRow;
 
-/// How long the copy of a token lives.
-pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// How long the copy of a token is taken as it is.
+pub const TOKEN_FRESH: Duration = Duration::from_secs(3600);
 
-/// How long the copy of what a user may do lives.
-pub const PERMISSIONS_LIFE: Duration = Duration::from_secs(300);
+/// How long the copy of what a user may do is taken as it is.
+pub const PERMISSIONS_FRESH: Duration = Duration::from_secs(300);
+
+/// How long a copy lives at most.
+pub const MOST_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// How long it is known that there is no such thing.
 pub const NOTHING_LIFE: Duration = Duration::from_secs(10);
 
+/// Longest wait for Postgres where there is a copy that will do.
+const RENEW_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long Postgres is not asked again about a copy after it did not answer.
+const RENEW_PAUSE: Duration = Duration::from_secs(10);
+
 /// The copy of what does not exist.
 const NOTHING: &str = "-";
+
+/// What is looked for, and how long its copy is taken as it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) cache: Cache,
+    pub(super) key: &'a str,
+    pub(super) fresh: Duration,
+}
 
 /// What was found, and the copy of it, if there is one.
 #[derive(Debug)]
@@ -53,27 +73,49 @@ impl<T> Found<T> {
     }
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+struct Copied<T> {
+    /// Until when it is taken as it is, in seconds since 1970: a clock that is wrong has it read too often, or too rarely.
+    fresh_until: i64,
+    value: T,
+}
+
+/// A copy that is taken as it is for so long.
+pub(super) fn copy_of(value: &impl Serialize, fresh: Duration) -> Option<String> {
+    let fresh = i64::try_from(fresh.as_secs()).unwrap_or(i64::MAX);
+    let copied = Copied {
+        fresh_until: Utc::now().timestamp().saturating_add(fresh),
+        value,
+    };
+    serde_json::to_string(&copied)
+        .inspect_err(|failed| error!(error = %failed, "no copy can be made"))
+        .ok()
+}
+
+/// What was read, and how long it may be remembered.
+type Read<T> = Result<Option<(T, Duration)>, StoreError>;
+
 /// Looks for a copy, else reads, and leaves a copy with the life that comes along.
 pub(super) async fn through<T: Serialize + DeserializeOwned>(
     (mirror, meter): (&Mirror, &Meter),
-    cache: Cache,
-    key: &str,
-    read: impl Future<Output = Result<Option<(T, Duration)>, StoreError>>,
+    wanted: Wanted<'_>,
+    read: impl Future<Output = Read<T>>,
 ) -> Result<Found<T>, StoreError> {
-    let seen = mirror.look(key).await;
-    let lease = match seen {
+    let Wanted { cache, key, fresh } = wanted;
+    let lease = match mirror.look(key).await {
         Seen::Copy(copy) if copy == NOTHING => {
             meter.looked(cache, Outcome::Hit);
             return Ok(Found::nothing());
         }
-        Seen::Copy(copy) => match serde_json::from_str(&copy) {
-            Ok(value) => {
+        Seen::Copy(copy) => match serde_json::from_str::<Copied<T>>(&copy) {
+            Ok(copied) if Utc::now().timestamp() < copied.fresh_until => {
                 meter.looked(cache, Outcome::Hit);
                 return Ok(Found {
-                    value: Some(value),
+                    value: Some(copied.value),
                     copy: Some(copy),
                 });
             }
+            Ok(old) => return renew((mirror, meter), wanted, (copy, old.value), read).await,
             // Of another version: it stays until its life is over.
             Err(_unknown) => None,
         },
@@ -95,12 +137,42 @@ pub(super) async fn through<T: Serialize + DeserializeOwned>(
         mirror.fill(key, &lease, NOTHING, NOTHING_LIFE).await;
         return Ok(Found::nothing());
     };
-    let copy = match serde_json::to_string(&value) {
-        Ok(copy) => mirror.fill(key, &lease, &copy, life).await.then_some(copy),
-        Err(failed) => {
-            error!(error = %failed, key, "no copy can be made");
-            None
+    let copy = match copy_of(&value, fresh) {
+        Some(copy) => mirror.fill(key, &lease, &copy, life).await.then_some(copy),
+        None => None,
+    };
+    let value = Some(value);
+    Ok(Found { value, copy })
+}
+
+/// Reads again what there is an old copy of; without Postgres the copy will do.
+async fn renew<T: Serialize>(
+    (mirror, meter): (&Mirror, &Meter),
+    Wanted { cache, key, fresh }: Wanted<'_>,
+    (copy, old): (String, T),
+    read: impl Future<Output = Read<T>>,
+) -> Result<Found<T>, StoreError> {
+    let (value, fresh, life) = match timeout(RENEW_DEADLINE, read).await {
+        Ok(Ok(Some((value, life)))) => {
+            meter.looked(cache, Outcome::Miss);
+            (value, fresh, Some(life))
         }
+        Ok(Ok(None)) => {
+            meter.looked(cache, Outcome::Miss);
+            if let Err(failed) = mirror.delete(&[key.to_owned()]).await {
+                debug!(error = %failed, "a copy outlives what it is of for now");
+            }
+            return Ok(Found::nothing());
+        }
+        Ok(Err(failure)) if !failure.is_outage() => return Err(failure),
+        Ok(Err(_)) | Err(_) => {
+            meter.looked(cache, Outcome::Stale);
+            (old, RENEW_PAUSE, None)
+        }
+    };
+    let copy = match copy_of(&value, fresh) {
+        Some(new) => mirror.swap(key, &copy, &new, life).await.then_some(new),
+        None => None,
     };
     let value = Some(value);
     Ok(Found { value, copy })
@@ -122,12 +194,17 @@ impl Access {
         let read = async {
             let row = self.store().token(hash).await?;
             Ok(row.map(|row| {
-                let life = left(row.left_ms, TOKEN_LIFE);
+                let life = left(row.left_ms, MOST_LIFE);
                 (row, life)
             }))
         };
         let key = self.keys().token(&hash);
-        let found = through((self.mirror(), self.meter()), Cache::Token, &key, read);
+        let wanted = Wanted {
+            cache: Cache::Token,
+            key: &key,
+            fresh: TOKEN_FRESH,
+        };
+        let found = through((self.mirror(), self.meter()), wanted, read);
         Ok(found.await?.value)
     }
 
@@ -138,15 +215,15 @@ impl Access {
     pub async fn permissions(&self, user: Uuid) -> Result<Option<Permissions>, StoreError> {
         let read = async {
             let permissions = self.store().permissions(user).await?;
-            Ok(permissions.map(|permissions| (permissions, PERMISSIONS_LIFE)))
+            Ok(permissions.map(|permissions| (permissions, MOST_LIFE)))
         };
         let key = self.keys().permissions(user);
-        let found = through(
-            (self.mirror(), self.meter()),
-            Cache::Permissions,
-            &key,
-            read,
-        );
+        let wanted = Wanted {
+            cache: Cache::Permissions,
+            key: &key,
+            fresh: PERMISSIONS_FRESH,
+        };
+        let found = through((self.mirror(), self.meter()), wanted, read);
         Ok(found.await?.value)
     }
 }

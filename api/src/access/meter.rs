@@ -39,6 +39,8 @@ pub enum Outcome {
     Miss,
     /// Redis did not answer; Postgres was asked.
     Unreachable,
+    /// There was an old one, and Postgres did not answer.
+    Stale,
 }
 
 impl Outcome {
@@ -47,6 +49,7 @@ impl Outcome {
             Self::Hit => "hit",
             Self::Miss => "miss",
             Self::Unreachable => "unreachable",
+            Self::Stale => "stale",
         }
     }
 }
@@ -98,7 +101,7 @@ impl Meter {
     /// Names and explains the metrics in a registry.
     #[rustfmt::skip]
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("runcast_access_lookups", "Looks for copies in Redis of sessions, tokens and permissions: hit, miss, or unreachable", self.looks.clone());
+        registry.register("runcast_access_lookups", "Looks for copies in Redis of sessions, tokens and permissions: hit, miss, unreachable, or stale", self.looks.clone());
         registry.register("runcast_access_validations", "Credentials that were looked up, by what answered", self.validations.clone());
         registry.register("runcast_access_denials", "Requests that were refused, by reason", self.denials.clone());
         registry.register("runcast_access_changes", "Changes of tokens, sessions and users whose copies were deleted here", self.changes.clone());
@@ -116,7 +119,7 @@ impl Meter {
             Cache::Permissions => return,
         };
         let source = match outcome {
-            Outcome::Hit => "redis",
+            Outcome::Hit | Outcome::Stale => "redis",
             Outcome::Miss | Outcome::Unreachable => "postgres",
         };
         let validated = Validated { credential, source };

@@ -118,16 +118,12 @@ impl Principal {
     /// # Errors
     /// 403 if it may do it with none.
     pub fn visible(&self, scope: Scope) -> Result<Visible, Problem> {
-        if !self.holds(scope) {
-            return Err(self.lacks(scope));
-        }
+        self.must_hold(scope)?;
         Ok(grant::visible(&self.grants, scope))
     }
 
     fn check(&self, scope: Scope, within: impl Fn(&Grant) -> bool) -> Result<(), Problem> {
-        if !self.holds(scope) {
-            return Err(self.lacks(scope));
-        }
+        self.must_hold(scope)?;
         let mut held = self.grants.iter().filter(|grant| grant.scopes.holds(scope));
         if held.any(within) {
             return Ok(());
@@ -138,6 +134,17 @@ impl Principal {
             _ => format!("the scope {scope} is bound to other runs, by their labels"),
         };
         Err(Problem::forbidden(bound))
+    }
+
+    /// Checks that it holds a scope at all, for whichever runs.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn must_hold(&self, scope: Scope) -> Result<(), Problem> {
+        match self.holds(scope) {
+            true => Ok(()),
+            false => Err(self.lacks(scope)),
+        }
     }
 
     fn lacks(&self, scope: Scope) -> Problem {

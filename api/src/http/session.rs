@@ -203,13 +203,16 @@ async fn start(
     principal: &Principal,
     client: Option<&str>,
 ) -> Result<Id, Problem> {
-    let before = cookie::from_headers(headers).and_then(|secret| secret.expose().parse().ok());
+    let before: Option<Id> =
+        cookie::from_headers(headers).and_then(|secret| secret.expose().parse().ok());
     let visit = Visit::new(before, Arc::new(gateway.access().clone()), None);
     let failed = |error: tower_sessions::session::Error| {
         warn!(%error, "nobody can sign in at the moment");
         Problem::unavailable("nobody can sign in at the moment; try again")
     };
-    visit.flush().await.map_err(failed)?;
+    if before.is_some() {
+        visit.flush().await.map_err(failed)?;
+    }
     let owner = match principal.by_token {
         true => store::TOKEN,
         false => store::USER,

@@ -13,7 +13,7 @@ use super::{Store, StoreError};
 /// Who does something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// The user or the token; none for the operator's command line.
+    /// The user or the token; none for the operator's command line, and where nobody knows.
     pub id: Option<Uuid>,
     /// Their name at that time.
     pub name: String,

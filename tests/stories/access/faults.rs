@@ -1,5 +1,6 @@
 //! Access while one of the two servers is away.
 
+use redis::AsyncCommands as _;
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{problem, send};
 use runcast_tests::stack::{Part, Stack};
@@ -60,6 +61,23 @@ async fn without_redis_one_is_known_and_signs_in() {
     .await;
 }
 
+/// All copies of tokens and permissions should have been read again long ago.
+async fn grow_old(stack: &Stack) {
+    let mut redis = stack.redis.connection().await;
+    let pattern = format!("{}auth:*", stack.keys().prefix());
+    let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    for key in keys {
+        let copy: String = redis.get(&key).await.expect("a copy");
+        let mut copy: Value = serde_json::from_str(&copy).expect("JSON");
+        copy["fresh_until"] = json!(0);
+        let mut set = redis::cmd("SET");
+        set.arg(&key).arg(copy.to_string()).arg("KEEPTTL");
+        let done: String = set.query_async(&mut redis).await.expect("OK");
+        assert_eq!(done, "OK");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_postgres_who_is_known_stays_and_nobody_signs_in() {
     let mut stack = Stack::without_services().await;
@@ -78,6 +96,10 @@ async fn without_postgres_who_is_known_stays_and_nobody_signs_in() {
         assert_eq!(who["name"], "ada");
         assert_eq!(status_with(&api, stack.token(), "/v1/session").await, 200);
     }
+    // Copies that should be read again will do until Postgres answers.
+    grow_old(&stack).await;
+    assert_eq!(ada.get("/v1/session").await["name"], "ada");
+    assert_eq!(status_with(&api, stack.token(), "/v1/session").await, 200);
     let body = json!({"user": "ada", "password": PASSWORD});
     let answer = try_sign_in(&api, &body).await;
     assert!(answer.headers().contains_key("retry-after"));

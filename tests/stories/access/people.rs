@@ -65,11 +65,13 @@ pub(crate) struct Second {
 pub(crate) async fn second(stack: &Stack, settings: &[(&str, &str)]) -> Second {
     let mut recipe = stack.recipe(Part::Gateway);
     "second-gateway".clone_into(&mut recipe.name);
-    let recipe = recipe.with([("RUNCAST_LISTEN", "127.0.0.1:0")]);
+    // It may say that it is reached elsewhere.
+    let address = programs::loopback(programs::free_port()).to_string();
+    let recipe = recipe.with([("RUNCAST_LISTEN", &address)]);
     let recipe = recipe.with(settings.iter().copied());
     let mut process = recipe.start(stack.folder());
-    let url = process.says("Runcast is ready at ", SOON).await;
-    let api = Api::new(&url, stack.token());
+    process.says("Runcast is ready at ", SOON).await;
+    let api = Api::new(&format!("http://{address}"), stack.token());
     Second {
         _process: process,
         api,

@@ -2,9 +2,13 @@
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, send};
+use runcast_tests::eventually::{SOON, within};
+use runcast_tests::lines::numbered;
 use runcast_tests::sse::Sse;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
+
+use crate::fanout::publisher;
 
 use super::people::{Browser, ask, second, sign_in, user};
 
@@ -153,21 +157,38 @@ async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
         let request = ada.request(Method::GET, path);
         let answer = send(request.header("accept", "text/event-stream")).await;
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
-        Sse::from_response(answer).await.with_pulses()
+        answer
     };
-    let mut feed = stream("/v1/feed").await;
+    let feed = stream("/v1/feed").await;
+    let mut feed = Sse::from_response(feed).await.with_pulses();
     feed.until("ready").await;
     create(&api, "ads").await;
     let mine = create(&api, "search").await;
     let told = state(&mut feed).await;
     assert_eq!(told["run"], json!(mine), "the first that she is told of");
-    let other = create(&api, "ads").await;
-    let mut watch = stream("/v1/watch?label=team=ads").await;
-    let last = create(&api, "search").await;
-    assert_eq!(state(&mut feed).await["run"], json!(last));
-    watch.until("ready").await;
-    drop(watch);
-    assert_eq!(statuses(&ada, other).await[0], 403);
+    // The same of a watch by a label that runs of both have.
+    let both = |team: &str| json!({"labels": {"team": team, "app": "both"}});
+    let (other, own) = (
+        api.create(&both("ads")).await,
+        api.create(&both("search")).await,
+    );
+    assert_eq!(state(&mut feed).await["run"], json!(own.id));
+    let mut watch = stream("/v1/watch?label=app=both").await;
+    for run in [&other, &own] {
+        let mut publisher = publisher(&stack, run).await;
+        let last = publisher.publish(&numbered("line", 1..=3)).await;
+        stack.database.holds(run.id, last).await;
+    }
+    let (mut text, wanted) = (String::new(), own.id.to_string());
+    within(SOON, "what she may see", async {
+        while !text.contains("line 3") {
+            let bytes = watch.chunk().await.expect("read").expect("more");
+            text += std::str::from_utf8(&bytes).expect("text");
+        }
+    })
+    .await;
+    assert!(text.contains(&wanted), "{text}");
+    assert!(!text.contains(&other.id.to_string()), "{text}");
 }
 
 /// The next update of a run.

@@ -11,14 +11,10 @@ use super::people::{PASSWORD, ask, second, sign_in, sign_in_with, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signing_in_starts_a_session_that_nobody_has_prepared() {
-    let mut stack = Stack::without_services().await;
-    stack.set(
-        Part::Gateway,
-        "RUNCAST_PUBLIC_URL",
-        "https://runcast.example.com",
-    );
-    stack.launch_all().await;
-    let api = stack.api();
+    let stack = Stack::start().await;
+    let https = [("RUNCAST_PUBLIC_URL", "https://runcast.example.com")];
+    let gateway = second(&stack, &https).await;
+    let api = gateway.api.clone();
     user(&stack, "ada", &["viewer"]).await;
     let first = sign_in(&api, "ada").await;
     for word in ["__Host-", "HttpOnly", "Secure", "SameSite=Lax", "Path=/"] {
@@ -126,7 +122,7 @@ async fn what_is_stored_of_a_session_lets_nobody_in() {
     // Neither the hash nor the id for lists is a session.
     let parsed: Value = serde_json::from_str(&copy).expect("JSON");
     let hash = keys[0].rsplit(':').next().expect("a hash");
-    for claimed in [hash, parsed["id"].as_str().expect("an id")] {
+    for claimed in [hash, parsed["value"]["id"].as_str().expect("an id")] {
         let request = api.anonymous(Method::GET, "/v1/session");
         let request = request.header(COOKIE, format!("runcast_session={claimed}"));
         assert_eq!(send(request).await.status(), StatusCode::UNAUTHORIZED);

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use chrono::Utc;
 use tokio::time::timeout;
-use tracing::{debug, error};
+use tracing::debug;
 
 use super::Access;
-use super::lookup::{Found, left, through};
+use super::lookup::{Found, Wanted, copy_of, left, through};
 use super::meter::Cache;
 use crate::store::StoreError;
 use crate::store::sessions::{Lives, SessionRow};
@@ -51,7 +51,12 @@ impl Access {
             }))
         };
         let key = self.keys().session(&hash);
-        let found = through((self.mirror(), self.meter()), Cache::Session, &key, read);
+        let wanted = Wanted {
+            cache: Cache::Session,
+            key: &key,
+            fresh: Duration::MAX,
+        };
+        let found = through((self.mirror(), self.meter()), wanted, read);
         let Found { value, copy } = found.await?;
         let Some(row) = value else {
             return Ok(None);
@@ -75,13 +80,12 @@ impl Access {
             last_seen_at: Utc::now(),
             ..row.clone()
         };
-        let (seen, copy) = match (json(&seen), copy) {
-            (Some(seen), Some(copy)) => (seen, copy),
-            // Without a copy Postgres alone knows when it was seen.
-            _ => (String::new(), String::new()),
-        };
+        // Without a copy Postgres alone knows when it was seen.
+        let marked = copy.zip(copy_of(&seen, Duration::MAX));
         // With what is left of its life: Postgres may be away.
-        if !copy.is_empty() && !self.mirror().swap(&key, &copy, &seen, None).await {
+        if let Some((copy, seen)) = &marked
+            && !self.mirror().swap(&key, copy, seen, None).await
+        {
             return Some(row);
         }
         let touching = self.store().touch_session(hash, self.lives());
@@ -99,7 +103,7 @@ impl Access {
             }
             return None;
         };
-        if let (false, Some(new)) = (copy.is_empty(), json(&touched)) {
+        if let (Some((_, seen)), Some(new)) = (marked, copy_of(&touched, Duration::MAX)) {
             let life = left(Some(touched.left_ms), LIFE);
             self.mirror().swap(&key, &seen, &new, Some(life)).await;
         }
@@ -113,10 +117,4 @@ impl Access {
             most: MOST_LIFE,
         }
     }
-}
-
-fn json(row: &SessionRow) -> Option<String> {
-    serde_json::to_string(row)
-        .inspect_err(|failed| error!(error = %failed, "no copy of a session can be made"))
-        .ok()
 }
