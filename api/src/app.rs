@@ -264,6 +264,7 @@ impl App {
             keys,
             hub,
             delivery,
+            patience: self.settings.viewer_timeout,
             publish_redis: self.settings.publish_redis()?.clone(),
             public_url,
             cors: self.settings.cors.clone(),

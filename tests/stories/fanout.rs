@@ -50,14 +50,17 @@ pub(crate) fn frames(text: &str) -> Vec<(String, Value, String)> {
 
 /// A viewer's connection for which the kernel holds little, so that frames are cut anywhere.
 async fn connect(base: &str, token: &str, run: Uuid) -> TcpStream {
+    connect_to(base, token, &format!("/v1/runs/{run}/stream")).await
+}
+
+async fn connect_to(base: &str, token: &str, path: &str) -> TcpStream {
     let address = base.strip_prefix("http://").expect("an address");
     let address = address.trim_end_matches('/').parse().expect("an address");
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("set");
     let mut stream = socket.connect(address).await.expect("connected");
-    let request = format!(
-        "GET /v1/runs/{run}/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
-    );
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("asked");
     stream
 }
@@ -426,4 +429,44 @@ async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
         .filter(|frame| frame.event == "output")
         .map(|frame| frame.id.seq);
     assert!(seqs.eq(cursor.seq + 1..last.seq));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_who_takes_nothing_of_what_the_library_sends_is_cut_off() {
+    let stack = Stack::start().await;
+    let gateway = stack.recipe(Part::Gateway).with([
+        ("RUNCAST_VIEWER_TIMEOUT", "1s"),
+        ("RUNCAST_LISTEN", "127.0.0.1:0"),
+        ("RUNCAST_METRICS_LISTEN", "127.0.0.1:0"),
+    ]);
+    let mut gateway = gateway.start(stack.folder());
+    let base = gateway.says(Part::Gateway.ready_line(), SOON).await;
+    let metrics = gateway.says("metrics at ", SOON).await;
+    let metrics = Api::new(metrics.trim_end_matches("/metrics"), "");
+    let open = async |count: u32| {
+        eventually("connections are as many as they should be", async || {
+            let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;
+            let text = scrape.text().await.expect("text");
+            let line = format!("\nruncast_connections_open {count}\n");
+            text.contains(&line).then_some(()).ok_or(text)
+        })
+        .await;
+    };
+    let run = stack.api().create_run("unread").await;
+    let path = format!("/v1/watch?run={}", run.id);
+    let mut unread = connect_to(&base, stack.token(), &path).await;
+    open(1).await;
+    let mut publisher = publisher(&stack, &run).await;
+    let filler = "x".repeat(1000);
+    for _entry in 0..160 {
+        let lines: Vec<Vec<u8>> = (0..100).map(|_line| output(&filler)).collect();
+        publisher.publish(&lines).await;
+    }
+    publisher.publish(&[last_line(0)]).await;
+    open(0).await;
+    let mut seen = Vec::new();
+    // The connection ends, be it by a reset.
+    let rest = unread.read_to_end(&mut seen);
+    drop(within(SOON, "what the kernels still hold", rest).await);
+    assert!(!String::from_utf8_lossy(&seen).contains("event: end"));
 }

@@ -5,8 +5,8 @@
 //! body ends with the connection then, as HTTP/1.1 allows; `end` or `closing` is its last frame. On any other
 //! connection the library carries the stream.
 //!
-//! Time: [`HEAD_DEADLINE`] for the TLS handshake, the head of a request, and between two requests. After `stop` nobody
-//! is let in, requests that are under way are answered, and after [`DRAIN_DEADLINE`] connections are cut. What a request
+//! Time: [`HEAD_DEADLINE`] for the TLS handshake, the head of a request, and between two requests; a client that takes
+//! nothing of what it asked for is cut off after the patience that viewers are given. After `stop` nobody is let in, requests that are under way are answered, and after [`DRAIN_DEADLINE`] connections are cut. What a request
 //! may be is bounded by [`request`](super::request), and how many connections there may be by [`Clients`].
 
 use std::convert::Infallible;
@@ -32,7 +32,7 @@ use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -107,6 +107,7 @@ pub struct Server {
     delivery: Arc<Delivery>,
     clients: Clients,
     tls: Option<TlsAcceptor>,
+    patience: Duration,
     stop: CancellationToken,
 }
 
@@ -114,13 +115,14 @@ pub struct Server {
 type Handover = Arc<Mutex<Option<(Bytes, Viewer)>>>;
 
 impl Server {
-    /// A server of these routes until `stop`.
+    /// A server of these routes until `stop`. Who takes nothing for as long as `patience` is cut off.
     #[must_use]
     pub fn new(
         router: Router,
         delivery: Arc<Delivery>,
         clients: Clients,
         tls: Option<TlsAcceptor>,
+        patience: Duration,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -128,6 +130,7 @@ impl Server {
             delivery,
             clients,
             tls,
+            patience,
             stop,
         })
     }
@@ -166,6 +169,7 @@ impl Server {
         if let Err(error) = prepared {
             debug!(%error, "a connection is not as quick as it could be");
         }
+        let socket = Socket::new(socket, self.patience);
         let served = match &self.tls {
             Some(tls) => match timeout(HEAD_DEADLINE, tls.accept(socket)).await {
                 Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
@@ -175,7 +179,7 @@ impl Server {
                 Ok(Err(error)) => return debug!(%error, "a TLS handshake failed"),
                 Err(_elapsed) => return debug!("a TLS handshake took too long"),
             },
-            None => match timeout(HEAD_DEADLINE, begins_with_preface(&socket)).await {
+            None => match timeout(HEAD_DEADLINE, begins_with_preface(&socket.stream)).await {
                 Ok(Ok(true)) => self.http2(socket, peer).await,
                 Ok(Ok(false)) => return self.plain(socket, peer, connection).await,
                 Ok(Err(error)) => return debug!(%error, "a connection broke"),
@@ -188,16 +192,12 @@ impl Server {
     }
 
     /// HTTP/1.1 on a socket that a stream can have.
-    async fn plain(&self, socket: TcpStream, peer: SocketAddr, place: Connection) {
+    async fn plain(&self, socket: Socket, peer: SocketAddr, place: Connection) {
         let handover = Handover::default();
         let filled = Arc::clone(&handover);
         let service =
             service_fn(move |request| self.answer(request, peer, Some(Arc::clone(&filled))));
-        let is_blocked = Arc::new(AtomicBool::new(false));
-        let socket = Socket {
-            stream: socket,
-            is_blocked: Arc::clone(&is_blocked),
-        };
+        let is_blocked = Arc::clone(&socket.is_blocked);
         let mut connection = http1().serve_connection(TokioIo::new(socket), service);
         let mut stopped = std::pin::pin!(self.stop.cancelled());
         let mut is_told = false;
@@ -382,18 +382,48 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A socket that tells whether something waits to be written.
+/// A socket that tells whether something waits to be written, and fails when that takes too long.
 #[derive(Debug)]
 struct Socket {
     stream: TcpStream,
+    patience: Duration,
     is_blocked: Arc<AtomicBool>,
+    /// Runs while something waits.
+    gives_up: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
+    fn new(stream: TcpStream, patience: Duration) -> Self {
+        Self {
+            stream,
+            patience,
+            is_blocked: Arc::default(),
+            gives_up: None,
+        }
+    }
+
+    fn note<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         self.is_blocked
             .store(polled.is_pending(), Ordering::Relaxed);
-        polled
+        if polled.is_ready() {
+            self.gives_up = None;
+            return polled;
+        }
+        let patience = self.patience;
+        let gives_up = self
+            .gives_up
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        match gives_up.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("the client took nothing for {patience:?}"),
+            ))),
+        }
     }
 }
 
@@ -414,7 +444,7 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note(polled)
+        self.note(polled, context)
     }
 
     fn poll_write_vectored(
@@ -423,7 +453,7 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.note(polled)
+        self.note(polled, context)
     }
 
     fn is_write_vectored(&self) -> bool {

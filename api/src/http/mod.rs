@@ -41,6 +41,7 @@ pub mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -89,6 +90,8 @@ pub struct Parts {
     pub hub: Arc<Hub>,
     /// What writes to viewers.
     pub delivery: Arc<Delivery>,
+    /// How long a client may take nothing of what is sent.
+    pub patience: Duration,
     /// Who may do what.
     pub access: Access,
     /// Redis as agents are told to reach it.
@@ -228,7 +231,7 @@ impl Gateway {
         let parts = &self.0.parts;
         let delivery = Arc::clone(&parts.delivery);
         let stop = parts.hub.stop().clone();
-        let server = Server::new(self.router()?, delivery, clients, tls, stop);
+        let server = Server::new(self.router()?, delivery, clients, tls, parts.patience, stop);
         server.run(listener).await;
         Ok(())
     }
