@@ -118,16 +118,24 @@ impl Principal {
     /// # Errors
     /// 403 if it may do it with none.
     pub fn visible(&self, scope: Scope) -> Result<Visible, Problem> {
-        if !self.holds(scope) {
-            return Err(self.lacks(scope));
-        }
+        self.must_hold(scope)?;
         Ok(grant::visible(&self.grants, scope))
     }
 
-    fn check(&self, scope: Scope, within: impl Fn(&Grant) -> bool) -> Result<(), Problem> {
-        if !self.holds(scope) {
-            return Err(self.lacks(scope));
+    /// Checks that it holds a scope at all, for whichever runs.
+    ///
+    /// # Errors
+    /// 403 if it does not.
+    pub fn must_hold(&self, scope: Scope) -> Result<(), Problem> {
+        if self.holds(scope) {
+            return Ok(());
         }
+        self.meter.denied("scope");
+        Err(Problem::missing_scope(scope))
+    }
+
+    fn check(&self, scope: Scope, within: impl Fn(&Grant) -> bool) -> Result<(), Problem> {
+        self.must_hold(scope)?;
         let mut held = self.grants.iter().filter(|grant| grant.scopes.holds(scope));
         if held.any(within) {
             return Ok(());
@@ -138,11 +146,6 @@ impl Principal {
             _ => format!("the scope {scope} is bound to other runs, by their labels"),
         };
         Err(Problem::forbidden(bound))
-    }
-
-    fn lacks(&self, scope: Scope) -> Problem {
-        self.meter.denied("scope");
-        Problem::missing_scope(scope)
     }
 }
 
@@ -186,7 +189,7 @@ impl Principal {
             access.note_use(principal.id);
             return Ok(principal);
         }
-        let Some(session) = cookie::from_headers(&parts.headers) else {
+        let Some(session) = cookie::from_headers(&parts.headers, gateway.is_secure()) else {
             let expected = "sign in, or send Authorization: Bearer <token>";
             return Err(denied(access, "none", expected));
         };
