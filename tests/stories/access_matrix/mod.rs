@@ -1,11 +1,12 @@
 //! Who gets through where: every operation that the gateway documents, asked by everybody there is.
 //!
-//! What is expected of a cell is only what the operation's `security` says, together with the rule about tokens of one
-//! run: they are good for paths of that run, and for what [shows them that run alone](NARROWED). An operation without a
-//! rule, and one that forgets this, fails here without anybody adding it. Callers are listed in [`callers`].
+//! What is expected of a cell is only what the operation's `security` says, together with the rule about whoever is bound to
+//! some runs, by id or by labels: they are let through on paths of such a run, and to what [shows them those
+//! alone](NARROWED); and with [what is one's own](OWN). An operation without a rule, and one that forgets this, fails
+//! here without anybody adding it. Callers are listed in [`callers`].
 
 mod callers;
-mod places;
+pub(crate) mod places;
 
 use std::fmt;
 
@@ -14,15 +15,21 @@ use runcast_tests::api::send;
 use runcast_tests::stack::Stack;
 use serde_json::Value;
 
-use callers::{Caller, Credential, Is, callers};
+use callers::{Caller, Is, callers};
 use places::Places;
 
-/// Operations that are about no run in their path and still answer whoever is bound to one, by that one alone.
+/// Operations that are about no run in their path and still answer whoever is bound to some, by those alone.
 const NARROWED: [(&str, &str); 4] = [
     ("GET", "/v1/runs"),
+    ("GET", "/v1/agents"),
     ("GET", "/v1/feed"),
     ("GET", "/v1/watch"),
-    ("GET", "/v1/session"),
+];
+
+/// Operations on what is one's own: nobody finds there what belongs to somebody else, but where administrators do.
+const OWN: [(&str, &str, bool); 2] = [
+    ("DELETE", "/v1/tokens/{token}", true),
+    ("DELETE", "/v1/sessions/{session}", false),
 ];
 
 /// Who may call an operation, as its document says.
@@ -108,8 +115,16 @@ impl Operation {
                 }
             }
         }
-        // What takes things away comes last, and who signs out has no session afterwards.
-        operations.sort_by_key(|one| (one.method == Method::DELETE, one.path == "/v1/session"));
+        // What takes things away comes last: first from others, and who signs out has no session afterwards.
+        operations.sort_by_key(|one| {
+            let path = one.path.as_str();
+            let ends_all = path == "/v1/sessions";
+            (
+                one.method == Method::DELETE,
+                path == "/v1/session",
+                ends_all,
+            )
+        });
         operations
     }
 
@@ -118,22 +133,40 @@ impl Operation {
         if self.rule == Rule::Public {
             return Expected::Through;
         }
-        let (scopes, bound_elsewhere) = match &caller.is {
-            Is::Nobody => return Expected::Refused(StatusCode::UNAUTHORIZED),
-            Is::Somebody { scopes, run } => {
-                let elsewhere = match run {
-                    None => false,
-                    Some(run) if self.path.contains("{run}") => !run.is_ours,
-                    Some(_) => !NARROWED.contains(&(self.method.as_str(), &self.path)),
-                };
-                (scopes, elsewhere)
+        let Is::Somebody {
+            scopes,
+            bound,
+            is_user,
+        } = &caller.is
+        else {
+            return Expected::Refused(StatusCode::UNAUTHORIZED);
+        };
+        let name = (self.method.as_str(), self.path.as_str());
+        // Within bounds nobody administers.
+        let is_admin = scopes.contains(&"admin") && bound.is_none();
+        if let Some((_, _, for_admins)) = OWN
+            .iter()
+            .find(|(method, path, _)| (*method, *path) == name)
+        {
+            return match *for_admins && is_admin {
+                true => Expected::Through,
+                false => Expected::Refused(StatusCode::NOT_FOUND),
+            };
+        }
+        let may = match &self.rule {
+            Rule::Public => true,
+            // A token that no user has made is in no list of one's own.
+            Rule::SignedIn => name != ("GET", "/v1/tokens") || *is_user || is_admin,
+            Rule::Holds(scope) => {
+                let holds = scopes.iter().any(|held| held == scope || *held == "admin");
+                let within = bound.is_none_or(|bound| match self.path.contains("{run}") {
+                    true => bound.is_ours,
+                    false => NARROWED.contains(&name),
+                });
+                holds && within
             }
         };
-        let holds = match &self.rule {
-            Rule::Holds(scope) => scopes.iter().any(|held| held == scope || *held == "admin"),
-            Rule::Public | Rule::SignedIn => true,
-        };
-        match holds && !bound_elsewhere {
+        match may {
             true => Expected::Through,
             false => Expected::Refused(StatusCode::FORBIDDEN),
         }
@@ -153,11 +186,7 @@ async fn everybody_gets_through_exactly_where_the_document_says() {
         for caller in &callers {
             let path = places.path(&operation.path);
             let request = api.anonymous(operation.method.clone(), &path);
-            let request = match &caller.credential {
-                Credential::Nothing => request,
-                Credential::Header(value) => request.header("authorization", value),
-                Credential::Cookie(value) => request.header("cookie", value),
-            };
+            let request = caller.credential.show(request);
             // Streams are only opened: whether they are is told by their head.
             let answer = send(places.with_body(operation, request)).await;
             let (status, expected) = (answer.status(), operation.expects(caller));
@@ -193,22 +222,18 @@ async fn who_may_not_control_a_run_writes_nothing() {
     for caller in callers(&stack, &places).await {
         let may = match &caller.is {
             Is::Nobody => false,
-            Is::Somebody { scopes, run } => {
+            Is::Somebody { scopes, bound, .. } => {
                 let held = scopes
                     .iter()
                     .any(|one| ["admin", "runs:control"].contains(one));
-                held && run.as_ref().is_none_or(|run| run.is_ours)
+                held && bound.is_none_or(|bound| bound.is_ours)
             }
         };
         if may {
             continue;
         }
         let request = api.anonymous(Method::POST, &control);
-        let request = match &caller.credential {
-            Credential::Nothing => request,
-            Credential::Header(value) => request.header("authorization", value),
-            Credential::Cookie(value) => request.header("cookie", value),
-        };
+        let request = caller.credential.show(request);
         let status = send(request.body(r#"{"command":"cancel"}"#)).await.status();
         assert!(status.is_client_error(), "{}: {status}", caller.name);
     }

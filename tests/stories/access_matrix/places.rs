@@ -8,20 +8,27 @@ use uuid::Uuid;
 
 use super::Operation;
 
+/// The labels of the run that paths name.
+pub(crate) const LABELS: &str = r#"{"team": "matrix"}"#;
+
 /// What there is in the stack.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(crate) struct Places {
     run: Uuid,
     other_run: Uuid,
     webhook: String,
     delivery: String,
     job: String,
     asset: String,
+    /// Somebody who does nothing themselves, with a session and a token.
+    user: String,
+    session: String,
+    token: String,
 }
 
 impl Places {
     /// Makes one of each.
-    pub(super) async fn prepare(stack: &Stack) -> Self {
+    pub(crate) async fn prepare(stack: &Stack) -> Self {
         let api = stack.api();
         let make = async |path: &str, body: Value| -> Value {
             let request = api.request(Method::POST, path).body(body.to_string());
@@ -40,8 +47,35 @@ impl Places {
         let page = page.text().await.expect("the page");
         let asset = page.split("/assets/").nth(1);
         let asset = asset.and_then(|rest| rest.split('"').next());
+        let labels: Value = serde_json::from_str(LABELS).expect("labels");
+        make("/v1/roles", json!({"name": "target", "permissions": []})).await;
+        let user = json!({"name": "target", "email": "target@example.com"});
+        make("/v1/users", user).await;
+        for (table, columns) in [
+            (
+                "sessions",
+                "(hash, user_id, expires_at) SELECT 'x', id, now() + interval '1 hour'",
+            ),
+            (
+                "tokens",
+                "(id, hash, name, scopes, user_id) SELECT gen_random_uuid(), 'x', 'x', '{admin}', id",
+            ),
+        ] {
+            let insert = format!("INSERT INTO {table} {columns} FROM users WHERE name = 'target'");
+            stack.database.tamper(&insert).await;
+        }
+        let id = async |table: &str| {
+            let query = format!("SELECT id::text FROM {table} WHERE hash = 'x'");
+            stack.database.ask(&query).await.join("")
+        };
         Self {
-            run: api.create_run("this").await.id,
+            user: "target".to_owned(),
+            session: id("sessions").await,
+            token: id("tokens").await,
+            run: api
+                .create(&json!({"name": "this", "labels": labels}))
+                .await
+                .id,
             other_run: api.create_run("other").await.id,
             webhook,
             delivery: delivery.as_str().expect("an id").to_owned(),
@@ -51,7 +85,7 @@ impl Places {
     }
 
     /// The run that paths name.
-    pub(super) fn run(&self) -> Uuid {
+    pub(crate) fn run(&self) -> Uuid {
         self.run
     }
 
@@ -61,7 +95,7 @@ impl Places {
     }
 
     /// A documented path with real things in it.
-    pub(super) fn path(&self, documented: &str) -> String {
+    pub(crate) fn path(&self, documented: &str) -> String {
         let mut path = documented.to_owned();
         let things = [
             ("{run}", self.run.to_string()),
@@ -69,6 +103,10 @@ impl Places {
             ("{delivery}", self.delivery.clone()),
             ("{job}", self.job.clone()),
             ("{file}", self.asset.clone()),
+            ("{user}", self.user.clone()),
+            ("{role}", "target".to_owned()),
+            ("{session}", self.session.clone()),
+            ("{token}", self.token.clone()),
         ];
         for (name, thing) in things {
             path = path.replace(name, &thing);
