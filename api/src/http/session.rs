@@ -150,7 +150,11 @@ async fn sign_in(
             ..
         } => {
             let token = Secret::claimed(token.expose_secret().trim());
-            Principal::of_secret(gateway.access(), &token).await?
+            let principal = Principal::of_secret(gateway.access(), &token).await?;
+            // Sessions that nobody needs are as many rows.
+            let id = principal.id.to_string();
+            gateway.limits().sign_in_as(&id).await?;
+            principal
         }
         SignIn {
             token: None,
@@ -211,7 +215,10 @@ async fn start(
         warn!(%error, "nobody can sign in at the moment");
         Problem::unavailable("nobody can sign in at the moment; try again")
     };
-    visit.flush().await.map_err(failed)?;
+    // Without one there is nothing to end, which would be a line in the log each time.
+    if before.is_some() {
+        visit.flush().await.map_err(failed)?;
+    }
     let owner = match principal.by_token {
         true => store::TOKEN,
         false => store::USER,

@@ -6,7 +6,7 @@ use runcast_tests::sse::Sse;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::people::{Browser, ask, second, sign_in, user};
+use super::people::{Browser, ask, first_frame, second, sign_in, user};
 
 async fn statuses(browser: &Browser, run: uuid::Uuid) -> [u16; 4] {
     let asked = [
@@ -162,11 +162,15 @@ async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
     let told = state(&mut feed).await;
     assert_eq!(told["run"], json!(mine), "the first that she is told of");
     let other = create(&api, "ads").await;
-    let mut watch = stream("/v1/watch?label=team=ads").await;
+    let watch = ada.request(Method::GET, "/v1/watch?label=team=ads");
+    let watch = send(watch.header("accept", "text/event-stream")).await;
     let last = create(&api, "search").await;
     assert_eq!(state(&mut feed).await["run"], json!(last));
-    watch.until("ready").await;
-    drop(watch);
+    let ready = first_frame(watch).await;
+    assert!(
+        ready.contains("event: ready"),
+        "there is nothing to watch: {ready}"
+    );
     assert_eq!(statuses(&ada, other).await[0], 403);
 }
 

@@ -308,7 +308,7 @@ impl Wanted {
 
 /// A token as the store has it, which may be one that no command would make.
 async fn token(stack: &Stack, wanted: &Wanted) -> String {
-    let secret = format!("rct_{:0>43}", Uuid::new_v4().simple());
+    let secret = format!("rct_{:0>43}", Uuid::new_v4().simple().to_string());
     let quoted = |text: Option<String>| text.map_or("NULL".to_owned(), |text| format!("'{text}'"));
     let insert = format!(
         "INSERT INTO tokens (id, hash, name, scopes, run_id, labels, user_id, expires_at, revoked_at)

@@ -21,7 +21,7 @@ const ODD: [&str; 10] = [
     "../../etc/passwd",
     "\u{202e}gpj.exe",
     "{{7*7}}${jndi:ldap://x}",
-    "\u{2028}\u{85}",
+    "a\u{2028}b\u{85}c",
 ];
 
 /// Lines of a log that nobody has written but somebody who asked.
