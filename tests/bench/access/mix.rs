@@ -120,7 +120,7 @@ pub(crate) async fn mix(scale: Scale) {
 
 /// What changes beside the requests.
 async fn churn(stack: &Stack, sessions: &[AtomicUsize], number: usize, who: usize) {
-    if number % SIGN_IN_EVERY == 0 {
+    if number.is_multiple_of(SIGN_IN_EVERY) {
         let next = sessions[who].load(Ordering::Relaxed) + 1;
         people::sign_in(stack, who, next).await;
         sessions[who].store(next, Ordering::Relaxed);

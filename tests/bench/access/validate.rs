@@ -3,17 +3,26 @@
 //! The looks for a copy are those of the gateway; the queries are its own, prepared, on a connection that does nothing
 //! else. What a gateway does beside them is in the whole requests.
 
+use std::time::Instant;
+
+use futures::StreamExt as _;
 use reqwest::Method;
 use runcast_common::connect::Redis;
 use runcast_common::mirror::{Mirror, Seen};
 use runcast_tests::api::{Api, send};
+use runcast_tests::chaos::Chaos;
 use runcast_tests::eventually::SOON;
 use runcast_tests::process::Process;
 use runcast_tests::stack::{Part, Stack};
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
-use crate::measure::say;
+use crate::measure::{median, say, spread};
 use crate::{Scale, columns, people, timed};
+
+/// Looks at a time, and connections to Postgres for them.
+const AT_ONCE: usize = 64;
+const CONNECTIONS: u32 = 16;
 
 const SESSION: &str =
     "SELECT s.id, s.user_id, (SELECT encode(t.hash, 'hex') FROM tokens t WHERE t.id = s.token_id) AS token,
@@ -100,7 +109,8 @@ pub(crate) async fn validate(scale: Scale) {
             columns(&from_postgres, &from_redis),
         ));
     }
-    let (_process, without) = without_copies(&stack).await;
+    let (_process, _chaos, without) = without_copies(&stack).await;
+    with_session(&without).await;
     let (mut here, mut there) = (Vec::new(), Vec::new());
     let calls = scale.calls.div_ceil(4);
     for _ in 0..scale.rounds {
@@ -112,19 +122,57 @@ pub(crate) async fn validate(scale: Scale) {
         columns(&here, &there),
         columns(&there, &here)
     ));
+    let key = key("session", &session).await;
+    at_once(scale, &mirror, &key, &url, &session).await;
 }
 
-/// A gateway that cannot reach Redis, and so asks Postgres each time.
-async fn without_copies(stack: &Stack) -> (Process, Api) {
+/// The same session, asked for by many at a time: Redis on one connection, Postgres on as many as a gateway has.
+async fn at_once(scale: Scale, mirror: &Mirror, key: &str, url: &str, session: &str) {
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS);
+    let pool = pool.connect(url).await.expect("connections");
+    let (mut from_redis, mut from_postgres) = (Vec::new(), Vec::new());
+    for _ in 0..scale.rounds {
+        let look = async || {
+            let seen = mirror.look(key).await;
+            assert!(matches!(seen, Seen::Copy(_)), "{seen:?}");
+        };
+        from_redis.push(rate(scale.calls * 5, look).await);
+        let ask = async || {
+            let query = sqlx::query(SESSION).bind(session.as_bytes());
+            let row = query.fetch_one(&pool).await.expect("a row");
+            assert!(!row.columns().is_empty());
+        };
+        from_postgres.push(rate(scale.calls * 5, ask).await);
+    }
+    say(format_args!(
+        "\nSessions a second, {AT_ONCE} at a time, median (least .. most): Redis {}, Postgres on {CONNECTIONS} connections {}: {:.2} times",
+        spread(&from_redis, 0),
+        spread(&from_postgres, 0),
+        median(&from_redis) / median(&from_postgres),
+    ));
+}
+
+/// A gateway that Redis answers no more, and that so asks Postgres each time.
+async fn without_copies(stack: &Stack) -> (Process, Chaos, Api) {
+    let chaos = Chaos::before(stack.redis.port()).await;
     let mut recipe = stack.recipe(Part::Gateway);
     "without-copies".clone_into(&mut recipe.name);
-    let nobody = runcast_tests::programs::free_port();
     let recipe = recipe.with([
         ("RUNCAST_LISTEN", "127.0.0.1:0".to_owned()),
-        ("REDIS_URL", stack.redis.url(nobody)),
+        ("REDIS_URL", stack.redis.url(chaos.port())),
     ]);
     let mut process = recipe.start(stack.folder());
     let url = process.says("Runcast is ready at ", SOON).await;
+    chaos.refuse();
     let api = Api::new(&url, stack.token());
-    (process, api)
+    (process, chaos, api)
+}
+
+/// Calls a second, of so many at a time.
+async fn rate(calls: usize, call: impl AsyncFn()) -> f64 {
+    let began = Instant::now();
+    let calling = futures::stream::iter(0..calls).map(|_| call());
+    let mut done = std::pin::pin!(calling.buffer_unordered(AT_ONCE));
+    while done.next().await.is_some() {}
+    calls as f64 / began.elapsed().as_secs_f64()
 }
