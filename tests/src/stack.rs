@@ -233,12 +233,24 @@ impl Stack {
             "{} runs already",
             part.name()
         );
+        let listen = (Part::Gateway, "RUNCAST_LISTEN");
+        if part == Part::Gateway
+            && self.settings.contains_key(&(part, "RUNCAST_PUBLIC_URL"))
+            && !self.settings.contains_key(&listen)
+        {
+            // It does not say then where it listens.
+            let port = programs::free_port();
+            self.settings.insert(listen, format!("127.0.0.1:{port}"));
+        }
         let mut process = self.recipe(part).start(self.folder());
         let rest = process.says(part.ready_line(), TURN_DEADLINE).await;
         if part == Part::Gateway {
-            let address = rest.strip_prefix("http://").expect("the gateway's address");
-            self.set(part, "RUNCAST_LISTEN", address);
-            self.gateway_url = rest;
+            let known = self.settings.entry(listen);
+            let address = known.or_insert_with(|| {
+                let said = rest.strip_prefix("http://");
+                said.expect("the gateway's address").to_owned()
+            });
+            self.gateway_url = format!("http://{address}");
         }
         self.parts.insert(part, process);
     }

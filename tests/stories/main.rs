@@ -4,6 +4,7 @@ mod access;
 mod access_matrix;
 mod archive;
 mod archive_place;
+mod attacks;
 mod bad_input;
 mod chaos;
 mod clients;

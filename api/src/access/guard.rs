@@ -4,6 +4,9 @@
 //! other methods, 401 to whom it does not know, 403 without the scope. Whom it lets through is left as a [`Principal`]
 //! in the request's extensions, for what comes behind it. What depends on the run that a request is about is checked by
 //! its handler, with [`Principal::may`].
+//!
+//! [Limits](super::limit::layer) count requests behind the guard, and those that it answers by 403 or 405 as well; what
+//! is answered by 401 has a limit of its own.
 
 use std::sync::Arc;
 
@@ -14,6 +17,7 @@ use axum::response::{IntoResponse as _, Response};
 use tracing::error;
 
 use super::Scope;
+use super::limit::layer::Asker;
 use super::principal::Principal;
 use super::rules::{Finding, Rule, Rules};
 use crate::http::Gateway;
@@ -51,7 +55,10 @@ pub async fn guard(
     let path = path.map_or("", MatchedPath::as_str);
     let rule = match guard.rules.find(path, &parts.method) {
         Finding::Route(rule) => rule,
-        Finding::OtherMethods(allow) => return Ok(wrong_method(&parts, allow).await),
+        Finding::OtherMethods(allow) => {
+            let answer = wrong_method(&parts, allow);
+            return Ok(refused(&guard, Request::from_parts(parts, body), answer).await);
+        }
         Finding::Undocumented => Rule::Missing,
     };
     let scope = match rule {
@@ -67,17 +74,29 @@ pub async fn guard(
         }
     };
     let principal = Principal::authenticate(&parts, &guard.gateway).await?;
-    match scope {
+    let missing = match scope {
         // Administration is not about one run: whoever is bound to one has no part in it.
-        Some(Scope::Admin) => principal.may(Scope::Admin, None)?,
-        Some(scope) => principal.must_hold(scope)?,
-        None => {}
-    }
+        Some(Scope::Admin) => principal.may(Scope::Admin, None).err(),
+        Some(scope) => principal.must_hold(scope).err(),
+        None => None,
+    };
     parts.extensions.insert(principal);
-    Ok(next.run(Request::from_parts(parts, body)).await)
+    let request = Request::from_parts(parts, body);
+    Ok(match missing {
+        Some(problem) => refused(&guard, request, problem.into_response()).await,
+        None => next.run(request).await,
+    })
 }
 
-async fn wrong_method(parts: &axum::http::request::Parts, allow: HeaderValue) -> Response {
+/// The answer to a request that is not let through, which counts all the same.
+async fn refused(guard: &Guard, request: Request, answer: Response) -> Response {
+    match Asker::of(&request) {
+        Some(asker) => asker.refused(guard.gateway.limits(), answer).await,
+        None => answer,
+    }
+}
+
+fn wrong_method(parts: &axum::http::request::Parts, allow: HeaderValue) -> Response {
     let problem = Problem::wrong_method(&parts.method, &parts.uri);
     let mut response = problem.into_response();
     response.headers_mut().insert(header::ALLOW, allow);

@@ -34,6 +34,7 @@ use runcast_common::mirror::Mirror;
 use self::meter::{Meter, Told};
 use self::notes::Notes;
 use self::password::{PasswordError, Passwords};
+use self::session::Touched;
 use crate::store::Store;
 
 /// All that access needs. Cloning is cheap.
@@ -49,6 +50,7 @@ struct Parts {
     passwords: Passwords,
     notes: Notes,
     meter: Meter,
+    touched: Touched,
     session_life: Duration,
 }
 
@@ -71,6 +73,7 @@ impl Access {
             passwords: Passwords::new()?,
             notes: Notes::default(),
             meter: Meter::default(),
+            touched: Touched::default(),
             session_life,
         })))
     }
@@ -93,6 +96,10 @@ impl Access {
 
     fn notes(&self) -> &Notes {
         &self.0.notes
+    }
+
+    fn touched(&self) -> &Touched {
+        &self.0.touched
     }
 
     fn session_life(&self) -> Duration {

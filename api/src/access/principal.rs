@@ -193,7 +193,7 @@ impl Principal {
             access.note_use(principal.id);
             return Ok(principal);
         }
-        let Some(session) = cookie::from_headers(&parts.headers) else {
+        let Some(session) = cookie::from_headers(&parts.headers, gateway.is_secure()) else {
             let expected = "sign in, or send Authorization: Bearer <token>";
             return Err(denied(access, "none", expected));
         };

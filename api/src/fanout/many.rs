@@ -96,6 +96,10 @@ pub fn bytes(
         let mut keep_alive = Instant::now() + KEEP_ALIVE;
         let mut look_at = Instant::now() + LOOK_EVERY;
         yield Bytes::from_static(RETRY_LINE);
+        if many.viewers.is_empty() && newcomers.is_some() {
+            // There is no run yet that would say so, and the line before stands in a frame that has to end.
+            yield many.frame("ready", &json!({"kind": "ready"}));
+        }
         loop {
             // Registered before it is looked, so that nothing comes unseen in between.
             let mut changes: Vec<_> = many.viewers.iter().map(Viewer::changes).collect();

@@ -186,7 +186,8 @@ impl Gateway {
     }
 
     /// True if browsers reach the gateway by https.
-    fn is_secure(&self) -> bool {
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
         self.0.parts.public_url.scheme() == "https"
     }
 

@@ -136,6 +136,10 @@ async fn create(
     let (run, is_new) = gateway.store().create_run(&new).await?;
     if is_new {
         announce(&gateway, &run).await;
+    } else {
+        // Made when one might do other things, or with other labels: a token for it is a matter of what holds now.
+        let labels = run.labels.as_object().cloned().unwrap_or_default();
+        principal.may_with(Scope::Publish, run.id, &labels)?;
     }
     let token = secret::mint_publish(gateway.store(), run.id).await?;
     let status = if is_new {

@@ -150,7 +150,11 @@ async fn sign_in(
             ..
         } => {
             let token = Secret::claimed(token.expose_secret().trim());
-            Principal::of_secret(gateway.access(), &token).await?
+            let principal = Principal::of_secret(gateway.access(), &token).await?;
+            // Sessions that nobody needs are as many rows.
+            let id = principal.id.to_string();
+            gateway.limits().sign_in_as(&id).await?;
+            principal
         }
         SignIn {
             token: None,
@@ -177,6 +181,7 @@ async fn by_password(
     login: &str,
     password: &SecretString,
 ) -> Result<Principal, Problem> {
+    gateway.limits().sign_in_as(login).await?;
     let access = gateway.access();
     let user = match login.len() {
         0..=MAX_LOGIN_BYTES => gateway.store().sign_in_user(login).await?,
@@ -203,13 +208,14 @@ async fn start(
     principal: &Principal,
     client: Option<&str>,
 ) -> Result<Id, Problem> {
-    let before: Option<Id> =
-        cookie::from_headers(headers).and_then(|secret| secret.expose().parse().ok());
+    let before = cookie::from_headers(headers, gateway.is_secure());
+    let before: Option<Id> = before.and_then(|secret| secret.expose().parse().ok());
     let visit = Visit::new(before, Arc::new(gateway.access().clone()), None);
     let failed = |error: tower_sessions::session::Error| {
         warn!(%error, "nobody can sign in at the moment");
         Problem::unavailable("nobody can sign in at the moment; try again")
     };
+    // Without one there is nothing to end, which would be a line in the log each time.
     if before.is_some() {
         visit.flush().await.map_err(failed)?;
     }
@@ -314,6 +320,8 @@ async fn change_password(
     Object(wanted): Object<ChangePassword>,
 ) -> Result<StatusCode, Problem> {
     let id = signed_in(&principal)?;
+    // Whoever has come by a session could guess the password here as well.
+    gateway.limits().sign_in_as(&principal.name).await?;
     let (store, access) = (gateway.store(), gateway.access());
     let user = store.sign_in_user(&principal.name).await?;
     let hash = user.and_then(|user| user.password);
@@ -359,7 +367,7 @@ fn signed_in(principal: &Principal) -> Result<Uuid, Problem> {
 )]
 async fn sign_out(State(gateway): State<Gateway>, headers: HeaderMap) -> Result<Response, Problem> {
     same_origin(&Method::DELETE, &headers)?;
-    if let Some(session) = cookie::from_headers(&headers) {
+    if let Some(session) = cookie::from_headers(&headers, gateway.is_secure()) {
         gateway.store().end_session(session.hash()).await?;
         gateway.access().settle().await;
     }

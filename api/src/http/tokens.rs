@@ -1,7 +1,7 @@
 //! `/v1/tokens`: tokens for programs and agents. A token is in the answer to the request that makes it, and nowhere else.
 //!
 //! A user makes tokens that never may more than the user may at the moment they are used. A token makes others only if it
-//! holds `admin`, so that one that has leaked cannot outlive itself.
+//! holds `admin`, so that one that has leaked cannot outlive itself; and without it, it revokes none but itself.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -192,12 +192,12 @@ async fn revoke(
         Problem::new(StatusCode::NOT_FOUND, format!("there is no token {shown}"))
     };
     let id = Uuid::try_parse(&text).map_err(|_no_id| missing())?;
-    let of = match (principal.holds(Scope::Admin), principal.user) {
-        (true, _) => None,
-        (false, Some(user)) => Some(user),
-        // Whoever holds a token may end it, and no other.
-        (false, None) if principal.id == id => None,
-        (false, None) => return Err(missing()),
+    let of = match principal.user {
+        _ if principal.holds(Scope::Admin) => None,
+        // Whoever holds a token may end it, and no other: not those of its owner either.
+        _ if principal.by_token && principal.id == id => None,
+        Some(user) if !principal.by_token => Some(user),
+        _ => return Err(missing()),
     };
     let (store, actor) = (gateway.store(), principal.actor());
     if !store.revoke_token(&actor, id, of).await? {

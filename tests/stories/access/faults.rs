@@ -6,7 +6,7 @@ use runcast_tests::api::{problem, send};
 use runcast_tests::stack::{Part, Stack};
 use serde_json::{Value, json};
 
-use super::people::{PASSWORD, json_of, sign_in, status_with, try_sign_in, user};
+use super::people::{PASSWORD, ask, json_of, sign_in, status_with, try_sign_in, user};
 
 async fn readiness(stack: &Stack) -> Value {
     let api = stack.api();
@@ -30,6 +30,53 @@ async fn a_flushed_redis_signs_nobody_out() {
             .expect("OK");
         assert_eq!(flushed, "OK");
     }
+}
+
+/// What one may do is looked up again, as it is now and not as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_flush_everybody_may_what_they_may_now() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    user(&stack, "ada", &["operator"]).await;
+    let ada = sign_in(&api, "ada").await;
+    let run = json!({"name": "x"});
+    let create = async || {
+        send(ada.request(Method::POST, "/v1/runs").json(&run))
+            .await
+            .status()
+    };
+    let flush = async || {
+        let mut redis = stack.redis.connection().await;
+        let flushed = redis::cmd("FLUSHALL").query_async(&mut redis).await;
+        let () = flushed.expect("Redis forgets everything");
+    };
+    assert_eq!(create().await, 201);
+    flush().await;
+    assert_eq!(create().await, 201);
+    ask(
+        &api,
+        Method::DELETE,
+        "/v1/users/ada/roles/operator",
+        &Value::Null,
+        204,
+    )
+    .await;
+    ask(
+        &api,
+        Method::PUT,
+        "/v1/users/ada/roles/viewer",
+        &Value::Null,
+        204,
+    )
+    .await;
+    for _ in 0..3 {
+        flush().await;
+        assert_eq!(create().await, 403);
+        assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
+    }
+    assert_eq!(ada.status(Method::DELETE, "/v1/session").await, 204);
+    flush().await;
+    assert_eq!(ada.status(Method::GET, "/v1/runs").await, 401);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::header::{COOKIE, SET_COOKIE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use runcast_tests::api::{Api, send};
-use runcast_tests::eventually::SOON;
+use runcast_tests::eventually::{SOON, within};
 use runcast_tests::process::Process;
 use runcast_tests::programs;
 use runcast_tests::stack::{Part, Stack};
@@ -172,4 +172,16 @@ pub(crate) async fn ask(api: &Api, method: Method, path: &str, body: &Value, sta
 pub(crate) async fn status_with(api: &Api, token: &str, path: &str) -> u16 {
     let request = api.anonymous(Method::GET, path).bearer_auth(token);
     send(request).await.status().as_u16()
+}
+
+/// The first frame of a stream of several runs, whose ids are not those of events.
+pub(crate) async fn first_frame(mut answer: Response) -> String {
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut text = String::new();
+    while !text.contains("\n\n") {
+        let chunk = within(SOON, "a frame", answer.chunk()).await;
+        let chunk = chunk.expect("a stream").expect("more of it");
+        text += std::str::from_utf8(&chunk).expect("text");
+    }
+    text
 }

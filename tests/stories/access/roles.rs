@@ -8,9 +8,8 @@ use runcast_tests::sse::Sse;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
+use super::people::{Browser, ask, first_frame, second, sign_in, user};
 use crate::fanout::publisher;
-
-use super::people::{Browser, ask, second, sign_in, user};
 
 async fn statuses(browser: &Browser, run: uuid::Uuid) -> [u16; 4] {
     let asked = [
@@ -189,6 +188,14 @@ async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
     .await;
     assert!(text.contains(&wanted), "{text}");
     assert!(!text.contains(&other.id.to_string()), "{text}");
+    let nothing = ada.request(Method::GET, "/v1/watch?label=team=ads");
+    let nothing = send(nothing.header("accept", "text/event-stream")).await;
+    let ready = first_frame(nothing).await;
+    assert!(
+        ready.contains("event: ready"),
+        "there is nothing to watch: {ready}"
+    );
+    assert_eq!(statuses(&ada, other.id).await[0], 403);
 }
 
 /// The next update of a run.

@@ -55,6 +55,64 @@ async fn who_asks_too_much_is_told_how_much_is_left_and_when_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_guard_refuses_counts_as_well() {
+    let stack = limited("read=3/h,write=3/h").await;
+    let one = somebody(&stack, "runs:publish").await;
+    let ask = async |method: Method, path: &str| send(one.request(method, path)).await;
+    // Without the scope: a known token asks as often as with it, and no more.
+    for left in [2, 1, 0] {
+        let answer = ask(Method::GET, "/v1/users").await;
+        assert!(header(&answer, "ratelimit").starts_with(&format!("\"read\";r={left};t=")));
+        problem(answer, StatusCode::FORBIDDEN).await;
+    }
+    let answer = ask(Method::GET, "/v1/users").await;
+    assert!(header(&answer, "ratelimit").starts_with("\"read\";r=0;t="));
+    problem(answer, StatusCode::TOO_MANY_REQUESTS).await;
+    problem(
+        ask(Method::GET, "/v1/runs").await,
+        StatusCode::TOO_MANY_REQUESTS,
+    )
+    .await;
+    // By a method that the path does not take, for which nobody is asked who they are: by address.
+    for status in [405, 405, 405, 429] {
+        let request = from(one.request(Method::DELETE, "/v1/runs"), "203.0.113.1");
+        assert_eq!(send(request).await.status(), status);
+    }
+    let elsewhere = from(one.request(Method::DELETE, "/v1/runs"), "203.0.113.2");
+    assert_eq!(send(elsewhere).await.status(), 405);
+    let admin = stack.api();
+    for _ in 0..5 {
+        assert_eq!(list(&admin).await.status(), StatusCode::OK);
+    }
+}
+
+/// Whoever has somebody's session guesses their password no faster by changing it than by signing in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_guessed_no_faster_from_inside() {
+    let stack = limited("sign-in=3/h").await;
+    let api = stack.api();
+    let password = "correct horse battery";
+    let new =
+        json!({"name": "ada", "email": "a@example.com", "password": password, "roles": ["admin"]});
+    let made = send(api.request(Method::POST, "/v1/users").json(&new)).await;
+    assert_eq!(made.status(), StatusCode::CREATED);
+    let body = json!({"user": "ada", "password": password});
+    let signed_in = send(api.anonymous(Method::POST, "/v1/session").json(&body)).await;
+    let cookie = signed_in.headers()["set-cookie"].clone();
+    let guess = async |number: usize| {
+        let body =
+            json!({"password": format!("guess {number}"), "new_password": "another horse battery"});
+        let request = api.anonymous(Method::PUT, "/v1/session/password");
+        send(request.header("cookie", &cookie).json(&body)).await
+    };
+    for number in 0..2 {
+        problem(guess(number).await, StatusCode::FORBIDDEN).await;
+    }
+    let detail = problem(guess(2).await, StatusCode::TOO_MANY_REQUESTS).await;
+    assert!(detail.contains("sign-in"), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_taken_comes_back_and_counts_at_all_gateways() {
     let stack = limited("read=2/s").await;
     let mut second = stack

@@ -22,8 +22,9 @@ const ADDRESSES: usize = 10_000;
 /// Credentials that are remembered.
 const CREDENTIALS: usize = 10_000;
 
-/// What a credential is known by: it cannot be told from it, nor foreseen.
-pub type Shown = u64;
+/// What a credential is known by: it cannot be told from it, nor foreseen. An extension of every request that shows one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shown(u64);
 
 /// Who has to wait, and who need not.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Guesses {
             .chain(headers.get_all(header::COOKIE))
             .map(|value| value.as_bytes())
             .collect();
-        (!shown.is_empty()).then(|| self.hash.hash_one(shown))
+        (!shown.is_empty()).then(|| Shown(self.hash.hash_one(shown)))
     }
 
     /// How long an address has to wait before what it shows is looked at, if it has to.

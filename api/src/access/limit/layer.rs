@@ -2,8 +2,9 @@
 //!
 //! Two layers around the [guard](crate::access::guard), which leaves the principal in a request's extensions: outside of it
 //! [`guesses`] refuses an address that showed wrong credentials too often, inside [`rates`] counts the request for it.
-//! Without a principal it counts for its address. Not counted are health checks, the page and its assets, and what
-//! there is no route for: all of them cost less than counting. Who holds [`Scope::Admin`] is not limited, but in signing in.
+//! Without a principal it counts for its address. Requests that the guard refuses to somebody it knows, or by their method,
+//! [count as well](Asker::refused). Not counted are health checks, the page and its assets, and what there is no route
+//! for: all of them cost less than counting. Who holds [`Scope::Admin`] is not limited, but in signing in.
 //!
 //! A request for server-sent events that is refused is answered by a stream which says so and ends: any other status than
 //! 200 is the end for an `EventSource`, which would never come back, while after this one it does when it was asked to.
@@ -21,10 +22,11 @@ use rand::RngExt as _;
 use runcast_common::id::EventId;
 use serde_json::json;
 
+use super::guesses::Shown;
 use super::places::{Full, Place};
 use super::policy::Policy;
 use super::subject::Subject;
-use super::{Refusal, Verdict};
+use super::{Limits, Refusal, Verdict};
 use crate::access::Scope;
 use crate::access::address::ClientAddress;
 use crate::access::principal::Principal;
@@ -93,10 +95,13 @@ impl Class {
 }
 
 /// Refuses who showed wrong credentials too often, and counts those that are shown.
-pub async fn guesses(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+pub async fn guesses(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
     let limits = gateway.limits();
     let class = Class::of(&request);
     let shown = limits.guesses.shown(request.headers());
+    if let Some(shown) = shown {
+        request.extensions_mut().insert(shown);
+    }
     let (Some(address), Some(quota)) = (address(&request), limits.rules.quota(Policy::Failed))
     else {
         return next.run(request).await;
@@ -139,43 +144,27 @@ pub async fn guesses(State(gateway): State<Gateway>, request: Request, next: Nex
 /// Counts a request, and bounds the streams that are open.
 pub async fn rates(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     let limits = gateway.limits();
-    let class = Class::of(&request);
-    let Some(address) = address(&request).filter(|_| class != Class::Free) else {
+    let Some(asker) = Asker::of(&request) else {
         return next.run(request).await;
     };
-    let principal = request.extensions().get::<Principal>();
-    if principal.is_some()
-        && let Some(shown) = limits.guesses.shown(request.headers())
-    {
-        limits.guesses.was_right(shown);
-    }
-    let is_admin = principal.is_some_and(|principal| principal.holds(Scope::Admin));
-    let subject = match principal.filter(|_| class != Class::SignIn) {
-        Some(principal) => Subject::of(principal),
-        None => Subject::at(address),
-    };
-    let caller = Caller::of(&request);
-    let mut verdict = None;
-    if !is_admin || class == Class::SignIn {
-        let asked = limits.ask(subject, class.policies(), 1).await;
-        if let Some(refusal) = asked.refusal() {
-            let mut response = caller.refused(&refusal);
-            tell(&asked, response.headers_mut());
-            return response;
-        }
-        verdict = Some(asked);
+    let verdict = asker.count(limits).await;
+    let refused = verdict
+        .as_ref()
+        .and_then(|verdict| asker.caller.is_over(verdict));
+    if let Some(refused) = refused {
+        return refused;
     }
     let mut place = None;
-    if matches!(class, Class::Stream | Class::Followed) {
+    if matches!(asker.class, Class::Stream | Class::Followed) {
         let rules = limits.rules();
-        let most = |most: Option<u32>| most.filter(|_| !is_admin);
+        let most = |most: Option<u32>| most.filter(|_| !asker.is_admin);
         let taken = limits.places.take(
-            (subject, most(rules.streams)),
-            (Subject::at(address), most(rules.streams_by_address)),
+            (asker.subject, most(rules.streams)),
+            (Subject::at(asker.address), most(rules.streams_by_address)),
         );
         place = match taken {
             Ok(place) => Some(place),
-            Err(full) => return caller.is_full(full),
+            Err(full) => return asker.caller.is_full(full),
         };
     }
     let mut response = next.run(request).await;
@@ -185,6 +174,57 @@ pub async fn rates(State(gateway): State<Gateway>, request: Request, next: Next)
     match place {
         Some(place) => hold(response, place),
         None => response,
+    }
+}
+
+/// Who asks for what, as far as limits go.
+pub struct Asker {
+    class: Class,
+    address: ClientAddress,
+    subject: Subject,
+    is_admin: bool,
+    /// What was shown, if it was right.
+    shown: Option<Shown>,
+    caller: Caller,
+}
+
+impl Asker {
+    /// Whoever sent this request, unless it is not counted.
+    #[must_use]
+    pub fn of(request: &Request) -> Option<Self> {
+        let class = Class::of(request);
+        let address = address(request).filter(|_| class != Class::Free)?;
+        let principal = request.extensions().get::<Principal>();
+        let counts = principal.filter(|_| class != Class::SignIn);
+        Some(Self {
+            class,
+            address,
+            subject: counts.map_or_else(|| Subject::at(address), Subject::of),
+            is_admin: principal.is_some_and(|principal| principal.holds(Scope::Admin)),
+            shown: principal.and(request.extensions().get::<Shown>()).copied(),
+            caller: Caller::of(request),
+        })
+    }
+
+    /// Asks the policies, unless this is somebody whom they do not limit.
+    async fn count(&self, limits: &Limits) -> Option<Verdict> {
+        if let Some(shown) = self.shown {
+            limits.guesses.was_right(shown);
+        }
+        match self.is_admin && self.class != Class::SignIn {
+            true => None,
+            false => Some(limits.ask(self.subject, self.class.policies(), 1).await),
+        }
+    }
+
+    /// Counts a request that the guard does not let through: `answer`, unless there were too many.
+    pub async fn refused(self, limits: &Limits, answer: Response) -> Response {
+        let Some(verdict) = self.count(limits).await else {
+            return answer;
+        };
+        let mut answer = self.caller.is_over(&verdict).unwrap_or(answer);
+        tell(&verdict, answer.headers_mut());
+        answer
     }
 }
 
@@ -268,6 +308,13 @@ impl Caller {
             Some(cursor) => come_back(cursor, &refusal.reason(), refusal.retry_after),
             None => refusal.problem().into_response(),
         }
+    }
+
+    /// The answer if a policy refuses.
+    fn is_over(&self, verdict: &Verdict) -> Option<Response> {
+        let mut response = self.refused(&verdict.refusal()?);
+        tell(verdict, response.headers_mut());
+        Some(response)
     }
 
     fn is_full(&self, full: Full) -> Response {

@@ -13,20 +13,18 @@ use super::MOST_LIFE;
 pub const PLAIN_NAME: &str = "runcast_session";
 const SECURE_NAME: &str = "__Host-runcast_session";
 
-/// The session that a request carries.
+/// The session that a request carries, by the one name that is given out: where that is bound to the host, a cookie of the
+/// other name was put there by somebody else, such as another host of the same domain.
 #[must_use]
-pub fn from_headers(headers: &HeaderMap) -> Option<Secret> {
-    let find = |name: &str| {
-        headers
-            .get_all(header::COOKIE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(Cookie::split_parse)
-            .filter_map(Result::ok)
-            .find(|cookie| cookie.name() == name)
-            .map(|cookie| Secret::claimed(cookie.value()))
-    };
-    find(SECURE_NAME).or_else(|| find(PLAIN_NAME))
+pub fn from_headers(headers: &HeaderMap, secure: bool) -> Option<Secret> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(Cookie::split_parse)
+        .filter_map(Result::ok)
+        .find(|cookie| cookie.name() == name(secure))
+        .map(|cookie| Secret::claimed(cookie.value()))
 }
 
 /// The header that starts a session.
@@ -46,9 +44,15 @@ pub fn end(secure: bool) -> String {
     cookie.to_string()
 }
 
+const fn name(secure: bool) -> &'static str {
+    match secure {
+        true => SECURE_NAME,
+        false => PLAIN_NAME,
+    }
+}
+
 fn cookie(value: &str, secure: bool) -> Cookie<'static> {
-    let name = if secure { SECURE_NAME } else { PLAIN_NAME };
-    Cookie::build((name, value.to_owned()))
+    Cookie::build((name(secure), value.to_owned()))
         .path("/")
         .http_only(true)
         .same_site(SameSite::Lax)
@@ -76,10 +80,11 @@ mod tests {
                 header::COOKIE,
                 format!("a=b; {pair}").parse().expect("a value"),
             );
-            let found = from_headers(&headers).expect("a session");
+            let found = from_headers(&headers, secure).expect("a session");
             assert_eq!(found.expose(), "abc-_123");
+            assert!(from_headers(&headers, !secure).is_none(), "{pair}");
         }
         assert!(end(true).contains("Max-Age=0"));
-        assert!(from_headers(&HeaderMap::new()).is_none());
+        assert!(from_headers(&HeaderMap::new(), true).is_none());
     }
 }

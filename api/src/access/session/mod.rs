@@ -2,7 +2,9 @@
 //!
 //! A session ends when nothing was asked for [`Lives::idle`], and at the latest [`MOST_LIFE`] after its sign-in. Requests
 //! move its end forward, in Postgres and in the copy, but only once in [`TOUCH_EVERY`]: of several requests the one
-//! that marks the copy as seen does it. While Postgres is away a session lasts until its copy ends.
+//! that marks the copy as seen does it. While Postgres is away a session lasts until its copy ends. When a session ends is
+//! for Postgres and Redis to say; how long ago it was seen is told by the clock of the gateway too, so one whose clock is
+//! wrong, in either direction, goes by what it has [touched](Touched) itself.
 //!
 //! [`store`] is the store trait of `tower-sessions`, whose [`tower_sessions::Session`] makes, cycles and ends them.
 //! Its middleware is not used, for four reasons: it removes a cookie without `Secure`, which browsers ignore for names
@@ -13,9 +15,10 @@
 pub mod cookie;
 pub mod store;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use quick_cache::sync::Cache as Remembered;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -36,6 +39,32 @@ const TOUCH_EVERY: Duration = Duration::from_secs(60);
 
 /// Longest wait for Postgres to move the end of a session that is valid anyway.
 const TOUCH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Sessions whose last touch is remembered.
+const MOST_TOUCHED: usize = 10_000;
+
+/// When this process has touched which session, by hash, as a clock tells it that nobody sets.
+#[derive(Debug)]
+pub(super) struct Touched(Remembered<[u8; 32], Instant>);
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self(Remembered::new(MOST_TOUCHED))
+    }
+}
+
+impl Touched {
+    /// True, and remembered, unless it was so within [`TOUCH_EVERY`].
+    fn is_due(&self, hash: [u8; 32]) -> bool {
+        let now = Instant::now();
+        let last = self.0.get(&hash);
+        let due = last.is_none_or(|last| now.duration_since(last) >= TOUCH_EVERY);
+        if due {
+            self.0.insert(hash, now);
+        }
+        due
+    }
+}
 
 impl Access {
     /// The session with this hash, if it has not ended; its end is moved forward.
@@ -61,8 +90,10 @@ impl Access {
         let Some(row) = value else {
             return Ok(None);
         };
-        let unseen = Utc::now() - row.last_seen_at;
-        if unseen.to_std().is_ok_and(|unseen| unseen >= TOUCH_EVERY) {
+        // Seen in an hour to come is as wrong as an hour ago.
+        let unseen = (Utc::now() - row.last_seen_at).abs().to_std();
+        let is_stale = unseen.is_ok_and(|unseen| unseen >= TOUCH_EVERY);
+        if is_stale && self.touched().is_due(hash) {
             return Ok(self.touch(hash, row, copy).await);
         }
         Ok(Some(row))
@@ -116,5 +147,22 @@ impl Access {
             idle: self.session_life(),
             most: MOST_LIFE,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_touched_once_in_a_while_whatever_clocks_say() {
+        let touched = Touched::default();
+        assert!(touched.is_due([1; 32]) && touched.is_due([2; 32]));
+        assert!(!touched.is_due([1; 32]));
+        let long_ago = Instant::now().checked_sub(TOUCH_EVERY);
+        touched
+            .0
+            .insert([1; 32], long_ago.expect("a time since the machine started"));
+        assert!(touched.is_due([1; 32]) && !touched.is_due([1; 32]));
     }
 }

@@ -1,0 +1,107 @@
+//! Access: what it costs to know who asks and whether they may, beside what it would cost without.
+//!
+//! - **validate**: a session, a token and what a user may do, from their copies in Redis and from Postgres, one after the
+//!   other on one connection each, in turns; then whole requests at a gateway that has copies, and at one that has none.
+//! - **limits**: the script that counts a request beside a bare `PING` on the same connection.
+//! - **mix**: [`mix`] tells what is asked; how many of the looks for a copy find one.
+//! - **requests**: requests/s of a cheap route at a thousand clients, with a token and without.
+//!
+//! Everything is over loopback, and the load shares the cores with the servers. With `--quick` everything is small: it
+//! shows that the benchmark works, and its figures mean nothing.
+
+mod clients;
+mod limits;
+#[path = "../measure.rs"]
+mod measure;
+mod mix;
+mod people;
+mod requests;
+mod validate;
+
+use std::time::{Duration, Instant};
+
+use runcast_tests::files::raise_limit;
+
+use self::measure::quantile;
+
+const PARTS: [&str; 4] = ["validate", "limits", "mix", "requests"];
+
+/// Files that a process needs beside its clients.
+const OTHER_FILES: u64 = 500;
+
+/// How large everything is.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    /// Calls of each kind in a round.
+    calls: usize,
+    rounds: usize,
+    /// Users, and as many tokens, in `mix`.
+    people: usize,
+    /// Requests in `mix`.
+    asked: usize,
+    /// Clients in `requests`.
+    clients: usize,
+    /// How long they ask, each time.
+    time: Duration,
+}
+
+const FULL: Scale = Scale {
+    calls: 2_000,
+    rounds: 5,
+    people: 1_000,
+    asked: 60_000,
+    clients: 1_000,
+    time: Duration::from_secs(5),
+};
+
+const QUICK: Scale = Scale {
+    calls: 100,
+    rounds: 2,
+    people: 100,
+    asked: 3_000,
+    clients: 100,
+    time: Duration::from_secs(1),
+};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let quick = arguments.iter().any(|one| one == "--quick");
+    let scale = if quick { QUICK } else { FULL };
+    let parts = arguments.iter().filter(|one| !one.starts_with("--"));
+    let mut parts: Vec<&str> = parts.map(String::as_str).collect();
+    if parts.is_empty() {
+        parts = PARTS.to_vec();
+    }
+    raise_limit(scale.clients as u64 + OTHER_FILES);
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = built.expect("a runtime");
+    for part in parts {
+        match part {
+            "validate" => runtime.block_on(validate::validate(scale)),
+            "limits" => runtime.block_on(limits::limits(scale)),
+            "mix" => runtime.block_on(mix::mix(scale)),
+            "requests" => runtime.block_on(requests::requests(scale)),
+            _ => panic!("no part {part}: there are {PARTS:?}"),
+        }
+    }
+}
+
+/// How long each of these calls takes, in microseconds.
+async fn timed(calls: usize, mut call: impl AsyncFnMut()) -> Vec<f64> {
+    let mut times = Vec::with_capacity(calls);
+    for _ in 0..calls {
+        let began = Instant::now();
+        call().await;
+        times.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    times
+}
+
+/// Columns of a table: p50 and p99, and p50 beside that of another side.
+fn columns(times: &[f64], beside: &[f64]) -> String {
+    let [p50, p99] = [0.5, 0.99].map(|share| quantile(times, share));
+    let ratio = p50 / quantile(beside, 0.5);
+    format!("{p50:.0} | {p99:.0} | {ratio:.2}")
+}

@@ -1,0 +1,143 @@
+//! How many looks for a copy find one, in a mix as there may be on a busy day: of as many users and tokens, few ask most
+//! of the time (Zipf, exponent 1), half by session and half by token. In each thousand requests ten users sign in anew,
+//! three tokens are changed, and three users get other roles; and each hundredth request shows a token that never was.
+//!
+//! Copies begin to exist in the measured part: what is missed at first counts. What counts in favour: it does not last
+//! as long as what a user may is copied for (five minutes), after which all are missed once more.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use futures::StreamExt as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use reqwest::{Method, StatusCode};
+use runcast_tests::api::{Api, send};
+use runcast_tests::programs::free_port;
+use runcast_tests::stack::{Part, Stack};
+
+use crate::measure::say;
+use crate::{Scale, people};
+
+/// Asked for by the issue.
+const BAR: f64 = 0.85;
+
+/// Requests at a time.
+const AT_ONCE: usize = 16;
+
+/// Requests between two changes of each kind.
+const SIGN_IN_EVERY: usize = 100;
+const CHANGE_EVERY: usize = 333;
+
+/// Ranks of so many, the first most often.
+struct Zipf(Vec<f64>);
+
+impl Zipf {
+    fn new(count: usize) -> Self {
+        let sums = (1..=count).scan(0.0, |sum, rank| {
+            *sum += 1.0 / rank as f64;
+            Some(*sum)
+        });
+        Self(sums.collect())
+    }
+
+    fn pick(&self, random: &mut StdRng) -> usize {
+        let all = self.0.last().copied().unwrap_or_default();
+        let wanted = random.random_range(0.0..all);
+        self.0.partition_point(|sum| *sum <= wanted)
+    }
+}
+
+pub(crate) async fn mix(scale: Scale) {
+    let mut stack = Stack::without_services().await;
+    let metrics = format!("127.0.0.1:{}", free_port());
+    stack.set(Part::Gateway, "RUNCAST_METRICS_LISTEN", metrics.clone());
+    stack.launch_all().await;
+    people::make(&stack, scale.people).await;
+    let zipf = Zipf::new(scale.people);
+    let mut random = StdRng::seed_from_u64(6);
+    // Decided before, so that the order in which answers come changes nothing.
+    let asked: Vec<(usize, usize)> = (0..scale.asked)
+        .map(|number| (number, zipf.pick(&mut random)))
+        .collect();
+    let sessions: Vec<AtomicUsize> = (0..scale.people).map(|_| AtomicUsize::new(0)).collect();
+    let api = stack.api();
+    let refused = AtomicUsize::new(0);
+    let ask = async |(number, who): (usize, usize)| {
+        churn(&stack, &sessions, number, who).await;
+        let request = api.anonymous(Method::GET, "/v1/session");
+        let request = match number {
+            _ if number % 100 == 99 => request.bearer_auth(people::token(scale.people + number)),
+            _ if number % 2 == 0 => request.bearer_auth(people::token(who)),
+            _ => {
+                let secret = people::session(who, sessions[who].load(Ordering::Relaxed));
+                request.header("cookie", format!("runcast_session={secret}"))
+            }
+        };
+        match send(request).await.status() {
+            StatusCode::OK => {}
+            // Somebody else changes it at this moment, or it never was.
+            StatusCode::UNAUTHORIZED => {
+                refused.fetch_add(1, Ordering::Relaxed);
+            }
+            other => panic!("{other}"),
+        }
+    };
+    let began = Instant::now();
+    let mut answers = std::pin::pin!(
+        futures::stream::iter(asked)
+            .map(ask)
+            .buffer_unordered(AT_ONCE)
+    );
+    while answers.next().await.is_some() {}
+    let took = began.elapsed();
+    let counts = Api::new(&format!("http://{metrics}"), "");
+    let text = send(counts.anonymous(Method::GET, "/metrics")).await;
+    let text = text.text().await.expect("metrics");
+    say(format_args!(
+        "\nCopies that were found: {} requests of {} users and as many tokens in {took:.1?}, {} of them refused\n\n\
+         | | hits | misses | share |\n|---|---|---|---|",
+        scale.asked,
+        scale.people,
+        refused.load(Ordering::Relaxed),
+    ));
+    let mut all = [0.0; 2];
+    for cache in ["session", "token", "permissions"] {
+        let [hits, misses] = ["hit", "miss"].map(|outcome| count(&text, cache, outcome));
+        all = [all[0] + hits, all[1] + misses];
+        say(format_args!(
+            "| {cache} | {hits:.0} | {misses:.0} | {:.3} |",
+            hits / (hits + misses)
+        ));
+    }
+    let share = all[0] / (all[0] + all[1]);
+    let verdict = if share > BAR { "over" } else { "NOT over" };
+    say(format_args!(
+        "| all | {:.0} | {:.0} | {share:.3} |\n\n{verdict} {BAR}",
+        all[0], all[1]
+    ));
+}
+
+/// What changes beside the requests.
+async fn churn(stack: &Stack, sessions: &[AtomicUsize], number: usize, who: usize) {
+    if number.is_multiple_of(SIGN_IN_EVERY) {
+        let next = sessions[who].load(Ordering::Relaxed) + 1;
+        people::sign_in(stack, who, next).await;
+        sessions[who].store(next, Ordering::Relaxed);
+    }
+    match number % CHANGE_EVERY {
+        1 => people::change_token(stack, who).await,
+        2 => people::change_roles(stack, who).await,
+        _ => {}
+    }
+}
+
+fn count(metrics: &str, cache: &str, outcome: &str) -> f64 {
+    let lines = metrics.lines().filter(|line| {
+        line.starts_with("runcast_access_lookups")
+            && line.contains(&format!("\"{cache}\""))
+            && line.contains(&format!("\"{outcome}\""))
+    });
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}

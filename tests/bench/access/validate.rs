@@ -1,0 +1,178 @@
+//! Who asks, and what they may: from Redis beside Postgres, by themselves and as a part of whole requests.
+//!
+//! The looks for a copy are those of the gateway; the queries are its own, prepared, on a connection that does nothing
+//! else. What a gateway does beside them is in the whole requests.
+
+use std::time::Instant;
+
+use futures::StreamExt as _;
+use reqwest::Method;
+use runcast_common::connect::Redis;
+use runcast_common::mirror::{Mirror, Seen};
+use runcast_tests::api::{Api, send};
+use runcast_tests::chaos::Chaos;
+use runcast_tests::eventually::SOON;
+use runcast_tests::process::Process;
+use runcast_tests::stack::{Part, Stack};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection as _, PgConnection, Row as _};
+
+use crate::measure::{median, say, spread};
+use crate::{Scale, columns, people, timed};
+
+/// Looks at a time, and connections to Postgres for them.
+const AT_ONCE: usize = 64;
+const CONNECTIONS: u32 = 16;
+
+const SESSION: &str =
+    "SELECT s.id, s.user_id, (SELECT encode(t.hash, 'hex') FROM tokens t WHERE t.id = s.token_id) AS token,
+            s.client, s.data, s.expires_at, s.last_seen_at,
+            (extract(epoch FROM s.expires_at - now()) * 1000)::bigint AS left_ms
+       FROM sessions s WHERE s.hash = sha256($1::bytea) AND s.expires_at > now()";
+const TOKEN: &str =
+    "SELECT id, name, scopes, run_id, labels, user_id, (extract(epoch FROM expires_at - now()) * 1000)::bigint
+       FROM tokens WHERE hash = sha256($1::bytea) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())";
+const PERMISSIONS: &str =
+    "SELECT u.name, u.disabled_at IS NOT NULL AS disabled, coalesce((
+            SELECT jsonb_agg(jsonb_build_object('labels', r.labels, 'scopes', ARRAY(
+                       SELECT permission FROM role_permissions p WHERE p.role = r.name)))
+              FROM user_roles h JOIN roles r ON r.name = h.role WHERE h.user_id = u.id), '[]') AS grants
+       FROM users u WHERE u.name = convert_from($1, 'UTF8')";
+
+pub(crate) async fn validate(scale: Scale) {
+    let stack = Stack::start().await;
+    people::make(&stack, 10).await;
+    let (session, token) = (people::session(0, 0), people::token(1));
+    let with_session = async |api: &Api| {
+        let request = api.anonymous(Method::GET, "/v1/runs?limit=1");
+        let request = request.header("cookie", format!("runcast_session={session}"));
+        assert!(send(request).await.status().is_success());
+    };
+    // The gateway makes the copies.
+    let api = stack.api();
+    with_session(&api).await;
+    let request = api
+        .anonymous(Method::GET, "/v1/session")
+        .bearer_auth(&token);
+    assert!(send(request).await.status().is_success());
+
+    let address = stack.redis.url(stack.redis.port());
+    let redis = Redis::new(&address.parse().expect("an address")).expect("a client");
+    let mirror = Mirror::new(redis);
+    let url = stack.database_url(stack.database_port());
+    let mut postgres = PgConnection::connect(&url).await.expect("a connection");
+    let user = "SELECT id::text FROM users WHERE name = 'user0'";
+    let user = stack.database.ask(user).await.join("");
+    let hash = |secret: &str| format!("SELECT encode(sha256('{secret}'), 'hex')");
+    let key = async |what: &str, secret: &str| {
+        let hash = stack.database.ask(&hash(secret)).await.join("");
+        format!("{}{what}:{hash}", stack.keys().prefix())
+    };
+    say(format_args!(
+        "\nWho asks, and what they may, one at a time, {} calls of each in {} turns, us\n\n\
+         | | Redis p50 | p99 | beside Postgres | Postgres p50 | p99 | beside Redis |\n|---|---|---|---|---|---|---|",
+        scale.calls * scale.rounds,
+        scale.rounds,
+    ));
+    for (what, key, query, bound) in [
+        (
+            "session",
+            key("session", &session).await,
+            SESSION,
+            session.as_str(),
+        ),
+        ("token", key("auth:token", &token).await, TOKEN, &token),
+        (
+            "what a user may",
+            stack.keys().permissions(user.parse().expect("an id")),
+            PERMISSIONS,
+            "user0",
+        ),
+    ] {
+        let (mut from_redis, mut from_postgres) = (Vec::new(), Vec::new());
+        for _ in 0..scale.rounds {
+            let looked = timed(scale.calls, async || {
+                let seen = mirror.look(&key).await;
+                assert!(matches!(seen, Seen::Copy(_)), "{what}: {seen:?}");
+            });
+            from_redis.extend(looked.await);
+            let asked = timed(scale.calls, async || {
+                let query = sqlx::query(query).bind(bound.as_bytes());
+                let row = query.fetch_one(&mut postgres).await.expect("a row");
+                assert!(!row.columns().is_empty());
+            });
+            from_postgres.extend(asked.await);
+        }
+        say(format_args!(
+            "| {what} | {} | {} |",
+            columns(&from_redis, &from_postgres),
+            columns(&from_postgres, &from_redis),
+        ));
+    }
+    let (_process, _chaos, without) = without_copies(&stack).await;
+    with_session(&without).await;
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    let calls = scale.calls.div_ceil(4);
+    for _ in 0..scale.rounds {
+        here.extend(timed(calls, async || with_session(&api).await).await);
+        there.extend(timed(calls, async || with_session(&without).await).await);
+    }
+    say(format_args!(
+        "| GET /v1/runs with a session | {} | {} |",
+        columns(&here, &there),
+        columns(&there, &here)
+    ));
+    let key = key("session", &session).await;
+    at_once(scale, &mirror, &key, &url, &session).await;
+}
+
+/// The same session, asked for by many at a time: Redis on one connection, Postgres on as many as a gateway has.
+async fn at_once(scale: Scale, mirror: &Mirror, key: &str, url: &str, session: &str) {
+    let pool = PgPoolOptions::new().max_connections(CONNECTIONS);
+    let pool = pool.connect(url).await.expect("connections");
+    let (mut from_redis, mut from_postgres) = (Vec::new(), Vec::new());
+    for _ in 0..scale.rounds {
+        let look = async || {
+            let seen = mirror.look(key).await;
+            assert!(matches!(seen, Seen::Copy(_)), "{seen:?}");
+        };
+        from_redis.push(rate(scale.calls * 5, look).await);
+        let ask = async || {
+            let query = sqlx::query(SESSION).bind(session.as_bytes());
+            let row = query.fetch_one(&pool).await.expect("a row");
+            assert!(!row.columns().is_empty());
+        };
+        from_postgres.push(rate(scale.calls * 5, ask).await);
+    }
+    say(format_args!(
+        "\nSessions a second, {AT_ONCE} at a time, median (least .. most): Redis {}, Postgres on {CONNECTIONS} connections {}: {:.2} times",
+        spread(&from_redis, 0),
+        spread(&from_postgres, 0),
+        median(&from_redis) / median(&from_postgres),
+    ));
+}
+
+/// A gateway that Redis answers no more, and that so asks Postgres each time.
+async fn without_copies(stack: &Stack) -> (Process, Chaos, Api) {
+    let chaos = Chaos::before(stack.redis.port()).await;
+    let mut recipe = stack.recipe(Part::Gateway);
+    "without-copies".clone_into(&mut recipe.name);
+    let recipe = recipe.with([
+        ("RUNCAST_LISTEN", "127.0.0.1:0".to_owned()),
+        ("REDIS_URL", stack.redis.url(chaos.port())),
+    ]);
+    let mut process = recipe.start(stack.folder());
+    let url = process.says("Runcast is ready at ", SOON).await;
+    chaos.refuse();
+    let api = Api::new(&url, stack.token());
+    (process, chaos, api)
+}
+
+/// Calls a second, of so many at a time.
+async fn rate(calls: usize, call: impl AsyncFn()) -> f64 {
+    let began = Instant::now();
+    let calling = futures::stream::iter(0..calls).map(|_| call());
+    let mut done = std::pin::pin!(calling.buffer_unordered(AT_ONCE));
+    while done.next().await.is_some() {}
+    calls as f64 / began.elapsed().as_secs_f64()
+}

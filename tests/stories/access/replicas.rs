@@ -1,0 +1,240 @@
+//! Two gateways of one installation: what is taken away at one, by whomever, is gone at the other within a second.
+
+use std::time::Instant;
+
+use reqwest::{Method, StatusCode};
+use runcast_tests::api::Api;
+use runcast_tests::eventually::eventually_within;
+use runcast_tests::stack::{Part, Stack};
+use serde_json::{Value, json};
+
+use super::people::{AT_ONCE, Browser, ask, operator, second, sign_in, status_with, user};
+
+/// Somebody who is known at both gateways, by all that one can be known by.
+struct Known {
+    session: Browser,
+    token: String,
+    token_id: String,
+}
+
+async fn known(stack: &Stack, name: &str, at: [&Api; 2]) -> Known {
+    user(stack, name, &["operator"]).await;
+    let session = sign_in(at[0], name).await;
+    let body = json!({"name": "script", "scopes": ["runs:read", "runs:publish"]});
+    let made = session.send(Method::POST, "/v1/tokens", &body, 201).await;
+    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    let known = Known {
+        session,
+        token: text("token"),
+        token_id: text("id"),
+    };
+    for api in at {
+        assert_eq!(known.may_read(api).await, [200, 200], "{name}");
+    }
+    known
+}
+
+impl Known {
+    /// What reading is answered, with the session and with the token.
+    async fn may_read(&self, api: &Api) -> [u16; 2] {
+        let session = self.session.at(api).status(Method::GET, "/v1/runs").await;
+        let token = status_with(api, &self.token, "/v1/runs").await;
+        [session.as_u16(), token]
+    }
+}
+
+/// Waits until reading is answered so at a gateway, for a second at most.
+async fn soon(what: &str, known: &Known, api: &Api, expected: [u16; 2]) {
+    let began = Instant::now();
+    eventually_within(AT_ONCE, what, async || match known.may_read(api).await {
+        seen if seen == expected => Ok(()),
+        seen => Err(format!("{seen:?}")),
+    })
+    .await;
+    let took = began.elapsed();
+    assert!(took < AT_ONCE, "{what}: {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_gateway_takes_away_the_other_no_longer_gives() {
+    let stack = Stack::start().await;
+    let other = second(&stack, &[]).await;
+    let (here, there) = (&stack.api(), &other.api);
+    let change = async |method: Method, path: &str, body: &Value, status: u16| {
+        ask(here, method, path, body, status).await
+    };
+    // Both at the answer itself: the gateway that changes something tells Redis before it answers.
+    let one = known(&stack, "token", [here, there]).await;
+    let path = format!("/v1/tokens/{}", one.token_id);
+    change(Method::DELETE, &path, &Value::Null, 204).await;
+    assert_eq!(one.may_read(there).await, [200, 401]);
+
+    let one = known(&stack, "session", [here, there]).await;
+    change(
+        Method::DELETE,
+        "/v1/users/session/sessions",
+        &Value::Null,
+        204,
+    )
+    .await;
+    assert_eq!(one.may_read(there).await, [401, 200]);
+
+    let one = known(&stack, "role", [here, there]).await;
+    change(
+        Method::DELETE,
+        "/v1/users/role/roles/operator",
+        &Value::Null,
+        204,
+    )
+    .await;
+    assert_eq!(one.may_read(there).await, [403, 403]);
+    change(
+        Method::PUT,
+        "/v1/users/role/roles/viewer",
+        &Value::Null,
+        204,
+    )
+    .await;
+    assert_eq!(one.may_read(there).await, [200, 200]);
+
+    let one = known(&stack, "user", [here, there]).await;
+    let disable = json!({"disabled": true});
+    change(Method::PATCH, "/v1/users/user", &disable, 200).await;
+    assert_eq!(one.may_read(there).await, [401, 401]);
+}
+
+/// The command line and `psql` tell Postgres alone, which tells gateways.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
+    let stack = Stack::start().await;
+    let other = second(&stack, &[]).await;
+    let both = [&stack.api(), &other.api];
+    for (name, arguments, sql, expected) in [
+        ("revoked", Some("token revoke"), "", [200, 401]),
+        ("disabled", Some("user disable"), "", [401, 401]),
+        (
+            "psql-token",
+            None,
+            "UPDATE tokens SET revoked_at = now() WHERE user_id = (SELECT id FROM users WHERE name = 'psql-token')",
+            [200, 401],
+        ),
+        (
+            "psql-session",
+            None,
+            "DELETE FROM sessions WHERE user_id = (SELECT id FROM users WHERE name = 'psql-session')",
+            [401, 200],
+        ),
+        (
+            "psql-disabled",
+            None,
+            "UPDATE users SET disabled_at = now() WHERE name = 'psql-disabled'",
+            [401, 401],
+        ),
+        (
+            "psql-role",
+            None,
+            "DELETE FROM user_roles WHERE user_id = (SELECT id FROM users WHERE name = 'psql-role')",
+            [403, 403],
+        ),
+        (
+            "psql-gone",
+            None,
+            "DELETE FROM users WHERE name = 'psql-gone'",
+            [401, 401],
+        ),
+    ] {
+        let one = known(&stack, name, both).await;
+        match arguments {
+            Some(command) => {
+                let (group, verb) = command.split_once(' ').expect("two words");
+                let what = if group == "token" {
+                    &one.token_id
+                } else {
+                    name
+                };
+                let (well, said) = operator(&stack, &[group, verb, what]).await;
+                assert!(well, "{said}");
+            }
+            None => stack.database.tamper(sql).await,
+        }
+        for api in both {
+            soon(name, &one, api, expected).await;
+        }
+    }
+}
+
+/// A gateway is killed after Postgres knows, and before Redis does: the others finish what it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() {
+    let mut stack = Stack::without_services().await;
+    let chaos = stack.chaos_before_redis().await;
+    let url = stack.redis.url(chaos.port());
+    stack.set(Part::Gateway, "REDIS_URL", url);
+    stack.launch_all().await;
+    let here = stack.api();
+    let one = known(&stack, "ada", [&here, &here]).await;
+    // Redis is there, but answers this gateway no more: it can write down what it does, and cannot tell.
+    chaos.half_open();
+    let path = format!("/v1/tokens/{}", one.token_id);
+    let revoking = tokio::spawn({
+        let (api, path) = (here.clone(), path.clone());
+        // Its answer may never come.
+        async move {
+            api.request(Method::DELETE, &path)
+                .send()
+                .await
+                .map(|answer| answer.status())
+        }
+    });
+    let revoked = "SELECT count(*) FROM tokens WHERE revoked_at IS NOT NULL";
+    stack.database.comes_to(revoked, 1).await;
+    stack.kill(Part::Gateway);
+    let answer = revoking.await.expect("a task");
+    assert!(
+        !matches!(answer, Ok(status) if status.is_server_error()),
+        "{answer:?}"
+    );
+    let waiting = "SELECT count(*) FROM access_changes";
+    assert!(
+        stack.database.number(waiting).await > 0,
+        "nobody has told Redis"
+    );
+    // The copy in Redis still says that it is valid, until a gateway that starts has worked off what was left.
+    let other = second(
+        &stack,
+        &[("REDIS_URL", &stack.redis.url(stack.redis.port()))],
+    )
+    .await;
+    stack.database.comes_to(waiting, 0).await;
+    assert_eq!(one.may_read(&other.api).await, [200, 401]);
+    chaos.forward();
+    stack.launch(Part::Gateway).await;
+    assert_eq!(one.may_read(&stack.api()).await, [200, 401]);
+}
+
+/// Revocation does not need Redis: whoever cannot reach it asks Postgres.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_what_is_taken_away_is_gone_at_once_everywhere() {
+    let mut stack = Stack::start().await;
+    let other = second(&stack, &[]).await;
+    let (here, there) = (stack.api(), other.api.clone());
+    let one = known(&stack, "ada", [&here, &there]).await;
+    stack.redis.kill();
+    for api in [&here, &there] {
+        assert_eq!(one.may_read(api).await, [200, 200]);
+    }
+    let path = format!("/v1/tokens/{}", one.token_id);
+    ask(&here, Method::DELETE, &path, &Value::Null, 204).await;
+    assert_eq!(one.may_read(&there).await, [200, 401]);
+    let role = "/v1/users/ada/roles/operator";
+    ask(&here, Method::DELETE, role, &Value::Null, 204).await;
+    assert_eq!(one.may_read(&there).await, [403, 401]);
+    let end = "/v1/users/ada/sessions";
+    ask(&there, Method::DELETE, end, &Value::Null, 204).await;
+    assert_eq!(one.may_read(&here).await, [401, 401]);
+    stack.redis.restart().await;
+    assert_eq!(
+        one.session.status(Method::GET, "/v1/session").await,
+        StatusCode::UNAUTHORIZED
+    );
+}

@@ -1,0 +1,204 @@
+//! What is written into names, paths and headers so that somebody else reads it as something else: other paths, other
+//! headers, other lines of a log.
+
+use reqwest::header::{CONTENT_TYPE, SET_COOKIE};
+use reqwest::{Method, StatusCode};
+use runcast_tests::api::send;
+use runcast_tests::stack::{Part, Stack};
+use serde_json::{Value, json};
+
+use super::super::access::people::{PASSWORD, ask, json_of, user};
+use super::{assert_calm, raw};
+
+/// What could end a line, a header, a text or a statement.
+const ODD: [&str; 10] = [
+    "a\r\nset-cookie: runcast_session=planted",
+    "a\nERROR forged line of a log",
+    "\u{1b}[2J\u{1b}[31mred",
+    "<script>alert(1)</script>",
+    "'; DROP TABLE users; --",
+    "\" onmouseover=\"x",
+    "../../etc/passwd",
+    "\u{202e}gpj.exe",
+    "{{7*7}}${jndi:ldap://x}",
+    "a\u{2028}b\u{85}c",
+];
+
+/// Lines of a log that nobody has written but somebody who asked.
+fn assert_no_forged_line(stack: &Stack) {
+    for part in Part::ALL {
+        for line in stack.logs(part).lines() {
+            let is_forged = ["ERROR forged", "set-cookie:", "\u{1b}[2J"]
+                .iter()
+                .any(|word| line.starts_with(word) || line.contains("\u{1b}[2J"));
+            assert!(!is_forged, "{}: {line}", part.name());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_is_what_it_says_and_nothing_else() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let run = api.create_run("x").await.id;
+    // Decoded once, and no way out of a segment or into another route: nobody gets anything.
+    for path in [
+        &format!("/v1/runs/{run}%2fevents"),
+        &format!("/v1/runs%2f{run}"),
+        "/v1/runs/..%2fusers",
+        "/v1/runs/../users",
+        "/v1/runs/%2e%2e/users",
+        "/v1//users",
+        "/v1/users/",
+        "/V1/users",
+        "/v1/users;a=b",
+        "/v1/users%00",
+        "/v1/users/%00",
+        "/v1/users%20",
+        "/v1/%75sers",
+        "/healthz/../v1/users",
+        "//v1/users",
+        "/assets/..%2f..%2fetc%2fpasswd",
+        "/assets/%2e%2e%2findex.html",
+        "/assets//etc/passwd",
+        "/openapi.json/../v1/users",
+    ] {
+        let said = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let heard = raw(&stack, said.as_bytes()).await;
+        let status = heard.split(' ').nth(1).unwrap_or_default();
+        assert!(["400", "401", "404"].contains(&status), "{path}: {heard}");
+    }
+    // With the right to it: what does not exist is 404, what is not text 400, and nothing fails.
+    for odd in ODD
+        .iter()
+        .chain(&["\0", "%", "a b", "ß", &"x".repeat(3000)])
+    {
+        let encoded: String = odd.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        for place in [
+            "users", "roles", "runs", "tokens", "sessions", "jobs", "webhooks",
+        ] {
+            for (method, rest) in [
+                (Method::GET, ""),
+                (Method::DELETE, ""),
+                (Method::PUT, "/roles/x"),
+            ] {
+                let path = format!("/v1/{place}/{encoded}{rest}");
+                let answer = send(api.request(method.clone(), &path)).await;
+                assert!(
+                    answer.status().is_client_error(),
+                    "{method} {path}: {answer:?}"
+                );
+            }
+        }
+    }
+    let not_text = send(api.request(Method::GET, "/v1/users/%ff%fe")).await;
+    assert!(not_text.status().is_client_error(), "{not_text:?}");
+    assert_no_forged_line(&stack);
+    assert_calm(&stack);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_writes_comes_back_as_text_in_json_and_nowhere_else() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    user(&stack, "ada", &["operator"]).await;
+    for odd in ODD {
+        let body = json!({"name": odd, "labels": {"note": odd, odd: "x"}});
+        let answer = send(api.request(Method::POST, "/v1/runs").json(&body)).await;
+        let headers = answer.headers().clone();
+        assert!(!headers.contains_key(SET_COOKIE), "{odd:?}: {headers:?}");
+        let made = json_of(answer, StatusCode::CREATED).await;
+        let run = &made["run"];
+        assert_eq!(
+            (&run["name"], &run["labels"]["note"]),
+            (&json!(odd), &json!(odd))
+        );
+        let id = run["id"].as_str().expect("an id");
+        assert_eq!(api.get(&format!("/v1/runs/{id}")).await["name"], odd);
+        // An answer that repeats what was wrong is JSON as well, and no page.
+        for path in [
+            "/v1/audit?before=",
+            "/v1/runs?limit=",
+            "/v1/runs?label=",
+            "/nowhere/",
+        ] {
+            let text: String = url_encoded(odd);
+            let answer = send(api.request(Method::GET, &format!("{path}{text}"))).await;
+            let kind = answer.headers()[CONTENT_TYPE]
+                .to_str()
+                .expect("text")
+                .to_owned();
+            assert!(kind.contains("json"), "{path}{odd}: {kind}");
+            let _document: Value = answer.json().await.expect("JSON");
+        }
+        // What becomes a name, a role, or a client has letters that need no care.
+        let user = json!({"name": odd, "email": "o@example.com"});
+        ask(&api, Method::POST, "/v1/users", &user, 400).await;
+        let role = json!({"name": odd, "permissions": []});
+        ask(&api, Method::POST, "/v1/roles", &role, 400).await;
+        let client = json!({"user": "ada", "password": PASSWORD, "client": odd});
+        let request = api.anonymous(Method::POST, "/v1/session");
+        let answer = send(request.json(&client)).await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{odd:?}");
+        assert!(!answer.headers().contains_key(SET_COOKIE));
+        // Said to be whoever: it is written down, and forges no line.
+        let failed = json!({"user": odd, "password": odd});
+        ask_anonymously(&stack, &failed, 401).await;
+        let token = json!({"name": odd, "scopes": ["runs:read"]});
+        ask(&api, Method::POST, "/v1/tokens", &token, 201).await;
+    }
+    assert_no_forged_line(&stack);
+    assert_calm(&stack);
+}
+
+async fn ask_anonymously(stack: &Stack, body: &Value, status: u16) {
+    let request = stack.api().anonymous(Method::POST, "/v1/session");
+    let answer = send(request.json(body)).await;
+    assert_eq!(answer.status().as_u16(), status, "{body}");
+}
+
+fn url_encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+/// Requests inside of requests, and headers that no client sends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_two_servers_could_read_differently_are_refused() {
+    let stack = Stack::start().await;
+    let token = stack.token();
+    let hidden =
+        format!("GET /v1/users HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    for head in [
+        // Both lengths; a length twice; a length that is none; an encoding that is none.
+        "content-length: 5\r\ntransfer-encoding: chunked",
+        "content-length: 5\r\ncontent-length: 6",
+        "content-length: +5",
+        "content-length: 5, 5, 7",
+        "transfer-encoding: xchunked",
+        "transfer-encoding: chunked, identity",
+        // Lines that are folded, or have a blank before the colon.
+        "x-a: b\r\n c: d",
+        "content-length : 5",
+    ] {
+        let said =
+            format!("POST /v1/session HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n0\r\n\r\n{hidden}");
+        let heard = raw(&stack, said.as_bytes()).await;
+        assert!(!heard.contains("\"users\""), "{head}: {heard}");
+        let status = heard.split(' ').nth(1).unwrap_or("closed");
+        assert!(!status.starts_with('5'), "{head}: {heard}");
+    }
+    for line in [
+        "GET /v1/users\u{a0}HTTP/1.1",
+        "GET  /v1/users HTTP/1.1",
+        "GET /v1/users",
+        "\0\u{1}\u{2}",
+    ] {
+        let heard = raw(&stack, format!("{line}\r\nhost: x\r\n\r\n").as_bytes()).await;
+        assert!(
+            heard.is_empty() || heard.starts_with("HTTP/1.1 400 "),
+            "{line:?}: {heard}"
+        );
+    }
+    assert_no_forged_line(&stack);
+    assert_calm(&stack);
+}
