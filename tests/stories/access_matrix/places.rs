@@ -96,7 +96,7 @@ impl Places {
     }
 
     /// A documented path with real things in it.
-    pub(super) fn path(&self, documented: &str) -> String {
+    pub(crate) fn path(&self, documented: &str) -> String {
         let mut path = documented.to_owned();
         for (name, thing) in self.things() {
             path = path.replace(&format!("{{{name}}}"), &thing);
