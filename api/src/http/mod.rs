@@ -1,7 +1,7 @@
 //! HTTP: one file per resource, each with its `router()`; everything that all of them share is here.
 //!
 //! Each handler documents who may call it; [the guard](crate::access::guard) lets nobody else through. A handler that asks
-//! for the [`Principal`](crate::access::principal::Principal) is given whom it let through. Every error is a problem
+//! for the [`Principal`] is given whom it let through. Every error is a problem
 //! document.
 
 pub mod agents;
