@@ -4,7 +4,7 @@
 //! move its end forward, in Postgres and in the copy, but only once in [`TOUCH_EVERY`]: of several requests the one
 //! that marks the copy as seen does it. While Postgres is away a session lasts until its copy ends. When a session ends is
 //! for Postgres and Redis to say; how long ago it was seen is told by the clock of the gateway too, so one whose clock is
-//! wrong, in either direction, goes by what it has [touched](Touched) itself.
+//! wrong, in either direction, goes by what it has touched itself.
 //!
 //! [`store`] is the store trait of `tower-sessions`, whose [`tower_sessions::Session`] makes, cycles and ends them.
 //! Its middleware is not used, for four reasons: it removes a cookie without `Secure`, which browsers ignore for names
