@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures::{StreamExt as _, stream};
+use rand::RngExt as _;
 use redis::{PushKind, Value};
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::RedisFailure;
 use runcast_common::keys::Slot;
 use runcast_common::limits::REDIS_DEADLINE;
 use runcast_common::redis;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -111,6 +112,7 @@ impl Access {
     }
 
     async fn look_now_and_then(&self) {
+        let mut next = Instant::now() + EVERY;
         loop {
             tokio::select! {
                 () = self.openings().doubts() => {
@@ -118,8 +120,9 @@ impl Access {
                         sleep(AGAIN).await;
                     }
                 }
-                () = sleep(EVERY) => {
+                () = sleep_until(next) => {
                     self.look_up(self.openings().all()).await;
+                    next = Instant::now() + EVERY.mul_f64(rand::rng().random_range(0.8..=1.0));
                 }
             }
         }
