@@ -2,6 +2,7 @@
 
 mod audit;
 mod faults;
+mod opened;
 pub(crate) mod people;
 mod races;
 mod roles;
