@@ -219,11 +219,6 @@ impl App {
         meter.register(registry);
         let delivery = Delivery::new(&hub, self.settings.viewer_timeout, &meter)
             .context("the delivery to viewers failed")?;
-        let delivering = Arc::clone(&delivery).run(closes.clone());
-        tasks.spawn(async move {
-            let delivered = delivering.await.map(|()| "delivery");
-            delivered.context("the delivery to viewers failed")
-        });
         let meter = limit::meter::Meter::default();
         meter.register(registry);
         let rules = self.settings.limits.clone();
@@ -245,13 +240,24 @@ impl App {
         )
         .context("access cannot be checked")?;
         access.meter().register(registry);
-        let (telling, writing) = (
+        let endings = access.openings().endings();
+        let delivering = Arc::clone(&delivery).run(closes.clone(), endings);
+        tasks.spawn(async move {
+            let delivered = delivering.await.map(|()| "delivery");
+            delivered.context("the delivery to viewers failed")
+        });
+        let (telling, hearing, writing) = (
             access.clone().tell_changes(closes.clone()),
+            access.clone().hear_changes(closes.clone()),
             access.clone().write_notes(closes.clone()),
         );
         tasks.spawn(async move {
             telling.await;
             Ok("changes of access")
+        });
+        tasks.spawn(async move {
+            hearing.await;
+            Ok("what is open")
         });
         tasks.spawn(async move {
             writing.await;

@@ -6,16 +6,18 @@
 //! [`grant`]s: those of a user come from their roles, those of a token from its scopes and, if a user has made it,
 //! from what that user may do now.
 //!
-//! Postgres holds all of it. Redis holds copies ([`lookup`], [`session`]), which [`changes`] deletes when something changes.
+//! Postgres holds all of it. Redis holds copies ([`lookup`], [`session`]), which [`changes`] deletes when something changes; streams that were [`opened`] by it end.
 
 pub mod address;
 pub mod changes;
 pub mod grant;
 pub mod guard;
+mod heard;
 pub mod limit;
 pub mod lookup;
 pub mod meter;
 mod notes;
+pub mod opened;
 pub mod password;
 pub mod principal;
 pub mod rules;
@@ -33,6 +35,7 @@ use runcast_common::mirror::Mirror;
 
 use self::meter::{Meter, Told};
 use self::notes::Notes;
+use self::opened::Openings;
 use self::password::{PasswordError, Passwords};
 use self::session::Touched;
 use crate::store::Store;
@@ -49,6 +52,7 @@ struct Parts {
     mirror: Mirror,
     passwords: Passwords,
     notes: Notes,
+    openings: Arc<Openings>,
     meter: Meter,
     touched: Touched,
     session_life: Duration,
@@ -72,6 +76,7 @@ impl Access {
             keys,
             passwords: Passwords::new()?,
             notes: Notes::default(),
+            openings: Arc::default(),
             meter: Meter::default(),
             touched: Touched::default(),
             session_life,
@@ -100,6 +105,12 @@ impl Access {
 
     fn touched(&self) -> &Touched {
         &self.0.touched
+    }
+
+    /// What is open, and by which credential.
+    #[must_use]
+    pub fn openings(&self) -> &Arc<Openings> {
+        &self.0.openings
     }
 
     fn session_life(&self) -> Duration {

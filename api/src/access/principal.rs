@@ -8,13 +8,14 @@ use uuid::Uuid;
 
 use super::grant::{self, Grant, Labels, Scopes};
 use super::meter::Meter;
+use super::opened::Credential;
 use super::secret::Secret;
 use super::session::cookie;
 use super::{Access, Scope};
 use crate::http::Gateway;
 use crate::http::problem::Problem;
 use crate::store::audit::Actor;
-use crate::store::sessions::Owner;
+use crate::store::sessions::{Owner, SessionRow};
 use crate::store::tokens::TokenRow;
 use crate::store::visible::Visible;
 
@@ -32,6 +33,9 @@ pub struct Principal {
     /// True if it has signed in, or sends, a token.
     pub by_token: bool,
     grants: Vec<Grant>,
+    credential: Credential,
+    /// How often a change was heard of before it was looked up.
+    heard: u64,
     meter: Meter,
 }
 
@@ -53,6 +57,18 @@ impl Principal {
     #[must_use]
     pub fn grants(&self) -> &[Grant] {
         &self.grants
+    }
+
+    /// What it was let in by.
+    #[must_use]
+    pub const fn credential(&self) -> Credential {
+        self.credential
+    }
+
+    /// How often a change was [heard](super::opened::Openings::heard) of before it was looked up.
+    #[must_use]
+    pub const fn heard(&self) -> u64 {
+        self.heard
     }
 
     /// Its name for what is written down.
@@ -177,6 +193,12 @@ impl Principal {
     /// # Errors
     /// 401 without a valid credential, 403 for a write with a cookie that another site made a browser send.
     pub async fn authenticate(parts: &Parts, gateway: &Gateway) -> Result<Self, Problem> {
+        let heard = gateway.access().openings().heard();
+        let principal = Self::who(parts, gateway).await?;
+        Ok(Self { heard, ..principal })
+    }
+
+    async fn who(parts: &Parts, gateway: &Gateway) -> Result<Self, Problem> {
         let access = gateway.access();
         if let Some(header) = parts.headers.get(header::AUTHORIZATION) {
             let token = header
@@ -209,30 +231,54 @@ impl Principal {
     /// # Errors
     /// 401 if it is not valid.
     pub async fn of_secret(access: &Access, token: &Secret) -> Result<Self, Problem> {
-        let row = match token.is_token() {
-            true => access.token(token.hash()).await?,
-            false => None,
-        };
-        let Some(row) = row else {
-            let unknown = "the token is unknown, expired or revoked";
-            return Err(denied(access, "token", unknown));
-        };
-        Self::of_token(access, row).await
+        match token.is_token() {
+            true => Self::of(access, Credential::Token(token.hash())).await,
+            false => Err(unknown(access)),
+        }
+    }
+
+    /// Who a credential stands for now. It does not count as a use of it: the end of a session stays where it is.
+    ///
+    /// # Errors
+    /// 401 if it is not valid any more, 503 if nobody can say.
+    pub async fn of(access: &Access, credential: Credential) -> Result<Self, Problem> {
+        match credential {
+            Credential::Token(hash) => match access.token(hash).await? {
+                Some(row) => Self::of_token(access, row, hash).await,
+                None => Err(unknown(access)),
+            },
+            Credential::Session(hash) => {
+                let row = access.session_as_it_is(hash).await?;
+                Self::of_row(access, row, hash).await
+            }
+            Credential::User(user) => Self::of_user(access, user).await,
+        }
     }
 
     async fn of_session(access: &Access, session: &Secret) -> Result<Self, Problem> {
+        let hash = session.hash();
+        let row = access.session(hash).await?;
+        Self::of_row(access, row, hash).await
+    }
+
+    async fn of_row(
+        access: &Access,
+        row: Option<SessionRow>,
+        hash: [u8; 32],
+    ) -> Result<Self, Problem> {
         let ended = || denied(access, "session", "the session has ended: sign in again");
-        let row = access.session(session.hash()).await?.ok_or_else(ended)?;
+        let row = row.ok_or_else(ended)?;
         let principal = match (row.user_id, row.token.as_deref().and_then(unhex)) {
             (Some(user), _) => Self::of_user(access, user).await?,
             (None, Some(hash)) => {
                 let token = access.token(hash).await?.ok_or_else(ended)?;
-                Self::of_token(access, token).await?
+                Self::of_token(access, token, hash).await?
             }
             (None, None) => return Err(ended()),
         };
         Ok(Self {
             session: Some(row.id),
+            credential: Credential::Session(hash),
             ..principal
         })
     }
@@ -254,11 +300,13 @@ impl Principal {
             user: Some(user),
             session: None,
             by_token: false,
+            credential: Credential::User(user),
+            heard: 0,
             meter: access.meter().clone(),
         })
     }
 
-    async fn of_token(access: &Access, row: TokenRow) -> Result<Self, Problem> {
+    async fn of_token(access: &Access, row: TokenRow, hash: [u8; 32]) -> Result<Self, Problem> {
         let own = Grant::of_token(&row);
         let grants = match row.user_id {
             None => vec![own],
@@ -275,9 +323,15 @@ impl Principal {
             session: None,
             by_token: true,
             grants,
+            credential: Credential::Token(hash),
+            heard: 0,
             meter: access.meter().clone(),
         })
     }
+}
+
+fn unknown(access: &Access) -> Problem {
+    denied(access, "token", "the token is unknown, expired or revoked")
 }
 
 fn denied(access: &Access, reason: &'static str, words: &str) -> Problem {
@@ -333,6 +387,8 @@ mod tests {
             session: None,
             by_token: true,
             grants,
+            credential: Credential::User(Uuid::nil()),
+            heard: 0,
             meter: Meter::default(),
         }
     }

@@ -7,16 +7,20 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
+use crate::access::opened::ended;
+
 use super::viewer::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, Memo, Next, RETRY_LINE, Viewer};
 
 /// How long a viewer waits before it looks at the tail again: a safeguard, since every change of the tail wakes it.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// The bytes of an SSE response: the run from the cursor on, until it ends, the server drains, or the
-/// client goes.
+/// The bytes of an SSE response: the run from the cursor on, until it ends, the server drains, what the viewer was let
+/// in by ends, or the client goes.
 pub fn bytes(mut viewer: Viewer) -> impl Stream<Item = Bytes> + Send {
     stream! {
         let stop = viewer.hub().stop().clone();
+        let opened = viewer.opened().cloned();
+        let has_ended = || opened.as_ref().is_some_and(|opened| opened.ending().is_some());
         let mut changes = viewer.changes();
         let mut keep_alive = Instant::now() + KEEP_ALIVE;
         yield Bytes::from_static(RETRY_LINE);
@@ -25,11 +29,16 @@ pub fn bytes(mut viewer: Viewer) -> impl Stream<Item = Bytes> + Send {
             match viewer.next(&mut Memo::default()) {
                 Next::Frames(selection) => {
                     for piece in &*selection.pieces {
+                        if has_ended() {
+                            break;
+                        }
                         yield piece.clone();
                     }
-                    viewer.reached(selection.upto);
+                    if !has_ended() {
+                        viewer.reached(selection.upto);
+                    }
                     keep_alive = Instant::now() + KEEP_ALIVE;
-                    if !stop.is_cancelled() {
+                    if !stop.is_cancelled() && !has_ended() {
                         continue;
                     }
                 }
@@ -48,6 +57,10 @@ pub fn bytes(mut viewer: Viewer) -> impl Stream<Item = Bytes> + Send {
                 biased;
                 () = stop.cancelled() => {
                     yield viewer.closing(DRAINS);
+                    return;
+                }
+                ending = ended(opened.as_ref()) => {
+                    yield viewer.closing(ending.reason());
                     return;
                 }
                 changed = timeout(LOOK_EVERY, changes.changed()) => {

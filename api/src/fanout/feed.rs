@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::access::opened::Opened;
 use crate::run_labels::Sight;
 
 use super::viewer::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
@@ -195,11 +196,12 @@ impl Feed {
 }
 
 /// The bytes of an SSE response: updates of the runs that are to be seen, from now on or from where the client was, until the server
-/// drains or the client goes.
+/// drains, what it was opened by ends, or the client goes.
 pub fn bytes(
     feed: Arc<Feed>,
     after: Option<String>,
     sight: Sight,
+    opened: Opened,
     stop: CancellationToken,
 ) -> impl Stream<Item = Bytes> + Send {
     stream! {
@@ -220,6 +222,9 @@ pub fn bytes(
         loop {
             newest.mark_unchanged();
             for (number, item) in feed.after(at) {
+                if opened.ending().is_some() {
+                    break;
+                }
                 at = number;
                 match item {
                     Item::Gap => yield feed.gap(number),
@@ -238,6 +243,11 @@ pub fn bytes(
                 biased;
                 () = stop.cancelled() => {
                     let closing = feed.frame("closing", &json!({"kind": "closing", "reason": DRAINS}), at);
+                    yield [retry_spread().as_bytes(), &closing].concat().into();
+                    return;
+                }
+                ending = opened.ended() => {
+                    let closing = feed.frame("closing", &json!({"kind": "closing", "reason": ending.reason()}), at);
                     yield [retry_spread().as_bytes(), &closing].concat().into();
                     return;
                 }

@@ -22,6 +22,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 use uuid::Uuid;
 
+use crate::access::opened::Opened;
+
 use super::Hub;
 use super::cursors::{self, Cursors};
 use super::frame::Filter;
@@ -69,13 +71,14 @@ pub struct Runs {
 }
 
 /// The bytes of an SSE response: these runs from the cursors on, and those that come later, until all have ended and none
-/// can come, the server drains, or the client goes.
+/// can come, the server drains, what they were opened by ends, or the client goes.
 pub fn bytes(
     hub: Arc<Hub>,
     runs: Runs,
     after: Cursors,
     filter: Filter,
     mut newcomers: Option<impl Newcomers>,
+    opened: Opened,
 ) -> impl Stream<Item = Bytes> + Send {
     stream! {
         let stop = hub.stop().clone();
@@ -106,7 +109,7 @@ pub fn bytes(
             if let Some(frames) = many.next() {
                 yield frames;
                 keep_alive = Instant::now() + KEEP_ALIVE;
-                if !stop.is_cancelled() {
+                if !stop.is_cancelled() && opened.ending().is_none() {
                     continue;
                 }
             }
@@ -124,6 +127,10 @@ pub fn bytes(
                 biased;
                 () = stop.cancelled() => {
                     yield many.closing(DRAINS);
+                    return;
+                }
+                ending = opened.ended() => {
+                    yield many.closing(ending.reason());
                     return;
                 }
                 () = changed => {}

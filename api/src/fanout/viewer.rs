@@ -20,6 +20,7 @@ use super::ring::Lookup;
 use super::tail::Degraded;
 use super::{Hub, Watch};
 use crate::access::limit::places::Place;
+use crate::access::opened::Opened;
 use crate::http::clients::Connection;
 
 /// Proxies cut connections that are silent for 30 to 60 s.
@@ -33,7 +34,7 @@ pub(super) const KEEP_ALIVE_LINE: &[u8] = b":\n";
 pub(super) const RETRY_LINE: &[u8] = b"retry: 1000\n";
 
 /// Why viewers have to go when the server drains.
-pub(super) const DRAINS: &str = "this server is being stopped";
+pub(crate) const DRAINS: &str = "this server is being stopped";
 
 /// Over what time clients are spread who have to reconnect because this server drains.
 const DRAIN_WINDOW: Duration = Duration::from_secs(5);
@@ -72,6 +73,8 @@ pub struct Viewer {
 pub struct Held {
     /// One of the streams that its principal and its address may have open.
     pub place: Option<Place>,
+    /// What it was let in by.
+    pub opened: Option<Opened>,
     /// One of the connections that the process may have.
     pub connection: Option<Connection>,
 }
@@ -121,6 +124,11 @@ impl Viewer {
     /// What it takes up.
     pub const fn held(&mut self) -> &mut Held {
         &mut self.held
+    }
+
+    /// What it was let in by.
+    pub(super) const fn opened(&self) -> Option<&Opened> {
+        self.held.opened.as_ref()
     }
 
     /// The run.

@@ -118,7 +118,11 @@ async fn events(
     let (run, coverage) = admit(&gateway, &principal, Scope::Read, &id).await?;
     let page = match (place, wait) {
         (Place::After(after), Some(wait)) => {
-            poll::page_after(gateway.hub(), run, after, &filter, limit, wait).await?
+            let opened = gateway.access().openings().open(&principal);
+            tokio::select! {
+                page = poll::page_after(gateway.hub(), run, after, &filter, limit, wait) => page?,
+                ending = opened.ended() => return Err(ending.problem()),
+            }
         }
         _ => place.page(&gateway, run, &filter, limit).await?,
     };

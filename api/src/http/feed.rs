@@ -46,7 +46,8 @@ async fn feed(
     let sight = gateway.sight(&principal)?;
     let after = resume(&headers, &query)?.map(str::to_owned);
     let (feed, stop) = (gateway.hub().feed().clone(), gateway.hub().stop().clone());
-    let frames = bytes(feed, after, sight, stop);
+    let opened = gateway.access().openings().open(&principal);
+    let frames = bytes(feed, after, sight, opened, stop);
     Ok(as_events(
         Body::from_stream(frames.map(Ok::<_, Infallible>)).into_response(),
     ))

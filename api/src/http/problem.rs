@@ -54,6 +54,12 @@ pub(super) struct Document<'a> {
 }
 
 impl Problem {
+    /// Its status.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// A problem with this status; `detail` is shown to whoever asked.
     #[must_use]
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {

@@ -58,7 +58,8 @@ async fn stream(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let watch = gateway.hub().watch(run);
-    let viewer = Viewer::new(gateway.hub().clone(), watch, request);
+    let mut viewer = Viewer::new(gateway.hub().clone(), watch, request);
+    viewer.held().opened = Some(gateway.access().openings().open(&principal));
     let mut response = ().into_response();
     response.extensions_mut().insert(Streamed::new(viewer));
     Ok(as_events(response))

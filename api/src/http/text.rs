@@ -40,8 +40,10 @@ use super::problem::Problem;
 use super::query::Query;
 use super::runs::admit;
 use crate::access::Scope;
+use crate::access::opened::{Opened, ended};
 use crate::access::principal::Principal;
 use crate::fanout::frame::Filter;
+use crate::fanout::viewer::DRAINS;
 use crate::text::chunk::text_channels;
 use crate::text::measure::{Mark, Measures, Subject};
 use crate::text::plain::Plain;
@@ -67,6 +69,8 @@ struct Piece {
     skip: u64,
     take: u64,
     follow: bool,
+    /// By what it is followed.
+    opened: Option<Opened>,
 }
 
 /// What a run wrote, as plain text.
@@ -119,6 +123,7 @@ async fn text(
             "no-store"
         };
         piece.subject.upto = EventId::new(u64::MAX, u64::MAX);
+        piece.opened = follow.then(|| gateway.access().openings().open(&principal));
         return Ok(answer(&gateway, piece, StatusCode::OK, control));
     }
     let tag = tag(&piece.subject);
@@ -184,6 +189,7 @@ impl Piece {
             skip: 0,
             take: u64::MAX,
             follow,
+            opened: None,
         }
     }
 
@@ -286,22 +292,26 @@ fn bytes(gateway: Gateway, mut piece: Piece) -> impl Stream<Item = io::Result<By
                 }
                 return;
             };
+            let ending = piece.opened.as_ref().and_then(Opened::ending);
             // Whether the run is over is said only where nothing follows.
-            if moved {
+            if moved && ending.is_none() {
                 continue;
             }
-            tokio::select! {
-                changed = timeout(LOOK_EVERY, changes.changed()) => {
-                    if !matches!(changed, Ok(Err(_))) {
-                        continue;
-                    }
-                }
-                () = hub.stop().cancelled() => {}
-            }
+            let reason = tokio::select! {
+                biased;
+                ending = ended(piece.opened.as_ref()) => ending.reason(),
+                () = hub.stop().cancelled() => DRAINS,
+                changed = timeout(LOOK_EVERY, changes.changed()) => match changed {
+                    Ok(Err(_gone)) => DRAINS,
+                    _ => continue,
+                },
+            };
             let mut out = Vec::new();
-            plain.note(&mut out, &format!("runcast: this server is being stopped; go on with ?after={cursor}"));
+            plain.note(&mut out, &format!("runcast: {reason}; go on with ?after={cursor}"));
             yield Ok(out.into());
-            yield Err(io::Error::new(io::ErrorKind::Interrupted, "the server drains"));
+            // An error would take what is not written yet with it: the library writes when nothing more comes at once.
+            tokio::task::yield_now().await;
+            yield Err(io::Error::new(io::ErrorKind::Interrupted, reason));
             return;
         }
     }

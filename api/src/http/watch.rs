@@ -74,13 +74,16 @@ async fn watch(
     let labels = wanted_labels(&query)?;
     let named: Vec<&str> = query.all("run").collect();
     let hub = gateway.hub().clone();
+    let opened = gateway.access().openings().open(&principal);
     let body = match (named.is_empty(), labels.is_empty()) {
         (false, true) => {
             let Some(runs) = follow(&gateway, &principal, &named, &after).await? else {
                 return Ok(StatusCode::NO_CONTENT.into_response());
             };
             let nobody = None::<Nobody>;
-            Body::from_stream(bytes(hub, runs, after, filter, nobody).map(Ok::<_, Infallible>))
+            Body::from_stream(
+                bytes(hub, runs, after, filter, nobody, opened).map(Ok::<_, Infallible>),
+            )
         }
         (true, false) => {
             let visible = principal.visible(Scope::Read)?;
@@ -97,7 +100,9 @@ async fn watch(
                 over: Vec::new(),
             };
             let later = Some(labelled);
-            Body::from_stream(bytes(hub, runs, after, filter, later).map(Ok::<_, Infallible>))
+            Body::from_stream(
+                bytes(hub, runs, after, filter, later, opened).map(Ok::<_, Infallible>),
+            )
         }
         _ => {
             let detail =

@@ -3,6 +3,7 @@
 mod audit;
 mod clocks;
 mod faults;
+mod opened;
 pub(crate) mod people;
 mod races;
 mod replicas;

@@ -72,6 +72,28 @@ impl Access {
     /// # Errors
     /// [`StoreError`] if there is no copy and the database could not be asked.
     pub async fn session(&self, hash: [u8; 32]) -> Result<Option<SessionRow>, StoreError> {
+        let Found { value, copy } = self.found_session(hash).await?;
+        let Some(row) = value else {
+            return Ok(None);
+        };
+        // Seen in an hour to come is as wrong as an hour ago.
+        let unseen = (Utc::now() - row.last_seen_at).abs().to_std();
+        let is_stale = unseen.is_ok_and(|unseen| unseen >= TOUCH_EVERY);
+        if is_stale && self.touched().is_due(hash) {
+            return Ok(self.touch(hash, row, copy).await);
+        }
+        Ok(Some(row))
+    }
+
+    /// The session with this hash, if it has not ended; its end stays where it is.
+    ///
+    /// # Errors
+    /// As [`Access::session`].
+    pub async fn session_as_it_is(&self, hash: [u8; 32]) -> Result<Option<SessionRow>, StoreError> {
+        Ok(self.found_session(hash).await?.value)
+    }
+
+    async fn found_session(&self, hash: [u8; 32]) -> Result<Found<SessionRow>, StoreError> {
         let read = async {
             let row = self.store().session(hash).await?;
             Ok(row.map(|row| {
@@ -85,18 +107,7 @@ impl Access {
             key: &key,
             fresh: Duration::MAX,
         };
-        let found = through((self.mirror(), self.meter()), wanted, read);
-        let Found { value, copy } = found.await?;
-        let Some(row) = value else {
-            return Ok(None);
-        };
-        // Seen in an hour to come is as wrong as an hour ago.
-        let unseen = (Utc::now() - row.last_seen_at).abs().to_std();
-        let is_stale = unseen.is_ok_and(|unseen| unseen >= TOUCH_EVERY);
-        if is_stale && self.touched().is_due(hash) {
-            return Ok(self.touch(hash, row, copy).await);
-        }
-        Ok(Some(row))
+        through((self.mirror(), self.meter()), wanted, read).await
     }
 
     /// Moves the end of a session forward, if nobody else does; none if it turns out to have ended.

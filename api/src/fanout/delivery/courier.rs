@@ -18,6 +18,7 @@ use super::super::Hub;
 use super::super::viewer::{DRAINS, Memo};
 use super::seat::{Seat, Turn};
 use super::{Arrival, Desk, Inbox, Meter, WAKER, Why};
+use crate::access::opened::Ending;
 
 /// The seats of a run are served no more often than this: what comes in between is one write for each. As long as a
 /// round over thousands of seats takes, and far below what anybody sees.
@@ -105,6 +106,7 @@ impl Courier {
             let Inbox {
                 arrivals,
                 changed,
+                ends,
                 stops,
             } = self.desk.empty();
             for arrival in arrivals {
@@ -112,6 +114,9 @@ impl Courier {
             }
             for run in changed {
                 self.change(run);
+            }
+            if ends {
+                self.send_away_ended();
             }
             self.serve_due();
             self.serve_hungry();
@@ -167,6 +172,8 @@ impl Courier {
         entry.insert(seat);
         if self.stops_at.is_some() {
             self.send_away(number, DRAINS, Why::Drained);
+        } else if let Some(ending) = self.ending(number) {
+            self.send_away(number, ending.reason(), Why::Revoked);
         } else {
             self.serve(number, &mut Memo::default(), Instant::now());
         }
@@ -279,6 +286,19 @@ impl Courier {
         }
     }
 
+    /// Sends those away who were let in by what has ended.
+    fn send_away_ended(&mut self) {
+        for number in self.numbers() {
+            if let Some(ending) = self.ending(number) {
+                self.send_away(number, ending.reason(), Why::Revoked);
+            }
+        }
+    }
+
+    fn ending(&self, number: usize) -> Option<Ending> {
+        self.seats.get(number)?.viewer.opened()?.ending()
+    }
+
     fn numbers(&self) -> Vec<usize> {
         self.seats.iter().map(|(number, _)| number).collect()
     }
@@ -291,7 +311,7 @@ impl Courier {
         seat.close(&frame, why);
         self.serve(number, &mut Memo::default(), Instant::now());
         // One who takes nothing learns it by the end of the connection.
-        if why == Why::Memory && self.seats.contains(number) {
+        if matches!(why, Why::Memory | Why::Revoked) && self.seats.contains(number) {
             self.remove(number, why);
         }
     }

@@ -29,6 +29,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -57,6 +58,8 @@ struct Inbox {
     arrivals: Vec<Arrival>,
     /// Runs with something new for their viewers.
     changed: HashSet<Uuid>,
+    /// What some viewers were let in by has ended.
+    ends: bool,
     stops: bool,
 }
 
@@ -112,12 +115,16 @@ impl Delivery {
         }))
     }
 
-    /// Writes until `stop`, then tells all viewers to come back, and ends when they are gone, or after
+    /// Sends those away whose credential has ended, whenever `endings` changes. Writes until `stop`, then tells all viewers to come back, and ends when they are gone, or after
     /// [`courier::DRAIN`].
     ///
     /// # Errors
     /// If `epoll` fails, or a thread dies.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> io::Result<()> {
+    pub async fn run(
+        self: Arc<Self>,
+        stop: CancellationToken,
+        mut endings: watch::Receiver<u64>,
+    ) -> io::Result<()> {
         let couriers = std::mem::take(&mut *lock(&self.couriers));
         let mut threads = JoinSet::new();
         for courier in couriers {
@@ -130,6 +137,7 @@ impl Delivery {
                     is_told = true;
                     self.desks.iter().for_each(|desk| desk.stop());
                 }
+                Ok(()) = endings.changed() => self.desks.iter().for_each(|desk| desk.end()),
                 ended = threads.join_next() => match ended {
                     Some(Ok(Ok(()))) => {}
                     Some(Ok(Err(error))) => return Err(error),
@@ -162,6 +170,10 @@ impl Desk {
         });
     }
 
+    fn end(&self) {
+        self.take(|inbox| inbox.ends = true);
+    }
+
     fn stop(&self) {
         self.take(|inbox| inbox.stops = true);
     }
@@ -181,6 +193,7 @@ impl Desk {
         let mut inbox = lock(&self.inbox);
         Inbox {
             stops: inbox.stops,
+            ends: std::mem::take(&mut inbox.ends),
             arrivals: std::mem::take(&mut inbox.arrivals),
             changed: std::mem::take(&mut inbox.changed),
         }
@@ -203,7 +216,7 @@ impl Meter {
         );
         registry.register(
             "closed",
-            "Viewers that are gone, by reason: left, ended, drained, stalled (took nothing for too long), memory (the \
+            "Viewers that are gone, by reason: left, ended, drained, revoked (what they were let in by), stalled (took nothing for too long), memory (the \
              process was over its limit), failed",
             self.closed.clone(),
         );
@@ -221,6 +234,7 @@ enum Why {
     Left,
     Ended,
     Drained,
+    Revoked,
     Stalled,
     Memory,
     Failed,
@@ -232,6 +246,7 @@ impl Why {
             Self::Left => "left",
             Self::Ended => "ended",
             Self::Drained => "drained",
+            Self::Revoked => "revoked",
             Self::Stalled => "stalled",
             Self::Memory => "memory",
             Self::Failed => "failed",
