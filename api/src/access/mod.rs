@@ -6,7 +6,8 @@
 //! [`grant`]s: those of a user come from their roles, those of a token from its scopes and, if a user has made it,
 //! from what that user may do now.
 //!
-//! Postgres holds all of it. Redis holds copies ([`lookup`], [`session`]), which [`changes`] deletes when something changes; streams that were [`opened`] by it end.
+//! Postgres holds all of it. Redis holds copies ([`lookup`], [`session`]), which [`changes`] deletes when something
+//! changes; streams that were [`opened`] by it end.
 
 pub mod address;
 pub mod changes;

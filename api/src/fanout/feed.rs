@@ -195,8 +195,8 @@ impl Feed {
     }
 }
 
-/// The bytes of an SSE response: updates of the runs that are to be seen, from now on or from where the client was, until the server
-/// drains, what it was opened by ends, or the client goes.
+/// The bytes of an SSE response: updates of the runs that are to be seen, from now on or from where the client was,
+/// until the server drains, what it was opened by ends, or the client goes.
 pub fn bytes(
     feed: Arc<Feed>,
     after: Option<String>,

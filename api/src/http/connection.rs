@@ -6,8 +6,9 @@
 //! connection the library carries the stream.
 //!
 //! Time: [`HEAD_DEADLINE`] for the TLS handshake, the head of a request, and between two requests; a client that takes
-//! nothing of what it asked for is cut off after the patience that viewers are given. After `stop` nobody is let in, requests that are under way are answered, and after [`DRAIN_DEADLINE`] connections are cut. What a request
-//! may be is bounded by [`request`](super::request), and how many connections there may be by [`Clients`].
+//! nothing of what it asked for is cut off after the patience that viewers are given. After `stop` nobody is let in,
+//! requests that are under way are answered, and after [`DRAIN_DEADLINE`] connections are cut. What a request may be is
+//! bounded by [`request`](super::request), and how many connections there may be by [`Clients`].
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};

@@ -115,8 +115,8 @@ impl Delivery {
         }))
     }
 
-    /// Sends those away whose credential has ended, whenever `endings` changes. Writes until `stop`, then tells all viewers to come back, and ends when they are gone, or after
-    /// [`courier::DRAIN`].
+    /// Sends those away whose credential has ended, whenever `endings` changes. Writes until `stop`, then tells all
+    /// viewers to come back, and ends when they are gone, or after [`courier::DRAIN`].
     ///
     /// # Errors
     /// If `epoll` fails, or a thread dies.
