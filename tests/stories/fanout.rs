@@ -10,6 +10,7 @@ use runcast_tests::api::{Api, CreatedRun, problem, send};
 use runcast_tests::authority::Authority;
 use runcast_tests::eventually::{SOON, eventually, within};
 use runcast_tests::lines::{numbered, output};
+use runcast_tests::process::Process;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
 use runcast_tests::stack::{Part, Stack};
@@ -376,9 +377,8 @@ async fn pages_of_listed_origins_may_ask_and_no_others() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
-    let stack = Stack::start().await;
+/// One more gateway, which gives up after a second who takes nothing; where it is, and its metrics.
+async fn impatient(stack: &Stack) -> (Process, String, Api) {
     let gateway = stack.recipe(Part::Gateway).with([
         ("RUNCAST_VIEWER_TIMEOUT", "1s"),
         ("RUNCAST_LISTEN", "127.0.0.1:0"),
@@ -387,6 +387,14 @@ async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
     let mut gateway = gateway.start(stack.folder());
     let base = gateway.says(Part::Gateway.ready_line(), SOON).await;
     let metrics = gateway.says("metrics at ", SOON).await;
+    let metrics = Api::new(metrics.trim_end_matches("/metrics"), "");
+    (gateway, base, metrics)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
+    let stack = Stack::start().await;
+    let (_gateway, base, metrics) = impatient(&stack).await;
     let run = stack.api().create_run("stalled").await;
     let mut publisher = publisher(&stack, &run).await;
     let mut stalled = connect(&base, stack.token(), run.id).await;
@@ -399,7 +407,6 @@ async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
         publisher.publish(&lines).await;
     }
     let last = publisher.publish(&[last_line(0)]).await;
-    let metrics = Api::new(metrics.trim_end_matches("/metrics"), "");
     eventually("the gateway gives it up", async || {
         let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;
         let text = scrape.text().await.expect("text");
@@ -434,15 +441,7 @@ async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_who_takes_nothing_of_what_the_library_sends_is_cut_off() {
     let stack = Stack::start().await;
-    let gateway = stack.recipe(Part::Gateway).with([
-        ("RUNCAST_VIEWER_TIMEOUT", "1s"),
-        ("RUNCAST_LISTEN", "127.0.0.1:0"),
-        ("RUNCAST_METRICS_LISTEN", "127.0.0.1:0"),
-    ]);
-    let mut gateway = gateway.start(stack.folder());
-    let base = gateway.says(Part::Gateway.ready_line(), SOON).await;
-    let metrics = gateway.says("metrics at ", SOON).await;
-    let metrics = Api::new(metrics.trim_end_matches("/metrics"), "");
+    let (_gateway, base, metrics) = impatient(&stack).await;
     let open = async |count: u32| {
         eventually("connections are as many as they should be", async || {
             let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;

@@ -6,7 +6,7 @@ use runcast_tests::api::{problem, send};
 use runcast_tests::stack::{Part, Stack};
 use serde_json::{Value, json};
 
-use super::people::{PASSWORD, ask, json_of, sign_in, status_with, try_sign_in, user};
+use super::people::{PASSWORD, json_of, make_viewer, sign_in, status_with, try_sign_in, user};
 
 async fn readiness(stack: &Stack) -> Value {
     let api = stack.api();
@@ -53,22 +53,7 @@ async fn after_a_flush_everybody_may_what_they_may_now() {
     assert_eq!(create().await, 201);
     flush().await;
     assert_eq!(create().await, 201);
-    ask(
-        &api,
-        Method::DELETE,
-        "/v1/users/ada/roles/operator",
-        &Value::Null,
-        204,
-    )
-    .await;
-    ask(
-        &api,
-        Method::PUT,
-        "/v1/users/ada/roles/viewer",
-        &Value::Null,
-        204,
-    )
-    .await;
+    make_viewer(&api, "ada").await;
     for _ in 0..3 {
         flush().await;
         assert_eq!(create().await, 403);

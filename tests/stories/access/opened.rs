@@ -13,7 +13,9 @@ use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::people::{AT_ONCE, Browser, PASSWORD, ask, second, sign_in, sign_in_with, user};
+use super::people::{
+    AT_ONCE, Browser, PASSWORD, ask, new_token, revoke, second, sign_in, sign_in_with, user,
+};
 use crate::fanout::publisher;
 
 /// Longest time after which an expiry is noticed.
@@ -99,9 +101,8 @@ async fn run_of_search(stack: &Stack) -> CreatedRun {
 }
 
 async fn token(api: &Api, body: Value) -> (String, Api) {
-    let made = ask(api, Method::POST, "/v1/tokens", &body, 201).await;
-    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
-    (text("id"), Api::new(api.base(), &text("token")))
+    let (id, token) = new_token(api, body).await;
+    (id, Api::new(api.base(), &token))
 }
 
 const OVER: &str = "has ended";
@@ -125,14 +126,7 @@ async fn what_a_token_has_opened_ends_with_it_at_every_gateway() {
     let others = open_all(&run, |path| stays.request(Method::GET, path)).await;
     let path = format!("/v1/runs/{}/events?after=9999999999999-1&wait=50", run.id);
     let poll = tokio::spawn(send(there.request(Method::GET, &path)));
-    ask(
-        &api,
-        Method::DELETE,
-        &format!("/v1/tokens/{id}"),
-        &Value::Null,
-        204,
-    )
-    .await;
+    revoke(&api, &id).await;
     all_end(open, OVER).await;
     let polled = within(AT_ONCE, "a long poll", poll).await.expect("polled");
     assert_eq!(polled.status(), StatusCode::UNAUTHORIZED);
@@ -204,14 +198,7 @@ async fn a_gateway_that_was_told_nothing_looks_when_it_hears_again() {
     let path = format!("/v1/runs/{}/text?follow", run.id);
     let open = Open::new(there.request(Method::GET, &path), &path).await;
     chaos.refuse();
-    ask(
-        &api,
-        Method::DELETE,
-        &format!("/v1/tokens/{id}"),
-        &Value::Null,
-        204,
-    )
-    .await;
+    revoke(&api, &id).await;
     chaos.forward();
     open.ends(SOON, OVER).await;
 }

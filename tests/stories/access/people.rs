@@ -168,6 +168,27 @@ pub(crate) async fn ask(api: &Api, method: Method, path: &str, body: &Value, sta
     json_of(answer, StatusCode::from_u16(status).expect("a status")).await
 }
 
+/// A new token: its id, and what it is shown as.
+pub(crate) async fn new_token(api: &Api, body: Value) -> (String, String) {
+    let made = ask(api, Method::POST, "/v1/tokens", &body, 201).await;
+    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    (text("id"), text("token"))
+}
+
+/// Revokes the token with this id.
+pub(crate) async fn revoke(api: &Api, id: &str) {
+    let path = format!("/v1/tokens/{id}");
+    ask(api, Method::DELETE, &path, &Value::Null, 204).await;
+}
+
+/// Who was an operator is a viewer from now on.
+pub(crate) async fn make_viewer(api: &Api, name: &str) {
+    for (method, role) in [(Method::DELETE, "operator"), (Method::PUT, "viewer")] {
+        let path = format!("/v1/users/{name}/roles/{role}");
+        ask(api, method, &path, &Value::Null, 204).await;
+    }
+}
+
 /// The status of a request with this token.
 pub(crate) async fn status_with(api: &Api, token: &str, path: &str) -> u16 {
     let request = api.anonymous(Method::GET, path).bearer_auth(token);

@@ -5,13 +5,7 @@ use runcast_tests::api::{Api, problem, send};
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::people::{ask, operator, second, sign_in, status_with, user};
-
-async fn create(api: &Api, body: Value) -> (String, String) {
-    let made = ask(api, Method::POST, "/v1/tokens", &body, 201).await;
-    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
-    (text("id"), text("token"))
-}
+use super::people::{ask, make_viewer, new_token, operator, second, sign_in, status_with, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_token_is_refused_at_every_gateway_before_the_answer() {
@@ -20,7 +14,7 @@ async fn a_revoked_token_is_refused_at_every_gateway_before_the_answer() {
     let other = second(&stack, &[]).await;
     for round in 0..5 {
         let body = json!({"name": format!("token {round}"), "scopes": ["runs:read"]});
-        let (id, token) = create(&api, body).await;
+        let (id, token) = new_token(&api, body).await;
         for api in [&api, &other.api] {
             assert_eq!(status_with(api, &token, "/v1/runs").await, 200);
         }
@@ -58,22 +52,7 @@ async fn a_token_never_may_more_than_its_owner_may_now() {
     of_ada.create_run("by a script").await;
     ask(&of_ada, Method::POST, path, &body(&["runs:read"]), 403).await;
     // Ada becomes a viewer, and so does her token.
-    ask(
-        &api,
-        Method::DELETE,
-        "/v1/users/ada/roles/operator",
-        &Value::Null,
-        204,
-    )
-    .await;
-    ask(
-        &api,
-        Method::PUT,
-        "/v1/users/ada/roles/viewer",
-        &Value::Null,
-        204,
-    )
-    .await;
+    make_viewer(&api, "ada").await;
     let run = json!({"name": "one more"});
     ask(&of_ada, Method::POST, "/v1/runs", &run, 403).await;
     assert_eq!(status_with(&api, token, "/v1/runs").await, 200);
@@ -104,7 +83,7 @@ async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
     let one = json!({"name": "one", "scopes": ["runs:read"], "run": search.id});
     let team = json!({"name": "team", "scopes": ["admin"], "labels": {"team": "search"}});
     for body in [one, team] {
-        let (_, token) = create(&api, body).await;
+        let (_, token) = new_token(&api, body).await;
         let mine = Api::new(api.base(), &token);
         let list = mine.get("/v1/runs").await;
         assert_eq!(list["runs"].as_array().map(Vec::len), Some(1), "{list}");
@@ -124,7 +103,7 @@ async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
     ask(&api, Method::POST, "/v1/tokens", &missing, 404).await;
     let past = json!({"name": "x", "scopes": ["runs:read"], "expires_at": "2020-01-01T00:00:00Z"});
     ask(&api, Method::POST, "/v1/tokens", &past, 400).await;
-    let (id, token) = create(&api, json!({"name": "short", "scopes": ["runs:read"]})).await;
+    let (id, token) = new_token(&api, json!({"name": "short", "scopes": ["runs:read"]})).await;
     assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
     let expire = format!("UPDATE tokens SET expires_at = now() WHERE id = '{id}'");
     stack.database.tamper(&expire).await;
@@ -137,7 +116,7 @@ async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
 async fn uses_are_counted_without_a_write_for_each() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let (id, token) = create(&api, json!({"name": "busy", "scopes": ["runs:read"]})).await;
+    let (id, token) = new_token(&api, json!({"name": "busy", "scopes": ["runs:read"]})).await;
     let writes = format!("SELECT xmin::text FROM tokens WHERE id = '{id}'");
     let before = stack.database.ask(&writes).await;
     for _ in 0..20 {
