@@ -64,6 +64,24 @@ impl PersistError {
     }
 }
 
+/// What a cycle has come to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Done {
+    /// So many of its runs, from the first on, have had their turn.
+    pub(super) runs: usize,
+    /// There was more than fits in.
+    pub(super) is_full: bool,
+}
+
+impl Done {
+    const fn all(runs: &[ReadyRun]) -> Self {
+        Self {
+            runs: runs.len(),
+            is_full: false,
+        }
+    }
+}
+
 /// What cycles work with.
 #[derive(Debug, Clone)]
 pub(super) struct Cycle {
@@ -76,13 +94,13 @@ pub(super) struct Cycle {
 }
 
 impl Cycle {
-    /// Repeats a cycle until it succeeds, an outage is over, or its one bad run is found. Answers how
-    /// many of the runs, from the first on, have had their turn; none if told to stop in an outage.
+    /// Repeats a cycle until it succeeds, an outage is over, or its one bad run is found. Answers nothing if told to
+    /// stop in an outage.
     pub(super) async fn persevere(
         &self,
         runs: &[ReadyRun],
         stop: &CancellationToken,
-    ) -> Option<usize> {
+    ) -> Option<Done> {
         let mut backoff = Backoff::for_connections();
         loop {
             match self.once(runs).await {
@@ -110,24 +128,24 @@ impl Cycle {
                             error!(%error, run = %run.run, "cannot store this run; it stays in line");
                         }
                     }
-                    return Some(runs.len());
+                    return Some(Done::all(runs));
                 }
                 Err(error) => {
                     for run in runs {
                         error!(%error, run = %run.run, "cannot store this run; it stays in line");
                     }
-                    return Some(runs.len());
+                    return Some(Done::all(runs));
                 }
             }
         }
     }
 
-    async fn once(&self, runs: &[ReadyRun]) -> Result<usize, PersistError> {
+    async fn once(&self, runs: &[ReadyRun]) -> Result<Done, PersistError> {
         let ids: Vec<Uuid> = runs.iter().map(|run| run.run).collect();
         let states = self.store.watermarks(&ids).await?;
         let share = (BATCH_BYTES / runs.len().max(1)).max(RUN_BYTES);
         let (mut turns, mut done) = (Vec::new(), 0);
-        let (mut bytes, mut rows) = (0, 0);
+        let (mut bytes, mut rows, mut is_full) = (0, 0, false);
         for group in runs.chunks(READS) {
             let reads = group
                 .iter()
@@ -140,14 +158,18 @@ impl Cycle {
                 }
             }
             done += group.len();
-            if bytes >= BATCH_BYTES || rows >= BATCH_ROWS {
+            is_full = bytes >= BATCH_BYTES || rows >= BATCH_ROWS;
+            if is_full {
                 break;
             }
         }
         if !turns.is_empty() {
             self.write(&turns).await?;
         }
-        Ok(done)
+        Ok(Done {
+            runs: done,
+            is_full,
+        })
     }
 
     /// What a run has to store; where that is nothing, Redis is told so here.

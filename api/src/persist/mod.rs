@@ -7,7 +7,8 @@
 //! that one reads while another one commits; no run is in two of them. A run with more behind it than its
 //! share goes to the back of the line. Beside that, a [`survey`] watches how much Redis holds.
 //!
-//! A batch is what has come together: one run when it is quiet, up to [`BATCH_RUNS`] when there is much.
+//! A batch is what has come together: one run when it is quiet, up to [`BATCH_RUNS`] when there is much. Cycles that
+//! are not full keep a distance of [`queue::LINGER`], so that a trickle of events is not as many transactions.
 //!
 //! Any number of persisters may run. The line spreads work and a dead one's runs are taken over; if
 //! two work on one run all the same, the watermark under lock lets one of them win and the other
@@ -71,6 +72,8 @@ pub struct Persister {
 struct Ended {
     runs: Vec<Uuid>,
     left: Vec<ReadyRun>,
+    /// There was more than fits in.
+    is_full: bool,
     /// Told to stop while Postgres or Redis was down.
     gave_up: bool,
 }
@@ -136,10 +139,13 @@ async fn work(cycle: Cycle, mut taken: mpsc::Receiver<Vec<ReadyRun>>, stop: Canc
     let mut cycles: JoinSet<Ended> = JoinSet::new();
     let mut open = true;
     while open || !queue.is_empty() || !cycles.is_empty() {
-        let due = queue.due(cycles.len()).filter(|_| cycles.len() < CYCLES);
+        let due = queue.due().filter(|_| cycles.len() < CYCLES);
         tokio::select! {
             ended = cycles.join_next(), if !cycles.is_empty() => match ended {
                 Some(Ok(ended)) => {
+                    if ended.is_full {
+                        queue.hurry();
+                    }
                     queue.done(&ended.runs, ended.left);
                     if ended.gave_up {
                         queue.clear();
@@ -170,10 +176,14 @@ async fn at(due: Option<tokio::time::Instant>) {
 
 async fn begin(cycle: Cycle, mut runs: Vec<ReadyRun>, stop: CancellationToken) -> Ended {
     let outcome = cycle.persevere(&runs, &stop).await;
-    let left = outcome.map_or_else(Vec::new, |done| runs.split_off(done));
+    let (left, is_full) = match &outcome {
+        Some(done) => (runs.split_off(done.runs), done.is_full),
+        None => (Vec::new(), false),
+    };
     Ended {
         runs: runs.into_iter().map(|run| run.run).collect(),
         left,
+        is_full,
         gave_up: outcome.is_none(),
     }
 }

@@ -10,14 +10,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::BATCH_RUNS;
 use super::ready::ReadyRun;
 
-/// Waiting runs that make a batch worth starting beside others; fewer wait for [`LINGER`].
-const WORTH_A_CYCLE: usize = 64;
-
-/// Longest wait of a run while a cycle is free: short beside the 100 ms in which a quiet run's event is to
-/// be stored, long enough for others to join when many come one by one.
-const LINGER: Duration = Duration::from_millis(20);
+/// Least time between the beginnings of cycles while less than a batch waits: short beside the 100 ms in which an event
+/// is to be stored, long enough for others to join when many come one by one, since a run with one event costs as much
+/// as one with a hundred. What comes after a pause waits for nothing.
+pub(super) const LINGER: Duration = Duration::from_millis(40);
 
 /// The runs of one persister.
 #[derive(Debug, Default)]
@@ -27,6 +26,8 @@ pub(super) struct Queue {
     waiting: HashMap<Uuid, Vec<String>>,
     /// Runs in a cycle, with the ready entries that came since it began.
     busy: HashMap<Uuid, Vec<String>>,
+    /// When runs were last handed out; absent if there was more than a batch.
+    taken_at: Option<Instant>,
 }
 
 impl Queue {
@@ -54,19 +55,20 @@ impl Queue {
         }
     }
 
-    /// When a further cycle should begin, given how many are under way; none if nobody waits.
+    /// When a further cycle should begin; none if nobody waits.
     #[must_use]
-    pub(super) fn due(&self, cycles: usize) -> Option<Instant> {
-        let (_, since) = self.order.front()?;
-        if cycles == 0 || self.len() >= WORTH_A_CYCLE {
-            return Some(*since);
+    pub(super) fn due(&self) -> Option<Instant> {
+        let (_, since) = *self.order.front()?;
+        match self.taken_at {
+            Some(taken_at) if self.len() < BATCH_RUNS => Some(since.max(taken_at + LINGER)),
+            _ => Some(since),
         }
-        Some(*since + LINGER)
     }
 
     /// Hands out the first runs, at most so many; each is to be given back by [`Queue::done`].
     pub(super) fn take(&mut self, most: usize) -> Vec<ReadyRun> {
         let count = most.min(self.order.len());
+        self.taken_at = Some(Instant::now());
         let mut taken = Vec::with_capacity(count);
         for (run, _) in self.order.drain(..count) {
             let ready_ids = self.waiting.remove(&run).unwrap_or_default();
@@ -74,6 +76,11 @@ impl Queue {
             taken.push(ReadyRun { run, ready_ids });
         }
         taken
+    }
+
+    /// Takes note that there was more than a batch: the next begins at once.
+    pub(super) fn hurry(&mut self) {
+        self.taken_at = None;
     }
 
     /// Takes note that a cycle is over. `left` are those of its runs that it did not come to: they stand
@@ -136,7 +143,7 @@ mod tests {
         assert_eq!(queue.len(), 1, "run 1 is in hand");
         let other = queue.take(8);
         assert_eq!(other, [ready(2, "1-1")]);
-        assert_eq!(queue.due(2), None);
+        assert_eq!(queue.due(), None);
         queue.done(&[Uuid::from_u128(2)], Vec::new());
         assert!(queue.is_empty(), "nobody named run 2 again");
         queue.done(&[Uuid::from_u128(1)], Vec::new());
@@ -160,15 +167,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_cycle_begins_at_once_and_others_when_they_pay() {
+    async fn after_a_pause_a_cycle_begins_at_once_and_the_next_when_it_pays() {
         let mut queue = Queue::default();
         queue.push(ready(1, "1-0"));
-        let now = Instant::now();
-        assert!(queue.due(0).expect("one waits") <= now);
-        assert!(queue.due(1).expect("one waits") > now);
-        for run in 2..=WORTH_A_CYCLE as u128 {
+        assert!(queue.due().expect("one waits") <= Instant::now());
+        queue.take(8);
+        queue.push(ready(2, "1-0"));
+        let taken_at = queue.taken_at.expect("it has just been");
+        assert_eq!(queue.due(), Some(taken_at + LINGER));
+        queue.taken_at = Some(taken_at - LINGER);
+        assert!(queue.due().expect("one waits") <= Instant::now());
+        queue.taken_at = Some(Instant::now() + LINGER);
+        for run in 3..=BATCH_RUNS as u128 + 1 {
             queue.push(ready(run, "1-0"));
         }
-        assert!(queue.due(1).expect("many wait") <= Instant::now());
+        assert!(queue.due().expect("many wait") <= Instant::now());
+        queue.take(8);
+        queue.hurry();
+        assert!(queue.due().expect("some wait") <= Instant::now());
     }
 }
