@@ -191,7 +191,10 @@ impl App {
         let keys = self.settings.keys.clone();
         // Streams are told to close only when nobody is sent here any more.
         let closes = CancellationToken::new();
-        let memory = Memory::new(self.settings.memory_limit.map(|limit| limit.0));
+        let viewers = delivery::Meter::default();
+        viewers.register(registry);
+        let limit = self.settings.memory_limit.map(|limit| limit.0);
+        let memory = Arc::new(Memory::new(limit, viewers.shed()));
         let meter = ArchiveMeter::default();
         meter.register_reading(registry);
         let archive = Archive::new(store.clone(), self.settings.archive.clone(), meter);
@@ -215,9 +218,12 @@ impl App {
             feeding.await;
             Ok("feed")
         });
-        let meter = delivery::Meter::default();
-        meter.register(registry);
-        let delivery = Delivery::new(&hub, self.settings.viewer_timeout, &meter)
+        let guarding = Arc::clone(&hub).guard_memory();
+        tasks.spawn(async move {
+            guarding.await;
+            Ok("memory")
+        });
+        let delivery = Delivery::new(&hub, self.settings.viewer_timeout, &viewers)
             .context("the delivery to viewers failed")?;
         let meter = limit::meter::Meter::default();
         meter.register(registry);

@@ -38,6 +38,7 @@ mod refusals;
 mod rolling;
 mod schemathesis;
 mod search;
+mod slow;
 mod startup;
 mod text;
 mod viewer;

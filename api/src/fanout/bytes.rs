@@ -9,23 +9,29 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use crate::access::opened::ended;
 
+use super::memory::TOO_LITTLE;
 use super::viewer::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, Memo, Next, RETRY_LINE, Viewer};
 
 /// How long a viewer waits before it looks at the tail again: a safeguard, since every change of the tail wakes it.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// The bytes of an SSE response: the run from the cursor on, until it ends, the server drains, what the viewer was let
-/// in by ends, or the client goes.
+/// in by ends, it has to go for want of memory, or the client goes.
 pub fn bytes(mut viewer: Viewer) -> impl Stream<Item = Bytes> + Send {
     stream! {
         let stop = viewer.hub().stop().clone();
         let opened = viewer.opened().cloned();
         let has_ended = || opened.as_ref().is_some_and(|opened| opened.ending().is_some());
         let mut changes = viewer.changes();
+        let mut shedding = viewer.hub().shedding();
         let mut keep_alive = Instant::now() + KEEP_ALIVE;
         yield Bytes::from_static(RETRY_LINE);
         loop {
             changes.mark_unchanged();
+            if shedding.has_to_go() {
+                yield viewer.closing(TOO_LITTLE);
+                return;
+            }
             match viewer.next(&mut Memo::default()) {
                 Next::Frames(selection) => {
                     for piece in &*selection.pieces {
@@ -63,6 +69,7 @@ pub fn bytes(mut viewer: Viewer) -> impl Stream<Item = Bytes> + Send {
                     yield viewer.closing(ending.reason());
                     return;
                 }
+                () = shedding.round() => {}
                 changed = timeout(LOOK_EVERY, changes.changed()) => {
                     if let Ok(Err(_gone)) = changed {
                         yield viewer.closing(DRAINS);

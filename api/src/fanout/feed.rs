@@ -29,6 +29,7 @@ use tracing::{debug, warn};
 use crate::access::opened::Opened;
 use crate::run_labels::Sight;
 
+use super::memory::{Shedding, TOO_LITTLE};
 use super::viewer::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
 
 /// Updates that are kept for those who come back.
@@ -196,12 +197,13 @@ impl Feed {
 }
 
 /// The bytes of an SSE response: updates of the runs that are to be seen, from now on or from where the client was,
-/// until the server drains, what it was opened by ends, or the client goes.
+/// until the server drains, what it was opened by ends, it has to go for want of memory, or the client goes.
 pub fn bytes(
     feed: Arc<Feed>,
     after: Option<String>,
     sight: Sight,
     opened: Opened,
+    mut shedding: Shedding,
     stop: CancellationToken,
 ) -> impl Stream<Item = Bytes> + Send {
     stream! {
@@ -219,7 +221,15 @@ pub fn bytes(
         };
         yield feed.frame("ready", &json!({"kind": "ready"}), at);
         let mut keep_alive = Instant::now() + KEEP_ALIVE;
+        let closing = |at, reason| {
+            let closing = feed.frame("closing", &json!({"kind": "closing", "reason": reason}), at);
+            Bytes::from([retry_spread().as_bytes(), &closing].concat())
+        };
         loop {
+            if shedding.has_to_go() {
+                yield closing(at, TOO_LITTLE);
+                return;
+            }
             newest.mark_unchanged();
             for (number, item) in feed.after(at) {
                 if opened.ending().is_some() {
@@ -242,15 +252,14 @@ pub fn bytes(
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    let closing = feed.frame("closing", &json!({"kind": "closing", "reason": DRAINS}), at);
-                    yield [retry_spread().as_bytes(), &closing].concat().into();
+                    yield closing(at, DRAINS);
                     return;
                 }
                 ending = opened.ended() => {
-                    let closing = feed.frame("closing", &json!({"kind": "closing", "reason": ending.reason()}), at);
-                    yield [retry_spread().as_bytes(), &closing].concat().into();
+                    yield closing(at, ending.reason());
                     return;
                 }
+                () = shedding.round() => {}
                 changed = newest.changed() => if changed.is_err() { return },
                 () = sleep_until(keep_alive) => {
                     keep_alive = Instant::now() + KEEP_ALIVE;

@@ -27,6 +27,7 @@ use crate::access::opened::Opened;
 use super::Hub;
 use super::cursors::{self, Cursors};
 use super::frame::Filter;
+use super::memory::TOO_LITTLE;
 use super::viewer::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, Memo, Next, RETRY_LINE, Request, Viewer};
 
 /// How often runs are looked for that have come since.
@@ -71,7 +72,7 @@ pub struct Runs {
 }
 
 /// The bytes of an SSE response: these runs from the cursors on, and those that come later, until all have ended and none
-/// can come, the server drains, what they were opened by ends, or the client goes.
+/// can come, the server drains, what they were opened by ends, it has to go for want of memory, or the client goes.
 pub fn bytes(
     hub: Arc<Hub>,
     runs: Runs,
@@ -82,6 +83,7 @@ pub fn bytes(
 ) -> impl Stream<Item = Bytes> + Send {
     stream! {
         let stop = hub.stop().clone();
+        let mut shedding = hub.shedding();
         let mut many = Many {
             hub,
             filter,
@@ -104,6 +106,10 @@ pub fn bytes(
             yield many.frame("ready", &json!({"kind": "ready"}));
         }
         loop {
+            if shedding.has_to_go() {
+                yield many.closing(TOO_LITTLE);
+                return;
+            }
             // Registered before it is looked, so that nothing comes unseen in between.
             let mut changes: Vec<_> = many.viewers.iter().map(Viewer::changes).collect();
             if let Some(frames) = many.next() {
@@ -133,6 +139,7 @@ pub fn bytes(
                     yield many.closing(ending.reason());
                     return;
                 }
+                () = shedding.round() => {}
                 () = changed => {}
                 () = sleep_until(keep_alive) => {
                     keep_alive = Instant::now() + KEEP_ALIVE;

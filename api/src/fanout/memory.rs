@@ -2,11 +2,17 @@
 //!
 //! Each run may keep its share of [`FRAMES`], so that memory stays bounded however many runs are watched. Viewers have no
 //! queues, so nothing else grows with them but a cursor and a socket each. Should the process be over its limit
-//! all the same, every run keeps the least, and viewers are closed, those first who take least: they resume exactly,
-//! here or elsewhere.
+//! all the same, every run keeps the least, and viewers are closed in rounds, one every [`LOOK_EVERY`]: of those on
+//! sockets of their own the share [`SHED`], first those who take least; of those that the HTTP library carries whoever
+//! took nothing for a whole round, and the same share of the others. They resume exactly, here or elsewhere.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use rand::RngExt as _;
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::ring::RING_BYTES;
@@ -20,6 +26,15 @@ const LEAST: usize = 64 * 1024;
 /// The share of the limit at which viewers are no longer closed.
 const RELIEVED_PERCENT: u64 = 90;
 
+/// How often it is looked whether the limit is kept.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// One viewer of so many has to go in a round.
+pub(super) const SHED: u32 = 20;
+
+/// What viewers are told who have to go.
+pub(super) const TOO_LITTLE: &str = "this server has too little memory";
+
 /// The memory of one gateway.
 #[derive(Debug)]
 pub struct Memory {
@@ -27,17 +42,38 @@ pub struct Memory {
     limit: Option<u64>,
     runs: AtomicUsize,
     is_over: AtomicBool,
+    /// Counts rounds in which viewers have to go.
+    rounds: watch::Sender<u64>,
+    /// Viewers and connections that were closed, of those that the HTTP library carries.
+    closed: Counter,
 }
 
 impl Memory {
-    /// Of a process that may have so many resident bytes, or as many as it likes.
+    /// Of a process that may have so many resident bytes, or as many as it likes. Those who have to go on connections
+    /// that the HTTP library carries are counted in `closed`.
     #[must_use]
-    pub const fn new(limit: Option<u64>) -> Self {
+    pub fn new(limit: Option<u64>, closed: Counter) -> Self {
         Self {
             limit,
             runs: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
+            rounds: watch::Sender::new(0),
+            closed,
         }
+    }
+
+    /// The rounds from now on.
+    #[must_use]
+    pub fn shedding(self: &Arc<Self>) -> Shedding {
+        Shedding {
+            rounds: self.rounds.subscribe(),
+            memory: Arc::clone(self),
+        }
+    }
+
+    /// Some viewers have to go.
+    pub(super) fn begin_round(&self) {
+        self.rounds.send_modify(|rounds| *rounds += 1);
     }
 
     /// So many runs are watched.
@@ -79,6 +115,49 @@ impl Memory {
     }
 }
 
+/// The rounds in which viewers have to go, as one of them sees them.
+#[derive(Debug)]
+pub struct Shedding {
+    rounds: watch::Receiver<u64>,
+    memory: Arc<Memory>,
+}
+
+impl Shedding {
+    /// True once for each round that has begun; several that have begun since are one.
+    pub(super) fn has_begun(&mut self) -> bool {
+        let has_begun = self.rounds.has_changed().unwrap_or(false);
+        self.rounds.mark_unchanged();
+        has_begun
+    }
+
+    /// True if a round has begun in which its owner has to go, who is counted then.
+    pub(super) fn has_to_go(&mut self) -> bool {
+        let goes = self.has_begun() && rand::rng().random_ratio(1, SHED);
+        if goes {
+            self.memory.closed.inc();
+        }
+        goes
+    }
+
+    /// Waits until a round begins, which [`Shedding::has_to_go`] tells of afterwards.
+    pub(super) async fn round(&mut self) {
+        match self.rounds.changed().await {
+            Ok(()) => self.rounds.mark_changed(),
+            Err(_gone) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until a whole round is over, for who takes nothing meanwhile; its owner has to go then and is counted.
+    pub(crate) async fn whole_round(mut self) {
+        for _ in 0..2 {
+            if self.rounds.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        self.memory.closed.inc();
+    }
+}
+
 /// Bytes of this process that are in memory.
 fn resident() -> std::io::Result<u64> {
     let text = std::fs::read_to_string("/proc/self/statm")?;
@@ -100,7 +179,7 @@ mod tests {
 
     #[test]
     fn runs_share_and_each_keeps_the_least() {
-        let memory = Memory::new(None);
+        let memory = Memory::new(None, Counter::default());
         assert_eq!(memory.share(), RING_BYTES);
         memory.watched(128);
         assert_eq!(memory.share(), 2 * 1024 * 1024);
@@ -111,9 +190,40 @@ mod tests {
 
     #[test]
     fn a_process_over_its_limit_keeps_the_least() {
-        let memory = Memory::new(Some(1));
+        let memory = Memory::new(Some(1), Counter::default());
         assert!(memory.is_over());
         assert_eq!(memory.share(), LEAST);
-        assert!(!Memory::new(Some(u64::MAX)).is_over());
+        assert!(!Memory::new(Some(u64::MAX), Counter::default()).is_over());
+    }
+
+    #[tokio::test]
+    async fn a_round_is_told_once_and_who_takes_nothing_goes_after_a_whole_one() {
+        let memory = Arc::new(Memory::new(Some(1), Counter::default()));
+        let mut shedding = memory.shedding();
+        assert!(!shedding.has_begun());
+        memory.begin_round();
+        shedding.round().await;
+        assert!(shedding.has_begun() && !shedding.has_begun());
+        let mut stuck = std::pin::pin!(memory.shedding().whole_round());
+        for rounds in 0..2 {
+            assert_eq!(futures::poll!(stuck.as_mut()), std::task::Poll::Pending);
+            assert_eq!(memory.closed.get(), 0, "{rounds}");
+            memory.begin_round();
+        }
+        stuck.await;
+        assert_eq!(memory.closed.get(), 1);
+    }
+
+    #[test]
+    fn about_one_of_many_goes_in_a_round() {
+        let memory = Arc::new(Memory::new(Some(1), Counter::default()));
+        let mut all: Vec<_> = (0..100 * SHED).map(|_| memory.shedding()).collect();
+        memory.begin_round();
+        let gone = all
+            .iter_mut()
+            .filter_map(|one| one.has_to_go().then_some(()))
+            .count();
+        assert!((20..500).contains(&gone), "{gone}");
+        assert_eq!(memory.closed.get(), gone as u64);
     }
 }

@@ -57,7 +57,7 @@ use crate::history::History;
 use crate::store::Store;
 use bell::Bells;
 use feed::Feed;
-use memory::Memory;
+use memory::{Memory, Shedding};
 use reader::{Piece, Reader, Step};
 use tail::Tail;
 
@@ -106,7 +106,7 @@ impl Hub {
         store: Store,
         history: History,
         keys: Keys,
-        memory: Memory,
+        memory: Arc<Memory>,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
@@ -114,7 +114,7 @@ impl Hub {
             bells: Bells::new(redis.clone(), keys.clone()),
             feed: Feed::new(redis.clone(), keys.clone()),
             reader: Reader::new(redis, store, history, keys),
-            memory: Arc::new(memory),
+            memory,
             tails: Mutex::default(),
             reads: Semaphore::new(READS),
             tasks,
@@ -140,17 +140,35 @@ impl Hub {
         &self.reader
     }
 
-    /// Looks whether the process is over its memory limit; if so every run keeps the least.
-    pub(super) fn is_over_memory(&self) -> bool {
-        let is_over = self.memory.is_over();
-        if is_over {
-            let share = self.memory.share();
-            let tails: Vec<_> = self.lock().values().cloned().collect();
-            for tail in tails {
-                tail.shrink_to(share);
+    /// Looks whether the process is over its memory limit, until the hub stops; while it is, every run keeps the least,
+    /// and in each round some viewers have to go.
+    pub async fn guard_memory(self: Arc<Self>) {
+        let guarding = async {
+            loop {
+                sleep(memory::LOOK_EVERY).await;
+                if self.memory.is_over() {
+                    let share = self.memory.share();
+                    let tails: Vec<_> = self.lock().values().cloned().collect();
+                    for tail in tails {
+                        tail.shrink_to(share);
+                    }
+                    self.memory.begin_round();
+                }
             }
-        }
-        is_over
+        };
+        self.stop.run_until_cancelled(guarding).await;
+    }
+
+    /// The rounds in which viewers have to go, from now on.
+    #[must_use]
+    pub fn shedding(&self) -> Shedding {
+        self.memory.shedding()
+    }
+
+    /// What the process may have.
+    #[must_use]
+    pub const fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Reads on from a cursor that lies before the ring, unless that is under way or as much is; the tail tells when

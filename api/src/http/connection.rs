@@ -15,9 +15,9 @@ use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -31,9 +31,9 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,9 +42,11 @@ use tracing::{debug, error, warn};
 use super::clients::{Clients, Connection};
 use super::holding::holding;
 use super::idle::Activity;
+use super::socket::Socket;
 use crate::access::limit::places::Place;
 use crate::fanout::bytes::bytes;
 use crate::fanout::delivery::Delivery;
+use crate::fanout::memory::Memory;
 use crate::fanout::viewer::Viewer;
 
 /// Longest wait for a handshake or the head of a request.
@@ -109,6 +111,7 @@ pub struct Server {
     clients: Clients,
     tls: Option<TlsAcceptor>,
     patience: Duration,
+    memory: Arc<Memory>,
     stop: CancellationToken,
 }
 
@@ -116,7 +119,8 @@ pub struct Server {
 type Handover = Arc<Mutex<Option<(Bytes, Viewer)>>>;
 
 impl Server {
-    /// A server of these routes until `stop`. Who takes nothing for as long as `patience` is cut off.
+    /// A server of these routes until `stop`. Who takes nothing for as long as `patience` is cut off, or sooner while
+    /// there is too little `memory`.
     #[must_use]
     pub fn new(
         router: Router,
@@ -124,6 +128,7 @@ impl Server {
         clients: Clients,
         tls: Option<TlsAcceptor>,
         patience: Duration,
+        memory: Arc<Memory>,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -132,6 +137,7 @@ impl Server {
             clients,
             tls,
             patience,
+            memory,
             stop,
         })
     }
@@ -170,7 +176,7 @@ impl Server {
         if let Err(error) = prepared {
             debug!(%error, "a connection is not as quick as it could be");
         }
-        let socket = Socket::new(socket, self.patience);
+        let socket = Socket::new(socket, self.patience, Arc::clone(&self.memory));
         let served = match &self.tls {
             Some(tls) => match timeout(HEAD_DEADLINE, tls.accept(socket)).await {
                 Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
@@ -198,7 +204,7 @@ impl Server {
         let filled = Arc::clone(&handover);
         let service =
             service_fn(move |request| self.answer(request, peer, Some(Arc::clone(&filled))));
-        let is_blocked = Arc::clone(&socket.is_blocked);
+        let is_blocked = socket.is_blocked();
         let mut connection = http1().serve_connection(TokioIo::new(socket), service);
         let mut stopped = std::pin::pin!(self.stop.cancelled());
         let mut is_told = false;
@@ -381,91 +387,4 @@ fn is_of_client(error: &io::Error) -> bool {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A socket that tells whether something waits to be written, and fails when that takes too long.
-#[derive(Debug)]
-struct Socket {
-    stream: TcpStream,
-    patience: Duration,
-    is_blocked: Arc<AtomicBool>,
-    /// Runs while something waits.
-    gives_up: Option<Pin<Box<Sleep>>>,
-}
-
-impl Socket {
-    fn new(stream: TcpStream, patience: Duration) -> Self {
-        Self {
-            stream,
-            patience,
-            is_blocked: Arc::default(),
-            gives_up: None,
-        }
-    }
-
-    fn note<T>(
-        &mut self,
-        polled: Poll<io::Result<T>>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        self.is_blocked
-            .store(polled.is_pending(), Ordering::Relaxed);
-        if polled.is_ready() {
-            self.gives_up = None;
-            return polled;
-        }
-        let patience = self.patience;
-        let gives_up = self
-            .gives_up
-            .get_or_insert_with(|| Box::pin(sleep(patience)));
-        match gives_up.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("the client took nothing for {patience:?}"),
-            ))),
-        }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note(polled, context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.note(polled, context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }

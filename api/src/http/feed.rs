@@ -47,7 +47,7 @@ async fn feed(
     let after = resume(&headers, &query)?.map(str::to_owned);
     let (feed, stop) = (gateway.hub().feed().clone(), gateway.hub().stop().clone());
     let opened = gateway.access().openings().open(&principal);
-    let frames = bytes(feed, after, sight, opened, stop);
+    let frames = bytes(feed, after, sight, opened, gateway.hub().shedding(), stop);
     Ok(as_events(
         Body::from_stream(frames.map(Ok::<_, Infallible>)).into_response(),
     ))

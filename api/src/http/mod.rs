@@ -31,6 +31,7 @@ pub mod runs;
 pub mod search;
 pub mod session;
 pub mod sessions;
+mod socket;
 pub mod stream;
 pub mod text;
 pub mod tls;
@@ -232,7 +233,9 @@ impl Gateway {
         let parts = &self.0.parts;
         let delivery = Arc::clone(&parts.delivery);
         let stop = parts.hub.stop().clone();
-        let server = Server::new(self.router()?, delivery, clients, tls, parts.patience, stop);
+        let memory = Arc::clone(parts.hub.memory());
+        let router = self.router()?;
+        let server = Server::new(router, delivery, clients, tls, parts.patience, memory, stop);
         server.run(listener).await;
         Ok(())
     }

@@ -14,7 +14,7 @@ use slab::Slab;
 use tracing::debug;
 use uuid::Uuid;
 
-use super::super::Hub;
+use super::super::memory::{SHED, Shedding, TOO_LITTLE};
 use super::super::viewer::{DRAINS, Memo};
 use super::seat::{Seat, Turn};
 use super::{Arrival, Desk, Inbox, Meter, WAKER, Why};
@@ -30,9 +30,6 @@ pub const DRAIN: Duration = Duration::from_secs(8);
 /// How often all seats are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The share of the viewers who have to go at a time while the process is over its memory limit.
-const SHED: usize = 20;
-
 /// Socket events taken at a time.
 const EVENTS: usize = 1024;
 
@@ -41,7 +38,7 @@ const EVENTS: usize = 1024;
 pub struct Courier {
     poll: Poll,
     desk: Arc<Desk>,
-    hub: Arc<Hub>,
+    shedding: Shedding,
     patience: Duration,
     meter: Meter,
     seats: Slab<Seat>,
@@ -69,14 +66,14 @@ impl Courier {
     pub(super) fn new(
         poll: Poll,
         desk: Arc<Desk>,
-        hub: Arc<Hub>,
+        shedding: Shedding,
         patience: Duration,
         meter: Meter,
     ) -> Self {
         Self {
             poll,
             desk,
-            hub,
+            shedding,
             patience,
             meter,
             seats: Slab::new(),
@@ -266,7 +263,7 @@ impl Courier {
         for (number, why) in gone {
             self.remove(number, why);
         }
-        if self.hub.is_over_memory() {
+        if self.shedding.has_begun() {
             self.shed();
         }
     }
@@ -280,9 +277,9 @@ impl Courier {
         };
         let mut numbers = self.numbers();
         numbers.sort_by_cached_key(|number| std::cmp::Reverse(lag(number)));
-        numbers.truncate(numbers.len().div_ceil(SHED));
+        numbers.truncate(numbers.len().div_ceil(SHED as usize));
         for number in numbers {
-            self.send_away(number, "this server has too little memory", Why::Memory);
+            self.send_away(number, TOO_LITTLE, Why::Memory);
         }
     }
 

@@ -102,7 +102,7 @@ impl Delivery {
             couriers.push(Courier::new(
                 poll,
                 Arc::clone(&desk),
-                Arc::clone(hub),
+                hub.shedding(),
                 patience,
                 meter.clone(),
             ));
@@ -220,6 +220,14 @@ impl Meter {
              process was over its limit), failed",
             self.closed.clone(),
         );
+    }
+
+    /// Counts viewers that sit elsewhere and had to go because the process was over its memory limit.
+    #[must_use]
+    pub fn shed(&self) -> Counter {
+        self.closed
+            .get_or_create(&[("reason", Why::Memory.name())])
+            .clone()
     }
 
     fn closed(&self, why: Why) {
