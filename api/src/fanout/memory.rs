@@ -7,7 +7,7 @@
 //! took nothing for a whole round, and the same share of the others. They resume exactly, here or elsewhere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -32,6 +32,9 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// One viewer of so many has to go in a round.
 pub(super) const SHED: u32 = 20;
 
+/// As many viewers have to come before it is worth looking what they left.
+const MANY: u64 = 100;
+
 /// What viewers are told who have to go.
 pub(super) const TOO_LITTLE: &str = "this server has too little memory";
 
@@ -42,6 +45,10 @@ pub struct Memory {
     limit: Option<u64>,
     runs: AtomicUsize,
     is_over: AtomicBool,
+    /// Viewers who have come, up to now, up to the last look, and up to when freed memory was given back.
+    arrived: AtomicU64,
+    looked: AtomicU64,
+    cleared: AtomicU64,
     /// Counts rounds in which viewers have to go.
     rounds: watch::Sender<u64>,
     /// Viewers and connections that were closed, of those that the HTTP library carries.
@@ -57,9 +64,29 @@ impl Memory {
             limit,
             runs: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
+            arrived: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+            cleared: AtomicU64::new(0),
             rounds: watch::Sender::new(0),
             closed,
         }
+    }
+
+    /// A viewer has come.
+    pub(super) fn arrive(&self) {
+        self.arrived.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// True if what was freed shall be given back: many have come, and nobody since the last look; or too much is in use.
+    pub(super) fn has_left_over(&self) -> bool {
+        let arrived = self.arrived.load(Ordering::Relaxed);
+        let is_calm = self.looked.swap(arrived, Ordering::Relaxed) == arrived;
+        let many = arrived - self.cleared.load(Ordering::Relaxed) >= MANY;
+        let has_left_over = (many && is_calm) || self.is_over.load(Ordering::Relaxed);
+        if has_left_over {
+            self.cleared.store(arrived, Ordering::Relaxed);
+        }
+        has_left_over
     }
 
     /// The rounds from now on.
@@ -194,6 +221,16 @@ mod tests {
         assert!(memory.is_over());
         assert_eq!(memory.share(), LEAST);
         assert!(!Memory::new(Some(u64::MAX), Counter::default()).is_over());
+    }
+
+    #[test]
+    fn what_is_left_over_is_given_back_once_nobody_comes_any_more() {
+        let memory = Memory::new(None, Counter::default());
+        assert!(!memory.has_left_over());
+        (0..MANY).for_each(|_| memory.arrive());
+        assert!(!memory.has_left_over(), "they are still coming");
+        assert!(memory.has_left_over());
+        assert!(!memory.has_left_over(), "nobody has come since");
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ pub mod cursors;
 pub mod delivery;
 pub mod feed;
 pub mod frame;
+mod heap;
 pub mod history;
 pub mod many;
 pub mod memory;
@@ -47,6 +48,7 @@ use runcast_common::keys::Keys;
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -141,11 +143,17 @@ impl Hub {
     }
 
     /// Looks whether the process is over its memory limit, until the hub stops; while it is, every run keeps the least,
-    /// and in each round some viewers have to go.
+    /// and in each round some viewers have to go. Once many have come, what that took goes back to the system.
     pub async fn guard_memory(self: Arc<Self>) {
         let guarding = async {
             loop {
                 sleep(memory::LOOK_EVERY).await;
+                if self.memory.has_left_over() {
+                    let given = tokio::task::spawn_blocking(heap::give_back).await;
+                    if let Err(Ok(panic)) = given.map_err(JoinError::try_into_panic) {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
                 if self.memory.is_over() {
                     let share = self.memory.share();
                     let tails: Vec<_> = self.lock().values().cloned().collect();
@@ -260,6 +268,7 @@ impl Hub {
             tail
         });
         tail.arrive();
+        self.memory.arrive();
         let watch = Watch(Arc::clone(tail));
         self.memory.watched(tails.len());
         watch
