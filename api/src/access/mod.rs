@@ -10,6 +10,7 @@
 //! changes; streams that were [`opened`] by it end.
 
 pub mod address;
+mod authenticate;
 pub mod changes;
 pub mod grant;
 pub mod guard;
@@ -22,6 +23,7 @@ pub mod opened;
 pub mod password;
 pub mod principal;
 pub mod rules;
+pub mod same_origin;
 pub mod secret;
 pub mod session;
 
