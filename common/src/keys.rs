@@ -20,6 +20,7 @@
 //! | `auth:token:<sha256>` | string, JSON | copy of a token: owner, scopes, bounds, expiry | 1 h |
 //! | `auth:perm:<user>` | string, JSON | copy of what a user may do by all their roles | 5 min |
 //! | `auth:changes` | pub/sub | tokens, sessions and users that changed | none |
+//! | `ticket:<sha256>` | string, JSON | a stream ticket: the credential that it stands for, and its bounds | until used, 30 s at most |
 //!
 //! `{p}` is the run's partition, a hash tag: all keys of a run lie in one cluster slot, so that one
 //! script can touch them, and the 64 tags spread evenly over the slots. A prefix in front of every
@@ -291,6 +292,12 @@ impl Keys {
     #[must_use]
     pub fn permissions(&self, user: Uuid) -> String {
         format!("{}auth:perm:{user}", self.prefix)
+    }
+
+    /// A stream ticket, by its SHA-256.
+    #[must_use]
+    pub fn ticket(&self, hash: &[u8; 32]) -> String {
+        format!("{}ticket:{}", self.prefix, hex(hash))
     }
 
     /// The channel of changes of tokens, sessions and users.

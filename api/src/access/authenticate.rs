@@ -1,4 +1,5 @@
-//! Whom a credential stands for: a token in the `Authorization` header, else a session in a cookie.
+//! Whom a credential stands for: a ticket in the address where one is taken, else a token in the `Authorization` header,
+//! else a session in a cookie.
 
 use axum::http::header;
 use axum::http::request::Parts;
@@ -6,25 +7,45 @@ use uuid::Uuid;
 
 use super::Access;
 use super::grant::Grant;
-use super::opened::Credential;
+use super::opened::{Basis, Credential};
 use super::principal::Principal;
 use super::same_origin::same_origin;
 use super::secret::Secret;
 use super::session::cookie;
+use super::ticket;
 use crate::http::Gateway;
 use crate::http::problem::Problem;
 use crate::store::sessions::SessionRow;
 use crate::store::tokens::TokenRow;
 
 impl Principal {
-    /// Finds out who sent a request: by its token, else by its session.
+    /// Finds out who sent a request: by its ticket if the route `takes_ticket`, else by its token, else by its session.
     ///
     /// # Errors
-    /// 401 without a valid credential, 403 for a write with a cookie that another site made a browser send.
-    pub async fn authenticate(parts: &Parts, gateway: &Gateway) -> Result<Self, Problem> {
+    /// 401 without a valid credential, 403 for a write with a cookie that another site made a browser send, 503 if a
+    /// store that has to be asked does not answer.
+    pub async fn authenticate(
+        parts: &Parts,
+        gateway: &Gateway,
+        takes_ticket: bool,
+    ) -> Result<Self, Problem> {
         let heard = gateway.access().openings().heard();
-        let principal = Self::who(parts, gateway).await?;
+        let principal = match ticket::shown(&parts.uri).filter(|_| takes_ticket) {
+            Some(ticket) => Self::of_ticket(gateway.access(), &ticket).await?,
+            None => Self::who(parts, gateway).await?,
+        };
         Ok(Self { heard, ..principal })
+    }
+
+    /// Whoever has made a ticket, as it bounds them. It is used up whatever comes of it.
+    async fn of_ticket(access: &Access, ticket: &Secret) -> Result<Self, Problem> {
+        match access.take_ticket(ticket).await? {
+            Some(basis) => Self::of(access, &basis).await,
+            None => {
+                let expected = "the ticket is unknown, expired or used already: get another one";
+                Err(denied(access, "ticket", expected))
+            }
+        }
     }
 
     async fn who(parts: &Parts, gateway: &Gateway) -> Result<Self, Problem> {
@@ -61,27 +82,31 @@ impl Principal {
     /// 401 if it is not valid.
     pub async fn of_secret(access: &Access, token: &Secret) -> Result<Self, Problem> {
         match token.is_token() {
-            true => Self::of(access, Credential::Token(token.hash())).await,
+            true => Self::of(access, &Credential::Token(token.hash()).into()).await,
             false => Err(unknown(access)),
         }
     }
 
-    /// Who a credential stands for now. It does not count as a use of it: the end of a session stays where it is.
+    /// Whom a basis stands for now. It does not count as a use of it: the end of a session stays where it is.
     ///
     /// # Errors
     /// 401 if it is not valid any more, 503 if nobody can say.
-    pub async fn of(access: &Access, credential: Credential) -> Result<Self, Problem> {
-        match credential {
+    pub async fn of(access: &Access, basis: &Basis) -> Result<Self, Problem> {
+        let principal = match basis.credential {
             Credential::Token(hash) => match access.token(hash).await? {
-                Some(row) => Self::of_token(access, row, hash).await,
-                None => Err(unknown(access)),
+                Some(row) => Self::of_token(access, row, hash).await?,
+                None => return Err(unknown(access)),
             },
             Credential::Session(hash) => {
                 let row = access.session_as_it_is(hash).await?;
-                Self::of_row(access, row, hash).await
+                Self::of_row(access, row, hash).await?
             }
-            Credential::User(user) => Self::of_user(access, user).await,
-        }
+            Credential::User(user) => Self::of_user(access, user).await?,
+        };
+        Ok(match &basis.ticket {
+            Some(bounds) => principal.by_ticket(bounds),
+            None => principal,
+        })
     }
 
     async fn of_session(access: &Access, session: &Secret) -> Result<Self, Problem> {
@@ -107,7 +132,7 @@ impl Principal {
         };
         Ok(Self {
             session: Some(row.id),
-            credential: Credential::Session(hash),
+            basis: Credential::Session(hash).into(),
             ..principal
         })
     }
@@ -129,7 +154,7 @@ impl Principal {
             user: Some(user),
             session: None,
             by_token: false,
-            credential: Credential::User(user),
+            basis: Credential::User(user).into(),
             heard: 0,
             meter: access.meter().clone(),
         })
@@ -152,7 +177,7 @@ impl Principal {
             session: None,
             by_token: true,
             grants,
-            credential: Credential::Token(hash),
+            basis: Credential::Token(hash).into(),
             heard: 0,
             meter: access.meter().clone(),
         })

@@ -131,7 +131,7 @@ impl Access {
     /// Ends what was opened by a credential that is not what it was; false if some could not be looked up.
     async fn look_up(&self, openings: Vec<Arc<Opening>>) -> bool {
         let looking = stream::iter(openings).map(|opening| async move {
-            match Principal::of(self, opening.principal.credential()).await {
+            match Principal::of(self, opening.principal.basis()).await {
                 Ok(now) if opening.is_of(&now) => true,
                 Ok(_) => {
                     opening.end(Ending::Changed);

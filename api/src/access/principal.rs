@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::Scope;
 use super::grant::{self, Grant, Labels, Scopes};
 use super::meter::Meter;
-use super::opened::Credential;
+use super::opened::Basis;
+use super::ticket::Bounds;
 use crate::http::problem::Problem;
 use crate::store::audit::Actor;
 use crate::store::sessions::Owner;
@@ -29,7 +30,7 @@ pub struct Principal {
     /// True if it has signed in, or sends, a token.
     pub by_token: bool,
     pub(super) grants: Vec<Grant>,
-    pub(super) credential: Credential,
+    pub(super) basis: Basis,
     /// How often a change was heard of before it was looked up.
     pub(super) heard: u64,
     pub(super) meter: Meter,
@@ -55,10 +56,28 @@ impl Principal {
         &self.grants
     }
 
-    /// What it was let in by.
+    /// What its rights rest on.
     #[must_use]
-    pub const fn credential(&self) -> Credential {
-        self.credential
+    pub const fn basis(&self) -> &Basis {
+        &self.basis
+    }
+
+    /// What is left of it for whoever shows a ticket with these bounds.
+    #[must_use]
+    pub(super) fn by_ticket(self, bounds: &Bounds) -> Self {
+        let within = bounds.grants();
+        let both = self.grants.iter().flat_map(|own| {
+            let both = within.iter().filter_map(|bound| own.and(bound));
+            both.collect::<Vec<_>>()
+        });
+        Self {
+            grants: both.collect(),
+            basis: Basis {
+                ticket: Some(bounds.clone()),
+                ..self.basis
+            },
+            ..self
+        }
     }
 
     /// How often a change was [heard](super::opened::Openings::heard) of before it was looked up.
@@ -142,8 +161,8 @@ impl Principal {
         }
         self.meter.denied("bounds");
         let bound = match self.grants.as_slice() {
-            [Grant { run: Some(run), .. }] => format!("this token is bound to run {run}"),
-            _ => format!("the scope {scope} is bound to other runs, by their labels"),
+            [Grant { run: Some(run), .. }] => format!("the credential is bound to run {run}"),
+            _ => format!("the scope {scope} is bound to other runs, by their ids or labels"),
         };
         Err(Problem::forbidden(bound))
     }
@@ -185,6 +204,7 @@ impl<S: Sync> FromRequestParts<S> for Principal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::opened::Credential;
     use super::*;
 
     fn principal(grants: Vec<Grant>) -> Principal {
@@ -195,7 +215,7 @@ mod tests {
             session: None,
             by_token: true,
             grants,
-            credential: Credential::User(Uuid::nil()),
+            basis: Credential::User(Uuid::nil()).into(),
             heard: 0,
             meter: Meter::default(),
         }
@@ -230,6 +250,32 @@ mod tests {
                 .may(Scope::Control, Some(other))
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn by_a_ticket_one_reads_what_one_may_and_does_nothing_else() {
+        let (mine, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let bounds = Bounds::of([mine, other]);
+        let admin = principal(vec![grant(Scope::Admin)]);
+        let ticket = admin.clone().by_ticket(&Bounds::default());
+        assert!(ticket.may(Scope::Read, None).is_ok());
+        for scope in [Scope::Publish, Scope::Control, Scope::Admin] {
+            assert!(ticket.must_hold(scope).is_err(), "{scope}");
+        }
+        let ticket = admin.clone().by_ticket(&bounds);
+        assert!(ticket.may(Scope::Read, Some(mine)).is_ok());
+        assert!(ticket.may(Scope::Read, Some(Uuid::from_u128(3))).is_err());
+        assert!(ticket.may(Scope::Read, None).is_err());
+        assert_ne!(ticket.basis(), admin.basis());
+        let bound = principal(vec![Grant {
+            run: Some(mine),
+            ..grant(Scope::Read)
+        }]);
+        let ticket = bound.by_ticket(&bounds);
+        assert!(ticket.may(Scope::Read, Some(mine)).is_ok());
+        assert!(ticket.may(Scope::Read, Some(other)).is_err());
+        let publisher = principal(vec![grant(Scope::Publish)]).by_ticket(&bounds);
+        assert_eq!(publisher.grants(), []);
     }
 
     #[test]

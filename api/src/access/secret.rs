@@ -1,4 +1,4 @@
-//! Random secrets: tokens and session ids. They are shown once and stored as SHA-256.
+//! Random secrets: tokens, tickets and session ids. They are shown once and stored as SHA-256.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use chrono::{DateTime, Utc};
 use rand::TryRng as _;
+use runcast_common::connect::RedisFailure;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -45,15 +46,21 @@ impl NoRandomness {
     }
 }
 
-/// Why a token could not be made.
+/// Why a token or a ticket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] NoRandomness),
-    /// It could not be stored.
+    /// A token could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A ticket could not be stored.
+    #[error(transparent)]
+    Redis(#[from] RedisFailure),
+    /// What a ticket stands for could not be written.
+    #[error("what it stands for has no form in JSON: {0}")]
+    Form(#[from] serde_json::Error),
 }
 
 impl Secret {
@@ -78,7 +85,13 @@ impl Secret {
     /// True if it has the form of a token: nothing else needs to be looked up.
     #[must_use]
     pub fn is_token(&self) -> bool {
-        let random = self.0.expose_secret().strip_prefix(TOKEN_PREFIX);
+        self.begins_with(TOKEN_PREFIX)
+    }
+
+    /// True if it has the form of what [`generate`](Self::generate) makes with this prefix.
+    #[must_use]
+    pub fn begins_with(&self, prefix: &str) -> bool {
+        let random = self.0.expose_secret().strip_prefix(prefix);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         random.is_some_and(|random| random.len() == TOKEN_CHARS && random.bytes().all(plain))
     }

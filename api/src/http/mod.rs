@@ -32,6 +32,7 @@ pub mod search;
 pub mod session;
 pub mod sessions;
 pub mod stream;
+pub mod stream_tickets;
 pub mod text;
 pub mod tls;
 pub mod tokens;
@@ -267,6 +268,7 @@ fn files() -> Vec<OpenApiRouter<Gateway>> {
         feed::router(),
         session::router(),
         sessions::router(),
+        stream_tickets::router(),
         tokens::router(),
         users::router(),
         roles::router(),

@@ -288,7 +288,7 @@ pub(super) async fn admit(
 ///
 /// # Errors
 /// 403.
-async fn allow(
+pub(super) async fn allow(
     gateway: &Gateway,
     principal: &Principal,
     scope: Scope,
