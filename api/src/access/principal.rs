@@ -66,12 +66,17 @@ impl Principal {
     #[must_use]
     pub(super) fn by_ticket(self, bounds: &Bounds) -> Self {
         let within = bounds.grants();
-        let both = self.grants.iter().flat_map(|own| {
-            let both = within.iter().filter_map(|bound| own.and(bound));
-            both.collect::<Vec<_>>()
-        });
+        let mut grants = Vec::new();
+        for own in &self.grants {
+            for both in within.iter().filter_map(|bound| own.and(bound)) {
+                // Several roles may all read.
+                if !grants.contains(&both) {
+                    grants.push(both);
+                }
+            }
+        }
         Self {
-            grants: both.collect(),
+            grants,
             basis: Basis {
                 ticket: Some(bounds.clone()),
                 ..self.basis

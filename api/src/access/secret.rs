@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::Scope;
 use super::grant::Labels;
 use crate::store::audit::Actor;
-use crate::store::tokens::NewToken;
+use crate::store::tokens::{Minted, NewToken};
 use crate::store::{Store, StoreError};
 
 /// What every token begins with, so that scanners for leaked secrets can know it.
@@ -141,14 +141,14 @@ pub async fn mint(
     actor: &Actor,
     wanted: &Wanted<'_>,
 ) -> Result<(Uuid, Secret), MintError> {
-    mint_for(store, Some(actor), wanted).await
+    store_new(store, Minted::By(actor), wanted).await
 }
 
-/// Makes the token with which one run is published to.
+/// Makes the token with which one run is published to, for whoever asks for the run.
 ///
 /// # Errors
 /// [`MintError`] if there is no randomness or the database could not take it.
-pub async fn mint_publish(store: &Store, run: Uuid) -> Result<Secret, MintError> {
+pub async fn mint_publish(store: &Store, actor: &Actor, run: Uuid) -> Result<Secret, MintError> {
     let wanted = Wanted {
         name: &format!("run {run}"),
         scopes: &[Scope::Publish, Scope::Read],
@@ -156,12 +156,12 @@ pub async fn mint_publish(store: &Store, run: Uuid) -> Result<Secret, MintError>
         expires_at: Some(Utc::now() + PUBLISH_TOKEN_LIFE),
         ..Wanted::default()
     };
-    Ok(mint_for(store, None, &wanted).await?.1)
+    Ok(store_new(store, Minted::WithRun(actor), &wanted).await?.1)
 }
 
-async fn mint_for(
+async fn store_new(
     store: &Store,
-    actor: Option<&Actor>,
+    minted: Minted<'_>,
     wanted: &Wanted<'_>,
 ) -> Result<(Uuid, Secret), MintError> {
     let secret = Secret::generate(TOKEN_PREFIX)?;
@@ -175,7 +175,7 @@ async fn mint_for(
         user_id: wanted.user,
         expires_at: wanted.expires_at,
     };
-    let id = store.create_token(actor, &token).await?;
+    let id = store.create_token(minted, &token).await?;
     Ok((id, secret))
 }
 
