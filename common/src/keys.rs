@@ -16,11 +16,11 @@
 //! | `agent:<agent>` | hash | what an agent says of itself | 5 min |
 //! | `agent:<agent>:heartbeat` | string | its last sign of life | 30 s |
 //! | `rate:{<subject>}:<policy>` | string | how much somebody has asked for | until it is forgiven |
+//! | `ticket:<sha256>` | string, JSON | a stream ticket: the credential that it stands for, and its bounds | until used, 30 s at most |
 //! | `session:<sha256>` | string, JSON | copy of a session: whose it is, and until when | as the session, 24 h at most |
 //! | `auth:token:<sha256>` | string, JSON | copy of a token: owner, scopes, bounds, expiry | 1 h |
 //! | `auth:perm:<user>` | string, JSON | copy of what a user may do by all their roles | 5 min |
 //! | `auth:changes` | pub/sub | tokens, sessions and users that changed | none |
-//! | `ticket:<sha256>` | string, JSON | a stream ticket: the credential that it stands for, and its bounds | until used, 30 s at most |
 //!
 //! `{p}` is the run's partition, a hash tag: all keys of a run lie in one cluster slot, so that one
 //! script can touch them, and the 64 tags spread evenly over the slots. A prefix in front of every
@@ -276,6 +276,12 @@ impl Keys {
         format!("{}rate:{{{subject}}}:{policy}", self.prefix)
     }
 
+    /// A stream ticket, by its SHA-256.
+    #[must_use]
+    pub fn ticket(&self, hash: &[u8; 32]) -> String {
+        format!("{}ticket:{}", self.prefix, hex(hash))
+    }
+
     /// The copy of a session, by the SHA-256 of its id.
     #[must_use]
     pub fn session(&self, hash: &[u8; 32]) -> String {
@@ -292,12 +298,6 @@ impl Keys {
     #[must_use]
     pub fn permissions(&self, user: Uuid) -> String {
         format!("{}auth:perm:{user}", self.prefix)
-    }
-
-    /// A stream ticket, by its SHA-256.
-    #[must_use]
-    pub fn ticket(&self, hash: &[u8; 32]) -> String {
-        format!("{}ticket:{}", self.prefix, hex(hash))
     }
 
     /// The channel of changes of tokens, sessions and users.

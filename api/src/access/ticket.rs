@@ -6,7 +6,8 @@
 //! a stream that was opened by it ends with that credential.
 //!
 //! Data: one key in Redis for each ticket, by its SHA-256, and nowhere else: `GETDEL` takes it, so that of all who show it, at
-//! whichever replicas, one is let in. That needs one place which all replicas ask; without Redis there are no tickets.
+//! whichever replicas, one is let in. That needs one place which all replicas ask; without Redis there are no tickets. It is as
+//! good as Redis is: a failover to a replica that lagged behind may bring a used ticket back, for the rest of its life.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
