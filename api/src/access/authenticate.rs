@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Access;
 use super::grant::Grant;
-use super::opened::{Basis, Credential};
+use super::opened::Credential;
 use super::principal::Principal;
 use super::same_origin::same_origin;
 use super::secret::Secret;
@@ -40,7 +40,10 @@ impl Principal {
     /// Whoever has made a ticket, as it bounds them. It is used up whatever comes of it.
     async fn of_ticket(access: &Access, ticket: &Secret) -> Result<Self, Problem> {
         match access.take_ticket(ticket).await? {
-            Some(basis) => Self::of(access, &basis).await,
+            Some(basis) => {
+                let principal = Self::of(access, basis.credential).await?;
+                Ok(principal.by_ticket(basis.ticket.as_ref()))
+            }
             None => {
                 let expected = "the ticket is unknown, expired or used already: get another one";
                 Err(denied(access, "ticket", expected))
@@ -82,31 +85,27 @@ impl Principal {
     /// 401 if it is not valid.
     pub async fn of_secret(access: &Access, token: &Secret) -> Result<Self, Problem> {
         match token.is_token() {
-            true => Self::of(access, &Credential::Token(token.hash()).into()).await,
+            true => Self::of(access, Credential::Token(token.hash())).await,
             false => Err(unknown(access)),
         }
     }
 
-    /// Whom a basis stands for now. It does not count as a use of it: the end of a session stays where it is.
+    /// Whom a credential stands for now. It does not count as a use of it: the end of a session stays where it is.
     ///
     /// # Errors
     /// 401 if it is not valid any more, 503 if nobody can say.
-    pub async fn of(access: &Access, basis: &Basis) -> Result<Self, Problem> {
-        let principal = match basis.credential {
+    pub async fn of(access: &Access, credential: Credential) -> Result<Self, Problem> {
+        match credential {
             Credential::Token(hash) => match access.token(hash).await? {
-                Some(row) => Self::of_token(access, row, hash).await?,
-                None => return Err(unknown(access)),
+                Some(row) => Self::of_token(access, row, hash).await,
+                None => Err(unknown(access)),
             },
             Credential::Session(hash) => {
                 let row = access.session_as_it_is(hash).await?;
-                Self::of_row(access, row, hash).await?
+                Self::of_row(access, row, hash).await
             }
-            Credential::User(user) => Self::of_user(access, user).await?,
-        };
-        Ok(match &basis.ticket {
-            Some(bounds) => principal.by_ticket(bounds),
-            None => principal,
-        })
+            Credential::User(user) => Self::of_user(access, user).await,
+        }
     }
 
     async fn of_session(access: &Access, session: &Secret) -> Result<Self, Problem> {

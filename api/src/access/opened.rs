@@ -210,6 +210,12 @@ impl Opening {
         self.principal.grants() == principal.grants()
     }
 
+    /// True if whoever its credential stands for now may do by it what they might.
+    pub(super) fn is_still(&self, now: &Principal) -> bool {
+        let ticket = self.principal.basis().ticket.as_ref();
+        self.is_of(&now.clone().by_ticket(ticket))
+    }
+
     /// It will be looked up again.
     pub(super) fn doubt(&self) {
         self.is_doubtful.store(true, Ordering::SeqCst);

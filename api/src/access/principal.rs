@@ -62,9 +62,12 @@ impl Principal {
         &self.basis
     }
 
-    /// What is left of it for whoever shows a ticket with these bounds.
+    /// What is left of it for whoever shows a ticket with these bounds; all of it for whoever shows none.
     #[must_use]
-    pub(super) fn by_ticket(self, bounds: &Bounds) -> Self {
+    pub(super) fn by_ticket(self, bounds: Option<&Bounds>) -> Self {
+        let Some(bounds) = bounds else {
+            return self;
+        };
         let within = bounds.grants();
         let mut grants = Vec::new();
         for own in &self.grants {
@@ -262,12 +265,12 @@ mod tests {
         let (mine, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let bounds = Bounds::of([mine, other]);
         let admin = principal(vec![grant(Scope::Admin)]);
-        let ticket = admin.clone().by_ticket(&Bounds::default());
+        let ticket = admin.clone().by_ticket(Some(&Bounds::default()));
         assert!(ticket.may(Scope::Read, None).is_ok());
         for scope in [Scope::Publish, Scope::Control, Scope::Admin] {
             assert!(ticket.must_hold(scope).is_err(), "{scope}");
         }
-        let ticket = admin.clone().by_ticket(&bounds);
+        let ticket = admin.clone().by_ticket(Some(&bounds));
         assert!(ticket.may(Scope::Read, Some(mine)).is_ok());
         assert!(ticket.may(Scope::Read, Some(Uuid::from_u128(3))).is_err());
         assert!(ticket.may(Scope::Read, None).is_err());
@@ -276,10 +279,10 @@ mod tests {
             run: Some(mine),
             ..grant(Scope::Read)
         }]);
-        let ticket = bound.by_ticket(&bounds);
+        let ticket = bound.by_ticket(Some(&bounds));
         assert!(ticket.may(Scope::Read, Some(mine)).is_ok());
         assert!(ticket.may(Scope::Read, Some(other)).is_err());
-        let publisher = principal(vec![grant(Scope::Publish)]).by_ticket(&bounds);
+        let publisher = principal(vec![grant(Scope::Publish)]).by_ticket(Some(&bounds));
         assert_eq!(publisher.grants(), []);
     }
 
