@@ -10,7 +10,6 @@ use super::Scope;
 use super::grant::{self, Grant, Labels, Scopes};
 use super::meter::Meter;
 use super::opened::Basis;
-use super::ticket::Bounds;
 use crate::http::problem::Problem;
 use crate::store::audit::Actor;
 use crate::store::sessions::Owner;
@@ -60,32 +59,6 @@ impl Principal {
     #[must_use]
     pub const fn basis(&self) -> &Basis {
         &self.basis
-    }
-
-    /// What is left of it for whoever shows a ticket with these bounds; all of it for whoever shows none.
-    #[must_use]
-    pub(super) fn by_ticket(self, bounds: Option<&Bounds>) -> Self {
-        let Some(bounds) = bounds else {
-            return self;
-        };
-        let within = bounds.grants();
-        let mut grants = Vec::new();
-        for own in &self.grants {
-            for both in within.iter().filter_map(|bound| own.and(bound)) {
-                // Several roles may all read.
-                if !grants.contains(&both) {
-                    grants.push(both);
-                }
-            }
-        }
-        Self {
-            grants,
-            basis: Basis {
-                ticket: Some(bounds.clone()),
-                ..self.basis
-            },
-            ..self
-        }
     }
 
     /// How often a change was [heard](super::opened::Openings::heard) of before it was looked up.
@@ -213,6 +186,7 @@ impl<S: Sync> FromRequestParts<S> for Principal {
 #[cfg(test)]
 mod tests {
     use super::super::opened::Credential;
+    use super::super::ticket::Bounds;
     use super::*;
 
     fn principal(grants: Vec<Grant>) -> Principal {

@@ -67,6 +67,34 @@ impl Bounds {
     }
 }
 
+impl Principal {
+    /// What is left of it for whoever shows a ticket with these bounds; all of it for whoever shows none.
+    #[must_use]
+    pub(super) fn by_ticket(self, bounds: Option<&Bounds>) -> Self {
+        let Some(bounds) = bounds else {
+            return self;
+        };
+        let within = bounds.grants();
+        let mut grants = Vec::new();
+        for own in &self.grants {
+            for both in within.iter().filter_map(|bound| own.and(bound)) {
+                // Several roles may all read.
+                if !grants.contains(&both) {
+                    grants.push(both);
+                }
+            }
+        }
+        Self {
+            grants,
+            basis: Basis {
+                ticket: Some(bounds.clone()),
+                ..self.basis
+            },
+            ..self
+        }
+    }
+}
+
 /// The ticket that an address shows, if it shows one. The last counts, as for all parameters.
 #[must_use]
 pub fn shown(uri: &Uri) -> Option<Secret> {
