@@ -48,6 +48,7 @@ Settings (environment):
   RUNCAST_DATA_DIR           where `dev` keeps its data [.local]
   RUNCAST_RETENTION          how long a worker keeps runs, such as 30d, 12h, or forever [90d]
   RUNCAST_RETENTION_RULES    the same for runs with a label: project=search:7d,team=ml:forever []
+  RUNCAST_AUDIT_RETENTION    how long a worker keeps what /v1/audit tells [365d]
   RUNCAST_ARCHIVE            where old runs go, for gateway and worker: file:///folder, or
                              s3://bucket/prefix with the usual settings of AWS [nowhere]
   RUNCAST_ARCHIVE_AFTER      how long after it was sealed a run goes there [30d]
@@ -89,18 +90,13 @@ Agents
   RUNCAST_LOST_AFTER   after what silence it is lost [30s]
 
 Jobs
-  partitions  makes the daily partitions of events, a week ahead
-  retention   removes runs that are older than RUNCAST_RETENTION [90d], a day at a time; a day in
-              which a run still has a living agent is kept
-  orphans     removes what Redis holds of runs that do not exist, after an hour unused
-  sessions    forgets expired sessions
-  webhooks    gives up deliveries that could not be tried, and forgets old ones
   partitions    makes the daily partitions of events, a week ahead
   retention     removes runs that are too old, with all that the archive holds of them: by the first
                 rule of RUNCAST_RETENTION_RULES (NAME=VALUE:AGE,...) that a label of the run fits,
                 else by RUNCAST_RETENTION [90d]. Ages in days count whole days (UTC), so that a
                 day goes at once; 12h, 30m and 45s count exactly. A run with a living agent is kept.
-                `\\` takes a comma, colon or equals sign in a label for what it is
+                `\\` takes a comma, colon or equals sign in a label for what it is. And what /v1/audit
+                tells that is older than RUNCAST_AUDIT_RETENTION [365d]
   archive       where RUNCAST_ARCHIVE is set: finds runs that were sealed RUNCAST_ARCHIVE_AFTER [30d]
                 ago and have no dead letters, and gives each a job of its own
   archive_run   writes a run's events as one object (zstd, NDJSON, an index at its end; `zstdcat`
@@ -110,6 +106,7 @@ Jobs
                 by emptying the partition where that is all of the day, else in small steps
   orphans       removes what Redis holds of runs that do not exist, after an hour unused
   sessions      forgets expired sessions
+  webhooks      gives up deliveries that could not be tried, and forgets old ones
 
   A job that fails is tried again after 3 s, 7 s, 20 s, 1 min and 3 min. Then it is dead, until
   the next hour gives it a new start. `runcastd jobs` and `GET /v1/jobs` show all that waits, fails

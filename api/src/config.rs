@@ -22,7 +22,7 @@ use crate::http::cors::Origins;
 use crate::http::tls::Tls;
 use crate::persist::Budget;
 use crate::tasks::age::Age;
-use crate::tasks::retention::Retention;
+use crate::tasks::retention::{self, Retention};
 use crate::tasks::webhooks;
 
 /// Where the gateway listens if nothing else is said: reachable from this machine only.
@@ -84,7 +84,8 @@ pub struct Settings {
     pub public_url: Option<Url>,
     /// `RUNCAST_ENV`.
     pub environment: Environment,
-    /// `RUNCAST_RETENTION`, and `RUNCAST_RETENTION_RULES` for labels: how long runs are kept.
+    /// `RUNCAST_RETENTION`, and `RUNCAST_RETENTION_RULES` for labels: how long runs are kept. `RUNCAST_AUDIT_RETENTION`:
+    /// how long the log of changes of access is.
     pub retention: Retention,
     /// `RUNCAST_MEMORY_LIMIT`: resident memory at which a gateway closes viewers.
     pub memory_limit: Option<Amount>,
@@ -158,6 +159,7 @@ impl Settings {
             retention: Retention {
                 rules: optional(env, "RUNCAST_RETENTION_RULES")?.unwrap_or_default(),
                 otherwise: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
+                audit: optional(env, "RUNCAST_AUDIT_RETENTION")?.unwrap_or(retention::AUDIT),
             },
             archive: Place::from_env(env)?,
             archive_after: optional(env, "RUNCAST_ARCHIVE_AFTER")?.unwrap_or(ARCHIVE_AFTER),
@@ -366,6 +368,7 @@ mod tests {
             ("RUNCAST_REDIS_BUDGET", "half"),
             ("RUNCAST_ENV", "staging"),
             ("RUNCAST_RETENTION", "90"),
+            ("RUNCAST_AUDIT_RETENTION", "1y"),
             ("RUNCAST_MEMORY_LIMIT", "1GB"),
             ("RUNCAST_DRAIN_DELAY", "1m"),
             ("RUNCAST_VIEWER_TIMEOUT", "30"),

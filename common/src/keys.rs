@@ -16,6 +16,7 @@
 //! | `agent:<agent>` | hash | what an agent says of itself | 5 min |
 //! | `agent:<agent>:heartbeat` | string | its last sign of life | 30 s |
 //! | `rate:{<subject>}:<policy>` | string | how much somebody has asked for | until it is forgiven |
+//! | `ticket:<sha256>` | string, JSON | a stream ticket: the credential that it stands for, and its bounds | until used, 30 s at most |
 //! | `session:<sha256>` | string, JSON | copy of a session: whose it is, and until when | as the session, 24 h at most |
 //! | `auth:token:<sha256>` | string, JSON | copy of a token: owner, scopes, bounds, expiry | 1 h |
 //! | `auth:perm:<user>` | string, JSON | copy of what a user may do by all their roles | 5 min |
@@ -273,6 +274,12 @@ impl Keys {
     #[must_use]
     pub fn rate(&self, subject: &str, policy: &str) -> String {
         format!("{}rate:{{{subject}}}:{policy}", self.prefix)
+    }
+
+    /// A stream ticket, by its SHA-256.
+    #[must_use]
+    pub fn ticket(&self, hash: &[u8; 32]) -> String {
+        format!("{}ticket:{}", self.prefix, hex(hash))
     }
 
     /// The copy of a session, by the SHA-256 of its id.

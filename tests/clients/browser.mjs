@@ -17,12 +17,15 @@ export function tell(saw, more = {}) {
   process.stdout.write(`${JSON.stringify({ saw, at: Date.now(), ...more })}\n`);
 }
 
+/** How Chromium is started. */
+export const launching = {
+  executablePath: process.env.RUNCAST_E2E_BROWSER ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
+};
+
 /** Opens a page of the gateway's own origin, for a browser asks with its cookie. */
 export async function openPage() {
-  const browser = await chromium.launch({
-    executablePath: process.env.RUNCAST_E2E_BROWSER ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
-  });
+  const browser = await chromium.launch(launching);
   const page = await browser.newPage();
   await page.exposeFunction("report", tell);
   // By the clock of the page: what it says takes a while to arrive here.

@@ -6,6 +6,7 @@
 //! - **lose answers**: a request that holds a pattern reaches the server, its answer does not reach the
 //!   client: the connection breaks instead, so that the client cannot know whether it was carried out;
 //! - **cut behind**: a connection breaks in the middle of what the server says, right behind a pattern;
+//! - **hold answer**: a request that holds a pattern reaches the server, its answer waits until it is let go;
 //! - **hold**: a request that holds a pattern never reaches the server, and its connection falls silent.
 
 use std::net::SocketAddr;
@@ -21,9 +22,16 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::eventually::eventually;
+use crate::eventually::{SOON, eventually, within};
 use crate::fault::{Fault, Rules};
 use crate::programs::loopback;
+
+/// How it stands with an answer that is to wait.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    is_there: bool,
+    may_go: bool,
+}
 
 /// What passes, apart from rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +53,8 @@ struct Shared {
     rules: Rules,
     /// Rules for what the server says.
     sayings: Rules,
+    /// Answers that wait.
+    held: watch::Sender<Held>,
     /// How many connections it has been asked for.
     asked: AtomicUsize,
 }
@@ -75,6 +85,7 @@ impl Chaos {
             hushes: watch::Sender::new(0),
             rules: Rules::default(),
             sayings: Rules::default(),
+            held: watch::Sender::default(),
             asked: AtomicUsize::new(0),
         });
         let acceptor = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
@@ -121,6 +132,29 @@ impl Chaos {
     /// The next `times` requests that hold `pattern` are carried out, but their answers are lost.
     pub fn lose_answers(&self, times: usize, pattern: &[u8]) {
         self.shared.rules.set(Fault::LoseAnswer, times, pattern);
+    }
+
+    /// The next request that holds `pattern` is carried out, and its answer waits for [`Chaos::let_go`], as does whatever
+    /// the server says behind it on that connection.
+    pub fn hold_answer(&self, pattern: &[u8]) {
+        self.shared.held.send_replace(Held::default());
+        self.shared.rules.set(Fault::HoldAnswer, 1, pattern);
+    }
+
+    /// Waits until the server has given that answer.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn holds_answer(&self) {
+        let mut held = self.shared.held.subscribe();
+        let held = held.wait_for(|held| held.is_there);
+        let held = within(SOON, "the server answers the request", held).await;
+        drop(held.expect("the proxy runs"));
+    }
+
+    /// The answer that waits may go.
+    pub fn let_go(&self) {
+        self.shared.held.send_modify(|held| held.may_go = true);
     }
 
     /// No request that holds `pattern` reaches the server; its connection falls silent.
@@ -199,6 +233,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
+/// What is to become of what the server says on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Carried,
+    Held,
+    Lost,
+}
+
 /// Carries one connection until either side ends it.
 async fn carry(client: TcpStream, shared: &Shared) {
     let mode = *shared.mode.borrow();
@@ -212,10 +254,10 @@ async fn carry(client: TcpStream, shared: &Shared) {
     drop((client.set_nodelay(true), server.set_nodelay(true)));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let doomed = watch::Sender::new(false);
+    let fate = watch::Sender::new(Fate::Carried);
     tokio::select! {
-        () = up(from_client, to_server, shared, &doomed) => {}
-        () = down(from_server, to_client, shared, &doomed) => {}
+        () = up(from_client, to_server, shared, &fate) => {}
+        () = down(from_server, to_client, shared, &fate) => {}
     }
 }
 
@@ -224,7 +266,7 @@ async fn up(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    doomed: &watch::Sender<bool>,
+    fate: &watch::Sender<Fate>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     let mut seen = Vec::new();
@@ -236,7 +278,8 @@ async fn up(
         seen.drain(..seen.len() - keep);
         match fault {
             Some(Fault::Hold) => silence().await,
-            Some(Fault::LoseAnswer) => drop(doomed.send_replace(true)),
+            Some(Fault::LoseAnswer) => drop(fate.send_replace(Fate::Lost)),
+            Some(Fault::HoldAnswer) => drop(fate.send_replace(Fate::Held)),
             Some(Fault::CutBehind) | None => {}
         }
         if to.write_all(chunk).await.is_err() {
@@ -255,15 +298,15 @@ async fn down(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    doomed: &watch::Sender<bool>,
+    fate: &watch::Sender<Fate>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     let mut seen = Vec::new();
-    let mut doom = doomed.subscribe();
+    let mut doom = fate.subscribe();
     loop {
         let read = tokio::select! {
             biased;
-            () = async { drop(doom.wait_for(|doomed| *doomed).await) } => None,
+            () = async { drop(doom.wait_for(|fate| *fate == Fate::Lost).await) } => None,
             read = from.read(&mut buffer) => Some(read),
         };
         let Some(read) = read else {
@@ -276,6 +319,12 @@ async fn down(
         let mode = *shared.mode.borrow();
         if let Mode::Delay(by) = mode {
             sleep(by).await;
+        }
+        if *fate.borrow() == Fate::Held {
+            shared.held.send_modify(|held| held.is_there = true);
+            let mut held = shared.held.subscribe();
+            drop(held.wait_for(|held| held.may_go).await);
+            fate.send_replace(Fate::Carried);
         }
         let carried = seen.len();
         seen.extend_from_slice(&buffer[..length]);

@@ -9,6 +9,8 @@ use memchr::memmem;
 pub(crate) enum Fault {
     /// It is carried out, and its answer does not arrive.
     LoseAnswer,
+    /// It is carried out, and its answer waits.
+    HoldAnswer,
     /// It does not arrive.
     Hold,
     /// It breaks off there.

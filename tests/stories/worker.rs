@@ -273,6 +273,27 @@ async fn days_of_runs_that_are_too_old_go() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_of_access_goes_after_a_year() {
+    let mut stack = Stack::without_services().await;
+    // Several batches, beside what is younger: some of it has the smallest ids.
+    let entries = |name: &str, days: u32, count: u32| {
+        format!(
+            "INSERT INTO audit_log (at, actor_name, action)
+                SELECT now() - interval '{days} days', '{name}', 'story' FROM generate_series(1, {count});"
+        )
+    };
+    let all = [("young", 360, 5), ("old", 370, 2500), ("young", 1, 5)];
+    let all = all.map(|(name, days, count)| entries(name, days, count));
+    stack.database.tamper(&all.concat()).await;
+    let left = |name: &str| format!("SELECT count(*) FROM audit_log WHERE actor_name = '{name}'");
+    let jobs = "SELECT count(*) FROM tasks.jobs";
+    stack.launch(Part::Worker).await;
+    stack.database.comes_to(&left("old"), 0).await;
+    stack.database.comes_to(jobs, 0).await;
+    assert_eq!(stack.database.number(&left("young")).await, 10);
+}
+
 /// Makes a key look as if nobody had used it for two hours.
 async fn age(redis: &mut MultiplexedConnection, key: &str) {
     let mut dump = redis::cmd("DUMP");

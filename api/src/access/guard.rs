@@ -65,6 +65,7 @@ pub async fn guard(
         Rule::Public => return Ok(next.run(Request::from_parts(parts, body)).await),
         Rule::SignedIn => None,
         Rule::Holds(scope) => Some(scope),
+        Rule::Stream => Some(Scope::Read),
         Rule::Missing => {
             error!(path, method = %parts.method, "a route has no rule: nobody may use it");
             return Err(Problem::new(
@@ -73,7 +74,8 @@ pub async fn guard(
             ));
         }
     };
-    let principal = Principal::authenticate(&parts, &guard.gateway).await?;
+    let takes_ticket = rule == Rule::Stream;
+    let principal = Principal::authenticate(&parts, &guard.gateway, takes_ticket).await?;
     let missing = match scope {
         // Administration is not about one run: whoever is bound to one has no part in it.
         Some(Scope::Admin) => principal.may(Scope::Admin, None).err(),

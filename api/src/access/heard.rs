@@ -4,7 +4,7 @@
 //! connection, so everything is looked up again when that is back, and every [`EVERY`] in any case, which is also how
 //! an expiry is noticed. Nothing ends because a store does not answer: it is looked up again, every [`AGAIN`].
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Access;
-use super::opened::{Ending, Opening};
+use super::opened::{Credential, Ending, Opening};
 use super::principal::Principal;
 use crate::store::access_changes::Change;
 
@@ -130,19 +130,28 @@ impl Access {
 
     /// Ends what was opened by a credential that is not what it was; false if some could not be looked up.
     async fn look_up(&self, openings: Vec<Arc<Opening>>) -> bool {
-        let looking = stream::iter(openings).map(|opening| async move {
-            match Principal::of(self, opening.principal.credential()).await {
-                Ok(now) if opening.is_of(&now) => true,
-                Ok(_) => {
-                    opening.end(Ending::Changed);
+        // However many tickets were made by a credential, it is looked up once.
+        let mut by_credential: HashMap<Credential, Vec<Arc<Opening>>> = HashMap::new();
+        for opening in openings {
+            let credential = opening.principal.basis().credential;
+            by_credential.entry(credential).or_default().push(opening);
+        }
+        let looking = stream::iter(by_credential).map(|(credential, openings)| async move {
+            match Principal::of(self, credential).await {
+                Ok(now) => {
+                    for opening in openings.iter().filter(|opening| !opening.is_still(&now)) {
+                        opening.end(Ending::Changed);
+                    }
                     true
                 }
                 Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {
-                    opening.end(Ending::Over);
+                    openings
+                        .iter()
+                        .for_each(|opening| opening.end(Ending::Over));
                     true
                 }
                 Err(_unknown) => {
-                    opening.doubt();
+                    openings.iter().for_each(|opening| opening.doubt());
                     false
                 }
             }

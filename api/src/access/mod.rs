@@ -1,7 +1,7 @@
 //! Who may do what.
 //!
 //! A [`Principal`](principal::Principal) stands behind every request: a program by the token in its `Authorization` header,
-//! a browser by its session cookie. Tokens and session ids are random, and only their SHA-256 is
+//! a browser by its session cookie, or by a [`ticket`] where it can show neither. Tokens and session ids are random, and only their SHA-256 is
 //! stored; a look-up compares hashes, so its time tells nothing about the secret. What a principal may do is decided by its
 //! [`grant`]s: those of a user come from their roles, those of a token from its scopes and, if a user has made it,
 //! from what that user may do now.
@@ -10,6 +10,7 @@
 //! changes; streams that were [`opened`] by it end.
 
 pub mod address;
+mod authenticate;
 pub mod changes;
 pub mod grant;
 pub mod guard;
@@ -22,8 +23,10 @@ pub mod opened;
 pub mod password;
 pub mod principal;
 pub mod rules;
+pub mod same_origin;
 pub mod secret;
 pub mod session;
+pub mod ticket;
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
 //! What is open by a credential: streams end when that ends, or may do other things.
 //!
-//! All streams of one credential share an [`Opened`], eight bytes for each of them, and no timer. Data: one entry for each
-//! credential that has something open, which goes with the last of its streams. [`heard`](super::heard) finds out what
+//! All streams of one [`Basis`] share an [`Opened`], eight bytes for each of them, and no timer. Data: one entry for each
+//! basis that has something open, which goes with the last of its streams. [`heard`](super::heard) finds out what
 //! has ended; a socket that delivery holds is told by [`Openings::endings`], everything else by [`Opened::ended`].
 //!
 //! Whoever opens something was found valid a moment ago, and a change may have been told since: what was heard is counted
@@ -11,15 +11,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::principal::Principal;
+use super::ticket::Bounds;
 use crate::http::problem::Problem;
 
 /// What somebody was let in by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Credential {
     /// A token, by its SHA-256.
     Token([u8; 32]),
@@ -27,6 +29,24 @@ pub enum Credential {
     Session([u8; 32]),
     /// A user who has just signed in.
     User(Uuid),
+}
+
+/// What somebody's rights rest on. By one credential and several tickets for it, different things may be read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Basis {
+    /// What they were let in by, or made the ticket with that they were let in by.
+    pub credential: Credential,
+    /// The bounds of that ticket, if it was one.
+    pub ticket: Option<Bounds>,
+}
+
+impl From<Credential> for Basis {
+    fn from(credential: Credential) -> Self {
+        Self {
+            credential,
+            ticket: None,
+        }
+    }
 }
 
 /// Why something that was open has ended.
@@ -58,10 +78,10 @@ impl Ending {
     }
 }
 
-/// Everything that is open in this process, by credential.
+/// Everything that is open in this process, by what it rests on.
 #[derive(Debug, Default)]
 pub struct Openings {
-    open: Mutex<HashMap<Credential, Weak<Opening>>>,
+    open: Mutex<HashMap<Basis, Weak<Opening>>>,
     /// How often something was heard, or may have been missed.
     heard: AtomicU64,
     /// Some have to be looked up again.
@@ -69,7 +89,7 @@ pub struct Openings {
     endings: watch::Sender<u64>,
 }
 
-/// What is open by one credential.
+/// What is open by one basis.
 #[derive(Debug)]
 pub(super) struct Opening {
     openings: Arc<Openings>,
@@ -118,7 +138,7 @@ impl Openings {
         });
         // Nothing is dropped while this is locked: that would lock it again.
         let mut open = self.lock();
-        let entry = open.entry(principal.credential()).or_default();
+        let entry = open.entry(principal.basis().clone()).or_default();
         let (opening, replaced) = match entry.upgrade() {
             Some(old) if old.ending.get().is_none() && old.is_of(principal) => (old, None),
             old => {
@@ -179,7 +199,7 @@ impl Openings {
         all.into_iter().filter(|one| wanted(one)).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Credential, Weak<Opening>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Basis, Weak<Opening>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -188,6 +208,12 @@ impl Opening {
     /// True if this principal may do what the one may whose it is.
     pub(super) fn is_of(&self, principal: &Principal) -> bool {
         self.principal.grants() == principal.grants()
+    }
+
+    /// True if whoever its credential stands for now may do by it what they might.
+    pub(super) fn is_still(&self, now: &Principal) -> bool {
+        let ticket = self.principal.basis().ticket.as_ref();
+        self.is_of(&now.clone().by_ticket(ticket))
     }
 
     /// It will be looked up again.
@@ -207,13 +233,10 @@ impl Opening {
 impl Drop for Opening {
     fn drop(&mut self) {
         let mut open = self.openings.lock();
-        let credential = self.principal.credential();
+        let basis = self.principal.basis();
         // Another may stand there by now.
-        if open
-            .get(&credential)
-            .is_some_and(|one| one.strong_count() == 0)
-        {
-            open.remove(&credential);
+        if open.get(basis).is_some_and(|one| one.strong_count() == 0) {
+            open.remove(basis);
         }
     }
 }

@@ -1,22 +1,18 @@
-//! Who is behind a request, and the one check of what they may do.
+//! Who is behind a request, and the one check of what they may do. [`authenticate`](super::authenticate) finds them out.
 
 use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
 use tracing::error;
 use uuid::Uuid;
 
+use super::Scope;
 use super::grant::{self, Grant, Labels, Scopes};
 use super::meter::Meter;
-use super::opened::Credential;
-use super::secret::Secret;
-use super::session::cookie;
-use super::{Access, Scope};
-use crate::http::Gateway;
+use super::opened::Basis;
 use crate::http::problem::Problem;
 use crate::store::audit::Actor;
-use crate::store::sessions::{Owner, SessionRow};
-use crate::store::tokens::TokenRow;
+use crate::store::sessions::Owner;
 use crate::store::visible::Visible;
 
 /// Who is behind a request.
@@ -32,11 +28,11 @@ pub struct Principal {
     pub session: Option<Uuid>,
     /// True if it has signed in, or sends, a token.
     pub by_token: bool,
-    grants: Vec<Grant>,
-    credential: Credential,
+    pub(super) grants: Vec<Grant>,
+    pub(super) basis: Basis,
     /// How often a change was heard of before it was looked up.
-    heard: u64,
-    meter: Meter,
+    pub(super) heard: u64,
+    pub(super) meter: Meter,
 }
 
 impl Principal {
@@ -59,10 +55,10 @@ impl Principal {
         &self.grants
     }
 
-    /// What it was let in by.
+    /// What its rights rest on.
     #[must_use]
-    pub const fn credential(&self) -> Credential {
-        self.credential
+    pub const fn basis(&self) -> &Basis {
+        &self.basis
     }
 
     /// How often a change was [heard](super::opened::Openings::heard) of before it was looked up.
@@ -146,8 +142,8 @@ impl Principal {
         }
         self.meter.denied("bounds");
         let bound = match self.grants.as_slice() {
-            [Grant { run: Some(run), .. }] => format!("this token is bound to run {run}"),
-            _ => format!("the scope {scope} is bound to other runs, by their labels"),
+            [Grant { run: Some(run), .. }] => format!("the credential is bound to run {run}"),
+            _ => format!("the scope {scope} is bound to other runs, by their ids or labels"),
         };
         Err(Problem::forbidden(bound))
     }
@@ -187,196 +183,10 @@ impl<S: Sync> FromRequestParts<S> for Principal {
     }
 }
 
-impl Principal {
-    /// Finds out who sent a request: by its token, else by its session.
-    ///
-    /// # Errors
-    /// 401 without a valid credential, 403 for a write with a cookie that another site made a browser send.
-    pub async fn authenticate(parts: &Parts, gateway: &Gateway) -> Result<Self, Problem> {
-        let heard = gateway.access().openings().heard();
-        let principal = Self::who(parts, gateway).await?;
-        Ok(Self { heard, ..principal })
-    }
-
-    async fn who(parts: &Parts, gateway: &Gateway) -> Result<Self, Problem> {
-        let access = gateway.access();
-        if let Some(header) = parts.headers.get(header::AUTHORIZATION) {
-            let token = header
-                .to_str()
-                .ok()
-                .and_then(|text| text.split_once(' '))
-                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-                .map(|(_, token)| Secret::claimed(token.trim()));
-            let Some(token) = token else {
-                let expected = "expected Authorization: Bearer <token>";
-                return Err(denied(access, "malformed", expected));
-            };
-            let principal = Self::of_secret(access, &token).await?;
-            access.note_use(principal.id);
-            return Ok(principal);
-        }
-        let Some(session) = cookie::from_headers(&parts.headers, gateway.is_secure()) else {
-            let expected = "sign in, or send Authorization: Bearer <token>";
-            return Err(denied(access, "none", expected));
-        };
-        if !parts.method.is_safe() {
-            same_origin(&parts.method, &parts.headers)
-                .inspect_err(|_problem| access.meter().denied("cross_site"))?;
-        }
-        Self::of_session(access, &session).await
-    }
-
-    /// Who a token stands for.
-    ///
-    /// # Errors
-    /// 401 if it is not valid.
-    pub async fn of_secret(access: &Access, token: &Secret) -> Result<Self, Problem> {
-        match token.is_token() {
-            true => Self::of(access, Credential::Token(token.hash())).await,
-            false => Err(unknown(access)),
-        }
-    }
-
-    /// Who a credential stands for now. It does not count as a use of it: the end of a session stays where it is.
-    ///
-    /// # Errors
-    /// 401 if it is not valid any more, 503 if nobody can say.
-    pub async fn of(access: &Access, credential: Credential) -> Result<Self, Problem> {
-        match credential {
-            Credential::Token(hash) => match access.token(hash).await? {
-                Some(row) => Self::of_token(access, row, hash).await,
-                None => Err(unknown(access)),
-            },
-            Credential::Session(hash) => {
-                let row = access.session_as_it_is(hash).await?;
-                Self::of_row(access, row, hash).await
-            }
-            Credential::User(user) => Self::of_user(access, user).await,
-        }
-    }
-
-    async fn of_session(access: &Access, session: &Secret) -> Result<Self, Problem> {
-        let hash = session.hash();
-        let row = access.session(hash).await?;
-        Self::of_row(access, row, hash).await
-    }
-
-    async fn of_row(
-        access: &Access,
-        row: Option<SessionRow>,
-        hash: [u8; 32],
-    ) -> Result<Self, Problem> {
-        let ended = || denied(access, "session", "the session has ended: sign in again");
-        let row = row.ok_or_else(ended)?;
-        let principal = match (row.user_id, row.token.as_deref().and_then(unhex)) {
-            (Some(user), _) => Self::of_user(access, user).await?,
-            (None, Some(hash)) => {
-                let token = access.token(hash).await?.ok_or_else(ended)?;
-                Self::of_token(access, token, hash).await?
-            }
-            (None, None) => return Err(ended()),
-        };
-        Ok(Self {
-            session: Some(row.id),
-            credential: Credential::Session(hash),
-            ..principal
-        })
-    }
-
-    /// What a user may do now.
-    ///
-    /// # Errors
-    /// 401 if there is no such user any more, or they are disabled.
-    pub async fn of_user(access: &Access, user: Uuid) -> Result<Self, Problem> {
-        let permissions = access.permissions(user).await?;
-        let Some(permissions) = permissions.filter(|permissions| !permissions.disabled) else {
-            let disabled = "the user is disabled, or does not exist any more";
-            return Err(denied(access, "disabled", disabled));
-        };
-        Ok(Self {
-            id: user,
-            grants: Grant::of_user(&permissions),
-            name: permissions.name,
-            user: Some(user),
-            session: None,
-            by_token: false,
-            credential: Credential::User(user),
-            heard: 0,
-            meter: access.meter().clone(),
-        })
-    }
-
-    async fn of_token(access: &Access, row: TokenRow, hash: [u8; 32]) -> Result<Self, Problem> {
-        let own = Grant::of_token(&row);
-        let grants = match row.user_id {
-            None => vec![own],
-            Some(user) => {
-                let owner = Self::of_user(access, user).await?;
-                let both = owner.grants.iter().filter_map(|grant| grant.and(&own));
-                both.collect()
-            }
-        };
-        Ok(Self {
-            id: row.id,
-            name: row.name,
-            user: row.user_id,
-            session: None,
-            by_token: true,
-            grants,
-            credential: Credential::Token(hash),
-            heard: 0,
-            meter: access.meter().clone(),
-        })
-    }
-}
-
-fn unknown(access: &Access) -> Problem {
-    denied(access, "token", "the token is unknown, expired or revoked")
-}
-
-fn denied(access: &Access, reason: &'static str, words: &str) -> Problem {
-    access.meter().denied(reason);
-    Problem::unauthorized(words)
-}
-
-/// The bytes behind hexadecimal digits.
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(bytes)
-}
-
-/// A browser sends the cookie with every request, also with one that another site made it send; such
-/// a request says so in `Sec-Fetch-Site`, or, in older browsers, by its `Origin`.
-///
-/// # Errors
-/// 403 for a request from elsewhere.
-pub fn same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let same = match (text("sec-fetch-site"), text("origin")) {
-        (Some(site), _) => site == "same-origin" || site == "none",
-        (None, Some(origin)) => {
-            let host = origin.split_once("://").map(|(_, host)| host);
-            host.is_some() && host == text("host")
-        }
-        // No browser leaves both out; a program that sends the cookie by hand is not tricked.
-        (None, None) => true,
-    };
-    if same {
-        return Ok(());
-    }
-    Err(Problem::forbidden(format!(
-        "{method} with a session cookie must come from the page itself"
-    )))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::opened::Credential;
+    use super::super::ticket::Bounds;
     use super::*;
 
     fn principal(grants: Vec<Grant>) -> Principal {
@@ -387,7 +197,7 @@ mod tests {
             session: None,
             by_token: true,
             grants,
-            credential: Credential::User(Uuid::nil()),
+            basis: Credential::User(Uuid::nil()).into(),
             heard: 0,
             meter: Meter::default(),
         }
@@ -425,6 +235,32 @@ mod tests {
     }
 
     #[test]
+    fn by_a_ticket_one_reads_what_one_may_and_does_nothing_else() {
+        let (mine, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let bounds = Bounds::of([mine, other]);
+        let admin = principal(vec![grant(Scope::Admin)]);
+        let ticket = admin.clone().by_ticket(Some(&Bounds::default()));
+        assert!(ticket.may(Scope::Read, None).is_ok());
+        for scope in [Scope::Publish, Scope::Control, Scope::Admin] {
+            assert!(ticket.must_hold(scope).is_err(), "{scope}");
+        }
+        let ticket = admin.clone().by_ticket(Some(&bounds));
+        assert!(ticket.may(Scope::Read, Some(mine)).is_ok());
+        assert!(ticket.may(Scope::Read, Some(Uuid::from_u128(3))).is_err());
+        assert!(ticket.may(Scope::Read, None).is_err());
+        assert_ne!(ticket.basis(), admin.basis());
+        let bound = principal(vec![Grant {
+            run: Some(mine),
+            ..grant(Scope::Read)
+        }]);
+        let ticket = bound.by_ticket(Some(&bounds));
+        assert!(ticket.may(Scope::Read, Some(mine)).is_ok());
+        assert!(ticket.may(Scope::Read, Some(other)).is_err());
+        let publisher = principal(vec![grant(Scope::Publish)]).by_ticket(Some(&bounds));
+        assert_eq!(publisher.grants(), []);
+    }
+
+    #[test]
     fn labels_decide_only_where_nothing_else_does() {
         let run = Uuid::from_u128(1);
         let search = Grant {
@@ -442,32 +278,5 @@ mod tests {
         let visible = both.visible(Scope::Control).expect("some");
         assert!(visible.admits(run, &search) && !visible.admits(run, &ads));
         assert!(both.visible(Scope::Publish).is_err());
-    }
-
-    #[test]
-    fn hexadecimal_digits_are_read() {
-        let digits = "0f".repeat(32);
-        assert_eq!(unhex(&digits), Some([15; 32]));
-        for wrong in [&digits[..62], &"xy".repeat(32), &"é".repeat(32)] {
-            assert_eq!(unhex(wrong), None);
-        }
-    }
-
-    #[test]
-    fn writes_from_elsewhere_are_refused() {
-        let check = |headers: &[(&'static str, &'static str)]| {
-            let mut map = HeaderMap::new();
-            for (name, value) in headers {
-                map.insert(*name, value.parse().expect("a value"));
-            }
-            same_origin(&Method::POST, &map).is_ok()
-        };
-        assert!(check(&[("sec-fetch-site", "same-origin")]));
-        assert!(!check(&[("sec-fetch-site", "cross-site")]));
-        assert!(!check(&[("sec-fetch-site", "same-site")]));
-        assert!(check(&[("origin", "http://a:1"), ("host", "a:1")]));
-        assert!(!check(&[("origin", "http://b:1"), ("host", "a:1")]));
-        assert!(!check(&[("origin", "null"), ("host", "a:1")]));
-        assert!(check(&[]));
     }
 }

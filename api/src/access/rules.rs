@@ -1,10 +1,12 @@
 //! The rule of each route, as its documentation says it.
 //!
-//! A handler states who may call it in the `security` of its `#[utoipa::path]`, in one of three ways:
+//! A handler states who may call it in the `security` of its `#[utoipa::path]`, in one of four ways:
 //!
 //! - `security(())`: everybody;
 //! - `security(("bearer" = []))`: whoever has signed in, or shows a token;
-//! - `security(("bearer" = [Scope::Read]))`: of those, who holds the scope.
+//! - `security(("bearer" = [Scope::Read]))`: of those, who holds the scope;
+//! - `security(("bearer" = [Scope::Read]), ("ticket" = [Scope::Read]))`: and whoever shows a [ticket](super::ticket) of theirs.
+//!   For reading with `GET` alone, so that a ticket never makes anything.
 //!
 //! [`Rules`] are read out of the finished document, so what is told and what is enforced are one thing. An operation
 //! that says nothing, or something else, is [`Rule::Missing`]: nobody gets through.
@@ -19,6 +21,9 @@ use super::Scope;
 /// The credential that operations name: a token. A session is worth as much, see [`crate::http::openapi`].
 pub const BEARER: &str = "bearer";
 
+/// The credential that operations name beside it where they open streams: a ticket.
+pub const TICKET: &str = "ticket";
+
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -28,6 +33,8 @@ pub enum Rule {
     SignedIn,
     /// Whoever holds this scope.
     Holds(Scope),
+    /// Whoever holds [`Scope::Read`], and whoever shows a ticket of theirs.
+    Stream,
     /// Nobody: nothing is documented that could be understood.
     Missing,
 }
@@ -62,7 +69,8 @@ impl Rules {
         let mut places = HashMap::new();
         for (path, method, operation) in operations(document) {
             let place = places.entry(path.to_owned()).or_insert_with(Vec::new);
-            place.push((method, Rule::of(operation)));
+            let rule = Rule::of(&method, operation);
+            place.push((method, rule));
         }
         let place = |rules: Vec<(Method, Rule)>| Place {
             allow: allow(&rules),
@@ -91,15 +99,23 @@ impl Rules {
 }
 
 impl Rule {
-    fn of(operation: &Value) -> Self {
+    fn of(method: &Method, operation: &Value) -> Self {
         let Some(alternatives) = operation["security"].as_array() else {
             return Self::Missing;
         };
         let mut rules = alternatives.iter().map(Self::of_requirement);
         // Several credentials may do, but each must mean the same.
-        match rules.next() {
+        let rule = match rules.next() {
             Some(first) if rules.all(|rule| rule == first) => first,
-            _ => Self::Missing,
+            _ => return Self::Missing,
+        };
+        let names = |name| alternatives.iter().any(|one| one.get(name).is_some());
+        match (names(TICKET), rule) {
+            (false, rule) => rule,
+            (true, Self::Holds(Scope::Read)) if *method == Method::GET && names(BEARER) => {
+                Self::Stream
+            }
+            (true, _) => Self::Missing,
         }
     }
 
@@ -172,11 +188,11 @@ mod tests {
     use super::*;
 
     fn rule(security: &Value) -> Rule {
-        Rule::of(&json!({"security": security}))
+        Rule::of(&Method::GET, &json!({"security": security}))
     }
 
     #[test]
-    fn the_three_spellings_are_read() {
+    fn the_four_spellings_are_read() {
         assert_eq!(rule(&json!([{}])), Rule::Public);
         assert_eq!(
             rule(&json!([{"bearer": []}, {"session": []}])),
@@ -184,11 +200,15 @@ mod tests {
         );
         let read = json!([{"bearer": ["runs:read"]}, {"session": ["runs:read"]}]);
         assert_eq!(rule(&read), Rule::Holds(Scope::Read));
+        let stream = json!([{"bearer": ["runs:read"]}, {"ticket": ["runs:read"]}]);
+        assert_eq!(rule(&stream), Rule::Stream);
+        let post = Rule::of(&Method::POST, &json!({"security": stream}));
+        assert_eq!(post, Rule::Missing);
     }
 
     #[test]
     fn whatever_is_not_understood_lets_nobody_through() {
-        assert_eq!(Rule::of(&json!({})), Rule::Missing);
+        assert_eq!(Rule::of(&Method::GET, &json!({})), Rule::Missing);
         for security in [
             json!([]),
             json!({}),
@@ -199,6 +219,11 @@ mod tests {
             // Either of them would be a way around the other.
             json!([{"bearer": ["admin"]}, {}]),
             json!([{"bearer": ["admin"]}, {"session": ["runs:read"]}]),
+            // A ticket only reads, and is worth no more than a token.
+            json!([{"bearer": ["admin"]}, {"ticket": ["admin"]}]),
+            json!([{"bearer": []}, {"ticket": []}]),
+            json!([{"bearer": ["runs:read"]}, {"ticket": []}]),
+            json!([{"ticket": ["runs:read"]}]),
         ] {
             assert_eq!(rule(&security), Rule::Missing, "{security}");
         }

@@ -1,4 +1,4 @@
-//! Random secrets: tokens and session ids. They are shown once and stored as SHA-256.
+//! Random secrets: tokens, tickets and session ids. They are shown once and stored as SHA-256.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use chrono::{DateTime, Utc};
 use rand::TryRng as _;
+use runcast_common::connect::RedisFailure;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use super::Scope;
 use super::grant::Labels;
 use crate::store::audit::Actor;
-use crate::store::tokens::NewToken;
+use crate::store::tokens::{Minted, NewToken};
 use crate::store::{Store, StoreError};
 
 /// What every token begins with, so that scanners for leaked secrets can know it.
@@ -45,15 +46,21 @@ impl NoRandomness {
     }
 }
 
-/// Why a token could not be made.
+/// Why a token or a ticket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] NoRandomness),
-    /// It could not be stored.
+    /// A token could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A ticket could not be stored.
+    #[error(transparent)]
+    Redis(#[from] RedisFailure),
+    /// What a ticket stands for could not be written.
+    #[error("what it stands for has no form in JSON: {0}")]
+    Form(#[from] serde_json::Error),
 }
 
 impl Secret {
@@ -78,7 +85,13 @@ impl Secret {
     /// True if it has the form of a token: nothing else needs to be looked up.
     #[must_use]
     pub fn is_token(&self) -> bool {
-        let random = self.0.expose_secret().strip_prefix(TOKEN_PREFIX);
+        self.begins_with(TOKEN_PREFIX)
+    }
+
+    /// True if it has the form of what [`generate`](Self::generate) makes with this prefix.
+    #[must_use]
+    pub fn begins_with(&self, prefix: &str) -> bool {
+        let random = self.0.expose_secret().strip_prefix(prefix);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         random.is_some_and(|random| random.len() == TOKEN_CHARS && random.bytes().all(plain))
     }
@@ -128,14 +141,14 @@ pub async fn mint(
     actor: &Actor,
     wanted: &Wanted<'_>,
 ) -> Result<(Uuid, Secret), MintError> {
-    mint_for(store, Some(actor), wanted).await
+    store_new(store, Minted::By(actor), wanted).await
 }
 
-/// Makes the token with which one run is published to.
+/// Makes the token with which one run is published to, for whoever asks for the run.
 ///
 /// # Errors
 /// [`MintError`] if there is no randomness or the database could not take it.
-pub async fn mint_publish(store: &Store, run: Uuid) -> Result<Secret, MintError> {
+pub async fn mint_publish(store: &Store, actor: &Actor, run: Uuid) -> Result<Secret, MintError> {
     let wanted = Wanted {
         name: &format!("run {run}"),
         scopes: &[Scope::Publish, Scope::Read],
@@ -143,12 +156,12 @@ pub async fn mint_publish(store: &Store, run: Uuid) -> Result<Secret, MintError>
         expires_at: Some(Utc::now() + PUBLISH_TOKEN_LIFE),
         ..Wanted::default()
     };
-    Ok(mint_for(store, None, &wanted).await?.1)
+    Ok(store_new(store, Minted::WithRun(actor), &wanted).await?.1)
 }
 
-async fn mint_for(
+async fn store_new(
     store: &Store,
-    actor: Option<&Actor>,
+    minted: Minted<'_>,
     wanted: &Wanted<'_>,
 ) -> Result<(Uuid, Secret), MintError> {
     let secret = Secret::generate(TOKEN_PREFIX)?;
@@ -162,7 +175,7 @@ async fn mint_for(
         user_id: wanted.user,
         expires_at: wanted.expires_at,
     };
-    let id = store.create_token(actor, &token).await?;
+    let id = store.create_token(minted, &token).await?;
     Ok((id, secret))
 }
 

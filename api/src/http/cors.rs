@@ -1,6 +1,6 @@
 //! Pages of other origins that may ask the gateway: none, unless they are listed.
 //!
-//! They show a token; cookies of ours are not sent to them, nor taken from them.
+//! They show a token, or for an `EventSource` a ticket; cookies of ours are not sent to them, nor taken from them.
 
 use std::str::FromStr;
 use std::time::Duration;

@@ -25,7 +25,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
 
 /// Follows what changes about any run, as server-sent events.
 ///
-/// A token that is bound to a run is told of that one.
+/// A token or a ticket that is bound to runs is told of those.
 #[utoipa::path(
     get,
     path = "/v1/feed",
@@ -34,7 +34,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
         ("Last-Event-ID" = Option<String>, Header, description = "The same, and wins over it"),
     ),
     responses((status = 200, description = "Goes on until the client or the server ends it", body = String, content_type = "text/event-stream")),
-    security(("bearer" = [Scope::Read]))
+    security(("bearer" = [Scope::Read]), ("ticket" = [Scope::Read]))
 )]
 async fn feed(
     principal: Principal,

@@ -33,6 +33,7 @@ pub mod session;
 pub mod sessions;
 mod socket;
 pub mod stream;
+pub mod stream_tickets;
 pub mod text;
 pub mod tls;
 pub mod tokens;
@@ -270,6 +271,7 @@ fn files() -> Vec<OpenApiRouter<Gateway>> {
         feed::router(),
         session::router(),
         sessions::router(),
+        stream_tickets::router(),
         tokens::router(),
         users::router(),
         roles::router(),

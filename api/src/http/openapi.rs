@@ -17,8 +17,9 @@ use utoipa_axum::routes;
 use super::Gateway;
 use super::etag;
 use super::problem;
-use crate::access::rules::{BEARER, method};
+use crate::access::rules::{BEARER, TICKET, method};
 use crate::access::session::cookie;
+use crate::access::ticket;
 
 /// The credential that browsers have.
 const SESSION: &str = "session";
@@ -98,6 +99,13 @@ pub(super) fn complete(document: &mut Value) {
             "name": cookie::PLAIN_NAME,
             "description": "The cookie that signing in gives a browser; its name begins with `__Host-` where the \
                 server is reached by https. Writes with it must come from the server's own page.",
+        },
+        TICKET: {
+            "type": "apiKey",
+            "in": "query",
+            "name": ticket::PARAMETER,
+            "description": "What `POST /v1/stream-tickets` answers, for an `EventSource` that can show nothing else. It opens \
+                one stream, and is used up then.",
         },
     });
     document["components"]["responses"] = PROBLEMS
@@ -295,6 +303,18 @@ mod tests {
             count += 1;
         }
         assert!(count > 20, "{count} operations");
+    }
+
+    #[test]
+    fn tickets_open_streams_and_nothing_else() {
+        let document = document();
+        let rules = Rules::of(&document);
+        let operations = operations(&document);
+        let streams = operations
+            .filter(|(path, method, _)| rules.find(path, method) == Finding::Route(Rule::Stream));
+        let streams: Vec<_> = streams.map(|(path, _, _)| path).collect();
+        // Those that limits take for streams, see `access::limit::layer::Class`.
+        assert_eq!(streams, ["/v1/feed", "/v1/runs/{run}/stream", "/v1/watch"]);
     }
 
     #[test]

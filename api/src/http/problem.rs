@@ -238,9 +238,10 @@ impl From<MintError> for Problem {
     fn from(failure: MintError) -> Self {
         match failure {
             MintError::Store(failure) => failure.into(),
-            MintError::Random(failure) => {
-                error!(error = %failure, "no token could be made");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "no token could be made")
+            MintError::Redis(failure) => failure.into(),
+            MintError::Random(_) | MintError::Form(_) => {
+                error!(error = %failure, "no secret could be made");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "no secret could be made")
             }
         }
     }

@@ -141,7 +141,7 @@ async fn create(
         let labels = run.labels.as_object().cloned().unwrap_or_default();
         principal.may_with(Scope::Publish, run.id, &labels)?;
     }
-    let token = secret::mint_publish(gateway.store(), run.id).await?;
+    let token = secret::mint_publish(gateway.store(), &principal.actor(), run.id).await?;
     let status = if is_new {
         StatusCode::CREATED
     } else {
@@ -288,7 +288,7 @@ pub(super) async fn admit(
 ///
 /// # Errors
 /// 403.
-async fn allow(
+pub(super) async fn allow(
     gateway: &Gateway,
     principal: &Principal,
     scope: Scope,

@@ -39,7 +39,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
         (status = 200, description = "Ends with the run: `end` is its last event", body = String, content_type = "text/event-stream"),
         (status = 204, description = "The run is over and nothing is behind the cursor: stay away"),
     ),
-    security(("bearer" = [Scope::Read]))
+    security(("bearer" = [Scope::Read]), ("ticket" = [Scope::Read]))
 )]
 async fn stream(
     principal: Principal,

@@ -56,7 +56,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
         (status = 204, description = "All of them are over and nothing is behind the cursors: stay away"),
         (status = 404, description = "There is no such run"),
     ),
-    security(("bearer" = [Scope::Read]))
+    security(("bearer" = [Scope::Read]), ("ticket" = [Scope::Read]))
 )]
 async fn watch(
     principal: Principal,

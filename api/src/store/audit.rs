@@ -1,4 +1,5 @@
-//! What changed who may do what, or controlled a run: written in the transaction that changes it, and read by pages.
+//! What changed who may do what, or controlled a run: written in the transaction that changes it, read by pages, and removed
+//! when it is old.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -9,6 +10,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Store, StoreError};
+
+/// Entries removed in one statement.
+const BATCH: i64 = 1000;
 
 /// Who does something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +103,29 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
         note(&mut connection, actor, action, target, details).await
+    }
+
+    /// Removes the entries of before that moment, oldest first, and says how many there were. Ids grow with time, so it
+    /// looks at the oldest ones alone.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was removed until then stays so, and the next call goes on.
+    pub async fn remove_audit_before(&self, horizon: DateTime<Utc>) -> Result<u64, StoreError> {
+        let mut entries = 0;
+        loop {
+            let gone = sqlx::query(
+                "DELETE FROM audit_log WHERE id IN (
+                     SELECT id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT $2) AS oldest WHERE at < $1)",
+            )
+            .bind(horizon)
+            .bind(BATCH)
+            .execute(&self.pool)
+            .await?;
+            if gone.rows_affected() == 0 {
+                return Ok(entries);
+            }
+            entries += gone.rows_affected();
+        }
     }
 
     /// Entries, newest first.

@@ -32,6 +32,15 @@ pub struct TokenRow {
     pub left_ms: Option<i64>,
 }
 
+/// By whom a token is made.
+#[derive(Debug, Clone, Copy)]
+pub enum Minted<'a> {
+    /// Somebody who wants a token.
+    By(&'a Actor),
+    /// Somebody who wants a run: it belongs to that, and is in no list of tokens.
+    WithRun(&'a Actor),
+}
+
 /// A token to be stored.
 #[derive(Debug, Clone)]
 pub struct NewToken<'a> {
@@ -92,16 +101,20 @@ pub struct Uses {
 }
 
 impl Store {
-    /// Stores a new token and answers its id. One that is minted with a run belongs to that, and is not noted.
+    /// Stores a new token and answers its id.
     ///
     /// # Errors
     /// [`StoreError`] if the database could not do it.
     pub async fn create_token(
         &self,
-        actor: Option<&Actor>,
+        minted: Minted<'_>,
         token: &NewToken<'_>,
     ) -> Result<Uuid, StoreError> {
         let id = Uuid::now_v7();
+        let (actor, created_by) = match minted {
+            Minted::By(actor) => (actor, Some(&actor.name)),
+            Minted::WithRun(actor) => (actor, None),
+        };
         let mut transaction = self.pool.begin().await?;
         sqlx::query(
             "INSERT INTO tokens (id, hash, name, scopes, run_id, labels, user_id, expires_at, created_by)
@@ -115,23 +128,21 @@ impl Store {
         .bind(token.labels.map(Json))
         .bind(token.user_id)
         .bind(token.expires_at)
-        .bind(actor.map(|actor| &actor.name))
+        .bind(created_by)
         .execute(&mut *transaction)
         .await?;
-        if let Some(actor) = actor {
-            let details = json!({
-                "name": token.name, "scopes": token.scopes, "run": token.run_id, "labels": token.labels,
-                "expires_at": token.expires_at,
-            });
-            audit::note(
-                &mut transaction,
-                actor,
-                "token.created",
-                &id.to_string(),
-                details,
-            )
-            .await?;
-        }
+        let details = json!({
+            "name": token.name, "scopes": token.scopes, "run": token.run_id, "labels": token.labels,
+            "expires_at": token.expires_at,
+        });
+        audit::note(
+            &mut transaction,
+            actor,
+            "token.created",
+            &id.to_string(),
+            details,
+        )
+        .await?;
         transaction.commit().await?;
         Ok(id)
     }

@@ -1,4 +1,5 @@
-//! How long runs are kept, by rules over their labels, and the job that removes older ones.
+//! How long runs are kept, by rules over their labels, and the log of changes of access; and the job that removes what is
+//! older.
 //!
 //! A run goes by the first rule that one of its labels fits, and by [`Retention::otherwise`] if none does. Where a
 //! whole day of runs is due its partition is dropped; else runs go one by one, their rows in bounded steps. A run with
@@ -137,13 +138,18 @@ fn plain(piece: &str) -> String {
     out
 }
 
-/// How long runs are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// How long the log of changes of access is kept if nothing is said.
+pub const AUDIT: Keep = Keep(Some(Age::days(365)));
+
+/// How long runs, and what is told of access, are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     /// Those with a label that a rule is for.
     pub rules: Rules,
     /// All others.
     pub otherwise: Keep,
+    /// The log of who changed what about access.
+    pub audit: Keep,
 }
 
 impl Retention {
@@ -162,12 +168,22 @@ impl Retention {
     }
 }
 
-/// Removes all runs that are too old.
+/// Removes all runs that are too old, and entries of the log.
 ///
 /// # Errors
 /// [`TaskError`]; what was removed until then stays so.
 pub(super) async fn remove_old(worker: &Worker) -> Result<(), TaskError> {
     let store = &worker.store;
+    // First: it needs nothing that runs may have to wait for.
+    if let Some(age) = worker.rules.retention.audit.age() {
+        let entries = store.remove_audit_before(age.horizon(Utc::now())).await?;
+        if entries > 0 {
+            info!(
+                entries,
+                "removed entries of the log of access that are too old"
+            );
+        }
+    }
     if let Some(horizons) = worker.rules.retention.horizons() {
         for day in store.days_before(&horizons).await? {
             let removed = store.remove_from_day(&day, &horizons).await?;

@@ -68,6 +68,13 @@ async fn everything_that_changes_access_is_in_the_log() {
             .len(),
         4
     );
+    // The token to publish to a run belongs to whoever asked for the run, and is in no list.
+    let made = api.get("/v1/audit?action=token.created&limit=1").await;
+    let entry = &made["entries"][0];
+    assert_eq!(entry["details"]["run"], run.to_string(), "{made}");
+    assert_eq!(entry["actor_name"], "story", "{made}");
+    let tokens = api.get("/v1/tokens?all").await;
+    assert!(!tokens.to_string().contains(&run.to_string()), "{tokens}");
     let of_operator = actions(&api, "/v1/audit?actor=runcastd").await;
     assert_eq!(of_operator, ["user.created", "token.created"]);
     // By pages, the same.

@@ -9,5 +9,6 @@ mod races;
 mod replicas;
 mod roles;
 mod sessions;
+pub(crate) mod tickets;
 mod tokens;
 mod users;

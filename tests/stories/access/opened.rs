@@ -22,14 +22,14 @@ use crate::fanout::publisher;
 const NOTICED: Duration = Duration::from_secs(40);
 
 /// Something that is open.
-struct Open {
+pub(super) struct Open {
     path: String,
-    rest: JoinHandle<String>,
+    pub(super) rest: JoinHandle<String>,
 }
 
 impl Open {
     /// Asks for it, and waits until it has begun.
-    async fn new(request: RequestBuilder, path: &str) -> Self {
+    pub(super) async fn new(request: RequestBuilder, path: &str) -> Self {
         let mut answer = send(request.header(ACCEPT, "text/event-stream, */*")).await;
         let status = answer.status();
         assert_eq!(status, StatusCode::OK, "{path}");
@@ -42,7 +42,7 @@ impl Open {
     }
 
     /// It ends in time, and says why.
-    async fn ends(self, deadline: Duration, why: &str) {
+    pub(super) async fn ends(self, deadline: Duration, why: &str) {
         let path = self.path;
         let said = within(deadline, &path, self.rest).await.expect("the rest");
         // A text is cut behind its last line, which its client notices.
@@ -92,7 +92,7 @@ async fn all_end(open: Vec<Open>, why: &str) {
     }
 }
 
-async fn run_of_search(stack: &Stack) -> CreatedRun {
+pub(super) async fn run_of_search(stack: &Stack) -> CreatedRun {
     let labels = json!({"labels": {"team": "search"}});
     let run = stack.api().create(&labels).await;
     let mut publisher = publisher(stack, &run).await;
@@ -100,13 +100,13 @@ async fn run_of_search(stack: &Stack) -> CreatedRun {
     run
 }
 
-async fn token(api: &Api, body: Value) -> (String, Api) {
+pub(super) async fn token(api: &Api, body: Value) -> (String, Api) {
     let (id, token) = new_token(api, body).await;
     (id, Api::new(api.base(), &token))
 }
 
-const OVER: &str = "has ended";
-const CHANGED: &str = "has changed";
+pub(super) const OVER: &str = "has ended";
+pub(super) const CHANGED: &str = "has changed";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_token_has_opened_ends_with_it_at_every_gateway() {

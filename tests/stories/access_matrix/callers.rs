@@ -2,12 +2,14 @@
 //! [`callers`], and nothing else.
 
 use reqwest::{Method, RequestBuilder};
+use runcast_tests::api::{Api, send};
 use runcast_tests::stack::Stack;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::places::{LABEL, Places};
 use crate::access::people::{ask, sign_in, user};
+use crate::access::tickets::{ticket, with_ticket};
 
 /// All scopes.
 const SCOPES: [&str; 4] = ["runs:read", "runs:publish", "runs:control", "admin"];
@@ -24,6 +26,13 @@ enum Credential {
     Header(String),
     /// Name and value of a cookie.
     Cookie(String),
+    /// One ticket for all requests: used up, or nothing that ever was one.
+    Ticket(String),
+    /// A ticket of its own for each request, made with a token and within bounds.
+    NewTicket {
+        token: String,
+        bounds: Value,
+    },
 }
 
 /// As what somebody is known.
@@ -100,13 +109,24 @@ impl Caller {
         }
     }
 
-    /// Shows what they have.
-    pub(super) fn show(&self, request: RequestBuilder) -> RequestBuilder {
+    /// A request that shows what they have.
+    pub(super) async fn asks(&self, api: &Api, method: &Method, path: &str) -> RequestBuilder {
+        let ask = |path: &str| api.anonymous(method.clone(), path);
         match &self.credential {
-            Credential::Nothing => request,
-            Credential::Header(value) => request.header("authorization", value),
-            Credential::Cookie(value) => request.header("cookie", value),
+            Credential::Nothing => ask(path),
+            Credential::Header(value) => ask(path).header("authorization", value),
+            Credential::Cookie(value) => ask(path).header("cookie", value),
+            Credential::Ticket(one) => ask(&with_ticket(path, one)),
+            Credential::NewTicket { token, bounds } => {
+                let own = Api::new(api.base(), token);
+                ask(&with_ticket(path, &ticket(&own, bounds).await))
+            }
         }
+    }
+
+    /// True if it is by a ticket that they are known.
+    pub(super) const fn has_tickets(&self) -> bool {
+        matches!(self.credential, Credential::NewTicket { .. })
     }
 }
 
@@ -115,6 +135,7 @@ pub(super) async fn callers(stack: &Stack, places: &Places) -> Vec<Caller> {
     let mut callers = nobodies(stack).await;
     callers.extend(tokens(stack, places).await);
     callers.extend(users(stack).await);
+    callers.extend(tickets(stack, places).await);
     callers
 }
 
@@ -136,6 +157,14 @@ async fn nobodies(stack: &Stack) -> Vec<Caller> {
     let of_gone = session(stack, &of_gone).await;
     let token_of_gone = format!("'{gone}'");
     let token_of_gone = admin.with("user_id", &token_of_gone).insert(stack).await;
+
+    let api = stack.api();
+    let of_nobody = new_ticket(stack, "revoked_at = now()").await;
+    let of_the_past = new_ticket(stack, "expires_at = now()").await;
+    let used = ticket(&api, &json!({})).await;
+    let using = api.anonymous(Method::GET, &with_ticket("/v1/feed", &used));
+    assert!(send(using).await.status().is_success());
+    let unused = ticket(&api, &json!({})).await;
     vec![
         Caller::nobody("nobody", Credential::Nothing),
         Caller::nobody("an empty header", header("")),
@@ -152,6 +181,21 @@ async fn nobodies(stack: &Stack) -> Vec<Caller> {
         Caller::nobody("a token as a session", cookie(stack.token())),
         Caller::nobody("a session of a disabled user", cookie(&of_gone)),
         Caller::nobody("a token of a disabled user", bearer(&token_of_gone)),
+        Caller::nobody("a ticket that never was", by("rcs_", 43)),
+        Caller::nobody("half a ticket", by("rcs_", 20)),
+        Caller::nobody("a ticket of half a mile", by("rcs_", 4000)),
+        Caller::nobody("a used ticket", Credential::Ticket(used)),
+        Caller::nobody("a ticket of a revoked token", Credential::Ticket(of_nobody)),
+        Caller::nobody(
+            "a ticket of an expired token",
+            Credential::Ticket(of_the_past),
+        ),
+        Caller::nobody(
+            "a token as a ticket",
+            Credential::Ticket(stack.token().to_owned()),
+        ),
+        Caller::nobody("a ticket as a token", bearer(&unused)),
+        Caller::nobody("a ticket as a session", cookie(&unused)),
     ]
 }
 
@@ -262,6 +306,59 @@ async fn users(stack: &Stack) -> Vec<Caller> {
         });
     }
     callers
+}
+
+/// Tickets of those who may much, for everything and within bounds: by them one reads, and opens streams alone.
+async fn tickets(stack: &Stack, places: &Places) -> Vec<Caller> {
+    let run = |run: Uuid| json!({"runs": [run]});
+    let mut callers = Vec::new();
+    for scope in ["runs:read", "admin"] {
+        let token = TokenRow::new(scope).insert(stack).await;
+        for (name, reach, bounds) in [
+            ("", Reach::All, json!({})),
+            (
+                " for this run",
+                Reach::Run { is_ours: true },
+                run(places.run()),
+            ),
+            (
+                " for another run",
+                Reach::Run { is_ours: false },
+                run(places.other_run()),
+            ),
+        ] {
+            callers.push(Caller {
+                name: format!("a ticket of {scope}{name}"),
+                credential: Credential::NewTicket {
+                    token: token.clone(),
+                    bounds,
+                },
+                is: Some(Somebody {
+                    kind: Kind::Token,
+                    scopes: vec!["runs:read"],
+                    reach,
+                }),
+            });
+        }
+    }
+    callers
+}
+
+/// A ticket of a token to which this happens right afterwards.
+async fn new_ticket(stack: &Stack, change: &str) -> String {
+    let token = TokenRow::new("admin").insert(stack).await;
+    let made = ticket(&Api::new(stack.api().base(), &token), &json!({})).await;
+    let change = format!("UPDATE tokens SET {change} WHERE hash = sha256('{token}')");
+    stack.database.tamper(&change).await;
+    // Until the gateway has heard of it.
+    let waiting = "SELECT count(*) FROM access_changes";
+    stack.database.comes_to(waiting, 0).await;
+    made
+}
+
+/// Something of the form of a ticket, with so many letters.
+fn by(prefix: &str, letters: usize) -> Credential {
+    Credential::Ticket(format!("{prefix}{}", "x".repeat(letters)))
 }
 
 /// A token as the store has it, which may be one that no command would make.

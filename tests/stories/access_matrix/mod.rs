@@ -19,11 +19,13 @@ use callers::{Caller, Kind, Reach, Somebody, callers};
 use places::Places;
 
 /// Operations that name no run in their path and still answer whoever may see some, by those alone.
-const NARROWED: [(&str, &str); 4] = [
+const NARROWED: [(&str, &str); 5] = [
     ("GET", "/v1/agents"),
     ("GET", "/v1/feed"),
     ("GET", "/v1/runs"),
     ("GET", "/v1/watch"),
+    // A ticket for what one may see.
+    ("POST", "/v1/stream-tickets"),
 ];
 
 /// Who may call an operation, as its document says.
@@ -40,6 +42,8 @@ struct Operation {
     method: Method,
     path: String,
     rule: Rule,
+    /// A ticket is one of the credentials.
+    takes_tickets: bool,
 }
 
 /// What an answer is to be.
@@ -101,10 +105,13 @@ impl Operation {
                 let operation = &item[method.as_str().to_lowercase()];
                 if operation.is_object() {
                     let rule = Rule::of(operation);
+                    let security = operation["security"].as_array().into_iter().flatten();
+                    let mut names = security.filter_map(Value::as_object);
                     operations.push(Self {
                         method: method.clone(),
                         path: path.clone(),
                         rule: rule.unwrap_or_else(|error| panic!("{method} {path}: {error}")),
+                        takes_tickets: names.any(|names| names.contains_key("ticket")),
                     });
                 }
             }
@@ -128,6 +135,9 @@ impl Operation {
         let lets = match (&self.rule, &caller.is) {
             (Rule::Public, _) => true,
             (_, None) => return Expected::Refused(StatusCode::UNAUTHORIZED),
+            _ if caller.has_tickets() && !self.takes_tickets => {
+                return Expected::Refused(StatusCode::UNAUTHORIZED);
+            }
             (Rule::SignedIn, Some(who)) => self.of_oneself(who),
             (Rule::Holds(scope), Some(who)) => who.holds(scope) && self.is_within(scope, who),
         };
@@ -176,8 +186,7 @@ async fn everybody_gets_through_exactly_where_the_document_says() {
     for operation in &operations {
         for caller in &callers {
             let path = places.path(&operation.path);
-            let request = api.anonymous(operation.method.clone(), &path);
-            let request = caller.show(request);
+            let request = caller.asks(&api, &operation.method, &path).await;
             // Streams are only opened: whether they are is told by their head.
             let answer = send(places.with_body(operation, request)).await;
             let (status, expected) = (answer.status(), operation.expects(caller));
@@ -202,6 +211,8 @@ async fn everybody_gets_through_exactly_where_the_document_says() {
         wrong.join("\n")
     );
     assert!(operations.len() > 20, "{operations:?}");
+    let by_ticket = operations.iter().filter(|one| one.takes_tickets);
+    assert_eq!(by_ticket.count(), 3, "streams, and nothing else");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,7 +229,7 @@ async fn who_may_not_control_a_run_writes_nothing() {
         {
             continue;
         }
-        let request = caller.show(api.anonymous(Method::POST, &control));
+        let request = caller.asks(&api, &Method::POST, &control).await;
         let status = send(request.body(r#"{"command":"cancel"}"#)).await.status();
         assert!(status.is_client_error(), "{}: {status}", caller.name);
     }

@@ -8,6 +8,7 @@ use runcast_tests::stack::{Part, Stack};
 use serde_json::{Value, json};
 
 use super::super::access::people::{PASSWORD, ask, operator, sign_in, sign_in_with, user};
+use super::super::access::tickets::{TICKETS, by_ticket, ticket, with_ticket};
 
 /// A password that is right for nobody, and one that somebody changes to.
 const WRONG: &str = "wrong-horse-password";
@@ -71,6 +72,9 @@ async fn no_secret_is_ever_written_down_or_repeated() {
     secrets.keep("a session of a token", value_of(&of_token.cookie));
     let run = api.create_run("secretive").await;
     secrets.keep("a publish token", &run.token);
+    tickets_go_wrong(&api, &mut secrets, &format!("/v1/runs/{}/stream", run.id)).await;
+    let late = ticket(&api, &json!({})).await;
+    secrets.keep("a ticket for when Postgres is away", &late);
     let hook = json!({"url": "https://receiver.invalid/", "on": ["failed"]});
     let hook = ask(&api, Method::POST, "/v1/webhooks", &hook, 201).await;
     secrets.keep(
@@ -111,6 +115,7 @@ async fn no_secret_is_ever_written_down_or_repeated() {
         api.request(Method::GET, "/v1/users"),
         api.anonymous(Method::POST, "/v1/session")
             .json(&json!({"user": "ada", "password": NEW})),
+        by_ticket(&api, &format!("/v1/watch?run={}", run.id), &late),
     ] {
         let seen = status(&secrets, request).await;
         assert!(!seen.is_success(), "{seen}");
@@ -131,6 +136,38 @@ async fn no_secret_is_ever_written_down_or_repeated() {
         stack.stop(part).await;
     }
     read_logs(&stack, &secrets);
+}
+
+/// Tickets that are used in vain, used again, and shown where none is taken.
+async fn tickets_go_wrong(api: &Api, secrets: &mut Secrets, path: &str) {
+    for (path, expected) in [
+        (format!("{path}?after=nonsense"), 400),
+        ("/v1/watch".to_owned(), 400),
+        (format!("/v1/watch?run={}", uuid::Uuid::now_v7()), 404),
+    ] {
+        let one = ticket(api, &json!({})).await;
+        secrets.keep(&format!("a ticket for {path}"), &one);
+        for expected in [expected, 401] {
+            let seen = status(secrets, by_ticket(api, &path, &one)).await;
+            assert_eq!(seen, expected, "{path}");
+        }
+    }
+    let one = ticket(api, &json!({})).await;
+    secrets.keep("a ticket that nobody takes", &one);
+    for (method, path, expected) in [
+        (Method::GET, "/v1/session", 401),
+        (Method::POST, TICKETS, 401),
+        (Method::PUT, "/v1/feed", 405),
+        (Method::GET, "/v1/nowhere", 404),
+        (Method::GET, "/v1/runs/x/stream", 404),
+    ] {
+        let request = api.anonymous(method.clone(), &with_ticket(path, &one));
+        let seen = status(secrets, request.json(&json!({"runs": one}))).await;
+        assert_eq!(seen, expected, "{method} {path}");
+    }
+    let body = json!({"runs": [one]});
+    let request = api.request(Method::POST, TICKETS).json(&body);
+    assert_eq!(status(secrets, request).await, 400);
 }
 
 /// Every secret where it does not belong.

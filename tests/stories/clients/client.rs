@@ -24,6 +24,8 @@ const DEADLINE: Duration = Duration::from_secs(90);
 pub(super) enum Kind {
     /// EventSource of Chromium.
     Chromium,
+    /// The same on a page of another origin, by tickets. It wants `CLIENT_ORIGIN`.
+    Elsewhere,
     /// `@microsoft/fetch-event-source` of npm, in Chromium.
     FetchEventSource,
     /// `eventsource` of npm, in Node.
@@ -35,6 +37,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// All that follow a run as long as they may.
     pub(super) const ALL: [Self; 5] = [
         Self::Chromium,
         Self::FetchEventSource,
@@ -51,6 +54,7 @@ impl Kind {
     fn command(self) -> (PathBuf, &'static str) {
         match self {
             Self::Chromium => ("node".into(), "chromium.mjs"),
+            Self::Elsewhere => ("node".into(), "elsewhere.mjs"),
             Self::FetchEventSource => ("node".into(), "fetch-event-source.mjs"),
             Self::EventSource => ("node".into(), "eventsource.mjs"),
             Self::HttpxSse => (python(), "httpx_client.py"),
@@ -76,7 +80,12 @@ pub(super) struct Saw(Value);
 
 impl Saw {
     pub(super) fn is(&self, what: &str) -> bool {
-        self.0["saw"] == what
+        self.what() == what
+    }
+
+    /// What it was.
+    pub(super) fn what(&self) -> &str {
+        self.text("saw")
     }
 
     /// Milliseconds of its clock.
@@ -120,7 +129,19 @@ impl Client {
         kind: Kind,
         chaos: Arc<Chaos>,
         run: Uuid,
+        how: (&str, Option<&str>),
+    ) -> Self {
+        Self::start_with(stack, kind, chaos, run, how, None)
+    }
+
+    /// The same with one more setting.
+    pub(super) fn start_with(
+        stack: &Stack,
+        kind: Kind,
+        chaos: Arc<Chaos>,
+        run: Uuid,
         (query, cursor): (&str, Option<&str>),
+        setting: Option<(&'static str, String)>,
     ) -> Self {
         let folder = repository().join("tests/clients");
         assert!(
@@ -137,6 +158,7 @@ impl Client {
             Some(("CLIENT_TOKEN", stack.token().to_owned())),
             cursor.map(|cursor| ("CLIENT_LAST_EVENT_ID", cursor.to_owned())),
             browser.map(|browser| ("RUNCAST_E2E_BROWSER", browser)),
+            setting,
         ];
         // Several of a kind may follow one run.
         let name = format!("{kind:?}-{}", Uuid::new_v4().simple());

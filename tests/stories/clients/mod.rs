@@ -11,11 +11,12 @@ use runcast_common::id::EventId;
 use runcast_tests::chaos::Chaos;
 use runcast_tests::eventually::SOON;
 use runcast_tests::lines::numbered;
+use runcast_tests::programs::free_port;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::{Part, Stack};
 use uuid::Uuid;
 
-use self::client::{Client, Kind};
+use self::client::{Client, Kind, Saw};
 
 /// What EventSource waits in Chromium and in npm's unless it is told otherwise.
 const USUAL_RETRY_MS: u64 = 3_000;
@@ -336,4 +337,34 @@ async fn clients_move_to_another_gateway_when_theirs_is_stopped() {
     drop(clients);
     other.signal(Signal::SIGTERM);
     assert!(other.ended(SOON).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_another_origin_follows_by_tickets() {
+    let mut stack = Stack::without_services().await;
+    // To a browser another port is another origin.
+    let origin = format!("http://127.0.0.1:{}", free_port());
+    stack.set(Part::Gateway, "RUNCAST_CORS_ORIGINS", origin.as_str());
+    stack.launch_all().await;
+    let mut run = Run::new(&stack).await;
+    run.publish(5).await;
+    let chaos = Arc::new(Chaos::before(gateway_port(&stack)).await);
+    let setting = Some(("CLIENT_ORIGIN", origin));
+    let kind = Kind::Elsewhere;
+    let mut page = Client::start_with(&stack, kind, chaos, run.id, ("", None), setting);
+    page.until_lines(5).await;
+    // It comes back with the ticket that it has used: no other answer would keep it from trying for ever.
+    page.chaos.cut();
+    let opened = |page: &Client| page.saw().iter().filter(|saw| saw.is("open")).count();
+    page.until("that it stays away, and another stream", |page| {
+        page.saw().iter().any(|saw| saw.is("over")) && opened(page) == 2
+    })
+    .await;
+    run.publish(5).await;
+    page.until_lines(10).await;
+    run.assert_seen(&page, 1);
+    let saw = page.saw();
+    let story = saw.iter().filter(|saw| !saw.is("event"));
+    let story: Vec<_> = story.map(Saw::what).collect();
+    assert_eq!(story, ["open", "cut", "over", "open"], "{saw:?}");
 }

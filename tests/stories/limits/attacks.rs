@@ -10,6 +10,8 @@ use reqwest::{Method, StatusCode};
 use runcast_tests::api::send;
 use serde_json::json;
 
+use crate::access::tickets::{by_ticket, ticket};
+
 use super::{from, limited, list, metric, somebody};
 
 const ATTACKER: &str = "203.0.113.9";
@@ -103,6 +105,40 @@ async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
         }
     })
     .await;
+}
+
+/// A ticket that is wrong is a wrong credential: also one that was used already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tickets_that_are_wrong_count_as_guesses() {
+    let stack = limited("failed=5/min").await;
+    let api = stack.api();
+    let reader = somebody(&stack, "runs:read").await;
+    let ask = async |ticket: &str, address: &str| {
+        let request = by_ticket(&api, "/v1/feed", ticket);
+        send(from(request, address)).await
+    };
+    let used = ticket(&reader, &json!({})).await;
+    assert_eq!(ask(&used, ATTACKER).await.status(), StatusCode::OK);
+    for guess in ["rcs_x".to_owned(), format!("rcs_{:043}", 1), used.clone()] {
+        let status = ask(&guess, ATTACKER).await.status();
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    for _ in 0..2 {
+        let status = ask(&used, ATTACKER).await.status();
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    // Now the address has to wait, with a right one as well, which is not used up by that.
+    let right = ticket(&reader, &json!({})).await;
+    for shown in [&used, &right] {
+        let answer = ask(shown, ATTACKER).await;
+        assert_eq!(answer.status(), StatusCode::OK, "a stream that ends");
+        let said = answer.text().await.expect("all of it");
+        assert!(
+            said.contains("event: closing") && said.contains("wrong credentials"),
+            "{said}"
+        );
+    }
+    assert_eq!(ask(&right, "203.0.113.10").await.status(), StatusCode::OK);
 }
 
 /// How it went is said, not judged: the machine has other work.

@@ -11,10 +11,11 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Uri, header};
 use quick_cache::sync::Cache;
 
 use super::super::address::ClientAddress;
+use super::super::ticket;
 
 /// Addresses that are remembered: one who has more than these needs no address twice.
 const ADDRESSES: usize = 10_000;
@@ -22,15 +23,20 @@ const ADDRESSES: usize = 10_000;
 /// Credentials that are remembered.
 const CREDENTIALS: usize = 10_000;
 
-/// What a credential is known by: it cannot be told from it, nor foreseen. An extension of every request that shows one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Shown(u64);
+/// What a request shows. An extension of every request that shows something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// A token or cookies, by what they are known by: they cannot be told from it, nor it be foreseen.
+    Lasting(u64),
+    /// A ticket. It is right once, so there is nothing to know it by afterwards.
+    Once,
+}
 
 /// Who has to wait, and who need not.
 #[derive(Debug)]
 pub struct Guesses {
     waiting: Cache<IpAddr, Instant>,
-    right: Cache<Shown, ()>,
+    right: Cache<u64, ()>,
     hash: RandomState,
 }
 
@@ -45,21 +51,26 @@ impl Default for Guesses {
 }
 
 impl Guesses {
-    /// What a request shows, if anything: its token, or all its cookies.
+    /// What a request shows, if anything: its ticket if it is for a stream, else its token and all its cookies.
     #[must_use]
-    pub fn shown(&self, headers: &HeaderMap) -> Option<Shown> {
+    pub fn shown(&self, stream: Option<&Uri>, headers: &HeaderMap) -> Option<Shown> {
+        if stream.and_then(ticket::shown).is_some() {
+            return Some(Shown::Once);
+        }
         let authorization = headers.get_all(header::AUTHORIZATION).iter();
         let shown: Vec<&[u8]> = authorization
             .chain(headers.get_all(header::COOKIE))
             .map(|value| value.as_bytes())
             .collect();
-        (!shown.is_empty()).then(|| Shown(self.hash.hash_one(shown)))
+        (!shown.is_empty()).then(|| Shown::Lasting(self.hash.hash_one(shown)))
     }
 
     /// How long an address has to wait before what it shows is looked at, if it has to.
     #[must_use]
     pub fn wait(&self, address: ClientAddress, shown: Option<Shown>) -> Option<Duration> {
-        if shown.is_some_and(|shown| self.right.contains_key(&shown)) {
+        if let Some(Shown::Lasting(known)) = shown
+            && self.right.contains_key(&known)
+        {
             return None;
         }
         let until = self.waiting.get(&address.client())?;
@@ -69,14 +80,18 @@ impl Guesses {
 
     /// It was right.
     pub fn was_right(&self, shown: Shown) {
-        if self.right.get(&shown).is_none() {
-            self.right.insert(shown, ());
+        if let Shown::Lasting(known) = shown
+            && self.right.get(&known).is_none()
+        {
+            self.right.insert(known, ());
         }
     }
 
     /// It was wrong, or is no longer right.
     pub fn was_wrong(&self, shown: Shown) {
-        self.right.remove(&shown);
+        if let Shown::Lasting(known) = shown {
+            self.right.remove(&known);
+        }
     }
 
     /// This address has to wait.
@@ -98,10 +113,10 @@ mod tests {
             headers
         };
         let address = ClientAddress("192.0.2.1".parse().expect("an address"));
-        let known = guesses.shown(&headers(header::AUTHORIZATION, "Bearer right"));
-        let guess = guesses.shown(&headers(header::COOKIE, "session=guess"));
+        let known = guesses.shown(None, &headers(header::AUTHORIZATION, "Bearer right"));
+        let guess = guesses.shown(None, &headers(header::COOKIE, "session=guess"));
         assert_ne!(known, guess);
-        assert_eq!(guesses.shown(&HeaderMap::new()), None);
+        assert_eq!(guesses.shown(None, &HeaderMap::new()), None);
         guesses.was_right(known.expect("shown"));
         guesses.let_wait(address, Duration::from_secs(60));
         assert_eq!(guesses.wait(address, known), None);
@@ -109,6 +124,10 @@ mod tests {
         assert!(guesses.wait(address, None).is_some());
         let other = ClientAddress("192.0.2.2".parse().expect("an address"));
         assert_eq!(guesses.wait(other, guess), None);
+        let stream = "/v1/feed?ticket=right".parse().expect("an address");
+        let ticket = guesses.shown(Some(&stream), &HeaderMap::new());
+        guesses.was_right(ticket.expect("shown"));
+        assert!(guesses.wait(address, ticket).is_some());
         guesses.was_wrong(known.expect("shown"));
         assert!(guesses.wait(address, known).is_some());
         guesses.let_wait(address, Duration::ZERO);

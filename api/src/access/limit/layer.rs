@@ -98,7 +98,8 @@ impl Class {
 pub async fn guesses(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
     let limits = gateway.limits();
     let class = Class::of(&request);
-    let shown = limits.guesses.shown(request.headers());
+    let stream = (class == Class::Stream).then_some(request.uri());
+    let shown = limits.guesses.shown(stream, request.headers());
     if let Some(shown) = shown {
         request.extensions_mut().insert(shown);
     }

@@ -1,0 +1,369 @@
+//! Stream tickets: used once, for reading alone, as long as the credential that they stand for.
+
+use futures::future::join_all;
+use redis::AsyncCommands as _;
+use reqwest::header::{ACCEPT, ORIGIN};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use runcast_tests::api::{Api, CreatedRun, problem, send};
+use runcast_tests::eventually::{SOON, eventually, within};
+use runcast_tests::stack::{Part, Stack};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::opened::{CHANGED, OVER, Open, run_of_search, token};
+use super::people::{AT_ONCE, ask, new_token, revoke, second, sign_in, user};
+
+/// Where tickets are made.
+pub(crate) const TICKETS: &str = "/v1/stream-tickets";
+
+/// A ticket of whoever asks, with these bounds.
+pub(crate) async fn ticket(api: &Api, bounds: &Value) -> String {
+    of(&ask(api, Method::POST, TICKETS, bounds, 201).await)
+}
+
+fn of(made: &Value) -> String {
+    assert_eq!(made["expires_in"], 30, "{made}");
+    made["ticket"].as_str().expect("a ticket").to_owned()
+}
+
+/// This path, with a ticket.
+pub(crate) fn with_ticket(path: &str, ticket: &str) -> String {
+    let mark = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{mark}ticket={ticket}")
+}
+
+/// A request as an `EventSource` of another origin sends it.
+pub(crate) fn by_ticket(api: &Api, path: &str, ticket: &str) -> RequestBuilder {
+    let request = api.anonymous(Method::GET, &with_ticket(path, ticket));
+    request.header(ACCEPT, "text/event-stream")
+}
+
+async fn status(api: &Api, path: &str, ticket: &str) -> u16 {
+    send(by_ticket(api, path, ticket)).await.status().as_u16()
+}
+
+async fn open(api: &Api, path: &str, ticket: &str) -> Open {
+    Open::new(by_ticket(api, path, ticket), path).await
+}
+
+async fn reader(api: &Api) -> Api {
+    token(api, json!({"name": "reader", "scopes": ["runs:read"]}))
+        .await
+        .1
+}
+
+/// What a ticket opens.
+fn streams(run: &CreatedRun) -> [String; 3] {
+    let run = run.id;
+    [
+        format!("/v1/runs/{run}/stream"),
+        format!("/v1/watch?run={run}"),
+        "/v1/feed".to_owned(),
+    ]
+}
+
+fn stream_of(run: &CreatedRun) -> String {
+    format!("/v1/runs/{}/stream", run.id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_opens_one_stream_at_one_gateway() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let other = second(&stack, &[]).await;
+    let run = run_of_search(&stack).await;
+    let reader = reader(&api).await;
+    for path in streams(&run) {
+        let one = ticket(&reader, &json!({})).await;
+        let open = open(&other.api, &path, &one).await;
+        for api in [&api, &other.api] {
+            assert_eq!(status(api, &path, &one).await, 401, "{path}");
+        }
+        assert!(!open.rest.is_finished(), "{path}");
+    }
+    // At the same moment, at both.
+    let path = stream_of(&run);
+    for _ in 0..10 {
+        let one = ticket(&reader, &json!({})).await;
+        let gateways = [&api, &other.api].into_iter().cycle().take(8);
+        let asked = gateways.map(|api| status(api, &path, &one));
+        let mut answers = join_all(asked).await;
+        answers.sort_unstable();
+        assert_eq!(answers, [&[200][..], &[401; 7]].concat());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_lives_in_redis_for_half_a_minute() {
+    let stack = Stack::start().await;
+    let run = run_of_search(&stack).await;
+    let reader = reader(&stack.api()).await;
+    let mut redis = stack.redis.connection().await;
+    let pattern = format!("{}*ticket*", stack.keys().prefix());
+    let one = ticket(&reader, &json!({"runs": [run.id]})).await;
+    let key = stack.keys().ticket(&Sha256::digest(&one).into());
+    let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
+    assert_eq!(
+        keys,
+        [key.as_str()],
+        "known by its hash, and by nothing else"
+    );
+    let held: String = redis.get(&key).await.expect("what it stands for");
+    for secret in [one.as_str(), reader.token()] {
+        assert!(!held.contains(secret), "{held}");
+    }
+    let left: i64 = redis.pttl(&key).await.expect("a life");
+    assert!((1..=30_000).contains(&left), "{left} ms");
+    let _: bool = redis.pexpire(&key, 1).await.expect("a shorter life");
+    eventually("it has expired", async || {
+        let there: bool = redis.exists(&key).await.expect("an answer");
+        (!there).then_some(()).ok_or("it is there".to_owned())
+    })
+    .await;
+    assert_eq!(status(&reader, &stream_of(&run), &one).await, 401);
+    // One that was used leaves nothing.
+    let one = ticket(&reader, &json!({})).await;
+    assert_eq!(status(&reader, &stream_of(&run), &one).await, 200);
+    let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
+    assert_eq!(keys, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_is_bound_to_what_it_was_made_for() {
+    let mut stack = Stack::start().await;
+    let api = stack.api();
+    let search = api.create(&json!({"labels": {"team": "search"}})).await;
+    let ads = api.create(&json!({"labels": {"team": "ads"}})).await;
+    let (reader, runs) = (reader(&api).await, json!({"runs": [search.id]}));
+    let both = format!("/v1/watch?run={}&run={}", search.id, ads.id);
+    for (path, expected) in [
+        (stream_of(&search), 200),
+        (stream_of(&ads), 403),
+        (format!("/v1/watch?run={}", search.id), 200),
+        (format!("/v1/watch?run={}", ads.id), 403),
+        (both.clone(), 403),
+    ] {
+        let one = ticket(&reader, &runs).await;
+        assert_eq!(status(&api, &path, &one).await, expected, "{path}");
+        // Whatever came of it, it is used up.
+        assert_eq!(status(&api, &stream_of(&search), &one).await, 401);
+    }
+    let one = ticket(&reader, &json!({"runs": [search.id, ads.id]})).await;
+    assert_eq!(status(&api, &both, &one).await, 200);
+    // The feed tells of that run alone, although of the other earlier.
+    let one = ticket(&reader, &runs).await;
+    let feed = send(by_ticket(&api, "/v1/feed", &one)).await;
+    for run in [ads.id, search.id] {
+        let mut wrap = stack.wrap(run, &["echo", "hello"]);
+        assert!(wrap.ended(SOON).await.success());
+        stack.database.sealed(run).await;
+    }
+    let told = until(feed, &search.id.to_string()).await;
+    assert!(!told.contains(&ads.id.to_string()), "{told}");
+    // What is wrong is told where it is made.
+    let bound = json!({"name": "one", "scopes": ["runs:read"], "run": search.id});
+    let (_, bound) = token(&api, bound).await;
+    let publisher = json!({"name": "publisher", "scopes": ["runs:publish"]});
+    let (_, publisher) = token(&api, publisher).await;
+    for (api, body, expected) in [
+        (&bound, json!({"runs": [ads.id]}), 403),
+        (&reader, json!({"runs": [Uuid::now_v7()]}), 404),
+        (&reader, json!({"runs": []}), 400),
+        (&reader, json!({"runs": vec![search.id; 65]}), 400),
+        (&reader, json!({"scopes": ["admin"]}), 400),
+        (&publisher, json!({}), 403),
+    ] {
+        ask(api, Method::POST, TICKETS, &body, expected).await;
+    }
+    // It is no wider than the token.
+    let one = ticket(&bound, &json!({})).await;
+    assert_eq!(status(&api, &stream_of(&ads), &one).await, 403);
+}
+
+/// What is told until it holds this.
+async fn until(mut answer: Response, wanted: &str) -> String {
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut told = String::new();
+    while !told.contains(wanted) {
+        let chunk = within(SOON, "what is told", answer.chunk()).await;
+        let chunk = chunk.expect("a stream").expect("more of it");
+        told += std::str::from_utf8(&chunk).expect("text");
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_is_good_for_streams_alone() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let run = run_of_search(&stack).await;
+    let one = ticket(&api, &json!({})).await;
+    let path = format!("/v1/runs/{}", run.id);
+    let text = format!("{path}/text?follow");
+    let control = format!("{path}/control");
+    for (method, path) in [
+        (Method::POST, TICKETS),
+        (Method::POST, "/v1/tokens"),
+        (Method::POST, "/v1/runs"),
+        (Method::POST, &control),
+        (Method::GET, "/v1/session"),
+        (Method::GET, &text),
+        (Method::GET, &path),
+    ] {
+        let request = api.anonymous(method.clone(), &with_ticket(path, &one));
+        let request = request.json(&json!({"name": "x", "scopes": ["runs:read"]}));
+        let status = send(request).await.status();
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path}");
+    }
+    let sign_in = json!({"token": one});
+    ask(&api, Method::POST, "/v1/session", &sign_in, 401).await;
+    let bearer = api.anonymous(Method::GET, "/v1/feed").bearer_auth(&one);
+    assert_eq!(send(bearer).await.status(), StatusCode::UNAUTHORIZED);
+    // Nobody has looked at it: it is not used up. What it shows goes before whatever else is shown.
+    let feed = api.request(Method::GET, &with_ticket("/v1/feed", &one));
+    assert_eq!(send(feed).await.status(), StatusCode::OK);
+    let feed = api.request(Method::GET, &with_ticket("/v1/feed", &one));
+    assert_eq!(send(feed).await.status(), StatusCode::UNAUTHORIZED);
+    let tokens = "SELECT count(*) FROM tokens WHERE name = 'x'";
+    assert_eq!(stack.database.number(tokens).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_and_its_stream_end_with_the_token() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let other = second(&stack, &[]).await;
+    let run = run_of_search(&stack).await;
+    let (id, secret) = new_token(&api, json!({"name": "reader", "scopes": ["runs:read"]})).await;
+    let reader = Api::new(api.base(), &secret);
+    let (all, one_run) = (json!({}), json!({"runs": [run.id]}));
+    let unused = ticket(&reader, &all).await;
+    let mut all_open = Vec::new();
+    for path in streams(&run) {
+        // By the same token, with other bounds: none ends another.
+        for bounds in [&all, &one_run, &all] {
+            let one = ticket(&reader, bounds).await;
+            all_open.push(open(&other.api, &path, &one).await);
+        }
+        let there = Api::new(other.api.base(), &secret);
+        all_open.push(Open::new(there.request(Method::GET, &path), &path).await);
+    }
+    revoke(&api, &id).await;
+    for open in all_open {
+        open.ends(AT_ONCE, OVER).await;
+    }
+    for api in [&api, &other.api] {
+        assert_eq!(status(api, &stream_of(&run), &unused).await, 401);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let other = second(&stack, &[]).await;
+    let run = run_of_search(&stack).await;
+    let path = stream_of(&run);
+    user(&stack, "ada", &["viewer"]).await;
+    let phone = sign_in(&api, "ada").await;
+    let laptop = sign_in(&other.api, "ada").await;
+    let of_phone = async || of(&phone.send(Method::POST, TICKETS, &json!({}), 201).await);
+    let of_laptop = async || of(&laptop.send(Method::POST, TICKETS, &json!({}), 201).await);
+    // A session writes from the page itself alone: nobody else's page makes a ticket of it.
+    let elsewhere = phone.request(Method::POST, TICKETS).json(&json!({}));
+    let elsewhere = elsewhere.header("origin", "https://elsewhere.example");
+    let forged = api.anonymous(Method::POST, TICKETS).json(&json!({}));
+    let forged = forged
+        .header("cookie", &phone.cookie)
+        .header("sec-fetch-site", "cross-site");
+    assert_eq!(send(elsewhere).await.status(), StatusCode::CREATED);
+    assert_eq!(send(forged).await.status(), StatusCode::FORBIDDEN);
+
+    let unused = of_phone().await;
+    let by_phone = open(&other.api, &path, &of_phone().await).await;
+    let by_laptop = open(&api, &path, &of_laptop().await).await;
+    let out = phone.at(&other.api);
+    assert_eq!(out.status(Method::DELETE, "/v1/session").await, 204);
+    by_phone.ends(AT_ONCE, OVER).await;
+    assert_eq!(status(&api, &path, &unused).await, 401);
+    assert!(!by_laptop.rest.is_finished());
+    // Who may do more reads no more by a ticket, whose stream goes on; that of the session is opened again.
+    let by_cookie = Open::new(laptop.request(Method::GET, &path), &path).await;
+    let role = "/v1/users/ada/roles/operator";
+    ask(&api, Method::PUT, role, &Value::Null, 204).await;
+    by_cookie.ends(AT_ONCE, CHANGED).await;
+    assert!(!by_laptop.rest.is_finished());
+    let unused = of_laptop().await;
+    let disabled = json!({"disabled": true});
+    ask(&api, Method::PATCH, "/v1/users/ada", &disabled, 200).await;
+    by_laptop.ends(AT_ONCE, OVER).await;
+    assert_eq!(status(&api, &path, &unused).await, 401);
+}
+
+/// One use among all replicas needs a place that all of them ask.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_there_are_no_tickets() {
+    let mut stack = Stack::start().await;
+    let run = run_of_search(&stack).await;
+    stack.database.holds_events(run.id, 3).await;
+    let reader = reader(&stack.api()).await;
+    let one = ticket(&reader, &json!({})).await;
+    stack.redis.kill();
+    let refused = reader.request(Method::POST, TICKETS).json(&json!({}));
+    problem(send(refused).await, StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(status(&reader, &stream_of(&run), &one).await, 503);
+    stack.redis.restart().await;
+    let again = eventually("there are tickets again", async || {
+        let asked = reader.request(Method::POST, TICKETS).json(&json!({}));
+        let answer = send(asked).await;
+        match answer.status() {
+            StatusCode::CREATED => Ok(of(&answer.json().await.expect("JSON"))),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(status(&reader, &stream_of(&run), &again).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_listed_origins_get_tickets_and_use_them() {
+    const LISTED: &str = "https://app.example";
+    let mut stack = Stack::without_services().await;
+    stack.set(Part::Gateway, "RUNCAST_CORS_ORIGINS", LISTED);
+    stack.launch_all().await;
+    let api = stack.api();
+    let run = run_of_search(&stack).await;
+    let allowed = |answer: &Response| {
+        let header = answer.headers().get("access-control-allow-origin");
+        header.map(|value| value.to_str().expect("text").to_owned())
+    };
+    for (origin, expected) in [(LISTED, Some(LISTED)), ("https://evil.example", None)] {
+        let preflight = api
+            .anonymous(Method::OPTIONS, TICKETS)
+            .header(ORIGIN, origin)
+            .header("access-control-request-method", "POST")
+            .header(
+                "access-control-request-headers",
+                "authorization,content-type",
+            );
+        let answer = send(preflight).await;
+        assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
+        let making = api.request(Method::POST, TICKETS).json(&json!({}));
+        let answer = send(making.header(ORIGIN, origin)).await;
+        assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
+        let one = of(&answer.json().await.expect("JSON"));
+        for path in streams(&run) {
+            let unused = ticket(&api, &json!({})).await;
+            let answer = send(by_ticket(&api, &path, &unused).header(ORIGIN, origin)).await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
+        }
+        assert_eq!(status(&api, &stream_of(&run), &one).await, 200);
+        // A refusal as well, so that the page can tell what it is.
+        let answer = by_ticket(&api, &stream_of(&run), &one).header(ORIGIN, origin);
+        let answer = send(answer).await;
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
+    }
+}
