@@ -23,6 +23,7 @@ use url::Url;
 
 use crate::access::Access;
 use crate::access::limit::{self, Limits};
+use crate::access::oidc::Oidc;
 use crate::archive::meter::Meter as ArchiveMeter;
 use crate::archive::read::Archive;
 use crate::check;
@@ -263,7 +264,10 @@ impl App {
             writing.await;
             Ok("notes of access")
         });
+        let oidc = self.settings.oidc.clone();
+        let oidc = oidc.map(|settings| Oidc::new(settings, public_url.clone()));
         let gateway = Gateway::new(Parts {
+            oidc: oidc.transpose().context("RUNCAST_OIDC_ISSUER")?,
             access,
             store,
             redis,

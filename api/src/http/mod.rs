@@ -21,6 +21,7 @@ pub(crate) mod holding;
 mod idle;
 pub mod ingest;
 pub mod jobs;
+pub mod oidc;
 pub mod openapi;
 pub mod page;
 pub mod problem;
@@ -56,6 +57,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::access::guard::{Guard, guard};
 use crate::access::limit::{self, Limits};
+use crate::access::oidc::Oidc;
 use crate::access::principal::Principal;
 use crate::access::rules::Rules;
 use crate::access::{Access, Scope};
@@ -104,6 +106,8 @@ pub struct Parts {
     pub webhooks_allowed: Allowed,
     /// How much one may ask.
     pub limits: Arc<Limits>,
+    /// An issuer that says who signs in.
+    pub oidc: Option<Oidc>,
 }
 
 #[derive(Debug)]
@@ -163,6 +167,10 @@ impl Gateway {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.0.parts.limits
+    }
+
+    fn oidc(&self) -> Option<&Oidc> {
+        self.0.parts.oidc.as_ref()
     }
 
     fn health(&self) -> &Health {
@@ -266,6 +274,7 @@ fn files() -> Vec<OpenApiRouter<Gateway>> {
         watch::router(),
         feed::router(),
         session::router(),
+        oidc::router(),
         sessions::router(),
         tokens::router(),
         users::router(),
