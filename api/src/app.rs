@@ -101,6 +101,9 @@ impl App {
         let servers = check::redis(&redis, settings.environment).await?;
         info!(servers, "Redis is fit for the work");
         check::postgres(&store, &settings.postgres).await?;
+        if let Some(oidc) = settings.oidc.as_ref().filter(|_| listener.is_some()) {
+            oidc.check_role(&store).await?;
+        }
         Ok(Self {
             settings,
             redis,

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::access::oidc::Oidc;
 use crate::app::{App, Service};
 use crate::config::{self, Settings};
 use crate::dead_letter::DeadLetter;
@@ -326,6 +327,16 @@ async fn examine(settings: &Settings) -> anyhow::Result<()> {
         anyhow::bail!("partitions: {}", findings.partitions.text());
     }
     say("ok  partitions for the events of today and tomorrow")?;
+    if let Some(oidc) = settings.oidc.clone() {
+        oidc.check_role(&store).await?;
+        let issuer = oidc.issuer.to_string();
+        let public_url = settings.public_url.clone();
+        let public_url = public_url.context("RUNCAST_PUBLIC_URL is not set")?;
+        let asked = Oidc::new(oidc, public_url).context("RUNCAST_OIDC_ISSUER")?;
+        let asked = asked.ping().await.map_err(anyhow::Error::msg);
+        asked.context("RUNCAST_OIDC_ISSUER")?;
+        say(&format!("ok  RUNCAST_OIDC_ISSUER  {issuer}"))?;
+    }
     match &settings.archive {
         Some(place) => {
             place.ping().await.context("RUNCAST_ARCHIVE")?;

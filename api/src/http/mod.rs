@@ -18,6 +18,7 @@ pub mod feed;
 mod headers;
 pub mod health;
 pub(crate) mod holding;
+pub mod identities;
 mod idle;
 pub mod ingest;
 pub mod jobs;
@@ -278,6 +279,7 @@ fn files() -> Vec<OpenApiRouter<Gateway>> {
         sessions::router(),
         tokens::router(),
         users::router(),
+        identities::router(),
         roles::router(),
         audit::router(),
         health::router(),

@@ -1,8 +1,11 @@
 //! Identities: whom an OpenID Connect issuer knows, and which user that is here. Who comes first is decided by the indexes.
 
+use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::json;
 use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
@@ -31,6 +34,20 @@ pub struct Identified {
     pub email: String,
     /// They may do nothing.
     pub disabled: bool,
+}
+
+/// An identity as it is shown.
+#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[schema(as = Identity)]
+pub struct Linked {
+    /// The issuer.
+    pub issuer: String,
+    /// Its name for them.
+    pub subject: String,
+    /// The address by which they were found or made.
+    pub email: String,
+    /// Since when.
+    pub created_at: DateTime<Utc>,
 }
 
 const COLUMNS: &str = "u.id, u.name, u.email, u.disabled_at IS NOT NULL AS disabled";
@@ -105,6 +122,17 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(Some(id))
+    }
+
+    /// Whom issuers know as this user, by issuer.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database could not be asked.
+    pub async fn identities_of(&self, user: Uuid) -> Result<Vec<Linked>, StoreError> {
+        let identities = sqlx::query_as(
+            "SELECT issuer, subject, email, created_at FROM identities WHERE user_id = $1 ORDER BY issuer",
+        );
+        Ok(identities.bind(user).fetch_all(&self.pool).await?)
     }
 
     /// Lets no issuer know a user any more, and ends their sessions; says how many did.

@@ -202,7 +202,8 @@ impl Issuer {
         timeout(DEADLINE, reading).await.unwrap_or(Err(Away))
     }
 
-    async fn discover(&self) -> Result<Provider, String> {
+    /// What it says of itself now, or why it cannot be asked.
+    pub(super) async fn discover(&self) -> Result<Provider, String> {
         let http = self.http();
         let metadata = CoreProviderMetadata::discover_async(self.url().clone(), &http);
         let metadata = metadata.await.map_err(|error| words(&error))?;

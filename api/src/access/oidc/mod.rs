@@ -175,6 +175,14 @@ impl Oidc {
         &self.0.issuer.settings().name
     }
 
+    /// Asks the issuer what it is.
+    ///
+    /// # Errors
+    /// In words, if it does not answer, or as another one.
+    pub async fn ping(&self) -> Result<(), String> {
+        self.0.issuer.discover().await.map(drop)
+    }
+
     /// Begins a sign-in for a client, after which the browser goes on to a path of this server.
     ///
     /// # Errors

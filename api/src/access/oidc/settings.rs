@@ -5,6 +5,7 @@ use runcast_common::config::{ConfigError, Env};
 use secrecy::SecretString;
 
 use crate::config::Environment;
+use crate::store::Store;
 
 const ISSUER: &str = "RUNCAST_OIDC_ISSUER";
 const CLIENT_ID: &str = "RUNCAST_OIDC_CLIENT_ID";
@@ -73,6 +74,23 @@ impl Settings {
             });
         }
         Ok(Some(settings))
+    }
+
+    /// Checks that the role of new users exists.
+    ///
+    /// # Errors
+    /// If it does not, or Postgres cannot say.
+    pub async fn check_role(&self, store: &Store) -> anyhow::Result<()> {
+        let Some(role) = &self.create else {
+            return Ok(());
+        };
+        if store.role(role).await?.is_none() {
+            let shown: String = role.chars().take(80).collect();
+            let reason =
+                format!("there is no role {shown:?}: make it by `POST /v1/roles`, or name another");
+            return Err(ConfigError::Invalid { name: ROLE, reason }.into());
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,10 @@
 //! Whose user somebody is whom the issuer knows.
 
 use reqwest::{Method, StatusCode};
+use runcast_tests::eventually::SOON;
 use runcast_tests::issuer::Person;
+use runcast_tests::jwt::Algorithm;
+use runcast_tests::stack::Part;
 use runcast_tests::visitor::{Visitor, leads_to};
 use serde_json::{Value, json};
 
@@ -104,14 +107,25 @@ async fn who_is_linked_stays_it_whatever_addresses_become() {
     scene.issuer.sees(ada.clone());
     let before = Visitor::default();
     scene.sign_in(&before).await;
-    let (well, said) = operator(&scene.stack, &["user", "unlink", "ada"]).await;
-    assert!(well, "{said}");
+    let identities = "/v1/users/ada/identities";
+    let linked = api.get(identities).await;
+    assert_eq!(
+        linked["identities"][0]["subject"],
+        ada.subject.as_str(),
+        "{linked}"
+    );
+    ask(&api, Method::DELETE, identities, &Value::Null, 204).await;
+    assert_eq!(api.get(identities).await, json!({"identities": []}));
+    let over = before.get(&scene.at("/v1/session")).await;
+    assert_eq!(over.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(scene.audit("identity.unlinked").await.len(), 1);
-    let over =
-        "SELECT count(*) FROM sessions WHERE user_id = (SELECT id FROM users WHERE name = 'ada')";
-    assert_eq!(scene.stack.database.number(over).await, 0);
     assert_eq!(scene.lets_in(&heir).await["name"], "ada");
     assert_eq!(scene.turns_away(&ada).await, "unknown");
+    // The same from the command line.
+    let (well, said) = operator(&scene.stack, &["user", "unlink", "ada"]).await;
+    assert!(well, "{said}");
+    let sessions = "SELECT count(*) FROM sessions";
+    assert_eq!(scene.stack.database.number(sessions).await, 0);
     let (well, said) = operator(&scene.stack, &["user", "unlink", "bob"]).await;
     assert!(!well && said.contains("no issuer knows bob"), "{said}");
 }
@@ -190,12 +204,34 @@ async fn of_a_new_person_in_many_windows_one_user_is_made() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_does_not_exist_makes_nobody() {
-    let scene = Scene::start(&[
-        ("RUNCAST_OIDC_CREATE", "on"),
-        ("RUNCAST_OIDC_ROLE", "missing"),
-    ])
-    .await;
+    let settings = [("RUNCAST_OIDC_CREATE", "on"), ("RUNCAST_OIDC_ROLE", "team")];
+    let mut scene = Scene::prepare(Algorithm::Es256, &settings).await;
+    // It shows at the start,
+    let mut process = scene
+        .stack
+        .recipe(Part::Gateway)
+        .start(scene.stack.folder());
+    let status = process.ended(SOON).await;
+    assert_eq!(status.code(), Some(78), "{}", process.logs());
+    let said = process.logs();
+    assert!(said.contains("RUNCAST_OIDC_ROLE is not valid"), "{said}");
+    let make = "INSERT INTO roles (name) VALUES ('team')";
+    scene.stack.database.tamper(make).await;
+    scene.stack.launch_all().await;
+    let said = scene.stack.check().await;
+    let issuer = scene.issuer.url();
+    let fit = format!("ok  RUNCAST_OIDC_ISSUER  {issuer}");
+    assert!(said.contains(&fit), "{said}");
+    // and where somebody takes it away later nobody is made without it.
+    let (api, path) = (scene.stack.api(), "/v1/roles/team");
+    ask(&api, Method::DELETE, path, &Value::Null, 204).await;
     assert_eq!(scene.turns_away(&Person::new("new")).await, "unfit");
     let users = "SELECT count(*) FROM users";
     assert_eq!(scene.stack.database.number(users).await, 0);
+    let said = scene.stack.check().await;
+    assert!(said.contains("RUNCAST_OIDC_ROLE is not valid"), "{said}");
+    scene.stack.unset(Part::Gateway, "RUNCAST_OIDC_ROLE");
+    scene.issuer.leave();
+    let said = scene.stack.check().await;
+    assert!(said.contains("runcastd: RUNCAST_OIDC_ISSUER: "), "{said}");
 }

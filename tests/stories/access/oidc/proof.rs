@@ -3,6 +3,7 @@
 use reqwest::StatusCode;
 use runcast_tests::eventually::eventually;
 use runcast_tests::issuer::{Lie, Person};
+use runcast_tests::programs::{free_port, loopback};
 use runcast_tests::stack::Part;
 use runcast_tests::visitor::{Visitor, leads_to};
 
@@ -11,7 +12,12 @@ use super::{ATTEMPT, HOST, SESSION, Scene};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_proves_nothing_signs_nobody_in() {
-    let scene = Scene::start(&[("RUNCAST_OIDC_CREATE", "on")]).await;
+    let metrics = loopback(free_port()).to_string();
+    let settings = [
+        ("RUNCAST_OIDC_CREATE", "on"),
+        ("RUNCAST_METRICS_LISTEN", metrics.as_str()),
+    ];
+    let scene = Scene::start(&settings).await;
     user(&scene.stack, "ada", &["admin"]).await;
     for lie in Lie::ALL {
         scene.issuer.lies(Some(lie));
@@ -26,6 +32,12 @@ async fn a_token_that_proves_nothing_signs_nobody_in() {
         let count = format!("SELECT count(*) FROM {table}");
         assert_eq!(scene.stack.database.number(&count).await, 0, "{table}");
     }
+    let counted = format!("http://{metrics}/metrics");
+    let counted = Visitor::default().get(&counted).await.text().await;
+    let counted = counted.expect("metrics");
+    let denials = "runcast_access_denials_total{reason=\"oidc_unproven\"}";
+    let denials = format!("{denials} {}", Lie::ALL.len());
+    assert!(counted.contains(&denials), "{counted}");
     let page = Visitor::default();
     let back = scene.come_back(&page, "/v1/session/oidc").await;
     assert_eq!(
