@@ -29,7 +29,9 @@ by `POST /v1/roles`, such as {\"name\":\"search\",\"permissions\":[\"runs:read\"
 
 Who signs in by OpenID Connect (RUNCAST_OIDC_ISSUER) becomes the user with the address that the issuer
 has verified, and stays linked to them, whatever addresses become. A user is linked to one person of an
-issuer: somebody else with their address is refused until `unlink`.
+issuer: somebody else with their address is refused until `unlink`. Who has no verified address there
+is linked by `POST /v1/users/USER/identities` {\"subject\":\"...\"}; the audit log tells the subject of
+whoever was refused.
 
 USER is a name, an address or an id. What changes counts at all gateways within seconds, as a rule
 at once; it is written to the audit log (`GET /v1/audit`) as done by runcastd.";

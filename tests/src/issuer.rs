@@ -37,8 +37,8 @@ pub struct Person {
     pub subject: String,
     /// Their address.
     pub email: Option<String>,
-    /// Whether it says that the address is theirs.
-    pub verified: Option<bool>,
+    /// Whether it says that the address is theirs; null if it does not say.
+    pub verified: Value,
     /// What they would like to be called.
     pub name: Option<String>,
 }
@@ -50,7 +50,7 @@ impl Person {
         Self {
             subject: format!("subject of {name}"),
             email: Some(format!("{name}@example.com")),
-            verified: Some(true),
+            verified: true.into(),
             name: Some(name.to_owned()),
         }
     }
@@ -406,8 +406,8 @@ fn tell(claims: &mut Value, person: &Person) {
     if let Some(email) = &person.email {
         claims["email"] = email.clone().into();
     }
-    if let Some(verified) = person.verified {
-        claims["email_verified"] = verified.into();
+    if !person.verified.is_null() {
+        claims["email_verified"] = person.verified.clone();
     }
     if let Some(name) = &person.name {
         claims["preferred_username"] = name.clone().into();

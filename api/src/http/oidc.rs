@@ -152,7 +152,11 @@ async fn finish(
     Ok((forget, answer).into_response())
 }
 
-fn issuer(gateway: &Gateway) -> Result<&Oidc, Problem> {
+/// The issuer of this gateway.
+///
+/// # Errors
+/// 404.
+pub(super) fn issuer(gateway: &Gateway) -> Result<&Oidc, Problem> {
     gateway.oidc().ok_or_else(|| {
         let none =
             "there is no issuer to sign in by: sign in with a name and a password, or a token";

@@ -19,7 +19,7 @@ pub struct Identity<'a> {
     pub issuer: &'a str,
     /// Its name for them, which never changes: 1 to 255 characters without NUL.
     pub subject: &'a str,
-    /// Their address, which the issuer vouches for.
+    /// The address by which the user was found or made.
     pub email: &'a str,
 }
 
@@ -87,15 +87,12 @@ impl Store {
     /// [`StoreError`] if the database could not do it.
     pub async fn link(
         &self,
+        actor: &Actor,
         identity: &Identity<'_>,
-        user: &Identified,
+        user: Uuid,
     ) -> Result<bool, StoreError> {
-        let actor = Actor {
-            id: Some(user.id),
-            name: user.name.clone(),
-        };
         let mut transaction = self.pool.begin().await?;
-        let linked = link(&mut transaction, &actor, identity, user.id).await?;
+        let linked = link(&mut transaction, actor, identity, user).await?;
         transaction.commit().await?;
         Ok(linked)
     }

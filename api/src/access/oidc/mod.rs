@@ -30,6 +30,7 @@ use self::attempt::{Attempt, Way};
 pub use self::issuer::CALLBACK;
 use self::issuer::{Away, Issuer, NoProof, Provider, plain};
 use self::person::Person;
+pub use self::person::is_subject;
 use self::settings::Settings;
 use super::Access;
 use super::secret::{NoRandomness, Secret};
@@ -175,6 +176,12 @@ impl Oidc {
         &self.0.issuer.settings().name
     }
 
+    /// How the issuer calls itself.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        self.0.issuer.url().as_str()
+    }
+
     /// Asks the issuer what it is.
     ///
     /// # Errors
@@ -229,8 +236,7 @@ impl Oidc {
         let way = Way::claimed(headers, self.is_secure(), returned.state);
         let way = way.ok_or(Refused::Stale)?;
         let attempt = access.take_attempt(&way).await?.ok_or(Refused::Stale)?;
-        let issuer = self.0.issuer.url().as_str();
-        if returned.issuer.is_some_and(|other| other != issuer) {
+        if returned.issuer.is_some_and(|other| other != self.issuer()) {
             return Err(Refused::OtherIssuer);
         }
         if let Some(error) = returned.error {
@@ -287,7 +293,7 @@ impl Oidc {
     ) -> Result<Person, Refused> {
         let issuer = &self.0.issuer;
         let subject = claims.subject();
-        let person = Person::new(issuer.url().as_str(), subject.as_str());
+        let person = Person::new(self.issuer(), subject.as_str());
         let person = person.ok_or_else(|| unproven("it has no subject that could be one"))?;
         let name = claims.preferred_username().map(|name| name.as_str());
         if let Some(email) = claims.email() {

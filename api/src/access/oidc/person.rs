@@ -32,6 +32,12 @@ const NAMES: usize = 5;
 /// Names that say something in the audit log, and are nobody's by chance.
 const RESERVED: [&str; 4] = ["admin", "root", "runcastd", "unknown"];
 
+/// True if an issuer may call somebody so.
+#[must_use]
+pub fn is_subject(text: &str) -> bool {
+    (1..=MOST_SUBJECT).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 /// Who somebody is, as the issuer says and has proved.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Person {
@@ -46,9 +52,7 @@ pub(super) struct Person {
 impl Person {
     /// None if the issuer calls them what no issuer should.
     pub(super) fn new(issuer: &str, subject: &str) -> Option<Self> {
-        let fits = (1..=MOST_SUBJECT).contains(&subject.len());
-        let is_plain = !subject.chars().any(char::is_control);
-        (fits && is_plain).then(|| Self {
+        is_subject(subject).then(|| Self {
             issuer: issuer.to_owned(),
             subject: subject.to_owned(),
             ..Self::default()
@@ -144,7 +148,11 @@ impl Access {
             if user.disabled {
                 return Err(self.refuse(person, "disabled", Some(&user)).await);
             }
-            if self.store().link(&identity, &user).await? {
+            let themselves = Actor {
+                id: Some(user.id),
+                name: user.name.clone(),
+            };
+            if self.store().link(&themselves, &identity, user.id).await? {
                 return Ok(Look::Found(user.id));
             }
             let known = self.store().identified(&person.issuer, &person.subject);

@@ -44,9 +44,10 @@ async fn only_a_verified_address_finds_a_user() {
     user(&scene.stack, "ada", &["admin"]).await;
     let ada = Person::new("ada");
     for (verified, email) in [
-        (Some(false), ada.email.clone()),
-        (None, ada.email.clone()),
-        (Some(true), None),
+        (json!(false), ada.email.clone()),
+        (json!("false"), ada.email.clone()),
+        (json!(null), ada.email.clone()),
+        (json!(true), None),
     ] {
         let person = Person {
             verified,
@@ -64,7 +65,11 @@ async fn only_a_verified_address_finds_a_user() {
         "{reason}"
     );
     assert_eq!(scene.turns_away(&Person::new("nobody")).await, "unknown");
-    let upper = with_email(&ada, "ADA@Example.com");
+    let upper = Person {
+        // As some issuers say it.
+        verified: "true".into(),
+        ..with_email(&ada, "ADA@Example.com")
+    };
     assert_eq!(scene.lets_in(&upper).await["name"], "ada");
     // Whom the page tells.
     scene.issuer.sees(Person::new("nobody"));
@@ -92,7 +97,7 @@ async fn who_is_linked_stays_it_whatever_addresses_become() {
         "ada"
     );
     let unverified = Person {
-        verified: Some(false),
+        verified: false.into(),
         ..ada.clone()
     };
     assert_eq!(scene.lets_in(&unverified).await["name"], "ada");
@@ -131,6 +136,36 @@ async fn who_is_linked_stays_it_whatever_addresses_become() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_administrator_says_who_somebody_is_whose_address_nobody_verifies() {
+    let scene = Scene::start(&[]).await;
+    let api = scene.stack.api();
+    user(&scene.stack, "ada", &["viewer"]).await;
+    user(&scene.stack, "bob", &["viewer"]).await;
+    let ada = Person {
+        verified: Value::Null,
+        ..Person::new("ada")
+    };
+    assert_eq!(scene.turns_away(&ada).await, "unverified");
+    // The log tells whom to link.
+    let refused = scene.audit("session.refused").await;
+    let link = json!({"subject": refused[0]["details"]["subject"]});
+    let identities = |name: &str| format!("/v1/users/{name}/identities");
+    let linked = ask(&api, Method::POST, &identities("ada"), &link, 201).await;
+    assert_eq!(linked["identities"][0]["subject"], link["subject"]);
+    assert_eq!(scene.lets_in(&ada).await["name"], "ada");
+    let entries = scene.audit("identity.linked").await;
+    assert_ne!(
+        entries[0]["actor_name"], "ada",
+        "it was not her: {entries:?}"
+    );
+    ask(&api, Method::POST, &identities("bob"), &link, 409).await;
+    let other = json!({"subject": "another"});
+    ask(&api, Method::POST, &identities("ada"), &other, 409).await;
+    let none = json!({"subject": ""});
+    ask(&api, Method::POST, &identities("bob"), &none, 400).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_disabled_here_does_not_get_in_by_being_known_there() {
     let scene = Scene::start(&[("RUNCAST_OIDC_CREATE", "on")]).await;
     let api = scene.stack.api();
@@ -165,7 +200,7 @@ async fn whom_nobody_has_made_becomes_a_user_where_that_is_wanted() {
         made["user"]["id"]
     );
     let unverified = Person {
-        verified: Some(false),
+        verified: false.into(),
         ..Person::new("eve")
     };
     assert_eq!(scene.turns_away(&unverified).await, "unverified");

@@ -103,7 +103,7 @@ async fn an_address_may_be_told_only_to_who_asks_once_more() {
     user(&scene.stack, "ada", &["viewer"]).await;
     scene.issuer.tells_later();
     scene.issuer.sees(Person {
-        verified: Some(false),
+        verified: false.into(),
         ..Person::new("ada")
     });
     let visitor = Visitor::default();
