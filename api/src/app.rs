@@ -23,6 +23,7 @@ use url::Url;
 
 use crate::access::Access;
 use crate::access::limit::{self, Limits};
+use crate::access::oidc::Oidc;
 use crate::archive::meter::Meter as ArchiveMeter;
 use crate::archive::read::Archive;
 use crate::check;
@@ -100,6 +101,9 @@ impl App {
         let servers = check::redis(&redis, settings.environment).await?;
         info!(servers, "Redis is fit for the work");
         check::postgres(&store, &settings.postgres).await?;
+        if let Some(oidc) = settings.oidc.as_ref().filter(|_| listener.is_some()) {
+            oidc.check_role(&store).await?;
+        }
         Ok(Self {
             settings,
             redis,
@@ -269,7 +273,10 @@ impl App {
             writing.await;
             Ok("notes of access")
         });
+        let oidc = self.settings.oidc.clone();
+        let oidc = oidc.map(|settings| Oidc::new(settings, public_url.clone()));
         let gateway = Gateway::new(Parts {
+            oidc: oidc.transpose().context("RUNCAST_OIDC_ISSUER")?,
             access,
             store,
             redis,

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::access::oidc::Oidc;
 use crate::app::{App, Service};
 use crate::config::{self, Settings};
 use crate::dead_letter::DeadLetter;
@@ -68,6 +69,14 @@ Settings (environment):
   RUNCAST_SESSION_LIFE       how long a session of a browser lives without a request, 30 days from
                              its sign-in at most [24h]
   RUNCAST_SESSION_IDLE       the same where it shall be shorter, such as 30m [RUNCAST_SESSION_LIFE]
+  RUNCAST_OIDC_ISSUER        with RUNCAST_OIDC_CLIENT_ID, RUNCAST_OIDC_CLIENT_SECRET and
+                             RUNCAST_PUBLIC_URL: an OpenID Connect issuer by which users sign in, such
+                             as https://login.example.com; it sends them back to
+                             <RUNCAST_PUBLIC_URL>/v1/session/oidc/callback [none]
+  RUNCAST_OIDC_NAME          what the page calls it [its host]
+  RUNCAST_OIDC_CREATE        on: whom the issuer knows and nobody has made becomes a user, with the
+                             role RUNCAST_OIDC_ROLE [viewer]; off: only users that there are, by the
+                             address that the issuer has verified [off]
   RUNCAST_CORS_ORIGINS       origins of other pages that may ask a gateway, with commas [none]
   RUNCAST_TLS_CERT           with RUNCAST_TLS_KEY, PEM files, where nothing in front of a gateway
                              ends TLS [none]
@@ -315,6 +324,16 @@ async fn examine(settings: &Settings) -> anyhow::Result<()> {
         anyhow::bail!("partitions: {}", findings.partitions.text());
     }
     say("ok  partitions for the events of today and tomorrow")?;
+    if let Some(oidc) = settings.oidc.clone() {
+        oidc.check_role(&store).await?;
+        let issuer = oidc.issuer.to_string();
+        let public_url = settings.public_url.clone();
+        let public_url = public_url.context("RUNCAST_PUBLIC_URL is not set")?;
+        let asked = Oidc::new(oidc, public_url).context("RUNCAST_OIDC_ISSUER")?;
+        let asked = asked.ping().await.map_err(anyhow::Error::msg);
+        asked.context("RUNCAST_OIDC_ISSUER")?;
+        say(&format!("ok  RUNCAST_OIDC_ISSUER  {issuer}"))?;
+    }
     match &settings.archive {
         Some(place) => {
             place.ping().await.context("RUNCAST_ARCHIVE")?;

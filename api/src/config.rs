@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::access::address::Proxies;
 use crate::access::limit::policy::Rules;
-use crate::access::session;
+use crate::access::{oidc, session};
 use crate::archive::place::Place;
 use crate::http::cors::Origins;
 use crate::http::tls::Tls;
@@ -99,6 +99,8 @@ pub struct Settings {
     pub proxies: Proxies,
     /// `RUNCAST_SESSION_LIFE`, or `RUNCAST_SESSION_IDLE` where that is shorter: how long a session lives without a request.
     pub session_life: Duration,
+    /// `RUNCAST_OIDC_...`: an issuer that says who signs in, if there is one.
+    pub oidc: Option<oidc::settings::Settings>,
     /// `RUNCAST_CORS_ORIGINS`: whose pages may ask the gateway besides its own.
     pub cors: Origins,
     /// `RUNCAST_TLS_CERT` and `RUNCAST_TLS_KEY`.
@@ -135,6 +137,7 @@ impl Settings {
         redis: RedisUrl,
         postgres: PostgresUrl,
     ) -> Result<Self, ConfigError> {
+        let environment = optional(env, "RUNCAST_ENV")?.unwrap_or_default();
         let settings = Self {
             redis,
             postgres,
@@ -144,7 +147,7 @@ impl Settings {
             metrics_listen: optional(env, "RUNCAST_METRICS_LISTEN")?,
             redis_budget: optional(env, "RUNCAST_REDIS_BUDGET")?.unwrap_or_default(),
             public_url: public_url(env)?,
-            environment: optional(env, "RUNCAST_ENV")?.unwrap_or_default(),
+            environment,
             memory_limit: optional(env, "RUNCAST_MEMORY_LIMIT")?,
             drain_delay: drain_delay(env)?,
             viewer_timeout: optional(env, "RUNCAST_VIEWER_TIMEOUT")?
@@ -152,6 +155,7 @@ impl Settings {
             limits: optional(env, "RUNCAST_LIMITS")?.unwrap_or_default(),
             proxies: optional(env, "RUNCAST_TRUSTED_PROXIES")?.unwrap_or_default(),
             session_life: session_life(env)?,
+            oidc: oidc::settings::Settings::from_env(env, environment)?,
             cors: optional(env, "RUNCAST_CORS_ORIGINS")?.unwrap_or_default(),
             tls: Tls::from_env(env)?,
             silence: silence(env)?,

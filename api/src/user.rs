@@ -27,6 +27,12 @@ Roles that come with Runcast: viewer (sees all runs), operator (sees, starts and
 admin (everything, users and tokens too). Own ones, also for runs with certain labels alone, are made
 by `POST /v1/roles`, such as {\"name\":\"search\",\"permissions\":[\"runs:read\"],\"labels\":{\"team\":\"search\"}}.
 
+Who signs in by OpenID Connect (RUNCAST_OIDC_ISSUER) becomes the user with the address that the issuer
+has verified, and stays linked to them, whatever addresses become. A user is linked to one person of an
+issuer: somebody else with their address is refused until `unlink`. Who has no verified address there
+is linked by `POST /v1/users/USER/identities` {\"subject\":\"...\"}; the audit log tells the subject of
+whoever was refused.
+
 USER is a name, an address or an id. What changes counts at all gateways within seconds, as a rule
 at once; it is written to the audit log (`GET /v1/audit`) as done by runcastd.";
 
@@ -73,6 +79,12 @@ pub enum User {
         /// Read it from stdin, one line, instead of asking for it
         #[arg(long)]
         password_stdin: bool,
+    },
+    /// Forget whom the OpenID Connect issuer knows as this user, and end their sessions; who comes next
+    /// with their address becomes them
+    Unlink {
+        /// Name, address or id
+        user: String,
     },
     /// Give one a role
     Grant {
@@ -132,6 +144,13 @@ impl User {
                 };
                 store.change_user(&operator, user.id, &change, None).await?;
                 Ok(writeln!(out, "{} has another password", user.name)?)
+            }
+            Self::Unlink { user } => {
+                let user = find(store, &user).await?;
+                if store.unlink(&operator, user.id).await? == 0 {
+                    bail!("no issuer knows {}", user.name);
+                }
+                Ok(writeln!(out, "{} is linked to no issuer", user.name)?)
             }
             Self::Grant { user, role } => {
                 let user = find(store, &user).await?;

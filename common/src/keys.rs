@@ -20,6 +20,7 @@
 //! | `session:<sha256>` | string, JSON | copy of a session: whose it is, and until when | as the session, 24 h at most |
 //! | `auth:token:<sha256>` | string, JSON | copy of a token: owner, scopes, bounds, expiry | 1 h |
 //! | `auth:perm:<user>` | string, JSON | copy of what a user may do by all their roles | 5 min |
+//! | `auth:attempt:<sha256>` | string, JSON | a sign-in by OpenID Connect that goes on: nonce, verifier | taken once, 10 min |
 //! | `auth:changes` | pub/sub | tokens, sessions and users that changed | none |
 //!
 //! `{p}` is the run's partition, a hash tag: all keys of a run lie in one cluster slot, so that one
@@ -298,6 +299,12 @@ impl Keys {
     #[must_use]
     pub fn permissions(&self, user: Uuid) -> String {
         format!("{}auth:perm:{user}", self.prefix)
+    }
+
+    /// A sign-in by OpenID Connect that goes on, by the SHA-256 of what leads to it.
+    #[must_use]
+    pub fn attempt(&self, hash: &[u8; 32]) -> String {
+        format!("{}auth:attempt:{}", self.prefix, hex(hash))
     }
 
     /// The channel of changes of tokens, sessions and users.

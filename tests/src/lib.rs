@@ -6,7 +6,7 @@
 //! - [`chaos`]: a proxy between any two parts that delays, cuts, half-opens and loses answers.
 //! - [`crowd`]: thousands of viewers in one thread, who check that each message ([`mark`]) comes once.
 //! - [`eventually`]: how a story waits; nothing here sleeps and hopes.
-//! - [`receiver`]: what webhooks lead to.
+//! - [`receiver`]: what webhooks lead to. [`issuer`]: who says who signs in, by [`jwt`]s, to a [`visitor`].
 //! - [`process`], [`programs`], [`cluster`], [`redis_server`]: what the stack is made of; [`s3_server`] where a story
 //!   is about the archive.
 //! - [`redis_sentinel`], [`redis_cluster`]: Redis of several servers ([`redis_node`]), also with TLS
@@ -24,6 +24,8 @@ pub mod database;
 pub mod eventually;
 mod fault;
 pub mod files;
+pub mod issuer;
+pub mod jwt;
 mod last_look;
 pub mod lines;
 pub mod mark;
@@ -39,3 +41,4 @@ pub mod redis_server;
 pub mod s3_server;
 pub mod sse;
 pub mod stack;
+pub mod visitor;

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use runcast_common::id::EventId;
 use runcast_common::limits::MAX_ENTRY_EVENTS;
 use runcast_tests::eventually::SOON;
+use runcast_tests::jwt::Algorithm;
 use runcast_tests::lines::numbered;
 use runcast_tests::process::Recipe;
 use runcast_tests::programs::repository;
@@ -16,6 +17,7 @@ use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
+use crate::access::oidc::Scene;
 use crate::access::people::{PASSWORD, user};
 
 /// Longest time for a browser to start and to play its story.
@@ -91,6 +93,18 @@ async fn a_browser_signs_in_by_name_and_password() {
         ("RUNCAST_E2E_PASSWORD", PASSWORD.to_owned()),
     ];
     play(&stack, "session.spec", Uuid::nil(), &settings).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_signs_in_by_the_issuer() {
+    let name = [("RUNCAST_OIDC_NAME", "Example")];
+    let mut scene = Scene::prepare(Algorithm::Rs256, &name).await;
+    scene.stack.launch_all().await;
+    user(&scene.stack, "ada", &["viewer"]).await;
+    scene.issuer.refuses(Some(("access_denied", "")));
+    play(&scene.stack, "issuer-denied.spec", Uuid::nil(), &[]).await;
+    scene.issuer.refuses(None);
+    play(&scene.stack, "issuer.spec", Uuid::nil(), &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,12 +6,15 @@
 //! [`grant`]s: those of a user come from their roles, those of a token from its scopes and, if a user has made it,
 //! from what that user may do now.
 //!
+//! One signs in by a password, by a token, or [by an issuer](oidc) that says who one is.
+//!
 //! Postgres holds all of it. Redis holds copies ([`lookup`], [`session`]), which [`changes`] deletes when something
 //! changes; streams that were [`opened`] by it end.
 
 pub mod address;
 mod authenticate;
 pub mod changes;
+mod cookie;
 pub mod grant;
 pub mod guard;
 mod heard;
@@ -19,6 +22,7 @@ pub mod limit;
 pub mod lookup;
 pub mod meter;
 mod notes;
+pub mod oidc;
 pub mod opened;
 pub mod password;
 pub mod principal;

@@ -18,9 +18,11 @@ pub mod feed;
 mod headers;
 pub mod health;
 pub(crate) mod holding;
+pub mod identities;
 mod idle;
 pub mod ingest;
 pub mod jobs;
+pub mod oidc;
 pub mod openapi;
 pub mod page;
 pub mod problem;
@@ -58,6 +60,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::access::guard::{Guard, guard};
 use crate::access::limit::{self, Limits};
+use crate::access::oidc::Oidc;
 use crate::access::principal::Principal;
 use crate::access::rules::Rules;
 use crate::access::{Access, Scope};
@@ -106,6 +109,8 @@ pub struct Parts {
     pub webhooks_allowed: Allowed,
     /// How much one may ask.
     pub limits: Arc<Limits>,
+    /// An issuer that says who signs in.
+    pub oidc: Option<Oidc>,
 }
 
 #[derive(Debug)]
@@ -165,6 +170,10 @@ impl Gateway {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.0.parts.limits
+    }
+
+    fn oidc(&self) -> Option<&Oidc> {
+        self.0.parts.oidc.as_ref()
     }
 
     fn health(&self) -> &Health {
@@ -270,10 +279,12 @@ fn files() -> Vec<OpenApiRouter<Gateway>> {
         watch::router(),
         feed::router(),
         session::router(),
+        oidc::router(),
         sessions::router(),
         stream_tickets::router(),
         tokens::router(),
         users::router(),
+        identities::router(),
         roles::router(),
         audit::router(),
         health::router(),

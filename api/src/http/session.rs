@@ -168,10 +168,12 @@ async fn sign_in(
             return Err(Problem::bad_request(expected));
         }
     };
-    let id = start(&gateway, &headers, &principal, sign_in.client.as_deref()).await?;
-    // The replaced session of this client ends everywhere before this one is known.
-    gateway.access().settle().await;
-    let cookie = cookie::start(&Secret::claimed(&id.to_string()), gateway.is_secure());
+    let by = match principal.by_token {
+        true => "token",
+        false => "password",
+    };
+    let client = sign_in.client.as_deref();
+    let cookie = started(&gateway, &headers, &principal, client, by).await?;
     let session = Session::of(principal, None);
     Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
 }
@@ -202,12 +204,31 @@ async fn by_password(
     }
 }
 
-/// Starts a session and answers its id.
+/// Starts a session of somebody who has proved who they are, in this way, and answers the header that tells the browser.
+/// It is a new one, whatever the browser brought; what that was ends.
+///
+/// # Errors
+/// 400 for a client that cannot be one, 503 if nobody can sign in at the moment.
+pub(super) async fn started(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    principal: &Principal,
+    client: Option<&str>,
+    by: &'static str,
+) -> Result<String, Problem> {
+    let id = start(gateway, headers, principal, client, by).await?;
+    // The replaced session of this client ends everywhere before this one is known.
+    gateway.access().settle().await;
+    let session = Secret::claimed(&id.to_string());
+    Ok(cookie::start(&session, gateway.is_secure()))
+}
+
 async fn start(
     gateway: &Gateway,
     headers: &HeaderMap,
     principal: &Principal,
     client: Option<&str>,
+    by: &'static str,
 ) -> Result<Id, Problem> {
     let before = cookie::from_headers(headers, gateway.is_secure());
     let before: Option<Id> = before.and_then(|secret| secret.expose().parse().ok());
@@ -234,6 +255,7 @@ async fn start(
         (store::NAME, Some(principal.name.clone())),
         (store::CLIENT, client),
         (store::AGENT, agent.map(str::to_owned)),
+        (store::BY, Some(by.to_owned())),
     ];
     for (name, value) in data {
         if let Some(value) = value {
@@ -249,7 +271,11 @@ async fn start(
     })
 }
 
-fn fit_client(client: &str) -> Result<String, Problem> {
+/// The name of a client that can be one.
+///
+/// # Errors
+/// 400.
+pub(super) fn fit_client(client: &str) -> Result<String, Problem> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if (1..=MAX_CLIENT_BYTES).contains(&client.len()) && client.bytes().all(plain) {
         return Ok(client.to_owned());

@@ -1,8 +1,8 @@
 //! Postgres, the owner of every truth; the only place with SQL.
 //!
 //! One file per concern: [`schema`] (migrations and their check), [`runs`], [`ingest`] (the transaction that stores
-//! events and moves watermarks), [`dead_letters`], [`events`] (history), [`users`], [`roles`], [`tokens`] and
-//! [`sessions`] with what [`audit`] and [`access_changes`] note of them, [`visible`], [`partitions`], [`retention`] and
+//! events and moves watermarks), [`dead_letters`], [`events`] (history), [`users`], [`identities`], [`roles`], [`tokens`]
+//! and [`sessions`] with what [`audit`] and [`access_changes`] note of them, [`visible`], [`partitions`], [`retention`] and
 //! [`export`], [`archives`] and [`archived_rows`], and for the worker [`leases`], [`agents`], [`queue`] and [`jobs`],
 //! [`webhooks`] and their [`deliveries`]. Every statement has a server-side time limit, every wait for a connection a
 //! deadline.
@@ -17,6 +17,7 @@ pub mod dead_letters;
 pub mod deliveries;
 pub mod events;
 pub mod export;
+pub mod identities;
 pub mod ingest;
 pub mod jobs;
 pub mod leases;

@@ -54,6 +54,8 @@ pub struct NewSession<'a> {
     pub client: Option<&'a str>,
     /// What the client calls itself.
     pub user_agent: Option<&'a str>,
+    /// How somebody signed in, for what is written down of it.
+    pub by: Option<&'a str>,
     /// What else is kept with it.
     pub data: &'a Map<String, Value>,
 }
@@ -149,7 +151,7 @@ impl Store {
             }
             Err(error) => return Err(error.into()),
         };
-        let details = json!({"session": id});
+        let details = json!({"session": id, "by": session.by});
         let target = user.or(token).unwrap_or_default().to_string();
         audit::note(&mut transaction, actor, "session.created", &target, details).await?;
         transaction.commit().await?;

@@ -128,35 +128,9 @@ impl Store {
     /// # Errors
     /// [`UserError`] says what is taken or makes no sense.
     pub async fn create_user(&self, actor: &Actor, new: &NewUser<'_>) -> Result<User, UserError> {
-        let nul = |text: &str| text.contains('\0');
-        if nul(new.name) {
-            return Err(UserError::Name(new.name.replace('\0', "\u{fffd}")));
-        }
-        if nul(new.email) {
-            return Err(UserError::Email(new.email.replace('\0', "\u{fffd}")));
-        }
         let id = Uuid::now_v7();
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("INSERT INTO users (id, name, email, password) VALUES ($1, $2, $3, $4)")
-            .bind(id)
-            .bind(new.name)
-            .bind(new.email)
-            .bind(new.password)
-            .execute(&mut *transaction)
-            .await
-            .map_err(|error| refused(error, new.name, new.email))?;
-        let details = json!({"name": new.name, "email": new.email, "roles": new.roles});
-        audit::note(
-            &mut transaction,
-            actor,
-            "user.created",
-            &id.to_string(),
-            details,
-        )
-        .await?;
-        for role in new.roles {
-            roles::grant(&mut transaction, id, role).await?;
-        }
+        create(&mut transaction, actor, id, new).await?;
         transaction.commit().await?;
         let user = self.user(id).await?;
         Ok(user.ok_or_else(|| {
@@ -268,6 +242,37 @@ impl Store {
         transaction.commit().await?;
         Ok(true)
     }
+}
+
+/// Creates a user with their roles within a transaction.
+pub(super) async fn create(
+    connection: &mut PgConnection,
+    actor: &Actor,
+    id: Uuid,
+    new: &NewUser<'_>,
+) -> Result<(), UserError> {
+    let nul = |text: &str| text.contains('\0');
+    if nul(new.name) {
+        return Err(UserError::Name(new.name.replace('\0', "\u{fffd}")));
+    }
+    if nul(new.email) {
+        return Err(UserError::Email(new.email.replace('\0', "\u{fffd}")));
+    }
+    sqlx::query("INSERT INTO users (id, name, email, password) VALUES ($1, $2, $3, $4)")
+        .bind(id)
+        .bind(new.name)
+        .bind(new.email)
+        .bind(new.password)
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| refused(error, new.name, new.email))?;
+    let details = json!({"name": new.name, "email": new.email, "roles": new.roles});
+    let target = id.to_string();
+    audit::note(connection, actor, "user.created", &target, details).await?;
+    for role in new.roles {
+        roles::grant(connection, id, role).await?;
+    }
+    Ok(())
 }
 
 /// One entry for each thing that changed; preferences change no access.

@@ -3,6 +3,7 @@
 mod audit;
 mod clocks;
 mod faults;
+pub(crate) mod oidc;
 mod opened;
 pub(crate) mod people;
 mod races;

@@ -77,6 +77,8 @@ impl Class {
             ("/v1/runs/{run}/search", true) => Self::Search,
             ("/v1/runs/{run}/events", false) => Self::Ingest,
             ("/v1/session", false) if *request.method() == Method::POST => Self::SignIn,
+            // Where it begins: what comes back from the issuer belongs to one that was counted.
+            ("/v1/session/oidc", true) => Self::SignIn,
             (_, true) => Self::Read,
             (_, false) => Self::Write,
         }

@@ -1,7 +1,7 @@
 //! The store of `tower-sessions` over ours: a record is a row of `sessions`, read through its copy in Redis.
 //!
-//! Known data are columns: [`USER`] or [`TOKEN`], whose session it is, one of both; [`CLIENT`] and [`AGENT`]. Everything
-//! else is kept as it is. A record gets its id here, whatever it brings: an id that somebody else has chosen never
+//! Known data are columns: [`USER`] or [`TOKEN`], whose session it is, one of both; [`CLIENT`] and [`AGENT`]. [`NAME`] and
+//! [`BY`] are written down when somebody signs in. Everything else is kept as it is. A record gets its id here, whatever it brings: an id that somebody else has chosen never
 //! becomes that of a session.
 
 use std::future::Future;
@@ -30,6 +30,8 @@ pub const CLIENT: &str = "client";
 pub const AGENT: &str = "agent";
 /// The name of who signs in.
 pub const NAME: &str = "name";
+/// How they do: `password`, `token` or `oidc`.
+pub const BY: &str = "by";
 
 /// Ids that are tried: two that are alike will not happen in the life of this universe.
 const TRIES: usize = 3;
@@ -69,7 +71,7 @@ impl SessionStore for Access {
     {
         Box::pin(async move {
             let (hash, mut data) = (hash(&record.id), record.data.clone());
-            for known in [USER, TOKEN, CLIENT, AGENT, NAME] {
+            for known in [USER, TOKEN, CLIENT, AGENT, NAME, BY] {
                 data.remove(known);
             }
             let data = data.into_iter().collect();
@@ -123,7 +125,8 @@ impl Access {
                 return Err(Error::Encode(why.to_owned()));
             }
         };
-        let (client, user_agent, name) = (text(CLIENT), text(AGENT), text(NAME));
+        let (client, user_agent) = (text(CLIENT), text(AGENT));
+        let (name, by) = (text(NAME), text(BY));
         let (Owner::User(actor) | Owner::Token(actor)) = owner;
         let actor = Actor {
             id: Some(actor),
@@ -134,6 +137,7 @@ impl Access {
             owner,
             client: client.as_deref(),
             user_agent: user_agent.as_deref(),
+            by: by.as_deref(),
             data: &data,
         };
         let made = self.store().create_session(&actor, &session, self.lives());

@@ -1,7 +1,17 @@
 // Addresses: what is spelled is read back.
 
 import { expect, test } from "vitest";
-import { eventsPath, parseHash, runHash, runsHash, runsPath, searchPath, shortId, streamPath } from "./link";
+import {
+  eventsPath,
+  parseHash,
+  runHash,
+  runsHash,
+  runsPath,
+  searchPath,
+  shortId,
+  signInFailure,
+  streamPath,
+} from "./link";
 
 test("reads its own addresses back", () => {
   expect(parseHash(runHash("0190-abc"))).toEqual({ page: "run", id: "0190-abc" });
@@ -16,6 +26,12 @@ test.each(["", "#", "#/nothing", "#/runs/", "#/runs/a/b"])("%j is the list", (ha
 
 test("a broken escape is taken as it stands", () => {
   expect(parseHash("#/runs/%zz")).toEqual({ page: "run", id: "%zz" });
+});
+
+test("knows why the gateway sent one back", () => {
+  expect(signInFailure("#/?sign-in=denied")).toBe("denied");
+  expect(signInFailure("#/?before=0190")).toBeNull();
+  expect(signInFailure("")).toBeNull();
 });
 
 test("spells the gateway's addresses", () => {

@@ -31,6 +31,21 @@ export function runHash(id: string): string {
 }
 
 export const SESSION_PATH = "/v1/session";
+export const WAYS_PATH = `${SESSION_PATH}/ways`;
+
+/** Where the browser goes to sign in by the issuer; afterwards it comes back to `returnTo`. */
+export function issuerPath(client: string | null, returnTo: string): string {
+  const query = new URLSearchParams({ return_to: returnTo });
+  if (client !== null) {
+    query.set("client", client);
+  }
+  return `${SESSION_PATH}/oidc?${query}`;
+}
+
+/** Why signing in by the issuer failed: the word that the gateway sent the browser back with. */
+export function signInFailure(hash: string): string | null {
+  return new URLSearchParams(hash.split("?")[1] ?? "").get("sign-in");
+}
 
 export function runsPath(limit: number, before: string | null): string {
   return `/v1/runs?limit=${limit}${before === null ? "" : `&before=${encodeURIComponent(before)}`}`;

@@ -2,7 +2,7 @@
 
 import { afterEach, expect, test, vi } from "vitest";
 import { ApiError } from "./api";
-import { currentSession, signIn, signInError } from "./session";
+import { currentSession, issuer, issuerError, issuerHref, signIn, signInError } from "./session";
 
 afterEach(() => vi.unstubAllGlobals());
 
@@ -51,4 +51,26 @@ test("says what went wrong", async () => {
   expect(signInError(new ApiError(429, "", 7), "token")).toContain("7 s");
   expect(signInError(new ApiError(500, "broken"), "token")).toContain("broken");
   expect(signInError(new ApiError(503, ""), "password")).toContain("moment");
+});
+
+test("an issuer is offered where the gateway has one", async () => {
+  gateway(200, {});
+  expect(await issuer()).toBeNull();
+  gateway(200, { oidc: { name: "Example" } });
+  expect(await issuer()).toEqual({ name: "Example" });
+});
+
+test("one comes back from the issuer to what was shown", () => {
+  vi.stubGlobal("localStorage", { getItem: () => "browser", setItem: () => {} });
+  const at = (hash: string) => new URL(issuerHref({ pathname: "/", search: "", hash }), "http://here").searchParams;
+  expect(at("#/runs/a%20b?x=1").get("return_to")).toBe("/#/runs/a%20b?x=1");
+  expect(at("").get("client")).toBe("browser");
+  vi.stubGlobal("localStorage", undefined);
+  expect(at("").has("client")).toBe(false);
+});
+
+test("says why the issuer did not let one in, in words of its own", () => {
+  expect(issuerError(null)).toBe("");
+  expect(issuerError("unknown")).toContain("administrator");
+  expect(issuerError("<b>whatever</b>")).toBe(issuerError("unproven"));
 });

@@ -2,7 +2,7 @@
 // never kept. What is kept is a random name of this browser, so that signing in again replaces its session.
 
 import { ApiError, getJson, request } from "./api";
-import { SESSION_PATH } from "./link";
+import { issuerPath, SESSION_PATH, WAYS_PATH } from "./link";
 
 export interface Session {
   name: string;
@@ -31,6 +31,21 @@ export function signIn(credential: Credential): Promise<Session> {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(client === null ? credential : { ...credential, client }),
   });
+}
+
+/** An issuer of OpenID Connect by which one can sign in. */
+export interface Issuer {
+  name: string;
+}
+
+/** The issuer, if the gateway has one. */
+export async function issuer(): Promise<Issuer | null> {
+  return (await getJson<{ oidc?: Issuer }>(WAYS_PATH)).oidc ?? null;
+}
+
+/** Where to go to sign in by the issuer, and to come back from to what is shown now. */
+export function issuerHref(at: { pathname: string; search: string; hash: string }): string {
+  return issuerPath(clientName(), at.pathname + at.search + at.hash);
 }
 
 const CLIENT_KEY = "runcast.client";
@@ -75,5 +90,27 @@ export function signInError(error: unknown, by: "token" | "password"): string {
         : `Too many attempts. Try again in ${error.retryAfter} s.`;
     default:
       return `Signing in failed: ${error.message}.`;
+  }
+}
+
+/** What the form says when signing in by the issuer failed, by the word for it; empty for none. */
+export function issuerError(word: string | null): string {
+  switch (word) {
+    case null:
+      return "";
+    case "stale":
+      return "This sign-in was over before you came back, or was begun elsewhere. Try again.";
+    case "denied":
+      return "You were not let in there.";
+    case "unverified":
+      return "You are known there, but by no email address that has been verified.";
+    case "unknown":
+      return "You are known there, but no user here is yours. Ask an administrator.";
+    case "often":
+      return "Too many attempts. Wait a moment.";
+    case "unavailable":
+      return "Signing in there is not possible at the moment. Try again in a little while.";
+    default:
+      return "Signing in there failed. Try again.";
   }
 }

@@ -1,15 +1,17 @@
-// The form that turns a name and a password, or a token, into a session.
+// The form that turns a name and a password, or a token, into a session; and the way to the issuer, if there is one.
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { type Credential, signIn, signInError } from "../core/session";
+import { runsHash, signInFailure } from "../core/link";
+import { type Credential, type Issuer, issuer, issuerError, issuerHref, signIn, signInError } from "../core/session";
 import { session } from "./state";
 
 export function SignIn() {
   const by = useSignal<"token" | "password">("password");
   const user = useSignal("");
   const secret = useSignal("");
-  const problem = useSignal("");
+  const problem = useSignal(issuerError(signInFailure(location.hash)));
+  const elsewhere = useSignal<Issuer | null>(null);
   const busy = useSignal(false);
   const field = useRef<HTMLInputElement>(null);
   const second = useRef<HTMLInputElement>(null);
@@ -17,8 +19,22 @@ export function SignIn() {
 
   useEffect(() => {
     document.title = "Sign in · Runcast";
+    if (signInFailure(location.hash) !== null) {
+      // It is told once, and is no place to come back to.
+      history.replaceState(null, "", runsHash());
+    }
   }, []);
   useEffect(() => field.current?.focus(), [byToken]);
+  useEffect(() => {
+    issuer().then(
+      (found) => {
+        elsewhere.value = found;
+      },
+      () => {
+        // The other ways are there all the same, and say what is wrong with the gateway.
+      },
+    );
+  }, [elsewhere]);
 
   const submit = async (event: Event) => {
     event.preventDefault();
@@ -97,6 +113,11 @@ export function SignIn() {
         <button type="submit" data-testid="sign-in-submit" disabled={busy.value}>
           {busy.value ? "Signing in…" : "Sign in"}
         </button>
+        {elsewhere.value === null ? null : (
+          <a class="button" href={issuerHref(location)} data-testid="sign-in-issuer">
+            Sign in with {elsewhere.value.name}
+          </a>
+        )}
         <button type="button" class="plain" data-testid="sign-in-other" onClick={other}>
           {byToken ? "Sign in with a name and a password" : "Sign in with a token"}
         </button>
