@@ -19,7 +19,8 @@ use super::problem::Problem;
 use super::query::Query;
 use super::session::{fit_client, started};
 use crate::access::oidc::{Finished, Oidc, Refused, Returned};
-use crate::access::principal::{Principal, same_origin};
+use crate::access::principal::Principal;
+use crate::access::same_origin::same_origin;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
