@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use prometheus_client::registry::Registry;
 use runcast_common::connect::Redis;
 use runcast_common::script::Window;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,6 +45,10 @@ use crate::tasks::{Rules, Worker};
 
 /// How long everything may take to stop. Kubernetes kills after 30 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Connections that may wait to be let in; the kernel makes it `net.core.somaxconn` (4096) where that is less. Whoever finds
+/// no room tries again after a second, three, seven, and after an outage thousands of viewers come back at once.
+const BACKLOG: u32 = 65_535;
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,14 +92,13 @@ impl App {
     /// Names the setting that is wrong or the server that cannot be reached.
     pub async fn prepare(settings: Settings, services: &[Service]) -> anyhow::Result<Self> {
         let listener = if services.contains(&Service::Gateway) {
-            Some(listen("RUNCAST_LISTEN", settings.listen).await?)
+            Some(listen("RUNCAST_LISTEN", settings.listen)?)
         } else {
             None
         };
-        let metrics = match settings.metrics_listen {
-            Some(address) => Some(listen("RUNCAST_METRICS_LISTEN", address).await?),
-            None => None,
-        };
+        let metrics = settings.metrics_listen;
+        let metrics = metrics.map(|address| listen("RUNCAST_METRICS_LISTEN", address));
+        let metrics = metrics.transpose()?;
         let redis = Redis::new(&settings.redis).context("REDIS_URL")?;
         let store = Store::new(&settings.postgres, "runcastd").context("DATABASE_URL")?;
         let servers = check::redis(&redis, settings.environment).await?;
@@ -375,9 +378,18 @@ impl App {
 }
 
 /// Binds a port; its error names the setting.
-async fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("{setting}: cannot listen on {address}"))
+fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        // A gateway that is started again need not wait for its predecessor's connections.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().with_context(|| format!("{setting}: cannot listen on {address}"))
 }
 
 /// Named when they end.
