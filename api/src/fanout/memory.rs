@@ -32,8 +32,11 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// One viewer of so many has to go in a round.
 pub(super) const SHED: u32 = 20;
 
-/// As many viewers have to come before it is worth looking what they left.
+/// As many viewers have to come before it is worth looking what they left, once nobody comes any more ...
 const MANY: u64 = 100;
+
+/// ... or as many, if they never stop to come.
+const TOO_MANY: u64 = 2000;
 
 /// What viewers are told who have to go.
 pub(super) const TOO_LITTLE: &str = "this server has too little memory";
@@ -77,12 +80,14 @@ impl Memory {
         self.arrived.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// True if what was freed shall be given back: many have come, and nobody since the last look; or too much is in use.
+    /// True if what was freed shall be given back: many have come, and nobody since the last look; or very many; or too
+    /// much is in use.
     pub(super) fn has_left_over(&self) -> bool {
         let arrived = self.arrived.load(Ordering::Relaxed);
         let is_calm = self.looked.swap(arrived, Ordering::Relaxed) == arrived;
-        let many = arrived - self.cleared.load(Ordering::Relaxed) >= MANY;
-        let has_left_over = (many && is_calm) || self.is_over.load(Ordering::Relaxed);
+        let new = arrived - self.cleared.load(Ordering::Relaxed);
+        let has_left_over =
+            (new >= MANY && is_calm) || new >= TOO_MANY || self.is_over.load(Ordering::Relaxed);
         if has_left_over {
             self.cleared.store(arrived, Ordering::Relaxed);
         }
@@ -231,6 +236,8 @@ mod tests {
         assert!(!memory.has_left_over(), "they are still coming");
         assert!(memory.has_left_over());
         assert!(!memory.has_left_over(), "nobody has come since");
+        (0..TOO_MANY).for_each(|_| memory.arrive());
+        assert!(memory.has_left_over(), "they may never stop to come");
     }
 
     #[tokio::test]
