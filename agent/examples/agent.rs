@@ -16,7 +16,7 @@ use runcast_agent::publisher::Options;
 use runcast_agent::redact::{Redactor, Wanted, from_variables};
 use runcast_agent::tokens::TokenUse;
 use runcast_common::config::ProcessEnv;
-use runcast_common::event::{Action, Status, StatusChange};
+use runcast_common::protocol::event::{Action, Status, StatusChange};
 use tracing::{Instrument as _, info, info_span};
 use tracing_subscriber::{filter::LevelFilter, prelude::*};
 

@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use runcast_common::seal::Seal;
+use runcast_common::protocol::seal::Seal;
 
 mod bodies;
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use runcast_common::event::Channel;
-use runcast_common::id::EventId;
-use runcast_common::limits::{MAX_LABEL_BYTES, MAX_NAME_BYTES, MAX_VARIATIONS};
+use runcast_common::protocol::event::Channel;
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::limits::{MAX_LABEL_BYTES, MAX_NAME_BYTES, MAX_VARIATIONS};
 use uuid::Uuid;
 
 mod help;

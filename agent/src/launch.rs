@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use runcast_common::connect::Redis;
-use runcast_common::event;
-use runcast_common::keys::{Keys, RunKeys};
+use runcast_common::protocol::event;
+use runcast_common::protocol::keys::{Keys, RunKeys};
 use uuid::Uuid;
 
 use crate::backlog::Backlog;

@@ -21,8 +21,8 @@
 //! While the ledger is *probing* one batch is in flight at a time: after a loss or a `full`, when the
 //! answer to this batch decides what becomes of all that follow.
 
-use runcast_common::script::{Appended, Outcome};
-use runcast_common::seal::Seal;
+use runcast_common::protocol::seal::Seal;
+use runcast_common::scripts::{Appended, Outcome};
 
 use crate::backlog::{Backlog, Found};
 use crate::batch::Batch;

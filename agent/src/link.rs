@@ -13,9 +13,9 @@ use futures::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::keys::RunKeys;
-use runcast_common::limits::REDIS_DEADLINE;
-use runcast_common::script::{Append, Appended, load_append};
+use runcast_common::protocol::keys::RunKeys;
+use runcast_common::protocol::limits::REDIS_DEADLINE;
+use runcast_common::scripts::{Append, Appended, load_append};
 use tokio::time::{Instant, timeout};
 
 use crate::ledger::Asked;

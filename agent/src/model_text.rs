@@ -31,8 +31,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, TryStreamExt as _};
-use runcast_common::event::{Kind, Text};
-use runcast_common::limits::MAX_NAME_BYTES;
+use runcast_common::protocol::event::{Kind, Text};
+use runcast_common::protocol::limits::MAX_NAME_BYTES;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;

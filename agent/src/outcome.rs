@@ -1,8 +1,8 @@
 //! How publishing can fail, and where a publisher's events were when it ended.
 
 use runcast_common::connect::RedisFailure;
-use runcast_common::event::InvalidEvent;
-use runcast_common::limits::MAX_VARIATIONS;
+use runcast_common::protocol::event::InvalidEvent;
+use runcast_common::protocol::limits::MAX_VARIATIONS;
 
 use crate::tokens::InvalidTokenUse;
 

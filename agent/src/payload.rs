@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use runcast_common::limits::MAX_CHUNK_BYTES;
+use runcast_common::protocol::limits::MAX_CHUNK_BYTES;
 use serde::ser::{Error as _, SerializeMap as _, SerializeStruct as _};
 use serde::{Serialize, Serializer};
 

@@ -41,9 +41,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runcast_common::connect::Redis;
-use runcast_common::event::{self, Kind, Progress as ProgressPayload, StatusChange};
-use runcast_common::keys::Keys;
-use runcast_common::limits::MAX_VARIATIONS;
+use runcast_common::protocol::event::{self, Kind, Progress as ProgressPayload, StatusChange};
+use runcast_common::protocol::keys::Keys;
+use runcast_common::protocol::limits::MAX_VARIATIONS;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};

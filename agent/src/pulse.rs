@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use runcast_common::connect::Redis;
-use runcast_common::event::{Kind, now_ms};
-use runcast_common::keys::{Keys, RunKeys};
-use runcast_common::pulse::{self, Agent, Pulse};
+use runcast_common::presence::heartbeat::{self, Agent, Heartbeat};
+use runcast_common::protocol::event::{Kind, now_ms};
+use runcast_common::protocol::keys::{Keys, RunKeys};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -88,7 +88,7 @@ impl Life {
         let mut refused = false;
         loop {
             let pulse = self.pulse(&mut usage);
-            let told = pulse::beat(&self.redis, &self.keys, &self.run, &agent, &pulse).await;
+            let told = heartbeat::beat(&self.redis, &self.keys, &self.run, &agent, &pulse).await;
             match told {
                 // As with rules for this user that are older than signs of life: nothing that passes.
                 Err(error) if !error.is_outage() && !std::mem::replace(&mut refused, true) => {
@@ -104,12 +104,12 @@ impl Life {
         }
     }
 
-    fn pulse(&self, usage: &mut Usage) -> Pulse {
+    fn pulse(&self, usage: &mut Usage) -> Heartbeat {
         let published = self.queue.last_seq();
         let durable = self.progress.borrow().durable;
         let time = now_ms();
         let used = usage.read();
-        Pulse {
+        Heartbeat {
             kind: Kind::Heartbeat,
             variation: self.variation,
             time,

@@ -14,8 +14,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use runcast_common::event::{self, InvalidEvent, Kind, StatusChange};
-use runcast_common::seal::Seal;
+use runcast_common::protocol::event::{self, InvalidEvent, Kind, StatusChange};
+use runcast_common::protocol::seal::Seal;
 use serde::Serialize;
 use tokio::sync::Notify;
 

@@ -19,10 +19,10 @@
 use std::sync::Arc;
 
 use runcast_common::backoff::Backoff;
-use runcast_common::body::Body;
 use runcast_common::connect::Redis;
-use runcast_common::keys::RunKeys;
-use runcast_common::script::{Append, Cap};
+use runcast_common::protocol::encoding::Body;
+use runcast_common::protocol::keys::RunKeys;
+use runcast_common::scripts::{Append, Cap};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;

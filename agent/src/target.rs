@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use runcast_common::config::RedisUrl;
-use runcast_common::event::Kind;
-use runcast_common::script::Cap;
+use runcast_common::protocol::event::Kind;
+use runcast_common::scripts::Cap;
 use uuid::Uuid;
 
 /// Where to publish: one variation of a run, and the Redis that carries it.
@@ -56,7 +56,7 @@ impl Default for Options {
             cap: Cap::default(),
             spool: None,
             drop_oldest: vec![Kind::Log],
-            pulse: runcast_common::pulse::EVERY,
+            pulse: runcast_common::presence::heartbeat::HEARTBEAT_INTERVAL,
         }
     }
 }

@@ -25,8 +25,8 @@
 //! one included, and `output_tokens` what was used for reasoning. Each event is one call of a model: a
 //! run's use is their sum.
 
-use runcast_common::event::Kind;
-use runcast_common::limits::MAX_NAME_BYTES;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::limits::MAX_NAME_BYTES;
 use serde::ser::{SerializeMap as _, SerializeStruct as _};
 use serde::{Serialize, Serializer};
 use serde_json::Value;

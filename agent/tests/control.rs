@@ -8,18 +8,20 @@ use std::time::Duration;
 use runcast_agent::Publisher;
 use runcast_agent::publisher::{Command, Commands, Options};
 use runcast_common::connect::Redis;
-use runcast_common::control::{BEGINNING, Give, Given, MAX_WAITING, read};
-use runcast_common::event::{Action, Control, ControlState, Kind};
-use runcast_common::id::EventId;
+use runcast_common::protocol::commands::{
+    CommandResult, MAX_PENDING_COMMANDS, STREAM_START, SendCommand, read,
+};
+use runcast_common::protocol::event::{Action, Control, ControlState, Kind};
+use runcast_common::protocol::event_id::EventId;
 use runcast_common::redis;
-use runcast_common::script::{Settle, Settled, Window};
+use runcast_common::scripts::{Settle, Settled, Window};
 use support::{PATIENCE, Run, Server};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-async fn give(run: &Run, action: Action, variations: &[u16]) -> (Uuid, Given) {
+async fn give(run: &Run, action: Action, variations: &[u16]) -> (Uuid, CommandResult) {
     let id = Uuid::now_v7();
-    let give = Give {
+    let give = SendCommand {
         id,
         action,
         by: "test",
@@ -132,11 +134,17 @@ async fn so_many_commands_may_wait_and_none_beyond_the_run() {
     let target = server.target();
     let run = Run::of(&target, &server);
     let all: Vec<u16> = (0..256).collect();
-    for _ in 0..MAX_WAITING / all.len() {
-        assert_eq!(give(&run, Action::Cancel, &all).await.1, Given::Waiting);
+    for _ in 0..MAX_PENDING_COMMANDS / all.len() {
+        assert_eq!(
+            give(&run, Action::Cancel, &all).await.1,
+            CommandResult::Waiting
+        );
     }
-    assert_eq!(give(&run, Action::Cancel, &[0]).await.1, Given::Full);
-    assert_eq!(waiting(&run).await, MAX_WAITING as u64);
+    assert_eq!(
+        give(&run, Action::Cancel, &[0]).await.1,
+        CommandResult::Full
+    );
+    assert_eq!(waiting(&run).await, MAX_PENDING_COMMANDS as u64);
     let life = redis::cmd("TTL").arg(&run.keys.control).to_owned();
     assert!(
         run.redis
@@ -157,7 +165,7 @@ async fn so_many_commands_may_wait_and_none_beyond_the_run() {
         durable: &[],
         window: Window::default(),
     };
-    for (sealed, left) in [(None, MAX_WAITING as u64), (Some("cancelled"), 0)] {
+    for (sealed, left) in [(None, MAX_PENDING_COMMANDS as u64), (Some("cancelled"), 0)] {
         let settle = settle(last, sealed);
         let settled = run
             .redis
@@ -189,13 +197,13 @@ async fn the_least_rights_suffice_and_do_not_allow_to_read_what_runs_print() {
     let on = |name: &str, key: &str| redis::cmd(name).arg(key).to_owned();
     let read_from = |key: &str| {
         let mut command = redis::cmd("XREAD");
-        command.arg("STREAMS").arg(key).arg(BEGINNING).to_owned()
+        command.arg("STREAMS").arg(key).arg(STREAM_START).to_owned()
     };
     let length = restricted
         .query::<u64>(slot, &on("XLEN", &run.keys.stream))
         .await;
     length.expect("it may count");
-    let quick = read(&run.keys, BEGINNING, Duration::from_millis(1));
+    let quick = read(&run.keys, STREAM_START, Duration::from_millis(1));
     let nothing = restricted.query::<redis::Value>(slot, &quick).await;
     assert_eq!(nothing.expect("it may read"), redis::Value::Nil);
     let last = events[99].id.to_string();

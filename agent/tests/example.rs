@@ -6,8 +6,8 @@ mod support;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use runcast_common::control::Give;
-use runcast_common::event::Action;
+use runcast_common::protocol::commands::SendCommand;
+use runcast_common::protocol::event::Action;
 use serde_json::{Value, json};
 use support::gateway::{Gateway, json as answer};
 use support::{PATIENCE, Run, Server, eventually};
@@ -52,7 +52,7 @@ async fn run(cancel_at: Option<&str>) -> Vec<Value> {
             events.iter().any(|event| holds(&event.line, text))
         })
         .await;
-        let give = Give {
+        let give = SendCommand {
             id: Uuid::now_v7(),
             action: Action::Cancel,
             by: "test",

@@ -9,8 +9,8 @@ use runcast_agent::Publisher;
 use runcast_agent::layer::RuncastLayer;
 use runcast_agent::publisher::Options;
 use runcast_agent::redact::Redactor;
-use runcast_common::event::{Kind, Text};
-use runcast_common::limits::MAX_EVENT_BYTES;
+use runcast_common::protocol::event::{Kind, Text};
+use runcast_common::protocol::limits::MAX_EVENT_BYTES;
 use serde_json::{Value, json};
 use support::{PATIENCE, Run, Server, eventually};
 use tracing::{debug, error, info, info_span, trace, warn};
@@ -34,7 +34,7 @@ async fn traced(
 
 async fn lines(run: &Run) -> Vec<Value> {
     let events = run.events().await;
-    let line = |event: &runcast_common::entry::Event| serde_json::from_slice(&event.line);
+    let line = |event: &runcast_common::protocol::entry::Event| serde_json::from_slice(&event.line);
     events
         .iter()
         .map(|event| line(event).expect("JSON"))
@@ -264,7 +264,8 @@ async fn what_does_not_fit_is_counted_where_it_is_missing() {
     // The backlog has room for one batch until Postgres holds it.
     let stored = eventually("all is stored", async || {
         let events = run.settle().await;
-        let line = |event: &runcast_common::entry::Event| serde_json::from_slice(&event.line);
+        let line =
+            |event: &runcast_common::protocol::entry::Event| serde_json::from_slice(&event.line);
         all.extend(events.iter().map(|event| line(event).expect("JSON")));
         all.last().is_some_and(|line| line["text"] == "after\n")
     });

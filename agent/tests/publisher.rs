@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use runcast_agent::Publisher;
 use runcast_agent::publisher::{Options, PublishError, Stopped};
-use runcast_common::body::Body;
-use runcast_common::event::{Kind, Status, StatusChange};
+use runcast_common::protocol::encoding::Body;
+use runcast_common::protocol::event::{Kind, Status, StatusChange};
+use runcast_common::protocol::seal::Seal;
 use runcast_common::redis;
-use runcast_common::script::{Append, Cap, Outcome};
-use runcast_common::seal::Seal;
+use runcast_common::scripts::{Append, Cap, Outcome};
 use support::{PATIENCE, Run, Server, eventually};
 
 /// The texts of `output` events, joined.
-fn text(events: &[runcast_common::entry::Event]) -> String {
+fn text(events: &[runcast_common::protocol::entry::Event]) -> String {
     let text = |line: &[u8]| {
         let value: serde_json::Value = serde_json::from_slice(line).expect("JSON");
         value["text"].as_str().expect("a text").to_owned()
@@ -37,7 +37,7 @@ async fn publish(publisher: &Publisher, numbers: std::ops::RangeInclusive<u64>) 
 }
 
 /// Every event once, in order, with dense ids in every epoch.
-fn check(events: &[runcast_common::entry::Event], count: u64) {
+fn check(events: &[runcast_common::protocol::entry::Event], count: u64) {
     assert_eq!(events.len() as u64, count);
     for (index, event) in events.iter().enumerate() {
         assert_eq!(event.producer_seq, index as u64 + 1);

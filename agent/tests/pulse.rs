@@ -5,8 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use runcast_agent::publisher::{Options, Publisher};
-use runcast_common::keys::{Keys, Slot};
-use runcast_common::pulse::{self, Health, Known};
+use runcast_common::presence::heartbeat::{self, AgentReport, Health};
+use runcast_common::protocol::keys::{Keys, Slot};
 use runcast_common::redis;
 use support::{PATIENCE, Run, Server, eventually};
 
@@ -17,8 +17,8 @@ fn quick() -> Options {
     }
 }
 
-async fn agents(run: &Run) -> Vec<Known> {
-    let known = pulse::agents_of(&run.redis, &Keys::new("test:"), &run.keys).await;
+async fn agents(run: &Run) -> Vec<AgentReport> {
+    let known = heartbeat::agents_of(&run.redis, &Keys::new("test:"), &run.keys).await;
     known.expect("Redis answers")
 }
 
@@ -44,7 +44,7 @@ async fn a_starved_runtime_does_not_look_dead() {
             .arg(&key)
             .query(&mut connection)
             .expect("a pulse");
-        let pulse: pulse::Pulse = serde_json::from_str(&text).expect("JSON");
+        let pulse: heartbeat::Heartbeat = serde_json::from_str(&text).expect("JSON");
         if times.last() != Some(&pulse.time) {
             times.push(pulse.time);
         }

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use runcast_common::keys::Slot;
+use runcast_common::protocol::keys::Slot;
 use runcast_common::redis;
 use support::gateway::{Gateway, json};
 use support::wrapped::stored_output;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use runcast_agent::Publisher;
 use runcast_agent::publisher::{Fsync, Options, PublishError, SpoolOptions, Stopped, Target};
-use runcast_common::entry::Event;
-use runcast_common::event::{Kind, Status, StatusChange, Text};
+use runcast_common::protocol::entry::Event;
+use runcast_common::protocol::event::{Kind, Status, StatusChange, Text};
+use runcast_common::protocol::seal::Seal;
 use runcast_common::redis;
-use runcast_common::seal::Seal;
 use support::{PATIENCE, Run, Server, eventually};
 use tokio::time::{Instant, sleep};
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runcast_common::event::{Status, StatusChange};
+use runcast_common::protocol::event::{Status, StatusChange};
 use support::gateway::{Gateway, json};
 use support::{Run, Server};
 

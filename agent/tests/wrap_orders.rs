@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use runcast_common::event::Action;
+use runcast_common::protocol::event::Action;
 use support::eventually;
 use support::wrapped::Wrapped;
 

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use runcast_common::amount::Amount;
+use runcast_common::config::byte_size::ByteSize;
 use runcast_common::config::{
-    ConfigError, Env, PostgresUrl, RedisUrl, Span, optional, redis_url, required,
+    ConfigError, Env, HumanDuration, PostgresUrl, RedisUrl, optional, redis_url, required,
 };
-use runcast_common::fleet::Silence;
-use runcast_common::keys::Keys;
-use runcast_common::pulse::NEWS_AFTER;
+use runcast_common::presence::heartbeat::NEWS_AFTER;
+use runcast_common::presence::liveness::LivenessThresholds;
+use runcast_common::protocol::keys::Keys;
 use url::Url;
 
 use crate::access::address::Proxies;
@@ -88,7 +88,7 @@ pub struct Settings {
     /// how long the log of changes of access is.
     pub retention: Retention,
     /// `RUNCAST_MEMORY_LIMIT`: resident memory at which a gateway closes viewers.
-    pub memory_limit: Option<Amount>,
+    pub memory_limit: Option<ByteSize>,
     /// `RUNCAST_DRAIN_DELAY`: time between the end of a gateway's readiness and that of its streams.
     pub drain_delay: Duration,
     /// `RUNCAST_VIEWER_TIMEOUT`: a viewer who takes nothing for so long is closed.
@@ -106,7 +106,7 @@ pub struct Settings {
     /// `RUNCAST_TLS_CERT` and `RUNCAST_TLS_KEY`.
     pub tls: Option<Tls>,
     /// `RUNCAST_STALE_AFTER` and `RUNCAST_LOST_AFTER`: how long a silence of an agent means what.
-    pub silence: Silence,
+    pub silence: LivenessThresholds,
     /// `RUNCAST_WEBHOOK_...`: where and how long webhooks are sent to.
     pub webhooks: webhooks::Policy,
     /// `RUNCAST_ARCHIVE`: where old runs go, if anywhere.
@@ -151,7 +151,7 @@ impl Settings {
             memory_limit: optional(env, "RUNCAST_MEMORY_LIMIT")?,
             drain_delay: drain_delay(env)?,
             viewer_timeout: optional(env, "RUNCAST_VIEWER_TIMEOUT")?
-                .map_or(DEFAULT_VIEWER_TIMEOUT, |Span(span)| span),
+                .map_or(DEFAULT_VIEWER_TIMEOUT, |HumanDuration(span)| span),
             limits: optional(env, "RUNCAST_LIMITS")?.unwrap_or_default(),
             proxies: optional(env, "RUNCAST_TRUSTED_PROXIES")?.unwrap_or_default(),
             session_life: session_life(env)?,
@@ -233,9 +233,9 @@ pub fn key_prefix(env: &impl Env) -> Result<Keys, ConfigError> {
 /// What `RUNCAST_STALE_AFTER` and `RUNCAST_LOST_AFTER` say.
 fn drain_delay(env: &impl Env) -> Result<Duration, ConfigError> {
     let name = "RUNCAST_DRAIN_DELAY";
-    let delay = optional(env, name)?.map_or(Duration::ZERO, |Span(span)| span);
+    let delay = optional(env, name)?.map_or(Duration::ZERO, |HumanDuration(span)| span);
     if delay > MOST_DRAIN_DELAY {
-        let reason = format!("expected {} at most", Span(MOST_DRAIN_DELAY));
+        let reason = format!("expected {} at most", HumanDuration(MOST_DRAIN_DELAY));
         return Err(ConfigError::Invalid { name, reason });
     }
     Ok(delay)
@@ -245,10 +245,13 @@ fn drain_delay(env: &impl Env) -> Result<Duration, ConfigError> {
 fn session_life(env: &impl Env) -> Result<Duration, ConfigError> {
     let (life, idle) = ("RUNCAST_SESSION_LIFE", "RUNCAST_SESSION_IDLE");
     let span = |name| -> Result<_, ConfigError> {
-        let given = optional(env, name)?.map(|Span(span)| span);
+        let given = optional(env, name)?.map(|HumanDuration(span)| span);
         match given {
             Some(given) if !(SHORTEST_SESSION..=session::MOST_LIFE).contains(&given) => {
-                let (least, most) = (Span(SHORTEST_SESSION), Span(session::MOST_LIFE));
+                let (least, most) = (
+                    HumanDuration(SHORTEST_SESSION),
+                    HumanDuration(session::MOST_LIFE),
+                );
                 let reason = format!("expected from {least} to {most}");
                 Err(ConfigError::Invalid { name, reason })
             }
@@ -261,23 +264,23 @@ fn session_life(env: &impl Env) -> Result<Duration, ConfigError> {
             name: idle,
             reason: format!(
                 "expected no more than RUNCAST_SESSION_LIFE, which is {}",
-                Span(life)
+                HumanDuration(life)
             ),
         }),
         given => Ok(given.unwrap_or(life)),
     }
 }
 
-fn silence(env: &impl Env) -> Result<Silence, ConfigError> {
-    let Silence { stale, lost } = Silence::default();
+fn silence(env: &impl Env) -> Result<LivenessThresholds, ConfigError> {
+    let LivenessThresholds { stale, lost } = LivenessThresholds::default();
     let (of_stale, of_lost) = ("RUNCAST_STALE_AFTER", "RUNCAST_LOST_AFTER");
-    let silence = Silence {
-        stale: optional(env, of_stale)?.map_or(stale, |Span(span)| span),
-        lost: optional(env, of_lost)?.map_or(lost, |Span(span)| span),
+    let silence = LivenessThresholds {
+        stale: optional(env, of_stale)?.map_or(stale, |HumanDuration(span)| span),
+        lost: optional(env, of_lost)?.map_or(lost, |HumanDuration(span)| span),
     };
     let refused = |name, reason: String| Err(ConfigError::Invalid { name, reason });
     if silence.stale < NEWS_AFTER {
-        let least = Span(NEWS_AFTER);
+        let least = HumanDuration(NEWS_AFTER);
         return refused(
             of_stale,
             format!("agents give a sign of life every 5 s: {least} at least"),
@@ -288,7 +291,7 @@ fn silence(env: &impl Env) -> Result<Silence, ConfigError> {
             of_lost,
             format!(
                 "expected more than {of_stale}, which is {}",
-                Span(silence.stale)
+                HumanDuration(silence.stale)
             ),
         );
     }
@@ -301,7 +304,8 @@ fn silence(env: &impl Env) -> Result<Silence, ConfigError> {
 /// [`ConfigError`] names the first one that makes no sense.
 pub fn webhook_policy(env: &impl Env) -> Result<webhooks::Policy, ConfigError> {
     let default = webhooks::Policy::default();
-    let span = |name, otherwise| Ok(optional(env, name)?.map_or(otherwise, |Span(span)| span));
+    let span =
+        |name, otherwise| Ok(optional(env, name)?.map_or(otherwise, |HumanDuration(span)| span));
     Ok(webhooks::Policy {
         allowed: optional(env, "RUNCAST_WEBHOOK_ALLOW")?.unwrap_or_default(),
         timeout: span("RUNCAST_WEBHOOK_TIMEOUT", default.timeout)?,

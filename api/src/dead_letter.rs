@@ -8,8 +8,8 @@ use std::io::Write;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Subcommand;
-use runcast_common::entry::{Entry, Event};
-use runcast_common::event::Head;
+use runcast_common::protocol::entry::{Entry, Event};
+use runcast_common::protocol::event::Head;
 use serde_json::json;
 use uuid::Uuid;
 

@@ -5,8 +5,8 @@
 //! taken apart again, from its end: the archive keeps events as they are shown.
 
 use bytes::Bytes;
-use runcast_common::entry::Event;
-use runcast_common::id::EventId;
+use runcast_common::protocol::entry::Event;
+use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
 /// Longest envelope: an id of two 16 digit numbers, a UUID, a seq of 20 digits, and their names.

@@ -15,7 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use futures::future::try_join_all;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::keys::Keys;
+use runcast_common::protocol::keys::Keys;
 use runcast_common::redis;
 use serde::{Serialize, Serializer};
 use tokio::sync::Mutex;

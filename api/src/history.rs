@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use runcast_common::entry::Event;
-use runcast_common::event::{Channel, Head};
-use runcast_common::id::EventId;
+use runcast_common::protocol::entry::Event;
+use runcast_common::protocol::event::{Channel, Head};
+use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
 use crate::archive::read::{Archive, ReadError};

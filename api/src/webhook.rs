@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use runcast_common::limits::{MAX_LABEL_BYTES, MAX_LABELS};
+use runcast_common::protocol::limits::{MAX_LABEL_BYTES, MAX_LABELS};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};

@@ -6,8 +6,8 @@
 
 use std::time::Instant;
 
-use runcast_common::entry::Entry;
-use runcast_common::event::Head;
+use runcast_common::protocol::entry::Entry;
+use runcast_common::protocol::event::Head;
 use runcast_tests::stack::Stack;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Write as _;
 use std::time::Duration;
 
-use runcast_common::event::{self, Kind, Text};
+use runcast_common::protocol::event::{self, Kind, Text};
 
 /// Bytes of one event: its line, with the newline.
 pub(crate) const EVENT_BYTES: usize = 200;

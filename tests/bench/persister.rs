@@ -24,7 +24,7 @@ mod storing;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use runcast_common::limits::MAX_ENTRY_EVENTS;
+use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
 use runcast_tests::cluster::{Cluster, Disk};
 use runcast_tests::stack::{Part, Stack};
 use sqlx::{Connection as _, PgConnection};

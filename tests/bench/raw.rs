@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use runcast_common::event::{self, Kind};
+use runcast_common::protocol::event::{self, Kind};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Executor as _};
 use uuid::Uuid;

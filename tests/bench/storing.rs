@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use runcast_common::body::Body;
-use runcast_common::event::Kind;
-use runcast_common::script::{Append, Cap, Outcome};
+use runcast_common::protocol::encoding::Body;
+use runcast_common::protocol::event::Kind;
+use runcast_common::scripts::{Append, Cap, Outcome};
 use runcast_tests::process::Process;
 use runcast_tests::stack::{Part, Stack};
 use sqlx::{Executor as _, PgConnection};
@@ -61,7 +61,7 @@ pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
     let texts = measure::texts();
     let lines = texts.iter().map(|text| measure::line(Kind::Output, text));
     let body: Vec<u8> = lines.take(load.events).flatten().collect();
-    let loaded = runcast_common::script::load_append(&mut connection).await;
+    let loaded = runcast_common::scripts::load_append(&mut connection).await;
     loaded.expect("the append script");
     for first in (1..).step_by(load.events).take(load.entries) {
         for group in runs.chunks(PIPELINE) {
@@ -85,7 +85,7 @@ pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
                 .await
                 .expect("answers");
             for reply in replies {
-                let appended = runcast_common::script::Appended::parse(reply);
+                let appended = runcast_common::scripts::Appended::parse(reply);
                 let outcome = appended.expect("an answer").outcome;
                 assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
             }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use runcast_common::event::Kind;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::event_id::EventId;
 use serde_json::Value;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _, Row as _};

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use runcast_common::keys::{Keys, PARTITIONS};
+use runcast_common::protocol::keys::{Keys, PARTITIONS};
 
 use crate::part::Part;
 use crate::process::Process;

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use runcast_common::event::{self, Kind, Text};
+use runcast_common::protocol::event::{self, Kind, Text};
 use serde_json::Value;
 
 /// The bytes of one `output` or `log` event, whichever way they travelled.

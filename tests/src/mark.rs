@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use memchr::memmem::Finder;
-use runcast_common::event::{self, Kind, Text};
+use runcast_common::protocol::event::{self, Kind, Text};
 
 /// Bytes of one message: an event line, without its newline.
 pub const MESSAGE_BYTES: usize = 256;

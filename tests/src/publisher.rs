@@ -3,10 +3,10 @@
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use runcast_common::body::{Body, MAX_BODY_BYTES};
-use runcast_common::id::EventId;
-use runcast_common::keys::{Keys, RunKeys};
-use runcast_common::script::{Append, Appended, Cap, Outcome};
+use runcast_common::protocol::encoding::{Body, MAX_BODY_BYTES};
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::keys::{Keys, RunKeys};
+use runcast_common::scripts::{Append, Appended, Cap, Outcome};
 use uuid::Uuid;
 
 /// One producer of one run.

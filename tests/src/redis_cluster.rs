@@ -1,6 +1,6 @@
 //! A Redis Cluster of three masters, the first of which has a replica.
 
-use runcast_common::keys::{Keys, PARTITIONS, Slot};
+use runcast_common::protocol::keys::{Keys, PARTITIONS, Slot};
 
 use crate::eventually::{eventually, eventually_within};
 use crate::programs;

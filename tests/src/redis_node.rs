@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue};
 use runcast_common::config::{Ca, RedisUrl};
 use runcast_common::connect::Redis;
-use runcast_common::keys::{Keys, Slot};
+use runcast_common::protocol::keys::{Keys, Slot};
 use uuid::Uuid;
 
 use crate::authority::Authority;

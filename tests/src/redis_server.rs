@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use runcast_common::keys::Keys;
+use runcast_common::protocol::keys::Keys;
 use uuid::Uuid;
 
 use crate::eventually::eventually_within;

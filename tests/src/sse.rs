@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::{Response, StatusCode};
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use runcast_common::keys::Keys;
+use runcast_common::protocol::keys::Keys;
 use tempfile::TempDir;
 use uuid::Uuid;
 

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
-use runcast_common::event::Kind;
-use runcast_common::id::EventId;
-use runcast_common::limits::MAX_CHUNK_BYTES;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::limits::MAX_CHUNK_BYTES;
 use runcast_tests::api::{problem, send};
 use runcast_tests::database::text;
 use runcast_tests::eventually::{SOON, eventually, eventually_within};

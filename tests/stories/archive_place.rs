@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use runcast_tests::eventually::{SOON, eventually, eventually_within};
 use runcast_tests::lines::numbered;
 use runcast_tests::process::Recipe;

@@ -1,10 +1,10 @@
 //! Everything that a producer, or somebody with its rights, can put into a stream: what is an event is stored
 //! as it came, what is none goes aside with its bytes, and neither its neighbours nor the run mind.
 
-use runcast_common::body::{Body, MAX_BODY_BYTES};
-use runcast_common::event::{self, Kind, Status, StatusChange};
-use runcast_common::id::EventId;
-use runcast_common::seal::Seal;
+use runcast_common::protocol::encoding::{Body, MAX_BODY_BYTES};
+use runcast_common::protocol::event::{self, Kind, Status, StatusChange};
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::seal::Seal;
 use runcast_tests::database::text;
 use runcast_tests::lines::output;
 use runcast_tests::publisher::Publisher;

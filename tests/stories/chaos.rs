@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use runcast_common::keys::Keys;
+use runcast_common::protocol::keys::Keys;
 use runcast_tests::chaos::Chaos;
 use runcast_tests::eventually::eventually;
 use runcast_tests::redis_server::{RedisServer, connect};

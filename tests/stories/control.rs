@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response, StatusCode};
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::api::{problem, send};
 use runcast_tests::database::text;
 use runcast_tests::eventually::SOON;

@@ -1,6 +1,6 @@
 //! Processes that die in the middle of their work: nothing twice, nothing lost.
 
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
 use runcast_tests::eventually::SOON;
 use runcast_tests::process::shell_code;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::{problem, send};
 use runcast_tests::database::assert_each_once;
 use runcast_tests::eventually::SOON;

@@ -1,8 +1,8 @@
 //! What is no event goes aside with its bytes, and the run goes on.
 
-use runcast_common::event::Kind;
-use runcast_common::id::EventId;
-use runcast_common::limits::MAX_EVENT_BYTES;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::limits::MAX_EVENT_BYTES;
 use runcast_tests::database::{StoredEvent, text};
 use runcast_tests::eventually::SOON;
 use runcast_tests::lines::{numbered, output};

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::chaos::Chaos;
 use runcast_tests::database::{StoredEvent, text};
 use runcast_tests::eventually::{SOON, eventually};

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::{CreatedRun, problem, send};
 use runcast_tests::authority::Authority;
 use runcast_tests::eventually::{SOON, within};

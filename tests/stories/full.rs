@@ -2,7 +2,7 @@
 //! without any memory left: what is stored makes room for what is not, and only that.
 
 use redis::aio::MultiplexedConnection;
-use runcast_common::script::{Outcome, Settle, Settled, Window};
+use runcast_common::scripts::{Outcome, Settle, Settled, Window};
 use runcast_tests::api::CreatedRun;
 use runcast_tests::database::assert_each_once;
 use runcast_tests::eventually::eventually;

@@ -2,8 +2,8 @@
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Response, StatusCode};
-use runcast_common::event::Kind;
-use runcast_common::limits::MAX_EVENT_BYTES;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::limits::MAX_EVENT_BYTES;
 use runcast_tests::api::{problem, send};
 use runcast_tests::database::{assert_each_once, text};
 use runcast_tests::lines::{numbered, output};

@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use nix::sys::signal::Signal;
 use runcast_common::connect::Redis;
-use runcast_common::event::{self, Kind};
-use runcast_common::pulse::{self, Agent, Pulse};
-use runcast_common::update::Update;
+use runcast_common::presence::heartbeat::{self, Agent, Heartbeat};
+use runcast_common::presence::run_update::RunUpdate;
+use runcast_common::protocol::event::{self, Kind};
 use runcast_tests::api::{problem, send};
 use runcast_tests::eventually::{SOON, eventually_within, within};
 use runcast_tests::lines;
@@ -108,7 +108,7 @@ async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
         version: "0".to_owned(),
         started: event::now_ms(),
     };
-    let pulse = Pulse {
+    let pulse = Heartbeat {
         kind: Kind::Heartbeat,
         variation: 0,
         time: event::now_ms(),
@@ -120,7 +120,7 @@ async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
         cpu: None,
     };
     let keys = stack.keys();
-    let beaten = pulse::beat(redis, keys, &keys.run(run), &about, &pulse).await;
+    let beaten = heartbeat::beat(redis, keys, &keys.run(run), &about, &pulse).await;
     beaten.expect("a sign of life");
 }
 
@@ -182,7 +182,7 @@ async fn what_a_lost_agent_publishes_brings_its_run_back_and_viewers_are_told() 
     while statuses.len() < 3 {
         let message = within(SOON, "updates come", messages.next()).await;
         let payload: String = message.expect("a message").get_payload().expect("text");
-        let updates: Vec<Update> = serde_json::from_str(&payload).expect("updates");
+        let updates: Vec<RunUpdate> = serde_json::from_str(&payload).expect("updates");
         let of_run = updates.into_iter().filter(|one| one.run == run.id);
         for update in of_run {
             if statuses.last() != Some(&update.status) {

@@ -1,6 +1,6 @@
 //! Redis loses everything in the middle of a run: producers resend, Postgres stores once, viewers are told.
 
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::database::{StoredEvent, text};
 use runcast_tests::eventually::SOON;
 use runcast_tests::process::shell_code;

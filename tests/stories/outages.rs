@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::cluster::{Cluster, Disk};
 use runcast_tests::database::text;
 use runcast_tests::eventually::SOON;

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use runcast_common::id::EventId;
-use runcast_common::limits::MAX_ENTRY_EVENTS;
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
 use runcast_tests::eventually::SOON;
 use runcast_tests::jwt::Algorithm;
 use runcast_tests::lines::numbered;

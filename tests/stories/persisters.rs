@@ -5,7 +5,7 @@
 //! before its answer.
 
 use nix::sys::signal::Signal;
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
 use runcast_tests::eventually::{SOON, eventually};
 use runcast_tests::lines::numbered;

@@ -1,7 +1,7 @@
 //! Signs of life of a wrapped command, as a viewer and the API see them.
 
 use nix::sys::signal::Signal;
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::eventually::SOON;
 use runcast_tests::stack::Stack;
 use serde_json::Value;

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use runcast_common::event::Kind;
-use runcast_common::keys::Keys;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::keys::Keys;
 use runcast_tests::database::text;
 use runcast_tests::eventually::{SOON, eventually};
 use runcast_tests::process::{Process, shell_code};

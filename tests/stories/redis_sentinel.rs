@@ -1,6 +1,6 @@
 //! The master behind sentinels is killed in the middle of a run.
 
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
 use runcast_tests::eventually::{SOON, eventually};
 use runcast_tests::process::shell_code;

@@ -1,6 +1,6 @@
 //! Redis speaks TLS with a certificate of a private authority.
 
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
 use runcast_tests::eventually::SOON;
 use runcast_tests::process::shell_code;

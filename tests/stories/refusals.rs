@@ -1,8 +1,8 @@
 //! What is refused, with which status, and in words that help.
 
 use reqwest::{Method, StatusCode};
-use runcast_common::event::{InvalidEvent, Kind, Text, write_line};
-use runcast_common::limits::MAX_EVENT_BYTES;
+use runcast_common::protocol::event::{InvalidEvent, Kind, Text, write_line};
+use runcast_common::protocol::limits::MAX_EVENT_BYTES;
 use runcast_tests::api::{problem, send};
 use runcast_tests::stack::Stack;
 use uuid::Uuid;

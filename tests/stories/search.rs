@@ -1,8 +1,8 @@
 //! Search in a whole run: lines cut into chunks, both directions, what is stored and what is not, and its limits.
 
 use reqwest::{Method, StatusCode};
-use runcast_common::event::{Kind, Text, write_line};
-use runcast_common::id::EventId;
+use runcast_common::protocol::event::{Kind, Text, write_line};
+use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::{Api, problem, send};
 use runcast_tests::lines::numbered;
 use runcast_tests::publisher::Publisher;

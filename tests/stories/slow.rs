@@ -1,7 +1,7 @@
 //! Viewers who take little or nothing, and a gateway that has too little memory for all of them.
 
 use reqwest::Method;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::{Api, send};
 use runcast_tests::eventually::{SOON, eventually, within};
 use runcast_tests::lines::{numbered, output};

@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response, StatusCode};
-use runcast_common::event::{Gap, Kind, Text, write_line};
-use runcast_common::limits::MAX_CHUNK_BYTES;
+use runcast_common::protocol::event::{Gap, Kind, Text, write_line};
+use runcast_common::protocol::limits::MAX_CHUNK_BYTES;
 use runcast_tests::api::{Api, problem, send};
 use runcast_tests::eventually::SOON;
 use runcast_tests::publisher::Publisher;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::Api;
 use runcast_tests::eventually::{SOON, within};
 use runcast_tests::lines;

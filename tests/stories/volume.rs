@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Instant;
 
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
 use runcast_tests::eventually::SOON;
 use runcast_tests::process::shell_code;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
-use runcast_common::update::Update;
+use runcast_common::presence::run_update::RunUpdate;
 use runcast_tests::api::{problem, send};
 use runcast_tests::eventually::{SOON, eventually, within};
 use runcast_tests::lines::output;
@@ -207,7 +207,7 @@ async fn a_run_that_is_not_whole_says_how_much_is_missing() {
     );
     let message = within(SOON, "an update", updates.on_message().next()).await;
     let message: String = message.expect("a message").get_payload().expect("text");
-    let update: Vec<Update> = serde_json::from_str(&message).expect("updates");
+    let update: Vec<RunUpdate> = serde_json::from_str(&message).expect("updates");
     assert_eq!((update[0].run, update[0].missing), (run.id, 4), "{message}");
     assert!(update[0].ended && !update[0].sealed, "{message}");
     let received = receiver.has(1).await;

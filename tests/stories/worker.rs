@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use redis::aio::MultiplexedConnection;
 use runcast_common::connect::Redis;
-use runcast_common::fleet::{self, Silence};
+use runcast_common::presence::liveness::{self, LivenessThresholds};
 use runcast_tests::api::{problem, send};
 use runcast_tests::eventually::{SOON, eventually_within};
 use runcast_tests::process::{Process, Recipe};
@@ -369,12 +369,12 @@ async fn silence_counts_only_while_somebody_looks() {
     let shared = Redis::new(&url).expect("a Redis");
     let keys = stack.keys().fleet(0);
     let agent = Uuid::now_v7();
-    let now = fleet::look(&shared, &keys, &Silence::default())
+    let now = liveness::look(&shared, &keys, &LivenessThresholds::default())
         .await
         .expect("a look")
         .now;
     let ago = |seconds: u64| now - seconds * 1000;
-    fleet::expect(&shared, &keys, &[agent], ago(40))
+    liveness::expect(&shared, &keys, &[agent], ago(40))
         .await
         .expect("an agent");
     let look = async |since: u64, last: u64| {
@@ -383,7 +383,7 @@ async fn silence_counts_only_while_somebody_looks() {
         set.arg(&keys.watch);
         set.arg("since").arg(since).arg("last").arg(last);
         set.exec_async(&mut redis).await.expect("a field");
-        fleet::look(&shared, &keys, &Silence::default())
+        liveness::look(&shared, &keys, &LivenessThresholds::default())
             .await
             .expect("a look")
             .silent
@@ -393,11 +393,11 @@ async fn silence_counts_only_while_somebody_looks() {
     let silent = look(ago(90), ago(3)).await;
     assert_eq!(silent, [(agent, ago(40))]);
     // Heard in the meantime: it stays.
-    fleet::forget(&shared, &keys.pulses, &[(agent, ago(39))])
+    liveness::forget(&shared, &keys.pulses, &[(agent, ago(39))])
         .await
         .expect("an answer");
     assert_eq!(look(ago(90), ago(3)).await, silent);
-    fleet::forget(&shared, &keys.pulses, &silent)
+    liveness::forget(&shared, &keys.pulses, &silent)
         .await
         .expect("an answer");
     assert_eq!(look(ago(90), ago(3)).await, []);

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use nix::sys::signal::Signal;
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
 use runcast_tests::eventually::{SOON, eventually};
 use runcast_tests::process::{Recipe, shell_code};

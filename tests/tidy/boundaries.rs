@@ -28,7 +28,7 @@ fn only_the_key_catalog_spells_a_redis_key() {
         ":meta\"",
         ":bell\"",
     ];
-    let findings = outside(&shipped_rust(), &["common/src/keys.rs"], &words);
+    let findings = outside(&shipped_rust(), &["common/src/protocol/keys.rs"], &words);
     none(
         &findings,
         "Ask runcast_common::keys for the key, and add it to the catalog there if it is new.",

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use runcast_agent::Publisher;
-use runcast_common::body::Body;
-use runcast_common::event::Kind;
-use runcast_common::keys::Keys;
-use runcast_common::script::{Append, Cap, load_append};
+use runcast_common::protocol::encoding::Body;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::keys::Keys;
+use runcast_common::scripts::{Append, Cap, load_append};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;

@@ -18,7 +18,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use runcast_common::backoff::Backoff;
 use runcast_common::config::{Ca, ConfigError, Env, RedisUrl, ServerUrl, redis_ca, redis_url};
-use runcast_common::event::Channel;
+use runcast_common::protocol::event::Channel;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use runcast_common::config::{NotARedisUrl, RedisUrl};
+use runcast_common::config::{InvalidRedisUrl, RedisUrl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -85,7 +85,7 @@ impl RedisReply {
         let url: RedisUrl = self
             .url
             .parse()
-            .map_err(|error: NotARedisUrl| error.to_string())?;
+            .map_err(|error: InvalidRedisUrl| error.to_string())?;
         let ca = self.ca.as_deref().map(str::parse).transpose()?;
         Ok(url.trusting(ca))
     }

@@ -37,7 +37,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::Instant;
 
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;

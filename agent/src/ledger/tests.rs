@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
 use super::*;

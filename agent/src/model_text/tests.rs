@@ -2,7 +2,7 @@
 //! exact.
 
 use futures::{StreamExt as _, stream};
-use runcast_common::event::Text;
+use runcast_common::protocol::event::Text;
 use tokio::time::sleep;
 
 use super::*;

@@ -17,10 +17,10 @@ use std::time::Duration;
 use redis::Value;
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::control::{self, BEGINNING, Entry, MAX_WAITING};
-use runcast_common::event::{Action, Control, ControlState, Kind};
-use runcast_common::keys::RunKeys;
-use runcast_common::limits::REDIS_DEADLINE;
+use runcast_common::protocol::commands::{self, CommandEntry, MAX_PENDING_COMMANDS, STREAM_START};
+use runcast_common::protocol::event::{Action, Control, ControlState, Kind};
+use runcast_common::protocol::keys::RunKeys;
+use runcast_common::protocol::limits::REDIS_DEADLINE;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -37,7 +37,7 @@ const BLOCK: Duration = Duration::from_secs(30);
 const WAITING: usize = 16;
 
 /// Commands that are known by their ids: as many as may wait in Redis.
-const REMEMBERED: usize = MAX_WAITING;
+const REMEMBERED: usize = MAX_PENDING_COMMANDS;
 
 /// How long a command is held up by a full queue in which its `received` has no room.
 const RECEIVED_WITHIN: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ impl Commands {
 #[derive(Debug)]
 #[must_use = "a command that is not answered comes again"]
 pub struct Command {
-    command: control::Command,
+    command: commands::Command,
     entry: String,
     line: Line,
 }
@@ -176,7 +176,7 @@ impl Command {
     }
 }
 
-fn event(command: &control::Command, state: ControlState, reason: Option<String>) -> Control {
+fn event(command: &commands::Command, state: ControlState, reason: Option<String>) -> Control {
     Control {
         command: command.action,
         id: command.id,
@@ -227,17 +227,17 @@ impl Line {
     ) -> Result<Infallible, RedisFailure> {
         let Source { redis, keys, .. } = &self.source;
         let mut connection = redis.dedicated(keys.slot).await?;
-        let mut after = BEGINNING.to_owned();
+        let mut after = STREAM_START.to_owned();
         loop {
-            let read = control::read(keys, &after, BLOCK);
+            let read = commands::read(keys, &after, BLOCK);
             let deadline = BLOCK + REDIS_DEADLINE;
             let reply = timeout(deadline, read.query_async::<Value>(&mut connection))
                 .await
                 .map_err(|_elapsed| redis.silent(deadline))?;
-            let entries = reply.and_then(control::parse);
+            let entries = reply.and_then(commands::parse);
             let entries = entries.map_err(|error| redis.failed(error))?;
             backoff.reset();
-            for Entry { entry, command } in entries {
+            for CommandEntry { entry, command } in entries {
                 after.clone_from(&entry);
                 match command {
                     Some(command) if command.variation == self.source.variation => {
@@ -253,7 +253,7 @@ impl Line {
     async fn take(
         &self,
         entry: String,
-        command: control::Command,
+        command: commands::Command,
         commands: &mpsc::Sender<Command>,
     ) {
         match self.had.take(command.id) {
@@ -279,7 +279,7 @@ impl Line {
     /// Tries until it is done; the caller bounds that.
     async fn take_off(&self, entry: &str) {
         let Source { redis, keys, .. } = &self.source;
-        let command = control::acknowledge(keys, entry);
+        let command = commands::acknowledge(keys, entry);
         let mut backoff = Backoff::for_connections();
         while let Err(error) = redis.query::<u64>(keys.slot, &command).await {
             tracing::debug!(%error, entry, "a command could not be taken off");

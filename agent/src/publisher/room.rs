@@ -1,7 +1,7 @@
 //! For those who must not wait: whether there is room, and what to do with an event for which there
 //! is none.
 
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 
 use super::Publisher;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runcast_common::connect::Redis;
-use runcast_common::keys::Keys;
+use runcast_common::protocol::keys::Keys;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use runcast_common::event::{self, InvalidEvent, Kind, StatusChange};
-use runcast_common::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_EVENTS};
+use runcast_common::protocol::event::{self, InvalidEvent, Kind, StatusChange};
+use runcast_common::protocol::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_EVENTS};
 use serde::Serialize;
 
 use super::waiting::{Droppable, Waiting};

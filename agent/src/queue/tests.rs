@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use runcast_common::event::{Status, Text};
-use runcast_common::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_EVENTS};
+use runcast_common::protocol::event::{Status, Text};
+use runcast_common::protocol::limits::{MAX_ENTRY_BYTES, MAX_ENTRY_EVENTS};
 
 use super::*;
 

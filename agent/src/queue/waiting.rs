@@ -3,7 +3,7 @@
 //! Which lines may be dropped is decided by their kind when they are written; a batch is searched
 //! for them by the start of each line, which the publisher itself writes.
 
-use runcast_common::event::{self, Gap, Kind};
+use runcast_common::protocol::event::{self, Gap, Kind};
 
 /// What was dropped since the last gap event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -39,7 +39,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use runcast_common::event::StatusChange;
+use runcast_common::protocol::event::StatusChange;
 use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio::time::Instant;
 

@@ -224,7 +224,7 @@ fn no_print_shows_a_secret() {
 
 #[test]
 fn the_texts_of_a_status_are_redacted() {
-    use runcast_common::event::Status;
+    use runcast_common::protocol::event::Status;
     let change = StatusChange {
         command: vec!["sh".into(), "--password=very-secret".into()],
         message: Some("very-secret: command not found".into()),

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use runcast_common::seal::Seal;
+use runcast_common::protocol::seal::Seal;
 use uuid::Uuid;
 
 use super::folder;

@@ -19,7 +19,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use runcast_common::event;
+use runcast_common::protocol::event;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -15,7 +15,7 @@
 //! behind damage at the next header that can be read. A header cannot be found inside a body by
 //! mistake: bodies are JSON text, in which no zero byte occurs, and every header holds some.
 
-use runcast_common::seal::{Checksum, Seal};
+use runcast_common::protocol::seal::{Checksum, Seal};
 use uuid::Uuid;
 
 /// Starts a segment; the last character is the format's version for a person who looks at it.

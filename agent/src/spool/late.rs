@@ -4,7 +4,7 @@
 //! The records are known by what they say stands before them, so nothing of another history fits. Time:
 //! that of reading the folder once more.
 
-use runcast_common::seal::Seal;
+use runcast_common::protocol::seal::Seal;
 
 use std::path::PathBuf;
 

@@ -31,7 +31,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use runcast_common::seal::Seal;
+use runcast_common::protocol::seal::Seal;
 use uuid::Uuid;
 
 use self::chain::{Chain, Place, Segment};

@@ -18,8 +18,8 @@ use std::time::Duration;
 use reqwest::{Response, StatusCode};
 use runcast_common::backoff::Backoff;
 use runcast_common::config::Env;
-use runcast_common::event::Channel;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event::Channel;
+use runcast_common::protocol::event_id::EventId;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 

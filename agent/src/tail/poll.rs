@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use runcast_common::event::Channel;
+use runcast_common::protocol::event::Channel;
 use serde::Deserialize;
 use tokio::time::sleep;
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use runcast_common::limits::MAX_EVENT_BYTES;
+use runcast_common::protocol::limits::MAX_EVENT_BYTES;
 
 /// Longest frame. Twice the longest event: what is longer is not from a gateway.
 const MAX_FRAME_BYTES: usize = 2 * MAX_EVENT_BYTES;

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use runcast_common::event::{Kind, Text};
+use runcast_common::protocol::event::{Kind, Text};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::outlet::Dropped;

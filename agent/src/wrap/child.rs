@@ -8,8 +8,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 
 use runcast_common::config::Env;
-use runcast_common::event::{Status, StatusChange};
-use runcast_common::limits::MAX_NAME_BYTES;
+use runcast_common::protocol::event::{Status, StatusChange};
+use runcast_common::protocol::limits::MAX_NAME_BYTES;
 
 use super::leader::Leader;
 use super::terminal::Terminal;

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use runcast_common::event::{Kind, Text};
+use runcast_common::protocol::event::{Kind, Text};
 use tokio::task::JoinHandle;
 
 use super::cap::{Admitted, Cap, in_words};

@@ -8,7 +8,7 @@
 //! Data: one buffer of what is not cut yet, bounded by one read and one chunk.
 
 use crate::payload::{chunk_length, incomplete_tail};
-use runcast_common::limits::MAX_CHUNK_BYTES;
+use runcast_common::protocol::limits::MAX_CHUNK_BYTES;
 
 /// Bytes that are not cut yet.
 #[derive(Debug, Default)]

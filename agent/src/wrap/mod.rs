@@ -52,7 +52,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use runcast_common::config::Env;
-use runcast_common::event::StatusChange;
+use runcast_common::protocol::event::StatusChange;
 use uuid::Uuid;
 
 use self::feed::Feeds;

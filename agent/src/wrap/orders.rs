@@ -14,7 +14,7 @@ use std::io;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use runcast_common::event::{Action, Status, StatusChange};
+use runcast_common::protocol::event::{Action, Status, StatusChange};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 

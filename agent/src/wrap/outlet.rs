@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use runcast_common::event::{Gap, Kind};
+use runcast_common::protocol::event::{Gap, Kind};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -128,7 +128,7 @@ impl Outlet {
 
 #[cfg(test)]
 mod tests {
-    use runcast_common::event::Text;
+    use runcast_common::protocol::event::Text;
     use uuid::Uuid;
 
     use super::*;

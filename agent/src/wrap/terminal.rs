@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 
 use pty_process::blocking::open;
 use runcast_common::config::Env;
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use rustix::termios::{
     InputModes, OptionalActions, OutputModes, tcgetattr, tcsetattr, tcsetwinsize,
 };

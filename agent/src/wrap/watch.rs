@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use runcast_common::event::StatusChange;
+use runcast_common::protocol::event::StatusChange;
 use rustix::termios::isatty;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};

@@ -3,8 +3,8 @@
 use std::process::{Command, Output};
 
 use runcast_agent::publisher::Target;
-use runcast_common::control::Give;
-use runcast_common::event::{Action, Kind};
+use runcast_common::protocol::commands::SendCommand;
+use runcast_common::protocol::event::{Action, Kind};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
@@ -138,7 +138,7 @@ impl Wrapped {
 
     pub(crate) async fn give(&self, action: Action, data: &str) -> Uuid {
         let id = Uuid::now_v7();
-        let give = Give {
+        let give = SendCommand {
             id,
             action,
             by: "somebody",

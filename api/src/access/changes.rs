@@ -11,7 +11,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::RedisFailure;
-use runcast_common::keys::Slot;
+use runcast_common::protocol::keys::Slot;
 use runcast_common::redis;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;

@@ -15,7 +15,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use chrono::Utc;
-use runcast_common::mirror::{Mirror, Seen};
+use runcast_common::cache::{CacheEntry, LeaseCache};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -97,17 +97,17 @@ type Read<T> = Result<Option<(T, Duration)>, StoreError>;
 
 /// Looks for a copy, else reads, and leaves a copy with the life that comes along.
 pub(super) async fn through<T: Serialize + DeserializeOwned>(
-    (mirror, meter): (&Mirror, &Meter),
+    (mirror, meter): (&LeaseCache, &Meter),
     wanted: Wanted<'_>,
     read: impl Future<Output = Read<T>>,
 ) -> Result<Found<T>, StoreError> {
     let Wanted { cache, key, fresh } = wanted;
     let lease = match mirror.look(key).await {
-        Seen::Copy(copy) if copy == NOTHING => {
+        CacheEntry::Copy(copy) if copy == NOTHING => {
             meter.looked(cache, Outcome::Hit);
             return Ok(Found::nothing());
         }
-        Seen::Copy(copy) => match serde_json::from_str::<Copied<T>>(&copy) {
+        CacheEntry::Copy(copy) => match serde_json::from_str::<Copied<T>>(&copy) {
             Ok(copied) if Utc::now().timestamp() < copied.fresh_until => {
                 meter.looked(cache, Outcome::Hit);
                 return Ok(Found {
@@ -119,9 +119,9 @@ pub(super) async fn through<T: Serialize + DeserializeOwned>(
             // Of another version: it stays until its life is over.
             Err(_unknown) => None,
         },
-        Seen::Absent(lease) => Some(lease),
-        Seen::Leased => None,
-        Seen::Unreachable => {
+        CacheEntry::Absent(lease) => Some(lease),
+        CacheEntry::Leased => None,
+        CacheEntry::Unreachable => {
             meter.looked(cache, Outcome::Unreachable);
             let value = read.await?.map(|(value, _)| value);
             return Ok(Found { value, copy: None });
@@ -147,7 +147,7 @@ pub(super) async fn through<T: Serialize + DeserializeOwned>(
 
 /// Reads again what there is an old copy of; without Postgres the copy will do.
 async fn renew<T: Serialize>(
-    (mirror, meter): (&Mirror, &Meter),
+    (mirror, meter): (&LeaseCache, &Meter),
     Wanted { cache, key, fresh }: Wanted<'_>,
     (copy, old): (String, T),
     read: impl Future<Output = Read<T>>,

@@ -37,9 +37,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runcast_common::cache::LeaseCache;
 use runcast_common::connect::Redis;
-use runcast_common::keys::Keys;
-use runcast_common::mirror::Mirror;
+use runcast_common::protocol::keys::Keys;
 
 use self::meter::{Meter, Told};
 use self::notes::Notes;
@@ -57,7 +57,7 @@ struct Parts {
     store: Store,
     redis: Redis,
     keys: Keys,
-    mirror: Mirror,
+    mirror: LeaseCache,
     passwords: Passwords,
     notes: Notes,
     openings: Arc<Openings>,
@@ -78,7 +78,7 @@ impl Access {
         session_life: Duration,
     ) -> Result<Self, PasswordError> {
         Ok(Self(Arc::new(Parts {
-            mirror: Mirror::new(redis.clone()),
+            mirror: LeaseCache::new(redis.clone()),
             store,
             redis,
             keys,
@@ -103,7 +103,7 @@ impl Access {
         &self.0.keys
     }
 
-    fn mirror(&self) -> &Mirror {
+    fn mirror(&self) -> &LeaseCache {
         &self.0.mirror
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use redis::Cmd;
 use runcast_common::connect::RedisFailure;
-use runcast_common::keys::Slot;
+use runcast_common::protocol::keys::Slot;
 use runcast_common::redis;
 use serde::{Deserialize, Serialize};
 use tracing::debug;

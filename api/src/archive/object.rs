@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
-use runcast_common::entry::Event;
-use runcast_common::event::Head;
-use runcast_common::id::EventId;
-use runcast_common::seal::Seal;
+use runcast_common::protocol::entry::Event;
+use runcast_common::protocol::event::Head;
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::seal::Seal;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zstd::bulk::Compressor;
@@ -155,7 +155,7 @@ impl Builder {
         let (kind, time) = match Head::parse(&event.line) {
             Ok(head) => (head.kind.number(), head.time),
             // Never stored, since the persister checks each line; shown as a gap all the same.
-            Err(_unreadable) => (runcast_common::event::Kind::Gap.number(), 0),
+            Err(_unreadable) => (runcast_common::protocol::event::Kind::Gap.number(), 0),
         };
         let frame = self.open.get_or_insert(Frame {
             first: event.id,

@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use runcast_common::entry::Event;
-use runcast_common::event::{Channel, Head, Kind};
-use runcast_common::id::EventId;
+use runcast_common::protocol::entry::Event;
+use runcast_common::protocol::event::{Channel, Head, Kind};
+use runcast_common::protocol::event_id::EventId;
 use tokio::time::timeout;
 use uuid::Uuid;
 

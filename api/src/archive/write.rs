@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use runcast_common::entry::Event;
-use runcast_common::id::EventId;
+use runcast_common::protocol::entry::Event;
+use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
 use super::object::{self, Builder, Damage, Index};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use runcast_common::config::RedisUrl;
 use runcast_common::connect::Redis;
-use runcast_common::keys::Keys;
+use runcast_common::protocol::keys::Keys;
 use runcast_common::redis;
 use tokio::time::timeout;
 

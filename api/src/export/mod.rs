@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, DurationRound as _, NaiveDate, TimeDelta, Utc};
 use clap::Args;
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -17,8 +17,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{PushKind, Value};
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::keys::{Channel, Keys, PARTITIONS, Slot};
-use runcast_common::limits::REDIS_DEADLINE;
+use runcast_common::protocol::keys::{Keys, PARTITIONS, PubSubChannel, Slot};
+use runcast_common::protocol::limits::REDIS_DEADLINE;
 use runcast_common::redis;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -202,16 +202,18 @@ impl Bells {
             return;
         };
         match (channel, data.get(1)) {
-            (Channel::Bell, Some(Value::BulkString(message))) if is_calm => tail.ring(message),
-            (Channel::Bell, _) => tail.wake.notify_one(),
-            (Channel::Pulse, Some(Value::BulkString(message))) => tail.hear(message),
-            (Channel::State, Some(Value::BulkString(message))) => tail.learn(message),
-            (Channel::Pulse | Channel::State, _) => {}
+            (PubSubChannel::Bell, Some(Value::BulkString(message))) if is_calm => {
+                tail.ring(message)
+            }
+            (PubSubChannel::Bell, _) => tail.wake.notify_one(),
+            (PubSubChannel::Pulse, Some(Value::BulkString(message))) => tail.hear(message),
+            (PubSubChannel::State, Some(Value::BulkString(message))) => tail.learn(message),
+            (PubSubChannel::Pulse | PubSubChannel::State, _) => {}
         }
     }
 
     /// Who listens to the channel that a push names.
-    fn listener(&self, lane: &Lane, data: &[Value]) -> Option<(Arc<Tail>, Channel)> {
+    fn listener(&self, lane: &Lane, data: &[Value]) -> Option<(Arc<Tail>, PubSubChannel)> {
         let Some(Value::BulkString(channel)) = data.first() else {
             return None;
         };

@@ -7,7 +7,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
 /// What stands before it, so that it is not taken for an event id.

@@ -16,10 +16,10 @@ use futures::Stream;
 use redis::{PushKind, Value};
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::keys::{Keys, Slot};
-use runcast_common::limits::REDIS_DEADLINE;
+use runcast_common::presence::run_update::RunUpdate;
+use runcast_common::protocol::keys::{Keys, Slot};
+use runcast_common::protocol::limits::REDIS_DEADLINE;
 use runcast_common::redis;
-use runcast_common::update::Update;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -58,7 +58,7 @@ struct Kept {
 
 #[derive(Debug, Clone)]
 enum Item {
-    Update(Arc<Update>),
+    Update(Arc<RunUpdate>),
     /// Some may have been missed here.
     Gap,
 }
@@ -131,7 +131,7 @@ impl Feed {
         let Some(Value::BulkString(message)) = data.get(1) else {
             return;
         };
-        match serde_json::from_slice::<Vec<Update>>(message) {
+        match serde_json::from_slice::<Vec<RunUpdate>>(message) {
             Ok(updates) => self.put(
                 updates
                     .into_iter()

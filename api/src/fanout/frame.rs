@@ -6,9 +6,9 @@
 //! them), hence one `data:` line is always enough.
 
 use bytes::Bytes;
-use runcast_common::entry::Event;
-use runcast_common::event::{Channel, Head, Kind};
-use runcast_common::id::EventId;
+use runcast_common::protocol::entry::Event;
+use runcast_common::protocol::event::{Channel, Head, Kind};
+use runcast_common::protocol::event_id::EventId;
 use serde::Serialize;
 
 use crate::envelope::with_envelope;

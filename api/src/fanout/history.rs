@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use runcast_common::connect::RedisFailure;
-use runcast_common::entry::{Entry, Event};
-use runcast_common::event::{Head, Kind};
-use runcast_common::id::EventId;
+use runcast_common::protocol::entry::{Entry, Event};
+use runcast_common::protocol::event::{Head, Kind};
+use runcast_common::protocol::event_id::EventId;
 use tokio::time::Instant;
 use uuid::Uuid;
 

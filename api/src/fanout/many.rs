@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::future::select_all;
 use memchr::memmem;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;

@@ -43,8 +43,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::Redis;
-use runcast_common::id::EventId;
-use runcast_common::keys::Keys;
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::keys::Keys;
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;

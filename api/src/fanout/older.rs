@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 
 use super::frame::Frames;
 use super::reader::Step;

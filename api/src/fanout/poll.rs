@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 

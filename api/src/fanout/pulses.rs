@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use runcast_common::limits::MAX_VARIATIONS;
-use runcast_common::pulse::{LOST_AFTER, Pulse};
+use runcast_common::presence::heartbeat::{Heartbeat, LOST_AFTER};
+use runcast_common::protocol::limits::MAX_VARIATIONS;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -25,13 +25,13 @@ pub(super) struct Pulses {
 struct Heard {
     number: u64,
     at: Instant,
-    pulse: Pulse,
+    pulse: Heartbeat,
 }
 
 impl Pulses {
     /// Takes in what was published on the run's channel; true if it is a pulse.
     pub(super) fn take(&mut self, message: &[u8], now: Instant) -> bool {
-        let Ok(pulse) = serde_json::from_slice::<Pulse>(message) else {
+        let Ok(pulse) = serde_json::from_slice::<Heartbeat>(message) else {
             return false;
         };
         self.heard.retain(|_, heard| now - heard.at < LOST_AFTER);
@@ -57,7 +57,7 @@ impl Pulses {
     }
 
     /// Those with a number above this one, oldest first.
-    pub(super) fn after(&self, number: u64) -> Vec<Pulse> {
+    pub(super) fn after(&self, number: u64) -> Vec<Heartbeat> {
         let newer = self.heard.values().filter(|heard| heard.number > number);
         let mut newer: Vec<&Heard> = newer.collect();
         newer.sort_by_key(|heard| heard.number);
@@ -76,7 +76,7 @@ mod tests {
         )
     }
 
-    fn times(pulses: &[Pulse]) -> Vec<u64> {
+    fn times(pulses: &[Heartbeat]) -> Vec<u64> {
         pulses.iter().map(|pulse| pulse.time).collect()
     }
 

@@ -12,9 +12,9 @@
 
 use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::entry::{Entry, Event, NotEntries, Unreadable};
-use runcast_common::id::EventId;
-use runcast_common::keys::Keys;
+use runcast_common::protocol::entry::{Entry, Event, NotEntries, Unreadable};
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::keys::Keys;
 use runcast_common::redis;
 use tracing::debug;
 use uuid::Uuid;

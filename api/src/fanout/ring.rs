@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 
 use super::frame::Frames;
 

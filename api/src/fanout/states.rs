@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use runcast_common::update::Update;
+use runcast_common::presence::run_update::RunUpdate;
 
 /// Updates that are kept for viewers that are slow to take them.
 const MOST: usize = 16;
@@ -13,7 +13,7 @@ const MOST: usize = 16;
 /// The last updates of a run.
 #[derive(Debug, Default)]
 pub(super) struct States {
-    kept: VecDeque<Update>,
+    kept: VecDeque<RunUpdate>,
     /// The number of the last one.
     newest: u64,
 }
@@ -38,7 +38,7 @@ impl States {
     }
 
     /// Those with a number above this one that are still kept, oldest first.
-    pub(super) fn after(&self, number: u64) -> Vec<Update> {
+    pub(super) fn after(&self, number: u64) -> Vec<RunUpdate> {
         let count = usize::try_from(self.newest.saturating_sub(number)).unwrap_or(MOST);
         let skip = self.kept.len().saturating_sub(count);
         self.kept.iter().skip(skip).cloned().collect()

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
-use runcast_common::entry::Entry;
-use runcast_common::id::EventId;
-use runcast_common::pulse::Pulse;
-use runcast_common::update::Update;
+use runcast_common::presence::heartbeat::Heartbeat;
+use runcast_common::presence::run_update::RunUpdate;
+use runcast_common::protocol::entry::Entry;
+use runcast_common::protocol::event_id::EventId;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
@@ -258,13 +258,13 @@ impl Tail {
 
     /// The last sign of life of each agent whose number is above this one.
     #[must_use]
-    pub fn pulses_after(&self, number: u64) -> Vec<Pulse> {
+    pub fn pulses_after(&self, number: u64) -> Vec<Heartbeat> {
         self.lock().pulses.after(number)
     }
 
     /// The last updates whose number is above this one.
     #[must_use]
-    pub fn states_after(&self, number: u64) -> Vec<Update> {
+    pub fn states_after(&self, number: u64) -> Vec<RunUpdate> {
         self.lock().states.after(number)
     }
 

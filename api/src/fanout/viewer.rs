@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use rand::RngExt as _;
-use runcast_common::event::Kind;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::event_id::EventId;
 use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;

@@ -6,7 +6,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use runcast_common::pulse::{self, Known};
+use runcast_common::presence::heartbeat::{self, AgentReport};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -85,7 +85,7 @@ async fn fleet(
 struct List {
     /// What each says of itself, its health, and its last pulse.
     #[schema(value_type = Vec<Object>)]
-    agents: Vec<Known>,
+    agents: Vec<AgentReport>,
 }
 
 /// Lists the agents of a run, to the second.
@@ -102,6 +102,6 @@ async fn list(
 ) -> Result<Json<List>, Problem> {
     let (run, _coverage) = admit(&gateway, &principal, Scope::Read, &id).await?;
     let keys = gateway.keys();
-    let agents = pulse::agents_of(gateway.redis(), keys, &keys.run(run)).await?;
+    let agents = heartbeat::agents_of(gateway.redis(), keys, &keys.run(run)).await?;
     Ok(Json(List { agents }))
 }

@@ -8,16 +8,18 @@
 //! stream then tells, too.
 //!
 //! Every command is a producer of its own: it publishes at most two batches, in this order. Input is
-//! only given to the agents and never published. Limits: [`MAX_DATA_BYTES`] of input; the Redis
+//! only given to the agents and never published. Limits: [`MAX_COMMAND_BYTES`] of input; the Redis
 //! deadline for each of three calls.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use runcast_common::body::Body;
-use runcast_common::control::{Give, Given, MAX_DATA_BYTES, MAX_WAITING};
-use runcast_common::event::{self, Action, Control, ControlState, Kind, Status};
-use runcast_common::script::{Append, Cap, Outcome};
+use runcast_common::protocol::commands::{
+    CommandResult, MAX_COMMAND_BYTES, MAX_PENDING_COMMANDS, SendCommand,
+};
+use runcast_common::protocol::encoding::Body;
+use runcast_common::protocol::event::{self, Action, Control, ControlState, Kind, Status};
+use runcast_common::scripts::{Append, Cap, Outcome};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -103,7 +105,7 @@ async fn give(
     };
     // Told first: an agent may answer within a millisecond.
     story.tell(ControlState::Requested, Some(by), None).await?;
-    let give = Give {
+    let give = SendCommand {
         id: story.id,
         action: wanted.command,
         by,
@@ -117,9 +119,9 @@ async fn give(
             give.call(&keys, connection).await
         })
         .await?;
-    if given == Given::Full {
+    if given == CommandResult::Full {
         let reason = format!(
-            "too many commands wait to be taken: {MAX_WAITING} of a run at most, counted for each variation"
+            "too many commands wait to be taken: {MAX_PENDING_COMMANDS} of a run at most, counted for each variation"
         );
         story
             .tell(ControlState::Refused, None, Some(&reason))
@@ -155,9 +157,9 @@ async fn note(gateway: &Gateway, principal: &Principal, run: &Run, id: Uuid, wan
 /// The text that goes with the command.
 fn data(wanted: &Wanted) -> Result<&str, Problem> {
     match (wanted.command, wanted.data.as_deref()) {
-        (Action::Input, Some(data)) if (1..=MAX_DATA_BYTES).contains(&data.len()) => Ok(data),
+        (Action::Input, Some(data)) if (1..=MAX_COMMAND_BYTES).contains(&data.len()) => Ok(data),
         (Action::Input, _) => Err(Problem::bad_request(format!(
-            "input needs data, a text of 1 to {MAX_DATA_BYTES} bytes"
+            "input needs data, a text of 1 to {MAX_COMMAND_BYTES} bytes"
         ))),
         (_, None) => Ok(""),
         (action, Some(_)) => Err(Problem::bad_request(format!("{action} takes no data"))),
@@ -263,7 +265,7 @@ impl Story<'_> {
 mod tests {
     use axum::response::IntoResponse as _;
     use chrono::Utc;
-    use runcast_common::id::EventId;
+    use runcast_common::protocol::event_id::EventId;
 
     use super::*;
     use crate::store::runs::Variation;
@@ -318,7 +320,7 @@ mod tests {
         };
         assert_eq!(data(&wanted(Action::Cancel, None)), Ok(""));
         assert_eq!(data(&wanted(Action::Input, Some("y\n"))), Ok("y\n"));
-        let long = "x".repeat(MAX_DATA_BYTES + 1);
+        let long = "x".repeat(MAX_COMMAND_BYTES + 1);
         for (command, text) in [
             (Action::Cancel, Some("x")),
             (Action::Input, None),

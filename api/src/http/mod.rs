@@ -52,7 +52,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Extension, Router};
 use runcast_common::config::RedisUrl;
 use runcast_common::connect::Redis;
-use runcast_common::keys::Keys;
+use runcast_common::protocol::keys::Keys;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use url::Url;

@@ -276,7 +276,7 @@ fn add_problems(tag: &str, is_known: bool, has_thing: bool, operation: &mut Map<
 mod tests {
     use std::collections::BTreeMap;
 
-    use runcast_common::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
+    use runcast_common::protocol::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
 
     use super::*;
     use crate::access::rules::{Finding, Rule, Rules, operations};

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use axum::extract::FromRequestParts;
 use axum::http::Uri;
 use axum::http::request::Parts;
-use runcast_common::event::Channel;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event::Channel;
+use runcast_common::protocol::event_id::EventId;
 
 use super::problem::Problem;
 use crate::fanout::frame::{Filter, LEVELS, Levels};

@@ -5,8 +5,10 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use runcast_common::limits::{MAX_LABEL_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_VARIATIONS};
-use runcast_common::update::{self, Update, UpdateKind};
+use runcast_common::presence::run_update::{self, RunUpdate, UpdateKind};
+use runcast_common::protocol::limits::{
+    MAX_LABEL_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_VARIATIONS,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
@@ -231,7 +233,7 @@ async fn publish(
 
 /// Tells whoever follows all runs that there is a new one. They have a list to ask as well.
 async fn announce(gateway: &Gateway, run: &Run) {
-    let update = Update {
+    let update = RunUpdate {
         kind: UpdateKind::State,
         run: run.id,
         status: run.status.clone(),
@@ -241,7 +243,7 @@ async fn announce(gateway: &Gateway, run: &Run) {
         agents: Vec::new(),
     };
     let updates = [update];
-    let told = update::announce(gateway.redis(), gateway.keys(), &updates);
+    let told = run_update::announce(gateway.redis(), gateway.keys(), &updates);
     if let Ok(Err(error)) = timeout(ANNOUNCE_DEADLINE, told).await {
         debug!(%error, "a new run was not announced");
     }

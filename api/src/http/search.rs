@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use utoipa_axum::router::OpenApiRouter;

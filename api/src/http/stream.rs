@@ -7,7 +7,7 @@
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 

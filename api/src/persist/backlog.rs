@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::event;
-use runcast_common::keys::{Keys, PERSISTERS};
+use runcast_common::protocol::event;
+use runcast_common::protocol::keys::{Keys, PERSISTERS};
 use runcast_common::redis;
 
 /// What stands in the line.

@@ -7,11 +7,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use runcast_common::amount::Amount;
+use runcast_common::config::byte_size::ByteSize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use runcast_common::script::Window;
+use runcast_common::scripts::Window;
 
 /// Share of `maxmemory` that is the budget where none is set, in percent. The rest is for what the server
 /// needs beside its data: buffers of connections, and a copy while it persists.
@@ -72,7 +72,7 @@ impl FromStr for Budget {
         if text == "off" {
             return Ok(Self::Off);
         }
-        let amount: Amount = text.parse().map_err(|_no_amount| NotABudget)?;
+        let amount: ByteSize = text.parse().map_err(|_no_amount| NotABudget)?;
         Ok(Self::Bytes(amount.0))
     }
 }

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use futures::future::try_join_all;
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::id::EventId;
-use runcast_common::keys::Keys;
-use runcast_common::script::{self, Settle, Settled, Window};
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::keys::Keys;
+use runcast_common::scripts::{self, Settle, Settled, Window};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -51,7 +51,7 @@ pub enum PersistError {
     Redis(#[from] RedisFailure),
     /// Redis answered a stream read in another shape.
     #[error(transparent)]
-    NotEntries(#[from] runcast_common::entry::NotEntries),
+    NotEntries(#[from] runcast_common::protocol::entry::NotEntries),
 }
 
 impl PersistError {
@@ -282,7 +282,7 @@ impl Cycle {
         let last: EventId = self
             .redis
             .run(keys.slot, async |connection| {
-                script::rebirth(&keys, state.watermark, &producers, connection).await
+                scripts::rebirth(&keys, state.watermark, &producers, connection).await
             })
             .await?;
         self.meter.reborn();

@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use runcast_common::event;
+use runcast_common::protocol::event;
 
 /// What one transaction stored.
 #[derive(Debug, Default)]

@@ -15,7 +15,7 @@ use rand::RngExt as _;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::keys::{Keys, PERSISTERS, Slot};
+use runcast_common::protocol::keys::{Keys, PERSISTERS, Slot};
 use runcast_common::redis;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};

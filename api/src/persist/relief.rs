@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::id::EventId;
-use runcast_common::keys::Keys;
-use runcast_common::script::{Settle, Window};
-use runcast_common::{leftovers, redis};
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::keys::Keys;
+use runcast_common::scripts::{Settle, Window};
+use runcast_common::{key_scan, redis};
 use tokio::time::timeout;
 use tracing::info;
 use uuid::Uuid;
@@ -54,7 +54,7 @@ async fn all(
     for server in redis.masters().await? {
         let mut from = 0;
         loop {
-            let step = leftovers::step(&server, keys, from).await?;
+            let step = key_scan::step(&server, keys, from).await?;
             let runs = stream::iter(step.runs).map(|run| one(redis, keys, run, window));
             let done: Vec<bool> = runs.buffer_unordered(AT_ONCE).try_collect().await?;
             *cut += done.into_iter().filter(|cut| *cut).count();

@@ -7,9 +7,9 @@
 //!   came instead is kept as a dead letter. The run goes on.
 //! - A final status is compared with what is stored of its producer: that is the seal.
 
-use runcast_common::entry::{Entry, Event, Unreadable};
-use runcast_common::event::{self, Gap, Head, Kind, Status, StatusChange};
-use runcast_common::id::EventId;
+use runcast_common::protocol::entry::{Entry, Event, Unreadable};
+use runcast_common::protocol::event::{self, Gap, Head, Kind, Status, StatusChange};
+use runcast_common::protocol::event_id::EventId;
 use tracing::error;
 use uuid::Uuid;
 
@@ -299,7 +299,7 @@ impl Builder<'_> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use runcast_common::seal::Seal;
+    use runcast_common::protocol::seal::Seal;
 
     use super::*;
 

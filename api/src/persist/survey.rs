@@ -16,10 +16,10 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use rand::RngExt as _;
 use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::id::EventId;
-use runcast_common::keys::{Keys, PARTITIONS};
-use runcast_common::script::Window;
-use runcast_common::{redis, script};
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::keys::{Keys, PARTITIONS};
+use runcast_common::scripts::Window;
+use runcast_common::{redis, scripts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -228,7 +228,7 @@ impl Survey {
         let keys = self.keys.run(run);
         self.redis
             .run(keys.slot, async |connection| {
-                script::cap(&keys, bytes, CAP_LIFE, connection).await
+                scripts::cap(&keys, bytes, CAP_LIFE, connection).await
             })
             .await
     }

@@ -4,19 +4,19 @@
 //! without it. Viewers see statuses as events of their run, so only what is none is told to them here.
 
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::fleet;
-use runcast_common::keys::Keys;
+use runcast_common::presence::liveness;
+use runcast_common::presence::run_update::{self, RunUpdate};
+use runcast_common::protocol::keys::Keys;
 use runcast_common::redis::cmd;
-use runcast_common::update::{self, Update};
 use tracing::{debug, info};
 
-pub(super) async fn tell(redis: &Redis, keys: &Keys, updates: &[Update]) {
+pub(super) async fn tell(redis: &Redis, keys: &Keys, updates: &[RunUpdate]) {
     if let Err(error) = try_tell(redis, keys, updates).await {
         debug!(%error, "cannot tell what changed");
     }
 }
 
-async fn try_tell(redis: &Redis, keys: &Keys, updates: &[Update]) -> Result<(), RedisFailure> {
+async fn try_tell(redis: &Redis, keys: &Keys, updates: &[RunUpdate]) -> Result<(), RedisFailure> {
     for update in updates.iter().filter(|update| !update.agents.is_empty()) {
         info!(run = %update.run, status = update.status, "a lost agent has published again");
         // From now on its silence counts again, whether it gives signs of life or not.
@@ -24,8 +24,8 @@ async fn try_tell(redis: &Redis, keys: &Keys, updates: &[Update]) -> Result<(), 
         let run = keys.run(update.run);
         let time = cmd("TIME");
         let (seconds, _): (u64, u64) = redis.query(run.slot, &time).await?;
-        fleet::expect(redis, &run.fleet, &agents, seconds * 1000).await?;
-        update::tell(redis, keys, update).await?;
+        liveness::expect(redis, &run.fleet, &agents, seconds * 1000).await?;
+        run_update::tell(redis, keys, update).await?;
     }
-    update::announce(redis, keys, updates).await
+    run_update::announce(redis, keys, updates).await
 }

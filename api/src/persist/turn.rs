@@ -6,10 +6,10 @@
 
 use redis::Value;
 use runcast_common::connect::Redis;
-use runcast_common::entry::{Entry, Unreadable};
-use runcast_common::id::EventId;
-use runcast_common::keys::RunKeys;
-use runcast_common::limits::MAX_ENTRY_EVENTS;
+use runcast_common::protocol::entry::{Entry, Unreadable};
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::keys::RunKeys;
+use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
 use runcast_common::redis;
 use uuid::Uuid;
 

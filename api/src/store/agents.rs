@@ -5,8 +5,8 @@
 //! for each other in a circle and a final status always wins.
 
 use chrono::{DateTime, Utc};
-use runcast_common::pulse::{Agent, Health};
-use runcast_common::update::Update;
+use runcast_common::presence::heartbeat::{Agent, Health};
+use runcast_common::presence::run_update::RunUpdate;
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -41,7 +41,7 @@ impl Changes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swept {
     /// Everything is written; this is to be told.
-    Done(Vec<Update>),
+    Done(Vec<RunUpdate>),
     /// Nothing is written: the lease has passed to somebody else.
     Fenced,
 }

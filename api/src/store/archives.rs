@@ -16,8 +16,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate};
-use runcast_common::id::EventId;
-use runcast_common::seal::{Checksum, Seal};
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::seal::{Checksum, Seal};
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;

@@ -4,8 +4,8 @@
 //! count and per field a 32 bit length (-1 for NULL) and its bytes, all big endian; at the end a
 //! field count of -1. <https://www.postgresql.org/docs/15/sql-copy.html>
 
-use runcast_common::event::Kind;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
 use super::signed;

@@ -1,8 +1,8 @@
 //! What stood in run streams and was no event: to be listed, looked at, read again, and dropped.
 
 use chrono::{DateTime, Utc};
-use runcast_common::event::Kind;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::event_id::EventId;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, FromRow};
 use uuid::Uuid;

@@ -12,9 +12,9 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use runcast_common::entry::Event;
-use runcast_common::event::{Channel, Kind};
-use runcast_common::id::EventId;
+use runcast_common::protocol::entry::Event;
+use runcast_common::protocol::event::{Channel, Kind};
+use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
 use super::runs::Coverage;

@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use runcast_common::event::Status;
-use runcast_common::id::EventId;
-use runcast_common::seal::{Checksum, Seal};
-use runcast_common::update::Update;
+use runcast_common::presence::run_update::RunUpdate;
+use runcast_common::protocol::event::Status;
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::protocol::seal::{Checksum, Seal};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 use tokio::time::timeout;
@@ -129,7 +129,7 @@ pub struct Ingested {
     /// The final status of each written run that is over.
     pub ended: HashMap<Uuid, Option<String>>,
     /// What is to be told: statuses, and agents that were found again.
-    pub updates: Vec<Update>,
+    pub updates: Vec<RunUpdate>,
 }
 
 const STATES: &str = "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,

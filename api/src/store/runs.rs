@@ -1,7 +1,7 @@
 //! Runs and their variations: create, read, list.
 
 use chrono::{DateTime, Utc};
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;

@@ -1,7 +1,7 @@
 //! What is told of runs that changed: looked up within the transaction that changed them.
 
-use runcast_common::pulse::Health;
-use runcast_common::update::{AgentUpdate, Update, UpdateKind};
+use runcast_common::presence::heartbeat::Health;
+use runcast_common::presence::run_update::{AgentUpdate, RunUpdate, UpdateKind};
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
@@ -26,7 +26,7 @@ pub(super) async fn updates(
     connection: &mut PgConnection,
     mut runs: Vec<Uuid>,
     agents: Vec<Changed>,
-) -> Result<Vec<Update>, StoreError> {
+) -> Result<Vec<RunUpdate>, StoreError> {
     runs.extend(agents.iter().map(|(run, _)| *run));
     runs.sort_unstable();
     runs.dedup();
@@ -41,7 +41,7 @@ pub(super) async fn updates(
     .bind(&runs)
     .fetch_all(connection)
     .await?;
-    let update = |(run, status, ended, sealed, missing)| Update {
+    let update = |(run, status, ended, sealed, missing)| RunUpdate {
         kind: UpdateKind::State,
         run,
         status,
@@ -50,7 +50,7 @@ pub(super) async fn updates(
         missing: unsigned(missing),
         agents: Vec::new(),
     };
-    let mut updates: Vec<Update> = rows.into_iter().map(update).collect();
+    let mut updates: Vec<RunUpdate> = rows.into_iter().map(update).collect();
     updates.sort_unstable_by_key(|update| update.run);
     for (run, agent) in agents {
         if let Ok(at) = updates.binary_search_by_key(&run, |update| update.run) {

@@ -29,8 +29,8 @@ use std::time::Duration;
 
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::fleet::Silence;
-use runcast_common::keys::Keys;
+use runcast_common::presence::liveness::LivenessThresholds;
+use runcast_common::protocol::keys::Keys;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
@@ -85,7 +85,7 @@ pub struct Rules {
     /// Where notifications may go, and for how long they are tried.
     pub webhooks: webhooks::Policy,
     /// How long a silence of an agent means what.
-    pub silence: Silence,
+    pub silence: LivenessThresholds,
 }
 
 impl Worker {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use runcast_common::connect::Server;
-use runcast_common::keys::PARTITIONS;
-use runcast_common::leftovers;
+use runcast_common::key_scan;
+use runcast_common::protocol::keys::PARTITIONS;
 use tracing::info;
 use uuid::Uuid;
 
@@ -33,7 +33,7 @@ pub(super) async fn remove(worker: &Worker) -> Result<(), TaskError> {
     }
     for partition in 0..PARTITIONS {
         let ready = worker.keys.ready(partition);
-        for name in leftovers::remove_consumers(&worker.redis, &ready, GRACE).await? {
+        for name in key_scan::remove_consumers(&worker.redis, &ready, GRACE).await? {
             info!(
                 name,
                 partition, "took a persister that is gone off the line"
@@ -47,20 +47,20 @@ pub(super) async fn remove(worker: &Worker) -> Result<(), TaskError> {
 async fn remove_keys(worker: &Worker, server: &Server) -> Result<(), TaskError> {
     let mut from = 0;
     loop {
-        let step = leftovers::step(server, &worker.keys, from).await?;
+        let step = key_scan::step(server, &worker.keys, from).await?;
         let old: Vec<Uuid> = step.runs.into_iter().filter(|run| is_old(*run)).collect();
         if !old.is_empty() {
             let exist = worker.store.existing_runs(&old).await?;
             let exist: HashSet<Uuid> = exist.into_iter().collect();
             for run in old.into_iter().filter(|run| !exist.contains(run)) {
                 let keys = worker.keys.run(run);
-                if leftovers::remove_run(&worker.redis, &keys, GRACE).await? {
+                if key_scan::remove_run(&worker.redis, &keys, GRACE).await? {
                     info!(%run, "removed the keys of a run that does not exist");
                 }
             }
         }
         for agent in step.agents {
-            if leftovers::remove_agent(&worker.redis, &agent, GRACE).await? {
+            if key_scan::remove_agent(&worker.redis, &agent, GRACE).await? {
                 info!(key = agent, "removed what an agent had left");
             }
         }

@@ -11,10 +11,10 @@
 
 use std::time::Duration;
 
-use runcast_common::fleet::{self, Heard, Look, Silence};
-use runcast_common::keys::{FleetKeys, Keys, PARTITIONS};
-use runcast_common::pulse::{self, Health};
-use runcast_common::update::{self, AgentUpdate, Update};
+use runcast_common::presence::heartbeat::{self, Health};
+use runcast_common::presence::liveness::{self, LastHeard, LivenessThresholds, SilentAgents};
+use runcast_common::presence::run_update::{self, AgentUpdate, RunUpdate};
+use runcast_common::protocol::keys::{FleetKeys, Keys, PARTITIONS};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -29,12 +29,12 @@ const NAME: &str = "worker";
 
 /// How long the lease lasts without being renewed, for this silence: with [`every`] below the gap between two looks that
 /// would make everybody's silence begin anew. 12 s by default.
-fn lease(silence: &Silence) -> Duration {
+fn lease(silence: &LivenessThresholds) -> Duration {
     silence.lost * 2 / 5
 }
 
 /// How often the holder looks, and the others try to become it. 3 s by default.
-fn every(silence: &Silence) -> Duration {
+fn every(silence: &LivenessThresholds) -> Duration {
     silence.lost / 10
 }
 
@@ -126,13 +126,13 @@ impl Held {
         };
         for partition in 0..PARTITIONS {
             let keys = worker.keys.fleet(partition);
-            let look = fleet::look(&worker.redis, &keys, &worker.rules.silence).await?;
+            let look = liveness::look(&worker.redis, &keys, &worker.rules.silence).await?;
             if recall {
                 let here = living
                     .iter()
                     .filter(|(_, run)| Keys::partition(*run) == partition);
                 let here: Vec<Uuid> = here.map(|(agent, _)| *agent).collect();
-                fleet::expect(&worker.redis, &keys, &here, look.now).await?;
+                liveness::expect(&worker.redis, &keys, &here, look.now).await?;
             }
             if !self.note(worker, &keys, &look).await? {
                 return Ok(false);
@@ -149,15 +149,15 @@ impl Held {
         &self,
         worker: &Worker,
         keys: &FleetKeys,
-        look: &Look,
+        look: &SilentAgents,
     ) -> Result<bool, TaskError> {
-        let (lost, stale): (Vec<Heard>, Vec<Heard>) = look
+        let (lost, stale): (Vec<LastHeard>, Vec<LastHeard>) = look
             .silent
             .iter()
             .partition(|(_, heard)| look.is_lost(*heard, &worker.rules.silence));
-        let ids = |heard: &[Heard]| heard.iter().map(|(agent, _)| *agent).collect::<Vec<_>>();
+        let ids = |heard: &[LastHeard]| heard.iter().map(|(agent, _)| *agent).collect::<Vec<_>>();
         let changes = Changes {
-            alive: pulse::about(&worker.redis, &worker.keys, &ids(&look.news)).await?,
+            alive: heartbeat::about(&worker.redis, &worker.keys, &ids(&look.news)).await?,
             stale: ids(&stale),
             lost: ids(&lost),
         };
@@ -167,14 +167,14 @@ impl Held {
                 Swept::Done(updates) => tell(worker, &updates).await,
             }
         }
-        fleet::forget(&worker.redis, &keys.news, &look.news).await?;
-        fleet::forget(&worker.redis, &keys.pulses, &lost).await?;
+        liveness::forget(&worker.redis, &keys.news, &look.news).await?;
+        liveness::forget(&worker.redis, &keys.pulses, &lost).await?;
         Ok(true)
     }
 }
 
 /// Tells viewers of a run, and whoever follows all runs, what changed. They are hints: Postgres has it.
-async fn tell(worker: &Worker, updates: &[Update]) {
+async fn tell(worker: &Worker, updates: &[RunUpdate]) {
     for update in updates {
         for agent in &update.agents {
             if agent.health == Health::Lost {
@@ -187,9 +187,9 @@ async fn tell(worker: &Worker, updates: &[Update]) {
     }
     let told = async {
         for update in updates {
-            update::tell(&worker.redis, &worker.keys, update).await?;
+            run_update::tell(&worker.redis, &worker.keys, update).await?;
         }
-        update::announce(&worker.redis, &worker.keys, updates).await
+        run_update::announce(&worker.redis, &worker.keys, updates).await
     };
     if let Err(error) = told.await {
         debug!(%error, "cannot tell what changed");

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use runcast_common::event::{Channel, Kind};
+use runcast_common::protocol::event::{Channel, Kind};
 use serde::Deserialize;
 
 use crate::fanout::frame::Filter;

@@ -7,8 +7,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use anstream::adapter::strip_str;
-use runcast_common::event::Kind;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event::Kind;
+use runcast_common::protocol::event_id::EventId;
 
 use super::chunk::Chunk;
 use crate::fanout::history::Item;
@@ -142,8 +142,8 @@ impl Joiner {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use runcast_common::entry::Event;
-    use runcast_common::event::{Text, write_line};
+    use runcast_common::protocol::entry::Event;
+    use runcast_common::protocol::event::{Text, write_line};
     use uuid::Uuid;
 
     use super::*;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use uuid::Uuid;

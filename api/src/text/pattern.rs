@@ -4,7 +4,7 @@
 //! linear time, whatever it is.
 
 use regex::{Regex, RegexBuilder};
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -203,7 +203,7 @@ mod tests {
         let pattern = Pattern::new("needle", false, true, Vec::new()).expect("a pattern");
         let line = |text: String| Line {
             id: EventId::new(1, 1),
-            kind: runcast_common::event::Kind::Output,
+            kind: runcast_common::protocol::event::Kind::Output,
             variation: 0,
             stream: "stdout".to_owned(),
             level: None,

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use anstream::adapter::StripBytes;
 use memchr::memchr;
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -153,8 +153,8 @@ fn gap_text(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use runcast_common::entry::Event;
-    use runcast_common::id::EventId;
+    use runcast_common::protocol::entry::Event;
+    use runcast_common::protocol::event_id::EventId;
 
     use super::super::lines::tests::item;
     use super::*;

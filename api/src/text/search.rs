@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;

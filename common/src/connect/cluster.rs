@@ -20,11 +20,11 @@ use tokio::sync;
 use tokio::time::{Instant, timeout};
 
 use super::dial::{self, Dial, host_and_port};
-use super::failure::RedisFailure;
+use super::error::RedisFailure;
 use super::server::Server;
 use crate::backoff::Backoff;
 use crate::config::Ca;
-use crate::keys::Slot;
+use crate::protocol::keys::Slot;
 
 /// Longest wait for a map.
 const REFRESH_DEADLINE: Duration = Duration::from_secs(3);

@@ -14,7 +14,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError
 use tokio::time::timeout;
 
 use super::dial::{self, Dial};
-use super::failure::no_master;
+use super::error::no_master;
 use crate::config::Ca;
 
 /// A service, and whom to ask about it.

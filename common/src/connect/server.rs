@@ -12,10 +12,10 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout};
 
 use super::dial::{self, Dial};
-use super::failure::{RedisFailure, breaks, first_of};
+use super::error::{RedisFailure, breaks, first_of};
 use super::sentinel::Service;
 use crate::backoff::Backoff;
-use crate::limits::REDIS_DEADLINE;
+use crate::protocol::limits::REDIS_DEADLINE;
 
 /// A server with a shared connection that heals itself. Cloning is cheap.
 #[derive(Clone)]

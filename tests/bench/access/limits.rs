@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runcast_common::rate::{self, Ask, Measure, Quota};
+use runcast_common::rate_limit::{self, Measure, Quota, QuotaCheck};
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ pub(crate) async fn limits(scale: Scale) {
     let stack = Stack::without_services().await;
     let mut connection = stack.redis.connection().await;
     let subject = format!("principal/{}", Uuid::new_v4());
-    let ask = |policy: &str, quota| Ask {
+    let ask = |policy: &str, quota| QuotaCheck {
         key: stack.keys().rate(&subject, policy),
         quota,
         cost: 1,
@@ -51,7 +51,9 @@ pub(crate) async fn limits(scale: Scale) {
         pings.extend(ping.await);
         for ((_, asks), times) in sides.iter().zip(&mut asked) {
             let call = timed(scale.calls, async || {
-                let standings = rate::ask(asks, &mut connection).await.expect("an answer");
+                let standings = rate_limit::ask(asks, &mut connection)
+                    .await
+                    .expect("an answer");
                 assert_eq!(standings.len(), asks.len());
             });
             times.extend(call.await);

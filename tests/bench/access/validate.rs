@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use futures::StreamExt as _;
 use reqwest::Method;
+use runcast_common::cache::{CacheEntry, LeaseCache};
 use runcast_common::connect::Redis;
-use runcast_common::mirror::{Mirror, Seen};
 use runcast_tests::api::{Api, send};
 use runcast_tests::chaos::Chaos;
 use runcast_tests::eventually::SOON;
@@ -58,7 +58,7 @@ pub(crate) async fn validate(scale: Scale) {
 
     let address = stack.redis.url(stack.redis.port());
     let redis = Redis::new(&address.parse().expect("an address")).expect("a client");
-    let mirror = Mirror::new(redis);
+    let mirror = LeaseCache::new(redis);
     let url = stack.database_url(stack.database_port());
     let mut postgres = PgConnection::connect(&url).await.expect("a connection");
     let user = "SELECT id::text FROM users WHERE name = 'user0'";
@@ -93,7 +93,7 @@ pub(crate) async fn validate(scale: Scale) {
         for _ in 0..scale.rounds {
             let looked = timed(scale.calls, async || {
                 let seen = mirror.look(&key).await;
-                assert!(matches!(seen, Seen::Copy(_)), "{what}: {seen:?}");
+                assert!(matches!(seen, CacheEntry::Copy(_)), "{what}: {seen:?}");
             });
             from_redis.extend(looked.await);
             let asked = timed(scale.calls, async || {
@@ -127,14 +127,14 @@ pub(crate) async fn validate(scale: Scale) {
 }
 
 /// The same session, asked for by many at a time: Redis on one connection, Postgres on as many as a gateway has.
-async fn at_once(scale: Scale, mirror: &Mirror, key: &str, url: &str, session: &str) {
+async fn at_once(scale: Scale, mirror: &LeaseCache, key: &str, url: &str, session: &str) {
     let pool = PgPoolOptions::new().max_connections(CONNECTIONS);
     let pool = pool.connect(url).await.expect("connections");
     let (mut from_redis, mut from_postgres) = (Vec::new(), Vec::new());
     for _ in 0..scale.rounds {
         let look = async || {
             let seen = mirror.look(key).await;
-            assert!(matches!(seen, Seen::Copy(_)), "{seen:?}");
+            assert!(matches!(seen, CacheEntry::Copy(_)), "{seen:?}");
         };
         from_redis.push(rate(scale.calls * 5, look).await);
         let ask = async || {

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use runcast_common::body::Body;
-use runcast_common::keys::{Keys, RunKeys};
-use runcast_common::limits::MAX_ENTRY_EVENTS;
-use runcast_common::script::{Append, Appended, Cap, Outcome};
+use runcast_common::protocol::encoding::Body;
+use runcast_common::protocol::keys::{Keys, RunKeys};
+use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
+use runcast_common::scripts::{Append, Appended, Cap, Outcome};
 use runcast_tests::mark::{Mark, message, now_ns};
 use uuid::Uuid;
 

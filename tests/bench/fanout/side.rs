@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use runcast_common::keys::Keys;
-use runcast_common::script::load_append;
+use runcast_common::protocol::keys::Keys;
+use runcast_common::scripts::load_append;
 use runcast_tests::crowd::Request;
 use runcast_tests::eventually::eventually_within;
 use runcast_tests::process::{Process, Recipe};

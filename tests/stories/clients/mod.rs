@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use runcast_tests::chaos::Chaos;
 use runcast_tests::eventually::SOON;
 use runcast_tests::lines::numbered;

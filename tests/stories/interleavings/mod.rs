@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::chaos::Chaos;
 use runcast_tests::database::{StoredEvent, of_variation, text};
 use runcast_tests::stack::{Part, Stack};

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::cluster::{Cluster, Disk};
 use runcast_tests::database::{of_variation, text};
 use runcast_tests::eventually::SOON;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response, StatusCode};
-use runcast_common::event::Kind;
+use runcast_common::protocol::event::Kind;
 use runcast_tests::api::{Api, CreatedRun, send};
 use runcast_tests::database::{assert_each_once, text};
 use runcast_tests::lines::output;

@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use runcast_common::event::{Group, GroupState};
+use runcast_common::protocol::event::{Group, GroupState};
 
 use super::Notes;
 use super::title::title;

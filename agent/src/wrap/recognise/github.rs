@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 
-use runcast_common::event::{Group, GroupState};
+use runcast_common::protocol::event::{Group, GroupState};
 
 use super::Notes;
 use super::title::title;

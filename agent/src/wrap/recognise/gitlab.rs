@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memmem;
-use runcast_common::event::{Group, GroupState};
+use runcast_common::protocol::event::{Group, GroupState};
 
 use super::title::title;
 

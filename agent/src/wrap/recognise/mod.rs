@@ -24,7 +24,7 @@ mod title;
 
 use std::borrow::Cow;
 
-use runcast_common::event::{Group, Text};
+use runcast_common::protocol::event::{Group, Text};
 
 use self::gitlab::Section;
 use self::markers::Markers;

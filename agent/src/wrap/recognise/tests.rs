@@ -3,8 +3,8 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use runcast_common::event::{GroupState, Kind, write_line};
-use runcast_common::limits::MAX_CHUNK_BYTES;
+use runcast_common::protocol::event::{GroupState, Kind, write_line};
+use runcast_common::protocol::limits::MAX_CHUNK_BYTES;
 
 use super::*;
 use crate::wrap::lines::Lines;

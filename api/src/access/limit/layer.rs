@@ -19,7 +19,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
 use rand::RngExt as _;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 use serde_json::json;
 
 use super::guesses::Shown;
@@ -351,7 +351,7 @@ fn come_back(cursor: &str, reason: &str, after: Duration) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use runcast_common::rate::Standing;
+    use runcast_common::rate_limit::QuotaStatus;
 
     use super::super::Source;
     use super::super::policy::Rules;
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn the_headers_are_structured_fields() {
         let quota = Rules::default().quota(Policy::Read).expect("it is on");
-        let standing = Standing {
+        let standing = QuotaStatus {
             allowed: true,
             remaining: 599,
             reset: Duration::from_millis(100),

@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::keys::{Keys, Slot};
-use runcast_common::rate::{self, Ask, Quota, Standing};
+use runcast_common::protocol::keys::{Keys, Slot};
+use runcast_common::rate_limit::{self, Quota, QuotaCheck, QuotaStatus};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -68,7 +68,7 @@ impl Source {
 #[derive(Debug, Clone)]
 pub struct Verdict {
     source: Source,
-    standings: Vec<(Policy, Quota, Standing)>,
+    standings: Vec<(Policy, Quota, QuotaStatus)>,
 }
 
 /// The limits of one gateway.
@@ -79,7 +79,7 @@ pub struct Limits {
     keys: Keys,
     in_process: InProcess,
     /// What Redis did not answer, while it does not.
-    unanswered: Mutex<Option<(Slot, Vec<Ask>)>>,
+    unanswered: Mutex<Option<(Slot, Vec<QuotaCheck>)>>,
     source: watch::Sender<Source>,
     meter: Meter,
     guesses: Guesses,
@@ -166,13 +166,13 @@ impl Limits {
         subject: &str,
         policies: &[(Policy, Quota)],
         cost: u64,
-    ) -> Option<Vec<Standing>> {
-        let ask = |(policy, quota): &(Policy, Quota)| Ask {
+    ) -> Option<Vec<QuotaStatus>> {
+        let ask = |(policy, quota): &(Policy, Quota)| QuotaCheck {
             key: self.keys.rate(subject, policy.name()),
             quota: *quota,
             cost,
         };
-        let asks: Vec<Ask> = policies.iter().map(ask).collect();
+        let asks: Vec<QuotaCheck> = policies.iter().map(ask).collect();
         let slot = Slot::of(&asks.first()?.key);
         match timeout(DEADLINE, self.call(slot, &asks)).await {
             Ok(Ok(standings)) => Some(standings),
@@ -187,12 +187,16 @@ impl Limits {
         }
     }
 
-    async fn call(&self, slot: Slot, asks: &[Ask]) -> Result<Vec<Standing>, RedisFailure> {
-        let calling = async |connection: &mut _| rate::ask(asks, connection).await;
+    async fn call(
+        &self,
+        slot: Slot,
+        asks: &[QuotaCheck],
+    ) -> Result<Vec<QuotaStatus>, RedisFailure> {
+        let calling = async |connection: &mut _| rate_limit::ask(asks, connection).await;
         self.redis.run(slot, calling).await
     }
 
-    fn goes_unanswered(&self, slot: Slot, asks: Vec<Ask>, why: &str) {
+    fn goes_unanswered(&self, slot: Slot, asks: Vec<QuotaCheck>, why: &str) {
         *lock(&self.unanswered) = Some((slot, asks));
         if self.source.send_replace(Source::Process) == Source::Redis {
             warn!(
@@ -302,7 +306,7 @@ impl Verdict {
 
     /// Each policy that was asked, with what it allows and what is left.
     #[must_use]
-    pub fn standings(&self) -> &[(Policy, Quota, Standing)] {
+    pub fn standings(&self) -> &[(Policy, Quota, QuotaStatus)] {
         &self.standings
     }
 }

@@ -3,10 +3,10 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use runcast_common::amount::Amount;
-use runcast_common::config::Span;
-use runcast_common::limits::{MAX_ENTRY_BYTES, MAX_EVENT_BYTES};
-use runcast_common::rate::{Measure, Quota};
+use runcast_common::config::HumanDuration;
+use runcast_common::config::byte_size::ByteSize;
+use runcast_common::protocol::limits::{MAX_ENTRY_BYTES, MAX_EVENT_BYTES};
+use runcast_common::rate_limit::{Measure, Quota};
 
 /// Of what there may be only so much within a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -194,7 +194,7 @@ fn quota(policy: Policy, text: &str) -> Result<Quota, String> {
     let number = |text: &str| match policy {
         Policy::Publish => text
             .parse()
-            .map(|Amount(bytes)| bytes)
+            .map(|ByteSize(bytes)| bytes)
             .map_err(|why| why.to_string()),
         _ => match text.parse() {
             Ok(number @ 1..) => Ok(number),
@@ -208,7 +208,7 @@ fn quota(policy: Policy, text: &str) -> Result<Quota, String> {
         "h" => Duration::from_secs(3600),
         "d" => Duration::from_secs(24 * 3600),
         other => {
-            let span = other.parse().map(|Span(span)| span);
+            let span = other.parse().map(|HumanDuration(span)| span);
             span.map_err(|_no_span| format!("{other:?} is no period, such as s, min, h or 10s"))?
         }
     };

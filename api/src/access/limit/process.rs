@@ -11,7 +11,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota as Allowed, RateLimiter};
-use runcast_common::rate::{Quota, Standing};
+use runcast_common::rate_limit::{Quota, QuotaStatus};
 
 use super::policy::{Policy, Rules};
 use super::subject::Subject;
@@ -50,7 +50,7 @@ impl InProcess {
 
     /// Asks a policy. What is off allows everything.
     #[must_use]
-    pub fn ask(&self, subject: Subject, policy: Policy, cost: u64) -> Option<Standing> {
+    pub fn ask(&self, subject: Subject, policy: Policy, cost: u64) -> Option<QuotaStatus> {
         let (_, quota, limiter) = self.limiters.iter().find(|(of, ..)| *of == policy)?;
         let bucket = self.hash.hash_one(subject) % BUCKETS;
         let cost = NonZeroU32::new(u32::try_from(cost).unwrap_or(u32::MAX))?;
@@ -59,21 +59,21 @@ impl InProcess {
             Ok(Ok(state)) => {
                 let remaining = state.remaining_burst_capacity();
                 let taken = quota.burst.saturating_sub(u64::from(remaining));
-                Standing {
+                QuotaStatus {
                     allowed: true,
                     remaining: u64::from(remaining),
                     reset: unit.saturating_mul(u32::try_from(taken).unwrap_or(u32::MAX)),
                     retry_after: Duration::ZERO,
                 }
             }
-            Ok(Err(until)) => Standing {
+            Ok(Err(until)) => QuotaStatus {
                 allowed: false,
                 remaining: 0,
                 reset: quota.full_after(),
                 retry_after: until.wait_time_from(self.clock.now()),
             },
             // More than can ever be had.
-            Err(_) => Standing {
+            Err(_) => QuotaStatus {
                 allowed: false,
                 remaining: 0,
                 reset: quota.full_after(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use openidconnect::{CsrfToken, Nonce, PkceCodeVerifier};
 use runcast_common::connect::RedisFailure;
-use runcast_common::keys::Slot;
+use runcast_common::protocol::keys::Slot;
 use serde::{Deserialize, Serialize};
 use tracing::error;
 use url::{Position, Url};

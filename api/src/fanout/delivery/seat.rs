@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, Bytes, BytesMut};
 use memchr::memmem;
 use mio::net::TcpStream;
-use runcast_common::id::EventId;
+use runcast_common::protocol::event_id::EventId;
 
 use super::super::viewer::{KEEP_ALIVE, KEEP_ALIVE_LINE, Memo, Next, RETRY_LINE, Viewer};
 use super::{Arrival, Why};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use axum::body::BodyDataStream;
 use axum::http::{HeaderMap, StatusCode, header};
 use futures::StreamExt as _;
-use runcast_common::event::{self, Head, Kind, Text};
-use runcast_common::limits::{
+use runcast_common::protocol::event::{self, Head, Kind, Text};
+use runcast_common::protocol::limits::{
     MAX_CHUNK_BYTES, MAX_ENTRY_BYTES, MAX_ENTRY_EVENTS, MAX_EVENT_BYTES, MAX_VARIATIONS,
 };
 use tokio::time::{Instant, timeout, timeout_at};

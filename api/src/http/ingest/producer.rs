@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use runcast_common::backoff::Backoff;
-use runcast_common::body::Body;
-use runcast_common::id::EventId;
-use runcast_common::script::{Append, Appended, Cap, Outcome};
+use runcast_common::protocol::encoding::Body;
+use runcast_common::protocol::event_id::EventId;
+use runcast_common::scripts::{Append, Appended, Cap, Outcome};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;

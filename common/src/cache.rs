@@ -1,14 +1,14 @@
 //! Copies in Redis of what Postgres holds, which never show what Postgres held before a change.
 //!
 //! A copy is one string key with a life. Whoever looks for one that is not there leaves a lease in the same command
-//! (`SET NX GET`): a random text that nobody else knows, for [`LEASE`]. It then reads Postgres, and its copy
-//! takes the lease's place only if that still stands there ([`Mirror::fill`], one script). Whoever has changed Postgres
+//! (`SET NX GET`): a random text that nobody else knows, for [`LEASE_TTL`]. It then reads Postgres, and its copy
+//! takes the lease's place only if that still stands there ([`LeaseCache::fill`], one script). Whoever has changed Postgres
 //! deletes the key, be there a copy or a lease. So a reader who was slow, and holds what Postgres said before the
 //! change, finds its lease gone and writes nothing, however late it comes; a reader who comes after the deletion reads
 //! Postgres after the change. That needs no clock and no tombstone. It is as good as Redis is: a failover to a replica
 //! that lagged behind may bring a deleted copy back, until its life is over.
 //!
-//! Each call has [`DEADLINE`]. After one that failed none is tried for [`REST`], so that a Redis that hangs costs few
+//! Each call has [`CACHE_DEADLINE`]. After one that failed none is tried for [`RETRY_PAUSE`], so that a Redis that hangs costs few
 //! requests a wait: without it everything is read from Postgres.
 
 use std::sync::Arc;
@@ -21,27 +21,27 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::connect::{Redis, RedisFailure};
-use crate::keys::Slot;
-use crate::script;
+use crate::protocol::keys::Slot;
+use crate::scripts;
 
 static SWAP: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("scripts/swap.lua")));
+    LazyLock::new(|| redis::Script::new(include_str!("scripts/compare_and_set.lua")));
 
 /// Longest wait for an answer: longer than Redis ever takes while it is well, shorter than Postgres may be asked.
-pub const DEADLINE: Duration = Duration::from_millis(500);
+pub const CACHE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How long Redis is left alone after it failed.
-pub const REST: Duration = Duration::from_secs(1);
+pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a reader has from looking for a copy to making it.
-pub const LEASE: Duration = Duration::from_secs(10);
+pub const LEASE_TTL: Duration = Duration::from_secs(10);
 
 /// What a lease begins with; no copy does.
 const LEASE_MARK: char = '?';
 
 /// The copies of one installation. Cloning is cheap; clones rest together.
 #[derive(Debug, Clone)]
-pub struct Mirror {
+pub struct LeaseCache {
     redis: Redis,
     rest: Arc<Rest>,
 }
@@ -55,7 +55,7 @@ struct Rest {
 
 /// What stands in the place of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub enum CacheEntry {
     /// The copy.
     Copy(String),
     /// Nothing; who gets this may make the copy, with this lease.
@@ -70,7 +70,7 @@ pub enum Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease(String);
 
-impl Mirror {
+impl LeaseCache {
     /// Copies in this Redis.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
@@ -91,16 +91,16 @@ impl Mirror {
     }
 
     /// Looks for a copy.
-    pub async fn look(&self, key: &str) -> Seen {
+    pub async fn look(&self, key: &str) -> CacheEntry {
         let lease = format!("{LEASE_MARK}{:032x}", rand::random::<u128>());
         let mut command = redis::cmd("SET");
         command.arg(key).arg(&lease).arg("NX").arg("GET");
-        command.arg("PX").arg(millis(LEASE));
+        command.arg("PX").arg(millis(LEASE_TTL));
         match self.query::<Option<String>>(key, &command).await {
-            None => Seen::Unreachable,
-            Some(None) => Seen::Absent(Lease(lease)),
-            Some(Some(text)) if text.starts_with(LEASE_MARK) => Seen::Leased,
-            Some(Some(text)) => Seen::Copy(text),
+            None => CacheEntry::Unreachable,
+            Some(None) => CacheEntry::Absent(Lease(lease)),
+            Some(Some(text)) if text.starts_with(LEASE_MARK) => CacheEntry::Leased,
+            Some(Some(text)) => CacheEntry::Copy(text),
         }
     }
 
@@ -119,9 +119,9 @@ impl Mirror {
         command.arg(SWAP.get_hash()).arg(1).arg(key);
         command.arg(old).arg(new).arg(life.map_or(0, millis));
         let swapped = self.redis.run(Slot::of(key), async |connection| {
-            script::call(&SWAP, &command, connection).await
+            scripts::call(&SWAP, &command, connection).await
         });
-        let answer = timeout(DEADLINE, swapped).await;
+        let answer = timeout(CACHE_DEADLINE, swapped).await;
         matches!(self.note(answer), Some(redis::Value::Int(1)))
     }
 
@@ -134,9 +134,9 @@ impl Mirror {
         for key in keys {
             let command = Cmd::del(key);
             let asked = self.redis.query::<u64>(Slot::of(key), &command);
-            match timeout(DEADLINE, asked).await {
+            match timeout(CACHE_DEADLINE, asked).await {
                 Ok(answer) => answer?,
-                Err(_elapsed) => return Err(self.redis.silent(DEADLINE)),
+                Err(_elapsed) => return Err(self.redis.silent(CACHE_DEADLINE)),
             };
         }
         Ok(())
@@ -146,7 +146,7 @@ impl Mirror {
         if !self.is_well() {
             return None;
         }
-        let answer = timeout(DEADLINE, self.redis.query(Slot::of(key), command)).await;
+        let answer = timeout(CACHE_DEADLINE, self.redis.query(Slot::of(key), command)).await;
         self.note(answer)
     }
 
@@ -158,11 +158,14 @@ impl Mirror {
         let failure = match answer {
             Ok(Ok(value)) => return Some(value),
             Ok(Err(failure)) => failure,
-            Err(_elapsed) => self.redis.silent(DEADLINE),
+            Err(_elapsed) => self.redis.silent(CACHE_DEADLINE),
         };
         let now = self.now();
-        let until = self.rest.until.swap(now + millis(REST), Ordering::Relaxed);
-        if now >= until + 10 * millis(REST) {
+        let until = self
+            .rest
+            .until
+            .swap(now + millis(RETRY_PAUSE), Ordering::Relaxed);
+        if now >= until + 10 * millis(RETRY_PAUSE) {
             warn!(error = %failure, "no copies in Redis for now: who may what is read from Postgres");
         } else {
             debug!(error = %failure, "still no copies in Redis");
@@ -172,7 +175,7 @@ impl Mirror {
 
     fn now(&self) -> u64 {
         // It starts late enough that the first failure counts as one after a long time without.
-        millis(self.rest.since.elapsed()) + 20 * millis(REST)
+        millis(self.rest.since.elapsed()) + 20 * millis(RETRY_PAUSE)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What may be left in Redis by what is no more, and how it is found and taken away.
 //!
-//! Keys are found by `SCAN` in steps of [`STEP`], so that no call takes long. Nothing here decides
+//! Keys are found by `SCAN` in steps of [`KEYS_PER_STEP`], so that no call takes long. Nothing here decides
 //! whether a run exists; how long a key was not used is Redis' own knowledge (`OBJECT IDLETIME`, which
 //! neither `SCAN` nor asking for it changes).
 
@@ -11,18 +11,18 @@ use redis::Value;
 use uuid::Uuid;
 
 use crate::connect::{Redis, RedisFailure, Server};
-use crate::keys::{Keys, PERSISTERS, RunKeys, Slot};
-use crate::script::call;
+use crate::protocol::keys::{Keys, PERSISTERS, RunKeys, Slot};
+use crate::scripts::call;
 
 static CONSUMERS: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("scripts/consumers.lua")));
+    LazyLock::new(|| redis::Script::new(include_str!("scripts/remove_idle_consumers.lua")));
 
 /// Keys that one step looks at, more or less.
-pub const STEP: usize = 500;
+pub const KEYS_PER_STEP: usize = 500;
 
 /// What one step found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Step {
+pub struct ScanStep {
     /// Where the next step begins; 0 after the last.
     pub next: u64,
     /// Runs that have keys, each once.
@@ -35,14 +35,14 @@ pub struct Step {
 ///
 /// # Errors
 /// The connection's own.
-pub async fn step(server: &Server, keys: &Keys, from: u64) -> Result<Step, RedisFailure> {
+pub async fn step(server: &Server, keys: &Keys, from: u64) -> Result<ScanStep, RedisFailure> {
     let mut command = redis::cmd("SCAN");
     command.arg(from).arg("MATCH").arg(keys.all());
-    command.arg("COUNT").arg(STEP);
+    command.arg("COUNT").arg(KEYS_PER_STEP);
     let (next, names): (u64, Vec<Vec<u8>>) = server.query(&command).await?;
-    let mut step = Step {
+    let mut step = ScanStep {
         next,
-        ..Step::default()
+        ..ScanStep::default()
     };
     for name in names {
         if let Some(run) = keys.parse_run(&name) {

@@ -18,32 +18,32 @@ const MOST_MS: u64 = 36_500 * 86_400_000;
 
 /// A length of time, more than nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
 /// A text that is no length of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a length of time such as 500ms, 10s, 15m, 24h or 14d")]
-pub struct NotASpan;
+pub struct InvalidDuration;
 
-impl FromStr for Span {
-    type Err = NotASpan;
+impl FromStr for HumanDuration {
+    type Err = InvalidDuration;
 
-    fn from_str(text: &str) -> Result<Self, NotASpan> {
+    fn from_str(text: &str) -> Result<Self, InvalidDuration> {
         let digits = text
             .find(|c: char| !c.is_ascii_digit())
             .unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let known = UNITS.iter().find(|(name, _)| *name == unit);
-        let (_, factor) = known.ok_or(NotASpan)?;
-        let number: u64 = number.parse().map_err(|_no_number| NotASpan)?;
+        let (_, factor) = known.ok_or(InvalidDuration)?;
+        let number: u64 = number.parse().map_err(|_no_number| InvalidDuration)?;
         match number.checked_mul(*factor) {
             Some(ms @ 1..=MOST_MS) => Ok(Self(Duration::from_millis(ms))),
-            _ => Err(NotASpan),
+            _ => Err(InvalidDuration),
         }
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
         let whole = UNITS.iter().find(|(_, factor)| ms.is_multiple_of(*factor));
@@ -59,14 +59,24 @@ mod tests {
     #[test]
     fn a_length_of_time_is_a_number_with_a_unit() {
         for text in ["500ms", "10s", "15m", "24h", "36500d"] {
-            let span: Span = text.parse().expect(text);
-            let again: Span = span.to_string().parse().expect("its own print");
+            let span: HumanDuration = text.parse().expect(text);
+            let again: HumanDuration = span.to_string().parse().expect("its own print");
             assert_eq!(span, again, "{text}");
         }
-        assert_eq!("90s".parse::<Span>().expect("a span").to_string(), "90s");
-        assert_eq!("120s".parse::<Span>().expect("a span").to_string(), "2m");
+        assert_eq!(
+            "90s".parse::<HumanDuration>().expect("a span").to_string(),
+            "90s"
+        );
+        assert_eq!(
+            "120s".parse::<HumanDuration>().expect("a span").to_string(),
+            "2m"
+        );
         for text in ["", "0s", "10", "s", "-1s", "1.5h", "10 s", "36501d", "1w"] {
-            assert_eq!(text.parse::<Span>(), Err(NotASpan), "{text}");
+            assert_eq!(
+                text.parse::<HumanDuration>(),
+                Err(InvalidDuration),
+                "{text}"
+            );
         }
     }
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use redis::RedisError;
 use redis::aio::ConnectionLike;
 
-use crate::script::{call, unexpected};
+use crate::scripts::{call, unexpected};
 
 static RATE: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("scripts/rate.lua")));
+    LazyLock::new(|| redis::Script::new(include_str!("scripts/rate_limit.lua")));
 
 /// How a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Quota {
 
 /// One limit that is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
+pub struct QuotaCheck {
     /// Where its state is.
     pub key: String,
     /// What it allows.
@@ -75,7 +75,7 @@ pub struct Ask {
 
 /// What a limit answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct QuotaStatus {
     /// Whether it allows it.
     pub allowed: bool,
     /// What is left.
@@ -91,9 +91,9 @@ pub struct Standing {
 /// # Errors
 /// The connection's own, or a reply of another shape.
 pub async fn ask<C: ConnectionLike>(
-    asks: &[Ask],
+    asks: &[QuotaCheck],
     connection: &mut C,
-) -> Result<Vec<Standing>, RedisError> {
+) -> Result<Vec<QuotaStatus>, RedisError> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(RATE.get_hash()).arg(asks.len());
     for ask in asks {
@@ -115,7 +115,7 @@ pub async fn ask<C: ConnectionLike>(
     if rows.len() != asks.len() {
         return Err(unexpected("rate"));
     }
-    let standing = |(allowed, remaining, reset, retry_after): (u8, u64, u64, u64)| Standing {
+    let standing = |(allowed, remaining, reset, retry_after): (u8, u64, u64, u64)| QuotaStatus {
         allowed: allowed == 1,
         remaining,
         reset: Duration::from_micros(reset),

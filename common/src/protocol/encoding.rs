@@ -14,13 +14,13 @@ use bytes::Bytes;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::get_frame_content_size;
 
-use crate::limits::{MAX_ENTRY_BYTES, MAX_EVENT_BYTES};
+use crate::protocol::limits::{MAX_ENTRY_BYTES, MAX_EVENT_BYTES};
 
 /// Field of an entry whose body is its lines.
-pub const PLAIN: &str = "b";
+pub const PLAIN_FIELD: &str = "b";
 
 /// Field of an entry whose body is one zstd frame that holds its lines and tells their length.
-pub const ZSTD: &str = "z";
+pub const ZSTD_FIELD: &str = "z";
 
 /// Bytes from which packing pays: below, an entry costs more by its fields than by its body.
 const MIN_PACKED_BYTES: usize = 4 * 1024;
@@ -50,7 +50,7 @@ pub enum Body<'a> {
 
 /// A packed body that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unpackable {
+pub enum InvalidBody {
     /// It would be longer than any publisher makes one.
     #[error("packed body of {0} bytes is over the limit of {MAX_BODY_BYTES} bytes")]
     TooLarge(u64),
@@ -81,8 +81,8 @@ impl<'a> Body<'a> {
     #[must_use]
     pub const fn field(&self) -> &'static str {
         match self {
-            Self::Plain(_) => PLAIN,
-            Self::Zstd(_) => ZSTD,
+            Self::Plain(_) => PLAIN_FIELD,
+            Self::Zstd(_) => ZSTD_FIELD,
         }
     }
 
@@ -99,21 +99,21 @@ impl<'a> Body<'a> {
 /// The lines of a packed body.
 ///
 /// # Errors
-/// [`Unpackable`]; no more than [`MAX_BODY_BYTES`] are ever allocated.
-pub fn unpack(frame: &[u8]) -> Result<Bytes, Unpackable> {
+/// [`InvalidBody`]; no more than [`MAX_BODY_BYTES`] are ever allocated.
+pub fn unpack(frame: &[u8]) -> Result<Bytes, InvalidBody> {
     let length = match get_frame_content_size(frame) {
         Ok(Some(length)) => length,
-        Ok(None) => return Err(Unpackable::Damaged("it does not tell its length".into())),
-        Err(_) => return Err(Unpackable::Damaged("it is no zstd frame".into())),
+        Ok(None) => return Err(InvalidBody::Damaged("it does not tell its length".into())),
+        Err(_) => return Err(InvalidBody::Damaged("it is no zstd frame".into())),
     };
     let most = usize::try_from(length)
         .ok()
         .filter(|length| *length <= MAX_BODY_BYTES);
-    let most = most.ok_or(Unpackable::TooLarge(length))?;
+    let most = most.ok_or(InvalidBody::TooLarge(length))?;
     let lines = zstd::bulk::decompress(frame, most);
     lines
         .map(Bytes::from)
-        .map_err(|error| Unpackable::Damaged(error.to_string()))
+        .map_err(|error| InvalidBody::Damaged(error.to_string()))
 }
 
 #[cfg(test)]
@@ -151,7 +151,7 @@ mod tests {
     fn a_bomb_is_refused_before_it_is_unpacked() {
         let huge = vec![b'x'; MAX_BODY_BYTES + 1];
         let bomb = zstd::bulk::compress(&huge, LEVEL).expect("packed");
-        assert_eq!(unpack(&bomb), Err(Unpackable::TooLarge(huge.len() as u64)));
+        assert_eq!(unpack(&bomb), Err(InvalidBody::TooLarge(huge.len() as u64)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The pulse of an agent: a sign of life every [`EVERY`], from the agent to whoever watches.
+//! The pulse of an agent: a sign of life every [`HEARTBEAT_INTERVAL`], from the agent to whoever watches.
 //!
 //! It is no event of the run: it is not stored, has no id, and a lost one costs nothing. It stands in a key of its
 //! own that expires, so silence shows by itself, and goes to the viewers of the run by a channel beside its bell:
@@ -6,10 +6,10 @@
 //!
 //! | where | what | life |
 //! |---|---|---|
-//! | `agent:<agent>` | [`Agent`]: what it says of itself | [`AGENT_LIFE`] after its last pulse |
-//! | `agent:<agent>:heartbeat` | [`Pulse`]: its last one | [`LOST_AFTER`] |
-//! | `{p}:run:<run>:pulse` | [`Pulse`], published as it comes | none |
-//! | `{p}:pulses`, `{p}:pulses:new` | when each was heard last, and who is new: see [`crate::fleet`] | until lost |
+//! | `agent:<agent>` | [`Agent`]: what it says of itself | [`AGENT_TTL`] after its last pulse |
+//! | `agent:<agent>:heartbeat` | [`Heartbeat`]: its last one | [`LOST_AFTER`] |
+//! | `{p}:run:<run>:pulse` | [`Heartbeat`], published as it comes | none |
+//! | `{p}:pulses`, `{p}:pulses:new` | when each was heard last, and who is new: see [`crate::presence::liveness`] | until lost |
 //!
 //! An agent's id is that of its producer.
 
@@ -20,15 +20,15 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::connect::{Redis, RedisFailure};
-use crate::event::Kind;
-use crate::keys::{Keys, RunKeys, Slot};
-use crate::script::call;
+use crate::protocol::event::Kind;
+use crate::protocol::keys::{Keys, RunKeys, Slot};
+use crate::scripts::call;
 
 static BEAT: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("scripts/beat.lua")));
+    LazyLock::new(|| redis::Script::new(include_str!("../scripts/heartbeat.lua")));
 
 /// Time between two pulses. Three may be lost before an agent counts as stale.
-pub const EVERY: Duration = Duration::from_secs(5);
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Silence after which an agent that is heard again is news for the worker: one pulse was late. Whatever thresholds the
 /// worker has, they are longer.
@@ -41,11 +41,11 @@ pub const STALE_AFTER: Duration = Duration::from_secs(15);
 pub const LOST_AFTER: Duration = Duration::from_secs(30);
 
 /// How long it is remembered what an agent said of itself: long enough to tell who was lost.
-pub const AGENT_LIFE: Duration = Duration::from_secs(300);
+pub const AGENT_TTL: Duration = Duration::from_secs(300);
 
 /// One sign of life.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Pulse {
+pub struct Heartbeat {
     /// Always [`Kind::Heartbeat`], so that a viewer tells it from other frames.
     pub kind: Kind,
     /// Which attempt of the run.
@@ -141,7 +141,7 @@ impl Health {
 
 /// An agent as Redis knows it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Known {
+pub struct AgentReport {
     /// Its id.
     pub agent: Uuid,
     /// Whether it lives, by the life that is left to its last pulse: Redis' clock alone, no agent's.
@@ -150,7 +150,7 @@ pub struct Known {
     #[serde(flatten)]
     pub about: Agent,
     /// Its last pulse, if that is not too long ago.
-    pub pulse: Option<Pulse>,
+    pub pulse: Option<Heartbeat>,
 }
 
 /// Gives a sign of life.
@@ -162,13 +162,13 @@ pub async fn beat(
     keys: &Keys,
     run: &RunKeys,
     agent: &Agent,
-    pulse: &Pulse,
+    pulse: &Heartbeat,
 ) -> Result<(), RedisFailure> {
     let text = json(pulse);
     let name = keys.agent(pulse.agent);
     let mut about = redis::pipe();
     about.cmd("HSET").arg(&name).arg(agent.fields()).ignore();
-    about.expire(&name, seconds(AGENT_LIFE)).ignore();
+    about.expire(&name, seconds(AGENT_TTL)).ignore();
     let about = &about;
     redis
         .run(Slot::of(&name), async |connection| {
@@ -221,7 +221,7 @@ pub async fn agents_of(
     redis: &Redis,
     keys: &Keys,
     run: &RunKeys,
-) -> Result<Vec<Known>, RedisFailure> {
+) -> Result<Vec<AgentReport>, RedisFailure> {
     let meta: Vec<String> = redis
         .query(run.slot, redis::cmd("HKEYS").arg(&run.meta))
         .await?;
@@ -250,7 +250,7 @@ pub async fn agents_of(
             })
             .await?;
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
-        known.push(Known {
+        known.push(AgentReport {
             agent,
             health: Health::after(LOST_AFTER.saturating_sub(left)),
             about,
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_pulse_is_one_line_that_reads_back() {
-        let pulse = Pulse {
+        let pulse = Heartbeat {
             kind: Kind::Heartbeat,
             variation: 2,
             time: 7,
@@ -301,6 +301,9 @@ mod tests {
             text.starts_with(r#"{"kind":"heartbeat","variation":2,"#),
             "{text}"
         );
-        assert_eq!(serde_json::from_str::<Pulse>(&text).expect("JSON"), pulse);
+        assert_eq!(
+            serde_json::from_str::<Heartbeat>(&text).expect("JSON"),
+            pulse
+        );
     }
 }

@@ -11,12 +11,13 @@ use std::str::FromStr;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-mod redis;
-mod span;
+pub mod byte_size;
+mod duration;
+mod redis_url;
 
-pub(crate) use self::redis::Topology;
-pub use self::redis::{Ca, NotARedisUrl, RedisUrl, redis_ca, redis_url};
-pub use self::span::{NotASpan, Span};
+pub use self::duration::{HumanDuration, InvalidDuration};
+pub(crate) use self::redis_url::Topology;
+pub use self::redis_url::{Ca, InvalidRedisUrl, RedisUrl, redis_ca, redis_url};
 
 /// Where settings come from.
 pub trait Env {
@@ -102,26 +103,26 @@ pub struct ServerUrl {
 /// A text that is no server address. It does not repeat the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected an address such as {0}")]
-pub struct NotAServerUrl(&'static str);
+pub struct InvalidServerUrl(&'static str);
 
 impl ServerUrl {
     /// Reads an address with one of the given schemes.
     ///
     /// # Errors
-    /// [`NotAServerUrl`] if it is no URL, has another scheme, or names no host.
+    /// [`InvalidServerUrl`] if it is no URL, has another scheme, or names no host.
     pub fn parse(
         text: &str,
         schemes: &[&str],
         example: &'static str,
-    ) -> Result<Self, NotAServerUrl> {
-        let mut url = Url::parse(text).map_err(|_unprintable| NotAServerUrl(example))?;
+    ) -> Result<Self, InvalidServerUrl> {
+        let mut url = Url::parse(text).map_err(|_unprintable| InvalidServerUrl(example))?;
         if !schemes.contains(&url.scheme()) {
-            return Err(NotAServerUrl(example));
+            return Err(InvalidServerUrl(example));
         }
         let secret = SecretString::from(text.to_owned());
         if url.password().is_some() {
             url.set_password(Some("***"))
-                .map_err(|()| NotAServerUrl(example))?;
+                .map_err(|()| InvalidServerUrl(example))?;
         }
         // Connection options may carry a password of their own.
         if url.query().is_some() {
@@ -157,9 +158,9 @@ impl fmt::Debug for ServerUrl {
 pub struct PostgresUrl(pub ServerUrl);
 
 impl FromStr for PostgresUrl {
-    type Err = NotAServerUrl;
+    type Err = InvalidServerUrl;
 
-    fn from_str(text: &str) -> Result<Self, NotAServerUrl> {
+    fn from_str(text: &str) -> Result<Self, InvalidServerUrl> {
         let schemes = ["postgres", "postgresql"];
         ServerUrl::parse(text, &schemes, "postgres://user:password@host:5432/runcast").map(Self)
     }

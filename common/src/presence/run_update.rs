@@ -3,8 +3,8 @@
 //!
 //! | where | what | for whom |
 //! |---|---|---|
-//! | `{p}:run:<run>:state` | one [`Update`], published as it comes | viewers of that run, by their gateway |
-//! | `updates` | a list of [`Update`]s | whoever follows all runs |
+//! | `{p}:run:<run>:state` | one [`RunUpdate`], published as it comes | viewers of that run, by their gateway |
+//! | `updates` | a list of [`RunUpdate`]s | whoever follows all runs |
 //!
 //! Postgres holds all of it. A message is a hint that may be lost, or come twice.
 
@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::connect::{Redis, RedisFailure};
-use crate::keys::Keys;
-use crate::pulse::Health;
+use crate::presence::heartbeat::Health;
+use crate::protocol::keys::Keys;
 
 /// Updates of one message on `updates`, at most.
-const MOST: usize = 100;
+const MAX_UPDATES_PER_MESSAGE: usize = 100;
 
 /// How a run stands, and which of its agents changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Update {
+pub struct RunUpdate {
     /// Always `state`, so that a viewer tells it from other frames.
     pub kind: UpdateKind,
     /// The run.
@@ -63,8 +63,12 @@ pub struct AgentUpdate {
 ///
 /// # Errors
 /// The connection's own.
-pub async fn announce(redis: &Redis, keys: &Keys, updates: &[Update]) -> Result<(), RedisFailure> {
-    for some in updates.chunks(MOST) {
+pub async fn announce(
+    redis: &Redis,
+    keys: &Keys,
+    updates: &[RunUpdate],
+) -> Result<(), RedisFailure> {
+    for some in updates.chunks(MAX_UPDATES_PER_MESSAGE) {
         // Any server passes it on; that of the first run is as good as others.
         let slot = keys.run(some[0].run).slot;
         let mut publish = redis::cmd("PUBLISH");
@@ -78,7 +82,7 @@ pub async fn announce(redis: &Redis, keys: &Keys, updates: &[Update]) -> Result<
 ///
 /// # Errors
 /// The connection's own.
-pub async fn tell(redis: &Redis, keys: &Keys, update: &Update) -> Result<(), RedisFailure> {
+pub async fn tell(redis: &Redis, keys: &Keys, update: &RunUpdate) -> Result<(), RedisFailure> {
     let keys = keys.run(update.run);
     let mut publish: Cmd = redis::cmd("SPUBLISH");
     publish.arg(&keys.state).arg(json(update));
@@ -96,7 +100,7 @@ mod tests {
 
     #[test]
     fn an_update_is_one_line_that_reads_back() {
-        let update = Update {
+        let update = RunUpdate {
             kind: UpdateKind::State,
             run: Uuid::from_u128(1),
             status: "lost".into(),
@@ -112,6 +116,9 @@ mod tests {
         let text = json(&update);
         assert!(text.starts_with(r#"{"kind":"state","run":"#), "{text}");
         assert!(text.contains(r#""health":"stale""#), "{text}");
-        assert_eq!(serde_json::from_str::<Update>(&text).expect("JSON"), update);
+        assert_eq!(
+            serde_json::from_str::<RunUpdate>(&text).expect("JSON"),
+            update
+        );
     }
 }

@@ -55,7 +55,7 @@ pub(crate) enum Topology {
 
 /// A text that is no address of Redis. It does not repeat the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotARedisUrl {
+pub enum InvalidRedisUrl {
     /// It is none of the three kinds.
     #[error("expected an address such as {SINGLE}, {SENTINEL} or {CLUSTER} (with TLS: rediss)")]
     Unknown,
@@ -92,17 +92,17 @@ impl RedisUrl {
 }
 
 impl FromStr for RedisUrl {
-    type Err = NotARedisUrl;
+    type Err = InvalidRedisUrl;
 
-    fn from_str(text: &str) -> Result<Self, NotARedisUrl> {
-        let (scheme, _) = text.split_once("://").ok_or(NotARedisUrl::Unknown)?;
+    fn from_str(text: &str) -> Result<Self, InvalidRedisUrl> {
+        let (scheme, _) = text.split_once("://").ok_or(InvalidRedisUrl::Unknown)?;
         let (shown, topology) = match scheme {
             "redis" | "rediss" | "redis+unix" | "unix" => single(text)?,
             "redis+sentinel" => Parts::of(text)?.sentinel("redis")?,
             "rediss+sentinel" => Parts::of(text)?.sentinel("rediss")?,
             "redis+cluster" => Parts::of(text)?.cluster("redis")?,
             "rediss+cluster" => Parts::of(text)?.cluster("rediss")?,
-            _ => return Err(NotARedisUrl::Unknown),
+            _ => return Err(InvalidRedisUrl::Unknown),
         };
         Ok(Self {
             secret: SecretString::from(text.to_owned()),
@@ -125,13 +125,13 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-fn single(text: &str) -> Result<(String, Topology), NotARedisUrl> {
+fn single(text: &str) -> Result<(String, Topology), InvalidRedisUrl> {
     let schemes = ["redis", "rediss", "redis+unix", "unix"];
     let url =
-        ServerUrl::parse(text, &schemes, SINGLE).map_err(|_unusable| NotARedisUrl::Unknown)?;
+        ServerUrl::parse(text, &schemes, SINGLE).map_err(|_unusable| InvalidRedisUrl::Unknown)?;
     let info = text
         .into_connection_info()
-        .map_err(|_unusable| NotARedisUrl::Unknown)?;
+        .map_err(|_unusable| InvalidRedisUrl::Unknown)?;
     Ok((url.to_string(), Topology::Single(info)))
 }
 
@@ -146,8 +146,8 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn of(text: &'a str) -> Result<Self, NotARedisUrl> {
-        let (scheme, rest) = text.split_once("://").ok_or(NotARedisUrl::Unknown)?;
+    fn of(text: &'a str) -> Result<Self, InvalidRedisUrl> {
+        let (scheme, rest) = text.split_once("://").ok_or(InvalidRedisUrl::Unknown)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
@@ -181,24 +181,28 @@ impl<'a> Parts<'a> {
         format!("{scheme}://{user}{hosts}{path}{query}")
     }
 
-    fn infos(&self, scheme: &str, port: Option<u16>) -> Result<Vec<ConnectionInfo>, NotARedisUrl> {
+    fn infos(
+        &self,
+        scheme: &str,
+        port: Option<u16>,
+    ) -> Result<Vec<ConnectionInfo>, InvalidRedisUrl> {
         let hosts = self.hosts.split(',').map(str::trim);
         hosts
             .map(|host| info(scheme, self.user, host, port))
             .collect()
     }
 
-    fn sentinel(&self, scheme: &str) -> Result<(String, Topology), NotARedisUrl> {
+    fn sentinel(&self, scheme: &str) -> Result<(String, Topology), InvalidRedisUrl> {
         let infos = self.infos(scheme, Some(SENTINEL_PORT))?;
         let (service, db) = self.path.split_once('/').unwrap_or((self.path, "0"));
         if service.is_empty() {
-            return Err(NotARedisUrl::Part(
+            return Err(InvalidRedisUrl::Part(
                 "the name of the service is missing behind the sentinels, such as \
                  redis+sentinel://host1:26379,host2:26379/mymaster",
             ));
         }
         let db = db.parse().map_err(|_not_a_number| {
-            NotARedisUrl::Part(
+            InvalidRedisUrl::Part(
                 "behind the name of the service only the number of a database may follow",
             )
         })?;
@@ -208,13 +212,13 @@ impl<'a> Parts<'a> {
                 "sentinel_user" => own.set_username(value),
                 "sentinel_password" => own.set_password(value),
                 _ => {
-                    return Err(NotARedisUrl::Part(
+                    return Err(InvalidRedisUrl::Part(
                         "an option is not known: behind ? only sentinel_user and sentinel_password may stand",
                     ));
                 }
             };
         }
-        let first = infos.first().ok_or(NotARedisUrl::Unknown)?;
+        let first = infos.first().ok_or(InvalidRedisUrl::Unknown)?;
         let redis = first.redis_settings().clone().set_db(db);
         let topology = Topology::Sentinel {
             redis: first.clone().set_redis_settings(redis),
@@ -227,9 +231,9 @@ impl<'a> Parts<'a> {
         Ok((self.shown(), topology))
     }
 
-    fn cluster(&self, scheme: &str) -> Result<(String, Topology), NotARedisUrl> {
+    fn cluster(&self, scheme: &str) -> Result<(String, Topology), InvalidRedisUrl> {
         if !matches!(self.path, "" | "0") || !self.query.is_empty() {
-            return Err(NotARedisUrl::Part(
+            return Err(InvalidRedisUrl::Part(
                 "nothing may follow the hosts of a cluster: it has no numbered databases and no options",
             ));
         }
@@ -242,8 +246,8 @@ fn info(
     user: &str,
     host: &str,
     port: Option<u16>,
-) -> Result<ConnectionInfo, NotARedisUrl> {
-    const NOT_A_HOST: NotARedisUrl = NotARedisUrl::Part(
+) -> Result<ConnectionInfo, InvalidRedisUrl> {
+    const NOT_A_HOST: InvalidRedisUrl = InvalidRedisUrl::Part(
         "one of the hosts, or the credentials before them, cannot be read: expected \
          user:password@host1:port,host2:port, with special characters as %40 and so on",
     );

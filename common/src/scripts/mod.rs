@@ -11,19 +11,18 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisError, Value};
 use uuid::Uuid;
 
-use crate::body::Body;
-use crate::id::EventId;
-use crate::keys::{PERSISTERS, RunKeys};
-use crate::limits;
+use crate::protocol::encoding::Body;
+use crate::protocol::event_id::EventId;
+use crate::protocol::keys::{PERSISTERS, RunKeys};
+use crate::protocol::limits;
 
 static APPEND: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("scripts/append.lua")));
+    LazyLock::new(|| redis::Script::new(include_str!("append.lua")));
 static SETTLE: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("scripts/settle.lua")));
+    LazyLock::new(|| redis::Script::new(include_str!("settle.lua")));
 static REBIRTH: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("scripts/rebirth.lua")));
-static CAP: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("scripts/cap.lua")));
+    LazyLock::new(|| redis::Script::new(include_str!("rebirth.lua")));
+static CAP: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new(include_str!("cap.lua")));
 
 /// Sends one `EVALSHA`, and once more after loading the script if the server did not know it. All
 /// scripts are idempotent, and a `NOSCRIPT` reply means that nothing was done.

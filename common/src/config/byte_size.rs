@@ -4,17 +4,17 @@ use std::str::FromStr;
 
 /// So many bytes: at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Amount(pub u64);
+pub struct ByteSize(pub u64);
 
 /// A text that is no amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected an amount, such as 512MiB, 4GiB or a number of bytes")]
-pub struct NotAnAmount;
+pub struct InvalidByteSize;
 
-impl FromStr for Amount {
-    type Err = NotAnAmount;
+impl FromStr for ByteSize {
+    type Err = InvalidByteSize;
 
-    fn from_str(text: &str) -> Result<Self, NotAnAmount> {
+    fn from_str(text: &str) -> Result<Self, InvalidByteSize> {
         let digits = text
             .find(|c: char| !c.is_ascii_digit())
             .unwrap_or(text.len());
@@ -24,12 +24,12 @@ impl FromStr for Amount {
             "KiB" => 1 << 10,
             "MiB" => 1 << 20,
             "GiB" => 1 << 30,
-            _ => return Err(NotAnAmount),
+            _ => return Err(InvalidByteSize),
         };
-        let number: u64 = number.parse().map_err(|_not_a_number| NotAnAmount)?;
+        let number: u64 = number.parse().map_err(|_not_a_number| InvalidByteSize)?;
         match number.checked_mul(factor) {
             Some(bytes @ 1..) => Ok(Self(bytes)),
-            _ => Err(NotAnAmount),
+            _ => Err(InvalidByteSize),
         }
     }
 }
@@ -40,11 +40,15 @@ mod tests {
 
     #[test]
     fn amounts_have_units_of_1024_or_none() {
-        assert_eq!("4GiB".parse(), Ok(Amount(4 << 30)));
-        assert_eq!("512 MiB".parse(), Ok(Amount(512 << 20)));
-        assert_eq!("1000".parse(), Ok(Amount(1000)));
+        assert_eq!("4GiB".parse(), Ok(ByteSize(4 << 30)));
+        assert_eq!("512 MiB".parse(), Ok(ByteSize(512 << 20)));
+        assert_eq!("1000".parse(), Ok(ByteSize(1000)));
         for nonsense in ["", "0", "1GB", "-1", "1.5GiB", "99999999999GiB"] {
-            assert_eq!(nonsense.parse::<Amount>(), Err(NotAnAmount), "{nonsense}");
+            assert_eq!(
+                nonsense.parse::<ByteSize>(),
+                Err(InvalidByteSize),
+                "{nonsense}"
+            );
         }
     }
 }

@@ -145,7 +145,7 @@ pub struct FleetKeys {
 
 /// A pub/sub channel of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Channel {
+pub enum PubSubChannel {
     /// There is more to read.
     Bell,
     /// An agent lives.
@@ -214,14 +214,14 @@ impl Keys {
 
     /// The run that a channel belongs to and which of its channels that is, if it is one of ours.
     #[must_use]
-    pub fn parse_channel(&self, channel: &[u8]) -> Option<(Uuid, Channel)> {
+    pub fn parse_channel(&self, channel: &[u8]) -> Option<(Uuid, PubSubChannel)> {
         let text = std::str::from_utf8(channel).ok()?;
         let (_, rest) = text.strip_prefix(&self.prefix)?.split_once(":run:")?;
         let (run, name) = rest.split_once(':')?;
         let channel = match name {
-            "bell" => Channel::Bell,
-            "pulse" => Channel::Pulse,
-            "state" => Channel::State,
+            "bell" => PubSubChannel::Bell,
+            "pulse" => PubSubChannel::Pulse,
+            "state" => PubSubChannel::State,
             _ => return None,
         };
         Some((Uuid::try_parse(run).ok()?, channel))
@@ -392,9 +392,9 @@ mod tests {
         }
         assert_eq!(Slot::of(&names.stream), names.slot);
         let parsed = |channel: &str| keys.parse_channel(channel.as_bytes());
-        assert_eq!(parsed(&names.bell), Some((run, Channel::Bell)));
-        assert_eq!(parsed(&names.pulse), Some((run, Channel::Pulse)));
-        assert_eq!(parsed(&names.state), Some((run, Channel::State)));
+        assert_eq!(parsed(&names.bell), Some((run, PubSubChannel::Bell)));
+        assert_eq!(parsed(&names.pulse), Some((run, PubSubChannel::Pulse)));
+        assert_eq!(parsed(&names.state), Some((run, PubSubChannel::State)));
         assert_eq!(parsed(&names.stream), None);
         assert_eq!(Keys::default().parse_channel(b"{mm}:run:x:bell"), None);
     }

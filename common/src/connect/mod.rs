@@ -13,7 +13,7 @@
 
 mod cluster;
 mod dial;
-mod failure;
+mod error;
 mod sentinel;
 mod server;
 
@@ -27,12 +27,12 @@ use tokio::sync::mpsc;
 
 use self::cluster::Cluster;
 use self::dial::Dial;
-pub use self::failure::RedisFailure;
+pub use self::error::RedisFailure;
 use self::sentinel::Service;
 use self::server::Route;
 pub use self::server::Server;
 use crate::config::{RedisUrl, Topology};
-use crate::keys::{PARTITIONS, Slot};
+use crate::protocol::keys::{PARTITIONS, Slot};
 
 /// Chooses the cryptography of every TLS connection of this process (Redis, Postgres, HTTPS). To be
 /// called once, first thing in a program; a later call changes nothing.

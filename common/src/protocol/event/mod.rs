@@ -22,8 +22,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::EventId;
-use crate::limits::{MAX_EVENT_BYTES, MAX_VARIATIONS};
+use crate::protocol::event_id::EventId;
+use crate::protocol::limits::{MAX_EVENT_BYTES, MAX_VARIATIONS};
 
 mod control;
 mod text;
@@ -210,7 +210,7 @@ pub struct StatusChange {
     pub message: Option<String>,
     /// What the producer has published before this event; with a final status only.
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
-    pub seal: Option<crate::seal::Seal>,
+    pub seal: Option<crate::protocol::seal::Seal>,
 }
 
 impl StatusChange {

@@ -72,7 +72,7 @@ fn what_cannot_be_published_leaves_nothing_behind() {
 #[test]
 fn the_largest_chunk_fits_whatever_it_holds() {
     for byte in [0u8, b'"', 0xff] {
-        let chunk = vec![byte; crate::limits::MAX_CHUNK_BYTES];
+        let chunk = vec![byte; crate::protocol::limits::MAX_CHUNK_BYTES];
         let mut out = Vec::new();
         write_line(
             &mut out,
@@ -120,7 +120,7 @@ fn bad_lines_are_refused_with_a_reason() {
 
 #[test]
 fn status_changes_keep_their_seal() {
-    let seal = crate::seal::Seal::default();
+    let seal = crate::protocol::seal::Seal::default();
     let change = StatusChange {
         exit_code: Some(3),
         seal: Some(seal),

@@ -4,14 +4,14 @@
 //! every unseen event. Fields: `p` producer, `n` the producer's seq of the first event, `c` count,
 //! `t` Redis TIME of the append in Unix milliseconds, `o` body bytes of the run up to and with this
 //! entry, and the body, NDJSON with every line exactly as the producer wrote it: in `b` as it is, in `z`
-//! [packed](crate::body).
+//! [packed](crate::protocol::encoding).
 
 use bytes::Bytes;
 use redis::Value;
 use uuid::Uuid;
 
-use crate::body;
-use crate::id::EventId;
+use crate::protocol::encoding;
+use crate::protocol::event_id::EventId;
 
 /// One batch of events as it stands in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,9 +111,11 @@ impl Entry {
         let mut rest = dump;
         while !rest.is_empty() {
             let is_body = match fields.last() {
-                Some(Value::BulkString(name)) if fields.len() % 2 == 1 => {
-                    [body::PLAIN.as_bytes(), body::ZSTD.as_bytes()].contains(&name.as_slice())
-                }
+                Some(Value::BulkString(name)) if fields.len() % 2 == 1 => [
+                    encoding::PLAIN_FIELD.as_bytes(),
+                    encoding::ZSTD_FIELD.as_bytes(),
+                ]
+                .contains(&name.as_slice()),
                 _ => false,
             };
             let end = if is_body {
@@ -184,9 +186,9 @@ impl Entry {
 }
 
 fn body(fields: &[Value]) -> Result<Bytes, String> {
-    match find(fields, body::ZSTD.as_bytes()) {
-        Some(frame) => body::unpack(frame).map_err(|error| error.to_string()),
-        None => field(fields, body::PLAIN.as_bytes()).map(Bytes::copy_from_slice),
+    match find(fields, encoding::ZSTD_FIELD.as_bytes()) {
+        Some(frame) => encoding::unpack(frame).map_err(|error| error.to_string()),
+        None => field(fields, encoding::PLAIN_FIELD.as_bytes()).map(Bytes::copy_from_slice),
     }
 }
 
@@ -284,7 +286,7 @@ mod tests {
     #[test]
     fn a_packed_body_is_read_as_the_plain_one() {
         let lines = "{\"text\":\"the same again\"}\n".repeat(500);
-        let packed = body::Body::packed(lines.as_bytes());
+        let packed = encoding::Body::packed(lines.as_bytes());
         assert_eq!(packed.field(), "z");
         let id = bulk("7-500");
         let mut fields: Vec<Value> = [("p", PRODUCER), ("n", "1"), ("c", "500"), ("t", "9")]

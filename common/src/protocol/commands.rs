@@ -5,7 +5,7 @@
 //! away, or was started again, still gets them. Agents read by a blocking `XREAD`, from the beginning
 //! after each connect, and know by its id a command that they have had before.
 //!
-//! Bounds: [`MAX_WAITING`] entries of a run, [`MAX_DATA_BYTES`] each. Time: [`LIFE`] after the last
+//! Bounds: [`MAX_PENDING_COMMANDS`] entries of a run, [`MAX_COMMAND_BYTES`] each. Time: [`COMMAND_TTL`] after the last
 //! command, and no longer than the run: `settle.lua` deletes what is left when the run is over.
 
 use std::collections::HashMap;
@@ -16,26 +16,26 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisError, Value};
 use uuid::Uuid;
 
-use crate::event::Action;
-use crate::keys::RunKeys;
-use crate::script::{call, unexpected};
+use crate::protocol::event::Action;
+use crate::protocol::keys::RunKeys;
+use crate::scripts::{call, unexpected};
 
 static SCRIPT: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("scripts/control.lua")));
+    LazyLock::new(|| redis::Script::new(include_str!("../scripts/control.lua")));
 
 /// Entries of one run that may wait: four commands to each of 256 variations. Commands come from
 /// people; more than this waits only where no agent answers.
-pub const MAX_WAITING: usize = 1024;
+pub const MAX_PENDING_COMMANDS: usize = 1024;
 
 /// Bytes of input with one command: some lines typed by hand. All that wait are below 4 MiB.
-pub const MAX_DATA_BYTES: usize = 4 * 1024;
+pub const MAX_COMMAND_BYTES: usize = 4 * 1024;
 
 /// How long commands wait for an agent that does not come: longer than any weekend.
-pub const LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const COMMAND_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A command that is given to variations of a run.
 #[derive(Debug, Clone, Copy)]
-pub struct Give<'a> {
+pub struct SendCommand<'a> {
     /// Its id.
     pub id: Uuid,
     /// What is wanted.
@@ -50,14 +50,14 @@ pub struct Give<'a> {
 
 /// What became of a command that was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Given {
+pub enum CommandResult {
     /// It waits for the agents.
     Waiting,
     /// Nothing was added: too many commands wait already.
     Full,
 }
 
-impl Give<'_> {
+impl SendCommand<'_> {
     /// Calls the script. It is not to be called again after an error with an unknown outcome, since
     /// it would be given twice; agents then take it once all the same, by its id.
     ///
@@ -67,7 +67,7 @@ impl Give<'_> {
         &self,
         keys: &RunKeys,
         connection: &mut C,
-    ) -> Result<Given, RedisError> {
+    ) -> Result<CommandResult, RedisError> {
         let mut command = redis::cmd("EVALSHA");
         command
             .arg(SCRIPT.get_hash())
@@ -77,19 +77,19 @@ impl Give<'_> {
             .arg(self.action.name())
             .arg(self.by)
             .arg(self.data)
-            .arg(MAX_WAITING)
-            .arg(LIFE.as_secs())
+            .arg(MAX_PENDING_COMMANDS)
+            .arg(COMMAND_TTL.as_secs())
             .arg(self.variations);
         match call(&SCRIPT, &command, connection).await? {
-            Value::BulkString(word) if word == b"ok" => Ok(Given::Waiting),
-            Value::BulkString(word) if word == b"full" => Ok(Given::Full),
+            Value::BulkString(word) if word == b"ok" => Ok(CommandResult::Waiting),
+            Value::BulkString(word) if word == b"full" => Ok(CommandResult::Full),
             _ => Err(unexpected("control")),
         }
     }
 }
 
 /// Where an agent starts to read.
-pub const BEGINNING: &str = "0-0";
+pub const STREAM_START: &str = "0-0";
 
 /// Waits at most `patience` for commands behind an entry.
 #[must_use]
@@ -97,7 +97,7 @@ pub fn read(keys: &RunKeys, after: &str, patience: Duration) -> Cmd {
     let mut command = redis::cmd("XREAD");
     command
         .arg("COUNT")
-        .arg(MAX_WAITING)
+        .arg(MAX_PENDING_COMMANDS)
         .arg("BLOCK")
         .arg(patience.as_millis().to_string())
         .arg("STREAMS")
@@ -116,7 +116,7 @@ pub fn acknowledge(keys: &RunKeys, entry: &str) -> Cmd {
 
 /// An entry of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct CommandEntry {
     /// Its id there.
     pub entry: String,
     /// The command; none if this version cannot read it.
@@ -142,13 +142,13 @@ pub struct Command {
 ///
 /// # Errors
 /// If it has another shape.
-pub fn parse(reply: Value) -> Result<Vec<Entry>, RedisError> {
+pub fn parse(reply: Value) -> Result<Vec<CommandEntry>, RedisError> {
     type Fields = HashMap<String, String>;
     type Streams = HashMap<String, Vec<(String, Fields)>>;
     let streams: Option<Streams> = redis::from_redis_value(reply)?;
     let entries = streams.into_iter().flatten().flat_map(|(_, all)| all);
     Ok(entries
-        .map(|(entry, fields)| Entry {
+        .map(|(entry, fields)| CommandEntry {
             entry,
             command: Command::of(&fields),
         })
