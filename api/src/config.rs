@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use runcast_common::config::byte_size::ByteSize;
+use runcast_common::config::environment::Environment;
 use runcast_common::config::{
     ConfigError, Env, HumanDuration, PostgresUrl, RedisUrl, optional, redis_url, required,
 };
@@ -14,16 +14,17 @@ use runcast_common::presence::liveness::LivenessThresholds;
 use runcast_common::protocol::keys::Keys;
 use url::Url;
 
-use crate::access::address::Proxies;
-use crate::access::limit::policy::Rules;
-use crate::access::{oidc, session};
-use crate::archive::place::Place;
-use crate::http::cors::Origins;
-use crate::http::tls::Tls;
-use crate::persist::Budget;
-use crate::tasks::age::Age;
-use crate::tasks::retention::{self, Retention};
-use crate::tasks::webhooks;
+use runcast_access::client_ip::TrustedProxies;
+use runcast_access::oidc::settings::OidcSettings;
+use runcast_access::rate_limit::policy::LimitConfig;
+use runcast_access::session::lifetime;
+use runcast_gateway::middleware::cors::Origins;
+use runcast_gateway::server::tls::Tls;
+use runcast_history::archive::object_store::ArchiveStore;
+use runcast_persister::MemoryBudget;
+use runcast_webhooks::delivery;
+use runcast_worker::age::Age;
+use runcast_worker::retention::{self, Retention};
 
 /// Where the gateway listens if nothing else is said: reachable from this machine only.
 const DEFAULT_LISTEN: SocketAddr =
@@ -31,28 +32,6 @@ const DEFAULT_LISTEN: SocketAddr =
 
 /// When sealed runs go into the archive if nothing is said.
 const ARCHIVE_AFTER: Age = Age::days(30);
-
-/// How strict to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Environment {
-    /// Says what would not do in production, and works all the same.
-    #[default]
-    Development,
-    /// Refuses what could lose data or leak secrets.
-    Production,
-}
-
-impl FromStr for Environment {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "development" => Ok(Self::Development),
-            "production" => Ok(Self::Production),
-            _ => Err("expected development or production"),
-        }
-    }
-}
 
 /// A session is moved forward once a minute; one that lives shorter would end under the hands of whoever uses it.
 const SHORTEST_SESSION: Duration = Duration::from_secs(120);
@@ -79,7 +58,7 @@ pub struct Settings {
     /// `RUNCAST_METRICS_LISTEN`: where `/metrics` is served, if at all.
     pub metrics_listen: Option<SocketAddr>,
     /// `RUNCAST_REDIS_BUDGET`: the memory that Redis may use before the biggest runs may not grow.
-    pub redis_budget: Budget,
+    pub redis_budget: MemoryBudget,
     /// `RUNCAST_PUBLIC_URL`: how browsers reach the gateway.
     pub public_url: Option<Url>,
     /// `RUNCAST_ENV`.
@@ -94,13 +73,13 @@ pub struct Settings {
     /// `RUNCAST_VIEWER_TIMEOUT`: a viewer who takes nothing for so long is closed.
     pub viewer_timeout: Duration,
     /// `RUNCAST_LIMITS`: how much one may ask of the gateway.
-    pub limits: Rules,
+    pub limits: LimitConfig,
     /// `RUNCAST_TRUSTED_PROXIES`: who is believed for whom it asks.
-    pub proxies: Proxies,
+    pub proxies: TrustedProxies,
     /// `RUNCAST_SESSION_LIFE`, or `RUNCAST_SESSION_IDLE` where that is shorter: how long a session lives without a request.
     pub session_life: Duration,
     /// `RUNCAST_OIDC_...`: an issuer that says who signs in, if there is one.
-    pub oidc: Option<oidc::settings::Settings>,
+    pub oidc: Option<OidcSettings>,
     /// `RUNCAST_CORS_ORIGINS`: whose pages may ask the gateway besides its own.
     pub cors: Origins,
     /// `RUNCAST_TLS_CERT` and `RUNCAST_TLS_KEY`.
@@ -108,9 +87,9 @@ pub struct Settings {
     /// `RUNCAST_STALE_AFTER` and `RUNCAST_LOST_AFTER`: how long a silence of an agent means what.
     pub silence: LivenessThresholds,
     /// `RUNCAST_WEBHOOK_...`: where and how long webhooks are sent to.
-    pub webhooks: webhooks::Policy,
+    pub webhooks: delivery::RetryPolicy,
     /// `RUNCAST_ARCHIVE`: where old runs go, if anywhere.
-    pub archive: Option<Place>,
+    pub archive: Option<ArchiveStore>,
     /// `RUNCAST_ARCHIVE_AFTER`: how old they are then.
     pub archive_after: Age,
 }
@@ -155,7 +134,7 @@ impl Settings {
             limits: optional(env, "RUNCAST_LIMITS")?.unwrap_or_default(),
             proxies: optional(env, "RUNCAST_TRUSTED_PROXIES")?.unwrap_or_default(),
             session_life: session_life(env)?,
-            oidc: oidc::settings::Settings::from_env(env, environment)?,
+            oidc: OidcSettings::from_env(env, environment)?,
             cors: optional(env, "RUNCAST_CORS_ORIGINS")?.unwrap_or_default(),
             tls: Tls::from_env(env)?,
             silence: silence(env)?,
@@ -165,7 +144,7 @@ impl Settings {
                 otherwise: optional(env, "RUNCAST_RETENTION")?.unwrap_or_default(),
                 audit: optional(env, "RUNCAST_AUDIT_RETENTION")?.unwrap_or(retention::AUDIT),
             },
-            archive: Place::from_env(env)?,
+            archive: ArchiveStore::from_env(env)?,
             archive_after: optional(env, "RUNCAST_ARCHIVE_AFTER")?.unwrap_or(ARCHIVE_AFTER),
         };
         if settings.archive.is_none() && env.get("RUNCAST_ARCHIVE_AFTER").is_some() {
@@ -247,10 +226,10 @@ fn session_life(env: &impl Env) -> Result<Duration, ConfigError> {
     let span = |name| -> Result<_, ConfigError> {
         let given = optional(env, name)?.map(|HumanDuration(span)| span);
         match given {
-            Some(given) if !(SHORTEST_SESSION..=session::MOST_LIFE).contains(&given) => {
+            Some(given) if !(SHORTEST_SESSION..=lifetime::MOST_LIFE).contains(&given) => {
                 let (least, most) = (
                     HumanDuration(SHORTEST_SESSION),
-                    HumanDuration(session::MOST_LIFE),
+                    HumanDuration(lifetime::MOST_LIFE),
                 );
                 let reason = format!("expected from {least} to {most}");
                 Err(ConfigError::Invalid { name, reason })
@@ -258,7 +237,7 @@ fn session_life(env: &impl Env) -> Result<Duration, ConfigError> {
             given => Ok(given),
         }
     };
-    let life = span(life)?.unwrap_or(session::LIFE);
+    let life = span(life)?.unwrap_or(lifetime::LIFE);
     match span(idle)? {
         Some(given) if given > life => Err(ConfigError::Invalid {
             name: idle,
@@ -302,11 +281,11 @@ fn silence(env: &impl Env) -> Result<LivenessThresholds, ConfigError> {
 ///
 /// # Errors
 /// [`ConfigError`] names the first one that makes no sense.
-pub fn webhook_policy(env: &impl Env) -> Result<webhooks::Policy, ConfigError> {
-    let default = webhooks::Policy::default();
+pub fn webhook_policy(env: &impl Env) -> Result<delivery::RetryPolicy, ConfigError> {
+    let default = delivery::RetryPolicy::default();
     let span =
         |name, otherwise| Ok(optional(env, name)?.map_or(otherwise, |HumanDuration(span)| span));
-    Ok(webhooks::Policy {
+    Ok(delivery::RetryPolicy {
         allowed: optional(env, "RUNCAST_WEBHOOK_ALLOW")?.unwrap_or_default(),
         timeout: span("RUNCAST_WEBHOOK_TIMEOUT", default.timeout)?,
         first_retry: span("RUNCAST_WEBHOOK_FIRST_RETRY", default.first_retry)?,

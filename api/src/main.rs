@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use runcast_api::cli::{self, Cli};
+use runcast_api::cli::command::{self, Cli};
 use runcast_common::config::ProcessEnv;
 use runcast_common::telemetry::Audience;
 use runcast_common::{connect, telemetry};
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to tell if stderr is gone as well.
             drop(writeln!(std::io::stderr(), "runcastd: {error:#}"));
-            ExitCode::from(cli::exit_code(&error))
+            ExitCode::from(command::exit_code(&error))
         }
     }
 }

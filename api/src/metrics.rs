@@ -22,7 +22,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::store::Store;
+use runcast_gateway::readiness::{Health, Readiness};
+use runcast_store::Store;
 
 /// How long a scrape that has begun may still take when the process stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -78,6 +79,26 @@ impl Collector for Servers {
         )?;
         connections.encode(metric)
     }
+}
+
+/// `/healthz` and `/readyz` of services that have no other listener; `persister` if one of them is.
+pub fn health_routes(health: Health, persister: bool, stop: CancellationToken) -> Router {
+    let health = Arc::new(health);
+    let ready = get(async move || {
+        let findings = health.look().await;
+        let draining = stop.is_cancelled();
+        Readiness {
+            ready: !draining && findings.all_well(persister),
+            draining,
+            watched_runs: None,
+            limits: None,
+            access: None,
+            findings,
+        }
+    });
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", ready)
 }
 
 /// Answers scrapes, and what `health` does, until told to stop.

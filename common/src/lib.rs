@@ -18,6 +18,7 @@ pub mod key_scan;
 pub mod presence;
 pub mod protocol;
 pub mod rate_limit;
+pub mod ready_lag;
 pub mod scripts;
 pub mod telemetry;
 

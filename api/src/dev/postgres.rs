@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::child::Child;
-use super::{free_port, password};
-use crate::store::Store;
+use super::start::{free_port, password};
+use runcast_store::Store;
 
 /// Whom it runs as when it is started by root.
 const USER: &str = "postgres";

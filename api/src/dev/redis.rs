@@ -11,7 +11,7 @@ use runcast_common::redis;
 use tokio::time::timeout;
 
 use super::child::Child;
-use super::{free_port, password, write_secret};
+use super::start::{free_port, password, write_secret};
 
 /// How long one attempt to reach it may take while it starts.
 const ATTEMPT: Duration = Duration::from_secs(1);

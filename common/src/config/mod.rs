@@ -13,6 +13,7 @@ use url::Url;
 
 pub mod byte_size;
 mod duration;
+pub mod environment;
 mod redis_url;
 
 pub use self::duration::{HumanDuration, InvalidDuration};

@@ -1,0 +1,5 @@
+//! Browser sessions.
+
+pub mod cookie;
+pub mod lifetime;
+pub mod store;

@@ -1,0 +1,6 @@
+//! Publishing over HTTP.
+
+mod body;
+pub mod handler;
+mod producer;
+mod throttle;

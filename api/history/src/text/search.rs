@@ -1,0 +1,256 @@
+//! Finds lines of a run by substring or regular expression, forward or backward from a cursor.
+//!
+//! Work is bounded: [`MOST_BYTES`] of event lines and [`MOST_TIME`] a search; its answer says how far it
+//! came. Memory: one page of events, and what is joined with it on both sides.
+//!
+//! Postgres is not asked to leave out what cannot match: lines are cut into events anywhere, and
+//! stand there escaped, so its answer would be wrong for the sake of speed.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use runcast_common::protocol::event_id::EventId;
+use serde::Serialize;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::lines::{JOIN_EVENTS, TextLine, join};
+use super::pattern::{Match, Pattern};
+use crate::filter::Filter;
+use crate::pages::{HistoryItem, MOST_EVENTS};
+use crate::reader::{ReadError, Reader};
+
+/// Most matches of one answer; a few more where several lines of one event match.
+pub const MOST_MATCHES: usize = 500;
+/// Most lines of context on each side of a match.
+pub const MOST_CONTEXT: usize = 10;
+/// Most work of one search.
+pub const MOST_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest time of one search.
+pub const MOST_TIME: Duration = Duration::from_secs(2);
+
+/// A search.
+#[derive(Debug, Clone)]
+pub struct Search {
+    /// The run.
+    pub run: Uuid,
+    /// The channels.
+    pub filter: Filter,
+    /// What is looked for.
+    pub pattern: Pattern,
+    /// Where to begin, and in which direction.
+    pub from: Start,
+    /// Most matches.
+    pub limit: usize,
+    /// Lines of context on each side.
+    pub context: usize,
+}
+
+/// Where a search begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Behind this event, forward.
+    After(EventId),
+    /// Before this event, or with the last of all, backward.
+    Before(Option<EventId>),
+}
+
+/// What a search came to.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Matches)]
+pub struct Results {
+    /// In the direction of the search.
+    pub matches: Vec<Match>,
+    /// How far it came: for `after` or `before`, by its direction.
+    #[schema(value_type = String)]
+    pub cursor: EventId,
+    /// Nothing is left in that direction at the moment.
+    pub done: bool,
+    /// Events that were looked at.
+    pub events: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+impl Search {
+    /// Searches as far as the bounds let it.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the run cannot be read.
+    pub async fn run(&self, reader: &Reader) -> Result<Results, ReadError> {
+        let give_up = Instant::now() + MOST_TIME;
+        match self.from {
+            Start::After(after) => self.forward(reader, after, give_up).await,
+            Start::Before(before) => self.backward(reader, before, give_up).await,
+        }
+    }
+
+    async fn forward(
+        &self,
+        reader: &Reader,
+        after: EventId,
+        give_up: Instant,
+    ) -> Result<Results, ReadError> {
+        let mut results = Results::starting(after);
+        let mut lead = Vec::new();
+        if after > EventId::ZERO {
+            let page = reader
+                .page_before(self.run, Some(after.next()), &self.filter, JOIN_EVENTS)
+                .await?;
+            lead.extend(page.items);
+        }
+        let mut pending = Vec::new();
+        let mut cursor = after;
+        loop {
+            let page = reader
+                .page_after(self.run, cursor, &self.filter, MOST_EVENTS)
+                .await?;
+            cursor = page.upto;
+            results.count(page.items.iter());
+            let is_last = !page.has_newer;
+            pending.extend(page.items);
+            // The last ones may belong to lines that go on: they wait for what follows.
+            let window = match is_last {
+                true => pending.len(),
+                false => pending.len().saturating_sub(JOIN_EVENTS),
+            };
+            let lines = join(lead.iter().chain(&pending));
+            let last = pending[..window].last().map(|item| item.event.id);
+            if let Some(last) = last {
+                let inside = |line: &TextLine| line.id > results.cursor && line.id <= last;
+                let first = lines.partition_point(|line| line.id <= results.cursor);
+                for at in first..lines.len() {
+                    let line = &lines[at];
+                    if results.is_full(self.limit, line.id) {
+                        return Ok(results.ending_at_last());
+                    }
+                    if inside(line) && self.pattern.fits(line) {
+                        let found = self.pattern.show(&lines, at, self.context);
+                        results.matches.push(found);
+                    }
+                }
+                results.cursor = last;
+            }
+            if is_last {
+                results.done = true;
+                results.cursor = results.cursor.max(cursor);
+                // What is still being written is looked at again.
+                let open = lines.iter().find(|line| !line.is_whole && line.id > after);
+                if let Some(open) = open.filter(|_| !page.ended) {
+                    results.cursor = results.cursor.min(open.id.cursor_before());
+                }
+                return Ok(results);
+            }
+            if results.is_spent(give_up) && results.cursor > after {
+                return Ok(results);
+            }
+            lead.extend(pending.drain(..window));
+            lead.drain(..lead.len().saturating_sub(JOIN_EVENTS));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn backward(
+        &self,
+        reader: &Reader,
+        before: Option<EventId>,
+        give_up: Instant,
+    ) -> Result<Results, ReadError> {
+        let mut results = Results::starting(EventId::ZERO);
+        let mut trail: Vec<HistoryItem> = Vec::new();
+        if let Some(before) = before {
+            let page = reader
+                .page_after(self.run, before.cursor_before(), &self.filter, JOIN_EVENTS)
+                .await?;
+            trail.extend(page.items);
+        }
+        let mut at = before;
+        // Read, and not looked at yet but for how lines begin.
+        let mut carry: VecDeque<HistoryItem> = VecDeque::new();
+        loop {
+            let mut page = reader
+                .page_before(self.run, at, &self.filter, MOST_EVENTS)
+                .await?;
+            results.count(page.items.iter());
+            at = Some(page.after.next());
+            page.items.append(&mut carry);
+            let mut window: Vec<HistoryItem> = page.items.into();
+            let is_last = !page.has_older;
+            let lead = match is_last {
+                true => 0,
+                false => window.len().min(JOIN_EVENTS),
+            };
+            let lines = join(window.iter().chain(&trail));
+            let first = window.get(lead).map(|item| item.event.id);
+            if let Some(first) = first {
+                let last = window.last().map_or(first, |item| item.event.id);
+                for at in (0..lines.len()).rev() {
+                    let line = &lines[at];
+                    if line.id > last || line.id < first {
+                        continue;
+                    }
+                    if results.is_full(self.limit, line.id) {
+                        return Ok(results.ending_at_last());
+                    }
+                    if self.pattern.fits(line) {
+                        let found = self.pattern.show(&lines, at, self.context);
+                        results.matches.push(found);
+                    }
+                }
+                results.cursor = first;
+            } else if results.cursor == EventId::ZERO {
+                results.cursor = before.unwrap_or(page.upto.next());
+            }
+            if is_last {
+                results.done = true;
+                return Ok(results);
+            }
+            if results.is_spent(give_up) && first.is_some() {
+                return Ok(results);
+            }
+            carry.extend(window.drain(..lead));
+            if !window.is_empty() {
+                window.truncate(JOIN_EVENTS);
+                trail = window;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Results {
+    const fn starting(cursor: EventId) -> Self {
+        Self {
+            matches: Vec::new(),
+            cursor,
+            done: false,
+            events: 0,
+            bytes: 0,
+        }
+    }
+
+    fn count<'a>(&mut self, items: impl Iterator<Item = &'a HistoryItem>) {
+        for item in items {
+            self.events += 1;
+            self.bytes += item.event.line.len() as u64;
+        }
+    }
+
+    /// True if no match of another event fits: the lines of one are told together, so that the cursor
+    /// can stand between events.
+    fn is_full(&self, limit: usize, next: EventId) -> bool {
+        self.matches.len() >= limit && self.matches.last().is_none_or(|last| last.id != next)
+    }
+
+    fn ending_at_last(mut self) -> Self {
+        if let Some(last) = self.matches.last() {
+            self.cursor = last.id;
+        }
+        self
+    }
+
+    fn is_spent(&self, give_up: Instant) -> bool {
+        self.bytes >= MOST_BYTES || Instant::now() >= give_up
+    }
+}

@@ -1,0 +1,170 @@
+//! How much memory Redis may use, and which runs are told `full` when it uses more: the biggest first.
+//!
+//! Nothing is taken from small runs for the sake of big ones. There is one level above which no run may
+//! grow, the highest at which all together fit. Meanwhile less of what is stored stays for viewers: Postgres
+//! has it too.
+
+use std::fmt;
+use std::str::FromStr;
+
+use runcast_common::config::byte_size::ByteSize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use runcast_common::scripts::Window;
+
+/// Share of `maxmemory` that is the budget where none is set, in percent. The rest is for what the server
+/// needs beside its data: buffers of connections, and a copy while it persists.
+const DEFAULT_PERCENT: u64 = 75;
+
+/// Share of the budget from which an operator is warned, in percent.
+const WARN_PERCENT: u64 = 80;
+
+/// No run is capped below this: it would gain little and stop a run that has just begun.
+pub(super) const LEAST_CAP: u64 = 1024 * 1024;
+
+/// What part of the live window stays while Redis is over its budget, as a divisor.
+const WINDOW_DIVISOR: u64 = 16;
+
+/// Whether Redis is over its budget, as the survey found it and cycles obey. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct MemoryPressure(Arc<AtomicBool>);
+
+impl MemoryPressure {
+    pub(super) fn set(&self, over: bool) {
+        self.0.store(over, Ordering::Relaxed);
+    }
+
+    /// What of a live window may stay now.
+    pub(super) fn fit(&self, window: Window) -> Window {
+        if !self.0.load(Ordering::Relaxed) {
+            return window;
+        }
+        Window {
+            events: window.events / WINDOW_DIVISOR,
+            bytes: window.bytes / WINDOW_DIVISOR,
+            seconds: window.seconds / WINDOW_DIVISOR,
+        }
+    }
+}
+
+/// `RUNCAST_REDIS_BUDGET`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MemoryBudget {
+    /// 75 % of Redis' `maxmemory` if that is set, else none.
+    #[default]
+    OfMaxmemory,
+    /// So many bytes.
+    Bytes(u64),
+    /// No limit.
+    Off,
+}
+
+/// A text that is no budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected `off` or an amount of memory, such as 512MiB, 4GiB or a number of bytes")]
+pub struct InvalidMemoryBudget;
+
+impl FromStr for MemoryBudget {
+    type Err = InvalidMemoryBudget;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMemoryBudget> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let amount: ByteSize = text.parse().map_err(|_no_amount| InvalidMemoryBudget)?;
+        Ok(Self::Bytes(amount.0))
+    }
+}
+
+impl fmt::Display for MemoryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OfMaxmemory => write!(f, "{DEFAULT_PERCENT} % of maxmemory"),
+            Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+impl MemoryBudget {
+    /// The budget in bytes, for a server with this `maxmemory` (0: not limited).
+    pub(super) const fn bytes(self, maxmemory: u64) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::OfMaxmemory if maxmemory > 0 => Some(maxmemory / 100 * DEFAULT_PERCENT),
+            Self::OfMaxmemory | Self::Off => None,
+        }
+    }
+}
+
+/// True if so much of a budget is used that an operator should know.
+pub(super) const fn is_tight(used: u64, budget: u64) -> bool {
+    used >= budget / 100 * WARN_PERCENT
+}
+
+/// The most bytes that any run may hold so that all together lose `excess` bytes, or as much of it as can
+/// be; none if there is nothing to lose.
+pub(super) fn cap(sizes: &[u64], excess: u64) -> Option<u64> {
+    if excess == 0 {
+        return None;
+    }
+    let mut sorted = sizes.to_vec();
+    sorted.sort_unstable_by(|one, other| other.cmp(one));
+    let total: u64 = sorted.iter().sum();
+    let fits = total.saturating_sub(excess);
+    // Lower the level past one run after the other, until what stays under it fits.
+    let mut below = total;
+    for (above, size) in (0u64..).zip(&sorted) {
+        // `above` runs are cut to this size; `below` is what the others hold.
+        if below + above * size <= fits {
+            return Some((fits - below).checked_div(above)?.max(LEAST_CAP));
+        }
+        below -= size;
+    }
+    let runs = sorted.len() as u64;
+    Some(fits.checked_div(runs)?.max(LEAST_CAP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn amounts_are_read() {
+        assert_eq!("off".parse(), Ok(MemoryBudget::Off));
+        assert_eq!("4GiB".parse(), Ok(MemoryBudget::Bytes(4 << 30)));
+        assert_eq!("512 MiB".parse(), Ok(MemoryBudget::Bytes(512 << 20)));
+        assert_eq!("1000".parse(), Ok(MemoryBudget::Bytes(1000)));
+        for text in [
+            "",
+            "0",
+            "-1",
+            "4GB",
+            "x",
+            "99999999999999999999",
+            "20000000000GiB",
+        ] {
+            assert_eq!(
+                text.parse::<MemoryBudget>(),
+                Err(InvalidMemoryBudget),
+                "{text}"
+            );
+        }
+        assert_eq!(MemoryBudget::OfMaxmemory.bytes(0), None);
+        assert_eq!(MemoryBudget::OfMaxmemory.bytes(1000), Some(750));
+    }
+
+    #[test]
+    fn the_biggest_runs_come_first() {
+        let sizes = [100 * MIB, 3 * MIB, 60 * MIB];
+        assert_eq!(cap(&sizes, 0), None);
+        assert_eq!(cap(&sizes, 10 * MIB), Some(90 * MIB), "only the biggest");
+        assert_eq!(cap(&sizes, 60 * MIB), Some(50 * MIB), "both big ones alike");
+        assert_eq!(cap(&sizes, 157 * MIB), Some(2 * MIB), "all alike");
+        assert_eq!(cap(&sizes, 1000 * MIB), Some(LEAST_CAP));
+        assert_eq!(cap(&[], MIB), None);
+    }
+}
