@@ -2,7 +2,7 @@
 
 import { getJson } from "./api";
 import { isFinal, type RunStatus } from "./event";
-import { runPath, runsPath } from "./link";
+import { runPath, runsPath } from "./url";
 
 export interface Variation {
   index: number;

@@ -2,7 +2,7 @@
 // never kept. What is kept is a random name of this browser, so that signing in again replaces its session.
 
 import { ApiError, getJson, request } from "./api";
-import { issuerPath, SESSION_PATH, WAYS_PATH } from "./link";
+import { issuerPath, SESSION_PATH, WAYS_PATH } from "./url";
 
 export interface Session {
   name: string;

@@ -6,7 +6,7 @@
 // that, not a frame: a hidden tab has no frames. The array holds at most FLUSH_EVENTS, however rarely a timer fires.
 
 import { CHANNELS, parseEvent, type RunEvent } from "./event";
-import { streamPath } from "./link";
+import { streamPath } from "./url";
 
 export const FLUSH_MS = 50;
 const FLUSH_EVENTS = 5000;

@@ -2,8 +2,8 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { runsHash } from "../core/link";
 import { currentSession, signOut } from "../core/session";
+import { runsHash } from "../core/url";
 import { RunList } from "./RunList";
 import { RunView } from "./RunView";
 import { SignIn } from "./SignIn";

@@ -7,10 +7,10 @@
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Group } from "../core/groups";
-import type { Lane, Row } from "../core/lane";
-import type { Past } from "../core/past";
+import type { Past } from "../core/history";
+import type { Lane, Row } from "../core/log";
 import { amount } from "../core/time";
-import { Follow, ROW_HEIGHT, visibleRows } from "../core/window";
+import { Follow, ROW_HEIGHT, visibleRows } from "../core/viewport";
 import { LogRow } from "./LogRow";
 
 /** What the style sheet adds to a line: the time before it, and the space around it. */

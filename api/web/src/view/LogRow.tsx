@@ -3,8 +3,8 @@
 
 import { styleAttributes } from "../core/ansi";
 import type { Group } from "../core/groups";
-import type { Row } from "../core/lane";
 import type { Span } from "../core/line";
+import type { Row } from "../core/log";
 import { amount, clock as clockOf } from "../core/time";
 
 const LEVELS = new Set(["trace", "debug", "info", "warn", "error", "fatal"]);

@@ -3,10 +3,10 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError } from "../core/api";
-import { runHash, runsHash, shortId } from "../core/link";
 import { pollWhileVisible } from "../core/poll";
 import { listRuns, type Run, type RunPage, runTime } from "../core/runs";
 import { age, amount, duration } from "../core/time";
+import { runHash, runsHash, shortId } from "../core/url";
 import { StatusBadge } from "./Status";
 import { now, session } from "./state";
 

@@ -2,15 +2,15 @@
 
 import { type Signal, useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import type { Lane } from "../core/lane";
-import { runsHash } from "../core/link";
+import type { Lane } from "../core/log";
+import { RunWatch } from "../core/run_watch";
 import type { Run } from "../core/runs";
-import { RunWatch } from "../core/watch";
-import { LaneTabs } from "./LaneTabs";
-import { LaneView } from "./LaneView";
-import { Places, type Wanted } from "./Places";
+import { runsHash } from "../core/url";
+import { LaneView } from "./LogView";
 import { RunHead } from "./RunHead";
+import { Places, type Wanted } from "./SearchBar";
 import { session, wide } from "./state";
+import { LaneTabs } from "./VariationTabs";
 
 const COLUMNS = 2;
 

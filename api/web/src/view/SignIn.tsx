@@ -2,8 +2,8 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { runsHash, signInFailure } from "../core/link";
 import { type Credential, type Issuer, issuer, issuerError, issuerHref, signIn, signInError } from "../core/session";
+import { runsHash, signInFailure } from "../core/url";
 import { session } from "./state";
 
 export function SignIn() {

@@ -1,8 +1,8 @@
 // What the whole page shares: who is signed in, where the reader is, and a few facts about the window. All of it signals.
 
 import { signal } from "@preact/signals";
-import { parseHash } from "../core/link";
 import type { Session } from "../core/session";
+import { parseHash } from "../core/url";
 
 /** `undefined`: not asked yet; `null`: signed out. */
 export const session = signal<Session | null | undefined>(undefined);

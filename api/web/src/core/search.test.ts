@@ -1,7 +1,7 @@
 // A search in pieces, what is marked in a match, and what a reader means by a place.
 
 import { expect, test } from "vitest";
-import { Find, highlighted, type Match, parsePlace, type SearchAnswer } from "./find";
+import { Find, highlighted, type Match, parsePlace, type SearchAnswer } from "./search";
 
 const match = (text: string, places: [number, number][] = []): Match => ({
   id: "7-1",

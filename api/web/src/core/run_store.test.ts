@@ -2,8 +2,8 @@
 
 import { expect, test } from "vitest";
 import type { RunEvent } from "./event";
-import { RunStore } from "./store";
-import { gapText } from "./words";
+import { gapText } from "./labels";
+import { RunStore } from "./run_store";
 
 const line = (seq: number, text: string, variation = 0, producer = "p"): RunEvent => ({
   kind: "output",

@@ -11,7 +11,7 @@ import {
   shortId,
   signInFailure,
   streamPath,
-} from "./link";
+} from "./url";
 
 test("reads its own addresses back", () => {
   expect(parseHash(runHash("0190-abc"))).toEqual({ page: "run", id: "0190-abc" });

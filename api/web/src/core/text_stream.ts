@@ -4,8 +4,8 @@
 import { applySgr, type Style } from "./ansi";
 import { EscapeReader, type EscapeSink } from "./escape";
 import { decodeBase64, type RunEvent } from "./event";
-import type { Lane, Row, Source } from "./lane";
 import { type Line, MAX_COLUMNS } from "./line";
+import type { Lane, Row, Source } from "./log";
 import { recordLine } from "./record";
 
 export class TextStream implements EscapeSink {

@@ -5,8 +5,8 @@
 
 import { getJson } from "./api";
 import { cursorBefore, type RunEvent } from "./event";
-import type { Lane } from "./lane";
-import { eventsPath, type Place } from "./link";
+import type { Lane } from "./log";
+import { eventsPath, type Place } from "./url";
 
 export interface EventPage {
   events: RunEvent[];

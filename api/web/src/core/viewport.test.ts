@@ -1,7 +1,7 @@
 // Which rows are drawn, and when the list follows its end.
 
 import { expect, test } from "vitest";
-import { Follow, ROW_HEIGHT, visibleRows } from "./window";
+import { Follow, ROW_HEIGHT, visibleRows } from "./viewport";
 
 test("draws what is in sight and a little around it", () => {
   const height = 10 * ROW_HEIGHT;

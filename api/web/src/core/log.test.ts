@@ -2,8 +2,8 @@
 
 import { expect, test } from "vitest";
 import type { RunEvent } from "./event";
-import { Lane } from "./lane";
 import { MAX_COLUMNS } from "./line";
+import { Lane } from "./log";
 
 const output = (text: string): RunEvent => ({ kind: "output", text, time: 1 });
 const log = (text: string): RunEvent => ({ kind: "log", stream: "stderr", text, time: 2 });

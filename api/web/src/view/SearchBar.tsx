@@ -2,9 +2,9 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { Find, highlighted, type Match, parsePlace } from "../core/find";
-import { textPath } from "../core/link";
+import { Find, highlighted, type Match, parsePlace } from "../core/search";
 import { amount, clock } from "../core/time";
+import { textPath } from "../core/url";
 
 export type Wanted = { line: number } | { at: number } | { id: string };
 

@@ -2,9 +2,9 @@
 
 import { expect, test } from "vitest";
 import type { RunEvent } from "./event";
-import { Lane } from "./lane";
-import type { Place } from "./link";
-import { type EventPage, Past, WINDOW_ROWS } from "./past";
+import { type EventPage, Past, WINDOW_ROWS } from "./history";
+import { Lane } from "./log";
+import type { Place } from "./url";
 
 /** A run of numbered lines that is asked for pages as the gateway is. */
 class FakeRun {

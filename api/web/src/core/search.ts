@@ -1,7 +1,7 @@
 // A search in the whole run, newest lines first, asked for in pieces: each answer is bounded and says how far it came.
 
 import { getJson } from "./api";
-import { type SearchFor, searchPath } from "./link";
+import { type SearchFor, searchPath } from "./url";
 
 export interface Match {
   id: string;

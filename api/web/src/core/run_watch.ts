@@ -7,12 +7,12 @@
 
 import { ApiError, request } from "./api";
 import { isFinal, type RunEvent } from "./event";
-import type { Lane } from "./lane";
-import { streamPath } from "./link";
-import { getPage, Past } from "./past";
+import { getPage, Past } from "./history";
+import type { Lane } from "./log";
+import { RunStore } from "./run_store";
 import { getRun, type Run, withUpdate } from "./runs";
-import { RunStore } from "./store";
 import { type Diagnosis, type LinkState, RunStream, type Source } from "./stream";
+import { streamPath } from "./url";
 
 const REFRESH_MS = 4000;
 const REFRESH_SOON_MS = 150;

@@ -6,8 +6,8 @@
 // stream the same event may come again under another id.
 
 import type { RunEvent } from "./event";
-import { Lane } from "./lane";
-import { Pulses } from "./pulse";
+import { Pulses } from "./heartbeat";
+import { Lane } from "./log";
 
 export const MAX_ROWS = 100_000;
 export const MAX_CHARS = 32 * 1024 * 1024;

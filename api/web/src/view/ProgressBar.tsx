@@ -1,7 +1,7 @@
 // How far the work of one variation has come, as it says itself: a bar for each label.
 
 import type { RunEvent } from "../core/event";
-import type { Lane } from "../core/lane";
+import type { Lane } from "../core/log";
 import { amount } from "../core/time";
 
 export function LaneProgress({ lane }: { lane: Lane }) {

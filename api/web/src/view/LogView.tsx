@@ -1,13 +1,13 @@
 // One variation: its state in a line, and its rows.
 
 import { isFinal } from "../core/event";
-import type { Lane } from "../core/lane";
-import type { Past } from "../core/past";
-import type { Pulses } from "../core/pulse";
+import type { Pulses } from "../core/heartbeat";
+import type { Past } from "../core/history";
+import type { Lane } from "../core/log";
 import type { Run, Variation } from "../core/runs";
 import { amount } from "../core/time";
-import { LaneProgress } from "./LaneProgress";
 import { LogList } from "./LogList";
+import { LaneProgress } from "./ProgressBar";
 import { StatusBadge } from "./Status";
 import { clockShown, now } from "./state";
 

@@ -11,12 +11,12 @@
 // A chunk that marks a group is not shown as text: its start is a header row, under which the rows of the group can be folded.
 // A chunk with a message is shown as a record. What the work says of its progress is kept beside the rows.
 
-import { TextStream } from "./chunks";
 import { decodeBase64, type GroupEvent, isAfter, isFinal, type RunEvent, type RunStatus } from "./event";
 import { type Group, Groups, type Shown } from "./groups";
+import { gapText, statusText } from "./labels";
 import { Line, MAX_COLUMNS } from "./line";
 import { Ring } from "./ring";
-import { gapText, statusText } from "./words";
+import { TextStream } from "./text_stream";
 
 /** Streams of one variation whose chunks are joined at a time: more than anybody reads side by side. */
 const MAX_STREAMS = 64;

@@ -1,9 +1,9 @@
 // Tabs to choose a variation where there is no room for all of them. Arrow keys move between tabs, as in any tab list.
 
 import type { Signal } from "@preact/signals";
-import type { Lane } from "../core/lane";
+import type { Lane } from "../core/log";
 import type { Run } from "../core/runs";
-import { laneStatus } from "./LaneView";
+import { laneStatus } from "./LogView";
 
 interface LaneTabsProps {
   lanes: Lane[];

@@ -1,7 +1,7 @@
 // A watched run: when its description is asked for, and what a refused stream means.
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { RunWatch } from "./watch";
+import { RunWatch } from "./run_watch";
 
 /** Answers by path; the stream itself is an EventSource that a test drives. */
 let answers: Record<string, () => Response>;

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { LOST_MS, Pulses, STALE_MS } from "./pulse";
+import { LOST_MS, Pulses, STALE_MS } from "./heartbeat";
 
 const beat = { kind: "heartbeat", variation: 1, rss: 34 * 1024 * 1024, cpu: 0.123, unstored: 0 };
 
