@@ -1,26 +1,28 @@
+// Heartbeats: the health of an agent over time, and its text.
+
 import { expect, test } from "vitest";
-import { LOST_MS, Pulses, STALE_MS } from "./heartbeat";
+import { LatestHeartbeats, LOST_MS, STALE_MS } from "./heartbeat";
 
-const beat = { kind: "heartbeat", variation: 1, rss: 34 * 1024 * 1024, cpu: 0.123, unstored: 0 };
+const heartbeat = { kind: "heartbeat", variation: 1, rss: 34 * 1024 * 1024, cpu: 0.123, unstored: 0 };
 
-test("silence is told in two steps, and taken back", () => {
-  const pulses = new Pulses();
-  expect(pulses.health(1, 0)).toBeNull();
-  pulses.take(beat, 1000);
-  expect(pulses.health(1, 1000)).toBe("alive");
-  expect(pulses.health(1, 1000 + STALE_MS)).toBe("stale");
-  expect(pulses.health(1, 1000 + LOST_MS)).toBe("lost");
-  expect(pulses.health(0, 1000)).toBeNull();
-  pulses.take(beat, 50_000);
-  expect(pulses.health(1, 50_000)).toBe("alive");
+test("an agent becomes stale, then lost, and alive again with its next heartbeat", () => {
+  const heartbeats = new LatestHeartbeats();
+  expect(heartbeats.health(1, 0)).toBeNull();
+  heartbeats.record(heartbeat, 1000);
+  expect(heartbeats.health(1, 1000)).toBe("alive");
+  expect(heartbeats.health(1, 1000 + STALE_MS)).toBe("stale");
+  expect(heartbeats.health(1, 1000 + LOST_MS)).toBe("lost");
+  expect(heartbeats.health(0, 1000)).toBeNull();
+  heartbeats.record(heartbeat, 50_000);
+  expect(heartbeats.health(1, 50_000)).toBe("alive");
 });
 
-test("a pulse says what matters", () => {
-  const pulses = new Pulses();
-  expect(pulses.text(1, 0)).toBe("");
-  pulses.take(beat, 0);
-  expect(pulses.text(1, 0)).toBe("alive, 12 % CPU, 34.0 MiB");
-  expect(pulses.text(1, STALE_MS)).toMatch(/^stale: no sign of life for 15/);
-  pulses.take({ ...beat, unstored: 20_000 }, 0);
-  expect(pulses.text(1, 0)).toMatch(/20,000 events not stored yet$/);
+test("the text has the resource usage, the silence and a backlog of unstored events", () => {
+  const heartbeats = new LatestHeartbeats();
+  expect(heartbeats.text(1, 0)).toBe("");
+  heartbeats.record(heartbeat, 0);
+  expect(heartbeats.text(1, 0)).toBe("alive, 12 % CPU, 34.0 MiB");
+  expect(heartbeats.text(1, STALE_MS)).toMatch(/^stale: no heartbeat for 15/);
+  heartbeats.record({ ...heartbeat, unstored: 20_000 }, 0);
+  expect(heartbeats.text(1, 0)).toMatch(/20,000 events not stored yet$/);
 });

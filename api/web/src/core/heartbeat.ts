@@ -1,6 +1,8 @@
-// Whether the agents of a run live: the last sign of life of each, by this machine's clock, since agents' clocks differ.
+// The latest heartbeat of each agent of a run, and the agent's health derived from it. Times are by
+// this machine's clock, because the clocks of agents differ.
 //
-// An agent gives one every 5 s; it is doubted after STALE_MS without and counts as lost after LOST_MS, until it is heard again.
+// An agent sends a heartbeat every 5 s. It is stale after STALE_MS without one and lost after
+// LOST_MS, until the next heartbeat arrives.
 
 import type { RunEvent } from "./event";
 import { bytes, duration } from "./time";
@@ -8,42 +10,42 @@ import { bytes, duration } from "./time";
 export const STALE_MS = 15_000;
 export const LOST_MS = 30_000;
 
-export type Health = "alive" | "stale" | "lost";
+export type AgentHealth = "alive" | "stale" | "lost";
 
-interface Heard {
-  readonly at: number;
+interface ReceivedHeartbeat {
+  readonly receivedAt: number;
   readonly event: RunEvent;
 }
 
-export class Pulses {
-  private readonly last = new Map<number, Heard>();
+export class LatestHeartbeats {
+  private readonly byVariation = new Map<number, ReceivedHeartbeat>();
 
-  /** A variation has one agent at a time: its successor takes its place. */
-  take(event: RunEvent, now: number): void {
-    this.last.set(event.variation ?? 0, { at: now, event });
+  /** A variation has one agent at a time: a successor replaces the agent before it. */
+  record(event: RunEvent, now: number): void {
+    this.byVariation.set(event.variation ?? 0, { receivedAt: now, event });
   }
 
-  /** None while no agent of the variation was heard. */
-  health(variation: number, now: number): Health | null {
-    const heard = this.last.get(variation);
-    if (heard === undefined) {
+  /** Null until the first heartbeat of the variation. */
+  health(variation: number, now: number): AgentHealth | null {
+    const latest = this.byVariation.get(variation);
+    if (latest === undefined) {
       return null;
     }
-    const silence = now - heard.at;
+    const silence = now - latest.receivedAt;
     return silence >= LOST_MS ? "lost" : silence >= STALE_MS ? "stale" : "alive";
   }
 
-  /** In words, for a line that is always in sight. */
+  /** The health as a text of one line, empty until the first heartbeat. */
   text(variation: number, now: number): string {
-    const heard = this.last.get(variation);
+    const latest = this.byVariation.get(variation);
     const health = this.health(variation, now);
-    if (heard === undefined || health === null) {
+    if (latest === undefined || health === null) {
       return "";
     }
     if (health !== "alive") {
-      return `${health}: no sign of life for ${duration(now - heard.at)}`;
+      return `${health}: no heartbeat for ${duration(now - latest.receivedAt)}`;
     }
-    const { rss, cpu, unstored } = heard.event;
+    const { rss, cpu, unstored } = latest.event;
     const facts = ["alive"];
     if (cpu !== undefined) {
       facts.push(`${Math.round(cpu * 100)} % CPU`);

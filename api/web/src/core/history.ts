@@ -1,12 +1,14 @@
-// What of a variation lies outside its window, had a page at a time: older and newer events, and any other place of the run.
+// Loads what lies outside the window of a variation's log, a page at a time: older events, newer
+// events, and any other position of the run.
 //
-// One request at a time; a new place takes over from what is under way. A window that was moved on to where the run ends
-// goes on live: what comes while the last page is on its way is held and joined to it by its ids.
+// One request at a time; going to another position supersedes a request that is under way. A window
+// that reaches the end of the run goes on live: the log buffers events that arrive while the last
+// page is on its way, and joins them to it by their ids.
 
 import { getJson } from "./api";
 import { cursorBefore, type RunEvent } from "./event";
-import type { Lane } from "./log";
-import { eventsPath, type Place } from "./url";
+import type { VariationLog } from "./log";
+import { eventsPath, type PagePosition } from "./url";
 
 export interface EventPage {
   events: RunEvent[];
@@ -16,128 +18,139 @@ export interface EventPage {
   ended: boolean;
 }
 
-/** Events that the page opens with, and of a page behind or before them. */
+/** Events of the page that a run opens with, and of each older or newer page. */
 export const PAGE_EVENTS = 1000;
-/** Events before the place that was asked for. */
+/** Events that are loaded before a position that the reader went to. */
 const LEAD_EVENTS = 300;
-/** Rows above which the far end of a window is dropped. */
-export const WINDOW_ROWS = 20_000;
+/** Above this, the window drops rows at its far end. */
+export const MAX_WINDOW_ROWS = 20_000;
 
-export type Loading = "older" | "newer" | "place" | null;
+export type Loading = "older" | "newer" | "position" | null;
 
-export function getPage(run: string, variation: number | null, place: Place, limit = PAGE_EVENTS): Promise<EventPage> {
-  return getJson<EventPage>(eventsPath(run, variation, place, limit));
+/** Where in a run the reader wants to go. */
+export type LogPosition = { line: number } | { at: number } | { id: string };
+
+export function getPage(
+  run: string,
+  variation: number | null,
+  position: PagePosition,
+  limit = PAGE_EVENTS,
+): Promise<EventPage> {
+  return getJson<EventPage>(eventsPath(run, variation, position, limit));
 }
 
-export class Past {
+export class HistoryPager {
   loading: Loading = null;
   problem = "";
-  private turn = 0;
+  /** Counts requests, so that a superseded one recognises itself. */
+  private generation = 0;
 
   constructor(
     private readonly run: string,
-    private readonly lane: Lane,
+    private readonly log: VariationLog,
     private readonly changed: () => void,
     private readonly get: typeof getPage = getPage,
   ) {}
 
-  /** Loads what comes before the window, if anything does and nothing else is being loaded. */
-  async older(): Promise<void> {
-    const before = this.lane.older;
+  /** Loads the page before the window, if there is one and no request is under way. */
+  async loadOlder(): Promise<void> {
+    const before = this.log.older;
     if (before !== null && this.loading === null && this.problem === "") {
       await this.load("older", async (isCurrent) => {
-        const page = await this.page({ before });
-        if (isCurrent() && this.lane.older === before) {
-          this.lane.prepend(page.events);
-          this.lane.older = page.older;
-          this.lane.trimEnd(WINDOW_ROWS);
+        const page = await this.fetchPage({ before });
+        if (isCurrent() && this.log.older === before) {
+          this.log.prepend(page.events);
+          this.log.older = page.older;
+          this.log.trimEnd(MAX_WINDOW_ROWS);
         }
       });
     }
   }
 
-  /** Loads what comes behind the window. */
-  async newer(): Promise<void> {
-    const after = this.lane.newer;
+  /** Loads the page after the window, if there is one and no request is under way. */
+  async loadNewer(): Promise<void> {
+    const after = this.log.newer;
     if (after !== null && this.loading === null && this.problem === "") {
       await this.load("newer", async (isCurrent) => {
-        this.lane.hold();
-        const page = await this.page({ after });
-        if (isCurrent() && this.lane.newer === after) {
+        this.log.startBuffering();
+        const page = await this.fetchPage({ after });
+        if (isCurrent() && this.log.newer === after) {
           this.append(page);
-          this.lane.trim(WINDOW_ROWS, Infinity);
+          this.log.trimStart(MAX_WINDOW_ROWS, Infinity);
         }
       });
     }
   }
 
-  /** Moves the window to another place, and marks the row that was asked for. */
-  async show(place: { line: number } | { at: number } | { id: string }): Promise<void> {
-    await this.load("place", async (isCurrent) => {
-      const from: Place = "id" in place ? { after: cursorBefore(place.id) } : place;
-      this.lane.hold();
-      const page = await this.page(from);
-      const lead = page.older === null ? null : await this.page({ before: page.older }, LEAD_EVENTS);
+  /** Moves the window to another position, and highlights the row there. */
+  async goTo(position: LogPosition): Promise<void> {
+    await this.load("position", async (isCurrent) => {
+      const from: PagePosition = "id" in position ? { after: cursorBefore(position.id) } : position;
+      this.log.startBuffering();
+      const page = await this.fetchPage(from);
+      const lead = page.older === null ? null : await this.fetchPage({ before: page.older }, LEAD_EVENTS);
       if (isCurrent()) {
-        this.lane.reset();
+        this.log.reset();
         this.append(page);
-        const { first } = this.lane.rows;
+        const { first } = this.log.rows;
         if (lead !== null) {
-          this.lane.prepend(lead.events);
+          this.log.prepend(lead.events);
         }
-        this.lane.older = lead === null ? null : lead.older;
-        this.lane.target = Math.min(first, this.lane.rows.end - 1);
-        this.lane.hit = this.lane.target;
+        this.log.older = lead === null ? null : lead.older;
+        this.log.target = Math.min(first, this.log.rows.end - 1);
+        this.log.hit = this.log.target;
       }
     });
   }
 
-  /** Moves the window to the end. */
-  async end(): Promise<void> {
-    if (this.lane.newer !== null) {
-      await this.load("place", async (isCurrent) => {
-        this.lane.hold();
-        const page = await this.page({ before: "end" });
+  /** Moves the window to the end of the run. */
+  async goToEnd(): Promise<void> {
+    if (this.log.newer !== null) {
+      await this.load("position", async (isCurrent) => {
+        this.log.startBuffering();
+        const page = await this.fetchPage({ before: "end" });
         if (isCurrent()) {
-          this.lane.reset();
+          this.log.reset();
           this.append(page);
-          this.lane.older = page.older;
+          this.log.older = page.older;
         }
       });
     }
   }
 
-  /** After a problem nothing is loaded until the reader asks again. */
+  /** Allows loading again: after a problem nothing is loaded until the reader asks for it. */
   retry(): void {
     this.problem = "";
     this.changed();
   }
 
   private append(page: EventPage): void {
-    this.lane.newer = page.newer;
-    for (const event of this.own(page.events)) {
-      this.lane.take(event);
+    this.log.newer = page.newer;
+    for (const event of this.ofThisVariation(page.events)) {
+      this.log.append(event);
     }
     if (!page.more) {
-      this.lane.attach(page.newer);
+      this.log.joinLive(page.newer);
     }
   }
 
-  private async page(place: Place, limit = PAGE_EVENTS): Promise<EventPage> {
-    const page = await this.get(this.run, this.lane.variation, place, limit);
-    return { ...page, events: this.own(page.events) };
+  private async fetchPage(position: PagePosition, limit = PAGE_EVENTS): Promise<EventPage> {
+    const page = await this.get(this.run, this.log.variation, position, limit);
+    return { ...page, events: this.ofThisVariation(page.events) };
   }
 
-  /** Gaps come whatever is asked for; one that names another variation is of no interest here. */
-  private own(events: RunEvent[]): RunEvent[] {
-    const { variation } = this.lane;
+  /**
+   * The gateway sends every gap, whatever the channels; gaps of other variations are left out here.
+   */
+  private ofThisVariation(events: RunEvent[]): RunEvent[] {
+    const { variation } = this.log;
     return events.filter((event) => event.variation === undefined || event.variation === variation);
   }
 
   private async load(what: Loading, work: (isCurrent: () => boolean) => Promise<void>): Promise<void> {
-    this.turn += 1;
-    const { turn } = this;
-    const isCurrent = () => this.turn === turn;
+    this.generation += 1;
+    const { generation } = this;
+    const isCurrent = () => this.generation === generation;
     this.loading = what;
     this.problem = "";
     this.changed();

@@ -1,140 +1,140 @@
-// One variation of a run as a list of rows: its output and log lines and its markers, in the order the events came.
+// The log of one variation as a list of rows: output and log lines, notices and gaps, in the order
+// of the events.
 //
-// A stream (stdout, stderr, or one of several answers, by its name) has a decoder, an escape reader and an open row: chunks
-// are joined into that row until a newline, even when rows of another stream came in between. Rows are kept in a ring; `trim` drops the oldest above the limits it
-// is given. A row that was dropped while open is not written to again; its stream goes on in a new one.
+// Each stream (stdout, stderr, or one of several answers, by name) has a decoder, an escape reader
+// and an open row. Chunks are joined into that row until a newline, even when rows of another
+// stream arrive in between. A ring holds the rows; `trimStart` drops the oldest above the given
+// limits. A row that was dropped while open is not written to again; its stream goes on in a new
+// row.
 //
-// The rows are a window of the variation: `older` and `newer` say from where more can be had on either side. While there is
-// more behind it the window is detached from the live end: what comes then only tells how the work stands, or is held until
-// the window has reached it (`hold`, `attach`).
+// The rows are a window of the variation's history: the cursors `older` and `newer` say where more
+// can be loaded on either side. While there is more behind the window, it is detached from the live
+// end: live events then only update the status and the progress. While a page is on its way, the
+// log also buffers them until the window reaches the live end (`startBuffering`, `joinLive`).
 //
-// A chunk that marks a group is not shown as text: its start is a header row, under which the rows of the group can be folded.
-// A chunk with a message is shown as a record. What the work says of its progress is kept beside the rows.
+// A chunk that marks a group is not shown as text: the start of a group is a header row, under
+// which the rows of the group can be folded. A chunk with a message is shown as a record. The
+// progress that the work reports is kept beside the rows.
 
 import { decodeBase64, type GroupEvent, isAfter, isFinal, type RunEvent, type RunStatus } from "./event";
-import { type Group, Groups, type Shown } from "./groups";
-import { gapText, statusText } from "./labels";
+import { Groups, type UnfoldedRows } from "./groups";
+import { gapLabel, statusLabel } from "./labels";
 import { Line, MAX_COLUMNS } from "./line";
 import { Ring } from "./ring";
-import { TextStream } from "./text_stream";
+import type { Row, Source } from "./row";
+import { type RowSink, TextStream } from "./text_stream";
 
-/** Streams of one variation whose chunks are joined at a time: more than anybody reads side by side. */
+/**
+ * Streams of one variation whose chunks are joined at a time: more than anyone reads side by side.
+ */
 const MAX_STREAMS = 64;
 
-/** Events that are held while the window moves on to the live end. */
-const MAX_HELD = 20_000;
+/** Live events that are buffered while the window moves to the live end. */
+const MAX_BUFFERED_EVENTS = 20_000;
 
-/** How far the rest of a line is looked for that was cut by the edge of a page. */
-const MAX_SEAM = 512;
+/** How far to look for the rest of a line that the edge of a page has cut. */
+const MAX_JOIN_ROWS = 512;
 
-/** Labels of progress that are kept: the newest. */
-const MAX_PROGRESS = 4;
+/** Progress labels that are kept: the newest. */
+const MAX_PROGRESS_LABELS = 4;
 
-export type Source = "stdout" | "stderr" | "mark" | "gap" | "group";
-
-export interface Row {
-  number: number;
-  /** The event that it began with. */
-  readonly id: string | undefined;
-  /** The stream that writes it, if one does. */
-  readonly stream: string | undefined;
-  readonly time: number;
-  readonly source: Source;
-  level: string | undefined;
-  /** How many groups it is in. */
-  readonly depth: number;
-  /** The group that it is the header of. */
-  group: Group | null;
-  line: Line;
-}
-
-export class Lane {
+export class VariationLog implements RowSink {
   readonly rows = new Ring<Row>();
   chars = 0;
-  /** The longest line so far: how wide the list must be for its scroll bar not to jump. */
+  /**
+   * The length of the longest line so far: the list is this wide, so its scroll bar does not jump.
+   */
   columns = 0;
   status: RunStatus | undefined;
   exitCode: number | null = null;
   signal: number | null = null;
-  /** True once a line with a level has come, which takes room of its own. */
+  /** True once a line with a level has come: the level needs a column of its own. */
   hasLevels = false;
-  /** How far the work has come, by label, the newest last. */
+  /** The latest progress event of each label, the newest last. */
   readonly progress = new Map<string, RunEvent>();
-  /** The cursor before which older events can be had; null at the beginning. */
+  /** The cursor before which older events can be loaded; null at the beginning of the run. */
   older: string | null = null;
-  /** The cursor behind which newer events can be had; null while the window ends where the run does. */
+  /**
+   * The cursor after which newer events can be loaded; null while the window ends where the run
+   * does.
+   */
   newer: string | null = null;
-  /** The row that was asked for, to be brought into view, and to be marked. */
+  /** The row that the list shall scroll to; the list resets it. */
   target: number | null = null;
+  /** The row that the reader searched for or went to; the list highlights it. */
   hit: number | null = null;
-  private held: RunEvent[] | null = null;
+  private buffered: RunEvent[] | null = null;
   private groups = new Groups();
   private streams = new Map<string, TextStream>();
 
   constructor(readonly variation: number) {}
 
-  /** An event as it comes, at the live end. */
-  live(event: RunEvent): void {
-    this.state(event);
+  /** Handles an event that arrives at the live end. */
+  appendLive(event: RunEvent): void {
+    this.updateState(event);
     if (this.newer === null) {
-      this.take(event);
-    } else if (this.held !== null && this.held.push(event) > MAX_HELD) {
-      this.held = null;
+      this.append(event);
+    } else if (this.buffered !== null && this.buffered.push(event) > MAX_BUFFERED_EVENTS) {
+      this.buffered = null;
     }
   }
 
   /** Adds the rows of an event. */
-  take(event: RunEvent): void {
+  append(event: RunEvent): void {
     switch (event.kind) {
       case "output":
       case "log":
-        this.text(event);
+        this.appendChunk(event);
         break;
       case "status":
         if (isFinal(event.status)) {
           this.finish();
         }
-        this.mark(statusText(event), event);
+        this.appendNotice(statusLabel(event), event, "notice");
         break;
       case "gap":
         if (event.reason !== "reborn") {
           this.finish();
         }
-        this.mark(gapText(event), event, "gap");
+        this.appendNotice(gapLabel(event), event, "gap");
         break;
     }
   }
 
-  /** Keeps what an event says of how the work stands. */
-  private state(event: RunEvent): void {
+  private updateState(event: RunEvent): void {
     if (event.kind === "status") {
       this.status = event.status;
       this.exitCode = event.exit_code ?? null;
       this.signal = event.signal ?? null;
     } else if (event.kind === "progress") {
-      this.tell(event);
+      this.setProgress(event);
     }
   }
 
-  /** Keeps what comes from now on, until the window has reached it. */
-  hold(): void {
-    this.held = [];
+  /** Buffers live events from now on, until the window reaches them. */
+  startBuffering(): void {
+    this.buffered = [];
   }
 
-  /** The window has reached `upto`, and there was nothing behind it: goes on live, unless too much has come meanwhile. */
-  attach(upto: string): void {
-    if (this.newer !== null && this.held !== null) {
+  /**
+   * The window has reached the event `last`, and the gateway had nothing after it. Goes on live
+   * with the buffered events, unless too many have come to buffer them all.
+   */
+  joinLive(last: string): void {
+    if (this.newer !== null && this.buffered !== null) {
       this.newer = null;
-      for (const event of this.held) {
-        if (event.id === undefined || isAfter(event.id, upto)) {
-          this.take(event);
+      for (const event of this.buffered) {
+        if (event.id === undefined || isAfter(event.id, last)) {
+          this.append(event);
         }
       }
     }
-    this.held = null;
+    this.buffered = null;
   }
 
-  /** Empties the window, to be filled from elsewhere; what is known of the work stays. */
+  /**
+   * Empties the window, so that it can be filled from another position. Status and progress stay.
+   */
   reset(): void {
     this.finish();
     this.groups = new Groups();
@@ -147,17 +147,19 @@ export class Lane {
 
   /** Puts the rows of older events in front. */
   prepend(events: readonly RunEvent[]): void {
-    const before = new Lane(this.variation);
+    // Build the older rows in a log of their own, as if they had come live.
+    const older = new VariationLog(this.variation);
     for (const event of events) {
-      before.take(event);
+      older.append(event);
     }
-    this.joinAtSeam(before);
-    for (const stream of before.streams.values()) {
+    this.joinLinesAtEdge(older);
+    for (const stream of older.streams.values()) {
       stream.finish();
     }
+    // Renumber them so that they end just before the first row here.
     const rows: Row[] = [];
-    for (let at = before.rows.first; at < before.rows.end; at += 1) {
-      const row = before.rows.get(at);
+    for (let at = older.rows.first; at < older.rows.end; at += 1) {
+      const row = older.rows.get(at);
       if (row !== undefined) {
         rows.push(row);
       }
@@ -166,21 +168,25 @@ export class Lane {
     for (const row of rows) {
       row.number += by;
     }
-    before.groups.finish(rows.length);
+    // Take over the rows, the groups and the counts.
+    older.groups.finish(rows.length);
     this.rows.prepend(rows);
-    this.groups.prepend(before.groups, by);
-    this.chars += before.chars;
-    this.columns = Math.max(this.columns, before.columns);
-    this.hasLevels ||= before.hasLevels;
+    this.groups.prepend(older.groups, by);
+    this.chars += older.chars;
+    this.columns = Math.max(this.columns, older.columns);
+    this.hasLevels ||= older.hasLevels;
   }
 
-  /** A line that goes on behind the edge of a page is one row: the first part is drawn, the second is emptied into it. */
-  private joinAtSeam(before: Lane): void {
-    for (const [name, stream] of before.streams) {
-      const open = stream.open;
+  /**
+   * Joins each line that the edge between two pages has cut. The joined line stays in the row that
+   * is already here, and the row with its first part is removed from `older`.
+   */
+  private joinLinesAtEdge(older: VariationLog): void {
+    for (const [name, stream] of older.streams) {
+      const open = stream.openRow;
       for (
         let at = this.rows.first;
-        open !== null && at < Math.min(this.rows.end, this.rows.first + MAX_SEAM);
+        open !== null && at < Math.min(this.rows.end, this.rows.first + MAX_JOIN_ROWS);
         at += 1
       ) {
         const row = this.rows.get(at);
@@ -192,7 +198,7 @@ export class Lane {
             row.line = Line.joined(open.line, row.line);
             this.chars += open.line.length;
             this.columns = Math.max(this.columns, row.line.length);
-            before.remove(open);
+            older.removeRow(open);
           }
           break;
         }
@@ -200,16 +206,16 @@ export class Lane {
     }
   }
 
-  /** Takes a row out that is among the last ones. */
-  private remove(row: Row): void {
-    const behind: Row[] = [];
+  /** Removes a row that is among the last ones. */
+  private removeRow(row: Row): void {
+    const following: Row[] = [];
     for (let last = this.rows.pop(); last !== undefined && last !== row; last = this.rows.pop()) {
-      behind.push(last);
+      following.push(last);
     }
     this.chars -= row.line.length;
-    for (const last of behind.reverse()) {
-      last.number = this.rows.push(last);
-      last.group?.move(-1);
+    for (const next of following.reverse()) {
+      next.number = this.rows.push(next);
+      next.group?.renumber(-1);
     }
   }
 
@@ -231,30 +237,45 @@ export class Lane {
     this.newer = this.rows.get(this.rows.end - 1)?.id ?? this.newer;
   }
 
-  /** A chunk of output or log. */
-  text(event: RunEvent): void {
-    const stream = this.stream(event);
-    if (event.group !== undefined) {
-      stream.marker(event);
-      this.group(event.group, event);
-      return;
+  /** Drops the oldest rows above the limits. */
+  trimStart(maxRows: number, maxChars: number): void {
+    let dropped: Row | undefined;
+    const isOver = () => this.rows.length > maxRows || (this.chars > maxChars && this.rows.length > 1);
+    // All rows of an event go together, because a cursor stands between events.
+    while (isOver() || (dropped?.id !== undefined && this.rows.get(this.rows.first)?.id === dropped.id)) {
+      dropped = this.rows.shift();
+      this.chars -= dropped?.line.length ?? 0;
     }
-    if (event.message !== undefined) {
-      stream.record(event);
-      return;
-    }
-    if (typeof event.bytes === "string") {
-      stream.bytes(decodeBase64(event.bytes), event);
-    } else {
-      stream.text(event.text ?? "", event);
+    if (dropped !== undefined) {
+      this.older = this.rows.get(this.rows.first)?.id ?? this.older;
+      this.groups.dropStart(this.rows.first);
     }
   }
 
-  /** The stream that an event belongs to; where there are too many, the one heard of longest ago ends. */
-  private stream(event: RunEvent): TextStream {
-    const usual = event.kind === "log" ? "stderr" : "stdout";
-    const name = event.stream ?? usual;
-    const source = name === "stdout" || name === "stderr" ? name : usual;
+  /** Adds a chunk of output or log. */
+  appendChunk(event: RunEvent): void {
+    const stream = this.streamOf(event);
+    if (event.group !== undefined) {
+      stream.skipMarker(event);
+      this.applyGroup(event.group, event);
+      return;
+    }
+    if (event.message !== undefined) {
+      stream.appendRecord(event);
+      return;
+    }
+    if (typeof event.bytes === "string") {
+      stream.appendBytes(decodeBase64(event.bytes), event);
+    } else {
+      stream.appendText(event.text ?? "", event);
+    }
+  }
+
+  /** The stream of an event. Above MAX_STREAMS, the least recently used stream is finished. */
+  private streamOf(event: RunEvent): TextStream {
+    const standard = event.kind === "log" ? "stderr" : "stdout";
+    const name = event.stream ?? standard;
+    const source = name === "stdout" || name === "stderr" ? name : standard;
     const stream = this.streams.get(name) ?? new TextStream(this, source, name);
     this.streams.delete(name);
     this.streams.set(name, stream);
@@ -266,52 +287,56 @@ export class Lane {
     return stream;
   }
 
-  private group(group: GroupEvent, event: RunEvent): void {
+  private applyGroup(group: GroupEvent, event: RunEvent): void {
     if (group.state === "open") {
       this.groups.unfold(group.id);
       return;
     }
     this.groups.end(group.id, this.rows.end);
     if (group.state === "start") {
-      const row = this.open(event, "group");
+      const row = this.openRow(event, "group");
       row.group = this.groups.start(group, row.number);
-      this.put(row, Line.of(row.group.title));
+      this.setLine(row, Line.of(row.group.title));
     }
   }
 
-  mark(text: string, event: RunEvent, source: Source = "mark"): void {
-    this.put(this.open(event, source), Line.of(text));
+  private appendNotice(text: string, event: RunEvent, source: Source): void {
+    this.setLine(this.openRow(event, source), Line.of(text));
   }
 
   /** Gives a new row its line. */
-  put(row: Row, line: Line): void {
+  setLine(row: Row, line: Line): void {
     row.line = line;
-    this.chars += line.length;
+    this.lineChanged(line, 0);
+  }
+
+  lineChanged(line: Line, lengthBefore: number): void {
+    this.chars += line.length - lengthBefore;
     this.columns = Math.max(this.columns, line.length);
   }
 
-  tell(event: RunEvent): void {
+  setProgress(event: RunEvent): void {
     const label = event.label ?? "progress";
     this.progress.delete(label);
     if (event.state !== "cleared") {
       this.progress.set(label, event);
     }
     for (const oldest of this.progress.keys()) {
-      if (this.progress.size <= MAX_PROGRESS) {
+      if (this.progress.size <= MAX_PROGRESS_LABELS) {
         break;
       }
       this.progress.delete(oldest);
     }
   }
 
-  /** Which rows are shown now, in order. */
-  shown(): Shown {
-    return this.groups.shown(this.rows.first, this.rows.end);
+  /** A snapshot of the rows that no folded group hides. */
+  unfoldedRows(): UnfoldedRows {
+    return this.groups.unfoldedRows(this.rows.first, this.rows.end);
   }
 
   /**
-   * Ends every open line and group: after a hole nothing may be joined to what stood before it, and what tells of the hole must
-   * not be folded away; at the end nothing follows.
+   * Closes every open line and group. After a gap, text must not be joined to what came before it,
+   * and a folded group must not hide the row of the gap. At the end of the run nothing follows.
    */
   finish(): void {
     for (const stream of this.streams.values()) {
@@ -321,21 +346,7 @@ export class Lane {
     this.groups.finish(this.rows.end);
   }
 
-  trim(maxRows: number, maxChars: number): void {
-    let dropped: Row | undefined;
-    const isOver = () => this.rows.length > maxRows || (this.chars > maxChars && this.rows.length > 1);
-    // All rows of an event go together: the cursor stands between events.
-    while (isOver() || (dropped?.id !== undefined && this.rows.get(this.rows.first)?.id === dropped.id)) {
-      dropped = this.rows.shift();
-      this.chars -= dropped?.line.length ?? 0;
-    }
-    if (dropped !== undefined) {
-      this.older = this.rows.get(this.rows.first)?.id ?? this.older;
-      this.groups.drop(this.rows.first);
-    }
-  }
-
-  open(event: RunEvent, source: Source, stream?: string): Row {
+  openRow(event: RunEvent, source: Source, stream?: string): Row {
     const { depth } = this.groups;
     const { id, level } = event;
     const { end: number } = this.rows;
@@ -360,7 +371,7 @@ export class Lane {
       this.hasLevels = true;
     }
     if (level === "error" || level === "fatal") {
-      this.groups.error();
+      this.groups.countError();
     }
     return row;
   }

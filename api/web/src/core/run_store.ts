@@ -1,26 +1,29 @@
-// What the page holds of one run: a lane of rows per variation, and what it has seen of each producer.
+// What the page holds of one run: a log per variation, and the highest seq seen of each producer.
 //
-// It begins with the last events of the run; what is older is had a page at a time (past.ts).
-// Bounded: MAX_ROWS rows and MAX_CHARS characters, shared equally by the lanes; the oldest rows of a lane go first and stay
-// counted. An event is dropped when its seq is not above the highest seen of its producer: after a reconnect or a reborn
-// stream the same event may come again under another id.
+// It starts with the last events of the run; older ones are loaded a page at a time (history.ts).
+// Bounds: MAX_ROWS rows and MAX_CHARS characters, shared equally by the logs. Each log drops its
+// oldest rows first; their numbers are not used again.
+// An event is dropped unless its seq is above the highest seen of its producer, because after a
+// reconnect or a rebuilt stream the same event may come again under another id.
 
 import type { RunEvent } from "./event";
-import { Pulses } from "./heartbeat";
-import { Lane } from "./log";
+import { LatestHeartbeats } from "./heartbeat";
+import { VariationLog } from "./log";
 
 export const MAX_ROWS = 100_000;
 export const MAX_CHARS = 32 * 1024 * 1024;
 
-const LANE_KINDS = new Set(["output", "log", "status", "progress", "gap"]);
+const LOG_KINDS = new Set(["output", "log", "status", "progress", "gap"]);
 
 export class RunStore {
-  readonly lanes = new Map<number, Lane>();
-  readonly pulses = new Pulses();
-  private readonly seen = new Map<string, number>();
-  /** What a new lane has before it: the page may have been opened in the middle of a run. */
+  readonly logs = new Map<number, VariationLog>();
+  readonly heartbeats = new LatestHeartbeats();
+  private readonly highestSeqs = new Map<string, number>();
+  /**
+   * The cursor of older events for a new log: the page may have been opened in the middle of a run.
+   */
   private older: string | null = null;
-  /** Events taken from producers, without those that came twice. */
+  /** Events of producers so far, without duplicates. */
   events = 0;
 
   constructor(
@@ -28,21 +31,22 @@ export class RunStore {
     private readonly maxChars = MAX_CHARS,
   ) {}
 
-  lane(variation: number): Lane {
-    let lane = this.lanes.get(variation);
-    if (lane === undefined) {
-      lane = new Lane(variation);
-      lane.older = this.older;
-      this.lanes.set(variation, lane);
+  /** The log of a variation, created if it is new. */
+  log(variation: number): VariationLog {
+    let log = this.logs.get(variation);
+    if (log === undefined) {
+      log = new VariationLog(variation);
+      log.older = this.older;
+      this.logs.set(variation, log);
     }
-    return lane;
+    return log;
   }
 
-  /** Begins with the last events of a run, before which there are others if `older` is not null. */
+  /** Starts with the last events of a run; `older` is not null if there are others before them. */
   open(events: readonly RunEvent[], older: string | null): void {
     this.older = older;
-    for (const lane of this.lanes.values()) {
-      lane.older = older;
+    for (const log of this.logs.values()) {
+      log.older = older;
     }
     this.apply(events);
   }
@@ -50,19 +54,19 @@ export class RunStore {
   apply(events: readonly RunEvent[]): void {
     for (const event of events) {
       if (this.isNew(event)) {
-        this.one(event);
+        this.applyOne(event);
       }
     }
-    const share = Math.max(1, this.lanes.size);
-    for (const lane of this.lanes.values()) {
-      lane.trim(Math.ceil(this.maxRows / share), Math.ceil(this.maxChars / share));
+    const share = Math.max(1, this.logs.size);
+    for (const log of this.logs.values()) {
+      log.trimStart(Math.ceil(this.maxRows / share), Math.ceil(this.maxChars / share));
     }
   }
 
-  /** The run is over: what stands in an unfinished line is all there will be. */
+  /** The run is over: unfinished lines are complete as they are. */
   finish(): void {
-    for (const lane of this.lanes.values()) {
-      lane.finish();
+    for (const log of this.logs.values()) {
+      log.finish();
     }
   }
 
@@ -70,25 +74,25 @@ export class RunStore {
     if (event.producer === undefined || event.seq === undefined) {
       return true;
     }
-    if (event.seq <= (this.seen.get(event.producer) ?? 0)) {
+    if (event.seq <= (this.highestSeqs.get(event.producer) ?? 0)) {
       return false;
     }
-    this.seen.set(event.producer, event.seq);
+    this.highestSeqs.set(event.producer, event.seq);
     this.events += 1;
     return true;
   }
 
-  private one(event: RunEvent): void {
+  private applyOne(event: RunEvent): void {
     if (event.kind === "heartbeat") {
-      this.pulses.take(event, Date.now());
+      this.heartbeats.record(event, Date.now());
     } else if (event.kind === "gap" && event.variation === undefined) {
-      // A gap that names no variation may have taken something from each of them.
-      const lanes = this.lanes.size > 0 ? [...this.lanes.values()] : [this.lane(0)];
-      for (const lane of lanes) {
-        lane.live(event);
+      // A gap that names no variation may have lost events of each of them.
+      const logs = this.logs.size > 0 ? [...this.logs.values()] : [this.log(0)];
+      for (const log of logs) {
+        log.appendLive(event);
       }
-    } else if (LANE_KINDS.has(event.kind)) {
-      this.lane(event.variation ?? 0).live(event);
+    } else if (LOG_KINDS.has(event.kind)) {
+      this.log(event.variation ?? 0).appendLive(event);
     }
   }
 }

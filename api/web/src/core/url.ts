@@ -1,10 +1,11 @@
-// Every address the page uses: its own (after `#`) and the ones of the gateway. Only this file spells one.
+// Every URL that the page uses: its own (after `#`) and those of the gateway. Only this file spells
+// one.
 
-import { CHANNELS } from "./event";
+import { EVENT_KINDS } from "./event";
 
 export type Route = { page: "runs"; before: string | null } | { page: "run"; id: string };
 
-/** Reads `location.hash`. What it does not know is the list of runs. */
+/** Reads `location.hash`. An unknown hash leads to the list of runs. */
 export function parseHash(hash: string): Route {
   const [path = "", query = ""] = hash.replace(/^#/, "").split("?");
   const run = /^\/runs\/([^/]+)\/?$/.exec(path);
@@ -31,9 +32,9 @@ export function runHash(id: string): string {
 }
 
 export const SESSION_PATH = "/v1/session";
-export const WAYS_PATH = `${SESSION_PATH}/ways`;
+export const SIGN_IN_METHODS_PATH = `${SESSION_PATH}/ways`;
 
-/** Where the browser goes to sign in by the issuer; afterwards it comes back to `returnTo`. */
+/** Starts the sign-in by OpenID Connect; the browser comes back to `returnTo` afterwards. */
 export function issuerPath(client: string | null, returnTo: string): string {
   const query = new URLSearchParams({ return_to: returnTo });
   if (client !== null) {
@@ -42,7 +43,7 @@ export function issuerPath(client: string | null, returnTo: string): string {
   return `${SESSION_PATH}/oidc?${query}`;
 }
 
-/** Why signing in by the issuer failed: the word that the gateway sent the browser back with. */
+/** The reason why a sign-in by OpenID Connect failed, which the gateway puts into the hash. */
 export function signInFailure(hash: string): string | null {
   return new URLSearchParams(hash.split("?")[1] ?? "").get("sign-in");
 }
@@ -55,43 +56,47 @@ export function runPath(id: string): string {
   return `/v1/runs/${encodeURIComponent(id)}`;
 }
 
-/** The live stream from just after an event; `0-0` is the beginning. */
+/** The live stream after an event; `0-0` is the beginning. */
 export function streamPath(id: string, after: string): string {
-  return `${runPath(id)}/stream?${channels(CHANNELS)}&after=${encodeURIComponent(after)}`;
+  return `${runPath(id)}/stream?${channels(EVENT_KINDS)}&after=${encodeURIComponent(after)}`;
 }
 
-/** Where a page of events is: before or behind one, from a line by its number, or from a moment. */
-export type Place = { before: string } | { after: string } | { line: number } | { at: number };
+/**
+ * The position of a page of events: before or after an event, or from a line number or a time on.
+ */
+export type PagePosition = { before: string } | { after: string } | { line: number } | { at: number };
 
-/** A page of events, of one variation or of all. */
-export function eventsPath(id: string, variation: number | null, place: Place, limit: number): string {
-  const kinds = variation === null ? CHANNELS : ["output", "log", "status"].map((kind) => `${kind}:${variation}`);
-  const [[name, value] = ["", ""]] = Object.entries(place);
-  return `${runPath(id)}/events?${channels(kinds)}&limit=${limit}&${name}=${encodeURIComponent(value)}`;
+/** A page of events of one variation, or of all if `variation` is null. */
+export function eventsPath(id: string, variation: number | null, position: PagePosition, limit: number): string {
+  const names = variation === null ? EVENT_KINDS : ["output", "log", "status"].map((kind) => `${kind}:${variation}`);
+  const [[name, value] = ["", ""]] = Object.entries(position);
+  return `${runPath(id)}/events?${channels(names)}&limit=${limit}&${name}=${encodeURIComponent(value)}`;
 }
 
-/** All that a run printed, as text, without escape sequences. */
+/** The whole output of a run as text, without escape sequences. */
 export function textPath(id: string): string {
   return `${runPath(id)}/text?ansi=strip`;
 }
 
-export interface SearchFor {
+export interface SearchQuery {
   text: string;
   regex: boolean;
   ignoreCase: boolean;
 }
 
-/** A search backward from an event, or from the end. */
-export function searchPath(id: string, search: SearchFor, before: string, limit: number): string {
-  const what = `${search.regex ? "regex" : "q"}=${encodeURIComponent(search.text)}`;
-  return `${runPath(id)}/search?${what}&ignore_case=${search.ignoreCase}&before=${encodeURIComponent(before)}&limit=${limit}`;
+/** A search backward from an event, or from `end`. */
+export function searchPath(id: string, query: SearchQuery, before: string, limit: number): string {
+  const pattern = `${query.regex ? "regex" : "q"}=${encodeURIComponent(query.text)}`;
+  return `${runPath(id)}/search?${pattern}&ignore_case=${query.ignoreCase}&before=${encodeURIComponent(before)}&limit=${limit}`;
 }
 
 function channels(names: readonly string[]): string {
   return names.map((name) => `channel=${name}`).join("&");
 }
 
-/** Enough of an id to tell it from its neighbours: the start of a UUIDv7 is a time, its end is random. */
+/**
+ * The part of an id that tells runs apart: a UUIDv7 starts with a time and ends with random digits.
+ */
 export function shortId(id: string): string {
   return id.slice(-8);
 }

@@ -1,69 +1,72 @@
-// Which rows of a long list are on screen, and whether the list follows its end.
+// Which rows of a long list to render, and whether the list follows its end.
 //
-// Every row is ROW_HEIGHT high, so all of it is arithmetic. The tallest list is 100,000 rows (2 million pixels), well below
-// the 16 million at which browsers stop. Offsets count from the first row still held; a dropped row moves all of them.
+// Every row is ROW_HEIGHT_PX high, so everything is arithmetic. The tallest list is 100,000 rows (2
+// million pixels), well below the 16 million pixels at which browsers stop. Offsets count from the
+// first row that is held; dropping a row moves all of them.
 
-export const ROW_HEIGHT = 20;
-const OVERSCAN = 12;
-const NEAR_ROWS = 3;
+export const ROW_HEIGHT_PX = 20;
+/** Rows that are rendered above and below the visible ones. */
+const OVERSCAN_ROWS = 12;
+/** How close to the end a reader who scrolls down must come for the list to follow. */
+const NEAR_END_ROWS = 3;
 
 export interface Viewport {
   readonly scrollTop: number;
   readonly height: number;
 }
 
-/** The rows [from, to) to draw out of `count`. */
-export function visibleRows(view: Viewport, count: number): { from: number; to: number } {
-  const from = Math.floor(view.scrollTop / ROW_HEIGHT) - OVERSCAN;
-  const to = Math.ceil((view.scrollTop + view.height) / ROW_HEIGHT) + OVERSCAN;
+/** The rows [from, to) to render out of `count`. */
+export function rowsToRender(viewport: Viewport, count: number): { from: number; to: number } {
+  const from = Math.floor(viewport.scrollTop / ROW_HEIGHT_PX) - OVERSCAN_ROWS;
+  const to = Math.ceil((viewport.scrollTop + viewport.height) / ROW_HEIGHT_PX) + OVERSCAN_ROWS;
   const end = Math.min(count, Math.max(to, 0));
   return { from: Math.max(0, Math.min(from, end)), to: end };
 }
 
 /**
- * Whether the list sticks to its end. Only an upward move of the reader lets go: when rows arrive between a scroll of ours
- * and its event, the view is not at the end any more although nobody moved it. A window that grows also moves the view up,
- * so a move counts only while the height stays.
+ * Whether the list follows its end. Only scrolling up by the reader stops it: when rows arrive
+ * between a scroll of the page's own and its event, the viewport is no longer at the end although
+ * the reader has not moved it. A viewport that grows also moves up, so scrolling up counts only
+ * while the height stays the same.
  */
-export class Follow {
+export class FollowMode {
   following = true;
-  /** The number of the next row when the reader let go: what is above it is new to them. */
-  private leftAt = 0;
+  /** The number of the next row when following stopped: rows from there on are unread. */
+  private stoppedAt = 0;
   private lastTop = 0;
   private lastHeight = 0;
 
-  scrolled(scrollTop: number, height: number, contentHeight: number, end: number): void {
-    // Whoever moves down aims at an end that moves on meanwhile; close to it is meant as at it.
-    const near = scrollTop > this.lastTop ? NEAR_ROWS * ROW_HEIGHT : ROW_HEIGHT / 2;
+  onScroll(scrollTop: number, height: number, contentHeight: number, end: number): void {
+    // The end moves on while a reader scrolls down to it, so close to the end counts as at the end.
+    const near = scrollTop > this.lastTop ? NEAR_END_ROWS * ROW_HEIGHT_PX : ROW_HEIGHT_PX / 2;
     const atEnd = scrollTop + height >= contentHeight - near;
     if (atEnd) {
       this.following = true;
-    } else if (this.following && scrollTop < this.lastTop && height === this.lastHeight) {
-      this.following = false;
-      this.leftAt = end;
+    } else if (scrollTop < this.lastTop && height === this.lastHeight) {
+      this.stop(end);
     }
-    this.placed(scrollTop, height);
+    this.setPosition(scrollTop, height);
   }
 
-  /** Tells of a scroll position that the page itself has set. */
-  placed(scrollTop: number, height: number): void {
+  /** Notes a scroll position that the page itself has set. */
+  setPosition(scrollTop: number, height: number): void {
     this.lastTop = scrollTop;
     this.lastHeight = height;
   }
 
-  /** Lets go because the reader looks at something else than the end. */
-  stay(end: number): void {
+  /** Stops following, because the reader looks at something other than the end. */
+  stop(end: number): void {
     if (this.following) {
       this.following = false;
-      this.leftAt = end;
+      this.stoppedAt = end;
     }
   }
 
-  jump(): void {
+  resume(): void {
     this.following = true;
   }
 
-  unread(end: number): number {
-    return this.following ? 0 : Math.max(0, end - this.leftAt);
+  unreadRows(end: number): number {
+    return this.following ? 0 : Math.max(0, end - this.stoppedAt);
   }
 }

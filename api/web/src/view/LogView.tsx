@@ -1,67 +1,68 @@
-// One variation: its state in a line, and its rows.
+// One variation: a header line with its state, and its log.
 
 import { isFinal } from "../core/event";
-import type { Pulses } from "../core/heartbeat";
-import type { Past } from "../core/history";
-import type { Lane } from "../core/log";
+import type { LatestHeartbeats } from "../core/heartbeat";
+import type { HistoryPager } from "../core/history";
+import type { VariationLog } from "../core/log";
 import type { Run, Variation } from "../core/runs";
 import { amount } from "../core/time";
 import { LogList } from "./LogList";
-import { LaneProgress } from "./ProgressBar";
+import { ProgressBars } from "./ProgressBar";
 import { StatusBadge } from "./Status";
-import { clockShown, now } from "./state";
+import { now, showClock } from "./state";
 
-interface LaneViewProps {
-  lane: Lane;
-  pulses: Pulses;
-  past: Past;
+interface LogViewProps {
+  log: VariationLog;
+  heartbeats: LatestHeartbeats;
+  pager: HistoryPager;
   run: Run | null;
   revision: number;
 }
 
-export function LaneView({ lane, past, pulses, run, revision }: LaneViewProps) {
-  const described = run?.variations.find((variation) => variation.index === lane.variation);
-  const status = laneStatus(lane, described);
+export function LogView({ log, pager, heartbeats, run, revision }: LogViewProps) {
+  const described = run?.variations.find((variation) => variation.index === log.variation);
+  const status = variationStatus(log, described);
   return (
-    <section class="lane" data-testid={`variation-${lane.variation}`} aria-label={`Variation ${lane.variation}`}>
+    <section class="variation" data-testid={`variation-${log.variation}`} aria-label={`Variation ${log.variation}`}>
       <header>
-        <span>variation {lane.variation}</span>
+        <span>variation {log.variation}</span>
         <StatusBadge status={status} />
-        <LaneOutcome lane={lane} described={described} />
-        {!isFinal(status) && <LanePulse variation={lane.variation} pulses={pulses} />}
-        <LaneProgress lane={lane} />
+        <Outcome log={log} described={described} />
+        {!isFinal(status) && <AgentHealthText variation={log.variation} heartbeats={heartbeats} />}
+        <ProgressBars log={log} />
         <span class="count">
-          {amount(lane.rows.length)}
-          {lane.older !== null || lane.newer !== null ? "+" : ""} lines
+          {amount(log.rows.length)}
+          {log.older !== null || log.newer !== null ? "+" : ""} lines
         </span>
       </header>
-      <LogList lane={lane} past={past} clock={clockShown.value} revision={revision} />
+      <LogList log={log} pager={pager} clock={showClock.value} revision={revision} />
     </section>
   );
 }
 
-/** The event of a status is here before the run's description says the same; `lost` is known by the description alone. */
-export function laneStatus(lane: Lane, described: Variation | undefined) {
-  return described?.status === "lost" ? "lost" : (lane.status ?? described?.status ?? "pending");
+/**
+ * Status events arrive before the run's description has them; only the description knows `lost`.
+ */
+export function variationStatus(log: VariationLog, described: Variation | undefined) {
+  return described?.status === "lost" ? "lost" : (log.status ?? described?.status ?? "pending");
 }
 
-/** Whether its agent lives: of no interest once it has ended. */
-function LanePulse({ variation, pulses }: { variation: number; pulses: Pulses }) {
-  const health = pulses.health(variation, now.value);
+function AgentHealthText({ variation, heartbeats }: { variation: number; heartbeats: LatestHeartbeats }) {
+  const health = heartbeats.health(variation, now.value);
   return health === null ? null : (
-    <span class={`pulse p-${health}`} data-testid={`pulse-${variation}`} data-health={health}>
-      {pulses.text(variation, now.value)}
+    <span class={`heartbeat heartbeat-${health}`} data-testid={`heartbeat-${variation}`} data-health={health}>
+      {heartbeats.text(variation, now.value)}
     </span>
   );
 }
 
-function LaneOutcome({ lane, described }: { lane: Lane; described: Variation | undefined }) {
-  const code = lane.exitCode ?? described?.exit_code ?? null;
+function Outcome({ log, described }: { log: VariationLog; described: Variation | undefined }) {
+  const code = log.exitCode ?? described?.exit_code ?? null;
   const missing = described?.missing ?? 0;
   return (
     <>
-      {lane.signal !== null && <span>signal {lane.signal}</span>}
-      {lane.signal === null && code !== null && <span>exit code {code}</span>}
+      {log.signal !== null && <span>signal {log.signal}</span>}
+      {log.signal === null && code !== null && <span>exit code {code}</span>}
       {missing > 0 && <span class="problem">{amount(missing)} events missing</span>}
     </>
   );

@@ -1,16 +1,16 @@
-// How far the work of one variation has come, as it says itself: a bar for each label.
+// The progress that the work of one variation reports: a bar for each label.
 
 import type { RunEvent } from "../core/event";
-import type { Lane } from "../core/log";
+import type { VariationLog } from "../core/log";
 import { amount } from "../core/time";
 
-export function LaneProgress({ lane }: { lane: Lane }) {
+export function ProgressBars({ log }: { log: VariationLog }) {
   return (
     <>
-      {[...lane.progress].map(([label, event]) => (
-        <span key={label} class={`progress p-${event.state ?? "on"}`} data-testid="lane-progress">
+      {[...log.progress].map(([label, event]) => (
+        <span key={label} class={`progress progress-${event.state ?? "on"}`} data-testid="progress">
           <span>{label}</span>
-          <Bar label={label} event={event} />
+          <ProgressBar label={label} event={event} />
           <span>{progressText(event)}</span>
         </span>
       ))}
@@ -18,17 +18,17 @@ export function LaneProgress({ lane }: { lane: Lane }) {
   );
 }
 
-function Bar({ label, event: { current, total, state } }: { label: string; event: RunEvent }) {
-  // Without a value the bar says that the end is not known.
-  const known = total !== undefined && total > 0 && state !== "busy";
-  return <progress aria-label={label} {...(known ? { value: Math.min(current ?? 0, total), max: total } : {})} />;
+function ProgressBar({ label, event: { current, total, state } }: { label: string; event: RunEvent }) {
+  // Without a value, the browser draws an indeterminate bar.
+  const hasEnd = total !== undefined && total > 0 && state !== "busy";
+  return <progress aria-label={label} {...(hasEnd ? { value: Math.min(current ?? 0, total), max: total } : {})} />;
 }
 
 function progressText({ current, total, state }: RunEvent): string {
-  const word = state === undefined || state === "busy" ? "" : ` ${state}`;
   if (state === "busy") {
-    return "at work";
+    return "in progress";
   }
+  const stateText = state === undefined ? "" : ` ${state}`;
   const done = amount(current ?? 0);
-  return `${total === 100 ? `${done}%` : total === undefined ? done : `${done} / ${amount(total)}`}${word}`;
+  return `${total === 100 ? `${done}%` : total === undefined ? done : `${done} / ${amount(total)}`}${stateText}`;
 }

@@ -1,50 +1,51 @@
-// Tabs to choose a variation where there is no room for all of them. Arrow keys move between tabs, as in any tab list.
+// Tabs to choose a variation when the window is too narrow for all of them. Arrow keys move between
+// the tabs, as in any tab list.
 
 import type { Signal } from "@preact/signals";
-import type { Lane } from "../core/log";
+import type { VariationLog } from "../core/log";
 import type { Run } from "../core/runs";
-import { laneStatus } from "./LogView";
+import { variationStatus } from "./LogView";
 
-interface LaneTabsProps {
-  lanes: Lane[];
+interface VariationTabsProps {
+  logs: VariationLog[];
   run: Run | null;
-  chosen: Signal<number>;
+  selected: Signal<number>;
 }
 
-export function LaneTabs({ lanes, run, chosen }: LaneTabsProps) {
-  const move = (event: KeyboardEvent) => {
+export function VariationTabs({ logs, run, selected }: VariationTabsProps) {
+  const moveSelection = (event: KeyboardEvent) => {
     const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
     if (step === 0) {
       return;
     }
-    const at = lanes.findIndex((lane) => lane.variation === chosen.value);
-    const next = lanes[(at + step + lanes.length) % lanes.length];
+    const at = logs.findIndex((log) => log.variation === selected.value);
+    const next = logs[(at + step + logs.length) % logs.length];
     if (next !== undefined) {
       event.preventDefault();
-      chosen.value = next.variation;
+      selected.value = next.variation;
       document.getElementById(tabId(next.variation))?.focus();
     }
   };
   return (
-    <div class="tabs" role="tablist" aria-label="Variations" onKeyDown={move}>
-      {lanes.map((lane) => {
-        const selected = lane.variation === chosen.value;
-        const described = run?.variations.find((variation) => variation.index === lane.variation);
-        const status = laneStatus(lane, described);
+    <div class="tabs" role="tablist" aria-label="Variations" onKeyDown={moveSelection}>
+      {logs.map((log) => {
+        const isSelected = log.variation === selected.value;
+        const described = run?.variations.find((variation) => variation.index === log.variation);
+        const status = variationStatus(log, described);
         return (
           <button
-            key={lane.variation}
-            id={tabId(lane.variation)}
+            key={log.variation}
+            id={tabId(log.variation)}
             type="button"
             role="tab"
-            aria-selected={selected}
-            tabIndex={selected ? 0 : -1}
-            data-testid={`variation-tab-${lane.variation}`}
+            aria-selected={isSelected}
+            tabIndex={isSelected ? 0 : -1}
+            data-testid={`variation-tab-${log.variation}`}
             onClick={() => {
-              chosen.value = lane.variation;
+              selected.value = log.variation;
             }}
           >
-            variation {lane.variation} <span class={`status s-${status}`}>{status}</span>
+            variation {log.variation} <span class={`status s-${status}`}>{status}</span>
           </button>
         );
       })}
