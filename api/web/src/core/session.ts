@@ -22,8 +22,8 @@ export async function currentSession(): Promise<Session | null> {
   }
 }
 
-/** A token, or a name with a password. */
-export type Credential = { token: string } | { user: string; password: string };
+/** A token, a name with a password, or the code of a one-time sign-in link. */
+export type Credential = { token: string } | { user: string; password: string } | { code: string };
 
 export function signIn(credential: Credential): Promise<Session> {
   const client = clientName();
@@ -49,6 +49,9 @@ export function issuerHref(at: { pathname: string; search: string; hash: string 
   return issuerPath(clientName(), at.pathname + at.search + at.hash);
 }
 
+/** A code that is unknown, expired or used (401), or too damaged to be a code at all. */
+const LINK_REFUSED_STATUSES = [400, 401, 422];
+
 const CLIENT_KEY = "runcast.client";
 
 /** The name of this browser; null if the browser refuses storage. */
@@ -71,10 +74,15 @@ export async function signOut(): Promise<void> {
   await request(SESSION_PATH, { method: "DELETE" });
 }
 
+export type SignInMethod = "token" | "password" | "link";
+
 /** The text that the form shows when signing in has failed. */
-export function signInError(error: unknown, method: "token" | "password"): string {
+export function signInError(error: unknown, method: SignInMethod): string {
   if (!(error instanceof ApiError)) {
     return "Signing in failed.";
+  }
+  if (method === "link" && LINK_REFUSED_STATUSES.includes(error.status)) {
+    return "This sign-in link has expired or was already used. Sign in with a token or a password.";
   }
   switch (error.status) {
     case 0:

@@ -31,6 +31,16 @@ export function runHash(id: string): string {
   return `#/runs/${encodeURIComponent(id)}`;
 }
 
+/** Reads `#/sign-in/<code>` and the hash that it leads to: a run if its path follows, else the list. */
+export function parseSignInHash(hash: string): { code: string; target: string } | null {
+  const link = /^#?\/sign-in\/([^/?]+)(.*)$/.exec(hash);
+  if (link?.[1] === undefined) {
+    return null;
+  }
+  const route = parseHash(link[2] ?? "");
+  return { code: decode(link[1]), target: route.page === "run" ? runHash(route.id) : runsHash() };
+}
+
 export const SESSION_PATH = "/v1/session";
 export const SIGN_IN_METHODS_PATH = `${SESSION_PATH}/ways`;
 

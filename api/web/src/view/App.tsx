@@ -3,32 +3,44 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { currentSession, signOut } from "../core/session";
+import { signOut } from "../core/session";
+import { openSession } from "../core/sign_in_link";
 import { runsHash } from "../core/url";
 import { RunList } from "./RunList";
 import { RunView } from "./RunView";
 import { SignIn } from "./SignIn";
-import { route, session } from "./state";
+import { route, session, signInLink, signInProblem } from "./state";
 
 const RETRY_MS = 2000;
 
 export function App() {
   const problem = useSignal("");
+  const link = signInLink.value;
 
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let superseded = false;
     const load = async () => {
       try {
-        session.value = await currentSession();
-        problem.value = "";
+        const opened = await openSession(link?.code ?? null);
+        if (!superseded) {
+          session.value = opened.session;
+          signInProblem.value = link === null ? signInProblem.value : opened.problem;
+          problem.value = "";
+        }
       } catch (error) {
-        problem.value = (error as Error).message;
-        timer = setTimeout(load, RETRY_MS);
+        if (!superseded) {
+          problem.value = (error as Error).message;
+          timer = setTimeout(load, RETRY_MS);
+        }
       }
     };
     void load();
-    return () => clearTimeout(timer);
-  }, [problem]);
+    return () => {
+      superseded = true;
+      clearTimeout(timer);
+    };
+  }, [problem, link]);
 
   if (session.value === undefined) {
     return (
@@ -69,4 +81,5 @@ async function leaveSession(): Promise<void> {
     // is still valid and comes back with the next reload.
   }
   session.value = null;
+  signInProblem.value = "";
 }

@@ -3,15 +3,14 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { type Credential, getIssuer, type Issuer, issuerError, issuerHref, signIn, signInError } from "../core/session";
+import { type Credential, getIssuer, type Issuer, issuerHref, signIn, signInError } from "../core/session";
 import { runsHash, signInFailure } from "../core/url";
-import { session } from "./state";
+import { signInProblem as problem, session } from "./state";
 
 export function SignIn() {
   const method = useSignal<"token" | "password">("password");
   const user = useSignal("");
   const secret = useSignal("");
-  const problem = useSignal(issuerError(signInFailure(location.hash)));
   const issuer = useSignal<Issuer | null>(null);
   const busy = useSignal(false);
   const firstField = useRef<HTMLInputElement>(null);

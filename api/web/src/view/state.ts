@@ -2,14 +2,28 @@
 // the browser window.
 
 import { signal } from "@preact/signals";
-import type { Session } from "../core/session";
-import { parseHash } from "../core/url";
+import { issuerError, type Session } from "../core/session";
+import { takeSignInCode } from "../core/sign_in_link";
+import { parseHash, signInFailure } from "../core/url";
 
 /** `undefined`: not loaded yet; `null`: signed out. */
 export const session = signal<Session | null | undefined>(undefined);
 
+/** The text of the last failed sign-in; empty for none. */
+export const signInProblem = signal(issuerError(signInFailure(location.hash)));
+
+/** The sign-in link that the page was opened with; a link that is opened later replaces it. */
+export const signInLink = signal(readSignInLink());
+
+function readSignInLink(): { readonly code: string } | null {
+  const code = takeSignInCode(location, history);
+  return code === null ? null : { code };
+}
+
+// After the sign-in link, which rewrites the hash.
 export const route = signal(parseHash(location.hash));
 addEventListener("hashchange", () => {
+  signInLink.value = readSignInLink() ?? signInLink.value;
   route.value = parseHash(location.hash);
 });
 
