@@ -1,5 +1,5 @@
-// The story of a one-time sign-in link: it signs in, leads to a run, and leaves no code in the address;
-// a second use shows the sign-in form with the reason.
+// The story of a one-time sign-in link: it signs in, leads to a run, and leaves no code in the
+// address; a second use shows the sign-in form with the reason.
 //
 // Expects a running gateway: RUNCAST_E2E_URL, RUNCAST_E2E_CODE (a code that was not used yet) and
 // RUNCAST_E2E_RUN (the id of a run).

@@ -190,7 +190,7 @@ export class UnfoldedRows {
     return inside < range.to ? header : header + 1 + rowsAfter;
   }
 
-  /** A binary search: `matches` is true for all ranges up to the one wanted, and false after it. */
+  /** A binary search: `matches` is true for all ranges up to the result, and false after it. */
   private lastRangeWhere(matches: (range: FoldedRange) => boolean): FoldedRange | undefined {
     let low = 0;
     let high = this.folded.length;

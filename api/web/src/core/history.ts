@@ -118,7 +118,7 @@ export class HistoryPager {
     }
   }
 
-  /** Allows loading again: after a problem nothing is loaded until the reader asks for it. */
+  /** Allows loading again: after a problem, nothing is loaded until the reader retries. */
   retry(): void {
     this.problem = "";
     this.changed();

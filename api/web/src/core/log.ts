@@ -59,7 +59,7 @@ export class VariationLog implements RowSink {
    * does.
    */
   newer: string | null = null;
-  /** The row that the list shall scroll to; the list resets it. */
+  /** The row that the list must scroll to; the list then resets it. */
   target: number | null = null;
   /** The row that the reader searched for or went to; the list highlights it. */
   hit: number | null = null;
@@ -304,7 +304,7 @@ export class VariationLog implements RowSink {
     this.setLine(this.openRow(event, source), Line.of(text));
   }
 
-  /** Gives a new row its line. */
+  /** Sets the line of a new row. */
   setLine(row: Row, line: Line): void {
     row.line = line;
     this.lineChanged(line, 0);

@@ -94,7 +94,7 @@ export function highlightMatch(match: Match): { text: string; hit: boolean }[] {
   return parts.filter((part) => part.text !== "");
 }
 
-/** Reads what the reader typed to go somewhere: the number of a line, or a time. */
+/** Parses a position that the reader has typed: the number of a line, or a time. */
 export function parsePosition(text: string): Exclude<LogPosition, { id: string }> | null {
   const trimmed = text.trim().replace(/,/g, "");
   if (/^\d{1,12}$/.test(trimmed)) {

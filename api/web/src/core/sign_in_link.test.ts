@@ -1,4 +1,5 @@
-// The one-time sign-in link: its code leaves the address at once, and is sent only without a session.
+// The one-time sign-in link: its code leaves the address at once, and is sent only without a
+// session.
 
 import { afterEach, expect, test, vi } from "vitest";
 import { openSession, takeSignInCode } from "./sign_in_link";

@@ -1,14 +1,16 @@
 // The one-time sign-in link: `#/sign-in/<code>`, or `#/sign-in/<code>/runs/<id>` to open a run
 // afterwards.
 //
-// The code is removed from the address before anything else happens, so that neither the history of the
-// tab nor a copied address keeps it. It is held in memory only, and sent only if the browser has no
-// session yet.
+// The code is removed from the address before anything else happens, so that neither the history of
+// the tab nor a copied address keeps it. It is held in memory only, and sent only if the browser
+// has no session yet.
 
 import { currentSession, type Session, signIn, signInError } from "./session";
 import { parseSignInHash } from "./url";
 
-/** Removes the code of a sign-in link from the address and returns it; null for any other address. */
+/**
+ * Removes the code of a sign-in link from the address and returns it; null for any other address.
+ */
 export function takeSignInCode(
   location: Pick<Location, "hash">,
   history: Pick<History, "replaceState">,

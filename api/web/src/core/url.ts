@@ -31,7 +31,9 @@ export function runHash(id: string): string {
   return `#/runs/${encodeURIComponent(id)}`;
 }
 
-/** Reads `#/sign-in/<code>` and the hash that it leads to: a run if its path follows, else the list. */
+/**
+ * Reads `#/sign-in/<code>` and the hash that it leads to: a run if its path follows, else the list.
+ */
 export function parseSignInHash(hash: string): { code: string; target: string } | null {
   const link = /^#?\/sign-in\/([^/?]+)(.*)$/.exec(hash);
   if (link?.[1] === undefined) {

@@ -8,7 +8,7 @@ import type { Span } from "../core/line";
 import type { Row } from "../core/row";
 import { amount, clock as clockTime } from "../core/time";
 
-const LEVELS = new Set(["trace", "debug", "info", "warn", "error", "fatal"]);
+const KNOWN_LEVELS = new Set(["trace", "debug", "info", "warn", "error", "fatal"]);
 /** Groups nested deeper are not indented further. */
 const MAX_INDENT_LEVELS = 4;
 
@@ -24,7 +24,7 @@ interface LogRowProps {
 
 export function LogRow({ row, clock, end, hit, toggleGroup }: LogRowProps) {
   // A level with another name is shown as it is, without a colour.
-  const level = row.level !== undefined && LEVELS.has(row.level) ? ` l-${row.level}` : "";
+  const level = row.level !== undefined && KNOWN_LEVELS.has(row.level) ? ` l-${row.level}` : "";
   const depth = row.depth === 0 ? "" : ` d-${Math.min(row.depth, MAX_INDENT_LEVELS)}`;
   const group = row.group;
   return (

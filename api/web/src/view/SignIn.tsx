@@ -7,34 +7,14 @@ import { type Credential, getIssuer, type Issuer, issuerHref, signIn, signInErro
 import { runsHash, signInFailure } from "../core/url";
 import { signInProblem as problem, session } from "./state";
 
-export function SignIn() {
+/** The state of the form, and what its buttons do. */
+function useSignInForm() {
   const method = useSignal<"token" | "password">("password");
   const user = useSignal("");
   const secret = useSignal("");
-  const issuer = useSignal<Issuer | null>(null);
   const busy = useSignal(false);
   const firstField = useRef<HTMLInputElement>(null);
-  const secondField = useRef<HTMLInputElement>(null);
   const byToken = method.value === "token";
-
-  useEffect(() => {
-    document.title = "Sign in · Runcast";
-    if (signInFailure(location.hash) !== null) {
-      // Show the failure once: a reload must not show it again.
-      history.replaceState(null, "", runsHash());
-    }
-  }, []);
-  useEffect(() => firstField.current?.focus(), [byToken]);
-  useEffect(() => {
-    getIssuer().then(
-      (configured) => {
-        issuer.value = configured;
-      },
-      () => {
-        // The other methods still work, or show what is wrong with the gateway.
-      },
-    );
-  }, [issuer]);
 
   const submit = async (event: Event) => {
     event.preventDefault();
@@ -62,6 +42,22 @@ export function SignIn() {
     secret.value = "";
     problem.value = "";
   };
+
+  return { byToken, user, secret, busy, firstField, submit, switchMethod };
+}
+
+export function SignIn() {
+  const { byToken, user, secret, busy, firstField, submit, switchMethod } = useSignInForm();
+  const secondField = useRef<HTMLInputElement>(null);
+
+  useEffect(() => {
+    document.title = "Sign in · Runcast";
+    if (signInFailure(location.hash) !== null) {
+      // Show the failure once: a reload must not show it again.
+      history.replaceState(null, "", runsHash());
+    }
+  }, []);
+  useEffect(() => firstField.current?.focus(), [byToken]);
 
   return (
     <main class="sign-in">
@@ -113,15 +109,30 @@ export function SignIn() {
         <button type="submit" data-testid="sign-in-submit" disabled={busy.value}>
           {busy.value ? "Signing in…" : "Sign in"}
         </button>
-        {issuer.value === null ? null : (
-          <a class="button" href={issuerHref(location)} data-testid="sign-in-issuer">
-            Sign in with {issuer.value.name}
-          </a>
-        )}
+        <IssuerLink />
         <button type="button" class="plain" data-testid="sign-in-other" onClick={switchMethod}>
           {byToken ? "Sign in with a name and a password" : "Sign in with a token"}
         </button>
       </form>
     </main>
+  );
+}
+
+function IssuerLink() {
+  const issuer = useSignal<Issuer | null>(null);
+  useEffect(() => {
+    getIssuer().then(
+      (configured) => {
+        issuer.value = configured;
+      },
+      () => {
+        // The other methods still work, or show what is wrong with the gateway.
+      },
+    );
+  }, [issuer]);
+  return issuer.value === null ? null : (
+    <a class="button" href={issuerHref(location)} data-testid="sign-in-issuer">
+      Sign in with {issuer.value.name}
+    </a>
   );
 }

@@ -1,4 +1,5 @@
-// The state that all views share: a sign-in link is removed from the address before a route is read.
+// The state that all views share: a sign-in link is removed from the address before a route is
+// read.
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
