@@ -1,23 +1,24 @@
-// One run being watched: its description, its lines, and the connection they come over, kept in step. It opens on the last
-// lines, whatever the length of the run; what is older is had when the reader wants it.
+// Watches one run: keeps its description, its logs and its live connection in step. It opens on the
+// last lines, whatever the length of the run, and loads older lines when the reader asks for them.
 //
-// The stream tells what happens; the description (status of the run, seal, counts) is asked for again REFRESH_SOON_MS after
-// a status event, and every REFRESH_MS until the run is sealed, while the page is visible. Nothing here draws: `changed` is
-// called after every change, at most about 20 times a second while lines come in.
+// The stream reports what happens. The description (status of the run, seal, counts) is loaded
+// again REFRESH_SOON_MS after a status event, and every REFRESH_MS until the run is sealed, while
+// the page is visible. Nothing here draws: the hook `changed` runs after every change, at most
+// about 20 times a second while lines come in.
 
 import { ApiError, request } from "./api";
 import { isFinal, type RunEvent } from "./event";
-import type { Lane } from "./lane";
-import { streamPath } from "./link";
-import { getPage, Past } from "./past";
+import { getPage, HistoryPager } from "./history";
+import type { VariationLog } from "./log";
+import { RunStore } from "./run_store";
 import { getRun, type Run, withUpdate } from "./runs";
-import { RunStore } from "./store";
-import { type Diagnosis, type LinkState, RunStream, type Source } from "./stream";
+import { type ConnectionState, type Diagnosis, type EventSourceLike, RunStream } from "./stream";
+import { streamPath } from "./url";
 
 const REFRESH_MS = 4000;
 const REFRESH_SOON_MS = 150;
 
-export interface WatchHooks {
+export interface RunWatchHooks {
   changed(): void;
   signedOut(): void;
 }
@@ -26,42 +27,42 @@ export class RunWatch {
   readonly store = new RunStore();
   readonly stream: RunStream;
   run: Run | null = null;
-  private readonly pasts = new Map<Lane, Past>();
+  private readonly pagers = new Map<VariationLog, HistoryPager>();
   private refreshTimer: ReturnType<typeof setTimeout> | null = null;
   private stopped = false;
 
   constructor(
     readonly id: string,
-    private readonly hooks: WatchHooks,
+    private readonly hooks: RunWatchHooks,
   ) {
     this.stream = new RunStream(id, {
-      open: (url) => new EventSource(url) as Source,
+      open: (url) => new EventSource(url) as EventSourceLike,
       diagnose: (after) => this.diagnose(after),
-      events: (batch) => this.events(batch),
-      state: (state) => this.moved(state),
-      changed: (data) => this.updated(data),
+      events: (batch) => this.applyEvents(batch),
+      stateChanged: (state) => this.onConnectionState(state),
+      runUpdated: (data) => this.onRunUpdate(data),
       random: Math.random,
     });
   }
 
   start(): void {
     void this.open();
-    this.refresh(0);
+    this.scheduleRefresh(0);
     globalThis.addEventListener("online", this.wake);
     document.addEventListener("visibilitychange", this.wake);
   }
 
-  /** What of a lane lies outside of its window. */
-  past(lane: Lane): Past {
-    let past = this.pasts.get(lane);
-    if (past === undefined) {
-      past = new Past(this.id, lane, () => this.hooks.changed());
-      this.pasts.set(lane, past);
+  /** The pager of a log, which loads what lies outside the log's window. */
+  pager(log: VariationLog): HistoryPager {
+    let pager = this.pagers.get(log);
+    if (pager === undefined) {
+      pager = new HistoryPager(this.id, log, () => this.hooks.changed());
+      this.pagers.set(log, pager);
     }
-    return past;
+    return pager;
   }
 
-  /** Begins with the last events of the run, and goes on live behind them. */
+  /** Loads the last events of the run, then connects to the live stream after them. */
   private async open(): Promise<void> {
     let after: string | undefined;
     try {
@@ -73,7 +74,8 @@ export class RunWatch {
       after = page.newer;
       this.hooks.changed();
     } catch {
-      // The stream asks for all of it then, and finds out what is wrong if something is.
+      // The stream then starts at the beginning of the run, and diagnoses the cause if it fails
+      // too.
     }
     if (!this.stopped) {
       this.stream.start(after);
@@ -91,41 +93,43 @@ export class RunWatch {
   private wake = (): void => {
     if (document.visibilityState === "visible") {
       this.stream.retryNow();
-      this.refresh(0);
+      this.scheduleRefresh(0);
     }
   };
 
-  private events(batch: RunEvent[]): void {
+  private applyEvents(batch: RunEvent[]): void {
     this.store.apply(batch);
     if (batch.some((event) => event.kind === "status")) {
-      this.refresh(REFRESH_SOON_MS);
+      this.scheduleRefresh(REFRESH_SOON_MS);
     }
     this.hooks.changed();
   }
 
-  private moved(state: LinkState): void {
+  private onConnectionState(state: ConnectionState): void {
     if (state === "ended") {
       this.store.finish();
-      this.refresh(0);
+      this.scheduleRefresh(0);
     }
     this.hooks.changed();
   }
 
-  /** Shown at once; the description then says the rest, such as the status of each variation. */
-  private updated(data: string): void {
+  /**
+   * Shows the update at once; the description has the rest, such as the status of each variation.
+   */
+  private onRunUpdate(data: string): void {
     if (this.run !== null) {
       this.run = withUpdate(this.run, data);
     }
-    this.refresh(0);
+    this.scheduleRefresh(0);
     this.hooks.changed();
   }
 
-  private refresh(wait: number): void {
+  private scheduleRefresh(delayMs: number): void {
     clearTimeout(this.refreshTimer ?? undefined);
-    this.refreshTimer = setTimeout(() => this.describe(), wait);
+    this.refreshTimer = setTimeout(() => this.refresh(), delayMs);
   }
 
-  private async describe(): Promise<void> {
+  private async refresh(): Promise<void> {
     this.refreshTimer = null;
     if (document.visibilityState === "visible" || this.run === null) {
       try {
@@ -139,47 +143,47 @@ export class RunWatch {
         if (error instanceof ApiError && error.status === 401 && !this.stopped) {
           this.hooks.signedOut();
         }
-        // Anything else shows in the state of the connection; what is known of the run stays.
+        // The connection state shows any other error; the last description stays.
       }
     }
     if (!this.stopped && this.refreshTimer === null && !this.run?.sealed && this.stream.state !== "failed") {
-      this.refresh(REFRESH_MS);
+      this.scheduleRefresh(REFRESH_MS);
     }
   }
 
-  /** EventSource does not tell the status it was refused with, so this asks in its place. */
+  /** EventSource does not report the status of a refused connection, so this requests the run. */
   private async diagnose(after: string): Promise<Diagnosis> {
     try {
       const run = await getRun(this.id);
       this.run = run;
       if (isFinal(run.status) && (await this.isOver(after))) {
-        return { act: "ended" };
+        return { action: "end" };
       }
-      return { act: "retry", why: "" };
+      return { action: "retry", reason: "" };
     } catch (error) {
       const status = error instanceof ApiError ? error.status : 0;
       if (status === 401) {
         this.hooks.signedOut();
-        return { act: "stop", why: "signed out" };
+        return { action: "stop", reason: "signed out" };
       }
       if (status === 403) {
-        return { act: "stop", why: "this session may not see this run" };
+        return { action: "stop", reason: "this session has no access to this run" };
       }
       if (status === 404 || status === 400) {
-        return { act: "stop", why: "no such run" };
+        return { action: "stop", reason: "no such run" };
       }
-      return { act: "retry", why: (error as Error).message };
+      return { action: "retry", reason: (error as Error).message };
     }
   }
 
-  /** 204 on the stream says that the run is stored and nothing follows what was seen. */
+  /** The stream answers 204 when the run is stored and nothing follows the event `after`. */
   private async isOver(after: string): Promise<boolean> {
     const abort = new AbortController();
     const response = await request(streamPath(this.id, after), {
       headers: { Accept: "text/event-stream" },
       signal: abort.signal,
     });
-    // Only the status is wanted; a stream that does answer must not stay open beside the one to come.
+    // Only the status matters; a stream that opens must not stay open beside the next one.
     abort.abort();
     return response.status === 204;
   }

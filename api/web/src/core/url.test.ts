@@ -1,4 +1,4 @@
-// Addresses: what is spelled is read back.
+// URLs: the page parses its own, and builds those of the gateway.
 
 import { expect, test } from "vitest";
 import {
@@ -11,30 +11,30 @@ import {
   shortId,
   signInFailure,
   streamPath,
-} from "./link";
+} from "./url";
 
-test("reads its own addresses back", () => {
+test("parses its own URLs", () => {
   expect(parseHash(runHash("0190-abc"))).toEqual({ page: "run", id: "0190-abc" });
   expect(parseHash(runHash("a/b?c"))).toEqual({ page: "run", id: "a/b?c" });
   expect(parseHash(runsHash())).toEqual({ page: "runs", before: null });
   expect(parseHash(runsHash("0190"))).toEqual({ page: "runs", before: "0190" });
 });
 
-test.each(["", "#", "#/nothing", "#/runs/", "#/runs/a/b"])("%j is the list", (hash) => {
+test.each(["", "#", "#/nothing", "#/runs/", "#/runs/a/b"])("%j leads to the list of runs", (hash) => {
   expect(parseHash(hash).page).toBe("runs");
 });
 
-test("a broken escape is taken as it stands", () => {
+test("an invalid percent-escape is kept as it is", () => {
   expect(parseHash("#/runs/%zz")).toEqual({ page: "run", id: "%zz" });
 });
 
-test("knows why the gateway sent one back", () => {
+test("reads the reason of a failed sign-in from the hash", () => {
   expect(signInFailure("#/?sign-in=denied")).toBe("denied");
   expect(signInFailure("#/?before=0190")).toBeNull();
   expect(signInFailure("")).toBeNull();
 });
 
-test("spells the gateway's addresses", () => {
+test("builds the URLs of the gateway", () => {
   expect(streamPath("r", "7-3")).toBe(
     "/v1/runs/r/stream?channel=output&channel=log&channel=status&channel=progress&channel=heartbeat&after=7-3",
   );

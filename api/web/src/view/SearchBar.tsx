@@ -1,45 +1,45 @@
-// Where in a run to look: a search in all of it, a line or a moment to go to, and all of it as text.
+// The search bar of a run: a search in the whole run, going to a line or a time, and a download of
+// the run as text.
 
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { Find, highlighted, type Match, parsePlace } from "../core/find";
-import { textPath } from "../core/link";
+import type { LogPosition } from "../core/history";
+import { highlightMatch, type Match, parsePosition, RunSearch } from "../core/search";
 import { amount, clock } from "../core/time";
+import { textPath } from "../core/url";
 
-export type Wanted = { line: number } | { at: number } | { id: string };
-
-interface PlacesProps {
+interface SearchBarProps {
   id: string;
-  show(place: Wanted, variation: number | null): void;
+  goTo(position: LogPosition, variation: number | null): void;
 }
 
-export function Places({ id, show }: PlacesProps) {
-  const find = useSignal<Find | null>(null);
+export function SearchBar({ id, goTo }: SearchBarProps) {
+  const search = useSignal<RunSearch | null>(null);
   const revision = useSignal(0);
   const text = useSignal("");
   const regex = useSignal(false);
-  const exact = useSignal(false);
-  useEffect(() => () => find.value?.stop(), [find]);
+  const matchCase = useSignal(false);
+  useEffect(() => () => search.value?.stop(), [search]);
 
   const close = () => {
-    find.value?.stop();
-    find.value = null;
+    search.value?.stop();
+    search.value = null;
   };
-  const search = (event: Event) => {
+  const submit = (event: Event) => {
     event.preventDefault();
     close();
     if (text.value !== "") {
-      const what = { text: text.value, regex: regex.value, ignoreCase: !exact.value };
-      find.value = new Find(id, what, () => {
+      const query = { text: text.value, regex: regex.value, ignoreCase: !matchCase.value };
+      search.value = new RunSearch(id, query, () => {
         revision.value += 1;
       });
-      void find.value.more();
+      void search.value.loadMore();
     }
   };
   return (
-    <section class="places">
+    <section class="search-bar">
       <search>
-        <form onSubmit={search}>
+        <form onSubmit={submit}>
           <input
             type="search"
             placeholder="Search the whole run"
@@ -58,10 +58,10 @@ export function Places({ id, show }: PlacesProps) {
           <button
             type="button"
             class="plain"
-            aria-pressed={exact.value}
-            title="Upper and lower case count"
+            aria-pressed={matchCase.value}
+            title="Match case"
             onClick={() => {
-              exact.value = !exact.value;
+              matchCase.value = !matchCase.value;
             }}
           >
             Aa
@@ -79,30 +79,32 @@ export function Places({ id, show }: PlacesProps) {
           </button>
         </form>
       </search>
-      <GoTo show={show} />
+      <GoToForm goTo={goTo} />
       <a class="plain" href={textPath(id)} download={`${id}.txt`} data-testid="download-text">
         Text
       </a>
-      {find.value !== null && <Found find={find.value} revision={revision.value} show={show} close={close} />}
+      {search.value !== null && (
+        <SearchResults search={search.value} revision={revision.value} goTo={goTo} close={close} />
+      )}
     </section>
   );
 }
 
-function GoTo({ show }: { show: PlacesProps["show"] }) {
+function GoToForm({ goTo }: { goTo: SearchBarProps["goTo"] }) {
   const text = useSignal("");
   const problem = useSignal("");
-  const go = (event: Event) => {
+  const submit = (event: Event) => {
     event.preventDefault();
-    const place = parsePlace(text.value);
-    problem.value = place === null ? "A line number, or a time such as 2026-01-31 12:00" : "";
-    if (place !== null) {
-      show(place, null);
+    const position = parsePosition(text.value);
+    problem.value = position === null ? "Enter a line number, or a time such as 2026-01-31 12:00" : "";
+    if (position !== null) {
+      goTo(position, null);
     }
   };
   return (
-    <form onSubmit={go}>
+    <form onSubmit={submit}>
       <input
-        class="goto"
+        class="go-to"
         placeholder="Go to line or time"
         aria-label="Go to line or time"
         aria-invalid={problem.value !== ""}
@@ -121,26 +123,26 @@ function GoTo({ show }: { show: PlacesProps["show"] }) {
   );
 }
 
-interface FoundProps {
-  find: Find;
-  /** Changes with every change of the search, which is itself not a signal. */
+interface SearchResultsProps {
+  search: RunSearch;
+  /** Changes with every change of the search, which is not a signal itself. */
   revision: number;
-  show: PlacesProps["show"];
+  goTo: SearchBarProps["goTo"];
   close(): void;
 }
 
-function Found({ find, show, close }: FoundProps) {
-  const { matches, done, busy, problem, events } = find;
+function SearchResults({ search, goTo, close }: SearchResultsProps) {
+  const { matches, done, busy, problem, events } = search;
   const count = `${amount(matches.length)}${done ? "" : "+"} ${matches.length === 1 ? "line" : "lines"}`;
   return (
-    <div class="found" data-testid="search-found" data-state={busy ? "busy" : done ? "done" : "more"}>
+    <div class="search-results" data-testid="search-results" data-state={busy ? "busy" : done ? "done" : "more"}>
       <header>
         <output aria-live="polite">
           {busy ? `Searching, ${amount(events)} events so far …` : `${count} found, newest first`}
         </output>
         {!busy && !done && (
-          <button type="button" class="plain" onClick={() => void find.more()}>
-            Search on
+          <button type="button" class="plain" onClick={() => void search.loadMore()}>
+            Search further
           </button>
         )}
         <button type="button" class="plain close" onClick={close}>
@@ -155,9 +157,9 @@ function Found({ find, show, close }: FoundProps) {
       <ol>
         {matches.map((match, at) => (
           <li key={at}>
-            <button type="button" data-testid="search-hit" onClick={() => show({ id: match.id }, match.variation)}>
-              <span class="when">{match.time > 0 ? clock(match.time) : ""}</span>
-              <FoundText match={match} />
+            <button type="button" data-testid="search-hit" onClick={() => goTo({ id: match.id }, match.variation)}>
+              <span class="time">{match.time > 0 ? clock(match.time) : ""}</span>
+              <MatchText match={match} />
             </button>
           </li>
         ))}
@@ -166,10 +168,10 @@ function Found({ find, show, close }: FoundProps) {
   );
 }
 
-function FoundText({ match }: { match: Match }) {
+function MatchText({ match }: { match: Match }) {
   return (
     <span class="line">
-      {highlighted(match).map((part, at) => (part.hit ? <mark key={at}>{part.text}</mark> : part.text))}
+      {highlightMatch(match).map((part, at) => (part.hit ? <mark key={at}>{part.text}</mark> : part.text))}
     </span>
   );
 }

@@ -1,11 +1,11 @@
-// A watched run: when its description is asked for, and what a refused stream means.
+// Watching a run: when its description is loaded, and what a refused stream leads to.
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { RunWatch } from "./watch";
+import { RunWatch } from "./run_watch";
 
-/** Answers by path; the stream itself is an EventSource that a test drives. */
+/** Responses by path. The stream is a FakeEventSource that each test drives. */
 let answers: Record<string, () => Response>;
-let asked: string[];
+let requested: string[];
 let sources: FakeEventSource[];
 let signedOut: number;
 let watch: RunWatch;
@@ -36,7 +36,7 @@ const run = (more: object = {}) => Response.json({ id: "r", name: "n", status: "
 beforeEach(() => {
   vi.useFakeTimers({ now: 1_000_000 });
   answers = { "/v1/runs/r": () => run() };
-  asked = [];
+  requested = [];
   sources = [];
   signedOut = 0;
   vi.stubGlobal("document", Object.assign(new EventTarget(), { visibilityState: "visible" }));
@@ -46,7 +46,7 @@ beforeEach(() => {
   vi.stubGlobal("fetch", async (path: string) => {
     const [name = ""] = path.split("?");
     if (!name.endsWith("/events")) {
-      asked.push(name);
+      requested.push(name);
     }
     return answers[name]?.() ?? Response.json({ title: "no such run" }, { status: 404 });
   });
@@ -67,30 +67,30 @@ afterEach(() => {
 
 const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms);
 
-test("asks for the description until the run is sealed", async () => {
+test("the description is refreshed until the run is sealed", async () => {
   await pass(4000);
-  expect([watch.run?.name, asked.length]).toEqual(["n", 2]);
+  expect([watch.run?.name, requested.length]).toEqual(["n", 2]);
   answers["/v1/runs/r"] = () => run({ sealed: true });
   await pass(60_000);
-  expect(asked).toHaveLength(3);
+  expect(requested).toHaveLength(3);
 });
 
-test("a status event and the end ask for it soon", async () => {
+test("a status event and the end of the run refresh the description soon", async () => {
   await pass(0);
   sources[0]?.send("status", { status: "failed", exit_code: 1 });
   await pass(200);
-  expect(asked).toHaveLength(2);
+  expect(requested).toHaveLength(2);
   sources[0]?.send("end", { status: "failed" });
   await pass(0);
-  expect([asked.length, watch.stream.state]).toEqual([3, "ended"]);
+  expect([requested.length, watch.stream.state]).toEqual([3, "ended"]);
 });
 
-test("a lost run is shown at once, and then asked for", async () => {
+test("a lost run is shown at once, and its description is refreshed", async () => {
   await pass(0);
   sources[0]?.send("state", { run: "r", status: "lost" });
   expect(watch.run?.status).toBe("lost");
   await pass(0);
-  expect(asked).toHaveLength(2);
+  expect(requested).toHaveLength(2);
 });
 
 test.each([
@@ -98,7 +98,7 @@ test.each([
   [403, "failed", 0],
   [404, "failed", 0],
   [503, "reconnecting", 0],
-])("a stream refused because of %d: %s", async (status, state, left) => {
+])("after a stream refused with %d, the connection is %s", async (status, state, left) => {
   await pass(0);
   answers["/v1/runs/r"] = () => Response.json({ title: "no" }, { status });
   sources[0]?.refuse();
@@ -106,7 +106,7 @@ test.each([
   expect([watch.stream.state, signedOut]).toEqual([state, left]);
 });
 
-test("204 for a run that is over is its end; any other answer is tried again", async () => {
+test("a final run ends when its stream answers 204; any other response is retried", async () => {
   answers["/v1/runs/r"] = () => run({ status: "succeeded", sealed: true });
   answers["/v1/runs/r/stream"] = () => new Response("", { status: 200 });
   sources[0]?.refuse();
@@ -119,7 +119,7 @@ test("204 for a run that is over is its end; any other answer is tried again", a
   expect(watch.stream.state).toBe("ended");
 });
 
-test("opens on the last lines and goes on live behind them", async () => {
+test("opens on the last lines and continues live after them", async () => {
   watch.stop();
   const line = (seq: number) => ({
     kind: "output",
@@ -135,6 +135,6 @@ test("opens on the last lines and goes on live behind them", async () => {
   watch.start();
   await pass(10);
   expect(new URL(sources.at(-1)?.url ?? "", "http://x").searchParams.get("after")).toBe("7-9");
-  const lane = watch.store.lane(0);
-  expect([lane.rows.length, lane.older, watch.store.lane(1).older]).toEqual([2, "7-8", "7-8"]);
+  const log = watch.store.log(0);
+  expect([log.rows.length, log.older, watch.store.log(1).older]).toEqual([2, "7-8", "7-8"]);
 });

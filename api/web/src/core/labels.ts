@@ -1,14 +1,14 @@
-// What a row says that Runcast itself puts among the lines: a gap, a status.
+// The texts of rows that Runcast itself adds to a log: gaps and statuses.
 
 import type { RunEvent } from "./event";
 
-export function gapText(event: RunEvent): string {
+export function gapLabel(event: RunEvent): string {
   const reason = event.reason ?? "unknown reason";
   if (reason === "reborn") {
-    return "the stream was rebuilt here; what is sent again is shown once";
+    return "the stream was rebuilt here; events that are sent again are shown once";
   }
   if (reason === "cap" && event.count != null) {
-    return `${event.count.toLocaleString("en")} events left out here: the output is over its limit (--max-output)`;
+    return `${event.count.toLocaleString("en")} events omitted here: the output exceeds its limit (--max-output)`;
   }
   if (event.count == null) {
     return `events may be missing here: ${reason}`;
@@ -16,8 +16,8 @@ export function gapText(event: RunEvent): string {
   return `${event.count.toLocaleString("en")} ${event.count === 1 ? "event" : "events"} missing: ${reason}`;
 }
 
-export function statusText(event: RunEvent): string {
-  const how =
+export function statusLabel(event: RunEvent): string {
+  const outcome =
     event.signal != null ? `, signal ${event.signal}` : event.exit_code != null ? `, exit code ${event.exit_code}` : "";
-  return `status: ${event.status ?? "unknown"}${how}`;
+  return `status: ${event.status ?? "unknown"}${outcome}`;
 }

@@ -1,7 +1,9 @@
-// A search in the whole run, newest lines first, asked for in pieces: each answer is bounded and says how far it came.
+// A search in the whole run, newest lines first, in bounded requests: each answer is limited and
+// says how far the search has come.
 
 import { getJson } from "./api";
-import { type SearchFor, searchPath } from "./link";
+import type { LogPosition } from "./history";
+import { type SearchQuery, searchPath } from "./url";
 
 export interface Match {
   id: string;
@@ -11,7 +13,7 @@ export interface Match {
   level?: string;
   text: string;
   cut: boolean;
-  /** Where in `text`, from and to. */
+  /** The matching ranges of `text`, each from and to. */
   places: [number, number][];
 }
 
@@ -22,29 +24,29 @@ export interface SearchAnswer {
   events: number;
 }
 
-const MATCHES_AT_ONCE = 100;
-/** Pieces of one press of the button: what they found is shown after each. */
-const MOST_PIECES = 20;
+const MAX_PAGE_MATCHES = 100;
+/** Requests per call of `loadMore`. The page shows the matches after each. */
+const MAX_REQUESTS = 20;
 
-export class Find {
+export class RunSearch {
   matches: Match[] = [];
   done = false;
   busy = false;
   problem = "";
-  /** Events looked at so far. */
+  /** Events searched so far. */
   events = 0;
   private cursor = "end";
   private stopped = false;
 
   constructor(
     private readonly run: string,
-    readonly what: SearchFor,
+    readonly query: SearchQuery,
     private readonly changed: () => void,
     private readonly get: (path: string) => Promise<SearchAnswer> = getJson,
   ) {}
 
-  /** Searches on until something is found, nothing is left, or it was stopped. */
-  async more(): Promise<void> {
+  /** Searches until there are more matches, the run is searched to its beginning, or `stop`. */
+  async loadMore(): Promise<void> {
     if (this.busy || this.done) {
       return;
     }
@@ -52,13 +54,13 @@ export class Find {
     this.problem = "";
     const before = this.matches.length;
     for (
-      let piece = 0;
-      piece < MOST_PIECES && this.matches.length === before && !this.done && !this.stopped;
-      piece += 1
+      let request = 0;
+      request < MAX_REQUESTS && this.matches.length === before && !this.done && !this.stopped;
+      request += 1
     ) {
       this.changed();
       try {
-        this.take(await this.get(searchPath(this.run, this.what, this.cursor, MATCHES_AT_ONCE)));
+        this.add(await this.get(searchPath(this.run, this.query, this.cursor, MAX_PAGE_MATCHES)));
       } catch (error) {
         this.problem = (error as Error).message;
         break;
@@ -72,7 +74,7 @@ export class Find {
     this.stopped = true;
   }
 
-  private take(answer: SearchAnswer): void {
+  private add(answer: SearchAnswer): void {
     this.matches = [...this.matches, ...answer.matches];
     this.cursor = answer.cursor;
     this.done = answer.done;
@@ -80,8 +82,8 @@ export class Find {
   }
 }
 
-/** Cuts the text of a match into what is around its places and what is in them. */
-export function highlighted(match: Match): { text: string; hit: boolean }[] {
+/** Splits the text of a match into the parts that match (`hit`) and the text around them. */
+export function highlightMatch(match: Match): { text: string; hit: boolean }[] {
   const parts: { text: string; hit: boolean }[] = [];
   let end = 0;
   for (const [from, to] of match.places) {
@@ -92,8 +94,8 @@ export function highlighted(match: Match): { text: string; hit: boolean }[] {
   return parts.filter((part) => part.text !== "");
 }
 
-/** What a reader means who wants to go somewhere: a line by its number, or a moment. */
-export function parsePlace(text: string): { line: number } | { at: number } | null {
+/** Parses a position that the reader has typed: the number of a line, or a time. */
+export function parsePosition(text: string): Exclude<LogPosition, { id: string }> | null {
   const trimmed = text.trim().replace(/,/g, "");
   if (/^\d{1,12}$/.test(trimmed)) {
     return Number(trimmed) > 0 ? { line: Number(trimmed) } : null;
