@@ -3,9 +3,10 @@
 //! What stands in it is locked in one order while its copies are deleted, so that of several gateways each waits for the
 //! one before and finds nothing left; a row goes only once its copies have gone.
 
+use crate::from_row::from_row;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
-use sqlx::{FromRow, Postgres, Transaction};
+use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::store::{Store, StoreError};
@@ -40,13 +41,20 @@ pub struct AccessChange {
     pub hash: Option<[u8; 32]>,
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct Row {
     id: i64,
     kind: String,
     subject: Uuid,
     hash: Option<Vec<u8>>,
 }
+
+from_row!(Row {
+    id,
+    kind,
+    subject,
+    hash
+});
 
 /// Changes that nobody else takes meanwhile.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! What changed who may do what, or controlled a run: written in the transaction that changes it, read by pages, and removed
 //! when it is old.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -35,7 +35,7 @@ impl Actor {
 }
 
 /// One entry.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub struct AuditEntry {
     /// Grows with time.
@@ -54,6 +54,16 @@ pub struct AuditEntry {
     #[schema(value_type = Object)]
     pub details: Value,
 }
+
+from_row!(AuditEntry {
+    id,
+    at,
+    actor,
+    actor_name,
+    action,
+    target,
+    details
+});
 
 /// Which entries to list, newest first.
 #[derive(Debug, Clone, Default)]

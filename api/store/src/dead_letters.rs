@@ -1,17 +1,18 @@
 //! What stood in run streams and was no event: to be listed, looked at, read again, and dropped.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
+use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection as _, FromRow};
 use uuid::Uuid;
 
 use super::copy_rows::{COPY_EVENTS, CopyRows, EventRow};
 use super::store::{Store, StoreError, signed, unsigned};
 
 /// A dead letter, without its bytes.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub struct DeadLetterRow {
     /// Its number.
     pub id: i64,
@@ -29,6 +30,18 @@ pub struct DeadLetterRow {
     pub producer: Option<Uuid>,
     producer_seq: Option<i64>,
 }
+
+from_row!(DeadLetterRow {
+    id,
+    run_id,
+    epoch,
+    seq,
+    reason,
+    bytes,
+    created_at,
+    producer,
+    producer_seq
+});
 
 impl DeadLetterRow {
     /// Where it stood.

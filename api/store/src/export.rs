@@ -4,11 +4,12 @@
 //! Bounds: [`FETCH`] rows come at once, of at most 256 KiB each; the snapshot lives as long as its value,
 //! and ends by itself if nobody asks for more within [`PAUSE_LIMIT`].
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
+use sqlx::Transaction;
 use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
-use sqlx::{FromRow, Transaction};
 use uuid::Uuid;
 
 use super::store::{Store, StoreError};
@@ -38,7 +39,7 @@ pub struct HourSpan {
 }
 
 /// A run.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub struct RunRecord {
     /// Its id.
     pub id: Uuid,
@@ -66,8 +67,23 @@ pub struct RunRecord {
     pub bytes: i64,
 }
 
+from_row!(RunRecord {
+    id,
+    name,
+    labels,
+    status,
+    variations,
+    created_by,
+    created_at,
+    started_at,
+    ended_at,
+    sealed,
+    events,
+    bytes
+});
+
 /// An event.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub struct EventRecord {
     /// Its run.
     pub run_id: Uuid,
@@ -92,6 +108,20 @@ pub struct EventRecord {
     /// The line as the producer wrote it.
     pub body: Vec<u8>,
 }
+
+from_row!(EventRecord {
+    run_id,
+    epoch,
+    seq,
+    producer,
+    producer_seq,
+    kind,
+    variation,
+    level,
+    time,
+    appended_at,
+    body
+});
 
 /// Which rows of `runs r` are meant, given a span and a selection.
 macro_rules! selected {

@@ -1,9 +1,9 @@
 //! Identities: whom an OpenID Connect issuer knows, and which user that is here. Who comes first is decided by the indexes.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
-use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ pub struct Identity<'a> {
 }
 
 /// The user behind an identity.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identified {
     /// Who.
     pub id: Uuid,
@@ -36,8 +36,15 @@ pub struct Identified {
     pub disabled: bool,
 }
 
+from_row!(Identified {
+    id,
+    name,
+    email,
+    disabled
+});
+
 /// An identity as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Identity)]
 pub struct Linked {
     /// The issuer.
@@ -49,6 +56,13 @@ pub struct Linked {
     /// Since when.
     pub created_at: DateTime<Utc>,
 }
+
+from_row!(Linked {
+    issuer,
+    subject,
+    email,
+    created_at
+});
 
 const COLUMNS: &str = "u.id, u.name, u.email, u.disabled_at IS NOT NULL AS disabled";
 

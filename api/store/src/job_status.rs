@@ -5,11 +5,11 @@
 //!
 //! Deliveries of webhooks are counted here as jobs of the kind [`DELIVERY`], although they have a queue of their own.
 
+use crate::from_row::from_row;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use super::store::{Store, StoreError, without_nul};
 pub const DELIVERY: &str = "delivery";
 
 /// Jobs of one kind, and its last and next run if it recurs.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = JobKind)]
 pub struct JobKind {
     /// Its name.
@@ -47,8 +47,22 @@ pub struct JobKind {
     pub next_run_at: Option<DateTime<Utc>>,
 }
 
+from_row!(JobKind {
+    kind,
+    waiting,
+    running,
+    retrying,
+    dead,
+    due_since,
+    last_error,
+    last_run_at,
+    last_run_ms,
+    last_run_error,
+    next_run_at
+});
+
 /// A lease: what only one worker does at a time.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Lease)]
 pub struct LeaseRow {
     /// What for.
@@ -63,8 +77,16 @@ pub struct LeaseRow {
     pub held: bool,
 }
 
+from_row!(LeaseRow {
+    name,
+    holder,
+    token,
+    expires_at,
+    held
+});
+
 /// A job that has failed too often.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DeadJob {
     /// Its number.
     pub id: i64,
@@ -79,6 +101,15 @@ pub struct DeadJob {
     /// When it failed last.
     pub updated_at: DateTime<Utc>,
 }
+
+from_row!(DeadJob {
+    id,
+    kind,
+    attempts,
+    last_error,
+    created_at,
+    updated_at
+});
 
 impl Store {
     /// Counts jobs by kind and state, of all kinds that there are or that recur.

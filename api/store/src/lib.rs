@@ -16,6 +16,7 @@ pub mod copy_rows;
 pub mod dead_letters;
 pub mod events;
 pub mod export;
+mod from_row;
 pub mod identities;
 pub mod ingest;
 pub mod job_queue;

@@ -1,10 +1,11 @@
 //! Roles: what they permit, for which runs, who has them, and what a user may do by all of theirs.
 
+use crate::from_row::from_row;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
-use sqlx::{FromRow, Row as _};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use super::store::{Store, StoreError};
 use super::users::UserError;
 
 /// A role as it is shown and made.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Role {
     /// Its name.
     pub name: String,
@@ -22,12 +23,19 @@ pub struct Role {
     /// It comes with Runcast and stays as it is.
     pub built_in: bool,
     /// Only for runs with all of these labels; for all runs if absent.
-    #[sqlx(json(nullable))]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     pub labels: Option<Map<String, Value>>,
     /// What it permits.
     pub permissions: Vec<String>,
 }
+
+from_row!(Role {
+    name,
+    description,
+    built_in,
+    labels: nullable_json,
+    permissions
+});
 
 /// What to change of a role; what is absent stays.
 #[derive(Debug, Clone, Default)]

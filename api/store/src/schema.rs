@@ -5,14 +5,34 @@
 //! refuses to start: two versions that disagree about a table lose data in silence. The tables of the
 //! job library lie in a schema of their own with a version of their own ([`job_queue`]), held to the same rule.
 
+use std::sync::LazyLock;
+
 use sqlx::Connection as _;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
 
 use super::job_queue;
 use super::store::{Store, StoreError};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+/// Names of the migrations, `<version>_<description>`, with their SQL, in order.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
+
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| Migrator {
+    migrations: FILES.iter().map(migration).collect(),
+    ..Migrator::DEFAULT
+});
+
+fn migration((name, sql): &(&'static str, &'static str)) -> Migration {
+    let (version, description) = name.split_once('_').unwrap_or((name, ""));
+    Migration::new(
+        // A test reads every name.
+        version.parse().unwrap_or_default(),
+        description.replace('_', " ").into(),
+        MigrationType::Simple,
+        (*sql).into(),
+        sql.starts_with("-- no-transaction"),
+    )
+}
 
 /// Why a program cannot work with a database.
 #[derive(Debug, thiserror::Error)]
@@ -150,4 +170,17 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<(i64, String)>, St
         .into_iter()
         .map(|(version, checksum, success)| (version, show(version, &checksum, success)))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_from_one_without_a_gap() {
+        let versions: Vec<i64> = MIGRATIONS.iter().map(|one| one.version).collect();
+        let expected: Vec<i64> = (1..).take(FILES.len()).collect();
+        assert_eq!(versions, expected);
+        assert_eq!(MIGRATIONS.iter().next().expect("one").description, "runs");
+    }
 }

@@ -2,12 +2,12 @@
 //! SHA-256 of its id is stored. Each request moves its end forward, up to a limit from its beginning; Postgres
 //! computes all times, by its own clock.
 
+use crate::from_row::from_row;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sqlx::FromRow;
 use sqlx::postgres::types::PgInterval;
 use sqlx::types::Json;
 use utoipa::ToSchema;
@@ -61,7 +61,7 @@ pub struct NewSession<'a> {
 }
 
 /// A valid session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
     /// Its id for lists.
     pub id: Uuid,
@@ -72,7 +72,6 @@ pub struct SessionRow {
     /// The client that it is for.
     pub client: Option<String>,
     /// What else is kept with it.
-    #[sqlx(json)]
     pub data: Map<String, Value>,
     /// When it ends if nothing more is asked.
     pub expires_at: DateTime<Utc>,
@@ -83,8 +82,19 @@ pub struct SessionRow {
     pub left_ms: i64,
 }
 
+from_row!(SessionRow {
+    id,
+    user_id,
+    token,
+    client,
+    data: json,
+    expires_at,
+    last_seen_at,
+    left_ms
+});
+
 /// A session as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Session {
     /// Its id; not what its cookie holds.
     pub id: Uuid,
@@ -97,6 +107,14 @@ pub struct Session {
     /// When it ends if nothing more is asked.
     pub expires_at: DateTime<Utc>,
 }
+
+from_row!(Session {
+    id,
+    user_agent,
+    created_at,
+    last_seen_at,
+    expires_at
+});
 
 const COLUMNS: &str =
     "s.id, s.user_id, (SELECT encode(t.hash, 'hex') FROM tokens t WHERE t.id = s.token_id) AS token,

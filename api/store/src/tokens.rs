@@ -1,9 +1,9 @@
 //! Tokens of programs and people: only their SHA-256 is stored.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sqlx::FromRow;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use super::audit::{self, Actor};
 use super::store::{Store, StoreError};
 
 /// What a valid token stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {
     /// The token's own id, for sessions and the log.
     pub id: Uuid,
@@ -23,7 +23,6 @@ pub struct TokenRow {
     /// The only run that it may touch, if it is bound to one.
     pub run_id: Option<Uuid>,
     /// Only runs with all of these labels.
-    #[sqlx(json(nullable))]
     pub labels: Option<Map<String, Value>>,
     /// The user who has made it, and whose rights bound it.
     pub user_id: Option<Uuid>,
@@ -31,6 +30,16 @@ pub struct TokenRow {
     #[serde(skip)]
     pub left_ms: Option<i64>,
 }
+
+from_row!(TokenRow {
+    id,
+    name,
+    scopes,
+    run_id,
+    labels: nullable_json,
+    user_id,
+    left_ms
+});
 
 /// By whom a token is made.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +70,7 @@ pub struct NewToken<'a> {
 }
 
 /// A token as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Token {
     /// Its id.
     pub id: Uuid,
@@ -72,7 +81,6 @@ pub struct Token {
     /// The only run that it may touch.
     pub run_id: Option<Uuid>,
     /// Only runs with all of these labels.
-    #[sqlx(json(nullable))]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     pub labels: Option<Map<String, Value>>,
     /// The user who has made it.
@@ -90,6 +98,21 @@ pub struct Token {
     /// How often it was used.
     pub uses: i64,
 }
+
+from_row!(Token {
+    id,
+    name,
+    scopes,
+    run_id,
+    labels: nullable_json,
+    user_id,
+    created_by,
+    created_at,
+    expires_at,
+    revoked_at,
+    last_used_at,
+    uses
+});
 
 /// How often a token was used since this was told last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

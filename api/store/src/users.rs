@@ -1,10 +1,10 @@
 //! Users: unique by name and by email, whatever the case; both are decided by the indexes, so two requests that come
 //! at once cannot both win. A password is an argon2id hash; nothing that lists users selects it.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -27,7 +27,7 @@ pub struct NewUser<'a> {
 }
 
 /// A user as they are shown.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct User {
     /// Their id, a UUIDv7.
     pub id: Uuid,
@@ -48,8 +48,19 @@ pub struct User {
     pub disabled_at: Option<DateTime<Utc>>,
 }
 
+from_row!(User {
+    id,
+    name,
+    email,
+    preferences,
+    roles,
+    has_password,
+    created_at,
+    disabled_at
+});
+
 /// What signing in needs to know of a user.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub struct SignInUser {
     /// Who.
     pub id: Uuid,
@@ -60,6 +71,13 @@ pub struct SignInUser {
     /// They may do nothing.
     pub disabled: bool,
 }
+
+from_row!(SignInUser {
+    id,
+    name,
+    password,
+    disabled
+});
 
 /// What to change of a user; what is absent stays.
 #[derive(Debug, Clone, Default)]

@@ -5,12 +5,12 @@
 //! makes them due again. Claims of one webhook are made one after the other, under the lock of its row, so that the
 //! number of its deliveries under way is bounded over all workers. Whoever changes both locks the webhook first.
 
+use crate::from_row::from_row;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use secrecy::SecretSlice;
 use serde::Serialize;
-use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -26,7 +26,7 @@ pub const SLOW_AFTER: i32 = 5;
 const BATCH: i64 = 1000;
 
 /// A delivery that this worker is to send.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub struct DueDelivery {
     /// Its id, the receiver's `webhook-id`.
     pub id: Uuid,
@@ -35,7 +35,6 @@ pub struct DueDelivery {
     /// Where that is.
     pub url: String,
     /// What it is signed with.
-    #[sqlx(try_from = "Vec<u8>")]
     pub secret: SecretSlice<u8>,
     /// What to send.
     pub body: String,
@@ -46,6 +45,17 @@ pub struct DueDelivery {
     /// When it was tried first; none if this is the first time.
     pub tried_since: Option<DateTime<Utc>>,
 }
+
+from_row!(DueDelivery {
+    id,
+    webhook,
+    url,
+    secret: bytes,
+    body,
+    attempts,
+    failures,
+    tried_since
+});
 
 /// How an attempt went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +90,7 @@ pub enum NextAttempt {
 }
 
 /// A delivery as the log shows it.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Delivery {
     /// Its id, the receiver's `webhook-id`.
     pub id: Uuid,
@@ -110,8 +120,24 @@ pub struct Delivery {
     pub error: Option<String>,
 }
 
+from_row!(Delivery {
+    id,
+    webhook,
+    run_id,
+    event,
+    state,
+    attempts,
+    created_at,
+    due_at,
+    ended_at,
+    tried_at,
+    took_ms,
+    status,
+    error
+});
+
 /// One attempt of a delivery, as the log keeps it.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = DeliveryAttempt)]
 pub struct PastAttempt {
     /// Which one, from 1.
@@ -125,6 +151,14 @@ pub struct PastAttempt {
     /// What went wrong.
     pub error: Option<String>,
 }
+
+from_row!(PastAttempt {
+    number,
+    at,
+    took_ms,
+    status,
+    error
+});
 
 /// Which deliveries to list, newest first.
 #[derive(Debug, Clone, Default)]

@@ -2,11 +2,11 @@
 //!
 //! A secret is read for signing alone; nothing that lists webhooks selects it.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ pub struct NewWebhook<'a> {
 }
 
 /// A webhook as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Webhook {
     /// Its id.
     pub id: Uuid,
@@ -55,6 +55,20 @@ pub struct Webhook {
     /// Deliveries that were given up.
     pub dead: i64,
 }
+
+from_row!(Webhook {
+    id,
+    url,
+    statuses,
+    labels,
+    enabled,
+    created_at,
+    failures,
+    held_until,
+    note,
+    waiting,
+    dead
+});
 
 impl Store {
     /// Makes a webhook; none if there are [`MOST_WEBHOOKS`] already.
