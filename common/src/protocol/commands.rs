@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::protocol::event::Action;
 use crate::protocol::keys::RunKeys;
-use crate::scripts::{call, unexpected};
+use crate::scripts::{call, unexpected_reply};
 
 static SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/control.lua")));
@@ -83,7 +83,7 @@ impl SendCommand<'_> {
         match call(&SCRIPT, &command, connection).await? {
             Value::BulkString(word) if word == b"ok" => Ok(CommandResult::Waiting),
             Value::BulkString(word) if word == b"full" => Ok(CommandResult::Full),
-            _ => Err(unexpected("control")),
+            _ => Err(unexpected_reply("control")),
         }
     }
 }
