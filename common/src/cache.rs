@@ -3,13 +3,13 @@
 //! A cached copy is one string key with a time to live. A reader that misses leaves a lease in the
 //! same command (`SET NX GET`): a random token, valid for [`LEASE_TTL`]. The reader then queries
 //! Postgres and replaces its lease with the copy, but only if the lease is still there
-//! ([`LeaseCache::fill`], one script). A writer that has changed Postgres deletes the key, whether it
-//! holds a copy or a lease.
+//! ([`LeaseCache::fill`], one script). A writer that has changed Postgres deletes the key, whether
+//! it holds a copy or a lease.
 //!
 //! So a slow reader, which still holds data from before the change, finds its lease gone and writes
 //! nothing. A reader that comes after the deletion queries Postgres after the change. This needs no
-//! clock and no tombstone. The one limit is Redis itself: a failover to a lagging replica may restore
-//! a deleted copy until it expires.
+//! clock and no tombstone. The one limit is Redis itself: a failover to a lagging replica may
+//! restore a deleted copy until it expires.
 //!
 //! Each call has [`CACHE_DEADLINE`]. After a failure no call is made for [`RETRY_PAUSE`], so that a
 //! hanging Redis delays few requests; meanwhile every lookup reads Postgres.
@@ -30,7 +30,8 @@ use crate::scripts;
 static COMPARE_AND_SET: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("scripts/compare_and_set.lua")));
 
-/// Deadline of a call: longer than a healthy Redis ever takes, shorter than a query to Postgres may.
+/// Deadline of a call: longer than a healthy Redis ever takes, shorter than a query to Postgres
+/// may.
 pub const CACHE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Time without calls after a failure.

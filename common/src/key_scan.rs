@@ -1,8 +1,8 @@
 //! Finds and deletes orphaned keys in Redis, which belong to runs or agents that no longer exist.
 //!
 //! `SCAN` finds keys in steps of about [`SCAN_STEP_KEYS`], so that no call takes long. The caller
-//! decides whether a run exists. How long a key was unused is what Redis reports (`OBJECT IDLETIME`,
-//! which neither `SCAN` nor the query itself resets).
+//! decides whether a run exists. How long a key was unused is what Redis reports (`OBJECT
+//! IDLETIME`, which neither `SCAN` nor the query itself resets).
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -83,8 +83,8 @@ pub async fn remove_run(
     Ok(redis.query::<u64>(run.slot, &command).await? > 0)
 }
 
-/// Deletes a key of an agent that has no time to live and was not used for `unused`. Returns whether
-/// it did. Safe to repeat.
+/// Deletes a key of an agent that has no time to live and was not used for `unused`. Returns
+/// whether it did. Safe to repeat.
 pub async fn remove_agent(
     redis: &Redis,
     key: &str,
@@ -102,8 +102,8 @@ pub async fn remove_agent(
     Ok(deleted > 0)
 }
 
-/// Removes persisters from the consumer group of a ready stream that were idle for `silent` and have
-/// no pending entries. Returns their names. Safe to repeat.
+/// Removes persisters from the consumer group of a ready stream that were idle for `silent` and
+/// have no pending entries. Returns their names. Safe to repeat.
 pub async fn remove_consumers(
     redis: &Redis,
     ready: &str,

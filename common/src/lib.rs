@@ -1,14 +1,14 @@
 //! The stream contract of Runcast, shared by both ends of a run stream.
 //!
-//! - [`protocol`]: what a producer writes and every reader relies on: events, entries, ids, keys, limits, seals,
-//!   and commands to agents.
+//! - [`protocol`]: what a producer writes and every reader relies on: events, entries, ids, keys,
+//!   limits, seals, and commands to agents.
 //! - [`scripts`]: the Lua scripts, the only writers of a run stream, with typed calls and replies.
 //! - [`presence`]: heartbeats of agents, who is silent, and what changed about a run.
 //! - [`key_scan`]: Redis keys whose run or agent is gone.
 //! - [`cache`]: copies of access data that Postgres owns. [`rate_limit`]: quotas counted in Redis.
 //!
-//! What both ends need to run at all: [`connect`] (Redis), [`backoff`], [`config`] (environment, secrets) and
-//! [`telemetry`].
+//! What both ends need to run at all: [`connect`] (Redis), [`backoff`], [`config`] (environment,
+//! secrets) and [`telemetry`].
 
 pub mod backoff;
 pub mod cache;

@@ -1,8 +1,8 @@
 //! Rate limits counted in Redis by one script, shared by all replicas.
 //!
 //! One call checks several limits of one subject, whose keys share a slot, and consumes from all of
-//! them or from none. The time is that of Redis, so the clocks of replicas do not matter. The state of
-//! a limit is one short string, which expires as soon as it means the same as no state.
+//! them or from none. The time is that of Redis, so the clocks of replicas do not matter. The state
+//! of a limit is one short string, which expires as soon as it means the same as no state.
 
 use std::sync::LazyLock;
 use std::time::Duration;

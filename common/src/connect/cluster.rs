@@ -1,13 +1,15 @@
 //! The nodes of a Redis Cluster, and the cached slot map that routes each call.
 //!
 //! The map is fetched (`CLUSTER SLOTS`) when it is first needed, and again after a failure that may
-//! mean it is stale: `MOVED`, a node that is gone, or one that rejects the call. One caller refreshes
-//! while the others go on with the stale map. Any node can answer, each on a connection opened for
-//! the query. Refreshes are spread by a jittered backoff and take at most [`REFRESH_DEADLINE`].
+//! mean it is stale: `MOVED`, a node that is gone, or one that rejects the call. One caller
+//! refreshes while the others go on with the stale map. Any node can answer, each on a connection
+//! opened for the query. Refreshes are spread by a jittered backoff and take at most
+//! [`REFRESH_DEADLINE`].
 //!
 //! `ASK` and `TRYAGAIN`, sent while a slot migrates, are not followed: most calls here are scripts
-//! over several keys, some of which do not exist, and neither node can serve those until the slot has
-//! arrived. The caller gets an outage. The node has executed nothing then, and every caller retries.
+//! over several keys, some of which do not exist, and neither node can serve those until the slot
+//! has arrived. The caller gets an outage. The node has executed nothing then, and every caller
+//! retries.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -194,8 +196,8 @@ impl Cluster {
         }
     }
 
-    /// The nodes in the order in which to query them: the one that `MOVED` named, then the others at
-    /// random, so that thousands of agents do not query the same one, with unhealthy ones last.
+    /// The nodes in the order in which to query them: the one that `MOVED` named, then the others
+    /// at random, so that thousands of agents do not query the same one, with unhealthy ones last.
     fn nodes_to_query(&self, moved_to: Option<&str>, old: &SlotMap) -> Vec<Dial> {
         let Some(seed) = self.seeds.first() else {
             return Vec::new();
@@ -253,8 +255,8 @@ impl Cluster {
 }
 
 impl Refresh {
-    /// A node that `MOVED` named may be queried earlier than the backoff allows: otherwise slots that
-    /// move one after the other would make their runs wait longer and longer.
+    /// A node that `MOVED` named may be queried earlier than the backoff allows: otherwise slots
+    /// that move one after the other would make their runs wait longer and longer.
     fn is_due(&self, has_moved_to: bool) -> bool {
         let now = Instant::now();
         let is_spaced = self.last.is_none_or(|at| at + MIN_REFRESH_INTERVAL <= now);

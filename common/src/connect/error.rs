@@ -35,8 +35,8 @@ impl RedisFailure {
         }
     }
 
-    /// Returns whether the server is unreachable or temporarily unable to answer, as opposed to having
-    /// rejected the call.
+    /// Returns whether the server is unreachable or temporarily unable to answer, as opposed to
+    /// having rejected the call.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {

@@ -2,8 +2,8 @@
 //!
 //! - [`Redis`] routes each call to the server that holds the slot of its keys. All keys of a run
 //!   share a slot. A single server holds all slots.
-//! - [`Server`] owns one shared, multiplexed connection and replaces it when it breaks. A call has a
-//!   deadline. A timeout, an I/O error or `READONLY` (a demoted master) breaks the connection: a
+//! - [`Server`] owns one shared, multiplexed connection and replaces it when it breaks. A call has
+//!   a deadline. A timeout, an I/O error or `READONLY` (a demoted master) breaks the connection: a
 //!   half-open one would never answer again.
 //! - [`Redis::dedicated`] opens a separate connection for blocking reads, [`Redis::subscriber`] one
 //!   for subscriptions.

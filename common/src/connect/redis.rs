@@ -74,8 +74,8 @@ impl Redis {
         })
     }
 
-    /// The same deployment with its own connections, for another Tokio runtime: a connection belongs
-    /// to the runtime that first uses it.
+    /// The same deployment with its own connections, for another Tokio runtime: a connection
+    /// belongs to the runtime that first uses it.
     #[must_use]
     pub fn separate(&self) -> Self {
         let servers = match &self.servers {
@@ -113,8 +113,9 @@ impl Redis {
         }
     }
 
-    /// Groups of partitions that one command, and so one blocking read, may touch together: one group
-    /// of all partitions, or in a cluster, where a command is limited to one slot, one group each.
+    /// Groups of partitions that one command, and so one blocking read, may touch together: one
+    /// group of all partitions, or in a cluster, where a command is limited to one slot, one group
+    /// each.
     #[must_use]
     pub fn lanes(&self) -> Vec<Range<usize>> {
         match &self.servers {
@@ -133,8 +134,8 @@ impl Redis {
         }
     }
 
-    /// The replicas that sentinels or the cluster report: servers that may become a master. A single
-    /// server has none.
+    /// The replicas that sentinels or the cluster report: servers that may become a master. A
+    /// single server has none.
     pub async fn replicas(&self) -> Result<Vec<Server>, RedisFailure> {
         let failed = |error| RedisFailure::Failed {
             address: self.address().to_owned(),
@@ -152,8 +153,8 @@ impl Redis {
     }
 
     /// Sends one command for keys in `slot` on the shared connection, within
-    /// [`REDIS_DEADLINE`](crate::protocol::limits::REDIS_DEADLINE). After an error the server may or
-    /// may not have executed it.
+    /// [`REDIS_DEADLINE`](crate::protocol::limits::REDIS_DEADLINE). After an error the server may
+    /// or may not have executed it.
     pub async fn query<T: FromRedisValue>(
         &self,
         slot: Slot,
@@ -166,8 +167,8 @@ impl Redis {
     }
 
     /// Runs `calls` for keys in `slot` on the shared connection, all together within
-    /// [`REDIS_DEADLINE`](crate::protocol::limits::REDIS_DEADLINE). After an error the server may or
-    /// may not have executed them.
+    /// [`REDIS_DEADLINE`](crate::protocol::limits::REDIS_DEADLINE). After an error the server may
+    /// or may not have executed them.
     ///
     /// If one of the calls gets `MOVED`, all of them run once more on the new node. So where there
     /// are several, each must be safe to repeat. `calls` is cloned: let it capture references.
@@ -218,8 +219,8 @@ impl Redis {
         opened.inspect_err(|failure| self.report(failure))
     }
 
-    /// Records an error on a separate connection, so that the next one goes to the server that holds
-    /// the slot by then.
+    /// Records an error on a separate connection, so that the next one goes to the server that
+    /// holds the slot by then.
     #[must_use]
     pub fn failed(&self, error: RedisError) -> RedisFailure {
         let failure = RedisFailure::Failed {

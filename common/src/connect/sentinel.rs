@@ -1,8 +1,8 @@
 //! Finds the master of a Sentinel service before each connection, and verifies that it is a master.
 //!
-//! After a failover a sentinel may still name the old master. So the server itself decides: the `role`
-//! in its reply to `HELLO`, which every user may send. Sentinels are queried in turn from a random
-//! one, each within [`dial::DISCOVERY_DEADLINE`].
+//! After a failover a sentinel may still name the old master. So the server itself decides: the
+//! `role` in its reply to `HELLO`, which every user may send. Sentinels are queried in turn from a
+//! random one, each within [`dial::DISCOVERY_DEADLINE`].
 
 use std::collections::HashMap;
 

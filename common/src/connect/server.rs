@@ -105,15 +105,15 @@ impl Server {
         }
     }
 
-    /// Sends one command on the shared connection, within [`REDIS_DEADLINE`]. After an error the server
-    /// may or may not have executed it.
+    /// Sends one command on the shared connection, within [`REDIS_DEADLINE`]. After an error the
+    /// server may or may not have executed it.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
         self.run(async |connection| command.query_async(connection).await)
             .await
     }
 
-    /// Runs calls on the shared connection, all together within [`REDIS_DEADLINE`]. After an error the
-    /// server may or may not have executed them.
+    /// Runs calls on the shared connection, all together within [`REDIS_DEADLINE`]. After an error
+    /// the server may or may not have executed them.
     pub async fn run<T>(
         &self,
         calls: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
@@ -153,8 +153,8 @@ impl Server {
     pub(super) async fn subscriber(
         &self,
     ) -> Result<(MultiplexedConnection, mpsc::UnboundedReceiver<PushInfo>), RedisFailure> {
-        // Unbounded: pushes are small, and their reader only looks up a name, so it keeps up with the
-        // socket.
+        // Unbounded: pushes are small, and their reader only looks up a name, so it keeps up with
+        // the socket.
         let (sender, receiver) = mpsc::unbounded_channel();
         let config = dial::long_lived().set_push_sender(sender);
         let opened = self.shared.route.open(&config).await;
@@ -168,8 +168,9 @@ impl Server {
         }
     }
 
-    /// The shared connection, reopened if necessary. Callers queue behind one attempt. After a failed
-    /// one all callers get its error at once until the next attempt is due, rather than wait.
+    /// The shared connection, reopened if necessary. Callers queue behind one attempt. After a
+    /// failed one all callers get its error at once until the next attempt is due, rather than
+    /// wait.
     async fn connection(&self) -> Result<(u64, MultiplexedConnection), RedisError> {
         let mut state = self.shared.connection.lock().await;
         if let Some(connection) = &state.connection {

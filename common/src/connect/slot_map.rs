@@ -38,8 +38,8 @@ pub(super) struct SlotRange {
 }
 
 impl SlotMap {
-    /// Builds the successor of `old`. Masters that `old` knows keep their connections; others get the
-    /// settings of `seed`.
+    /// Builds the successor of `old`. Masters that `old` knows keep their connections; others get
+    /// the settings of `seed`.
     pub(super) fn build(ranges: &[SlotRange], seed: &Dial, old: &Self) -> Result<Self, RedisError> {
         let mut map = Self {
             generation: old.generation + 1,

@@ -1,9 +1,9 @@
 //! Heartbeats: every [`HEARTBEAT_INTERVAL`] an agent reports that it is alive, and its load.
 //!
-//! A heartbeat is not an event of the run: it is not stored, has no id, and losing one costs nothing.
-//! It is kept in a key that expires, so silence needs no detection, and is published to the viewers of
-//! the run on a channel beside its wake-ups. A run that no viewer watches costs a few small commands
-//! every five seconds and no row in Postgres.
+//! A heartbeat is not an event of the run: it is not stored, has no id, and losing one costs
+//! nothing. It is kept in a key that expires, so silence needs no detection, and is published to
+//! the viewers of the run on a channel beside its wake-ups. A run that no viewer watches costs a
+//! few small commands every five seconds and no row in Postgres.
 //!
 //! | key or channel | content | time to live |
 //! |---|---|---|
@@ -31,8 +31,8 @@ static HEARTBEAT: LazyLock<redis::Script> =
 /// Time between two heartbeats. An agent is stale after three of them are missing.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Silence after which the next heartbeat of an agent counts as a return, which the worker must see.
-/// One late heartbeat suffices. The thresholds of the worker are always longer than this.
+/// Silence after which the next heartbeat of an agent counts as a return, which the worker must
+/// see. One late heartbeat suffices. The thresholds of the worker are always longer than this.
 pub const NEWS_AFTER: Duration = Duration::from_millis(7500);
 
 /// Silence after which an agent is stale.

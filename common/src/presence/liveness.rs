@@ -1,14 +1,14 @@
 //! Which agents fell silent or came back: the worker's side of [`crate::presence::heartbeat`].
 //!
-//! Each partition has two sorted sets: `pulses`, its agents by the time of their last heartbeat, and
-//! `pulses:new`, those that are new or came back. So one scan costs one call for each of the 64
-//! partitions, however many agents there are, and an agent costs the worker work only when its state
-//! changes. The worker removes an agent it has handled only if no heartbeat has arrived meanwhile, so
-//! a worker that dies in between loses no change.
+//! Each partition has two sorted sets: `pulses`, its agents by the time of their last heartbeat,
+//! and `pulses:new`, those that are new or came back. So one scan costs one call for each of the 64
+//! partitions, however many agents there are, and an agent costs the worker work only when its
+//! state changes. The worker removes an agent it has handled only if no heartbeat has arrived
+//! meanwhile, so a worker that dies in between loses no change.
 //!
 //! Times are those of Redis. A scan reports silent agents only after workers have scanned for
-//! [`LivenessThresholds::lost`] without a gap longer than [`LivenessThresholds::gap`]: after an outage
-//! of Redis, agents that could not send heartbeats do not count as lost.
+//! [`LivenessThresholds::lost`] without a gap longer than [`LivenessThresholds::gap`]: after an
+//! outage of Redis, agents that could not send heartbeats do not count as lost.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -45,16 +45,17 @@ impl Default for LivenessThresholds {
 }
 
 impl LivenessThresholds {
-    /// The longest time between two scans that does not count as an outage: two thirds of `lost`, so
-    /// two heartbeats of six fit into the rest.
+    /// The longest time between two scans that does not count as an outage: two thirds of `lost`,
+    /// so two heartbeats of six fit into the rest.
     #[must_use]
     pub fn gap(&self) -> Duration {
         self.lost * 2 / 3
     }
 }
 
-/// Bound on the agents of each list that one scan of a partition returns; the next scan returns more.
-/// So scanning all partitions stays well within the worker's lease, even if all agents start at once.
+/// Bound on the agents of each list that one scan of a partition returns; the next scan returns
+/// more. So scanning all partitions stays well within the worker's lease, even if all agents start
+/// at once.
 pub const MAX_AGENTS_PER_SCAN: usize = 100;
 
 /// An agent and the time of its last heartbeat, by the clock of Redis in Unix milliseconds.
@@ -138,8 +139,8 @@ pub async fn forget(redis: &Redis, key: &str, agents: &[LastHeard]) -> Result<()
 }
 
 /// Adds agents that `pulses` does not contain, as if their last heartbeat were at `now`: those that
-/// were alive when Redis lost its data. Either their next heartbeat arrives, or they become lost after
-/// the usual time. Safe to repeat.
+/// were alive when Redis lost its data. Either their next heartbeat arrives, or they become lost
+/// after the usual time. Safe to repeat.
 pub async fn expect(
     redis: &Redis,
     keys: &FleetKeys,

@@ -11,7 +11,8 @@ use crate::protocol::keys::RunKeys;
 
 static CAP: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new(include_str!("cap.lua")));
 
-/// Limits a run to `bytes` of bodies in Redis, for `ttl`. Returns false if Redis does not know the run.
+/// Limits a run to `bytes` of bodies in Redis, for `ttl`. Returns false if Redis does not know the
+/// run.
 pub async fn cap<C: ConnectionLike>(
     keys: &RunKeys,
     bytes: u64,

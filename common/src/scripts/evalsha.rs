@@ -5,8 +5,8 @@ use redis::{Cmd, RedisError, Value};
 
 use crate::protocol::keys::RunKeys;
 
-/// Sends one `EVALSHA`, and repeats it after loading the script if the server did not know it. That is
-/// safe: a `NOSCRIPT` reply means that nothing was executed.
+/// Sends one `EVALSHA`, and repeats it after loading the script if the server did not know it. That
+/// is safe: a `NOSCRIPT` reply means that nothing was executed.
 pub(crate) async fn call<C: ConnectionLike>(
     script: &redis::Script,
     command: &Cmd,
@@ -21,8 +21,8 @@ pub(crate) async fn call<C: ConnectionLike>(
     }
 }
 
-/// Starts the command for a script whose keys are stream, meta, bell, ready and `extra_keys`, and whose
-/// first argument is the run.
+/// Starts the command for a script whose keys are stream, meta, bell, ready and `extra_keys`, and
+/// whose first argument is the run.
 pub(super) fn evalsha(script: &redis::Script, keys: &RunKeys, extra_keys: &[&str]) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
     command

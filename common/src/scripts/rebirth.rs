@@ -13,8 +13,8 @@ use crate::protocol::keys::RunKeys;
 static REBIRTH: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("rebirth.lua")));
 
-/// Gives the unstored events that Redis holds of a run new ids above `watermark`. Returns the last id
-/// of the run.
+/// Gives the unstored events that Redis holds of a run new ids above `watermark`. Returns the last
+/// id of the run.
 pub async fn rebirth<C: ConnectionLike>(
     keys: &RunKeys,
     watermark: EventId,
