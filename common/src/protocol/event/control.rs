@@ -75,8 +75,8 @@ pub enum ControlState {
 pub struct Control {
     /// The command.
     pub command: Action,
-    /// Id of the command, the same in all its events. On the wire it is not `id`, because that is the
-    /// id of the event.
+    /// Id of the command, the same in all its events. On the wire it is not `id`, because that is
+    /// the id of the event.
     #[serde(rename = "command_id")]
     pub id: Uuid,
     /// Its progress.

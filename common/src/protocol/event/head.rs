@@ -41,8 +41,8 @@ pub enum UnreadableLine {
 }
 
 impl<'a> Head<'a> {
-    /// Parses the head of a line, and checks that the whole line is one JSON object. A line that fails
-    /// must not reach viewers; it becomes a dead letter.
+    /// Parses the head of a line, and checks that the whole line is one JSON object. A line that
+    /// fails must not reach viewers; it becomes a dead letter.
     pub fn parse(line: &'a [u8]) -> Result<Self, UnreadableLine> {
         if line.len() > MAX_EVENT_BYTES {
             return Err(UnreadableLine::TooLarge(line.len()));

@@ -12,8 +12,8 @@ pub struct Progress<'a> {
     /// All of the work, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// `error`, `paused`, `busy` (the amount done is unknown) or `cleared` (viewers hide it); absent in
-    /// the normal case.
+    /// `error`, `paused`, `busy` (the amount done is unknown) or `cleared` (viewers hide it);
+    /// absent in the normal case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'a str>,
 }

@@ -1,13 +1,14 @@
 //! Payload of `output` and `log`: one chunk of text, and what the producer detected in it.
 //!
 //! ```text
-//! {..,"stream":"stdout","level":"info","format":"json","message":"ready","text":"{\"level\":30,\"msg\":\"ready\"}\n"}
-//! {..,"stream":"stdout","group":{"state":"start","id":"build","title":"Build","collapsed":true},"text":"..."}
+//! {..,"stream":"stdout","level":"info","format":"json","message":"up","text":"{\"msg\":\"up\"}\n"}
+//! {..,"stream":"stdout","group":{"state":"start","id":"a","title":"Build"},"text":"..."}
 //! ```
 //!
-//! The groups of a variation form a stack. `start` opens a group inside those that are open; an open
-//! group with the same id ends first, with all groups in it. `end` ends the group with its id, with all
-//! groups in it, and has no effect if there is none. The end of the variation ends all groups.
+//! The groups of a variation form a stack. `start` opens a group inside those that are open; an
+//! open group with the same id ends first, with all groups in it. `end` ends the group with its id,
+//! with all groups in it, and has no effect if there is none. The end of the variation ends all
+//! groups.
 
 use std::borrow::Cow;
 
@@ -19,14 +20,15 @@ use serde::Serialize;
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Text<'a> {
     /// Which of several concurrent texts of the variation it belongs to: `stdout` or `stderr` of a
-    /// process; `tty` of a process under a terminal, which does not separate the two; or the name of
-    /// one of several answers.
+    /// process; `tty` of a process under a terminal, which does not separate the two; or the name
+    /// of one of several answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<&'a str>,
     /// Severity of a log line: `trace`, `debug`, `info`, `warn`, `error` or `fatal`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<&'a str>,
-    /// `json` if the chunk is a single line with one JSON object, whose other fields a viewer can show.
+    /// `json` if the chunk is a single line with one JSON object, whose other fields a viewer can
+    /// show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<&'a str>,
     /// The message of the line, without the rest of the chunk.
