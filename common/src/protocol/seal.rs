@@ -2,7 +2,8 @@
 //!
 //! A producer counts its events and their bytes, computes a checksum over them, and writes the
 //! three values into its last status event. The persister computes the same values while it stores.
-//! If they agree, every published event is stored, unchanged and in order.
+//! If they agree, every published event is stored, unchanged and in order. A run is sealed when
+//! every variation has ended and all seals agree; otherwise the API reports how much is missing.
 //!
 //! A seal belongs to a producer, not to a variation. The seqs of a producer have no gaps, so the
 //! persister can continue the checksum from batch to batch (it is kept in the table `producers`),

@@ -10,12 +10,15 @@
 --   * Producer seqs have no gaps. A batch that does not follow the last one gets `gap` and the seq
 --     that must come first.
 --   * An old process of a producer is fenced: its producer epoch is smaller than the known one.
---   * Lost writes are noticed. A producer sends the seq that Redis has acknowledged (`acked`). If
---     Redis holds less, it has lost data (a flush, a failover): the run gets a new, larger epoch,
---     and the producer sends the missing events again. It keeps every event until Postgres has it.
+--   * Lost writes are noticed. An acknowledgement by Redis is not durable, so a producer keeps
+--     every event until Postgres has it. It sends the seq that Redis has acknowledged (`acked`): if
+--     Redis holds less, it has lost data (a flush, a failover). Then the run gets a new, larger
+--     epoch, and the producer sends the missing events again. Postgres and viewers recognize
+--     repeated events by producer and producer seq.
 --   * Memory is bounded. A run that has reached its cap gets `full`; the producer waits and spools.
 -- The batch, the state of the run and both wake-ups change together, because a script is atomic.
--- Wake-ups are hints: a lost one delays events by WAKE_AGAIN_MS at most while a producer calls.
+-- Wake-ups are only hints: a lost one does no harm. The first call after WAKE_AGAIN_MS wakes the
+-- persisters again, and a gateway reads each watched run every few seconds even without one.
 --
 -- KEYS  1 stream  2 meta  3 bell (channel that wakes gateways)  4 ready (queue of the persisters)
 -- ARGV  1 run  2 producer  3 producer epoch  4 base  5 acked  6 first  7 count

@@ -7,7 +7,8 @@
 //! The producer serializes the line once; through Redis and Postgres to every browser its bytes
 //! stay the same. `kind`, `variation` and `time` (the producer's clock, Unix milliseconds) come
 //! first. The other fields depend on the kind: see the payload types below. A reader ignores
-//! unknown fields.
+//! unknown fields. The gateway only appends `id`, `producer` and `seq` to a line; at its end they
+//! take precedence over fields of the same name.
 //!
 //! `text` of `output` and `log` is a *chunk*. A complete line ends with `\n`, a partial one does
 //! not, and a viewer joins the chunks of one variation and stream. Bytes that are not UTF-8 travel
