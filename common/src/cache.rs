@@ -27,7 +27,7 @@ use crate::connect::{Redis, RedisFailure};
 use crate::protocol::keys::Slot;
 use crate::scripts;
 
-static COMPARE_AND_SET: LazyLock<redis::Script> =
+static COMPARE_AND_SET_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("scripts/compare_and_set.lua")));
 
 /// Deadline of a call: longer than a healthy Redis ever takes, shorter than a query to Postgres
@@ -120,10 +120,13 @@ impl LeaseCache {
             return false;
         }
         let mut command = redis::cmd("EVALSHA");
-        command.arg(COMPARE_AND_SET.get_hash()).arg(1).arg(key);
+        command
+            .arg(COMPARE_AND_SET_SCRIPT.get_hash())
+            .arg(1)
+            .arg(key);
         command.arg(old).arg(new).arg(ttl.map_or(0, millis));
         let swapped = self.redis.run(Slot::of(key), async |connection| {
-            scripts::call(&COMPARE_AND_SET, &command, connection).await
+            scripts::call(&COMPARE_AND_SET_SCRIPT, &command, connection).await
         });
         let reply = timeout(CACHE_DEADLINE, swapped).await;
         matches!(self.handle(reply), Some(redis::Value::Int(1)))

@@ -14,7 +14,7 @@ use crate::connect::{Redis, RedisFailure, Server};
 use crate::protocol::keys::{Keys, PERSISTERS, RunKeys, Slot};
 use crate::scripts::call;
 
-static REMOVE_IDLE_CONSUMERS: LazyLock<redis::Script> =
+static REMOVE_IDLE_CONSUMERS_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("scripts/remove_idle_consumers.lua")));
 
 /// The `COUNT` of one `SCAN`: about as many keys as one step examines.
@@ -111,13 +111,13 @@ pub async fn remove_consumers(
 ) -> Result<Vec<String>, RedisFailure> {
     let mut command = redis::cmd("EVALSHA");
     command
-        .arg(REMOVE_IDLE_CONSUMERS.get_hash())
+        .arg(REMOVE_IDLE_CONSUMERS_SCRIPT.get_hash())
         .arg(1)
         .arg(ready);
     command.arg(PERSISTERS).arg(silent.as_millis().to_string());
     redis
         .run(Slot::of(ready), async |connection| {
-            let reply: Value = call(&REMOVE_IDLE_CONSUMERS, &command, connection).await?;
+            let reply: Value = call(&REMOVE_IDLE_CONSUMERS_SCRIPT, &command, connection).await?;
             Ok(redis::from_redis_value(reply)?)
         })
         .await

@@ -12,7 +12,7 @@ use redis::aio::ConnectionLike;
 
 use crate::scripts::{call, unexpected_reply};
 
-static RATE_LIMIT: LazyLock<redis::Script> =
+static RATE_LIMIT_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("scripts/rate_limit.lua")));
 
 /// The algorithm of a limit: `search` uses a sliding window, all other limits use GCRA.
@@ -92,7 +92,7 @@ pub async fn ask<C: ConnectionLike>(
     connection: &mut C,
 ) -> Result<Vec<QuotaStatus>, RedisError> {
     let mut command = redis::cmd("EVALSHA");
-    command.arg(RATE_LIMIT.get_hash()).arg(checks.len());
+    command.arg(RATE_LIMIT_SCRIPT.get_hash()).arg(checks.len());
     for check in checks {
         command.arg(&check.key);
     }
@@ -107,7 +107,7 @@ pub async fn ask<C: ConnectionLike>(
             .arg(micros)
             .arg(check.quota.burst);
     }
-    let reply = call(&RATE_LIMIT, &command, connection).await?;
+    let reply = call(&RATE_LIMIT_SCRIPT, &command, connection).await?;
     let rows: Vec<(u8, u64, u64, u64)> = redis::from_redis_value(reply)?;
     if rows.len() != checks.len() {
         return Err(unexpected_reply("rate_limit"));

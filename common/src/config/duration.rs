@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Units and their milliseconds, largest first.
-const UNITS: [(&str, u64); 5] = [
+const DURATION_UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
     ("h", 3_600_000),
     ("m", 60_000),
@@ -36,7 +36,7 @@ impl FromStr for HumanDuration {
             .find(|c: char| !c.is_ascii_digit())
             .unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
-        let known = UNITS.iter().find(|(name, _)| *name == unit);
+        let known = DURATION_UNITS.iter().find(|(name, _)| *name == unit);
         let (_, factor) = known.ok_or(InvalidDuration)?;
         let number: u64 = number.parse().map_err(|_no_number| InvalidDuration)?;
         match number.checked_mul(*factor) {
@@ -49,7 +49,9 @@ impl FromStr for HumanDuration {
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let whole = UNITS.iter().find(|(_, factor)| ms.is_multiple_of(*factor));
+        let whole = DURATION_UNITS
+            .iter()
+            .find(|(_, factor)| ms.is_multiple_of(*factor));
         let (unit, factor) = whole.unwrap_or(&("ms", 1));
         write!(f, "{}{unit}", ms / factor)
     }

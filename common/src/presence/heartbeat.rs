@@ -25,7 +25,7 @@ use crate::protocol::event::Kind;
 use crate::protocol::keys::{Keys, RunKeys, Slot};
 use crate::scripts::call;
 
-static HEARTBEAT: LazyLock<redis::Script> =
+static HEARTBEAT_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/heartbeat.lua")));
 
 /// Time between two heartbeats. An agent is stale after three of them are missing.
@@ -130,8 +130,7 @@ pub enum Health {
 
 impl Health {
     /// The health after this silence.
-    #[must_use]
-    pub fn after(silence: Duration) -> Self {
+    fn after(silence: Duration) -> Self {
         match silence {
             long if long >= LOST_AFTER => Self::Lost,
             long if long >= STALE_AFTER => Self::Stale,
@@ -182,13 +181,13 @@ pub async fn beat(
     redis.query::<()>(Slot::of(&key), &store).await?;
     // Publish it in the slot of the run.
     let mut publish = redis::cmd("EVALSHA");
-    publish.arg(HEARTBEAT.get_hash()).arg(3);
+    publish.arg(HEARTBEAT_SCRIPT.get_hash()).arg(3);
     publish.arg(&[&run.fleet.pulses, &run.fleet.news, &run.pulse]);
     publish.arg(heartbeat.agent.to_string()).arg(&text);
     publish.arg(NEWS_AFTER.as_millis().to_string());
     let published = redis
         .run(run.slot, async |connection| {
-            call(&HEARTBEAT, &publish, connection).await
+            call(&HEARTBEAT_SCRIPT, &publish, connection).await
         })
         .await;
     published.map(drop)

@@ -21,9 +21,9 @@ use crate::presence::heartbeat::{LOST_AFTER, STALE_AFTER};
 use crate::protocol::keys::{FleetKeys, Slot};
 use crate::scripts::{call, unexpected_reply};
 
-static FIND_SILENT: LazyLock<redis::Script> =
+static FIND_SILENT_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/find_silent.lua")));
-static REMOVE_UNCHANGED: LazyLock<redis::Script> =
+static REMOVE_UNCHANGED_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/remove_unchanged.lua")));
 
 /// The silence after which an agent is stale, and lost.
@@ -56,7 +56,7 @@ impl LivenessThresholds {
 /// Bound on the agents of each list that one scan of a partition returns; the next scan returns
 /// more. So scanning all partitions stays well within the worker's lease, even if all agents start
 /// at once.
-pub const MAX_AGENTS_PER_SCAN: usize = 100;
+pub const MAX_SCAN_AGENTS: usize = 100;
 
 /// An agent and the time of its last heartbeat, by the clock of Redis in Unix milliseconds.
 pub type LastHeard = (Uuid, u64);
@@ -90,15 +90,15 @@ pub async fn look(
     thresholds: &LivenessThresholds,
 ) -> Result<SilentAgents, RedisFailure> {
     let mut command = redis::cmd("EVALSHA");
-    command.arg(FIND_SILENT.get_hash()).arg(3);
+    command.arg(FIND_SILENT_SCRIPT.get_hash()).arg(3);
     command.arg(&[&keys.pulses, &keys.news, &keys.watch]);
     for time in [thresholds.stale, thresholds.lost, thresholds.gap()] {
         command.arg(time.as_millis().to_string());
     }
-    command.arg(MAX_AGENTS_PER_SCAN);
+    command.arg(MAX_SCAN_AGENTS);
     redis
         .run(Slot::of(&keys.pulses), async |connection| {
-            let reply: Value = call(&FIND_SILENT, &command, connection).await?;
+            let reply: Value = call(&FIND_SILENT_SCRIPT, &command, connection).await?;
             let (now, news, silent): (u64, Scored, Scored) = redis::from_redis_value(reply)?;
             let last_heard = |(agent, time): (String, f64)| {
                 let agent =
@@ -126,13 +126,16 @@ pub async fn forget(redis: &Redis, key: &str, agents: &[LastHeard]) -> Result<()
         return Ok(());
     }
     let mut command = redis::cmd("EVALSHA");
-    command.arg(REMOVE_UNCHANGED.get_hash()).arg(1).arg(key);
+    command
+        .arg(REMOVE_UNCHANGED_SCRIPT.get_hash())
+        .arg(1)
+        .arg(key);
     for (agent, last_heartbeat) in agents {
         command.arg(agent.to_string()).arg(*last_heartbeat);
     }
     let removed = redis
         .run(Slot::of(key), async |connection| {
-            call(&REMOVE_UNCHANGED, &command, connection).await
+            call(&REMOVE_UNCHANGED_SCRIPT, &command, connection).await
         })
         .await;
     removed.map(drop)

@@ -26,7 +26,7 @@ use crate::protocol::event::Action;
 use crate::protocol::keys::RunKeys;
 use crate::scripts::{call, unexpected_reply};
 
-static CONTROL: LazyLock<redis::Script> =
+static CONTROL_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/control.lua")));
 
 /// Bound on the waiting entries of one run: four commands to each of 256 variations. People send
@@ -74,7 +74,7 @@ impl SendCommand<'_> {
     ) -> Result<CommandResult, RedisError> {
         let mut command = redis::cmd("EVALSHA");
         command
-            .arg(CONTROL.get_hash())
+            .arg(CONTROL_SCRIPT.get_hash())
             .arg(1)
             .arg(&keys.control)
             .arg(self.id.to_string())
@@ -84,7 +84,7 @@ impl SendCommand<'_> {
             .arg(MAX_PENDING_COMMANDS)
             .arg(COMMAND_TTL.as_secs())
             .arg(self.variations);
-        match call(&CONTROL, &command, connection).await? {
+        match call(&CONTROL_SCRIPT, &command, connection).await? {
             Value::BulkString(word) if word == b"ok" => Ok(CommandResult::Waiting),
             Value::BulkString(word) if word == b"full" => Ok(CommandResult::Full),
             _ => Err(unexpected_reply("control")),

@@ -102,7 +102,7 @@ pub fn unpack(frame: &[u8]) -> Result<Bytes, InvalidBody> {
     let length = match get_frame_content_size(frame) {
         Ok(Some(length)) => length,
         Ok(None) => return Err(InvalidBody::Damaged("it does not state its length".into())),
-        Err(_) => return Err(InvalidBody::Damaged("it is no zstd frame".into())),
+        Err(_) => return Err(InvalidBody::Damaged("it is not a zstd frame".into())),
     };
     let capacity = usize::try_from(length)
         .ok()

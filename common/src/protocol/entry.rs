@@ -244,11 +244,11 @@ mod tests {
         Value::Array(vec![bulk(id), Value::Array(flat)])
     }
 
-    const PRODUCER: &str = "01938f5e-0000-7000-8000-000000000001";
+    const PRODUCER_ID: &str = "01938f5e-0000-7000-8000-000000000001";
 
     fn good() -> Vec<(&'static str, &'static str)> {
         vec![
-            ("p", PRODUCER),
+            ("p", PRODUCER_ID),
             ("n", "41"),
             ("c", "2"),
             ("t", "9"),
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn wake_up_message_carries_an_entry() {
-        let message = format!("7-12\np\n{PRODUCER}\nn\n41\nc\n2\nt\n9\nb\n{{}}a\n{{}}b\n\n");
+        let message = format!("7-12\np\n{PRODUCER_ID}\nn\n41\nc\n2\nt\n9\nb\n{{}}a\n{{}}b\n\n");
         let entry = Entry::from_bell(message.as_bytes()).expect("an entry");
         assert_eq!((entry.last, entry.count), (EventId::new(7, 12), 2));
         assert_eq!(entry.body.as_ref(), b"{}a\n{}b\n");
@@ -294,7 +294,7 @@ mod tests {
         let packed = encoding::Body::packed(lines.as_bytes());
         assert_eq!(packed.field(), "z");
         let id = bulk("7-500");
-        let mut fields: Vec<Value> = [("p", PRODUCER), ("n", "1"), ("c", "500"), ("t", "9")]
+        let mut fields: Vec<Value> = [("p", PRODUCER_ID), ("n", "1"), ("c", "500"), ("t", "9")]
             .iter()
             .flat_map(|(name, value)| [bulk(name), bulk(value)])
             .collect();

@@ -12,7 +12,7 @@ use crate::protocol::event_id::EventId;
 use crate::protocol::keys::RunKeys;
 use crate::protocol::limits;
 
-static APPEND: LazyLock<redis::Script> =
+static APPEND_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("append.lua")));
 
 /// What one run may hold in Redis before producers get `full`.
@@ -92,7 +92,7 @@ impl Append<'_> {
     /// send it again.
     #[must_use]
     pub fn command(&self, keys: &RunKeys) -> Cmd {
-        let mut command = evalsha(&APPEND, keys, &[]);
+        let mut command = evalsha(&APPEND_SCRIPT, keys, &[]);
         command
             .arg(self.producer.to_string())
             .arg(self.producer_epoch)
@@ -113,14 +113,14 @@ impl Append<'_> {
         keys: &RunKeys,
         connection: &mut C,
     ) -> Result<Appended, RedisError> {
-        let reply = call(&APPEND, &self.command(keys), connection).await?;
+        let reply = call(&APPEND_SCRIPT, &self.command(keys), connection).await?;
         Appended::parse(reply)
     }
 }
 
 /// Loads the append script into the server, for callers that pipeline [`Append::command`].
 pub async fn load_append<C: ConnectionLike>(connection: &mut C) -> Result<(), RedisError> {
-    APPEND.load_async(connection).await.map(|_sha| ())
+    APPEND_SCRIPT.load_async(connection).await.map(|_sha| ())
 }
 
 impl Appended {

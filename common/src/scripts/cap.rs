@@ -9,7 +9,8 @@ use redis::{RedisError, Value};
 use super::evalsha::{call, unexpected_reply};
 use crate::protocol::keys::RunKeys;
 
-static CAP: LazyLock<redis::Script> = LazyLock::new(|| redis::Script::new(include_str!("cap.lua")));
+static CAP_SCRIPT: LazyLock<redis::Script> =
+    LazyLock::new(|| redis::Script::new(include_str!("cap.lua")));
 
 /// Limits a run to `bytes` of bodies in Redis, for `ttl`. Returns false if Redis does not know the
 /// run.
@@ -20,9 +21,9 @@ pub async fn cap<C: ConnectionLike>(
     connection: &mut C,
 ) -> Result<bool, RedisError> {
     let mut command = redis::cmd("EVALSHA");
-    command.arg(CAP.get_hash()).arg(1).arg(&keys.meta);
+    command.arg(CAP_SCRIPT.get_hash()).arg(1).arg(&keys.meta);
     command.arg(bytes).arg(ttl.as_millis().to_string());
-    match call(&CAP, &command, connection).await? {
+    match call(&CAP_SCRIPT, &command, connection).await? {
         Value::Int(known) => Ok(known == 1),
         _ => Err(unexpected_reply("cap")),
     }

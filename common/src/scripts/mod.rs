@@ -1,7 +1,7 @@
 //! The Lua scripts, with typed calls and replies.
 //!
-//! Only `append.lua`, `settle.lua` and `rebirth.lua` write a run stream, and only events at or below
-//! the watermark are ever trimmed.
+//! Only `append.lua`, `settle.lua` and `rebirth.lua` write a run stream, and only events at or
+//! below the watermark are ever trimmed.
 //!
 //! A script is called by its SHA-1 (`EVALSHA`), and loaded where the server does not know it. It is
 //! atomic on the one slot that holds all keys of a run. The head of each `.lua` file says what the

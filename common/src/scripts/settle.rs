@@ -11,7 +11,7 @@ use crate::protocol::event_id::EventId;
 use crate::protocol::keys::{PERSISTERS, RunKeys};
 use crate::protocol::limits;
 
-static SETTLE: LazyLock<redis::Script> =
+static SETTLE_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("settle.lua")));
 
 /// One call of the settle script, after the transaction that stored events of a run.
@@ -68,7 +68,7 @@ impl Settle<'_> {
         keys: &RunKeys,
         connection: &mut C,
     ) -> Result<Settled, RedisError> {
-        let mut command = evalsha(&SETTLE, keys, &[&keys.control]);
+        let mut command = evalsha(&SETTLE_SCRIPT, keys, &[&keys.control]);
         command
             .arg(self.watermark.epoch)
             .arg(self.watermark.seq)
@@ -82,7 +82,7 @@ impl Settle<'_> {
         for (producer, seq) in self.durable {
             command.arg(producer.to_string()).arg(seq);
         }
-        match call(&SETTLE, &command, connection).await? {
+        match call(&SETTLE_SCRIPT, &command, connection).await? {
             Value::BulkString(word) if word == b"clean" => Ok(Settled::Clean),
             Value::BulkString(word) if word == b"more" => Ok(Settled::More),
             Value::BulkString(word) if word == b"gone" => Ok(Settled::Gone),

@@ -52,7 +52,7 @@ impl<'a> Head<'a> {
         }
         // serde also accepts an array of the fields in place of the object.
         if line.first() != Some(&b'{') || line.last() != Some(&b'}') {
-            return Err(UnreadableLine::NotAnEvent("it is no JSON object".into()));
+            return Err(UnreadableLine::NotAnEvent("it is not a JSON object".into()));
         }
         // The JSON parser does not check the UTF-8 of strings that it skips.
         let text = std::str::from_utf8(line)

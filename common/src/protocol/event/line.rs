@@ -88,6 +88,6 @@ fn write_unchecked(
             out[at] = b',';
             Ok(())
         }
-        _ => Err("it is another JSON value".into()),
+        _ => Err("it is another kind of JSON value".into()),
     }
 }
