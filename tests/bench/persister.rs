@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
-use runcast_tests::cluster::{Cluster, Disk};
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::postgres::{Durability, PostgresServer};
+use runcast_tests::stack::{Service, Stack};
 use sqlx::{Connection as _, PgConnection};
 
 use self::measure::{EVENT_BYTES, cpu, median, quantile, say, spread};
@@ -51,11 +51,11 @@ async fn main() {
             continue;
         }
         let mut stack = if part == "synced" {
-            Stack::on(Arc::new(Cluster::own(Disk::Synced).await)).await
+            Stack::with_postgres(Arc::new(PostgresServer::start(Durability::Fsync).await)).await
         } else {
             Stack::without_services().await
         };
-        stack.launch(Part::Gateway).await;
+        stack.start_service(Service::Gateway).await;
         let url = stack.database_url(stack.database_port());
         let mut connection = PgConnection::connect(&url).await.expect("a connection");
         match part {

@@ -6,7 +6,7 @@ use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::Kind;
 use runcast_common::scripts::{Append, Cap, Outcome};
 use runcast_tests::process::Process;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use sqlx::{Executor as _, PgConnection};
 use uuid::Uuid;
 
@@ -149,9 +149,11 @@ pub(crate) async fn persist(
 ) -> (Process, Stored) {
     let redis = redis_cpu(stack).await;
     let start = Instant::now();
-    let recipe = stack.recipe(Part::Persister);
+    let recipe = stack.service_spec(Service::Persister);
     let mut persister = recipe.start(stack.folder());
-    persister.says("Runcast persister is ready", PATIENCE).await;
+    persister
+        .wait_for_line("Runcast persister is ready", PATIENCE)
+        .await;
     let ready = start.elapsed();
     holds(connection, runs, events, start).await;
     let (all, own) = (start.elapsed(), cpu(persister.id()));

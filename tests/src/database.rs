@@ -9,8 +9,8 @@ use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _, Row as _};
 use uuid::Uuid;
 
+use crate::event_lines;
 use crate::eventually::eventually;
-use crate::lines;
 
 /// The database of one stack.
 #[derive(Debug, Clone)]
@@ -33,13 +33,13 @@ impl Barrier {
     ///
     /// # Panics
     /// When that takes too long.
-    pub async fn reached(&self) {
+    pub async fn wait_reached(&self) {
         let waiting = format!(
             "SELECT least(count(*), 1) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
                 AND objid = {} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
             self.key
         );
-        self.database.comes_to(&waiting, 1).await;
+        self.database.wait_for_number(&waiting, 1).await;
     }
 
     /// Ends whatever waits at it, as if it had never come so far, and lets everybody pass from now on: after whoever
@@ -47,24 +47,24 @@ impl Barrier {
     ///
     /// # Panics
     /// If the database refuses.
-    pub async fn abandon(self) {
+    pub async fn terminate_waiters(self) {
         let waiting = format!(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks
               WHERE locktype = 'advisory' AND NOT granted AND objid = {0}
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
             self.key
         );
-        let ended = self.database.number(&waiting).await;
+        let ended = self.database.query_number(&waiting).await;
         assert!(ended > 0, "nobody waited at {}", self.name);
-        self.database.comes_to(&waiting, 0).await;
-        self.lift().await;
+        self.database.wait_for_number(&waiting, 0).await;
+        self.release().await;
     }
 
     /// Lets everybody pass from now on.
     ///
     /// # Panics
     /// If the database refuses.
-    pub async fn lift(self) {
+    pub async fn release(self) {
         let Self {
             database,
             name,
@@ -75,7 +75,7 @@ impl Barrier {
         connection.close().await.expect("the lock is given back");
         // Whoever waited holds the table until it is done.
         database
-            .tamper(&format!(
+            .execute(&format!(
                 "DROP TRIGGER {name} ON {table}; DROP FUNCTION {name}();"
             ))
             .await;
@@ -137,7 +137,7 @@ impl Database {
     ///
     /// # Panics
     /// If the statement fails.
-    pub async fn tamper(&self, statement: &str) {
+    pub async fn execute(&self, statement: &str) {
         let done = sqlx::raw_sql(statement).execute(&self.pool).await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
@@ -157,7 +157,7 @@ impl Database {
             .execute(&*lock)
             .await
             .expect("a lock of the story's own");
-        self.tamper(&format!(
+        self.execute(&format!(
             "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  IF {condition} THEN PERFORM pg_advisory_xact_lock({key}); END IF;
                  IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
@@ -184,7 +184,7 @@ impl Database {
     ///
     /// # Panics
     /// If the query fails.
-    pub async fn ask(&self, query: &str) -> Vec<String> {
+    pub async fn query_strings(&self, query: &str) -> Vec<String> {
         let found = sqlx::query_scalar(query).fetch_all(&self.pool).await;
         found.unwrap_or_else(|error| panic!("{query}: {error}"))
     }
@@ -193,7 +193,7 @@ impl Database {
     ///
     /// # Panics
     /// If the query fails or answers something else.
-    pub async fn number(&self, query: &str) -> i64 {
+    pub async fn query_number(&self, query: &str) -> i64 {
         let answer = sqlx::query_scalar(query).fetch_one(&self.pool).await;
         answer.unwrap_or_else(|error| panic!("{query}: {error}"))
     }
@@ -202,9 +202,9 @@ impl Database {
     ///
     /// # Panics
     /// If it does not in time.
-    pub async fn comes_to(&self, query: &str, expected: i64) {
+    pub async fn wait_for_number(&self, query: &str, expected: i64) {
         eventually(query, async || {
-            let number = self.number(query).await;
+            let number = self.query_number(query).await;
             (number == expected)
                 .then_some(())
                 .ok_or_else(|| format!("{number} instead of {expected}"))
@@ -281,7 +281,7 @@ impl Database {
     ///
     /// # Panics
     /// When that takes too long.
-    pub async fn holds(&self, run: Uuid, id: EventId) {
+    pub async fn wait_stored(&self, run: Uuid, id: EventId) {
         eventually(&format!("Postgres holds event {id}"), async || {
             let at = self.run(run).await.watermark;
             let there = (at >= id).then_some(());
@@ -294,7 +294,7 @@ impl Database {
     ///
     /// # Panics
     /// When that takes too long.
-    pub async fn holds_events(&self, run: Uuid, count: u64) {
+    pub async fn wait_stored_events(&self, run: Uuid, count: u64) {
         eventually(&format!("Postgres holds {count} events"), async || {
             let events = self.run(run).await.events;
             let there = (events >= count).then_some(());
@@ -308,7 +308,7 @@ impl Database {
     ///
     /// # Panics
     /// When that takes too long, or an event is missing, doubled or out of order.
-    pub async fn sealed(&self, run: Uuid) -> Vec<StoredEvent> {
+    pub async fn wait_sealed(&self, run: Uuid) -> Vec<StoredEvent> {
         eventually(&format!("run {run} is sealed"), async || {
             let state = self.run(run).await;
             let sealed = state.sealed.then_some(());
@@ -360,7 +360,7 @@ pub fn text(events: &[StoredEvent], kind: Kind) -> Vec<u8> {
     of_kind
         .flat_map(|event| {
             let value: Value = serde_json::from_slice(&event.body).expect("a stored line is JSON");
-            lines::chunk(&value)
+            event_lines::text_bytes(&value)
         })
         .collect()
 }
@@ -370,7 +370,7 @@ pub fn text(events: &[StoredEvent], kind: Kind) -> Vec<u8> {
 /// # Panics
 /// If a line is no event.
 #[must_use]
-pub fn of_variation(events: &[StoredEvent], variation: usize) -> Vec<StoredEvent> {
+pub fn variation_events(events: &[StoredEvent], variation: usize) -> Vec<StoredEvent> {
     let is_own = |event: &&StoredEvent| {
         let line: Value = serde_json::from_slice(&event.body).expect("a stored line is JSON");
         line["variation"] == variation

@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 /// Long enough for anything that should be a matter of a second, on a loaded machine.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const WAIT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Shortest and longest pause between two looks at a condition.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
-/// Looks again and again until `look` gives a value, for [`SOON`] at most.
+/// Looks again and again until `look` gives a value, for [`WAIT_DEADLINE`] at most.
 ///
 /// # Panics
 /// When time is up: with `what`, and with what `look` said it saw last.
 pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    eventually_within(SOON, what, look).await
+    eventually_within(WAIT_DEADLINE, what, look).await
 }
 
 /// As [`eventually`], with a deadline of its own.

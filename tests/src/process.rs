@@ -18,10 +18,10 @@ use nix::unistd::Pid;
 
 use crate::eventually::eventually_within;
 
-type Order = (Command, mpsc::Sender<io::Result<Child>>);
+type SpawnRequest = (Command, mpsc::Sender<io::Result<Child>>);
 
-static NURSERY: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
-    let (sender, orders) = mpsc::channel::<Order>();
+static SPAWNER: LazyLock<mpsc::Sender<SpawnRequest>> = LazyLock::new(|| {
+    let (sender, orders) = mpsc::channel::<SpawnRequest>();
     thread::spawn(move || {
         for (mut command, reply) in orders {
             // The one who ordered waits for the answer, so it is there to take it.
@@ -36,19 +36,19 @@ static NURSERY: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
 pub struct Process {
     name: String,
     child: Child,
-    stdout: Log,
-    stderr: Log,
+    stdout: OutputFile,
+    stderr: OutputFile,
 }
 
 /// What one process writes, in a file that starts of the same name share.
 #[derive(Debug)]
-struct Log {
+struct OutputFile {
     path: PathBuf,
     /// Where this process began.
     from: usize,
 }
 
-impl Log {
+impl OutputFile {
     /// To be made before the process is started: a quick one has spoken before anybody looks.
     fn new(path: PathBuf) -> Self {
         let from = fs::read(&path).map_or(0, |said| said.len());
@@ -62,7 +62,7 @@ impl Log {
 
 /// What to start, and how.
 #[derive(Debug, Clone)]
-pub struct Recipe {
+pub struct ProcessSpec {
     /// Names the process in messages, and its log files.
     pub name: String,
     /// The program, by path or by name.
@@ -75,10 +75,10 @@ pub struct Recipe {
     /// Where it runs.
     pub folder: PathBuf,
     /// Which signal it gets when the test process dies.
-    pub at_our_death: &'static str,
+    pub parent_death_signal: &'static str,
 }
 
-impl Recipe {
+impl ProcessSpec {
     /// Runs `program` with these arguments.
     #[must_use]
     pub fn new(name: &str, program: impl Into<PathBuf>, arguments: &[&str], folder: &Path) -> Self {
@@ -88,13 +88,13 @@ impl Recipe {
             arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
             environment: Vec::new(),
             folder: folder.to_owned(),
-            at_our_death: "KILL",
+            parent_death_signal: "KILL",
         }
     }
 
     /// Adds settings.
     #[must_use]
-    pub fn with<K: Into<String>, V: Into<String>>(
+    pub fn with_env<K: Into<String>, V: Into<String>>(
         mut self,
         settings: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
@@ -111,10 +111,10 @@ impl Recipe {
     #[must_use]
     pub fn start(&self, logs: &Path) -> Process {
         let log = |ending: &str| logs.join(format!("{}.{ending}", self.name));
-        let (stdout, stderr) = (Log::new(log("out")), Log::new(log("err")));
+        let (stdout, stderr) = (OutputFile::new(log("out")), OutputFile::new(log("err")));
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", self.at_our_death, "--"])
+            .args(["--pdeathsig", self.parent_death_signal, "--"])
             .arg(&self.program)
             .args(&self.arguments)
             .current_dir(&self.folder)
@@ -129,7 +129,7 @@ impl Recipe {
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let (reply, answer) = mpsc::channel();
-        NURSERY
+        SPAWNER
             .send((command, reply))
             .expect("the thread that starts processes lives as long as this process");
         let child = answer
@@ -170,7 +170,7 @@ impl Process {
     /// # Panics
     /// If the signal cannot be sent.
     pub fn signal(&mut self, signal: Signal) {
-        if self.exited().is_some() {
+        if self.try_wait().is_some() {
             return;
         }
         // Not waited for yet, so the id cannot belong to another process.
@@ -191,11 +191,11 @@ impl Process {
             .unwrap_or_else(|error| panic!("{} cannot be waited for: {error}", self.name))
     }
 
-    /// How it ended, if it has.
+    /// How it wait_exit, if it has.
     ///
     /// # Panics
     /// If it cannot be waited for.
-    pub fn exited(&mut self) -> Option<ExitStatus> {
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
         self.child
             .try_wait()
             .unwrap_or_else(|error| panic!("{} cannot be waited for: {error}", self.name))
@@ -205,10 +205,10 @@ impl Process {
     ///
     /// # Panics
     /// When time is up.
-    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+    pub async fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         eventually_within(deadline, &what, async || {
-            self.exited().ok_or_else(|| "it runs".to_owned())
+            self.try_wait().ok_or_else(|| "it runs".to_owned())
         })
         .await
     }
@@ -242,10 +242,10 @@ impl Process {
     ///
     /// # Panics
     /// When time is up, or when the process ends without having written such a line.
-    pub async fn says(&mut self, prefix: &str, deadline: Duration) -> String {
-        let what = format!("{} says {prefix:?}", self.name);
+    pub async fn wait_for_line(&mut self, prefix: &str, deadline: Duration) -> String {
+        let what = format!("{} wait_for_line {prefix:?}", self.name);
         eventually_within(deadline, &what, async || {
-            let ended = self.exited();
+            let status = self.try_wait();
             let out = self.stdout();
             let text = String::from_utf8_lossy(&out);
             // The last piece is not yet a whole line.
@@ -253,7 +253,7 @@ impl Process {
             if let Some(rest) = lines.lines().find_map(|line| line.strip_prefix(prefix)) {
                 return Ok(rest.to_owned());
             }
-            if let Some(status) = ended {
+            if let Some(status) = status {
                 panic!("{what}: it ended instead ({status})\n{}", self.logs());
             }
             Err(self.logs())
@@ -275,7 +275,7 @@ fn read(path: &Path) -> Vec<u8> {
 
 /// The exit code as a shell would give it: 128 plus the signal for a process that died of one.
 #[must_use]
-pub fn shell_code(status: ExitStatus) -> i32 {
+pub fn shell_exit_code(status: ExitStatus) -> i32 {
     status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))

@@ -19,17 +19,17 @@ pub fn repository() -> &'static Path {
 /// The service, `runcastd`.
 #[must_use]
 pub fn runcastd() -> PathBuf {
-    beside_tests("runcastd")
+    built_program("runcastd")
 }
 
 /// The agent, `runcast`.
 #[must_use]
 pub fn runcast() -> PathBuf {
-    beside_tests("runcast")
+    built_program("runcast")
 }
 
 /// A program that was built into the same profile folder as the running test.
-fn beside_tests(name: &str) -> PathBuf {
+fn built_program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of the running test");
     // target/<profile>/deps/stories-<hash>
     let profile = test.parent().and_then(Path::parent);
@@ -47,7 +47,7 @@ fn beside_tests(name: &str) -> PathBuf {
 /// # Panics
 /// If it is not there.
 #[must_use]
-pub fn installed(environment: &str, program: &str) -> PathBuf {
+pub fn python_program(environment: &str, program: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
     let cache = cache.or_else(home).expect("a home folder");

@@ -39,7 +39,7 @@ impl Publisher {
     /// # Panics
     /// If the script refuses it.
     pub async fn publish(&mut self, lines: &[Vec<u8>]) -> EventId {
-        let appended = self.offer(lines).await;
+        let appended = self.publish_if_room(lines).await;
         appended.expect("the append script answers")
     }
 
@@ -50,7 +50,7 @@ impl Publisher {
     ///
     /// # Panics
     /// If the script refuses it for another reason.
-    pub async fn offer(&mut self, lines: &[Vec<u8>]) -> Result<EventId, String> {
+    pub async fn publish_if_room(&mut self, lines: &[Vec<u8>]) -> Result<EventId, String> {
         let mut body = Vec::new();
         for line in lines {
             body.extend_from_slice(line);
@@ -72,7 +72,7 @@ impl Publisher {
     ///
     /// # Panics
     /// If the script does not answer.
-    pub async fn try_publish(&mut self, line: &[u8]) -> Outcome {
+    pub async fn try_append(&mut self, line: &[u8]) -> Outcome {
         let appended = self.append(1, &[line, b"\n"].concat()).await;
         let outcome = appended.expect("the append script answers").outcome;
         if let Outcome::Stored { stored } = outcome {

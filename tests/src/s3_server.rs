@@ -6,14 +6,14 @@ use std::time::Duration;
 use reqwest::{Client, StatusCode};
 
 use crate::eventually::eventually_within;
-use crate::process::{Process, Recipe};
+use crate::process::{Process, ProcessSpec};
 use crate::programs;
 
 /// Longest wait for a new server to answer.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How many ports are tried, should somebody else take one between choosing and binding it.
-const ATTEMPTS: usize = 5;
+const MAX_PORT_ATTEMPTS: usize = 5;
 
 /// The bucket that every server has.
 pub const BUCKET: &str = "archive";
@@ -38,9 +38,9 @@ impl S3Server {
             .timeout(Duration::from_secs(10))
             .build();
         let client = client.expect("an HTTP client");
-        let python = programs::installed("moto5", "python");
+        let python = programs::python_program("moto5", "python");
         let mut logs = String::new();
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_PORT_ATTEMPTS {
             let port = programs::free_port();
             let arguments = [
                 "-m",
@@ -50,10 +50,10 @@ impl S3Server {
                 "-p",
                 &port.to_string(),
             ];
-            let mut process = Recipe::new("s3", &python, &arguments, folder).start(folder);
+            let mut process = ProcessSpec::new("s3", &python, &arguments, folder).start(folder);
             let mut ended = false;
             eventually_within(START_DEADLINE, "the S3 server answers", async || {
-                ended = process.exited().is_some();
+                ended = process.try_wait().is_some();
                 let made = client
                     .put(format!("http://127.0.0.1:{port}/{BUCKET}"))
                     .send()

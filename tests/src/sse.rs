@@ -8,7 +8,7 @@ use runcast_common::protocol::event_id::EventId;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use crate::eventually::SOON;
+use crate::eventually::WAIT_DEADLINE;
 
 /// One frame, as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Frame {
 
     /// True for what the gateway says about the connection itself, rather than an event of the run.
     #[must_use]
-    pub fn is_about_connection(&self) -> bool {
+    pub fn is_connection_notice(&self) -> bool {
         matches!(
             self.event.as_str(),
             "ready" | "degraded" | "closing" | "end" | "gap"
@@ -51,7 +51,7 @@ pub struct Sse {
     buffer: Vec<u8>,
     keep_alives: usize,
     frames: usize,
-    with_pulses: bool,
+    with_heartbeats: bool,
 }
 
 impl Sse {
@@ -77,14 +77,14 @@ impl Sse {
             buffer: Vec::new(),
             keep_alives: 0,
             frames: 0,
-            with_pulses: false,
+            with_heartbeats: false,
         }
     }
 
     /// Signs of life of agents, and updates of the run, are passed over unless they are asked for.
     #[must_use]
-    pub fn with_pulses(mut self) -> Self {
-        self.with_pulses = true;
+    pub fn with_heartbeats(mut self) -> Self {
+        self.with_heartbeats = true;
         self
     }
 
@@ -94,30 +94,33 @@ impl Sse {
         self.keep_alives
     }
 
-    /// The next frame, within [`SOON`].
+    /// The next frame, within [`WAIT_DEADLINE`].
     ///
     /// # Panics
     /// When time is up, when the stream ends, or when it is malformed.
     pub async fn next(&mut self) -> Frame {
-        let deadline = Instant::now() + SOON;
-        match self.next_until(deadline).await {
+        let deadline = Instant::now() + WAIT_DEADLINE;
+        match self.next_before(deadline).await {
             Ok(Some(frame)) => frame,
             Ok(None) => panic!(
                 "the stream ended after {} frames; one more was expected",
                 self.frames
             ),
-            Err(Late) => panic!("no frame within {SOON:?}, after {} frames", self.frames),
+            Err(TimedOut) => panic!(
+                "no frame within {WAIT_DEADLINE:?}, after {} frames",
+                self.frames
+            ),
         }
     }
 
     /// The next frame; none when the stream has ended or broken.
     ///
     /// # Errors
-    /// [`Late`] when `deadline` passes first.
+    /// [`TimedOut`] when `deadline` passes first.
     ///
     /// # Panics
     /// When the stream is malformed.
-    pub async fn next_until(&mut self, deadline: Instant) -> Result<Option<Frame>, Late> {
+    pub async fn next_before(&mut self, deadline: Instant) -> Result<Option<Frame>, TimedOut> {
         let mut fields = Vec::new();
         while let Some(line) = self.line(deadline).await? {
             if line == ":" {
@@ -135,7 +138,7 @@ impl Sse {
                 }
                 self.frames += 1;
                 // Signs of life come at any time, and most stories are about something else.
-                if ["heartbeat", "state"].contains(&frame.event.as_str()) && !self.with_pulses {
+                if ["heartbeat", "state"].contains(&frame.event.as_str()) && !self.with_heartbeats {
                     fields.clear();
                     continue;
                 }
@@ -148,11 +151,11 @@ impl Sse {
     /// Waits for the next keep-alive line, on a stream that says nothing else.
     ///
     /// # Errors
-    /// [`Late`] when `within` passes first.
+    /// [`TimedOut`] when `within` passes first.
     ///
     /// # Panics
     /// When something else comes.
-    pub async fn keep_alive(&mut self, within: Duration) -> Result<(), Late> {
+    pub async fn expect_keep_alive(&mut self, within: Duration) -> Result<(), TimedOut> {
         let line = self.line(Instant::now() + within).await?;
         assert_eq!(line.as_deref(), Some(":"), "a keep-alive was expected");
         self.keep_alives += 1;
@@ -163,7 +166,7 @@ impl Sse {
     ///
     /// # Panics
     /// As [`Sse::next`].
-    pub async fn until(&mut self, event: &str) -> Vec<Frame> {
+    pub async fn read_until(&mut self, event: &str) -> Vec<Frame> {
         let mut frames = Vec::new();
         loop {
             let frame = self.next().await;
@@ -176,7 +179,7 @@ impl Sse {
     }
 
     /// One line without its end; none when the stream has ended or broken.
-    async fn line(&mut self, deadline: Instant) -> Result<Option<String>, Late> {
+    async fn line(&mut self, deadline: Instant) -> Result<Option<String>, TimedOut> {
         loop {
             if let Some(length) = self.buffer.iter().position(|&byte| byte == b'\n') {
                 let mut line: Vec<u8> = self.buffer.drain(..=length).collect();
@@ -193,7 +196,7 @@ impl Sse {
                 Ok(Ok(Some(bytes))) => self.buffer.extend_from_slice(&bytes),
                 // What is left in the buffer was cut off, and a client must not act on it.
                 Ok(Ok(None) | Err(_)) => return Ok(None),
-                Err(_elapsed) => return Err(Late),
+                Err(_elapsed) => return Err(TimedOut),
             }
         }
     }
@@ -201,7 +204,7 @@ impl Sse {
 
 /// Nothing came in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Late;
+pub struct TimedOut;
 
 /// Reads the fields of a frame, which must be event, data and id, in this order and once each: a
 /// frame that is cut before its id must not move a cursor.

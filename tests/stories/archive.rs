@@ -11,9 +11,9 @@ use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::limits::MAX_CHUNK_BYTES;
 use runcast_tests::api::{problem, send};
 use runcast_tests::database::text;
-use runcast_tests::eventually::{SOON, eventually, eventually_within};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually, eventually_within};
 use runcast_tests::s3_server;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -31,26 +31,26 @@ pub(crate) async fn with_folder() -> (Stack, PathBuf) {
     let folder = stack.folder().join("archive");
     fs::create_dir(&folder).expect("a folder");
     let address = format!("file://{}", folder.display());
-    for part in [Part::Gateway, Part::Worker] {
-        stack.set(part, "RUNCAST_ARCHIVE", address.clone());
+    for service in [Service::Gateway, Service::Worker] {
+        stack.set(service, "RUNCAST_ARCHIVE", address.clone());
     }
-    stack.set(Part::Worker, "RUNCAST_ARCHIVE_AFTER", "1s");
-    for part in [Part::Gateway, Part::Persister] {
-        stack.launch(part).await;
+    stack.set(Service::Worker, "RUNCAST_ARCHIVE_AFTER", "1s");
+    for service in [Service::Gateway, Service::Persister] {
+        stack.start_service(service).await;
     }
     (stack, folder)
 }
 
 /// A stack with a bucket as its archive, reached through `port`.
 pub(crate) async fn with_bucket(stack: &mut Stack, port: u16) {
-    for part in [Part::Gateway, Part::Worker] {
+    for service in [Service::Gateway, Service::Worker] {
         for (name, value) in s3_server::settings(port) {
-            stack.set(part, name, value);
+            stack.set(service, name, value);
         }
     }
-    stack.set(Part::Worker, "RUNCAST_ARCHIVE_AFTER", "1s");
-    for part in [Part::Gateway, Part::Persister] {
-        stack.launch(part).await;
+    stack.set(Service::Worker, "RUNCAST_ARCHIVE_AFTER", "1s");
+    for service in [Service::Gateway, Service::Persister] {
+        stack.start_service(service).await;
     }
 }
 
@@ -58,22 +58,22 @@ pub(crate) async fn with_bucket(stack: &mut Stack, port: u16) {
 pub(crate) async fn sealed_run(stack: &mut Stack, script: &str) -> Uuid {
     let run = stack.api().create_run("old").await.id;
     let mut wrap = stack.wrap(run, &["sh", "-c", script]);
-    wrap.ended(SOON).await;
-    stack.database.sealed(run).await;
-    age(stack, run).await;
+    wrap.wait_exit(WAIT_DEADLINE).await;
+    stack.database.wait_sealed(run).await;
+    make_old(stack, run).await;
     run
 }
 
 /// Makes a sealed run one that was sealed an hour ago, and lets Redis forget it.
-async fn age(stack: &Stack, run: Uuid) {
+async fn make_old(stack: &Stack, run: Uuid) {
     let older =
         format!("UPDATE runs SET sealed_at = sealed_at - interval '1 hour' WHERE id = '{run}'");
-    stack.database.tamper(&older).await;
-    forget(stack, run).await;
+    stack.database.execute(&older).await;
+    remove_from_redis(stack, run).await;
 }
 
 /// What a quarter of an hour does.
-pub(crate) async fn forget(stack: &Stack, run: Uuid) {
+pub(crate) async fn remove_from_redis(stack: &Stack, run: Uuid) {
     let keys = stack.keys().run(run);
     let mut redis = stack.redis.connection().await;
     let mut delete = redis::cmd("DEL");
@@ -84,7 +84,7 @@ pub(crate) async fn forget(stack: &Stack, run: Uuid) {
 /// Everything that the API shows of a run: history in both forms, from both ends, with a filter, by line, as text, what
 /// is found in it, and the stream from the beginning and from the middle.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Shown {
+pub(crate) struct RunSnapshot {
     ndjson: String,
     pub(crate) backwards: Vec<String>,
     status: Vec<String>,
@@ -95,7 +95,7 @@ pub(crate) struct Shown {
     resumed: Vec<(String, String, EventId)>,
 }
 
-pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
+pub(crate) async fn snapshot(stack: &Stack, run: Uuid) -> RunSnapshot {
     let (mut ndjson, mut after) = (String::new(), Some("0-0".to_owned()));
     while let Some(from) = after {
         let path = format!("/v1/runs/{run}/events?limit=97&after={from}");
@@ -146,7 +146,7 @@ pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
     let stream = frames(stack, run, None).await;
     let middle = stream[stream.len() / 2].2.to_string();
     let resumed = frames(stack, run, Some(&middle)).await;
-    Shown {
+    RunSnapshot {
         ndjson,
         backwards,
         status,
@@ -161,10 +161,10 @@ pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
 /// The events of a run that is over, as the stream shows them.
 async fn frames(stack: &Stack, run: Uuid, after: Option<&str>) -> Vec<(String, String, EventId)> {
     let mut stream = stack.api().watch(run, after).await;
-    let frames = stream.until("end").await;
+    let frames = stream.read_until("end").await;
     let events = frames
         .into_iter()
-        .filter(|frame| !frame.is_about_connection());
+        .filter(|frame| !frame.is_connection_notice());
     events
         .map(|frame| (frame.event, frame.data, frame.id))
         .collect()
@@ -174,7 +174,7 @@ async fn frames(stack: &Stack, run: Uuid, after: Option<&str>) -> Vec<(String, S
 pub(crate) async fn archived(stack: &Stack, objects: i64) {
     for count in [KEPT, ROWS_GONE] {
         eventually_within(AFTER_FAILURES, count, async || {
-            let number = stack.database.number(count).await;
+            let number = stack.database.query_number(count).await;
             (number == objects).then_some(()).ok_or(format!("{number}"))
         })
         .await;
@@ -209,7 +209,7 @@ async fn an_archived_run_is_shown_byte_by_byte_as_before() {
         text(&stored, Kind::Output).len() > 2 * 1024 * 1024
             && stored.len() > 2 * 1024 * 1024 / MAX_CHUNK_BYTES
     );
-    let before = shown(&stack, run).await;
+    let before = snapshot(&stack, run).await;
     assert!(
         before.found.contains("1999") && before.found.contains("999"),
         "{}",
@@ -217,13 +217,13 @@ async fn an_archived_run_is_shown_byte_by_byte_as_before() {
     );
     let young = stack.api().create_run("young").await.id;
     let mut wrap = stack.wrap(young, &["echo", "here"]);
-    wrap.ended(SOON).await;
-    stack.database.sealed(young).await;
+    wrap.wait_exit(WAIT_DEADLINE).await;
+    stack.database.wait_sealed(young).await;
     let keep =
         format!("UPDATE runs SET sealed_at = now() + interval '1 hour' WHERE id = '{young}'");
-    stack.database.tamper(&keep).await;
+    stack.database.execute(&keep).await;
 
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     archived(&stack, 1).await;
     assert_eq!(stack.database.events(run).await, [], "its rows are gone");
     assert!(
@@ -234,13 +234,17 @@ async fn an_archived_run_is_shown_byte_by_byte_as_before() {
     assert!(described["archived_at"].is_string(), "{described}");
     assert!(stack.api().run(young).await["archived_at"].is_null());
 
-    assert_eq!(shown(&stack, run).await, before);
+    assert_eq!(snapshot(&stack, run).await, before);
     // A gateway with nothing in memory, and what the agent's own viewer prints.
-    stack.stop(Part::Gateway).await;
-    stack.launch(Part::Gateway).await;
-    assert_eq!(shown(&stack, run).await, before);
+    stack.stop(Service::Gateway).await;
+    stack.start_service(Service::Gateway).await;
+    assert_eq!(snapshot(&stack, run).await, before);
     let mut tail = stack.runcast(&["tail", &run.to_string()], &[]);
-    assert!(tail.ended(SOON).await.success(), "{}", tail.logs());
+    assert!(
+        tail.wait_exit(WAIT_DEADLINE).await.success(),
+        "{}",
+        tail.logs()
+    );
     assert!(tail.logs().contains("last"), "{}", tail.logs());
 
     // The object explains itself.
@@ -261,20 +265,20 @@ async fn an_archived_run_is_shown_byte_by_byte_as_before() {
 async fn a_run_that_goes_on_is_read_on_without_a_seam() {
     let (mut stack, _folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 500").await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     archived(&stack, 1).await;
-    stack.stop(Part::Worker).await;
+    stack.stop(Service::Worker).await;
     // A later attempt: its events are rows, behind those of the archive.
     let mut wrap = stack.wrap(run, &["seq", "501", "700"]);
-    wrap.ended(SOON).await;
+    wrap.wait_exit(WAIT_DEADLINE).await;
     eventually("the run is sealed again", async || {
         let state = stack.database.run(run).await;
         let whole = state.sealed && state.events > 701;
         whole.then_some(()).ok_or(format!("{state:?}"))
     })
     .await;
-    age(&stack, run).await;
-    let joined = shown(&stack, run).await;
+    make_old(&stack, run).await;
+    let joined = snapshot(&stack, run).await;
     assert!(
         joined.ndjson.contains("\"500\\n") && joined.ndjson.contains("\"700\\n"),
         "both parts"
@@ -284,56 +288,59 @@ async fn a_run_that_goes_on_is_read_on_without_a_seam() {
     let backwards = joined.backwards.iter().filter(published).count();
     assert_eq!(joined.stream.len(), backwards);
 
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     archived(&stack, 2).await;
-    assert_eq!(stack.database.number(ROWS).await, 0);
-    assert_eq!(shown(&stack, run).await, joined);
+    assert_eq!(stack.database.query_number(ROWS).await, 0);
+    assert_eq!(snapshot(&stack, run).await, joined);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_before_the_run_is_passed_on_leaves_the_rows() {
     let (mut stack, folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
-    let (rows, before) = (stack.database.events(run).await, shown(&stack, run).await);
+    let (rows, before) = (
+        stack.database.events(run).await,
+        snapshot(&stack, run).await,
+    );
     // Whole, read back and compared.
     let point = "UPDATE ON archives FOR EACH ROW";
     let barrier = stack
         .database
         .barrier("keeping", point, "NEW.state = 'kept'")
         .await;
-    stack.launch(Part::Worker).await;
-    barrier.reached().await;
+    stack.start_service(Service::Worker).await;
+    barrier.wait_reached().await;
     let [half] = &files(&folder)[..] else {
         panic!("one object")
     };
-    stack.kill(Part::Worker);
-    barrier.abandon().await;
+    stack.kill(Service::Worker);
+    barrier.terminate_waiters().await;
     assert_eq!(stack.database.events(run).await, rows);
-    assert_eq!(stack.database.number(KEPT).await, 0);
-    assert_eq!(shown(&stack, run).await, before);
+    assert_eq!(stack.database.query_number(KEPT).await, 0);
+    assert_eq!(snapshot(&stack, run).await, before);
 
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     archived(&stack, 1).await;
-    assert_eq!(shown(&stack, run).await, before);
+    assert_eq!(snapshot(&stack, run).await, before);
     // What the dead one left is known, and goes with the next look.
     let left = "SELECT count(*) FROM archives WHERE state = 'leaving'";
-    assert_eq!(stack.database.number(left).await, 1);
-    stack.stop(Part::Worker).await;
-    stack.launch(Part::Worker).await;
+    assert_eq!(stack.database.query_number(left).await, 1);
+    stack.stop(Service::Worker).await;
+    stack.start_service(Service::Worker).await;
     eventually("the object of the dead attempt is gone", async || {
         (!half.exists())
             .then_some(())
             .ok_or(format!("{half:?} is there"))
     })
     .await;
-    assert_eq!(shown(&stack, run).await, before);
+    assert_eq!(snapshot(&stack, run).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_while_rows_go_leaves_a_run_that_can_be_read() {
     let (mut stack, _folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
-    let before = shown(&stack, run).await;
+    let before = snapshot(&stack, run).await;
     let barrier = stack
         .database
         .barrier(
@@ -342,23 +349,26 @@ async fn a_worker_that_dies_while_rows_go_leaves_a_run_that_can_be_read() {
             "OLD.seq = 1000",
         )
         .await;
-    stack.launch(Part::Worker).await;
-    barrier.reached().await;
-    assert_eq!(shown(&stack, run).await, before, "while rows go");
-    stack.kill(Part::Worker);
-    barrier.abandon().await;
-    assert_eq!(shown(&stack, run).await, before, "after it died");
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
+    barrier.wait_reached().await;
+    assert_eq!(snapshot(&stack, run).await, before, "while rows go");
+    stack.kill(Service::Worker);
+    barrier.terminate_waiters().await;
+    assert_eq!(snapshot(&stack, run).await, before, "after it died");
+    stack.start_service(Service::Worker).await;
     archived(&stack, 1).await;
-    assert_eq!(stack.database.number(ROWS).await, 0);
-    assert_eq!(shown(&stack, run).await, before);
+    assert_eq!(stack.database.query_number(ROWS).await, 0);
+    assert_eq!(snapshot(&stack, run).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_object_is_found_before_anything_goes() {
     let (mut stack, folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
-    let (rows, before) = (stack.database.events(run).await, shown(&stack, run).await);
+    let (rows, before) = (
+        stack.database.events(run).await,
+        snapshot(&stack, run).await,
+    );
     // One barrier for each attempt: whole, and not compared yet.
     let point = "UPDATE ON archives FOR EACH ROW";
     let attempt = |number: u8| {
@@ -368,19 +378,19 @@ async fn a_damaged_object_is_found_before_anything_goes() {
     };
     let first = stack.database.barrier("first", point, &attempt(1)).await;
     let second = stack.database.barrier("second", point, &attempt(2)).await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     for (barrier, damage) in [(first, flip_a_bit as fn(&PathBuf)), (second, cut_short)] {
-        barrier.reached().await;
+        barrier.wait_reached().await;
         files(&folder).iter().for_each(damage);
-        assert_eq!(stack.database.number(KEPT).await, 0);
+        assert_eq!(stack.database.query_number(KEPT).await, 0);
         assert_eq!(stack.database.events(run).await, rows);
-        barrier.lift().await;
+        barrier.release().await;
         let told = "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'archive_run'
                         AND last_error LIKE '%was written and is damaged%'";
-        stack.database.comes_to(told, 1).await;
+        stack.database.wait_for_number(told, 1).await;
     }
     archived(&stack, 1).await;
-    assert_eq!(shown(&stack, run).await, before);
+    assert_eq!(snapshot(&stack, run).await, before);
 }
 
 fn flip_a_bit(path: &PathBuf) {
@@ -399,12 +409,12 @@ fn cut_short(path: &PathBuf) {
 async fn damage_and_absence_are_told_to_readers() {
     let (mut stack, folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
-    let before = shown(&stack, run).await;
-    stack.launch(Part::Worker).await;
+    let before = snapshot(&stack, run).await;
+    stack.start_service(Service::Worker).await;
     archived(&stack, 1).await;
     // What it has shown it still has in memory.
-    stack.stop(Part::Gateway).await;
-    stack.launch(Part::Gateway).await;
+    stack.stop(Service::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     let away = stack.folder().join("away");
     fs::rename(&folder, &away).expect("the place is away");
     let path = format!("/v1/runs/{run}/events");
@@ -418,18 +428,18 @@ async fn damage_and_absence_are_told_to_readers() {
         ("degraded", &Value::from("archive"))
     );
     fs::rename(&away, &folder).expect("the place is back");
-    let frames = stream.until("end").await;
+    let frames = stream.read_until("end").await;
     assert_eq!(
         frames
             .iter()
-            .filter(|frame| !frame.is_about_connection())
+            .filter(|frame| !frame.is_connection_notice())
             .count(),
         before.stream.len()
     );
 
     // Nothing of it is in the memory of a new gateway.
-    stack.stop(Part::Gateway).await;
-    stack.launch(Part::Gateway).await;
+    stack.stop(Service::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     files(&folder).iter().for_each(flip_a_bit);
     let asked = send(stack.api().request(Method::GET, &path)).await;
     let detail = problem(asked, StatusCode::INTERNAL_SERVER_ERROR).await;
@@ -441,9 +451,9 @@ async fn damage_and_absence_are_told_to_readers() {
     assert!(stream.next().await.data.contains("damaged"));
 
     // A gateway that was not told where the archive is.
-    stack.stop(Part::Gateway).await;
-    stack.unset(Part::Gateway, "RUNCAST_ARCHIVE");
-    stack.launch(Part::Gateway).await;
+    stack.stop(Service::Gateway).await;
+    stack.unset(Service::Gateway, "RUNCAST_ARCHIVE");
+    stack.start_service(Service::Gateway).await;
     let asked = send(stack.api().request(Method::GET, &path)).await;
     let detail = problem(asked, StatusCode::SERVICE_UNAVAILABLE).await;
     assert!(detail.contains("RUNCAST_ARCHIVE"), "{detail}");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use runcast_common::protocol::keys::Keys;
-use runcast_tests::chaos::Chaos;
+use runcast_tests::chaos::ChaosProxy;
 use runcast_tests::eventually::eventually;
 use runcast_tests::redis_server::{RedisServer, connect};
 use tempfile::TempDir;
@@ -37,13 +37,13 @@ async fn the_proxy_does_what_it_says() {
     let folder = TempDir::with_prefix("runcast-chaos-").expect("a folder");
     let server = RedisServer::start(folder.path(), &Keys::default()).await;
     let mut direct = server.connection().await;
-    let chaos = Chaos::before(server.port()).await;
+    let chaos = ChaosProxy::start(server.port()).await;
     let through = server.url(chaos.port());
 
     let mut client = connect(&through).await;
     set(&mut client, "forwarded").await.expect("it forwards");
 
-    chaos.lose_answers(1, b"lost-answer");
+    chaos.drop_replies(1, b"lost-answer");
     set(&mut client, "lost-answer")
         .await
         .expect_err("the answer is lost");
@@ -56,9 +56,9 @@ async fn the_proxy_does_what_it_says() {
     set(&mut client, "lost-answer")
         .await
         .expect("the fault was for one request");
-    chaos.has_struck(1).await;
+    chaos.wait_for_hits(1).await;
 
-    chaos.hold(b"held");
+    chaos.block_requests(b"held");
     let silence = timeout(MOMENT, set(&mut client, "held")).await;
     assert!(
         silence.is_err(),

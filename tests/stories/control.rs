@@ -6,8 +6,8 @@ use reqwest::{Method, Response, StatusCode};
 use runcast_common::protocol::event::Kind;
 use runcast_tests::api::{problem, send};
 use runcast_tests::database::text;
-use runcast_tests::eventually::SOON;
-use runcast_tests::process::shell_code;
+use runcast_tests::eventually::WAIT_DEADLINE;
+use runcast_tests::process::shell_exit_code;
 use runcast_tests::sse::Frame;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ async fn cancel_ends_a_command_and_the_run_ends_cancelled() {
     let mut stream = stack.api().watch(run.id, None).await;
     let script = "echo ready; while :; do sleep 0.05; done";
     let mut wrap = stack.wrap(run.id, &["sh", "-c", script]);
-    wrap.says("ready", SOON).await;
+    wrap.wait_for_line("ready", WAIT_DEADLINE).await;
 
     // The token of an agent publishes; it does not tell runs what to do.
     let refused = tell(
@@ -83,17 +83,17 @@ async fn cancel_ends_a_command_and_the_run_ends_cancelled() {
     let why = refused["reason"].as_str().unwrap_or_default();
     assert!(why.contains("--tty"), "{refused}");
     assert_eq!(refused["command"], "input", "{refused}");
-    assert!(wrap.exited().is_none(), "it goes on");
+    assert!(wrap.try_wait().is_none(), "it goes on");
 
     let cancel = json!({"command": "cancel", "variation": 0});
     let cancel = accepted(tell(&stack, run.id, None, cancel).await).await;
     assert_ne!(cancel, input);
-    let ended = wrap.ended(SOON).await;
-    assert_eq!(shell_code(ended), 143, "{}", wrap.logs());
-    let frames = stream.until("end").await;
+    let ended = wrap.wait_exit(WAIT_DEADLINE).await;
+    assert_eq!(shell_exit_code(ended), 143, "{}", wrap.logs());
+    let frames = stream.read_until("end").await;
     assert_eq!(states(&frames, &cancel), ["requested", "received", "done"]);
 
-    let events = stack.database.sealed(run.id).await;
+    let events = stack.database.wait_sealed(run.id).await;
     let last: Value = serde_json::from_slice(&events.last().expect("events").body).expect("JSON");
     assert_eq!(
         (&last["status"], &last["signal"]),
@@ -139,20 +139,20 @@ async fn a_command_that_does_not_end_is_killed_after_the_grace_period() {
         script,
     ];
     let mut wrap = stack.runcast(&arguments, &[]);
-    wrap.says("ready", SOON).await;
+    wrap.wait_for_line("ready", WAIT_DEADLINE).await;
     let asked = Instant::now();
     let cancel = accepted(tell(&stack, run, None, json!({"command": "cancel"})).await).await;
-    let ended = wrap.ended(SOON).await;
-    assert_eq!(shell_code(ended), 137, "{}", wrap.logs());
+    let ended = wrap.wait_exit(WAIT_DEADLINE).await;
+    assert_eq!(shell_exit_code(ended), 137, "{}", wrap.logs());
     assert!(
         asked.elapsed() >= Duration::from_secs(1),
         "it had its grace"
     );
-    let frames = stream.until("end").await;
+    let frames = stream.read_until("end").await;
     assert_eq!(states(&frames, &cancel), ["requested", "received", "done"]);
 
     // Its answer to TERM is there: the output was drained.
-    let events = stack.database.sealed(run).await;
+    let events = stack.database.wait_sealed(run).await;
     assert_eq!(text(&events, Kind::Output), b"ready\nnot yet\n");
     let last: Value = serde_json::from_slice(&events.last().expect("events").body).expect("JSON");
     assert_eq!(
@@ -168,14 +168,19 @@ async fn a_command_waits_for_its_agent_but_not_beyond_the_run() {
     let run = stack.api().create_run("early").await.id;
     let cancel = accepted(tell(&stack, run, None, json!({"command": "cancel"})).await).await;
     let mut wrap = stack.wrap(run, &["sleep", "60"]);
-    let ended = wrap.ended(SOON).await;
-    assert_eq!(shell_code(ended), 143, "{}", wrap.logs());
+    let ended = wrap.wait_exit(WAIT_DEADLINE).await;
+    assert_eq!(shell_exit_code(ended), 143, "{}", wrap.logs());
     let mut stream = stack.api().watch(run, None).await;
-    let frames = stream.until("end").await;
+    let frames = stream.read_until("end").await;
     assert_eq!(states(&frames, &cancel), ["requested", "received", "done"]);
-    stack.database.sealed(run).await;
+    stack.database.wait_sealed(run).await;
 
     // A second attempt at the same run is not met by the first one's command.
     let mut again = stack.wrap(run, &["sh", "-c", "sleep 0.5; exit 4"]);
-    assert_eq!(shell_code(again.ended(SOON).await), 4, "{}", again.logs());
+    assert_eq!(
+        shell_exit_code(again.wait_exit(WAIT_DEADLINE).await),
+        4,
+        "{}",
+        again.logs()
+    );
 }

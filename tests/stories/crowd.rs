@@ -4,15 +4,15 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 
-use runcast_tests::crowd::{Crowd, Plan, Sums};
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::mark::{Mark, message};
+use runcast_tests::crowd::{Crowd, CrowdCounts, CrowdPlan};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
 use runcast_tests::programs::loopback;
+use runcast_tests::stamp::{Stamp, message};
 
 /// Frames with messages of these numbers.
 fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
     let frame = |number| {
-        let line = message(Mark { due_ns: 1, number });
+        let line = message(Stamp { due_ns: 1, number });
         let line = String::from_utf8(line).expect("an event is text");
         format!("event: output\ndata: {line}\nid: 7-{number}\n\n")
     };
@@ -56,8 +56,8 @@ fn serve(answers: Vec<Vec<u8>>, bytes: usize) -> (u16, JoinHandle<Vec<String>>) 
     (port, serving)
 }
 
-fn watch(port: u16, comes_back: bool) -> Crowd {
-    Crowd::gather(Plan {
+fn watch(port: u16, reconnects: bool) -> Crowd {
+    Crowd::start(CrowdPlan {
         viewers: 1,
         address: loopback(port),
         request: Box::new(|_, cursor| {
@@ -65,15 +65,15 @@ fn watch(port: u16, comes_back: bool) -> Crowd {
             format!("GET / HTTP/1.1\r\nLast-Event-ID: {cursor}\r\n\r\n")
         }),
         first: Box::new(|_| 1),
-        comes_back,
-        at_once: 1,
-        every_duration: false,
+        reconnects,
+        max_connecting: 1,
+        record_all: false,
     })
 }
 
-async fn sees(crowd: &Crowd, what: &str, enough: impl Fn(&Sums) -> bool) -> Sums {
+async fn sees(crowd: &Crowd, what: &str, enough: impl Fn(&CrowdCounts) -> bool) -> CrowdCounts {
     eventually(what, async || {
-        let sums = crowd.sums();
+        let sums = crowd.counts();
         enough(&sums)
             .then_some(sums)
             .ok_or_else(|| format!("{crowd:?}"))
@@ -87,12 +87,17 @@ async fn a_crowd_reads_an_answer_however_it_is_cut() {
     // Chunks that end within frames, and writes that end within everything.
     let pieces: Vec<&[u8]> = body.chunks(97).collect();
     for bytes in [1, 7, 4096] {
-        for comes_back in [false, true] {
+        for reconnects in [false, true] {
             let (port, serving) = serve(vec![chunked(&pieces, false)], bytes);
-            let crowd = watch(port, comes_back);
+            let crowd = watch(port, reconnects);
             let sums = sees(&crowd, "20 messages", |sums| sums.messages == 20).await;
-            assert_eq!((sums.opened, sums.seams), (1, 0), "{:?}", crowd.trouble());
-            assert_eq!(crowd.slowest(), 20);
+            assert_eq!(
+                (sums.opened, sums.sequence_errors),
+                (1, 0),
+                "{:?}",
+                crowd.first_error()
+            );
+            assert_eq!(crowd.min_message(), 20);
             serving.join().expect("the server");
         }
     }
@@ -110,7 +115,7 @@ async fn a_crowd_notices_what_is_missing_doubled_or_swapped() {
         let (port, serving) = serve(vec![chunked(&[&frames(numbers.clone())], true)], 4096);
         let crowd = watch(port, false);
         let sums = sees(&crowd, "the end", |sums| sums.ended == 1).await;
-        assert_ne!(sums.seams, 0, "{numbers:?}");
+        assert_ne!(sums.sequence_errors, 0, "{numbers:?}");
         assert_eq!(sums.messages, numbers.len() as u64);
         serving.join().expect("the server");
     }
@@ -128,12 +133,15 @@ async fn a_crowd_comes_back_with_the_last_whole_frame() {
     let crowd = watch(port, true);
     let sums = sees(&crowd, "all five", |sums| sums.messages == 5).await;
     assert_eq!(
-        (sums.seams, sums.opened, sums.closing),
+        (sums.sequence_errors, sums.opened, sums.closing),
         (0, 3, 1),
         "{:?}",
-        crowd.trouble()
+        crowd.first_error()
     );
-    let asked = tokio::time::timeout(SOON, tokio::task::spawn_blocking(|| serving.join()));
+    let asked = tokio::time::timeout(
+        WAIT_DEADLINE,
+        tokio::task::spawn_blocking(|| serving.join()),
+    );
     let asked = asked
         .await
         .expect("in time")

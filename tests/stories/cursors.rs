@@ -6,11 +6,11 @@ use reqwest::{Method, StatusCode};
 use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::{problem, send};
 use runcast_tests::database::assert_each_once;
-use runcast_tests::eventually::SOON;
-use runcast_tests::lines::numbered;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::WAIT_DEADLINE;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::{Frame, Sse};
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -40,22 +40,22 @@ fn assert_frames(frames: &[Frame], lines: &[Vec<u8>], producer: Uuid, epoch: u64
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_viewer_resumes_in_the_middle_of_an_entry() {
     let mut stack = Stack::start().await;
-    let all = numbered("line", 1..=10);
+    let all = numbered_lines("line", 1..=10);
     let (run, mut publisher, last) = run_with(&stack, &all).await;
     let middle = EventId::new(last.epoch, 4).to_string();
 
     // From Redis or the ring, from Postgres once it is stored, and from a gateway that has just started.
     for round in ["fresh", "stored", "new gateway"] {
         match round {
-            "stored" => stack.database.holds(run, last).await,
+            "stored" => stack.database.wait_stored(run, last).await,
             "new gateway" => {
-                stack.stop(Part::Gateway).await;
-                stack.launch(Part::Gateway).await;
+                stack.stop(Service::Gateway).await;
+                stack.start_service(Service::Gateway).await;
             }
             _ => {}
         }
         let mut stream = stack.api().watch(run, Some(&middle)).await;
-        let mut frames = stream.until("ready").await;
+        let mut frames = stream.read_until("ready").await;
         let ready = frames.pop().expect("the ready frame");
         assert_frames(&frames, &all[4..], publisher.producer, last.epoch, 5);
         assert_eq!(
@@ -66,8 +66,8 @@ async fn a_viewer_resumes_in_the_middle_of_an_entry() {
 
     // And what comes later follows without a seam.
     let mut stream = stack.api().watch(run, Some(&middle)).await;
-    stream.until("ready").await;
-    let more = numbered("later", 1..=3);
+    stream.read_until("ready").await;
+    let more = numbered_lines("later", 1..=3);
     publisher.publish(&more).await;
     let mut frames = Vec::new();
     for _ in 0..more.len() {
@@ -76,7 +76,7 @@ async fn a_viewer_resumes_in_the_middle_of_an_entry() {
     assert_frames(&frames, &more, publisher.producer, last.epoch, 11);
     stack
         .database
-        .holds(run, EventId::new(last.epoch, 13))
+        .wait_stored(run, EventId::new(last.epoch, 13))
         .await;
     assert_each_once(&stack.database.events(run).await);
 }
@@ -84,7 +84,7 @@ async fn a_viewer_resumes_in_the_middle_of_an_entry() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cursor_is_read_in_every_form_or_refused() {
     let stack = Stack::start().await;
-    let all = numbered("line", 1..=5);
+    let all = numbered_lines("line", 1..=5);
     let (run, publisher, last) = run_with(&stack, &all).await;
     let api = stack.api();
 
@@ -122,7 +122,7 @@ async fn a_cursor_is_read_in_every_form_or_refused() {
     ];
     for (header, query, seen) in cases {
         let mut stream = Sse::from_response(api.stream(run, header, query).await).await;
-        let mut frames = stream.until("ready").await;
+        let mut frames = stream.read_until("ready").await;
         frames.pop();
         let first = seen as u64 + 1;
         assert_frames(&frames, &all[seen..], publisher.producer, epoch, first);
@@ -134,8 +134,8 @@ async fn channels_show_what_they_name_and_nothing_else() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("channels").await.id;
     let mut wrap = stack.wrap(run, &["sh", "-c", "echo out; echo err >&2"]);
-    assert!(wrap.ended(SOON).await.success());
-    stack.database.sealed(run).await;
+    assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
+    stack.database.wait_sealed(run).await;
     for (query, kinds) in [
         ("?channel=output:0", &["output"][..]),
         ("?channel=output:1", &[]),
@@ -146,8 +146,8 @@ async fn channels_show_what_they_name_and_nothing_else() {
         ),
     ] {
         let mut stream = Sse::from_response(stack.api().stream(run, None, query).await).await;
-        let frames = stream.until("end").await;
-        let events = frames.iter().filter(|frame| !frame.is_about_connection());
+        let frames = stream.read_until("end").await;
+        let events = frames.iter().filter(|frame| !frame.is_connection_notice());
         let shown: Vec<_> = events.map(|frame| frame.event.as_str()).collect();
         assert_eq!(shown, kinds, "{query}");
     }
@@ -161,12 +161,12 @@ async fn a_run_that_is_over_ends_its_streams_and_then_has_no_content() {
     let run = stack.api().create_run("short").await.id;
     let mut early = stack.api().watch(run, None).await;
     let mut wrap = stack.wrap(run, &["echo", "all there is"]);
-    assert!(wrap.ended(SOON).await.success());
+    assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
 
-    let frames = early.until("end").await;
+    let frames = early.read_until("end").await;
     let end = frames.last().expect("the end frame");
     assert_eq!(end.json()["status"], "succeeded");
-    let events = stack.database.sealed(run).await;
+    let events = stack.database.wait_sealed(run).await;
     assert_eq!(
         end.id,
         events.last().expect("events").id,
@@ -181,8 +181,8 @@ async fn a_run_that_is_over_ends_its_streams_and_then_has_no_content() {
 
     // A late viewer gets everything, and the end.
     let mut late = stack.api().watch(run, None).await;
-    let frames = late.until("end").await;
-    let shown = frames.iter().filter(|frame| !frame.is_about_connection());
+    let frames = late.read_until("end").await;
+    let shown = frames.iter().filter(|frame| !frame.is_connection_notice());
     assert_eq!(shown.count(), events.len());
 }
 
@@ -192,7 +192,7 @@ async fn a_silent_stream_is_kept_alive_and_a_stopping_gateway_says_so() {
     let run = stack.api().create_run("silent").await.id;
     let mut stream = stack.api().watch(run, None).await;
     assert_eq!(stream.next().await.event, "ready");
-    let kept = stream.keep_alive(Duration::from_secs(20)).await;
+    let kept = stream.expect_keep_alive(Duration::from_secs(20)).await;
     assert!(
         kept.is_ok(),
         "a line every 15 s, so that no proxy takes the connection for dead"
@@ -200,17 +200,17 @@ async fn a_silent_stream_is_kept_alive_and_a_stopping_gateway_says_so() {
 
     let api = stack.api();
     let closing = tokio::spawn(async move {
-        let frames = stream.until("closing").await;
-        let what_follows = stream.next_until(Instant::now() + SOON).await;
+        let frames = stream.read_until("closing").await;
+        let what_follows = stream.next_before(Instant::now() + WAIT_DEADLINE).await;
         (frames.len(), what_follows)
     });
-    stack.stop(Part::Gateway).await;
+    stack.stop(Service::Gateway).await;
     let (frames, what_follows) = closing.await.expect("the viewer's task");
     assert_eq!(
         (frames, what_follows),
         (1, Ok(None)),
         "closing, then the end of the stream"
     );
-    stack.launch(Part::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     assert_eq!(api.watch(run, None).await.next().await.event, "ready");
 }

@@ -4,8 +4,8 @@ use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::limits::MAX_EVENT_BYTES;
 use runcast_tests::database::{StoredEvent, text};
-use runcast_tests::eventually::SOON;
-use runcast_tests::lines::{numbered, output};
+use runcast_tests::event_lines::{numbered_lines, output_line};
+use runcast_tests::eventually::WAIT_DEADLINE;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
 use runcast_tests::stack::Stack;
@@ -19,7 +19,7 @@ async fn an_unreadable_entry_goes_aside_and_the_stream_goes_on() {
     let keys = stack.keys().run(run.id);
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
     let mut viewer = stack.api().watch(run.id, None).await;
-    let last = publisher.publish(&numbered("before", 1..=3)).await;
+    let last = publisher.publish(&numbered_lines("before", 1..=3)).await;
 
     // No producer can write such an entry; somebody with the rights of an operator can.
     let mut redis = stack.redis.connection().await;
@@ -37,8 +37,8 @@ async fn an_unreadable_entry_goes_aside_and_the_stream_goes_on() {
         .query_async(&mut redis)
         .await
         .expect("Redis takes a broken entry");
-    let last = publisher.publish(&numbered("after", 1..=3)).await;
-    stack.database.holds(run.id, last).await;
+    let last = publisher.publish(&numbered_lines("after", 1..=3)).await;
+    stack.database.wait_stored(run.id, last).await;
 
     let letters = stack.database.dead_letters(run.id).await;
     assert_eq!(letters.len(), 1, "{letters:?}");
@@ -107,7 +107,7 @@ async fn a_line_that_is_no_event_goes_aside_alone() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("bad lines").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let oversized = output(&"x".repeat(MAX_EVENT_BYTES - 100));
+    let oversized = output_line(&"x".repeat(MAX_EVENT_BYTES - 100));
     let oversized = [
         &oversized[..oversized.len() - 1],
         br#","more":""#,
@@ -117,14 +117,14 @@ async fn a_line_that_is_no_event_goes_aside_alone() {
     .concat();
     assert!(oversized.len() > MAX_EVENT_BYTES);
     let lines = [
-        output("first\n"),
+        output_line("first\n"),
         b"this is no JSON".to_vec(),
-        output("second\n"),
+        output_line("second\n"),
         oversized.clone(),
-        output("third\n"),
+        output_line("third\n"),
     ];
     let last = publisher.publish(&lines).await;
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
 
     let events = stack.database.events(run.id).await;
     assert_eq!(text(&events, Kind::Output), b"first\nsecond\nthird\n");
@@ -155,9 +155,9 @@ async fn a_line_that_is_no_event_goes_aside_alone() {
     }
 
     // Its producer has published them, so they count as stored: the next append finds no gap.
-    publisher.publish(&[output("fourth\n")]).await;
+    publisher.publish(&[output_line("fourth\n")]).await;
     let mut frames = stack.api().watch(run.id, None).await;
-    let shown = frames.until("ready").await;
+    let shown = frames.read_until("ready").await;
     let texts: Vec<_> = shown
         .iter()
         .filter(|frame| frame.event == "output")
@@ -170,8 +170,8 @@ async fn a_line_that_is_no_event_goes_aside_alone() {
 /// What `runcastd dead-letter` prints with these arguments, and whether it went well.
 async fn dead_letter(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let arguments = [&["dead-letter"], arguments].concat();
-    let mut process = stack.operator(&arguments).start(stack.folder());
-    let status = process.ended(SOON).await;
+    let mut process = stack.operator_spec(&arguments).start(stack.folder());
+    let status = process.wait_exit(WAIT_DEADLINE).await;
     let said = [process.stdout(), process.stderr()].concat();
     (
         status.success(),
@@ -185,13 +185,13 @@ async fn an_operator_looks_at_dead_letters_reads_them_again_and_drops_them() {
     let run = stack.api().create_run("operator").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
     let lines = [
-        output("first\n"),
+        output_line("first\n"),
         b"no \x1b[2JJSON \xff".to_vec(),
-        output("third\n"),
+        output_line("third\n"),
         b"nor this".to_vec(),
     ];
     let last = publisher.publish(&lines).await;
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
 
     let (_, list) = dead_letter(&stack, &["list", "--json"]).await;
     let letters: Vec<Value> = list
@@ -213,17 +213,17 @@ async fn an_operator_looks_at_dead_letters_reads_them_again_and_drops_them() {
     let (_, shown) = dead_letter(&stack, &["show", &early]).await;
     assert!(shown.contains(r"no \x1b[2JJSON \xff"), "{shown}");
     let mut raw = stack
-        .operator(&["dead-letter", "show", &early, "--raw"])
+        .operator_spec(&["dead-letter", "show", &early, "--raw"])
         .start(stack.folder());
-    raw.ended(SOON).await;
+    raw.wait_exit(WAIT_DEADLINE).await;
     assert_eq!(raw.stdout(), lines[1]);
 
     // As it is, it is no event; as a later version might read it, it is.
     let (replayed, why) = dead_letter(&stack, &["replay", &early]).await;
     assert!(!replayed && why.contains("still no event"), "{why}");
-    let line = String::from_utf8(output("second\n")).expect("text");
+    let line = String::from_utf8(output_line("second\n")).expect("text");
     let tamper = format!("UPDATE dead_letters SET body = '{line}'::text::bytea WHERE id = {early}");
-    stack.database.tamper(&tamper.replace(r"\n", r"\\n")).await;
+    stack.database.execute(&tamper.replace(r"\n", r"\\n")).await;
     let (replayed, said) = dead_letter(&stack, &["replay", &early]).await;
     assert!(replayed, "{said}");
     let events = stack.database.events(run.id).await;
@@ -249,10 +249,11 @@ async fn a_whole_entry_is_read_again_where_its_place_is_free() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("entry").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let last = publisher.publish(&numbered("event", 1..=3)).await;
-    stack.database.holds(run.id, last).await;
+    let last = publisher.publish(&numbered_lines("event", 1..=3)).await;
+    stack.database.wait_stored(run.id, last).await;
     let producer = Uuid::now_v7();
-    let lines = [output("a\n"), output("b\n")].map(|line| String::from_utf8(line).expect("text"));
+    let lines =
+        [output_line("a\n"), output_line("b\n")].map(|line| String::from_utf8(line).expect("text"));
     let dump = format!(
         "p\n{producer}\nn\n1\nc\n2\nt\n9\no\n9\nb\n{}\n\n",
         lines.join("\n")
@@ -264,9 +265,9 @@ async fn a_whole_entry_is_read_again_where_its_place_is_free() {
                 convert_to($dump${dump}$dump$, 'UTF8'))",
             run.id, last.epoch
         );
-        stack.database.tamper(&statement).await;
+        stack.database.execute(&statement).await;
         let newest = "SELECT max(id)::text FROM dead_letters";
-        stack.database.ask(newest).await.remove(0)
+        stack.database.query_strings(newest).await.remove(0)
     };
     let taken = put_aside(last.seq).await;
     let (replayed, why) = dead_letter(&stack, &["replay", &taken]).await;

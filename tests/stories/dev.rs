@@ -6,21 +6,23 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use runcast_tests::api::Api;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::process::{Process, Recipe, shell_code};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
+use runcast_tests::process::{Process, ProcessSpec, shell_exit_code};
 use runcast_tests::programs;
 use tempfile::TempDir;
 
 /// Starts it on the data in `folder`, and gives it with the address of its page.
 async fn start(folder: &Path, name: &str) -> (Process, String) {
     let data = folder.join("data");
-    let recipe = Recipe::new(name, programs::runcastd(), &["dev"], folder).with([
+    let recipe = ProcessSpec::new(name, programs::runcastd(), &["dev"], folder).with_env([
         ("RUNCAST_DATA_DIR", data.to_str().expect("UTF-8")),
         ("RUNCAST_LISTEN", "127.0.0.1:0"),
         ("RUNCAST_LOG_FORMAT", "text"),
     ]);
     let mut process = recipe.start(folder);
-    let url = process.says("Runcast is ready at ", SOON * 2).await;
+    let url = process
+        .wait_for_line("Runcast is ready at ", WAIT_DEADLINE * 2)
+        .await;
     (process, url)
 }
 
@@ -51,10 +53,15 @@ async fn it_starts_from_nothing_and_again_from_what_it_kept() {
         .to_owned();
 
     let command = ["wrap", "--name", "kept", "--", "echo", "hello"];
-    let wrap = Recipe::new("wrap", programs::runcast(), &command, folder.path());
+    let wrap = ProcessSpec::new("wrap", programs::runcast(), &command, folder.path());
     let settings = [("RUNCAST_URL", url.as_str()), ("RUNCAST_TOKEN", &token)];
-    let mut wrap = wrap.with(settings).start(folder.path());
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
+    let mut wrap = wrap.with_env(settings).start(folder.path());
+    assert_eq!(
+        shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        wrap.logs()
+    );
     let sealed = async |url: &str| {
         eventually("the run is sealed", async || {
             let runs = Api::new(url, &token).get("/v1/runs").await;
@@ -66,7 +73,12 @@ async fn it_starts_from_nothing_and_again_from_what_it_kept() {
     sealed(&url).await;
 
     dev.signal(Signal::SIGINT);
-    assert_eq!(shell_code(dev.ended(SOON).await), 0, "{}", dev.logs());
+    assert_eq!(
+        shell_exit_code(dev.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        dev.logs()
+    );
     assert_eq!(
         processes_on(folder.path()),
         [""; 0],
@@ -88,5 +100,10 @@ async fn it_starts_from_nothing_and_again_from_what_it_kept() {
     let (mut dev, url) = start(folder.path(), "third").await;
     sealed(&url).await;
     dev.signal(Signal::SIGTERM);
-    assert_eq!(shell_code(dev.ended(SOON).await), 0, "{}", dev.logs());
+    assert_eq!(
+        shell_exit_code(dev.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        dev.logs()
+    );
 }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use runcast_common::protocol::event::Kind;
-use runcast_tests::chaos::Chaos;
+use runcast_tests::chaos::ChaosProxy;
 use runcast_tests::database::{StoredEvent, text};
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::process::{Process, Recipe, shell_code};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
+use runcast_tests::process::{Process, ProcessSpec, shell_exit_code};
 use runcast_tests::programs;
 use runcast_tests::stack::Stack;
 use serde_json::Value;
@@ -37,7 +37,7 @@ exit $code
 /// One run whose producer has a small disk, and a Redis that can be taken away.
 struct World {
     stack: Stack,
-    chaos: Arc<Chaos>,
+    chaos: Arc<ChaosProxy>,
     run: Uuid,
     kept: PathBuf,
 }
@@ -45,7 +45,7 @@ struct World {
 impl World {
     async fn start() -> Self {
         let mut stack = Stack::start().await;
-        let chaos = stack.chaos_before_redis().await;
+        let chaos = stack.proxy_redis().await;
         let run = stack.api().create_run("disk full").await.id;
         let kept = stack.folder().join("kept");
         std::fs::create_dir(&kept).expect("a folder");
@@ -86,8 +86,8 @@ impl World {
         ];
         let command = ["--", "sh", "-c", script];
         let arguments = [&namespaces[..], &folders[..], &wrap[..], &command[..]].concat();
-        Recipe::new("wrap", "unshare", &arguments, self.stack.folder())
-            .with(self.settings())
+        ProcessSpec::new("wrap", "unshare", &arguments, self.stack.folder())
+            .with_env(self.settings())
             .start(self.stack.folder())
     }
 
@@ -103,10 +103,10 @@ impl World {
     async fn resend(&self) -> Process {
         let kept = self.kept.to_str().expect("UTF-8");
         let arguments = ["resend", kept, "--timeout", "20"];
-        let mut resend = Recipe::new("resend", programs::runcast(), &arguments, &self.kept)
-            .with(self.settings())
+        let mut resend = ProcessSpec::new("resend", programs::runcast(), &arguments, &self.kept)
+            .with_env(self.settings())
             .start(self.stack.folder());
-        resend.ended(SOON).await;
+        resend.wait_exit(WAIT_DEADLINE).await;
         resend
     }
 }
@@ -153,7 +153,7 @@ async fn what_has_no_room_on_the_disk_waits_in_memory_until_redis_is_back() {
     .await;
     world.chaos.forward();
     std::fs::write(&go, "").expect("a file");
-    let code = shell_code(wrap.ended(SOON).await);
+    let code = shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await);
     let told = told(&wrap);
     assert_eq!(code, 7, "{told}");
     assert!(
@@ -164,7 +164,7 @@ async fn what_has_no_room_on_the_disk_waits_in_memory_until_redis_is_back() {
         !told.contains("panicked") && !told.contains("lost"),
         "{told}"
     );
-    let events = world.stack.database.sealed(world.run).await;
+    let events = world.stack.database.wait_sealed(world.run).await;
     assert_text(&text(&events, Kind::Output), &whole);
     assert_eq!(missing(&events), [] as [Value; 0]);
 }
@@ -174,7 +174,7 @@ async fn what_the_disk_had_room_for_is_sent_later_and_the_rest_is_counted() {
     let world = World::start().await;
     world.chaos.refuse();
     let mut wrap = world.wrap("1", &script("exit 7"));
-    let code = shell_code(wrap.ended(SOON).await);
+    let code = shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await);
     let said = told(&wrap);
     assert_eq!(code, 7, "{said}");
     let whole = lines();

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::RowAccessor as _;
-use runcast_tests::eventually::SOON;
-use runcast_tests::lines::numbered;
-use runcast_tests::process::shell_code;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::WAIT_DEADLINE;
+use runcast_tests::process::shell_exit_code;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
@@ -17,8 +17,8 @@ use uuid::Uuid;
 async fn export(stack: &Stack, folder: &Path, more: &[&str]) -> (i32, String) {
     let folder = folder.to_str().expect("UTF-8");
     let arguments = [&["export", "--parquet", folder], more].concat();
-    let mut process = stack.operator(&arguments).start(stack.folder());
-    let code = shell_code(process.ended(SOON).await);
+    let mut process = stack.operator_spec(&arguments).start(stack.folder());
+    let code = shell_exit_code(process.wait_exit(WAIT_DEADLINE).await);
     (code, process.logs())
 }
 
@@ -73,7 +73,7 @@ async fn date_back(stack: &Stack, run: Uuid, hours: u64) -> Uuid {
     let id = Uuid::from_u128(run.as_u128() & (u128::MAX >> 48) | ms << 80);
     stack
         .database
-        .tamper(&format!(
+        .execute(&format!(
             "INSERT INTO runs (id, name, labels, created_by, events, bytes)
              SELECT '{id}', name, '{{\"team\": \"old\"}}', 'story', events, bytes FROM runs WHERE id = '{run}';
              INSERT INTO events SELECT '{id}', epoch, seq, producer, producer_seq, kind, variation, level, time,
@@ -89,12 +89,12 @@ async fn an_export_holds_every_byte_and_goes_on_where_it_was_cut_off() {
     let script = r"i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; printf 'a\0b\377\n'; echo oops >&2";
     let created = stack.api().create_run("exported").await.id;
     let mut wrap = stack.wrap(created, &["sh", "-c", script]);
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
-    stack.database.sealed(created).await;
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    stack.database.wait_sealed(created).await;
     let open = stack.api().create_run("open").await;
     let mut publisher = Publisher::new(open.publisher_connection().await, stack.keys(), open.id);
-    let last = publisher.publish(&numbered("event", 1..=300)).await;
-    stack.database.holds(open.id, last).await;
+    let last = publisher.publish(&numbered_lines("event", 1..=300)).await;
+    stack.database.wait_stored(open.id, last).await;
     // Two hours ago may have been yesterday, for which there is a partition.
     let old = date_back(&stack, created, 2).await;
 
@@ -162,11 +162,11 @@ async fn an_export_holds_what_was_asked_for() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("chosen").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let last = publisher.publish(&numbered("event", 1..=3)).await;
-    stack.database.holds(run.id, last).await;
+    let last = publisher.publish(&numbered_lines("event", 1..=3)).await;
+    stack.database.wait_stored(run.id, last).await;
     let old = date_back(&stack, run.id, 3).await;
     let hour_ago = "SELECT to_char(now() - interval '1 hour', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
-    let hour_ago = stack.database.ask(hour_ago).await.remove(0);
+    let hour_ago = stack.database.query_strings(hour_ago).await.remove(0);
     let chosen = run.id.to_string();
     let cases: [(&[&str], Vec<Uuid>); 6] = [
         (&["--from", &hour_ago], vec![run.id]),

@@ -6,12 +6,12 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::{CreatedRun, problem, send};
-use runcast_tests::authority::Authority;
-use runcast_tests::eventually::{SOON, within};
-use runcast_tests::lines::numbered;
+use runcast_tests::certificate_authority::CertificateAuthority;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, within};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -53,24 +53,24 @@ async fn two_hundred_who_come_back_at_once_each_get_the_rest() {
     let mut last = EventId::ZERO;
     for first in (1..=LINES).step_by(500) {
         last = publisher
-            .publish(&numbered("line", first..=first + 499))
+            .publish(&numbered_lines("line", first..=first + 499))
             .await;
     }
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
     let viewers = (0..200_u64).map(|number| {
         let (api, run) = (stack.api(), run.id);
         tokio::spawn(async move {
             let after = (number * 97) % LINES;
             let cursor = EventId::new(last.epoch, after).to_string();
             let mut stream = api.watch(run, Some(&cursor)).await;
-            let frames = stream.until("ready").await;
+            let frames = stream.read_until("ready").await;
             let seqs = frames.iter().filter(|frame| frame.event == "output");
             let seqs: Vec<u64> = seqs.map(|frame| frame.id.seq).collect();
             assert!(seqs.iter().copied().eq(after + 1..=LINES), "behind {after}");
         })
     });
     for viewer in viewers.collect::<Vec<_>>() {
-        within(SOON * 3, "a viewer catches up", viewer)
+        within(WAIT_DEADLINE * 3, "a viewer catches up", viewer)
             .await
             .expect("whole");
     }
@@ -88,7 +88,7 @@ async fn bells_that_are_lost_cost_no_event() {
         kill.arg(&["KILL", "TYPE", "pubsub"]);
         kill.query_async::<u64>(&mut redis).await.expect("killed");
         publisher
-            .publish(&numbered("line", round * 10 + 1..=round * 10 + 10))
+            .publish(&numbered_lines("line", round * 10 + 1..=round * 10 + 10))
             .await;
         sleep(Duration::from_millis(20)).await;
     }
@@ -104,18 +104,18 @@ async fn a_run_that_is_deleted_while_it_is_watched_ends() {
     let run = stack.api().create_run("deleted").await;
     let last = publisher(&stack, &run)
         .await
-        .publish(&numbered("line", 1..=3))
+        .publish(&numbered_lines("line", 1..=3))
         .await;
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
     let mut stream = stack.api().watch(run.id, None).await;
-    stream.until("ready").await;
+    stream.read_until("ready").await;
     stack.database.delete(run.id).await;
     let mut redis = stack.redis.connection().await;
     redis::cmd("FLUSHALL")
         .query_async::<()>(&mut redis)
         .await
         .expect("flushed");
-    let end = stream.until("end").await.pop().expect("a frame");
+    let end = stream.read_until("end").await.pop().expect("a frame");
     assert_eq!(end.json()["status"], "deleted");
     let answer = stack.api().stream(run.id, None, "").await;
     problem(answer, StatusCode::NOT_FOUND).await;
@@ -136,7 +136,7 @@ async fn sixty_four_channels_are_one_stream() {
         format!("?{}", channels.collect::<Vec<_>>().join("&"))
     };
     let mut stream = Sse::from_response(stack.api().stream(run.id, None, &query(64)).await).await;
-    let seen = stream.until("ready").await;
+    let seen = stream.read_until("ready").await;
     let variations = seen
         .iter()
         .filter_map(|frame| frame.json()["variation"].as_u64());
@@ -164,7 +164,7 @@ async fn curl(arguments: &[&str], token: &str) -> String {
         .args(arguments)
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = within(SOON * 2, "curl ends", command.output())
+    let output = within(WAIT_DEADLINE * 2, "curl ends", command.output())
         .await
         .expect("curl runs");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -177,10 +177,10 @@ async fn every_kind_of_connection_carries_a_stream_to_its_end() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("connections").await;
     let mut publisher = publisher(&stack, &run).await;
-    publisher.publish(&numbered("line", 1..=1000)).await;
+    publisher.publish(&numbered_lines("line", 1..=1000)).await;
     publisher.publish(&[last_line(0)]).await;
-    let authority = Authority::new(stack.folder());
-    let tls = stack.recipe(Part::Gateway).with([
+    let authority = CertificateAuthority::new(stack.folder());
+    let tls = stack.service_spec(Service::Gateway).with_env([
         (
             "RUNCAST_TLS_CERT",
             authority.certificate().display().to_string(),
@@ -189,7 +189,9 @@ async fn every_kind_of_connection_carries_a_stream_to_its_end() {
         ("RUNCAST_LISTEN", "127.0.0.1:0".to_owned()),
     ]);
     let mut tls = tls.start(stack.folder());
-    let secure = tls.says(Part::Gateway.ready_line(), SOON).await;
+    let secure = tls
+        .wait_for_line(Service::Gateway.ready_line(), WAIT_DEADLINE)
+        .await;
     assert!(secure.starts_with("https://"), "{secure}");
     let ca = authority.ca();
     let ca = ca.to_str().expect("UTF-8");
@@ -221,9 +223,13 @@ async fn every_kind_of_connection_carries_a_stream_to_its_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_listed_origins_may_ask_and_no_others() {
     let mut stack = Stack::start().await;
-    stack.stop(Part::Gateway).await;
-    stack.set(Part::Gateway, "RUNCAST_CORS_ORIGINS", "https://app.example");
-    stack.launch(Part::Gateway).await;
+    stack.stop(Service::Gateway).await;
+    stack.set(
+        Service::Gateway,
+        "RUNCAST_CORS_ORIGINS",
+        "https://app.example",
+    );
+    stack.start_service(Service::Gateway).await;
     let run = stack.api().create_run("origins").await;
     let path = format!("/v1/runs/{}/stream", run.id);
     for (origin, allowed) in [

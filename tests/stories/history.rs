@@ -13,11 +13,11 @@ use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::limits::LIVE_WINDOW_EVENTS;
 use runcast_tests::api::{Api, problem, send};
 use runcast_tests::database::Database;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::lines::numbered;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -45,12 +45,12 @@ async fn trimmed_history_is_joined_to_live() {
     let run = stack.api().create_run("long").await;
     let keys = stack.keys().run(run.id);
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let stored = numbered("stored", 1..=LIVE_WINDOW_EVENTS + TRIMMED);
+    let stored = numbered_lines("stored", 1..=LIVE_WINDOW_EVENTS + TRIMMED);
     let mut last = EventId::ZERO;
     for entry in stored.chunks(500) {
         last = publisher.publish(entry).await;
     }
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
 
     // Redis holds the live window only: the rest is in Postgres alone.
     let mut redis = stack.redis.connection().await;
@@ -72,8 +72,8 @@ async fn trimmed_history_is_joined_to_live() {
     .await;
 
     // What follows is live while the viewer still reads history. Nothing stores it meanwhile.
-    stack.stop(Part::Persister).await;
-    let live = numbered("live", 1..=700);
+    stack.stop(Service::Persister).await;
+    let live = numbered_lines("live", 1..=700);
     let mut viewer = stack.api().watch(run.id, None).await;
     for entry in live.chunks(7) {
         publisher.publish(entry).await;
@@ -83,13 +83,13 @@ async fn trimmed_history_is_joined_to_live() {
     assert_shows(&mut viewer, &live, first_live).await;
 
     // The same for one who comes later, to a gateway that has nothing in memory.
-    stack.stop(Part::Gateway).await;
-    stack.launch(Part::Gateway).await;
+    stack.stop(Service::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     let mut late = stack.api().watch(run.id, None).await;
     assert_shows(&mut late, &stored, 1).await;
     assert_shows(&mut late, &live, first_live).await;
     assert_eq!(late.next().await.event, "ready");
-    stack.launch(Part::Persister).await;
+    stack.start_service(Service::Persister).await;
 }
 
 /// Appends entries of random sizes, and drops what is stored from Redis at random, as a small window would.
@@ -140,7 +140,7 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
     let (api, run) = (stack.api(), stack.api().create_run("pages").await);
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
-    let lines = numbered("line", 1..=EVENTS);
+    let lines = numbered_lines("line", 1..=EVENTS);
     let epoch = publisher.publish(&lines[..200]).await.epoch;
 
     let stream = stack.keys().run(run.id).stream;
@@ -200,7 +200,7 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
     for round in ["live", "stored"] {
         let mut redis = stack.redis.connection().await;
         if round == "stored" {
-            stack.database.holds(run.id, last).await;
+            stack.database.wait_stored(run.id, last).await;
             let mut forget = redis::cmd("XTRIM");
             forget.arg(&stream).arg("MAXLEN").arg(0);
             let _: u64 = forget.query_async(&mut redis).await.expect("a trim");
@@ -226,11 +226,11 @@ async fn the_stream_goes_on_from_a_page_without_a_seam() {
     let run = stack.api().create_run("seam").await;
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
-    let lines = numbered("line", 1..=3_000);
+    let lines = numbered_lines("line", 1..=3_000);
     let last = publisher.publish(&lines[..400]).await;
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
     // What follows is only in Redis.
-    stack.stop(Part::Persister).await;
+    stack.stop(Service::Persister).await;
     for entry in lines[400..2_500].chunks(300) {
         publisher.publish(entry).await;
     }
@@ -272,7 +272,7 @@ async fn the_stream_goes_on_from_a_page_without_a_seam() {
         )
         .await;
     }
-    stack.launch(Part::Persister).await;
+    stack.start_service(Service::Persister).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -281,7 +281,7 @@ async fn a_moment_is_found_in_what_is_stored_and_in_what_is_not() {
     let run = stack.api().create_run("moments").await;
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
-    let lines = numbered("line", 1..=600);
+    let lines = numbered_lines("line", 1..=600);
     let mut moments = Vec::new();
     for (index, entry) in lines.chunks(30).enumerate() {
         // By the clock that Redis shares with this process.
@@ -295,8 +295,8 @@ async fn a_moment_is_found_in_what_is_stored_and_in_what_is_not() {
         moments.push((event::now_ms(), index as u64 * 30 + 1));
         let last = publisher.publish(entry).await;
         if index == 9 {
-            stack.database.holds(run.id, last).await;
-            stack.stop(Part::Persister).await;
+            stack.database.wait_stored(run.id, last).await;
+            stack.stop(Service::Persister).await;
         }
     }
     for (at, first) in moments {
@@ -309,7 +309,7 @@ async fn a_moment_is_found_in_what_is_stored_and_in_what_is_not() {
         let path = format!("/v1/runs/{}/events?limit=1&at={at}", run.id);
         assert_eq!(page(&stack.api(), &path).await.events.len(), found, "{at}");
     }
-    stack.launch(Part::Persister).await;
+    stack.start_service(Service::Persister).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -318,7 +318,7 @@ async fn a_long_poll_is_woken_by_one_event() {
     let run = stack.api().create_run("poll").await;
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
-    let last = publisher.publish(&numbered("line", 1..=3)).await;
+    let last = publisher.publish(&numbered_lines("line", 1..=3)).await;
 
     let path = format!("/v1/runs/{}/events?after={last}", run.id);
     let started = Instant::now();
@@ -335,7 +335,9 @@ async fn a_long_poll_is_woken_by_one_event() {
         let path = format!("/v1/runs/{}/events?after={after}&wait=40", run.id);
         let api = stack.api();
         let poll = tokio::spawn(async move { page(&api, &path).await });
-        after = publisher.publish(&numbered("line", number..=number)).await;
+        after = publisher
+            .publish(&numbered_lines("line", number..=number))
+            .await;
         let page = timeout(Duration::from_secs(4), poll).await;
         let page = page.expect("woken by the bell").expect("the poll's task");
         assert_eq!(
@@ -352,7 +354,7 @@ async fn a_long_poll_is_woken_by_one_event() {
         page(&api, &path).await
     });
     let mut wrap = stack.wrap(ending, &["echo", "all there is"]);
-    assert!(wrap.ended(SOON).await.success());
+    assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
     let page = waiting.await.expect("the poll's task");
     assert_eq!(
         (page.events.len(), &page.cursors["ended"]),
@@ -366,9 +368,9 @@ async fn pages_go_across_a_lost_redis_in_both_directions() {
     let run = stack.api().create_run("epochs").await;
     let connection = run.publisher_connection().await;
     let mut first = Publisher::new(connection, stack.keys(), run.id);
-    let before = first.publish(&numbered("before", 1..=300)).await;
-    stack.database.holds(run.id, before).await;
-    stack.stop(Part::Persister).await;
+    let before = first.publish(&numbered_lines("before", 1..=300)).await;
+    stack.database.wait_stored(run.id, before).await;
+    stack.stop(Service::Persister).await;
     let mut redis = stack.redis.connection().await;
     let _: () = redis::cmd("FLUSHALL")
         .query_async(&mut redis)
@@ -377,7 +379,7 @@ async fn pages_go_across_a_lost_redis_in_both_directions() {
     let connection = run.publisher_connection().await;
     let mut second = Publisher::new(connection, stack.keys(), run.id);
     let mut after = EventId::ZERO;
-    for entry in numbered("after", 1..=250).chunks(40) {
+    for entry in numbered_lines("after", 1..=250).chunks(40) {
         after = second.publish(entry).await;
     }
     assert!(after.epoch > before.epoch);
@@ -385,8 +387,8 @@ async fn pages_go_across_a_lost_redis_in_both_directions() {
     let api = stack.api();
     for round in ["live", "stored"] {
         if round == "stored" {
-            stack.launch(Part::Persister).await;
-            stack.database.holds(run.id, after).await;
+            stack.start_service(Service::Persister).await;
+            stack.database.wait_stored(run.id, after).await;
         }
         let (mut forward, mut cursor) = (Vec::new(), "0-0".to_owned());
         loop {

@@ -6,7 +6,7 @@ use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::limits::MAX_EVENT_BYTES;
 use runcast_tests::api::{problem, send};
 use runcast_tests::database::{assert_each_once, text};
-use runcast_tests::lines::{numbered, output};
+use runcast_tests::event_lines::{numbered_lines, output_line};
 use runcast_tests::stack::Stack;
 use serde_json::Value;
 use uuid::Uuid;
@@ -30,7 +30,7 @@ async fn publish(stack: &Stack, run: Uuid, first: u64, lines: &[Vec<u8>]) -> Res
 async fn a_request_that_is_sent_again_is_stored_once() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("over http").await.id;
-    let lines = numbered("line", 1..=5);
+    let lines = numbered_lines("line", 1..=5);
     for (first, lines) in [(1, &lines[..3]), (1, &lines[..3]), (4, &lines[3..])] {
         let answer = publish(&stack, run, first, lines).await;
         assert_eq!(answer.status(), StatusCode::OK);
@@ -41,7 +41,7 @@ async fn a_request_that_is_sent_again_is_stored_once() {
             "{accepted}"
         );
     }
-    stack.database.holds_events(run, 5).await;
+    stack.database.wait_stored_events(run, 5).await;
     let events = stack.database.events(run).await;
     assert_each_once(&events);
     assert_eq!(
@@ -63,7 +63,7 @@ async fn a_request_that_is_sent_again_is_stored_once() {
 async fn what_is_no_event_is_refused_and_not_stored() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("refused").await.id;
-    let mut oversized = output("text");
+    let mut oversized = output_line("text");
     oversized.pop();
     oversized.extend_from_slice(br#","more":""#);
     oversized.resize(MAX_EVENT_BYTES + 100, b'x');
@@ -86,9 +86,9 @@ async fn what_is_no_event_is_refused_and_not_stored() {
     }
 
     // None of them has taken a seq.
-    let answer = publish(&stack, run, 1, &[output("fine\n")]).await;
+    let answer = publish(&stack, run, 1, &[output_line("fine\n")]).await;
     assert_eq!(answer.status(), StatusCode::OK);
-    stack.database.holds_events(run, 1).await;
+    stack.database.wait_stored_events(run, 1).await;
     let events = stack.database.events(run).await;
     assert_eq!(text(&events, Kind::Output), b"fine\n");
     assert!(stack.database.dead_letters(run).await.is_empty());

@@ -9,11 +9,11 @@ use runcast_common::presence::heartbeat::{self, Agent, Heartbeat};
 use runcast_common::presence::run_update::RunUpdate;
 use runcast_common::protocol::event::{self, Kind};
 use runcast_tests::api::{problem, send};
-use runcast_tests::eventually::{SOON, eventually_within, within};
-use runcast_tests::lines;
+use runcast_tests::event_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually_within, within};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -24,9 +24,9 @@ const LOSS: Duration = Duration::from_secs(60);
 /// A stack whose worker takes a silence for a loss sooner than others do: agents give a sign of life every 5 s.
 async fn impatient() -> Stack {
     let mut stack = Stack::without_services().await;
-    stack.set(Part::Worker, "RUNCAST_STALE_AFTER", "8s");
-    stack.set(Part::Worker, "RUNCAST_LOST_AFTER", "10s");
-    stack.launch_all().await;
+    stack.set(Service::Worker, "RUNCAST_STALE_AFTER", "8s");
+    stack.set(Service::Worker, "RUNCAST_LOST_AFTER", "10s");
+    stack.start_all().await;
     stack
 }
 
@@ -55,7 +55,7 @@ async fn a_run_is_lost_while_its_agent_is_silent() {
     let run = stack.api().create_run("silent").await.id;
     let script = "echo here; while [ ! -e done ]; do sleep 0.1; done";
     let mut wrap = stack.wrap(run, &["sh", "-c", script]);
-    wrap.says("here", SOON).await;
+    wrap.wait_for_line("here", WAIT_DEADLINE).await;
     becomes(&stack, run, "running").await;
 
     wrap.signal(Signal::SIGSTOP);
@@ -70,9 +70,9 @@ async fn a_run_is_lost_while_its_agent_is_silent() {
     assert_eq!(agents(&stack, "health=alive").await.len(), 1);
 
     std::fs::write(stack.folder().join("done"), "").expect("a file");
-    wrap.ended(SOON).await;
+    wrap.wait_exit(WAIT_DEADLINE).await;
     becomes(&stack, run, "succeeded").await;
-    stack.database.sealed(run).await;
+    stack.database.wait_sealed(run).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,19 +80,19 @@ async fn a_killed_agent_is_lost_and_its_successor_ends_the_run() {
     let mut stack = impatient().await;
     let run = stack.api().create_run("killed").await.id;
     let mut first = stack.wrap(run, &["sh", "-c", "echo here; exec sleep 60"]);
-    first.says("here", SOON).await;
+    first.wait_for_line("here", WAIT_DEADLINE).await;
     becomes(&stack, run, "running").await;
     first.kill();
     becomes(&stack, run, "lost").await;
     // A status that is stored late does not revive it.
     let late = format!("UPDATE variations SET status = 'running' WHERE run_id = '{run}'");
-    stack.database.tamper(&late).await;
+    stack.database.execute(&late).await;
     becomes(&stack, run, "lost").await;
 
     let mut second = stack.wrap(run, &["sh", "-c", "echo there; sleep 12"]);
-    second.says("there", SOON).await;
+    second.wait_for_line("there", WAIT_DEADLINE).await;
     becomes(&stack, run, "running").await;
-    second.ended(SOON).await;
+    second.wait_exit(WAIT_DEADLINE).await;
     becomes(&stack, run, "succeeded").await;
     let lost = agents(&stack, "health=lost").await;
     assert_eq!(lost.len(), 1, "the first stays lost: {lost:?}");
@@ -128,7 +128,7 @@ async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
 async fn told(viewer: &mut Sse, status: &str, health: &str) {
     let deadline = Instant::now() + LOSS;
     loop {
-        let frame = viewer.next_until(deadline).await.expect("in time");
+        let frame = viewer.next_before(deadline).await.expect("in time");
         let frame = frame.expect("the stream goes on");
         if frame.event != "state" {
             continue;
@@ -147,31 +147,35 @@ async fn what_a_lost_agent_publishes_brings_its_run_back_and_viewers_are_told() 
     let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
     let shared = Redis::new(&url).expect("a Redis");
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let mut viewer = stack.api().watch(run.id, None).await.with_pulses();
+    let mut viewer = stack.api().watch(run.id, None).await.with_heartbeats();
     let client = redis::Client::open(stack.redis.url(stack.redis.port())).expect("an address");
     let mut updates = client.get_async_pubsub().await.expect("a subscription");
     let channel = stack.keys().updates();
     updates.subscribe(channel).await.expect("a subscription");
 
     beat(&stack, &shared, run.id, publisher.producer).await;
-    eventually_within(SOON, "the agent is known", async || {
+    eventually_within(WAIT_DEADLINE, "the agent is known", async || {
         let count = agents(&stack, "health=alive").await.len();
         (count == 1).then_some(()).ok_or(format!("{count}"))
     })
     .await;
     // Published while it lived, and stored when it is lost: that revives nobody.
-    stack.stop(Part::Persister).await;
-    let early = publisher.publish(&[lines::output("early\n")]).await;
+    stack.stop(Service::Persister).await;
+    let early = publisher
+        .publish(&[event_lines::output_line("early\n")])
+        .await;
     told(&mut viewer, "lost", "lost").await;
     becomes(&stack, run.id, "lost").await;
-    stack.launch(Part::Persister).await;
-    stack.database.holds(run.id, early).await;
+    stack.start_service(Service::Persister).await;
+    stack.database.wait_stored(run.id, early).await;
     assert_eq!(stack.database.run(run.id).await.status, "lost");
 
     // No sign of life, but this.
-    let late = publisher.publish(&[lines::output("late\n")]).await;
+    let late = publisher
+        .publish(&[event_lines::output_line("late\n")])
+        .await;
     told(&mut viewer, "pending", "alive").await;
-    stack.database.holds(run.id, late).await;
+    stack.database.wait_stored(run.id, late).await;
     becomes(&stack, run.id, "pending").await;
     // Its silence counts again.
     told(&mut viewer, "pending", "stale").await;
@@ -180,7 +184,7 @@ async fn what_a_lost_agent_publishes_brings_its_run_back_and_viewers_are_told() 
     let mut statuses = Vec::new();
     let mut messages = updates.on_message();
     while statuses.len() < 3 {
-        let message = within(SOON, "updates come", messages.next()).await;
+        let message = within(WAIT_DEADLINE, "updates come", messages.next()).await;
         let payload: String = message.expect("a message").get_payload().expect("text");
         let updates: Vec<RunUpdate> = serde_json::from_str(&payload).expect("updates");
         let of_run = updates.into_iter().filter(|one| one.run == run.id);
@@ -201,7 +205,7 @@ async fn the_list_of_agents_has_pages_and_refuses_nonsense() {
         let run = stack.api().create_run(name).await.id;
         wraps.push(stack.wrap(run, &["sleep", "60"]));
     }
-    eventually_within(SOON, "three agents", async || {
+    eventually_within(WAIT_DEADLINE, "three agents", async || {
         let count = agents(&stack, "health=alive").await.len();
         (count == 3).then_some(()).ok_or(format!("{count}"))
     })
@@ -218,6 +222,6 @@ async fn the_list_of_agents_has_pages_and_refuses_nonsense() {
     assert!(detail.contains("alive, stale, lost, ended"), "{detail}");
     for mut wrap in wraps {
         wrap.signal(Signal::SIGTERM);
-        wrap.ended(SOON).await;
+        wrap.wait_exit(WAIT_DEADLINE).await;
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use runcast_common::protocol::event::Kind;
-use runcast_tests::cluster::{Cluster, Disk};
 use runcast_tests::database::text;
-use runcast_tests::eventually::SOON;
-use runcast_tests::process::shell_code;
+use runcast_tests::eventually::WAIT_DEADLINE;
+use runcast_tests::postgres::{Durability, PostgresServer};
+use runcast_tests::process::shell_exit_code;
 use runcast_tests::sse::Sse;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 
 use crate::crashes::ticking;
 use crate::viewer::{Viewer, assert_text, numbers};
@@ -18,18 +18,18 @@ use crate::viewer::{Viewer, assert_text, numbers};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_postgres_viewers_go_on_and_storing_catches_up() {
     let mut stack = Stack::without_services().await;
-    let chaos = stack.chaos_before_postgres().await;
+    let chaos = stack.proxy_postgres().await;
     let address = stack.database_url(chaos.port());
-    for part in Part::ALL {
-        stack.set(part, "DATABASE_URL", address.clone());
-        stack.launch(part).await;
+    for service in Service::ALL {
+        stack.set(service, "DATABASE_URL", address.clone());
+        stack.start_service(service).await;
     }
     let run = stack.api().create_run("no postgres").await.id;
     let command = ticking(300, "0.02");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let mut live = stack.api().watch(run, None).await;
     says(&mut live, "tick 20\n").await;
-    stack.database.holds_events(run, 10).await;
+    stack.database.wait_stored_events(run, 10).await;
     chaos.refuse();
     let stored = stack.database.run(run).await.events;
     says(&mut live, "tick 150\n").await;
@@ -39,11 +39,11 @@ async fn without_postgres_viewers_go_on_and_storing_catches_up() {
         "{stored} were stored before Postgres was cut off, and {now} after"
     );
     chaos.forward();
-    live.until("end").await;
+    live.read_until("end").await;
 
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
     let said = numbers("tick", 1..=300);
-    let events = stack.database.sealed(run).await;
+    let events = stack.database.wait_sealed(run).await;
     assert_text(&text(&events, Kind::Output), &said);
     let late = Viewer::new(stack.api(), run).until_the_end().await;
     assert_text(&late.text("output"), &said);
@@ -57,11 +57,11 @@ async fn says(stream: &mut Sse, text: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_half_open_connection_to_redis_is_given_up() {
     let mut stack = Stack::without_services().await;
-    let chaos = stack.chaos_before_redis().await;
+    let chaos = stack.proxy_redis().await;
     let address = stack.redis.url(chaos.port());
-    for part in Part::ALL {
-        stack.set(part, "REDIS_URL", address.clone());
-        stack.launch(part).await;
+    for service in Service::ALL {
+        stack.set(service, "REDIS_URL", address.clone());
+        stack.start_service(service).await;
     }
     let run = stack.api().create_run("half open").await.id;
     let command = ticking(200, "0.02");
@@ -71,17 +71,18 @@ async fn a_half_open_connection_to_redis_is_given_up() {
     // Connections that are there fall silent for ever; whoever makes a new one is served.
     chaos.half_open();
     chaos.forward();
-    live.until("end").await;
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    live.read_until("end").await;
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
     let said = numbers("tick", 1..=200);
-    let events = stack.database.sealed(run).await;
+    let events = stack.database.wait_sealed(run).await;
     assert_text(&text(&events, Kind::Output), &said);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_postgres_that_is_restarted_is_noticed_by_no_viewer() {
-    let mut stack = Stack::on(Arc::new(Cluster::own(Disk::Synced).await)).await;
-    stack.launch_all().await;
+    let mut stack =
+        Stack::with_postgres(Arc::new(PostgresServer::start(Durability::Fsync).await)).await;
+    stack.start_all().await;
     let run = stack.api().create_run("restarted").await.id;
     let command = ticking(400, "0.02");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
@@ -92,15 +93,15 @@ async fn a_postgres_that_is_restarted_is_noticed_by_no_viewer() {
         (80, Signal::SIGQUIT),
         (140, Signal::SIGKILL),
     ] {
-        stack.database.holds_events(run, events).await;
+        stack.database.wait_stored_events(run, events).await;
         stack
-            .cluster
+            .postgres
             .restart(signal, Duration::from_millis(500))
             .await;
     }
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
     let said = numbers("tick", 1..=400);
-    let events = stack.database.sealed(run).await;
+    let events = stack.database.wait_sealed(run).await;
     assert_text(&text(&events, Kind::Output), &said);
     let viewer = viewer.await.expect("the viewer's task");
     assert_text(&viewer.text("output"), &said);

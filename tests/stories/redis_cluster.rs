@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::keys::Keys;
 use runcast_tests::database::text;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::process::{Process, shell_code};
-use runcast_tests::redis_cluster::{MASTERS, RedisCluster};
-use runcast_tests::redis_node::Fleet;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
+use runcast_tests::process::{Process, shell_exit_code};
+use runcast_tests::redis_cluster::{MASTER_COUNT, RedisCluster};
+use runcast_tests::redis_node::RedisDeployment;
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
@@ -17,10 +17,10 @@ use crate::viewer::{Viewer, assert_text, numbers};
 
 async fn start(with_tls: bool) -> (Stack, RedisCluster) {
     let mut stack = Stack::without_services().await;
-    let fleet = Fleet::new(stack.folder(), stack.keys(), with_tls);
-    let redis = RedisCluster::start(fleet).await;
-    stack.use_redis(redis.urls(), redis.fleet.ca().as_deref());
-    stack.launch_all().await;
+    let deployment = RedisDeployment::new(stack.folder(), stack.keys(), with_tls);
+    let redis = RedisCluster::start(deployment).await;
+    stack.use_redis(redis.urls(), redis.deployment.ca().as_deref());
+    stack.start_all().await;
     (stack, redis)
 }
 
@@ -50,9 +50,14 @@ async fn assert_whole(
     viewer: Viewer,
     ticks: u32,
 ) -> Viewer {
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
+    assert_eq!(
+        shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        wrap.logs()
+    );
     let said = numbers("tick", 1..=ticks.into());
-    let events = stack.database.sealed(run).await;
+    let events = stack.database.wait_sealed(run).await;
     assert_text(&text(&events, Kind::Output), &said);
     let viewer = viewer.until_the_end().await;
     assert_text(&viewer.text("output"), &said);
@@ -64,7 +69,7 @@ async fn runs_lie_on_all_nodes() {
     const TICKS: u32 = 20;
     let (mut stack, redis) = start(true).await;
     let mut runs = Vec::new();
-    for node in 0..MASTERS {
+    for node in 0..MASTER_COUNT {
         runs.push(run_on(&stack, node).await);
     }
     while runs.len() < 20 {
@@ -89,9 +94,9 @@ async fn runs_lie_on_all_nodes() {
             .map(|run| node_of(*run))
             .collect::<HashSet<_>>()
             .len(),
-        MASTERS
+        MASTER_COUNT
     );
-    redis.nothing_waits(stack.keys()).await;
+    redis.wait_ready_queue_empty(stack.keys()).await;
 
     // Redis does not name a replica before it has followed something.
     eventually("all nodes are named", async || {
@@ -101,11 +106,11 @@ async fn runs_lie_on_all_nodes() {
     })
     .await;
     // A node that would throw away what is not stored is refused, whichever it is.
-    let () = redis.nodes[MASTERS]
-        .ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
+    let () = redis.nodes[MASTER_COUNT]
+        .query(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
         .await;
     let said = stack.check().await;
-    let port = redis.nodes[MASTERS].port().to_string();
+    let port = redis.nodes[MASTER_COUNT].port().to_string();
     assert!(
         said.contains("REDIS_URL") && said.contains("noeviction") && said.contains(&port),
         "{said}"
@@ -113,8 +118,8 @@ async fn runs_lie_on_all_nodes() {
 
     // One of its nodes named as if it were alone is told apart.
     stack.use_redis(
-        redis.fleet.urls(&redis.nodes[1]),
-        redis.fleet.ca().as_deref(),
+        redis.deployment.urls(&redis.nodes[1]),
+        redis.deployment.ca().as_deref(),
     );
     let said = stack.check().await;
     assert!(
@@ -133,7 +138,7 @@ async fn a_killed_node_is_followed_by_its_replica() {
     let mut wraps = [here, elsewhere].map(|run| stack.wrap(run, &command));
     let viewers =
         [here, elsewhere].map(|run| tokio::spawn(Viewer::new(stack.api(), run).until_the_end()));
-    stack.database.holds_events(here, 50).await;
+    stack.database.wait_stored_events(here, 50).await;
     redis.nodes[0].kill();
     for ((run, wrap), viewer) in [here, elsewhere].into_iter().zip(&mut wraps).zip(viewers) {
         let viewer = viewer.await.expect("the viewer's task");
@@ -142,10 +147,12 @@ async fn a_killed_node_is_followed_by_its_replica() {
         let is_told = |reason: &String| may_miss && reason == "reborn";
         assert!(viewer.gaps.iter().all(is_told), "{:?}", viewer.gaps);
     }
-    let info: String = redis.nodes[MASTERS].ask(&["INFO", "replication"]).await;
+    let info: String = redis.nodes[MASTER_COUNT]
+        .query(&["INFO", "replication"])
+        .await;
     assert!(info.contains("role:master"), "{info}");
     redis
-        .is_listened_to(MASTERS, &stack.keys().run(here).bell)
+        .wait_for_subscriber(MASTER_COUNT, &stack.keys().run(here).bell)
         .await;
 }
 
@@ -159,18 +166,18 @@ async fn a_slot_that_moves_in_the_middle_of_a_run_loses_and_doubles_nothing() {
     let keys = stack.keys().run(run);
     let mut wrap = stack.wrap(run, &command);
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
-    stack.database.holds_events(run, 50).await;
+    stack.database.wait_stored_events(run, 50).await;
 
     // The keys of the run lie on both nodes for a while, which serve neither part by scripts then.
     redis.begin_migration(keys.slot, 0, 2).await;
     redis.migrate_key(&keys.meta, 0, 2).await;
-    let refused = redis.refused(0).await;
-    redis.has_refused(0, refused + 2).await;
+    let refused = redis.migration_errors(0).await;
+    redis.wait_migration_errors(0, refused + 2).await;
     redis.migrate_key(&keys.stream, 0, 2).await;
-    redis.has_refused(0, refused + 4).await;
+    redis.wait_migration_errors(0, refused + 4).await;
     redis.finish_migration(keys.slot, 0, 2).await;
 
-    redis.is_listened_to(2, &keys.bell).await;
+    redis.wait_for_subscriber(2, &keys.bell).await;
     let viewer = viewer.await.expect("the viewer's task");
     let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICKS).await;
     assert_eq!(viewer.gaps, Vec::<String>::new());
@@ -178,6 +185,6 @@ async fn a_slot_that_moves_in_the_middle_of_a_run_loses_and_doubles_nothing() {
         viewer.repeated, 0,
         "nothing was lost, so nothing comes again"
     );
-    let length: u64 = redis.nodes[2].ask(&["XLEN", &keys.stream]).await;
+    let length: u64 = redis.nodes[2].query(&["XLEN", &keys.stream]).await;
     assert!(length > 0, "the run lies on its new node");
 }

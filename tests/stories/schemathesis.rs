@@ -10,17 +10,17 @@ use std::fs;
 use std::time::Duration;
 
 use reqwest::Method;
-use runcast_tests::lines::numbered;
-use runcast_tests::process::Recipe;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::process::ProcessSpec;
 use runcast_tests::programs;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::redis_server;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::access::people::ask;
-use crate::access_matrix::places::Places;
+use crate::access::fixtures::ask;
+use crate::access_matrix::path_parameters::PathParameters;
 
 /// Examples of each operation, unless told otherwise.
 const EXAMPLES: u32 = 8;
@@ -43,7 +43,7 @@ const ENDLESS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/stream"];
 const LOCKS_OUT: &str = "DELETE /v1/tokens/{token}";
 
 /// What it knows beforehand: real things for most paths, a run that is over beside the one that lives, and bounds on time.
-fn settings(places: &Places, over: Uuid) -> String {
+fn settings(places: &PathParameters, over: Uuid) -> String {
     let (mut dictionaries, mut parameters) = (String::new(), String::new());
     for (name, thing) in places.things() {
         let values = match name {
@@ -78,31 +78,31 @@ parameters = {{ "query.follow" = "false" }}
 async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
     let mut stack = Stack::without_services().await;
     // Without a worker nobody sends to the webhooks that it makes up.
-    stack.launch(Part::Persister).await;
-    stack.launch(Part::Gateway).await;
+    stack.start_service(Service::Persister).await;
+    stack.start_service(Service::Gateway).await;
     let api = stack.api();
-    let places = Places::prepare(&stack).await;
+    let places = PathParameters::prepare(&stack).await;
     let publish = format!("/v1/runs/{}/publish", places.run());
     let publish = ask(&api, Method::POST, &publish, &json!({}), 200).await;
     let redis = publish["redis"]["url"].as_str().expect("an address");
     let connection = redis_server::connect(redis).await;
     Publisher::new(connection, stack.keys(), places.run())
-        .publish(&numbered("line", 1..=20))
+        .publish(&numbered_lines("line", 1..=20))
         .await;
     let over = api.create_run("over").await;
     let mut wrap = stack.wrap(over.id, &["echo", "all there is"]);
-    assert!(wrap.ended(DEADLINE).await.success());
+    assert!(wrap.wait_exit(DEADLINE).await.success());
 
     // It finds its own token in the list of tokens, and would see nothing but 401 from when it tried to revoke that.
     let keep =
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
-    stack.database.tamper(keep).await;
+    stack.database.execute(keep).await;
     let keep = format!(
         "CREATE TRIGGER keep BEFORE UPDATE OF revoked_at ON tokens FOR EACH ROW
          WHEN (OLD.hash = sha256('{}')) EXECUTE FUNCTION keep()",
         stack.token()
     );
-    stack.database.tamper(&keep).await;
+    stack.database.execute(&keep).await;
 
     let config = stack.folder().join("schemathesis.toml");
     fs::write(&config, settings(&places, over.id)).expect("a file of settings");
@@ -136,10 +136,10 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
         arguments.extend(["--exclude-path", path]);
     }
     arguments.extend(["--exclude-name", LOCKS_OUT]);
-    let program = programs::installed("schemathesis4", "schemathesis");
-    let recipe = Recipe::new("schemathesis", program, &arguments, stack.folder());
+    let program = programs::python_program("schemathesis4", "schemathesis");
+    let recipe = ProcessSpec::new("schemathesis", program, &arguments, stack.folder());
     let mut asking = recipe.start(stack.folder());
-    let status = asking.ended(DEADLINE * examples).await;
+    let status = asking.wait_exit(DEADLINE * examples).await;
     assert!(status.success(), "{}", asking.logs());
     // It has not locked itself out on its way.
     api.get("/v1/session").await;

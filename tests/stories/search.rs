@@ -4,9 +4,9 @@ use reqwest::{Method, StatusCode};
 use runcast_common::protocol::event::{Kind, Text, write_line};
 use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::{Api, problem, send};
-use runcast_tests::lines::numbered;
+use runcast_tests::event_lines::numbered_lines;
 use runcast_tests::publisher::Publisher;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -40,8 +40,8 @@ async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
     let api = stack.api();
-    let output = |text: &str| runcast_tests::lines::output(text);
-    for entry in numbered("line", 1..=3_000).chunks(500) {
+    let output = |text: &str| runcast_tests::event_lines::output_line(text);
+    for entry in numbered_lines("line", 1..=3_000).chunks(500) {
         publisher.publish(entry).await;
     }
     let cut = [
@@ -51,9 +51,9 @@ async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
         output("dle\u{1b}[0m is here\nnext\n"),
     ];
     let stored = publisher.publish(&cut).await;
-    stack.database.holds(run.id, stored).await;
-    stack.stop(Part::Persister).await;
-    for entry in numbered("line", 3_001..=6_000).chunks(500) {
+    stack.database.wait_stored(run.id, stored).await;
+    stack.stop(Service::Persister).await;
+    for entry in numbered_lines("line", 3_001..=6_000).chunks(500) {
         publisher.publish(entry).await;
     }
     publisher
@@ -143,7 +143,7 @@ async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
     )
     .await;
     assert_eq!(texts(&after), ["and an unfinished needle"]);
-    stack.launch(Part::Persister).await;
+    stack.start_service(Service::Persister).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,19 +1,19 @@
 //! What a service does when it cannot start: it says in one line which setting or schema is to blame.
 
-use runcast_tests::eventually::SOON;
-use runcast_tests::process::{Process, Recipe};
+use runcast_tests::eventually::WAIT_DEADLINE;
+use runcast_tests::process::{Process, ProcessSpec};
 use runcast_tests::programs::{self, free_port};
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 
 /// Runs a service that is to refuse, and gives its exit code and what it said on stderr.
 async fn refusal(
     stack: &Stack,
-    part: Part,
+    service: Service,
     setting: Option<(&str, &str)>,
 ) -> (Option<i32>, String) {
-    let recipe = stack.recipe(part).with(setting);
+    let recipe = stack.service_spec(service).with_env(setting);
     let mut process: Process = recipe.start(stack.folder());
-    let status = process.ended(SOON).await;
+    let status = process.wait_exit(WAIT_DEADLINE).await;
     let said = String::from_utf8_lossy(&process.stderr()).into_owned();
     (status.code(), said)
 }
@@ -29,15 +29,15 @@ async fn a_schema_that_does_not_fit_is_refused() {
          VALUES (9999, 'from the future', true, '\\x00', 0)",
     ];
     for (tampering, shown) in cases.into_iter().zip(["decaf000", "", "9999"]) {
-        stack.database.tamper(tampering).await;
-        for part in Part::ALL {
-            let (code, said) = refusal(&stack, part, None).await;
-            assert_eq!(code, Some(78), "{}: {said}", part.name());
+        stack.database.execute(tampering).await;
+        for service in Service::ALL {
+            let (code, said) = refusal(&stack, service, None).await;
+            assert_eq!(code, Some(78), "{}: {said}", service.name());
             for word in ["expected", "actual", shown] {
                 assert!(
                     said.contains(word),
                     "{} does not say {word:?}: {said}",
-                    part.name()
+                    service.name()
                 );
             }
         }
@@ -50,16 +50,16 @@ async fn a_server_that_cannot_be_reached_is_named_by_its_setting() {
     let port = free_port();
     let (redis, postgres) = (stack.redis.url(port), stack.database_url(port));
     for (name, address) in [("REDIS_URL", redis), ("DATABASE_URL", postgres)] {
-        for part in Part::ALL {
-            let (code, said) = refusal(&stack, part, Some((name, &address))).await;
+        for service in Service::ALL {
+            let (code, said) = refusal(&stack, service, Some((name, &address))).await;
             assert!(
                 code.is_some_and(|code| code != 0),
                 "{} ended with {code:?}",
-                part.name()
+                service.name()
             );
             let naming: Vec<_> = said.lines().filter(|line| line.contains(name)).collect();
             let [line] = naming[..] else {
-                panic!("{} should name {name} in one line: {said}", part.name());
+                panic!("{} should name {name} in one line: {said}", service.name());
             };
             assert!(line.contains(&port.to_string()), "where it looked: {line}");
             assert!(!said.contains("panicked"), "{said}");
@@ -77,11 +77,11 @@ async fn a_setting_that_makes_no_sense_is_named() {
         ("RUNCAST_LISTEN", "everywhere"),
         ("RUNCAST_ENV", "staging"),
     ] {
-        let (code, said) = refusal(&stack, Part::Gateway, Some((name, value))).await;
+        let (code, said) = refusal(&stack, Service::Gateway, Some((name, value))).await;
         assert_eq!(code, Some(78), "{name}={value}: {said}");
         assert!(said.contains(name), "{name}={value}: {said}");
     }
-    let (code, said) = refusal(&stack, Part::Persister, Some(("DATABASE_URL", ""))).await;
+    let (code, said) = refusal(&stack, Service::Persister, Some(("DATABASE_URL", ""))).await;
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("DATABASE_URL is not set"), "{said}");
 }
@@ -90,16 +90,16 @@ async fn a_setting_that_makes_no_sense_is_named() {
 async fn migrating_needs_the_database_alone() {
     let stack = Stack::without_services().await;
     let address = stack.database_url(stack.database_port());
-    let recipe = Recipe::new(
+    let recipe = ProcessSpec::new(
         "migrate",
         programs::runcastd(),
         &["migrate"],
         stack.folder(),
     );
     let mut migrate = recipe
-        .with([("DATABASE_URL", address)])
+        .with_env([("DATABASE_URL", address)])
         .start(stack.folder());
-    let status = migrate.ended(SOON).await;
+    let status = migrate.wait_exit(WAIT_DEADLINE).await;
     assert!(
         status.success(),
         "a second time, without Redis ({status})\n{}",

@@ -7,9 +7,9 @@ use reqwest::{Method, Response, StatusCode};
 use runcast_common::protocol::event::{Gap, Kind, Text, write_line};
 use runcast_common::protocol::limits::MAX_CHUNK_BYTES;
 use runcast_tests::api::{Api, problem, send};
-use runcast_tests::eventually::SOON;
+use runcast_tests::eventually::WAIT_DEADLINE;
 use runcast_tests::publisher::Publisher;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use uuid::Uuid;
 
 /// The line of a chunk, without its newline.
@@ -75,11 +75,11 @@ async fn a_text_is_byte_for_byte_what_was_written() {
     lines.extend(
         huge_line
             .chunks(MAX_CHUNK_BYTES)
-            .map(|part| chunk(Kind::Output, "stdout", part)),
+            .map(|service| chunk(Kind::Output, "stdout", service)),
     );
     let mut last = publisher.publish(&lines[..2]).await;
-    stack.database.holds(run.id, last).await;
-    stack.stop(Part::Persister).await;
+    stack.database.wait_stored(run.id, last).await;
+    stack.stop(Service::Persister).await;
     for line in &lines[2..] {
         last = publisher.publish(std::slice::from_ref(line)).await;
     }
@@ -91,8 +91,8 @@ async fn a_text_is_byte_for_byte_what_was_written() {
     // Partly stored, partly in Redis alone; and then stored all.
     for round in ["live", "stored"] {
         if round == "stored" {
-            stack.launch(Part::Persister).await;
-            stack.database.holds(run.id, last).await;
+            stack.start_service(Service::Persister).await;
+            stack.database.wait_stored(run.id, last).await;
         }
         assert!(
             text(&api, run.id, "?channel=output").await == written,
@@ -108,7 +108,10 @@ async fn a_text_is_byte_for_byte_what_was_written() {
         let plain = text(&api, run.id, "?channel=output&ansi=strip").await;
         assert!(plain.starts_with(b"plain\nNUL and "), "{round}");
         let red = b"red\tend\r\n0123456789";
-        assert!(plain.windows(red.len()).any(|part| part == red), "{round}");
+        assert!(
+            plain.windows(red.len()).any(|service| service == red),
+            "{round}"
+        );
     }
 
     // A hole is a line of its own, which nothing that is written can be taken for.
@@ -173,7 +176,7 @@ async fn a_text_is_followed_until_the_run_is_over() {
     assert_eq!(header(response.headers(), "etag"), "");
     let mut followed = Vec::new();
     while followed != b"first\n" {
-        let bytes = tokio::time::timeout(SOON, response.chunk()).await;
+        let bytes = tokio::time::timeout(WAIT_DEADLINE, response.chunk()).await;
         let bytes = bytes.expect("more in time").expect("a body").expect("more");
         followed.extend_from_slice(&bytes);
         assert!(followed.len() <= 6, "{followed:?}");
@@ -191,9 +194,9 @@ async fn a_text_is_followed_until_the_run_is_over() {
     {
         followed.extend_from_slice(&bytes);
     }
-    assert!(wrap.ended(SOON).await.success());
+    assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
     assert_eq!(followed, b"first\nmore 1\nmore 2\nmore 3\nend");
-    stack.database.sealed(run).await;
+    stack.database.wait_sealed(run).await;
     assert_eq!(text(&api, run, "?follow").await, followed);
 }
 
@@ -203,8 +206,8 @@ async fn a_finished_text_is_had_in_parts_packed_or_not_at_all() {
     let run = stack.api().create_run("finished").await.id;
     // Several times what is marked at once when it is measured.
     let mut wrap = stack.wrap(run, &["seq", "1", "600000"]);
-    assert!(wrap.ended(SOON).await.success());
-    stack.database.sealed(run).await;
+    assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
+    stack.database.wait_sealed(run).await;
     let api = stack.api();
     let path = format!("/v1/runs/{run}/text");
     let whole: String = (1..=600_000).map(|number| format!("{number}\n")).collect();

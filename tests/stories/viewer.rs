@@ -6,8 +6,8 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::Api;
-use runcast_tests::eventually::{SOON, within};
-use runcast_tests::lines;
+use runcast_tests::event_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, within};
 use runcast_tests::sse::{Frame, Sse};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -49,7 +49,7 @@ impl Viewer {
     /// Watches until the run has ended.
     pub(crate) async fn until_the_end(self) -> Self {
         within(
-            SOON * 3,
+            WAIT_DEADLINE * 3,
             "a viewer sees the end of its run",
             self.follow(|_| false),
         )
@@ -59,7 +59,7 @@ impl Viewer {
     /// Watches until an event satisfies `enough`, or the run has ended.
     pub(crate) async fn until(self, enough: impl FnMut(&Value) -> bool) -> Self {
         within(
-            SOON * 2,
+            WAIT_DEADLINE * 2,
             "a viewer sees what it waits for",
             self.follow(enough),
         )
@@ -72,7 +72,7 @@ impl Viewer {
             let Some(mut stream) = self.connect().await else {
                 return self;
             };
-            while let Ok(Some(frame)) = stream.next_until(Instant::now() + SOON).await {
+            while let Ok(Some(frame)) = stream.next_before(Instant::now() + WAIT_DEADLINE).await {
                 if self.take(&frame) && self.events.last().is_some_and(&mut enough) {
                     return self;
                 }
@@ -89,7 +89,7 @@ impl Viewer {
         self.connections += 1;
         let cursor = self.cursor.map(|id| id.to_string());
         let path = format!("/v1/runs/{}/stream", self.run);
-        let give_up = Instant::now() + SOON;
+        let give_up = Instant::now() + WAIT_DEADLINE;
         let response = loop {
             let mut request = self.api.request(Method::GET, &path);
             if let Some(cursor) = &cursor {
@@ -116,11 +116,11 @@ impl Viewer {
         );
         self.cursor = Some(frame.id);
         let event = frame.json();
-        if frame.event == "gap" && frame.is_about_connection() {
+        if frame.event == "gap" && frame.is_connection_notice() {
             self.gaps
                 .push(event["reason"].as_str().unwrap_or_default().to_owned());
         }
-        if frame.is_about_connection() {
+        if frame.is_connection_notice() {
             return false;
         }
         assert_eq!(event["id"], frame.id.to_string(), "the id in the envelope");
@@ -144,7 +144,7 @@ impl Viewer {
     /// What the events of a kind said, put together.
     pub(crate) fn text(&self, kind: &str) -> Vec<u8> {
         let of_kind = self.events.iter().filter(|event| event["kind"] == kind);
-        of_kind.flat_map(lines::chunk).collect()
+        of_kind.flat_map(event_lines::text_bytes).collect()
     }
 }
 

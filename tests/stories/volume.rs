@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
-use runcast_tests::eventually::SOON;
-use runcast_tests::process::shell_code;
+use runcast_tests::eventually::WAIT_DEADLINE;
+use runcast_tests::process::shell_exit_code;
 use runcast_tests::stack::Stack;
 
 use crate::viewer::{Viewer, assert_text};
@@ -22,19 +22,22 @@ async fn fifty_thousand_lines_arrive_once() {
     });
     let start = Instant::now();
     let mut wrap = stack.wrap(run, &["seq", "0", "50000"]);
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
     let ended = start.elapsed();
     let (viewer, shown) = viewer.await.expect("the viewer's task");
     let shown = shown - start;
     let state = async || stack.database.run(run).await.sealed;
     while !state().await {
-        assert!(start.elapsed() < SOON, "not sealed within {SOON:?}");
+        assert!(
+            start.elapsed() < WAIT_DEADLINE,
+            "not sealed within {WAIT_DEADLINE:?}"
+        );
         tokio::task::yield_now().await;
     }
     let sealed = start.elapsed();
 
     let said: String = (0..=50_000).map(|number| format!("{number}\n")).collect();
-    let events = stack.database.sealed(run).await;
+    let events = stack.database.wait_sealed(run).await;
     let rows = events
         .iter()
         .filter(|event| event.kind == Kind::Output.number());

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{CreatedRun, send};
-use runcast_tests::eventually::{SOON, eventually, within};
-use runcast_tests::lines::numbered;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually, within};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ async fn watch(
     let mut answer = send(request).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let mut text = String::new();
-    within(SOON, "enough frames of a watch", async {
+    within(WAIT_DEADLINE, "enough frames of a watch", async {
         while frames(&text).len() < count {
             match answer.chunk().await.expect("read") {
                 Some(bytes) => text += std::str::from_utf8(&bytes).expect("text"),
@@ -52,7 +52,7 @@ async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
         runs.push((run.id, publisher(&stack, &run).await));
     }
     for (_, publisher) in &mut runs[..2] {
-        publisher.publish(&numbered("line", 1..=50)).await;
+        publisher.publish(&numbered_lines("line", 1..=50)).await;
     }
     let query: Vec<String> = runs.iter().map(|(run, _)| format!("run={run}")).collect();
     let query = query.join("&");
@@ -70,7 +70,7 @@ async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
         }
     }
     for (_, publisher) in &mut runs {
-        publisher.publish(&numbered("line", 51..=60)).await;
+        publisher.publish(&numbered_lines("line", 51..=60)).await;
         publisher.publish(&[last_line(0)]).await;
     }
     let mut ends = Vec::new();
@@ -129,7 +129,7 @@ async fn runs_with_a_label_join_while_they_are_watched() {
     for run in [first, other, second] {
         let redis = stack.redis.connection().await;
         Publisher::new(redis, stack.keys(), run)
-            .publish(&numbered("line", 1..=1))
+            .publish(&numbered_lines("line", 1..=1))
             .await;
     }
     let mut text = String::new();
@@ -200,7 +200,7 @@ async fn the_feed_tells_of_every_run_and_is_resumed() {
     };
     let mut again = send(ask(&created)).await;
     let mut text = String::new();
-    within(SOON, "what came since", async {
+    within(WAIT_DEADLINE, "what came since", async {
         while !text.contains("succeeded") {
             let bytes = again.chunk().await.expect("read").expect("more");
             text += std::str::from_utf8(&bytes).expect("text");
@@ -213,7 +213,7 @@ async fn the_feed_tells_of_every_run_and_is_resumed() {
     );
     let mut late = send(ask("1-1")).await;
     let mut text = String::new();
-    within(SOON, "a gap", async {
+    within(WAIT_DEADLINE, "a gap", async {
         while !text.contains("event: gap") {
             let bytes = late.chunk().await.expect("read").expect("more");
             text += std::str::from_utf8(&bytes).expect("text");

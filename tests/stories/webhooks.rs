@@ -8,22 +8,22 @@ use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
 use runcast_common::presence::run_update::RunUpdate;
 use runcast_tests::api::{problem, send};
-use runcast_tests::eventually::{SOON, eventually, within};
-use runcast_tests::lines::output;
-use runcast_tests::process::Recipe;
+use runcast_tests::event_lines::output_line;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually, within};
+use runcast_tests::process::ProcessSpec;
 use runcast_tests::publisher::Publisher;
-use runcast_tests::receiver::{Answer, Receiver};
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
+use runcast_tests::webhook_receiver::{Reply, WebhookReceiver};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// What `runcastd webhook` prints with these arguments, and whether it went well.
 async fn webhook(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let arguments = [&["webhook"], arguments].concat();
-    let own = stack.recipe(Part::Worker).environment;
-    let recipe = stack.operator(&arguments).with(own);
+    let own = stack.service_spec(Service::Worker).environment;
+    let recipe = stack.operator_spec(&arguments).with_env(own);
     let mut process = recipe.start(stack.folder());
-    let status = process.ended(SOON).await;
+    let status = process.wait_exit(WAIT_DEADLINE).await;
     let said = [process.stdout(), process.stderr()].concat();
     (
         status.success(),
@@ -71,9 +71,9 @@ async fn with_worker() -> Stack {
         ("RUNCAST_WEBHOOK_TIMEOUT", "1s"),
         ("RUNCAST_WEBHOOK_FIRST_RETRY", "200ms"),
     ] {
-        stack.set(Part::Worker, name, value);
+        stack.set(Service::Worker, name, value);
     }
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     stack
 }
 
@@ -90,16 +90,16 @@ async fn runs_begin(stack: &Stack, count: usize) {
          END $$;"
     );
     for statement in insert.splitn(2, ';') {
-        stack.database.tamper(statement).await;
+        stack.database.execute(statement).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_is_told_of_the_runs_that_it_asked_for() {
     let mut stack = with_worker().await;
-    stack.launch(Part::Gateway).await;
-    stack.launch(Part::Persister).await;
-    let receiver = Receiver::start().await;
+    stack.start_service(Service::Gateway).await;
+    stack.start_service(Service::Persister).await;
+    let receiver = WebhookReceiver::start().await;
     let url = receiver.url();
     let on = ["--on", "running", "--on", "failed", "--on", "sealed"];
     let arguments = [&[url.as_str()], &on[..], &["--label", "team=search"]].concat();
@@ -122,8 +122,8 @@ async fn a_receiver_is_told_of_the_runs_that_it_asked_for() {
     let (ours, other) = (create("search").await, create("ads").await);
     for run in [other, ours] {
         let mut wrap = stack.wrap(run, &["sh", "-c", "echo here; exit 3"]);
-        wrap.ended(SOON).await;
-        stack.database.sealed(run).await;
+        wrap.wait_exit(WAIT_DEADLINE).await;
+        stack.database.wait_sealed(run).await;
     }
     let told = eventually("failed and sealed are told", async || {
         let received = receiver.received();
@@ -176,9 +176,9 @@ async fn a_receiver_is_told_of_the_runs_that_it_asked_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_is_not_whole_says_how_much_is_missing() {
     let mut stack = with_worker().await;
-    stack.launch(Part::Gateway).await;
-    stack.launch(Part::Persister).await;
-    let receiver = Receiver::start().await;
+    stack.start_service(Service::Gateway).await;
+    stack.start_service(Service::Persister).await;
+    let receiver = WebhookReceiver::start().await;
     add(
         &stack,
         &[&receiver.url(), "--on", "incomplete", "--on", "sealed"],
@@ -195,22 +195,22 @@ async fn a_run_that_is_not_whole_says_how_much_is_missing() {
     // It has counted five events, and one comes.
     let end = json!({"kind": "status", "variation": 0, "time": 1, "status": "succeeded",
         "events": 5, "bytes": 100, "checksum": "crc32c:00000000"});
-    let lines = [output("one of five\n"), end.to_string().into_bytes()];
+    let lines = [output_line("one of five\n"), end.to_string().into_bytes()];
     publisher.publish(&lines).await;
     // At once, to all three who care.
-    let told = viewer.until("end").await;
+    let told = viewer.read_until("end").await;
     let told = told.last().expect("the end").json();
     assert_eq!(
         (&told["missing"], &told["sealed"]),
         (&json!(4), &json!(false)),
         "{told}"
     );
-    let message = within(SOON, "an update", updates.on_message().next()).await;
+    let message = within(WAIT_DEADLINE, "an update", updates.on_message().next()).await;
     let message: String = message.expect("a message").get_payload().expect("text");
     let update: Vec<RunUpdate> = serde_json::from_str(&message).expect("updates");
     assert_eq!((update[0].run, update[0].missing), (run.id, 4), "{message}");
     assert!(update[0].ended && !update[0].sealed, "{message}");
-    let received = receiver.has(1).await;
+    let received = receiver.wait_for_requests(1).await;
     let told = received[0].json();
     assert_eq!(told["type"], "run.incomplete");
     assert_eq!(told["data"]["missing"], 4, "{told}");
@@ -219,19 +219,19 @@ async fn a_run_that_is_not_whole_says_how_much_is_missing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_not_received_is_sent_again_with_the_same_id() {
     let stack = with_worker().await;
-    let mut receiver = Receiver::start().await;
+    let mut receiver = WebhookReceiver::start().await;
     let (_, secret) = add(&stack, &[&receiver.url(), "--on", "running"]).await;
-    receiver.next(&[Answer::Status(500), Answer::Redirect, Answer::Never]);
+    receiver.reply_next(&[Reply::Status(500), Reply::Redirect, Reply::Never]);
     runs_begin(&stack, 1).await;
-    receiver.has(3).await;
-    receiver.leave();
+    receiver.wait_for_requests(3).await;
+    receiver.stop();
     let refused = "SELECT count(*) FROM webhook_attempts WHERE error LIKE '%refused%'";
     eventually("a connection is refused", async || {
-        let count = stack.database.number(refused).await;
+        let count = stack.database.query_number(refused).await;
         (count > 0).then_some(()).ok_or_else(|| "none".to_owned())
     })
     .await;
-    receiver.come_back().await;
+    receiver.restart().await;
     let delivered = the_delivery(&stack, "delivered").await;
     assert_eq!(delivered["status"], 204, "{delivered}");
     let received = receiver.received();
@@ -247,7 +247,7 @@ async fn what_was_not_received_is_sent_again_with_the_same_id() {
         "{shown}"
     );
     let errors = "SELECT coalesce(error, 'none') FROM webhook_attempts ORDER BY number";
-    let errors = stack.database.ask(errors).await;
+    let errors = stack.database.query_strings(errors).await;
     assert!(
         errors[0].starts_with("500 ") && errors[0].ends_with("said the receiver"),
         "{errors:?}"
@@ -271,15 +271,15 @@ async fn what_was_not_received_is_sent_again_with_the_same_id() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_before_it_wrote_it_down_has_sent_it_once_more() {
     let mut stack = with_worker().await;
-    let receiver = Receiver::start().await;
+    let receiver = WebhookReceiver::start().await;
     add(&stack, &[&receiver.url(), "--on", "running"]).await;
     // The receiver has it; the worker will never know.
-    receiver.next(&[Answer::Never]);
+    receiver.reply_next(&[Reply::Never]);
     runs_begin(&stack, 1).await;
-    let first = receiver.has(1).await.remove(0);
-    stack.kill(Part::Worker);
-    stack.launch(Part::Worker).await;
-    let again = receiver.has(2).await.remove(1);
+    let first = receiver.wait_for_requests(1).await.remove(0);
+    stack.kill(Service::Worker);
+    stack.start_service(Service::Worker).await;
+    let again = receiver.wait_for_requests(2).await.remove(1);
     assert_eq!((first.id(), first.body), (again.id(), again.body));
     the_delivery(&stack, "delivered").await;
     assert_eq!(receiver.received().len(), 2);
@@ -288,11 +288,11 @@ async fn a_worker_that_dies_before_it_wrote_it_down_has_sent_it_once_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_given_up_waits_for_an_operator() {
     let mut stack = with_worker().await;
-    stack.stop(Part::Worker).await;
-    stack.set(Part::Worker, "RUNCAST_WEBHOOK_GIVE_UP", "500ms");
-    stack.launch(Part::Worker).await;
-    let receiver = Receiver::start().await;
-    receiver.otherwise(Answer::Status(503));
+    stack.stop(Service::Worker).await;
+    stack.set(Service::Worker, "RUNCAST_WEBHOOK_GIVE_UP", "500ms");
+    stack.start_service(Service::Worker).await;
+    let receiver = WebhookReceiver::start().await;
+    receiver.reply_default(Reply::Status(503));
     let (id, _) = add(&stack, &[&receiver.url(), "--on", "running"]).await;
     runs_begin(&stack, 1).await;
     let dead = the_delivery(&stack, "dead").await;
@@ -305,7 +305,7 @@ async fn what_is_given_up_waits_for_an_operator() {
         "{table}"
     );
 
-    receiver.otherwise(Answer::Status(200));
+    receiver.reply_default(Reply::Status(200));
     let delivery = dead["id"].as_str().expect("an id");
     let (replayed, said) = webhook(&stack, &["replay", delivery]).await;
     assert!(replayed, "{said}");
@@ -319,21 +319,26 @@ async fn what_is_given_up_waits_for_an_operator() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_workers_send_each_delivery_once_and_a_slow_receiver_stops_nobody() {
     let stack = with_worker().await;
-    let recipe = Recipe {
+    let recipe = ProcessSpec {
         name: "worker-2".to_owned(),
-        ..stack.recipe(Part::Worker)
+        ..stack.service_spec(Service::Worker)
     };
     let mut other = recipe.start(stack.folder());
-    other.says("Runcast worker is ready", SOON).await;
-    let (quick, slow) = (Receiver::start().await, Receiver::start().await);
-    slow.otherwise(Answer::Never);
+    other
+        .wait_for_line("Runcast worker is ready", WAIT_DEADLINE)
+        .await;
+    let (quick, slow) = (
+        WebhookReceiver::start().await,
+        WebhookReceiver::start().await,
+    );
+    slow.reply_default(Reply::Never);
     add(&stack, &[&slow.url(), "--on", "running"]).await;
     let (id, _) = add(&stack, &[&quick.url(), "--on", "running"]).await;
     runs_begin(&stack, 100).await;
     let delivered = format!(
         "SELECT count(*) FROM webhook_deliveries WHERE webhook = '{id}' AND state = 'delivered'"
     );
-    stack.database.comes_to(&delivered, 100).await;
+    stack.database.wait_for_number(&delivered, 100).await;
     let received = quick.received();
     let ids: BTreeSet<String> = received.iter().map(|one| one.id()).collect();
     assert_eq!((received.len(), ids.len()), (100, 100));
@@ -347,14 +352,14 @@ async fn two_workers_send_each_delivery_once_and_a_slow_receiver_stops_nobody() 
     let tried = slow.received().len();
     assert!(tried < 50, "{tried} of 100");
     other.signal(Signal::SIGTERM);
-    assert!(other.ended(SOON).await.success());
+    assert!(other.wait_exit(WAIT_DEADLINE).await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_is_gone_is_asked_no_more() {
     let stack = with_worker().await;
-    let receiver = Receiver::start().await;
-    receiver.otherwise(Answer::Status(410));
+    let receiver = WebhookReceiver::start().await;
+    receiver.reply_default(Reply::Status(410));
     let (id, _) = add(&stack, &[&receiver.url(), "--on", "running"]).await;
     runs_begin(&stack, 1).await;
     the_delivery(&stack, "dead").await;
@@ -366,7 +371,7 @@ async fn a_receiver_that_is_gone_is_asked_no_more() {
     runs_begin(&stack, 1).await;
     let (enabled, _) = webhook(&stack, &["enable", &id]).await;
     assert!(enabled);
-    receiver.otherwise(Answer::Status(200));
+    receiver.reply_default(Reply::Status(200));
     let (tested, said) = webhook(&stack, &["test", &id]).await;
     assert!(tested, "{said}");
     assert_eq!(
@@ -379,9 +384,9 @@ async fn a_receiver_that_is_gone_is_asked_no_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_within_the_cluster_is_connected_to_unless_it_is_allowed() {
     let mut stack = Stack::without_services().await;
-    stack.set(Part::Worker, "RUNCAST_WEBHOOK_FIRST_RETRY", "200ms");
-    stack.launch(Part::Worker).await;
-    let receiver = Receiver::start().await;
+    stack.set(Service::Worker, "RUNCAST_WEBHOOK_FIRST_RETRY", "200ms");
+    stack.start_service(Service::Worker).await;
+    let receiver = WebhookReceiver::start().await;
     let port = receiver.port();
     for (url, why) in [
         (receiver.url(), "127.0.0.1 is not a public address"),
@@ -411,7 +416,7 @@ async fn nothing_within_the_cluster_is_connected_to_unless_it_is_allowed() {
     );
     // An address that was made while it was allowed.
     let smuggle = format!("UPDATE webhooks SET url = '{}'", receiver.url());
-    stack.database.tamper(&smuggle).await;
+    stack.database.execute(&smuggle).await;
     let (tested, said) = webhook(&stack, &["test", &id]).await;
     assert!(
         !tested && said.contains("is not a public address"),
@@ -429,9 +434,9 @@ async fn nothing_within_the_cluster_is_connected_to_unless_it_is_allowed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_administrator_keeps_webhooks_over_http() {
     let mut stack = with_worker().await;
-    stack.set(Part::Gateway, "RUNCAST_WEBHOOK_ALLOW", "127.0.0.0/8");
-    stack.launch(Part::Gateway).await;
-    let receiver = Receiver::start().await;
+    stack.set(Service::Gateway, "RUNCAST_WEBHOOK_ALLOW", "127.0.0.0/8");
+    stack.start_service(Service::Gateway).await;
+    let receiver = WebhookReceiver::start().await;
     let api = stack.api();
     let create = async |body: Value| {
         let request = api.request(Method::POST, "/v1/webhooks");
@@ -469,7 +474,7 @@ async fn an_administrator_keeps_webhooks_over_http() {
 
     let tested = send(api.request(Method::POST, &format!("/v1/webhooks/{id}/test"))).await;
     assert_eq!(tested.status(), StatusCode::ACCEPTED);
-    receiver.has(1).await[0].verify(secret);
+    receiver.wait_for_requests(1).await[0].verify(secret);
     the_delivery(&stack, "delivered").await;
     let path = format!("/v1/webhooks/deliveries?webhook={id}&state=delivered");
     let log = api.get(&path).await;
@@ -481,7 +486,7 @@ async fn an_administrator_keeps_webhooks_over_http() {
     let replay = format!("/v1/webhooks/deliveries/{delivery}/replay");
     let replayed = send(api.request(Method::POST, &replay)).await;
     assert_eq!(replayed.status(), StatusCode::ACCEPTED);
-    let received = receiver.has(2).await;
+    let received = receiver.wait_for_requests(2).await;
     assert_eq!(received[0].id(), received[1].id());
 
     let run = api.create_run("agent").await;

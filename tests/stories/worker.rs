@@ -7,9 +7,9 @@ use redis::aio::MultiplexedConnection;
 use runcast_common::connect::Redis;
 use runcast_common::presence::liveness::{self, LivenessThresholds};
 use runcast_tests::api::{problem, send};
-use runcast_tests::eventually::{SOON, eventually_within};
-use runcast_tests::process::{Process, Recipe};
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually_within};
+use runcast_tests::process::{Process, ProcessSpec};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -21,16 +21,16 @@ const WATCHES: &str = "this worker watches agents now";
 
 /// A worker beside the stack's own.
 fn another_worker(stack: &Stack) -> Process {
-    let recipe = Recipe {
+    let recipe = ProcessSpec {
         name: "worker-2".to_owned(),
-        ..stack.recipe(Part::Worker)
+        ..stack.service_spec(Service::Worker)
     };
     recipe.start(stack.folder())
 }
 
 async fn logs(process: &Process, words: &str) {
     let what = format!("{} logs {words:?}", process.name());
-    eventually_within(SOON, &what, async || {
+    eventually_within(WAIT_DEADLINE, &what, async || {
         let logs = process.logs();
         logs.contains(words).then_some(()).ok_or(logs)
     })
@@ -40,38 +40,42 @@ async fn logs(process: &Process, words: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_worker_takes_over_from_a_killed_one() {
     let mut stack = Stack::without_services().await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     let token = "SELECT coalesce(max(token), 0) FROM leases";
-    stack.database.comes_to(token, 1).await;
+    stack.database.wait_for_number(token, 1).await;
     let mut other = another_worker(&stack);
-    other.says("Runcast worker is ready", SOON).await;
-    stack.kill(Part::Worker);
+    other
+        .wait_for_line("Runcast worker is ready", WAIT_DEADLINE)
+        .await;
+    stack.kill(Service::Worker);
     logs(&other, WATCHES).await;
-    assert_eq!(stack.database.number(token).await, 2);
+    assert_eq!(stack.database.query_number(token).await, 2);
     other.signal(Signal::SIGTERM);
-    assert!(other.ended(SOON).await.success());
+    assert!(other.wait_exit(WAIT_DEADLINE).await.success());
     let held = "SELECT count(*) FROM leases WHERE expires_at > now()";
-    assert_eq!(stack.database.number(held).await, 0, "given back");
+    assert_eq!(stack.database.query_number(held).await, 0, "given back");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_was_paused_finds_its_lease_gone() {
     let mut stack = Stack::without_services().await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     let token = "SELECT coalesce(max(token), 0) FROM leases";
-    stack.database.comes_to(token, 1).await;
+    stack.database.wait_for_number(token, 1).await;
     let mut paused = another_worker(&stack);
-    paused.says("Runcast worker is ready", SOON).await;
-    stack.stop(Part::Worker).await;
+    paused
+        .wait_for_line("Runcast worker is ready", WAIT_DEADLINE)
+        .await;
+    stack.stop(Service::Worker).await;
     logs(&paused, WATCHES).await;
     paused.signal(Signal::SIGSTOP);
-    stack.launch(Part::Worker).await;
-    stack.database.comes_to(token, 3).await;
+    stack.start_service(Service::Worker).await;
+    stack.database.wait_for_number(token, 3).await;
     paused.signal(Signal::SIGCONT);
     // By its next renewal, by the transaction in which it was paused, or because it was paused in a wait that is over
     // now: then it begins anew, without the lease.
     let what = "the paused worker knows that it lost the lease";
-    eventually_within(SOON, what, async || {
+    eventually_within(WAIT_DEADLINE, what, async || {
         let logs = paused.logs();
         let told = [
             "another worker watches agents now",
@@ -84,9 +88,9 @@ async fn a_worker_that_was_paused_finds_its_lease_gone() {
             .ok_or(logs)
     })
     .await;
-    assert_eq!(stack.database.number(token).await, 3);
+    assert_eq!(stack.database.query_number(token).await, 3);
     paused.signal(Signal::SIGTERM);
-    assert!(paused.ended(SOON).await.success());
+    assert!(paused.wait_exit(WAIT_DEADLINE).await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,7 +99,7 @@ async fn an_old_fencing_number_changes_nothing() {
     // Whoever takes the lease loses it at once, before it can act: as if it had been paused in between.
     stack
         .database
-        .tamper(
+        .execute(
             "CREATE FUNCTION steal() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  UPDATE leases SET token = token + 1, holder = gen_random_uuid();
                  RETURN NULL;
@@ -103,13 +107,13 @@ async fn an_old_fencing_number_changes_nothing() {
              CREATE TRIGGER steal AFTER INSERT ON leases FOR EACH ROW EXECUTE FUNCTION steal();",
         )
         .await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     let stolen = "SELECT count(*) FROM leases WHERE token = 2";
-    stack.database.comes_to(stolen, 1).await;
-    stack.stop(Part::Worker).await;
+    stack.database.wait_for_number(stolen, 1).await;
+    stack.stop(Service::Worker).await;
     let jobs = "SELECT count(*) FROM tasks.jobs";
     assert_eq!(
-        stack.database.number(jobs).await,
+        stack.database.query_number(jobs).await,
         0,
         "nothing was scheduled"
     );
@@ -120,18 +124,18 @@ async fn a_job_that_fails_is_tried_again() {
     let mut stack = Stack::without_services().await;
     stack
         .database
-        .tamper("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
+        .execute("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
         .await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     let failed = "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'partitions'
                      AND attempts > 0 AND last_error LIKE '%make_events_partition%'";
-    stack.database.comes_to(failed, 1).await;
+    stack.database.wait_for_number(failed, 1).await;
     stack
         .database
-        .tamper("ALTER FUNCTION broken(date) RENAME TO make_events_partition")
+        .execute("ALTER FUNCTION broken(date) RENAME TO make_events_partition")
         .await;
     let left = "SELECT count(*) FROM tasks.jobs";
-    stack.database.comes_to(left, 0).await;
+    stack.database.wait_for_number(left, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,20 +143,20 @@ async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
     let mut stack = Stack::without_services().await;
     stack
         .database
-        .tamper("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
+        .execute("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
         .await;
-    stack.launch(Part::Gateway).await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Gateway).await;
+    stack.start_service(Service::Worker).await;
     let failed = "SELECT count(*) FROM tasks.jobs
                    WHERE task_identifier = 'partitions' AND attempts > 0 AND locked_at IS NULL";
-    stack.database.comes_to(failed, 1).await;
+    stack.database.wait_for_number(failed, 1).await;
     // As after the last attempt, some minutes later.
     let die = "UPDATE tasks._private_jobs SET attempts = max_attempts WHERE key = 'partitions' AND locked_at IS NULL";
     let dead =
         "SELECT count(*) FROM tasks.jobs WHERE attempts >= max_attempts AND locked_at IS NULL";
-    eventually_within(SOON, "the job is dead", async || {
-        stack.database.tamper(die).await;
-        let count = stack.database.number(dead).await;
+    eventually_within(WAIT_DEADLINE, "the job is dead", async || {
+        stack.database.execute(die).await;
+        let count = stack.database.query_number(dead).await;
         (count == 1).then_some(()).ok_or("it runs".to_owned())
     })
     .await;
@@ -174,8 +178,8 @@ async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
         kind(&jobs, "retention")["next_run_at"].is_string(),
         "{jobs}"
     );
-    let mut table = stack.operator(&["jobs"]).start(stack.folder());
-    assert!(table.ended(SOON).await.success());
+    let mut table = stack.operator_spec(&["jobs"]).start(stack.folder());
+    assert!(table.wait_exit(WAIT_DEADLINE).await.success());
     let said = String::from_utf8(table.stdout()).expect("text");
     assert!(
         said.contains("DEAD JOB") && said.contains("make_events_partition"),
@@ -189,13 +193,13 @@ async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
     problem(refused, reqwest::StatusCode::FORBIDDEN).await;
 
     let repair = "ALTER FUNCTION broken(date) RENAME TO make_events_partition";
-    stack.database.tamper(repair).await;
+    stack.database.execute(repair).await;
     let post = |path: String| stack.api().request(reqwest::Method::POST, &path);
     let retried = send(post(format!("/v1/jobs/{}/retry", job["id"]))).await;
     assert_eq!(retried.status(), reqwest::StatusCode::NO_CONTENT);
     stack
         .database
-        .comes_to("SELECT count(*) FROM tasks.jobs", 0)
+        .wait_for_number("SELECT count(*) FROM tasks.jobs", 0)
         .await;
     let jobs = stack.api().get("/v1/jobs").await;
     let done = kind(&jobs, "partitions");
@@ -217,24 +221,24 @@ async fn the_job_of_a_killed_worker_goes_to_another() {
         )
     };
     let slow = partitions("SELECT pg_sleep(20) IS NULL");
-    stack.database.tamper(&slow).await;
-    stack.launch(Part::Worker).await;
+    stack.database.execute(&slow).await;
+    stack.start_service(Service::Worker).await;
     let begun = "SELECT count(*) FROM tasks.jobs
                   WHERE task_identifier = 'partitions' AND locked_by IS NOT NULL";
-    stack.database.comes_to(begun, 1).await;
-    stack.kill(Part::Worker);
-    stack.database.tamper(&partitions("SELECT false")).await;
+    stack.database.wait_for_number(begun, 1).await;
+    stack.kill(Service::Worker);
+    stack.database.execute(&partitions("SELECT false")).await;
     let mut other = another_worker(&stack);
     eventually_within(RECOVERY, "all jobs are done", async || {
         let left = stack
             .database
-            .number("SELECT count(*) FROM tasks.jobs")
+            .query_number("SELECT count(*) FROM tasks.jobs")
             .await;
         (left == 0).then_some(()).ok_or(format!("{left} are left"))
     })
     .await;
     other.signal(Signal::SIGTERM);
-    assert!(other.ended(SOON).await.success());
+    assert!(other.wait_exit(WAIT_DEADLINE).await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,7 +247,7 @@ async fn days_of_runs_that_are_too_old_go() {
     // A day with a run, one that was only half removed, and one with a run that still lives.
     stack
         .database
-        .tamper(
+        .execute(
             "SELECT make_events_partition(day) FROM unnest('{2020-01-03,2020-01-05,2020-01-07}'::date[]) AS day;
              ALTER TABLE events DETACH PARTITION events_20200103;
              INSERT INTO runs (id, name, created_by)
@@ -257,18 +261,18 @@ async fn days_of_runs_that_are_too_old_go() {
         )
         .await;
     let today = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
-    let before = stack.database.number(today).await;
-    stack.set(Part::Worker, "RUNCAST_RETENTION", "30d");
-    stack.launch(Part::Worker).await;
+    let before = stack.database.query_number(today).await;
+    stack.set(Service::Worker, "RUNCAST_RETENTION", "30d");
+    stack.start_service(Service::Worker).await;
     let jobs = "SELECT count(*) FROM tasks.jobs";
     let gone =
         "SELECT count(*) FROM pg_class WHERE relname IN ('events_20200103', 'events_20200105')";
-    stack.database.comes_to(gone, 0).await;
-    stack.database.comes_to(jobs, 0).await;
-    assert_eq!(stack.database.number(today).await, before - 1);
+    stack.database.wait_for_number(gone, 0).await;
+    stack.database.wait_for_number(jobs, 0).await;
+    assert_eq!(stack.database.query_number(today).await, before - 1);
     for table in ["runs", "events", "dead_letters", "variations"] {
         let count = format!("SELECT count(*) FROM {table}");
-        let left = stack.database.number(&count).await;
+        let left = stack.database.query_number(&count).await;
         assert_eq!(left, 1, "only what still lives is left in {table}");
     }
 }
@@ -285,13 +289,13 @@ async fn what_is_told_of_access_goes_after_a_year() {
     };
     let all = [("young", 360, 5), ("old", 370, 2500), ("young", 1, 5)];
     let all = all.map(|(name, days, count)| entries(name, days, count));
-    stack.database.tamper(&all.concat()).await;
+    stack.database.execute(&all.concat()).await;
     let left = |name: &str| format!("SELECT count(*) FROM audit_log WHERE actor_name = '{name}'");
     let jobs = "SELECT count(*) FROM tasks.jobs";
-    stack.launch(Part::Worker).await;
-    stack.database.comes_to(&left("old"), 0).await;
-    stack.database.comes_to(jobs, 0).await;
-    assert_eq!(stack.database.number(&left("young")).await, 10);
+    stack.start_service(Service::Worker).await;
+    stack.database.wait_for_number(&left("old"), 0).await;
+    stack.database.wait_for_number(jobs, 0).await;
+    assert_eq!(stack.database.query_number(&left("young")).await, 10);
 }
 
 /// Makes a key look as if nobody had used it for two hours.
@@ -307,7 +311,7 @@ async fn age(redis: &mut MultiplexedConnection, key: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_runs_that_do_not_exist_go() {
     let mut stack = Stack::without_services().await;
-    stack.launch(Part::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     let live = stack.api().create_run("live").await.id;
     // Of 2020, and of now.
     let old =
@@ -337,7 +341,7 @@ async fn keys_of_runs_that_do_not_exist_go() {
     let mut expire = redis::cmd("EXPIRE");
     let expire = expire.arg(&beating).arg(300);
     expire.exec_async(&mut redis).await.expect("a life");
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     let mut there = async |key: &str| -> bool {
         let mut exists = redis::cmd("EXISTS");
         exists
@@ -346,13 +350,13 @@ async fn keys_of_runs_that_do_not_exist_go() {
             .await
             .expect("an answer")
     };
-    eventually_within(SOON, "the old keys are gone", async || {
+    eventually_within(WAIT_DEADLINE, "the old keys are gone", async || {
         let left = there(&stack.keys().run(unused).stream).await;
         (!left).then_some(()).ok_or("a stream is left".to_owned())
     })
     .await;
     let jobs = "SELECT count(*) FROM tasks.jobs";
-    stack.database.comes_to(jobs, 0).await;
+    stack.database.wait_for_number(jobs, 0).await;
     for (run, stays) in [(live, true), (unused, false), (used, true), (young, true)] {
         let keys = stack.keys().run(run);
         assert_eq!(there(&keys.stream).await, stays, "stream of {run}");

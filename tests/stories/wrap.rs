@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use nix::sys::signal::Signal;
 use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::process::{Recipe, shell_code};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
+use runcast_tests::process::{ProcessSpec, shell_exit_code};
 use runcast_tests::programs::{self, free_port};
 use runcast_tests::stack::Stack;
 use serde_json::Value;
@@ -31,9 +31,9 @@ async fn the_exit_code_is_that_of_the_command() {
     for (command, code, status) in cases {
         let run = stack.api().create_run("codes").await.id;
         let mut wrap = stack.wrap(run, command);
-        let ended = wrap.ended(SOON).await;
-        assert_eq!(shell_code(ended), code, "{command:?}\n{}", wrap.logs());
-        let events = stack.database.sealed(run).await;
+        let ended = wrap.wait_exit(WAIT_DEADLINE).await;
+        assert_eq!(shell_exit_code(ended), code, "{command:?}\n{}", wrap.logs());
+        let events = stack.database.wait_sealed(run).await;
         let last: Value =
             serde_json::from_slice(&events.last().expect("events").body).expect("JSON");
         assert_eq!(last["status"], status, "{last}");
@@ -82,12 +82,12 @@ async fn signals_reach_the_command() {
         // A shell cannot trap what was ignored when it started, as SIGINT is for tests in the background.
         let command = ["env", "--default-signal", "sh", "-c", &script];
         let mut wrap = stack.wrap(run, &command);
-        wrap.says("ready", SOON).await;
+        wrap.wait_for_line("ready", WAIT_DEADLINE).await;
         wrap.signal(signal);
-        let ended = wrap.ended(SOON).await;
-        assert_eq!(shell_code(ended), code, "{trap}\n{}", wrap.logs());
+        let ended = wrap.wait_exit(WAIT_DEADLINE).await;
+        assert_eq!(shell_exit_code(ended), code, "{trap}\n{}", wrap.logs());
         assert_eq!(wrap.stdout(), said.as_bytes());
-        let events = stack.database.sealed(run).await;
+        let events = stack.database.wait_sealed(run).await;
         assert_eq!(text(&events, Kind::Output), said.as_bytes());
     }
 }
@@ -101,7 +101,7 @@ async fn bytes_pass_as_they_are() {
     let err = r"warning: \000\n\342\202\254 \342\202";
     let script = format!("printf '{out}'; printf '{err}' >&2");
     let mut wrap = stack.wrap(run, &["sh", "-c", &script]);
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
 
     let out = b"a\0b\n\xff\xfe raw\n50%\r100%\n\x1b[31mred\x1b[0m\n\xc3";
     let err = b"warning: \0\n\xe2\x82\xac \xe2\x82";
@@ -114,7 +114,7 @@ async fn bytes_pass_as_they_are() {
         .position(|&byte| byte == b'\n')
         .filter(|_| hint);
     assert_eq!(&stderr[end.map_or(0, |end| end + 1)..], err);
-    let events = stack.database.sealed(run).await;
+    let events = stack.database.wait_sealed(run).await;
     assert_eq!(text(&events, Kind::Output), out);
     assert_eq!(text(&events, Kind::Log), err);
 }
@@ -135,11 +135,11 @@ async fn a_partial_line_is_seen_before_its_newline() {
         let frame = stream.next().await;
         seen += frame.json()["text"].as_str().unwrap_or_default();
     }
-    assert!(wrap.exited().is_none(), "it waits for its answer");
+    assert!(wrap.try_wait().is_none(), "it waits for its answer");
     std::fs::write(&answer, "me").expect("an answer");
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
-    stream.until("end").await;
-    let events = stack.database.sealed(run).await;
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    stream.read_until("end").await;
+    let events = stack.database.wait_sealed(run).await;
     assert_eq!(text(&events, Kind::Output), b"name? done\n");
 }
 
@@ -151,7 +151,12 @@ async fn without_a_run_it_creates_one() {
     let name = ["wrap", "--name", "made by wrap"];
     let arguments = [&name[..], &labels, &["--", "echo", "hello"]].concat();
     let mut wrap = stack.runcast(&arguments, &[]);
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
+    assert_eq!(
+        shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        wrap.logs()
+    );
     assert_eq!(wrap.stdout(), b"hello\n");
     let run = eventually("the run is listed as succeeded", async || {
         let path = "/v1/runs?limit=10&label=team=search&label=stage=test%3D1";
@@ -173,7 +178,7 @@ async fn without_a_run_it_creates_one() {
         .expect("an id")
         .parse()
         .expect("a run id");
-    let events = stack.database.sealed(id).await;
+    let events = stack.database.wait_sealed(id).await;
     assert_eq!(text(&events, Kind::Output), b"hello\n");
     // Its start says what runs, and where.
     let first: Value = serde_json::from_slice(&events[0].body).expect("JSON");
@@ -206,10 +211,13 @@ async fn variations_of_one_run_stand_side_by_side() {
         processes.push(stack.runcast(&arguments, &[]));
     }
     for (code, process) in processes.iter_mut().enumerate() {
-        let ended = shell_code(process.ended(SOON).await);
+        let ended = shell_exit_code(process.wait_exit(WAIT_DEADLINE).await);
         assert_eq!(usize::try_from(ended), Ok(code), "{}", process.logs());
     }
-    stack.database.sealed(run.parse().expect("a run id")).await;
+    stack
+        .database
+        .wait_sealed(run.parse().expect("a run id"))
+        .await;
     let state = stack.api().get(&format!("/v1/runs/{run}")).await;
     assert_eq!(state["status"], "failed", "{state}");
     assert_eq!(state["variations"][0]["status"], "succeeded", "{state}");
@@ -234,10 +242,15 @@ async fn a_command_runs_whether_or_not_it_can_be_published() {
     let stack = Stack::without_services().await;
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let script = ["wrap", "--", "sh", "-c", "echo out; exit 3"];
-    let recipe = Recipe::new("alone", programs::runcast(), &script, stack.folder());
+    let recipe = ProcessSpec::new("alone", programs::runcast(), &script, stack.folder());
     let settings = [("RUNCAST_URL", nowhere.as_str()), ("RUNCAST_TOKEN", "none")];
-    let mut wrap = recipe.with(settings).start(stack.folder());
-    assert_eq!(shell_code(wrap.ended(SOON).await), 3, "{}", wrap.logs());
+    let mut wrap = recipe.with_env(settings).start(stack.folder());
+    assert_eq!(
+        shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await),
+        3,
+        "{}",
+        wrap.logs()
+    );
     assert_eq!(wrap.stdout(), b"out\n");
     let said = String::from_utf8(wrap.stderr()).expect("text");
     assert!(
@@ -254,8 +267,13 @@ async fn a_tail_follows_a_run_to_its_end() {
     let mut tail = stack.runcast(&["tail", &id], &[]);
     let script = "for i in 1 2 3; do echo line $i; sleep 0.1; done";
     let mut wrap = stack.wrap(run, &["sh", "-c", script]);
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
-    assert_eq!(shell_code(tail.ended(SOON).await), 0, "{}", tail.logs());
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    assert_eq!(
+        shell_exit_code(tail.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        tail.logs()
+    );
     assert_eq!(
         tail.stdout(),
         b"line 1\nline 2\nline 3\n",
@@ -264,7 +282,7 @@ async fn a_tail_follows_a_run_to_its_end() {
     );
 
     // One that comes late, behind the first line, and wants the events as they are.
-    let first = stack.database.sealed(run).await;
+    let first = stack.database.wait_sealed(run).await;
     let first = first
         .iter()
         .find(|event| event.kind == Kind::Output.number());
@@ -281,7 +299,12 @@ async fn a_tail_follows_a_run_to_its_end() {
         ],
         &[],
     );
-    assert_eq!(shell_code(late.ended(SOON).await), 0, "{}", late.logs());
+    assert_eq!(
+        shell_exit_code(late.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        late.logs()
+    );
     let said = String::from_utf8(late.stdout()).expect("UTF-8");
     let mut texts = Vec::new();
     for line in said.lines() {

@@ -20,7 +20,7 @@ mod validate;
 
 use std::time::{Duration, Instant};
 
-use runcast_tests::files::raise_limit;
+use runcast_tests::open_files::raise_limit;
 
 use self::measure::quantile;
 

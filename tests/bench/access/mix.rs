@@ -14,7 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, send};
 use runcast_tests::programs::free_port;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 
 use crate::measure::say;
 use crate::{Scale, people};
@@ -51,8 +51,8 @@ impl Zipf {
 pub(crate) async fn mix(scale: Scale) {
     let mut stack = Stack::without_services().await;
     let metrics = format!("127.0.0.1:{}", free_port());
-    stack.set(Part::Gateway, "RUNCAST_METRICS_LISTEN", metrics.clone());
-    stack.launch_all().await;
+    stack.set(Service::Gateway, "RUNCAST_METRICS_LISTEN", metrics.clone());
+    stack.start_all().await;
     people::make(&stack, scale.people).await;
     let zipf = Zipf::new(scale.people);
     let mut random = StdRng::seed_from_u64(6);

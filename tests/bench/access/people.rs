@@ -18,7 +18,7 @@ pub(crate) async fn make(stack: &Stack, count: usize) {
                FROM generate_series(0, {count} - 1) n"
         ),
     ] {
-        stack.database.tamper(&statement).await;
+        stack.database.execute(&statement).await;
     }
     for user in 0..count {
         sign_in(stack, user, 0).await;
@@ -38,8 +38,8 @@ pub(crate) async fn sign_in(stack: &Stack, user: usize, number: usize) {
          SELECT sha256('{}'), id, now() + interval '1 day' FROM users WHERE name = 'user{user}'",
         session(user, number)
     );
-    stack.database.tamper(&end).await;
-    stack.database.tamper(&start).await;
+    stack.database.execute(&end).await;
+    stack.database.execute(&start).await;
 }
 
 /// Revokes and restores a token, which is two changes of it.
@@ -49,7 +49,7 @@ pub(crate) async fn change_token(stack: &Stack, token_of: usize) {
             "UPDATE tokens SET revoked_at = {revoked} WHERE hash = sha256('{}')",
             token(token_of)
         );
-        stack.database.tamper(&change).await;
+        stack.database.execute(&change).await;
     }
 }
 
@@ -63,8 +63,8 @@ pub(crate) async fn change_roles(stack: &Stack, user: usize) {
         "INSERT INTO user_roles (user_id, role)
          SELECT id, 'operator' FROM users WHERE name = 'user{user}'"
     );
-    stack.database.tamper(&take).await;
-    stack.database.tamper(&give).await;
+    stack.database.execute(&take).await;
+    stack.database.execute(&give).await;
 }
 
 /// The secret of a user's session of that number.

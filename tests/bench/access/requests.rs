@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 
 use crate::Scale;
 use crate::clients::ask;
@@ -13,7 +13,7 @@ use crate::measure::{cpu, median, say, spread};
 
 pub(crate) async fn requests(scale: Scale) {
     let stack = Stack::start().await;
-    let token = stack.mint("runs:read").await;
+    let token = stack.create_token("runs:read").await;
     let api = stack.api();
     let address = api.base().strip_prefix("http://").expect("an address");
     let address: SocketAddr = address.parse().expect("an address");
@@ -31,9 +31,9 @@ pub(crate) async fn requests(scale: Scale) {
     let mut figures = vec![(Vec::new(), Vec::new(), Vec::new(), Vec::new()); sides.len()];
     for _ in 0..scale.rounds {
         for ((_, request, status), (rates, p50, p99, cost)) in sides.iter().zip(&mut figures) {
-            let before = cpu(stack.process_id(Part::Gateway));
+            let before = cpu(stack.process_id(Service::Gateway));
             let asked = ask(address, request, *status, scale.clients, scale.time).await;
-            let used = cpu(stack.process_id(Part::Gateway)) - before;
+            let used = cpu(stack.process_id(Service::Gateway)) - before;
             rates.push(asked.rate);
             p50.push(asked.times.quantile_ms(0.5));
             p99.push(asked.times.quantile_ms(0.99));

@@ -10,10 +10,10 @@ use reqwest::Method;
 use runcast_common::cache::{CacheEntry, LeaseCache};
 use runcast_common::connect::Redis;
 use runcast_tests::api::{Api, send};
-use runcast_tests::chaos::Chaos;
-use runcast_tests::eventually::SOON;
+use runcast_tests::chaos::ChaosProxy;
+use runcast_tests::eventually::WAIT_DEADLINE;
 use runcast_tests::process::Process;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
@@ -62,10 +62,10 @@ pub(crate) async fn validate(scale: Scale) {
     let url = stack.database_url(stack.database_port());
     let mut postgres = PgConnection::connect(&url).await.expect("a connection");
     let user = "SELECT id::text FROM users WHERE name = 'user0'";
-    let user = stack.database.ask(user).await.join("");
+    let user = stack.database.query_strings(user).await.join("");
     let hash = |secret: &str| format!("SELECT encode(sha256('{secret}'), 'hex')");
     let key = async |what: &str, secret: &str| {
-        let hash = stack.database.ask(&hash(secret)).await.join("");
+        let hash = stack.database.query_strings(&hash(secret)).await.join("");
         format!("{}{what}:{hash}", stack.keys().prefix())
     };
     say(format_args!(
@@ -153,16 +153,18 @@ async fn at_once(scale: Scale, mirror: &LeaseCache, key: &str, url: &str, sessio
 }
 
 /// A gateway that Redis answers no more, and that so asks Postgres each time.
-async fn without_copies(stack: &Stack) -> (Process, Chaos, Api) {
-    let chaos = Chaos::before(stack.redis.port()).await;
-    let mut recipe = stack.recipe(Part::Gateway);
+async fn without_copies(stack: &Stack) -> (Process, ChaosProxy, Api) {
+    let chaos = ChaosProxy::start(stack.redis.port()).await;
+    let mut recipe = stack.service_spec(Service::Gateway);
     "without-copies".clone_into(&mut recipe.name);
-    let recipe = recipe.with([
+    let recipe = recipe.with_env([
         ("RUNCAST_LISTEN", "127.0.0.1:0".to_owned()),
         ("REDIS_URL", stack.redis.url(chaos.port())),
     ]);
     let mut process = recipe.start(stack.folder());
-    let url = process.says("Runcast is ready at ", SOON).await;
+    let url = process
+        .wait_for_line("Runcast is ready at ", WAIT_DEADLINE)
+        .await;
     chaos.refuse();
     let api = Api::new(&url, stack.token());
     (process, chaos, api)

@@ -5,8 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use runcast_tests::mark::marks;
-use runcast_tests::stack::Part;
+use runcast_tests::stack::Service;
+use runcast_tests::stamp::stamps;
 
 use crate::measure::{median, quantile, say};
 use crate::side::Side;
@@ -15,7 +15,7 @@ use crate::{PATIENCE, Scale};
 const TRIES: usize = 15;
 
 pub(crate) async fn depth(scale: Scale) {
-    let mut side = Side::runcast(1, &[Part::Gateway]).await;
+    let mut side = Side::runcast(1, &[Service::Gateway]).await;
     side.publisher.burst(scale.events);
     let events = scale.events as u64;
     let id = first_event(&side, None).id;
@@ -49,16 +49,16 @@ pub(crate) async fn depth(scale: Scale) {
     measure(&side, "Redis");
     let run = side.runs[0];
     let stack = side.stack();
-    stack.launch(Part::Persister).await;
-    stack.database.holds_events(run, events).await;
+    stack.start_service(Service::Persister).await;
+    stack.database.wait_stored_events(run, events).await;
     // As it happens by itself 15 minutes after the last append.
     let mut redis = stack.redis.connection().await;
     let mut command = redis::cmd("UNLINK");
     command.arg(&stack.keys().run(run).stream);
     let _gone: u64 = command.query_async(&mut redis).await.expect("an answer");
     // And no gateway remembers what it has read from there.
-    stack.kill(Part::Gateway);
-    stack.launch(Part::Gateway).await;
+    stack.kill(Service::Gateway);
+    stack.start_service(Service::Gateway).await;
     side.look_up();
     measure(&side, "Postgres");
 }
@@ -82,7 +82,7 @@ fn first_event(side: &Side, after: Option<&str>) -> First {
         assert_ne!(length, 0, "{}", String::from_utf8_lossy(&said));
         said.extend_from_slice(&buffer[..length]);
         // Its id comes behind its data.
-        if let (Some(mark), Some(id)) = (marks(&said).next(), id_behind_the_first_mark(&said)) {
+        if let (Some(mark), Some(id)) = (stamps(&said).next(), id_behind_the_first_mark(&said)) {
             return First {
                 id,
                 number: mark.number,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runcast_tests::crowd::{Crowd, Plan};
+use runcast_tests::crowd::{Crowd, CrowdPlan};
 
 use crate::measure::{median, say, spread};
 use crate::side::{Name, Side};
@@ -36,19 +36,19 @@ async fn weigh(name: Name, viewers: usize) -> Result<(f64, f64), String> {
     tokio::time::sleep(SETTLE).await;
     let with_one = side.pss_kib();
     // Those who come later see the first message or not, as their server keeps it or not.
-    let rest = Crowd::gather(Plan {
+    let rest = Crowd::start(CrowdPlan {
         viewers: viewers - 1,
         address: side.address,
         request: side.request(),
         first: Box::new(|_| 0),
-        comes_back: false,
-        at_once: 256,
-        every_duration: false,
+        reconnects: false,
+        max_connecting: 256,
+        record_all: false,
     });
-    rest.all_open(PATIENCE)?;
+    rest.wait_all_open(PATIENCE)?;
     side.publisher.burst(1);
     for crowd in [&one, &rest] {
-        crowd.all_have_seen(2, PATIENCE)?;
+        crowd.wait_all_received(2, PATIENCE)?;
     }
     tokio::time::sleep(SETTLE).await;
     whole(&rest, viewers - 1)?;
@@ -92,18 +92,18 @@ pub(crate) async fn burst(scale: Scale) {
 
 async fn come(name: Name, viewers: usize) -> Result<[f64; 3], String> {
     let side = Side::start(name, 1).await;
-    let crowd = Crowd::gather(Plan {
+    let crowd = Crowd::start(CrowdPlan {
         viewers,
         address: side.address,
         request: side.request(),
         first: Box::new(|_| 0),
-        comes_back: false,
-        at_once: viewers,
-        every_duration: false,
+        reconnects: false,
+        max_connecting: viewers,
+        record_all: false,
     });
-    let took = crowd.all_open(PATIENCE)?;
+    let took = crowd.wait_all_open(PATIENCE)?;
     whole(&crowd, viewers)?;
-    let each = crowd.openings();
+    let each = crowd.open_times();
     Ok([
         took.as_secs_f64() * 1e3,
         each.quantile_ms(0.5),

@@ -28,8 +28,8 @@ mod throughput;
 
 use std::time::Duration;
 
-use runcast_tests::crowd::{Crowd, Plan};
-use runcast_tests::files::raise_limit;
+use runcast_tests::crowd::{Crowd, CrowdPlan};
+use runcast_tests::open_files::raise_limit;
 
 use self::side::Side;
 
@@ -132,26 +132,29 @@ async fn play(part: &str, scale: Scale) {
 
 /// Lets viewers come to all channels of a side that nobody has published to, and waits until each has seen one message.
 fn gather(side: &mut Side, viewers: usize, every_duration: bool) -> Result<Crowd, String> {
-    let crowd = Crowd::gather(Plan {
+    let crowd = Crowd::start(CrowdPlan {
         viewers,
         address: side.address,
         request: side.request(),
         first: Box::new(|_| 1),
-        comes_back: false,
-        at_once: 256,
-        every_duration,
+        reconnects: false,
+        max_connecting: 256,
+        record_all: every_duration,
     });
-    crowd.all_open(PATIENCE)?;
+    crowd.wait_all_open(PATIENCE)?;
     side.publisher.burst(side.publisher.channels());
-    crowd.all_have_seen(1, PATIENCE)?;
+    crowd.wait_all_received(1, PATIENCE)?;
     Ok(crowd)
 }
 
 /// Says what is wrong with what a crowd has seen, if something is.
 fn whole(crowd: &Crowd, viewers: usize) -> Result<(), String> {
-    let sums = crowd.sums();
-    if sums.seams == 0 && sums.gaps == 0 && sums.open == viewers as u64 {
+    let sums = crowd.counts();
+    if sums.sequence_errors == 0 && sums.gaps == 0 && sums.open == viewers as u64 {
         return Ok(());
     }
-    Err(format!("{sums:?}, {}", crowd.trouble().unwrap_or_default()))
+    Err(format!(
+        "{sums:?}, {}",
+        crowd.first_error().unwrap_or_default()
+    ))
 }

@@ -106,19 +106,19 @@ async fn round(name: Name, load: Load, time: Duration) -> Result<Round, String> 
         tick: Duration::ZERO,
     };
     side.publisher.publish(pace, |_| true);
-    crowd.all_have_seen(side.publisher.least(), PATIENCE)?;
-    drop(crowd.take_durations());
+    crowd.wait_all_received(side.publisher.least(), PATIENCE)?;
+    drop(crowd.take_latencies());
     let before = side.cpu();
     pace.time = time;
     let published = side.publisher.publish(pace, |_| true);
-    crowd.all_have_seen(side.publisher.least(), PATIENCE)?;
+    crowd.wait_all_received(side.publisher.least(), PATIENCE)?;
     let cpu = side.cpu().saturating_sub(before);
     whole(&crowd, load.viewers)?;
     let late = (!published.kept_up).then(|| {
         let (count, took) = (published.count, published.took);
         format!("the publisher came late: {count} messages in {took:.1?}")
     });
-    let durations = crowd.take_durations();
+    let durations = crowd.take_latencies();
     Ok(Round {
         cpu_us: cpu.as_secs_f64() * 1e6 / durations.total() as f64,
         durations,

@@ -15,7 +15,7 @@ use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::keys::{Keys, RunKeys};
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
 use runcast_common::scripts::{Append, Appended, Cap, Outcome};
-use runcast_tests::mark::{Mark, message, now_ns};
+use runcast_tests::stamp::{Stamp, message, now_ns};
 use uuid::Uuid;
 
 /// Requests that wait for their answer at most.
@@ -170,7 +170,7 @@ impl Publisher {
             self.turn = (channel + 1) % self.last.len();
             self.last[channel] += 1;
             let number = self.last[channel];
-            messages[channel].push(message(Mark { due_ns, number }));
+            messages[channel].push(message(Stamp { due_ns, number }));
             order.push(channel);
         }
         match &mut self.way {

@@ -13,12 +13,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::scripts::load_append;
-use runcast_tests::crowd::Request;
+use runcast_tests::crowd::RequestBuilder;
 use runcast_tests::eventually::eventually_within;
-use runcast_tests::process::{Process, Recipe};
+use runcast_tests::process::{Process, ProcessSpec};
 use runcast_tests::programs::{free_port, loopback};
 use runcast_tests::redis_server::RedisServer;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -82,7 +82,7 @@ impl Side {
     /// Starts a server with so many channels.
     pub(crate) async fn start(name: Name, channels: usize) -> Self {
         if name == Name::Runcast {
-            return Self::runcast(channels, &[Part::Gateway, Part::Persister]).await;
+            return Self::runcast(channels, &[Service::Gateway, Service::Persister]).await;
         }
         let folder = TempDir::with_prefix("runcast-bench-").expect("a temporary folder");
         let port = free_port();
@@ -99,7 +99,7 @@ impl Side {
         };
         let mut process = recipe.start(folder.path());
         eventually_within(TURN, &format!("{name} listens"), async || {
-            if let Some(status) = process.exited() {
+            if let Some(status) = process.try_wait() {
                 panic!("{name} ended by itself ({status})\n{}", process.logs());
             }
             answers(name, address).map_err(|error| format!("{error}\n{}", process.logs()))
@@ -118,10 +118,10 @@ impl Side {
     }
 
     /// Starts Runcast with these services and so many runs.
-    pub(crate) async fn runcast(channels: usize, parts: &[Part]) -> Self {
+    pub(crate) async fn runcast(channels: usize, services: &[Service]) -> Self {
         let mut stack = Stack::without_services().await;
-        for &part in parts {
-            stack.launch(part).await;
+        for &service in services {
+            stack.start_service(service).await;
         }
         let mut runs = Vec::with_capacity(channels);
         for number in 0..channels {
@@ -142,7 +142,7 @@ impl Side {
     }
 
     /// What viewers ask for, each of the channel that its number leads to.
-    pub(crate) fn request(&self) -> Request {
+    pub(crate) fn request(&self) -> RequestBuilder {
         let (name, address) = (self.name, self.address);
         let token = match &self.server {
             Server::Stack(stack) => stack.token().to_owned(),
@@ -199,7 +199,7 @@ impl Side {
     /// All processes of the server.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let first = match &self.server {
-            Server::Stack(stack) => stack.process_id(Part::Gateway),
+            Server::Stack(stack) => stack.process_id(Service::Gateway),
             Server::Process(process) => process.id(),
         };
         measure::with_children(first)
@@ -212,7 +212,7 @@ impl Drop for Side {
             // nginx ends its workers when it is asked to, and cannot when it is killed.
             process.signal(Signal::SIGTERM);
             let asked = std::time::Instant::now();
-            while process.exited().is_none() && asked.elapsed() < TURN {
+            while process.try_wait().is_none() && asked.elapsed() < TURN {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
@@ -248,9 +248,9 @@ fn answers(name: Name, address: SocketAddr) -> Result<(), String> {
     }
 }
 
-fn naive_recipe(port: u16, folder: &Path) -> Recipe {
+fn naive_recipe(port: u16, folder: &Path) -> ProcessSpec {
     let program = std::env::current_exe().expect("the path of this program");
-    Recipe::new(
+    ProcessSpec::new(
         "naive",
         program,
         &[naive::ARGUMENT, &port.to_string()],
@@ -258,7 +258,7 @@ fn naive_recipe(port: u16, folder: &Path) -> Recipe {
     )
 }
 
-fn durable_streams_recipe(port: u16, folder: &Path) -> Recipe {
+fn durable_streams_recipe(port: u16, folder: &Path) -> ProcessSpec {
     let root = std::env::var_os("RUNCAST_BENCH_DURABLE_STREAMS")
         .expect("RUNCAST_BENCH_DURABLE_STREAMS is not set: call tests/bench/run fanout");
     let program = Path::new(&root).join("bin/durable-streams-server");
@@ -272,10 +272,10 @@ fn durable_streams_recipe(port: u16, folder: &Path) -> Recipe {
         "--durability",
         "memory",
     ];
-    Recipe::new("durable-streams", program, &arguments, folder)
+    ProcessSpec::new("durable-streams", program, &arguments, folder)
 }
 
-fn nchan_recipe(port: u16, redis: Option<&RedisServer>, folder: &Path) -> Recipe {
+fn nchan_recipe(port: u16, redis: Option<&RedisServer>, folder: &Path) -> ProcessSpec {
     let (upstream, pass) = match redis {
         Some(redis) => {
             // It knows no users but the default one.
@@ -320,9 +320,9 @@ http {{
     let path = folder.join("nginx.conf");
     fs::write(&path, config).expect("the configuration of nginx is written");
     let path = path.to_str().expect("a path in UTF-8");
-    let mut recipe = Recipe::new("nchan", "/usr/sbin/nginx", &["-c", path], folder);
+    let mut recipe = ProcessSpec::new("nchan", "/usr/sbin/nginx", &["-c", path], folder);
     // Killed, it would leave its workers behind.
-    recipe.at_our_death = "TERM";
+    recipe.parent_death_signal = "TERM";
     recipe
 }
 

@@ -6,8 +6,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use runcast_tests::crowd::{Crowd, Plan};
-use runcast_tests::stack::Part;
+use runcast_tests::crowd::{Crowd, CrowdPlan};
+use runcast_tests::stack::Service;
 
 use crate::measure::say;
 use crate::publish::Pace;
@@ -21,16 +21,16 @@ const LONG: u64 = 20_000;
 const RATE: u64 = 100;
 
 pub(crate) async fn storm(scale: Scale) {
-    let mut side = Side::runcast(1, &[Part::Gateway, Part::Persister]).await;
+    let mut side = Side::runcast(1, &[Service::Gateway, Service::Persister]).await;
     let events = LONG + SHORT;
     side.publisher
         .burst(usize::try_from(events).expect("a small number"));
     let run = side.runs[0];
     let stack = side.stack();
-    stack.database.holds_events(run, events).await;
+    stack.database.wait_stored_events(run, events).await;
     let epoch = stack.database.run(run).await.watermark.epoch;
-    stack.kill(Part::Gateway);
-    stack.launch(Part::Gateway).await;
+    stack.kill(Service::Gateway);
+    stack.start_service(Service::Gateway).await;
     side.look_up();
 
     // Spread evenly, and the same in every run of the benchmark.
@@ -47,7 +47,7 @@ pub(crate) async fn storm(scale: Scale) {
         .map(|viewer| events - seen(viewer))
         .sum();
     let request = side.request();
-    let crowd = Crowd::gather(Plan {
+    let crowd = Crowd::start(CrowdPlan {
         viewers: scale.returning,
         address: side.address,
         request: Box::new(move |viewer, cursor| {
@@ -55,9 +55,9 @@ pub(crate) async fn storm(scale: Scale) {
             request(viewer, Some(cursor.unwrap_or(&first)))
         }),
         first: Box::new(move |viewer| seen(viewer) + 1),
-        comes_back: true,
-        at_once: scale.returning,
-        every_duration: false,
+        reconnects: true,
+        max_connecting: scale.returning,
+        record_all: false,
     });
     let start = Instant::now();
     let (half, all) = (Cell::new(None), Cell::new(None));
@@ -67,7 +67,7 @@ pub(crate) async fn storm(scale: Scale) {
         tick: Duration::ZERO,
     };
     side.publisher.publish(pace, |_| {
-        let there = crowd.have_seen(events);
+        let there = crowd.viewers_at(events);
         if half.get().is_none() && there >= scale.returning / 2 {
             half.set(Some(start.elapsed()));
         }
@@ -78,7 +78,7 @@ pub(crate) async fn storm(scale: Scale) {
     });
     let last = side.publisher.last();
     let verdict = crowd
-        .all_have_seen(last, PATIENCE)
+        .wait_all_received(last, PATIENCE)
         .and_then(|_| whole(&crowd, scale.returning));
     let seconds = |took: Option<Duration>| took.map_or(f64::NAN, |took| took.as_secs_f64());
     say(format_args!(
@@ -87,11 +87,11 @@ pub(crate) async fn storm(scale: Scale) {
          | streams open after, p99, s | half have caught up, s | all have, s | events/s | streams ended | whole |\n|---|---|---|---|---|---|\n\
          | {:.1} | {:.1} | {:.1} | {:.0} | {} | {} |",
         scale.returning,
-        crowd.openings().quantile_ms(0.99) / 1e3,
+        crowd.open_times().quantile_ms(0.99) / 1e3,
         seconds(half.get()),
         seconds(all.get()),
         total as f64 / seconds(all.get()),
-        crowd.sums().ended,
+        crowd.counts().ended,
         verdict
             .err()
             .unwrap_or_else(|| "yes, each event once".to_owned()),

@@ -126,12 +126,12 @@ fn trial(side: &mut Side, crowd: &Crowd, rate: u64, scale: Scale) -> Result<Sust
     };
     // Half a second is no longer a passing delay.
     let behind = rate / 2 + 10;
-    drop(crowd.take_durations());
+    drop(crowd.take_latencies());
     let (before, first) = (side.cpu(), side.publisher.last());
     let published = side.publisher.publish(pace, |publisher| {
-        crowd.slowest() + behind >= publisher.last()
+        crowd.min_message() + behind >= publisher.last()
     });
-    let late = crowd.all_have_seen(side.publisher.last(), BEHIND)?;
+    let late = crowd.wait_all_received(side.publisher.last(), BEHIND)?;
     let cpu = side.cpu().saturating_sub(before);
     whole(crowd, scale.viewers)?;
     let count = side.publisher.last() - first;
@@ -144,6 +144,6 @@ fn trial(side: &mut Side, crowd: &Crowd, rate: u64, scale: Scale) -> Result<Sust
         rate,
         deliveries: deliveries / (published.took + late).as_secs_f64(),
         cpu_us: cpu.as_secs_f64() * 1e6 / deliveries,
-        p99_ms: crowd.take_durations().quantile_ms(0.99),
+        p99_ms: crowd.take_latencies().quantile_ms(0.99),
     })
 }

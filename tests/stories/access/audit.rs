@@ -5,7 +5,7 @@ use runcast_tests::api::Api;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::people::{PASSWORD, ask, sign_in, user};
+use super::fixtures::{PASSWORD, ask, sign_in, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_that_changes_access_is_in_the_log() {
@@ -90,7 +90,7 @@ async fn everything_that_changes_access_is_in_the_log() {
     assert_eq!(all.len(), 10);
     let rows = stack
         .database
-        .ask("SELECT a::text FROM audit_log a")
+        .query_strings("SELECT a::text FROM audit_log a")
         .await
         .join("\n");
     for secret in [PASSWORD, "$argon2", &text("token"), "a secret answer"] {

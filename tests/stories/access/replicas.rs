@@ -5,10 +5,12 @@ use std::time::Instant;
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::Api;
 use runcast_tests::eventually::eventually_within;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::people::{AT_ONCE, Browser, ask, operator, second, sign_in, status_with, user};
+use super::fixtures::{
+    AT_ONCE, Browser, ask, operator, second_gateway, sign_in, status_with, user,
+};
 
 /// Somebody who is known at both gateways, by all that one can be known by.
 struct Known {
@@ -58,7 +60,7 @@ async fn soon(what: &str, known: &Known, api: &Api, expected: [u16; 2]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_gateway_takes_away_the_other_no_longer_gives() {
     let stack = Stack::start().await;
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let (here, there) = (&stack.api(), &other.api);
     let change = async |method: Method, path: &str, body: &Value, status: u16| {
         ask(here, method, path, body, status).await
@@ -107,7 +109,7 @@ async fn what_one_gateway_takes_away_the_other_no_longer_gives() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
     let stack = Stack::start().await;
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let both = [&stack.api(), &other.api];
     for (name, arguments, sql, expected) in [
         ("revoked", Some("token revoke"), "", [200, 401]),
@@ -155,7 +157,7 @@ async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
                 let (well, said) = operator(&stack, &[group, verb, what]).await;
                 assert!(well, "{said}");
             }
-            None => stack.database.tamper(sql).await,
+            None => stack.database.execute(sql).await,
         }
         for api in both {
             soon(name, &one, api, expected).await;
@@ -167,10 +169,10 @@ async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() {
     let mut stack = Stack::without_services().await;
-    let chaos = stack.chaos_before_redis().await;
+    let chaos = stack.proxy_redis().await;
     let url = stack.redis.url(chaos.port());
-    stack.set(Part::Gateway, "REDIS_URL", url);
-    stack.launch_all().await;
+    stack.set(Service::Gateway, "REDIS_URL", url);
+    stack.start_all().await;
     let here = stack.api();
     let one = known(&stack, "ada", [&here, &here]).await;
     // Redis is there, but answers this gateway no more: it can write down what it does, and cannot tell.
@@ -187,8 +189,8 @@ async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() 
         }
     });
     let revoked = "SELECT count(*) FROM tokens WHERE revoked_at IS NOT NULL";
-    stack.database.comes_to(revoked, 1).await;
-    stack.kill(Part::Gateway);
+    stack.database.wait_for_number(revoked, 1).await;
+    stack.kill(Service::Gateway);
     let answer = revoking.await.expect("a task");
     assert!(
         !matches!(answer, Ok(status) if status.is_server_error()),
@@ -196,19 +198,19 @@ async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() 
     );
     let waiting = "SELECT count(*) FROM access_changes";
     assert!(
-        stack.database.number(waiting).await > 0,
+        stack.database.query_number(waiting).await > 0,
         "nobody has told Redis"
     );
     // The copy in Redis still says that it is valid, until a gateway that starts has worked off what was left.
-    let other = second(
+    let other = second_gateway(
         &stack,
         &[("REDIS_URL", &stack.redis.url(stack.redis.port()))],
     )
     .await;
-    stack.database.comes_to(waiting, 0).await;
+    stack.database.wait_for_number(waiting, 0).await;
     assert_eq!(one.may_read(&other.api).await, [200, 401]);
     chaos.forward();
-    stack.launch(Part::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     assert_eq!(one.may_read(&stack.api()).await, [200, 401]);
 }
 
@@ -216,7 +218,7 @@ async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_what_is_taken_away_is_gone_at_once_everywhere() {
     let mut stack = Stack::start().await;
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let (here, there) = (stack.api(), other.api.clone());
     let one = known(&stack, "ada", [&here, &there]).await;
     stack.redis.kill();

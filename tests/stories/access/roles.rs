@@ -2,13 +2,13 @@
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, send};
-use runcast_tests::eventually::{SOON, within};
-use runcast_tests::lines::numbered;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, within};
 use runcast_tests::sse::Sse;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::people::{Browser, ask, first_frame, second, sign_in, user};
+use super::fixtures::{Browser, ask, first_frame, second_gateway, sign_in, user};
 use crate::fanout::publisher;
 
 async fn statuses(browser: &Browser, run: uuid::Uuid) -> [u16; 4] {
@@ -51,7 +51,7 @@ async fn each_role_permits_what_it_says() {
 async fn a_changed_role_counts_at_once_for_all_who_have_it() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let run = api.create_run("any").await.id;
     user(&stack, "ada", &[]).await;
     let ada = sign_in(&api, "ada").await;
@@ -74,9 +74,9 @@ async fn a_changed_role_counts_at_once_for_all_who_have_it() {
     assert_eq!(statuses(&there, run).await, [200, 201, 403, 403]);
     // Somebody with psql.
     let control = "INSERT INTO role_permissions VALUES ('starter', 'runs:control')";
-    stack.database.tamper(control).await;
+    stack.database.execute(control).await;
     let waiting = "SELECT count(*) FROM access_changes";
-    stack.database.comes_to(waiting, 0).await;
+    stack.database.wait_for_number(waiting, 0).await;
     assert_eq!(statuses(&there, run).await, [200, 201, 202, 403]);
     ask(
         &other.api,
@@ -159,8 +159,8 @@ async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
         answer
     };
     let feed = stream("/v1/feed").await;
-    let mut feed = Sse::from_response(feed).await.with_pulses();
-    feed.until("ready").await;
+    let mut feed = Sse::from_response(feed).await.with_heartbeats();
+    feed.read_until("ready").await;
     create(&api, "ads").await;
     let mine = create(&api, "search").await;
     let told = state(&mut feed).await;
@@ -175,11 +175,11 @@ async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
     let mut watch = stream("/v1/watch?label=app=both").await;
     for run in [&other, &own] {
         let mut publisher = publisher(&stack, run).await;
-        let last = publisher.publish(&numbered("line", 1..=3)).await;
-        stack.database.holds(run.id, last).await;
+        let last = publisher.publish(&numbered_lines("line", 1..=3)).await;
+        stack.database.wait_stored(run.id, last).await;
     }
     let (mut text, wanted) = (String::new(), own.id.to_string());
-    within(SOON, "what she may see", async {
+    within(WAIT_DEADLINE, "what she may see", async {
         while !text.contains("line 3") {
             let bytes = watch.chunk().await.expect("read").expect("more");
             text += std::str::from_utf8(&bytes).expect("text");
@@ -200,7 +200,7 @@ async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
 
 /// The next update of a run.
 async fn state(feed: &mut Sse) -> Value {
-    let frames = feed.until("state").await;
+    let frames = feed.read_until("state").await;
     frames.last().expect("a frame").json()
 }
 

@@ -4,16 +4,16 @@ use redis::AsyncCommands as _;
 use reqwest::header::COOKIE;
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::send;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::people::{PASSWORD, ask, second, sign_in, sign_in_with, user};
+use super::fixtures::{PASSWORD, ask, second_gateway, sign_in, sign_in_with, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signing_in_starts_a_session_that_nobody_has_prepared() {
     let stack = Stack::start().await;
     let https = [("RUNCAST_PUBLIC_URL", "https://runcast.example.com")];
-    let gateway = second(&stack, &https).await;
+    let gateway = second_gateway(&stack, &https).await;
     let api = gateway.api.clone();
     user(&stack, "ada", &["viewer"]).await;
     let first = sign_in(&api, "ada").await;
@@ -47,7 +47,7 @@ async fn signing_in_starts_a_session_that_nobody_has_prepared() {
 async fn a_client_has_one_session_and_a_user_ends_any_of_theirs() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     user(&stack, "ada", &["viewer"]).await;
     user(&stack, "eve", &["viewer"]).await;
     let laptop = json!({"user": "ada", "password": PASSWORD, "client": "laptop"});
@@ -108,7 +108,10 @@ async fn what_is_stored_of_a_session_lets_nobody_in() {
     let browser = sign_in(&api, "ada").await;
     browser.get("/v1/session").await;
     let value = browser.cookie.split_once('=').expect("a pair").1;
-    let rows = stack.database.ask("SELECT s::text FROM sessions s").await;
+    let rows = stack
+        .database
+        .query_strings("SELECT s::text FROM sessions s")
+        .await;
     let mut redis = stack.redis.connection().await;
     let pattern = format!("{}session:*", stack.keys().prefix());
     let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
@@ -132,34 +135,34 @@ async fn what_is_stored_of_a_session_lets_nobody_in() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_used_lives_on_and_is_written_once_a_minute() {
     let mut stack = Stack::without_services().await;
-    stack.set(Part::Gateway, "RUNCAST_SESSION_IDLE", "30m");
-    stack.launch_all().await;
+    stack.set(Service::Gateway, "RUNCAST_SESSION_IDLE", "30m");
+    stack.start_all().await;
     user(&stack, "ada", &["viewer"]).await;
     let browser = sign_in(&stack.api(), "ada").await;
     let left = "SELECT (extract(epoch FROM expires_at - now()) / 60)::bigint FROM sessions";
-    assert_eq!(stack.database.number(left).await, 30);
+    assert_eq!(stack.database.query_number(left).await, 30);
     // Twenty minutes later, as far as both stores can tell.
     let later = "UPDATE sessions SET last_seen_at = last_seen_at - interval '20 min',
                         expires_at = expires_at - interval '20 min'";
-    stack.database.tamper(later).await;
+    stack.database.execute(later).await;
     let gone = "SELECT count(*) FROM access_changes";
-    stack.database.comes_to(gone, 0).await;
+    stack.database.wait_for_number(gone, 0).await;
     for _ in 0..5 {
         assert_eq!(browser.status(Method::GET, "/v1/session").await, 200);
     }
-    assert_eq!(stack.database.number(left).await, 30);
+    assert_eq!(stack.database.query_number(left).await, 30);
     let mut redis = stack.redis.connection().await;
     let pattern = format!("{}session:*", stack.keys().prefix());
     let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
     let life: i64 = redis.ttl(&keys[0]).await.expect("a life");
     assert!((1_700..=1_800).contains(&life), "{life}");
     let seen = "SELECT last_seen_at::text FROM sessions";
-    let before = stack.database.ask(seen).await;
+    let before = stack.database.query_strings(seen).await;
     assert_eq!(browser.status(Method::GET, "/v1/session").await, 200);
-    let after = stack.database.ask(seen).await;
+    let after = stack.database.query_strings(seen).await;
     assert_eq!(after, before, "not written again within the minute");
     let ended = "UPDATE sessions SET expires_at = now() - interval '1 s'";
-    stack.database.tamper(ended).await;
-    stack.database.comes_to(gone, 0).await;
+    stack.database.execute(ended).await;
+    stack.database.wait_for_number(gone, 0).await;
     assert_eq!(browser.status(Method::GET, "/v1/session").await, 401);
 }

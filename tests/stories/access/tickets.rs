@@ -5,14 +5,14 @@ use redis::AsyncCommands as _;
 use reqwest::header::{ACCEPT, ORIGIN};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use runcast_tests::api::{Api, CreatedRun, problem, send};
-use runcast_tests::eventually::{SOON, eventually, within};
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually, within};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::opened::{CHANGED, OVER, Open, run_of_search, token};
-use super::people::{AT_ONCE, ask, new_token, revoke, second, sign_in, user};
+use super::fixtures::{AT_ONCE, ask, new_token, revoke, second_gateway, sign_in, user};
+use super::open_streams::{CHANGED, OVER, Open, run_of_search, token};
 
 /// Where tickets are made.
 pub(crate) const TICKETS: &str = "/v1/stream-tickets";
@@ -71,7 +71,7 @@ fn stream_of(run: &CreatedRun) -> String {
 async fn a_ticket_opens_one_stream_at_one_gateway() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let run = run_of_search(&stack).await;
     let reader = reader(&api).await;
     for path in streams(&run) {
@@ -156,8 +156,8 @@ async fn a_ticket_is_bound_to_what_it_was_made_for() {
     let feed = send(by_ticket(&api, "/v1/feed", &one)).await;
     for run in [ads.id, search.id] {
         let mut wrap = stack.wrap(run, &["echo", "hello"]);
-        assert!(wrap.ended(SOON).await.success());
-        stack.database.sealed(run).await;
+        assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
+        stack.database.wait_sealed(run).await;
     }
     let told = until(feed, &search.id.to_string()).await;
     assert!(!told.contains(&ads.id.to_string()), "{told}");
@@ -186,7 +186,7 @@ async fn until(mut answer: Response, wanted: &str) -> String {
     assert_eq!(answer.status(), StatusCode::OK);
     let mut told = String::new();
     while !told.contains(wanted) {
-        let chunk = within(SOON, "what is told", answer.chunk()).await;
+        let chunk = within(WAIT_DEADLINE, "what is told", answer.chunk()).await;
         let chunk = chunk.expect("a stream").expect("more of it");
         told += std::str::from_utf8(&chunk).expect("text");
     }
@@ -226,14 +226,14 @@ async fn a_ticket_is_good_for_streams_alone() {
     let feed = api.request(Method::GET, &with_ticket("/v1/feed", &one));
     assert_eq!(send(feed).await.status(), StatusCode::UNAUTHORIZED);
     let tokens = "SELECT count(*) FROM tokens WHERE name = 'x'";
-    assert_eq!(stack.database.number(tokens).await, 0);
+    assert_eq!(stack.database.query_number(tokens).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ticket_and_its_stream_end_with_the_token() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let run = run_of_search(&stack).await;
     let (id, secret) = new_token(&api, json!({"name": "reader", "scopes": ["runs:read"]})).await;
     let reader = Api::new(api.base(), &secret);
@@ -262,7 +262,7 @@ async fn a_ticket_and_its_stream_end_with_the_token() {
 async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let run = run_of_search(&stack).await;
     let path = stream_of(&run);
     user(&stack, "ada", &["viewer"]).await;
@@ -306,7 +306,7 @@ async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
 async fn without_redis_there_are_no_tickets() {
     let mut stack = Stack::start().await;
     let run = run_of_search(&stack).await;
-    stack.database.holds_events(run.id, 3).await;
+    stack.database.wait_stored_events(run.id, 3).await;
     let reader = reader(&stack.api()).await;
     let one = ticket(&reader, &json!({})).await;
     stack.redis.kill();
@@ -330,8 +330,8 @@ async fn without_redis_there_are_no_tickets() {
 async fn pages_of_listed_origins_get_tickets_and_use_them() {
     const LISTED: &str = "https://app.example";
     let mut stack = Stack::without_services().await;
-    stack.set(Part::Gateway, "RUNCAST_CORS_ORIGINS", LISTED);
-    stack.launch_all().await;
+    stack.set(Service::Gateway, "RUNCAST_CORS_ORIGINS", LISTED);
+    stack.start_all().await;
     let api = stack.api();
     let run = run_of_search(&stack).await;
     let allowed = |answer: &Response| {

@@ -5,13 +5,15 @@ use runcast_tests::api::{Api, problem, send};
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::people::{ask, make_viewer, new_token, operator, second, sign_in, status_with, user};
+use super::fixtures::{
+    ask, make_viewer, new_token, operator, second_gateway, sign_in, status_with, user,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_token_is_refused_at_every_gateway_before_the_answer() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     for round in 0..5 {
         let body = json!({"name": format!("token {round}"), "scopes": ["runs:read"]});
         let (id, token) = new_token(&api, body).await;
@@ -64,7 +66,7 @@ async fn a_token_never_may_more_than_its_owner_may_now() {
     let all = api.get("/v1/tokens?all").await;
     assert_eq!(all["tokens"].as_array().map(Vec::len), Some(2), "{all}");
     // A session of a token dies with it.
-    let of_token = super::people::sign_in_with(&api, &json!({"token": token})).await;
+    let of_token = super::fixtures::sign_in_with(&api, &json!({"token": token})).await;
     assert_eq!(of_token.status(Method::GET, "/v1/session").await, 200);
     let id = made["id"].as_str().expect("an id");
     assert_eq!(
@@ -106,9 +108,9 @@ async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
     let (id, token) = new_token(&api, json!({"name": "short", "scopes": ["runs:read"]})).await;
     assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
     let expire = format!("UPDATE tokens SET expires_at = now() WHERE id = '{id}'");
-    stack.database.tamper(&expire).await;
+    stack.database.execute(&expire).await;
     let waiting = "SELECT count(*) FROM access_changes";
-    stack.database.comes_to(waiting, 0).await;
+    stack.database.wait_for_number(waiting, 0).await;
     assert_eq!(status_with(&api, &token, "/v1/runs").await, 401);
 }
 
@@ -118,16 +120,16 @@ async fn uses_are_counted_without_a_write_for_each() {
     let api = stack.api();
     let (id, token) = new_token(&api, json!({"name": "busy", "scopes": ["runs:read"]})).await;
     let writes = format!("SELECT xmin::text FROM tokens WHERE id = '{id}'");
-    let before = stack.database.ask(&writes).await;
+    let before = stack.database.query_strings(&writes).await;
     for _ in 0..20 {
         assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
     }
     let counted = format!("SELECT uses FROM tokens WHERE id = '{id}' AND last_used_at IS NOT NULL");
     stack
         .database
-        .comes_to(&format!("SELECT coalesce(({counted}), 0)"), 20)
+        .wait_for_number(&format!("SELECT coalesce(({counted}), 0)"), 20)
         .await;
-    let after = stack.database.ask(&writes).await;
+    let after = stack.database.query_strings(&writes).await;
     assert_ne!(before, after);
 }
 
@@ -159,7 +161,7 @@ async fn the_operator_makes_lists_and_revokes_tokens() {
     assert!(well, "{said}");
     // The command line tells Postgres alone; the gateway learns it from there.
     runcast_tests::eventually::eventually_within(
-        super::people::AT_ONCE * 5,
+        super::fixtures::AT_ONCE * 5,
         "the token is refused",
         async || match status_with(&api, &token, "/v1/runs").await {
             401 => Ok(()),

@@ -5,7 +5,7 @@ use runcast_tests::api::{problem, send};
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::people::{PASSWORD, ask, json_of, operator, sign_in, sign_in_with, try_sign_in, user};
+use super::fixtures::{PASSWORD, ask, json_of, operator, sign_in, sign_in_with, try_sign_in, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_administrator_comes_from_the_command_line() {
@@ -19,7 +19,10 @@ async fn the_first_administrator_comes_from_the_command_line() {
     let (well, said) = operator(&stack, &["user", "list"]).await;
     assert!(well && said.contains("ada@example.com"), "{said}");
     // The password is nowhere.
-    let rows = stack.database.ask("SELECT u::text FROM users u").await;
+    let rows = stack
+        .database
+        .query_strings("SELECT u::text FROM users u")
+        .await;
     assert!(rows[0].contains("$argon2id$") && !rows[0].contains(PASSWORD));
     let (well, said) = operator(&stack, &["user", "create", "b", "--email", "b@c"]).await;
     assert!(!well && said.contains("--password-stdin"), "{said}");
@@ -103,7 +106,7 @@ async fn whoever_cannot_sign_in_is_told_the_same() {
         problem(answer, StatusCode::BAD_REQUEST).await;
     }
     let failed = "SELECT coalesce(sum((details->>'count')::int), 0) FROM audit_log WHERE action = 'session.failed'";
-    stack.database.comes_to(failed, 3).await;
+    stack.database.wait_for_number(failed, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,7 +124,7 @@ async fn who_is_disabled_is_out_at_once_and_comes_back_by_signing_in() {
         )
         .await;
     let token = made["token"].as_str().expect("a token");
-    let runs = async |token: &str| super::people::status_with(&api, token, "/v1/runs").await;
+    let runs = async |token: &str| super::fixtures::status_with(&api, token, "/v1/runs").await;
     assert_eq!(runs(token).await, 200);
     assert_eq!(browser.status(Method::GET, "/v1/runs").await, 200);
     let switch = |disabled: bool| json!({"disabled": disabled});

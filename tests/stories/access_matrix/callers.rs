@@ -7,8 +7,8 @@ use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::places::{LABEL, Places};
-use crate::access::people::{ask, sign_in, user};
+use super::path_parameters::{LABEL, PathParameters};
+use crate::access::fixtures::{ask, sign_in, user};
 use crate::access::tickets::{ticket, with_ticket};
 
 /// All scopes.
@@ -131,8 +131,8 @@ impl Caller {
 }
 
 /// Makes all of them.
-pub(super) async fn callers(stack: &Stack, places: &Places) -> Vec<Caller> {
-    let mut callers = nobodies(stack).await;
+pub(super) async fn callers(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
+    let mut callers = unauthenticated_callers(stack).await;
     callers.extend(tokens(stack, places).await);
     callers.extend(users(stack).await);
     callers.extend(tickets(stack, places).await);
@@ -140,7 +140,7 @@ pub(super) async fn callers(stack: &Stack, places: &Places) -> Vec<Caller> {
 }
 
 /// Whoever is to be answered 401.
-async fn nobodies(stack: &Stack) -> Vec<Caller> {
+async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
     let header = |value: &str| Credential::Header(value.to_owned());
     let admin = TokenRow::new("admin");
     let expired = admin.clone().with("expires_at", BEFORE).insert(stack).await;
@@ -200,7 +200,7 @@ async fn nobodies(stack: &Stack) -> Vec<Caller> {
 }
 
 /// Every scope alone, for all runs, for one, and for those with a label; each as a token, and signed in with it.
-async fn tokens(stack: &Stack, places: &Places) -> Vec<Caller> {
+async fn tokens(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
     let mut callers = Vec::new();
     let run = |run: Uuid| Some(("run_id", format!("'{run}'")));
     let label = |value: &str| {
@@ -309,7 +309,7 @@ async fn users(stack: &Stack) -> Vec<Caller> {
 }
 
 /// Tickets of those who may much, for everything and within bounds: by them one reads, and opens streams alone.
-async fn tickets(stack: &Stack, places: &Places) -> Vec<Caller> {
+async fn tickets(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
     let run = |run: Uuid| json!({"runs": [run]});
     let mut callers = Vec::new();
     for scope in ["runs:read", "admin"] {
@@ -349,10 +349,10 @@ async fn new_ticket(stack: &Stack, change: &str) -> String {
     let token = TokenRow::new("admin").insert(stack).await;
     let made = ticket(&Api::new(stack.api().base(), &token), &json!({})).await;
     let change = format!("UPDATE tokens SET {change} WHERE hash = sha256('{token}')");
-    stack.database.tamper(&change).await;
+    stack.database.execute(&change).await;
     // Until the gateway has heard of it.
     let waiting = "SELECT count(*) FROM access_changes";
-    stack.database.comes_to(waiting, 0).await;
+    stack.database.wait_for_number(waiting, 0).await;
     made
 }
 
@@ -390,7 +390,7 @@ impl TokenRow {
             "INSERT INTO tokens (id, hash, name, {columns})
              VALUES (gen_random_uuid(), sha256('{secret}'), 'matrix', {values})"
         );
-        stack.database.tamper(&insert).await;
+        stack.database.execute(&insert).await;
         secret
     }
 }
@@ -408,7 +408,7 @@ async fn session(stack: &Stack, whose: &str) -> String {
     let insert = format!(
         "INSERT INTO sessions (hash, {column}, expires_at) SELECT sha256('{secret}'), id, {rest}"
     );
-    stack.database.tamper(&insert).await;
+    stack.database.execute(&insert).await;
     secret
 }
 

@@ -3,12 +3,12 @@
 use reqwest::header::{COOKIE, SET_COOKIE};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use runcast_tests::api::{Api, problem, send};
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::super::access::people::{Browser, PASSWORD, sign_in, user};
-use super::super::access_matrix::places::Places;
-use super::{assert_calm, operations};
+use super::super::access::fixtures::{Browser, PASSWORD, sign_in, user};
+use super::super::access_matrix::path_parameters::PathParameters;
+use super::fixtures::{assert_calm, operations};
 
 /// Whoever signs in gets a session that nobody knew before, whatever their browser was made to send along.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,8 +57,8 @@ async fn a_planted_session_is_never_gone_on_with() {
 async fn behind_https_only_a_cookie_that_is_bound_to_the_host_counts() {
     let mut stack = Stack::without_services().await;
     let url = "https://runcast.example.com";
-    stack.set(Part::Gateway, "RUNCAST_PUBLIC_URL", url);
-    stack.launch_all().await;
+    stack.set(Service::Gateway, "RUNCAST_PUBLIC_URL", url);
+    stack.start_all().await;
     let api = stack.api();
     user(&stack, "eve", &["viewer"]).await;
     let eve = sign_in(&api, "eve").await;
@@ -105,11 +105,11 @@ fn elsewhere(request: RequestBuilder, headers: &[(&str, &str)]) -> RequestBuilde
 async fn no_page_of_others_writes_with_the_cookie_of_an_administrator() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let places = Places::prepare(&stack).await;
+    let places = PathParameters::prepare(&stack).await;
     user(&stack, "ada", &["admin"]).await;
     let ada = sign_in(&api, "ada").await;
     let audit = "SELECT count(*) FROM audit_log";
-    let before = stack.database.number(audit).await;
+    let before = stack.database.query_number(audit).await;
     let mut refused = 0;
     for (method, path) in operations(&stack).await {
         if method == Method::GET {
@@ -132,7 +132,7 @@ async fn no_page_of_others_writes_with_the_cookie_of_an_administrator() {
     }
     assert!(refused > 200, "{refused}");
     assert_eq!(
-        stack.database.number(audit).await,
+        stack.database.query_number(audit).await,
         before,
         "nothing was done"
     );

@@ -8,8 +8,8 @@ use runcast_tests::api::{Api, send};
 use runcast_tests::stack::Stack;
 use serde_json::json;
 
-use super::super::access::people::{PASSWORD, ask, try_sign_in, user};
-use super::assert_calm;
+use super::super::access::fixtures::{PASSWORD, ask, try_sign_in, user};
+use super::fixtures::assert_calm;
 
 /// Tries of each kind.
 const TRIES: usize = 40;
@@ -65,7 +65,7 @@ async fn every_failure_to_sign_in_is_told_in_the_same_words_and_headers() {
         assert_eq!(told, first, "{case:?}");
     }
     // Nor do administrators' routes tell somebody else who there is.
-    let stranger = Api::new(api.base(), &stack.mint("runs:read").await);
+    let stranger = Api::new(api.base(), &stack.create_token("runs:read").await);
     let mut refusals = Vec::new();
     for name in ["ada", "nobody"] {
         let path = format!("/v1/users/{name}");

@@ -5,8 +5,8 @@ use runcast_tests::api::{Api, send};
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::super::access::people::{Browser, PASSWORD, ask, sign_in, sign_in_with, user};
-use super::assert_calm;
+use super::super::access::fixtures::{Browser, PASSWORD, ask, sign_in, sign_in_with, user};
+use super::fixtures::assert_calm;
 
 async fn refused(browser: &Browser, method: Method, path: &str, body: Value, status: u16) {
     let answer = send(browser.request(method.clone(), path).json(&body)).await;
@@ -22,7 +22,7 @@ async fn nobody_gives_themselves_what_they_do_not_have() {
     let browser = sign_in(&api, "ada").await;
     let before = stack
         .database
-        .ask("SELECT r::text FROM user_roles r ORDER BY 1")
+        .query_strings("SELECT r::text FROM user_roles r ORDER BY 1")
         .await;
     for who in [ada.as_str(), "ada", "ada@example.com", "boss"] {
         for (method, rest, body) in [
@@ -63,7 +63,7 @@ async fn nobody_gives_themselves_what_they_do_not_have() {
     refused(&browser, Method::POST, "/v1/webhooks", hook, 403).await;
     let after = stack
         .database
-        .ask("SELECT r::text FROM user_roles r ORDER BY 1")
+        .query_strings("SELECT r::text FROM user_roles r ORDER BY 1")
         .await;
     assert_eq!(before, after);
     assert_calm(&stack);

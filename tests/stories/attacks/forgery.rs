@@ -6,8 +6,8 @@ use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, send};
 use runcast_tests::stack::Stack;
 
-use super::super::access::people::{sign_in, user};
-use super::{assert_calm, raw};
+use super::super::access::fixtures::{sign_in, user};
+use super::fixtures::{assert_calm, raw};
 
 /// What is left of a secret after everything that may befall it, none of which is the secret.
 fn bent(secret: &str) -> Vec<Vec<u8>> {

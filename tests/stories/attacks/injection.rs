@@ -4,11 +4,11 @@
 use reqwest::header::{CONTENT_TYPE, SET_COOKIE};
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::send;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::super::access::people::{PASSWORD, ask, json_of, user};
-use super::{assert_calm, raw};
+use super::super::access::fixtures::{PASSWORD, ask, json_of, user};
+use super::fixtures::{assert_calm, raw};
 
 /// What could end a line, a header, a text or a statement.
 const ODD: [&str; 10] = [
@@ -26,12 +26,12 @@ const ODD: [&str; 10] = [
 
 /// Lines of a log that nobody has written but somebody who asked.
 fn assert_no_forged_line(stack: &Stack) {
-    for part in Part::ALL {
-        for line in stack.logs(part).lines() {
+    for service in Service::ALL {
+        for line in stack.logs(service).lines() {
             let is_forged = ["ERROR forged", "set-cookie:", "\u{1b}[2J"]
                 .iter()
                 .any(|word| line.starts_with(word) || line.contains("\u{1b}[2J"));
-            assert!(!is_forged, "{}: {line}", part.name());
+            assert!(!is_forged, "{}: {line}", service.name());
         }
     }
 }

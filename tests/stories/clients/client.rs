@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runcast_tests::chaos::Chaos;
+use runcast_tests::chaos::ChaosProxy;
 use runcast_tests::eventually::eventually_within;
-use runcast_tests::process::{Process, Recipe};
+use runcast_tests::process::{Process, ProcessSpec};
 use runcast_tests::programs::repository;
 use runcast_tests::stack::Stack;
 use serde_json::Value;
@@ -117,7 +117,7 @@ impl Event {
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) kind: Kind,
-    pub(super) chaos: Arc<Chaos>,
+    pub(super) chaos: Arc<ChaosProxy>,
     process: Process,
 }
 
@@ -127,7 +127,7 @@ impl Client {
     pub(super) fn start(
         stack: &Stack,
         kind: Kind,
-        chaos: Arc<Chaos>,
+        chaos: Arc<ChaosProxy>,
         run: Uuid,
         how: (&str, Option<&str>),
     ) -> Self {
@@ -138,7 +138,7 @@ impl Client {
     pub(super) fn start_with(
         stack: &Stack,
         kind: Kind,
-        chaos: Arc<Chaos>,
+        chaos: Arc<ChaosProxy>,
         run: Uuid,
         (query, cursor): (&str, Option<&str>),
         setting: Option<(&'static str, String)>,
@@ -162,8 +162,8 @@ impl Client {
         ];
         // Several of a kind may follow one run.
         let name = format!("{kind:?}-{}", Uuid::new_v4().simple());
-        let recipe = Recipe::new(&name, program, &[script], &folder);
-        let recipe = recipe.with(settings.into_iter().flatten());
+        let recipe = ProcessSpec::new(&name, program, &[script], &folder);
+        let recipe = recipe.with_env(settings.into_iter().flatten());
         Self {
             kind,
             chaos,
@@ -217,7 +217,7 @@ impl Client {
             if enough(self) {
                 return Ok(());
             }
-            if let Some(status) = self.process.exited() {
+            if let Some(status) = self.process.try_wait() {
                 // What it said last may not have been there before.
                 assert!(
                     enough(self),
@@ -240,7 +240,7 @@ impl Client {
 
     /// Waits until it has stopped by itself; gives the status that it was answered, where it can tell.
     pub(super) async fn until_over(&mut self) -> Option<u64> {
-        let status = self.process.ended(DEADLINE).await;
+        let status = self.process.wait_exit(DEADLINE).await;
         let saw = self.saw();
         let last = saw
             .last()

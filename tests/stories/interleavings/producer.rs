@@ -14,8 +14,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::process::{Process, shell_code};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
+use runcast_tests::process::{Process, shell_exit_code};
 use runcast_tests::stack::Stack;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -186,7 +186,7 @@ impl Producer {
         self.say(&[]).await;
         let process = self.now();
         process.pipe = None;
-        let code = shell_code(process.wrap.ended(2 * SOON).await);
+        let code = shell_exit_code(process.wrap.wait_exit(2 * WAIT_DEADLINE).await);
         assert_eq!(code, 0, "{}", process.wrap.logs());
         process.kept = process.said.len();
         for zombie in &mut self.processes {

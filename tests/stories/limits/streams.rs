@@ -4,11 +4,11 @@ use reqwest::header::ACCEPT;
 use reqwest::{Method, Response, StatusCode};
 use runcast_tests::api::{Api, problem, send};
 use runcast_tests::eventually::eventually;
-use runcast_tests::process::Recipe;
+use runcast_tests::process::ProcessSpec;
 use runcast_tests::sse::{Frame, Sse};
 use runcast_tests::stack::Stack;
 
-use super::{from, limited, metric, somebody};
+use super::fixtures::{from, limited, metric, somebody};
 
 async fn open(api: &Api, path: &str, address: &str) -> Response {
     let request = api.request(Method::GET, path);
@@ -22,8 +22,8 @@ async fn sent_away(response: Response) -> Frame {
     assert_eq!(closing.event, "closing", "{closing:?}");
     let retry = closing.retry.expect("when to come back");
     assert!(retry >= 10_000, "a long while: {retry}");
-    let deadline = tokio::time::Instant::now() + runcast_tests::eventually::SOON;
-    assert_eq!(stream.next_until(deadline).await, Ok(None), "and no more");
+    let deadline = tokio::time::Instant::now() + runcast_tests::eventually::WAIT_DEADLINE;
+    assert_eq!(stream.next_before(deadline).await, Ok(None), "and no more");
     closing
 }
 
@@ -49,7 +49,7 @@ async fn streams_are_bounded_by_principal_and_by_address_and_given_back() {
     );
     let path = format!("/v1/runs/{run}/stream");
     let mut first = Sse::from_response(open(&one, &path, "192.0.2.1").await).await;
-    first.until("ready").await;
+    first.read_until("ready").await;
     let text = format!("/v1/runs/{run}/text?follow");
     let followed = open(&one, &text, "192.0.2.1").await;
     assert_eq!(followed.status(), StatusCode::OK);
@@ -94,7 +94,7 @@ async fn streams_are_bounded_by_principal_and_by_address_and_given_back() {
         .await;
     }
     let mut again = Sse::from_response(open(&one, &path, "192.0.2.1").await).await;
-    again.until("ready").await;
+    again.read_until("ready").await;
     open_streams(&stack, 1).await;
 }
 
@@ -102,13 +102,14 @@ async fn streams_are_bounded_by_principal_and_by_address_and_given_back() {
 async fn streams_over_http2_are_counted_and_given_back() {
     let stack = limited("streams=1").await;
     let run = stack.api().create_run("multiplexed").await.id;
-    let token = stack.mint("runs:read").await;
+    let token = stack.create_token("runs:read").await;
     let reader = Api::new(stack.api().base(), &token);
     let path = format!("/v1/runs/{run}/stream");
     let url = format!("{}{path}", reader.base());
     let bearer = format!("authorization: Bearer {token}");
     let arguments = ["-sN", "--http2-prior-knowledge", "-H", &bearer, &url];
-    let mut curl = Recipe::new("curl", "curl", &arguments, stack.folder()).start(stack.folder());
+    let mut curl =
+        ProcessSpec::new("curl", "curl", &arguments, stack.folder()).start(stack.folder());
     open_streams(&stack, 1).await;
     sent_away(open(&reader, &path, "192.0.2.1").await).await;
     curl.kill();
@@ -122,7 +123,7 @@ async fn a_stream_over_the_limit_of_requests_is_asked_to_come_back() {
     let reader = somebody(&stack, "runs:read").await;
     let path = format!("/v1/runs/{run}/stream");
     let mut stream = Sse::from_response(open(&reader, &path, "192.0.2.1").await).await;
-    stream.until("ready").await;
+    stream.read_until("ready").await;
     // It keeps its cursor, whatever it is.
     let again = reader
         .request(Method::GET, &path)

@@ -1,0 +1,84 @@
+//! A copy in Redis is never older than the last change, whatever comes late.
+
+use redis::AsyncCommands as _;
+use reqwest::Method;
+use runcast_tests::chaos::ChaosProxy;
+use runcast_tests::stack::Stack;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::fixtures::{ask, new_token, revoke, second_gateway, sign_in, status_with, user};
+
+/// A gateway has read that a token is valid, and while the answer is on its way the token is revoked elsewhere: it
+/// leaves no copy, and the next request is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_was_overtaken_by_a_revocation_leaves_no_copy() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let chaos = ChaosProxy::start(stack.database_port()).await;
+    let url = stack.database_url(chaos.port());
+    let slow = second_gateway(&stack, &[("DATABASE_URL", &url)]).await;
+    let mut redis = stack.redis.connection().await;
+    for round in 0..3 {
+        let body = json!({"name": format!("overtaken {round}"), "scopes": ["runs:read"]});
+        let (id, token) = new_token(&api, body).await;
+        let hash: [u8; 32] = Sha256::digest(&token).into();
+        let key = stack.keys().token(&hash);
+        // Of all that is asked of Postgres, only the look for this token holds its hash.
+        chaos.hold_reply(&hash);
+        let reading = tokio::spawn({
+            let (api, token) = (slow.api.clone(), token.clone());
+            async move { status_with(&api, &token, "/v1/session").await }
+        });
+        // Postgres has said that it is valid, and nobody has heard it.
+        chaos.wait_for_held_reply().await;
+        let lease: String = redis.get(&key).await.expect("a lease");
+        assert!(lease.starts_with('?'), "{lease}");
+        revoke(&api, &id).await;
+        let lease: Option<String> = redis.get(&key).await.expect("an answer");
+        assert_eq!(lease, None, "taken away before the revocation is answered");
+        assert!(!reading.is_finished());
+        chaos.release_reply();
+        assert_eq!(reading.await.expect("an answer"), 200, "it had read before");
+        let copy: Option<String> = redis.get(&key).await.expect("an answer");
+        assert_eq!(copy, None);
+        for api in [&slow.api, &api] {
+            assert_eq!(status_with(api, &token, "/v1/session").await, 401);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_revoked_while_redis_is_away_is_refused_when_it_is_back() {
+    let mut stack = Stack::start().await;
+    let api = stack.api();
+    let body = json!({"name": "away", "scopes": ["runs:read"]});
+    let (id, token) = new_token(&api, body).await;
+    user(&stack, "ada", &["viewer"]).await;
+    let ada = sign_in(&api, "ada").await;
+    assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
+    assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
+    // Redis comes back with what it held.
+    stack.redis.enable_append_only_file().await;
+    stack.redis.kill();
+    revoke(&api, &id).await;
+    let disable = json!({"disabled": true});
+    ask(&api, Method::PATCH, "/v1/users/ada", &disable, 200).await;
+    for _ in 0..3 {
+        assert_eq!(status_with(&api, &token, "/v1/runs").await, 401);
+        assert_eq!(ada.status(Method::GET, "/v1/runs").await, 401);
+    }
+    let waiting = "SELECT count(*) FROM access_changes";
+    assert!(stack.database.query_number(waiting).await > 0);
+    stack.redis.restart().await;
+    stack.database.wait_for_number(waiting, 0).await;
+    assert_eq!(status_with(&api, &token, "/v1/runs").await, 401);
+    assert_eq!(ada.status(Method::GET, "/v1/runs").await, 401);
+    let mut redis = stack.redis.connection().await;
+    let pattern = format!("{}auth:token:*", stack.keys().prefix());
+    let copies: Vec<String> = redis.keys(&pattern).await.expect("keys");
+    for key in copies {
+        let copy: String = redis.get(&key).await.expect("a copy");
+        assert!(!copy.contains(&id), "{copy}");
+    }
+}

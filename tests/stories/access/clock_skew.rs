@@ -1,0 +1,135 @@
+//! A gateway whose clock is wrong: who is in, and for how long, is for the clocks of Postgres and Redis to say.
+
+use std::path::Path;
+
+use reqwest::Method;
+use runcast_tests::api::Api;
+use runcast_tests::eventually::WAIT_DEADLINE;
+use runcast_tests::process::Process;
+use runcast_tests::stack::{Service, Stack};
+use serde_json::json;
+
+use super::fixtures::{ask, sign_in, status_with, user};
+
+/// Where Debian has it; `tests/run` installs it.
+const FOLDER: &str = "/usr/lib";
+const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
+
+/// What makes a program believe another time.
+fn library() -> String {
+    let places = std::fs::read_dir(FOLDER).expect("a folder of libraries");
+    let found = places
+        .filter_map(|entry| Some(entry.ok()?.path().join(LIBRARY)))
+        .find(|path| Path::exists(path));
+    let path = found.expect("libfaketime is missing: call tests/run, which installs it");
+    path.display().to_string()
+}
+
+/// A gateway whose clock is off by so much, such as `+1h`, while time passes there as it does here.
+async fn gateway(stack: &Stack, off: &str) -> (Process, Api) {
+    let mut recipe = stack.service_spec(Service::Gateway);
+    recipe.name = format!("gateway{off}");
+    let recipe = recipe.with_env([
+        ("RUNCAST_LISTEN", "127.0.0.1:0"),
+        ("LD_PRELOAD", &library()),
+        ("FAKETIME", off),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]);
+    let mut process = recipe.start(stack.folder());
+    let url = process
+        .wait_for_line("Runcast is ready at ", WAIT_DEADLINE)
+        .await;
+    let api = Api::new(&url, stack.token());
+    (process, api)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_whose_clock_is_an_hour_off_lets_in_exactly_whom_others_do() {
+    let stack = Stack::start().await;
+    let right = stack.api();
+    user(&stack, "ada", &["viewer"]).await;
+    for off in ["+1h", "-1h"] {
+        let (_process, wrong) = gateway(&stack, off).await;
+        // Its clock is wrong indeed.
+        let answer = wrong.anonymous(Method::GET, "/healthz").send().await;
+        let date = answer.expect("an answer").headers()["date"].clone();
+        let own = right.anonymous(Method::GET, "/healthz").send().await;
+        assert_ne!(
+            date.as_bytes()[..22],
+            own.expect("an answer").headers()["date"].as_bytes()[..22]
+        );
+        // Ends within half an hour, by Postgres: still good here, and what has ended there is no good here.
+        for (interval, expected) in [("30 minutes", 200), ("-1 second", 401)] {
+            let body = json!({"name": "short", "scopes": ["runs:read"]});
+            let made = ask(&right, Method::POST, "/v1/tokens", &body, 201).await;
+            let (id, token) = (made["id"].as_str().expect("an id"), made["token"].as_str());
+            let end = format!(
+                "UPDATE tokens SET expires_at = now() + interval '{interval}' WHERE id = '{id}'"
+            );
+            stack.database.execute(&end).await;
+            stack
+                .database
+                .wait_for_number("SELECT count(*) FROM access_changes", 0)
+                .await;
+            for api in [&wrong, &right] {
+                let status = status_with(api, token.expect("a token"), "/v1/runs").await;
+                assert_eq!(status, expected, "{off}, {interval}");
+            }
+        }
+        // A session that either has begun is good at both, and one that has ended at neither.
+        for (at, other) in [(&wrong, &right), (&right, &wrong)] {
+            let ada = sign_in(at, "ada").await;
+            assert_eq!(ada.at(other).status(Method::GET, "/v1/session").await, 200);
+            let life =
+                "SELECT count(*) FROM sessions WHERE expires_at > now() + interval '23 hours'
+                           AND expires_at <= now() + interval '24 hours'";
+            assert!(stack.database.query_number(life).await > 0, "{off}");
+            let end = "UPDATE sessions SET expires_at = now() - interval '1 second'";
+            stack.database.execute(end).await;
+            stack
+                .database
+                .wait_for_number("SELECT count(*) FROM access_changes", 0)
+                .await;
+            for api in [at, other] {
+                assert_eq!(
+                    ada.at(api).status(Method::GET, "/v1/session").await,
+                    401,
+                    "{off}"
+                );
+            }
+        }
+    }
+}
+
+/// A session that is in use goes on, and does not cost a write for every request, whichever clock is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_in_use_goes_on_at_a_gateway_whose_clock_is_wrong() {
+    let stack = Stack::start().await;
+    user(&stack, "ada", &["viewer"]).await;
+    for off in ["+1h", "-1h"] {
+        let (_process, wrong) = gateway(&stack, off).await;
+        let ada = sign_in(&wrong, "ada").await;
+        // As if it had begun a while ago.
+        let age = "UPDATE sessions SET last_seen_at = now() - interval '5 minutes',
+                          expires_at = now() + interval '10 hours'";
+        stack.database.execute(age).await;
+        stack
+            .database
+            .wait_for_number("SELECT count(*) FROM access_changes", 0)
+            .await;
+        assert_eq!(ada.status(Method::GET, "/v1/session").await, 200);
+        let moved = "SELECT count(*) FROM sessions WHERE expires_at > now() + interval '23 hours'";
+        stack.database.wait_for_number(moved, 1).await;
+        let version = "SELECT xmin::text FROM sessions";
+        let before = stack.database.query_strings(version).await;
+        for _ in 0..20 {
+            assert_eq!(ada.status(Method::GET, "/v1/session").await, 200);
+        }
+        assert_eq!(
+            stack.database.query_strings(version).await,
+            before,
+            "{off}: one write, not twenty"
+        );
+        stack.database.execute("DELETE FROM sessions").await;
+    }
+}

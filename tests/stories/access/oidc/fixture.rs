@@ -1,0 +1,106 @@
+//! Signing in by OpenID Connect, at an issuer of one's own: the whole way, by HTTP, with a browser's cookies.
+
+use reqwest::{Response, StatusCode};
+use runcast_tests::api::problem;
+use runcast_tests::oidc_browser::{OidcBrowser, redirect_target};
+use runcast_tests::oidc_provider::Algorithm;
+use runcast_tests::oidc_provider::{CLIENT_ID, CLIENT_SECRET, OidcProvider};
+use runcast_tests::programs::{free_port, loopback};
+use runcast_tests::stack::{Service, Stack};
+use serde_json::Value;
+
+use super::super::fixtures::json_of;
+
+/// The host of every gateway.
+pub(super) const HOST: &str = "127.0.0.1";
+
+/// The cookie of a session.
+pub(super) const SESSION: &str = "runcast_session";
+
+/// The cookie of a sign-in that goes on.
+pub(super) const ATTEMPT: &str = "runcast_oidc";
+
+/// An installation and its issuer.
+pub(crate) struct Scene {
+    pub(crate) stack: Stack,
+    pub(crate) provider: OidcProvider,
+}
+
+impl Scene {
+    /// Everything, with these settings of the gateway beside those of the issuer.
+    pub(super) async fn start(settings: &[(&'static str, &str)]) -> Self {
+        let mut scene = Self::prepare(Algorithm::Es256, settings).await;
+        scene.stack.start_all().await;
+        scene
+    }
+
+    /// The same, with services still to be launched.
+    pub(crate) async fn prepare(algorithm: Algorithm, settings: &[(&'static str, &str)]) -> Self {
+        let mut stack = Stack::without_services().await;
+        let address = loopback(free_port());
+        let url = format!("http://{address}");
+        let provider = OidcProvider::start(&url, algorithm).await;
+        let mut set = |name, value: &str| stack.set(Service::Gateway, name, value);
+        set("RUNCAST_LISTEN", &address.to_string());
+        set("RUNCAST_PUBLIC_URL", &url);
+        set("RUNCAST_OIDC_ISSUER", &provider.url());
+        set("RUNCAST_OIDC_CLIENT_ID", CLIENT_ID);
+        set("RUNCAST_OIDC_CLIENT_SECRET", CLIENT_SECRET);
+        // The issuer is on this machine.
+        set("NO_PROXY", "localhost,127.0.0.1");
+        for (name, value) in settings {
+            set(name, value);
+        }
+        Self { stack, provider }
+    }
+
+    /// An address of the gateway.
+    pub(super) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.stack.api().base())
+    }
+
+    /// Goes to the issuer and back, and stops before the gateway: with where it is sent.
+    pub(super) async fn come_back(&self, browser: &OidcBrowser, path: &str) -> String {
+        let provider = redirect_target(browser.get(&self.at(path)).await).await;
+        assert!(provider.starts_with(&self.provider.url()), "{provider}");
+        redirect_target(browser.get(&provider).await).await
+    }
+
+    /// Signs in, as far as that goes: with the last answer of the gateway.
+    pub(super) async fn try_sign_in(&self, browser: &OidcBrowser) -> Response {
+        let back = self.come_back(browser, "/v1/session/oidc").await;
+        browser.get(&back).await
+    }
+
+    /// Signs in, and gives who one is then.
+    pub(super) async fn sign_in(&self, browser: &OidcBrowser) -> Value {
+        let to = redirect_target(self.try_sign_in(browser).await).await;
+        assert_eq!(to, "/");
+        self.who(browser).await
+    }
+
+    /// Who has signed in.
+    pub(super) async fn who(&self, browser: &OidcBrowser) -> Value {
+        let answer = browser.get(&self.at("/v1/session")).await;
+        json_of(answer, StatusCode::OK).await
+    }
+
+    /// Checks that nobody is signed in by an answer, and gives why.
+    pub(super) async fn refused(
+        &self,
+        browser: &OidcBrowser,
+        answer: Response,
+        status: StatusCode,
+    ) -> String {
+        let why = problem(answer, status).await;
+        assert_eq!(browser.cookie(HOST, SESSION), None, "{why}");
+        why
+    }
+
+    /// Entries of the audit log of this action, newest first.
+    pub(super) async fn audit(&self, action: &str) -> Vec<Value> {
+        let api = self.stack.api();
+        let page = api.get(&format!("/v1/audit?action={action}")).await;
+        page["entries"].as_array().expect("a list").clone()
+    }
+}

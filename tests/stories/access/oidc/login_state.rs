@@ -1,0 +1,112 @@
+//! An answer is good once, in time, and for the browser that has asked.
+
+use redis::AsyncCommands as _;
+use reqwest::StatusCode;
+use runcast_tests::oidc_browser::{OidcBrowser, redirect_target};
+use runcast_tests::oidc_provider::Account;
+
+use super::super::fixtures::user;
+use super::fixture::{ATTEMPT, HOST, Scene};
+
+/// The address with another `state`.
+fn with_state(back: &str, state: &str) -> String {
+    let mut url: reqwest::Url = back.parse().expect("an address");
+    let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    let pairs = pairs.into_iter().filter(|(name, _)| name != "state");
+    let pairs: Vec<_> = pairs.collect();
+    url.query_pairs_mut()
+        .clear()
+        .extend_pairs(pairs)
+        .append_pair("state", state);
+    url.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_for_the_browser_that_has_asked_and_good_once() {
+    let scene = Scene::start(&[]).await;
+    user(&scene.stack, "ada", &["viewer"]).await;
+    let (ada, eve) = (OidcBrowser::default(), OidcBrowser::default());
+    let back = scene.come_back(&ada, "/v1/session/oidc").await;
+    // Eve is known to the issuer as well, and would like Ada to be her, or to be Ada.
+    scene.provider.sign_in_as(Account::new("eve"));
+    let of_eve = scene.come_back(&eve, "/v1/session/oidc").await;
+    let nobody = OidcBrowser::default();
+    for (browser, url) in [
+        (&nobody, &back),
+        (&nobody, &of_eve),
+        (&eve, &back),
+        (&ada, &of_eve),
+        (&ada, &with_state(&back, "")),
+        (
+            &ada,
+            &with_state(&back, "another-state-that-is-as-long-as-one"),
+        ),
+    ] {
+        let answer = browser.get(url).await;
+        let why = scene
+            .refused(browser, answer, StatusCode::BAD_REQUEST)
+            .await;
+        assert!(why.contains("begin again"), "{why}");
+    }
+    // None of that has taken anything away.
+    let secret = ada.cookie(HOST, ATTEMPT).expect("still");
+    assert_eq!(redirect_target(ada.get(&back).await).await, "/");
+    assert_eq!(scene.who(&ada).await["name"], "ada");
+    // Again, also with the cookie that is over.
+    let thief = OidcBrowser::default();
+    thief.set_cookie(HOST, ATTEMPT, &secret);
+    let answer = thief.get(&back).await;
+    scene.refused(&thief, answer, StatusCode::BAD_REQUEST).await;
+    assert_eq!(scene.who(&ada).await["name"], "ada");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_that_come_back_at_once_one_signs_in() {
+    let scene = Scene::start(&[]).await;
+    user(&scene.stack, "ada", &["viewer"]).await;
+    let browser = OidcBrowser::default();
+    let back = scene.come_back(&browser, "/v1/session/oidc").await;
+    let all = futures::future::join_all((0..8).map(|_| browser.get(&back))).await;
+    let statuses: Vec<StatusCode> = all.iter().map(reqwest::Response::status).collect();
+    let signed_in = statuses.iter().filter(|one| **one == StatusCode::SEE_OTHER);
+    assert_eq!(signed_in.count(), 1, "{statuses:?}");
+    let sessions = "SELECT count(*) FROM sessions";
+    assert_eq!(scene.stack.database.query_number(sessions).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_lasts_ten_minutes_and_tells_a_reader_of_redis_no_way_in() {
+    let scene = Scene::start(&[]).await;
+    let browser = OidcBrowser::default();
+    let back = scene.come_back(&browser, "/v1/session/oidc").await;
+    let secret = browser.cookie(HOST, ATTEMPT).expect("a secret");
+    let mut redis = scene.stack.redis.connection().await;
+    let pattern = format!("{}auth:attempt:*", scene.stack.keys().prefix());
+    let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    let life: i64 = redis.ttl(&keys[0]).await.expect("a life");
+    assert!((500..=600).contains(&life), "{life}");
+    let kept: String = redis.get(&keys[0]).await.expect("an attempt");
+    let state = back
+        .split("state=")
+        .nth(1)
+        .and_then(|rest| rest.split('&').next());
+    for hidden in [secret.as_str(), state.expect("a state")] {
+        assert!(
+            !kept.contains(hidden) && !keys[0].contains(hidden),
+            "{kept}"
+        );
+    }
+    // Ten minutes later.
+    let gone: i64 = redis.del(&keys[0]).await.expect("it is gone");
+    assert_eq!(gone, 1);
+    let answer = browser.get(&back).await;
+    scene
+        .refused(&browser, answer, StatusCode::BAD_REQUEST)
+        .await;
+    // Somebody who looks at a page is told by the page.
+    assert_eq!(
+        redirect_target(browser.get_page(&back).await).await,
+        "/#/?sign-in=stale"
+    );
+}

@@ -1,0 +1,250 @@
+//! The whole way: to the issuer and back, at one gateway or two, and what is left of it.
+
+use reqwest::header::SET_COOKIE;
+use reqwest::{Method, StatusCode, Url};
+use runcast_tests::api::{problem, send};
+use runcast_tests::oidc_browser::{OidcBrowser, redirect_target};
+use runcast_tests::oidc_provider::Algorithm;
+use runcast_tests::oidc_provider::TokenFault;
+use runcast_tests::stack::{Service, Stack};
+use serde_json::json;
+
+use super::super::fixtures::{PASSWORD, json_of, second_gateway, sign_in_with, user};
+use super::fixture::{ATTEMPT, HOST, SESSION, Scene};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
+    // By RSA, as most issuers do; all other stories by ECDSA.
+    let mut scene = Scene::prepare(Algorithm::Rs256, &[("RUNCAST_OIDC_NAME", "Example")]).await;
+    scene.stack.start_all().await;
+    let id = user(&scene.stack, "ada", &["operator"]).await;
+    let browser = OidcBrowser::default();
+    let ways = browser.get(&scene.at("/v1/session/ways")).await;
+    let ways = json_of(ways, StatusCode::OK).await;
+    assert_eq!(ways, json!({"oidc": {"name": "Example"}}));
+    // What somebody has put there before is not what the session goes on with.
+    browser.set_cookie(HOST, SESSION, "AAAAAAAAAAAAAAAAAAAAAA");
+    let begin = "/v1/session/oidc?return_to=%2F%23%2Fruns%2F0190&client=laptop";
+    let begun = browser.get(&scene.at(begin)).await;
+    assert_eq!(begun.status(), StatusCode::SEE_OTHER);
+    let set = begun.headers().get(SET_COOKIE).expect("a cookie").clone();
+    let set = set.to_str().expect("text").to_owned();
+    for word in ["HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=600"] {
+        assert!(set.contains(word), "{set}");
+    }
+    let to = redirect_target(begun).await;
+    let secret = browser.cookie(HOST, ATTEMPT).expect("a secret");
+    assert!(!to.contains(&secret), "it stays in the browser: {to}");
+    let back = redirect_target(browser.get(&to).await).await;
+    assert_eq!(
+        redirect_target(browser.get(&back).await).await,
+        "/#/runs/0190"
+    );
+    let who = scene.who(&browser).await;
+    assert_eq!(who["user"]["id"].as_str(), Some(id.as_str()), "{who}");
+    assert_eq!(browser.cookie(HOST, ATTEMPT), None, "it is over");
+    let [linked] = &scene.audit("identity.linked").await[..] else {
+        panic!("linked once");
+    };
+    assert_eq!(linked["actor_name"], "ada");
+    assert_eq!(linked["details"]["subject"], "subject of ada");
+    let [created] = &scene.audit("session.created").await[..] else {
+        panic!("signed in once");
+    };
+    assert_eq!(created["details"]["by"], "oidc", "{created}");
+
+    // The same client again, by a password: it replaces the session, and both ways are told apart.
+    let body = json!({"user": "ada", "password": PASSWORD, "client": "laptop"});
+    sign_in_with(&scene.stack.api(), &body).await;
+    let over = browser.get(&scene.at("/v1/session")).await;
+    assert_eq!(over.status(), StatusCode::UNAUTHORIZED);
+    let created = scene.audit("session.created").await;
+    assert_eq!(created[0]["details"]["by"], "password", "{created:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_there_ends() {
+    let scene = Scene::start(&[]).await;
+    user(&scene.stack, "ada", &["viewer"]).await;
+    let browser = OidcBrowser::default();
+    scene.sign_in(&browser).await;
+    let before = browser.cookie(HOST, SESSION).expect("a session");
+    scene.sign_in(&browser).await;
+    let after = browser.cookie(HOST, SESSION).expect("a session");
+    assert_ne!(before, after);
+    let other = OidcBrowser::default();
+    other.set_cookie(HOST, SESSION, &before);
+    let answer = other.get(&scene.at("/v1/session")).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(scene.audit("identity.linked").await.len(), 1);
+    assert_eq!(scene.provider.discovery_count(), 1, "it is kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_begins_at_one_gateway_and_comes_back_at_the_other() {
+    let scene = Scene::start(&[]).await;
+    user(&scene.stack, "ada", &["viewer"]).await;
+    // Under the same address, as browsers see it.
+    let other = second_gateway(&scene.stack, &[]).await;
+    let bases = [
+        scene.stack.api().base().to_owned(),
+        other.api.base().to_owned(),
+    ];
+    for (begins, ends) in [(0, 1), (1, 0)] {
+        let browser = OidcBrowser::default();
+        let begin = format!("{}/v1/session/oidc", bases[begins]);
+        let provider = redirect_target(browser.get(&begin).await).await;
+        let back = redirect_target(browser.get(&provider).await).await;
+        let back = back.replace(&bases[0], &bases[ends]);
+        assert_eq!(redirect_target(browser.get(&back).await).await, "/");
+        assert_eq!(scene.who(&browser).await["name"], "ada");
+        // And it is over at both.
+        for base in &bases {
+            let again = back.replace(&bases[ends], base);
+            problem(browser.get(&again).await, StatusCode::BAD_REQUEST).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_led_to_another_server() {
+    let scene = Scene::start(&[]).await;
+    let browser = OidcBrowser::default();
+    for to in [
+        "https://evil.example/",
+        "//evil.example",
+        "/\\evil.example",
+        "/\t/evil.example",
+        "/.//evil.example",
+        "javascript:alert(1)",
+        "runs",
+    ] {
+        let mut url: Url = scene.at("/v1/session/oidc").parse().expect("an address");
+        url.query_pairs_mut().append_pair("return_to", to);
+        let answer = browser.get(url.as_str()).await;
+        let why = problem(answer, StatusCode::BAD_REQUEST).await;
+        assert!(why.starts_with("return_to"), "{why}");
+    }
+    assert_eq!(browser.cookie(HOST, ATTEMPT), None);
+    // Nor does a page elsewhere send anybody off.
+    let request = scene.stack.api().anonymous(Method::GET, "/v1/session/oidc");
+    let answer = send(request.header("sec-fetch-site", "cross-site")).await;
+    problem(answer, StatusCode::FORBIDDEN).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_issuer_nothing_changes_and_half_of_one_is_refused() {
+    let mut scene = Scene::prepare(Algorithm::Es256, &[]).await;
+    for name in [
+        "RUNCAST_OIDC_ISSUER",
+        "RUNCAST_OIDC_CLIENT_ID",
+        "RUNCAST_OIDC_CLIENT_SECRET",
+        "RUNCAST_PUBLIC_URL",
+    ] {
+        let mut recipe = scene.stack.service_spec(Service::Gateway);
+        recipe.environment.retain(|(known, _)| known != name);
+        let mut process = recipe.start(scene.stack.folder());
+        let status = process
+            .wait_exit(runcast_tests::eventually::WAIT_DEADLINE)
+            .await;
+        assert_eq!(status.code(), Some(78), "{}", process.logs());
+        let said = process.logs();
+        assert!(said.contains(&format!("{name} is not set")), "{said}");
+    }
+    for name in [
+        "RUNCAST_OIDC_ISSUER",
+        "RUNCAST_OIDC_CLIENT_ID",
+        "RUNCAST_OIDC_CLIENT_SECRET",
+    ] {
+        scene.stack.unset(Service::Gateway, name);
+    }
+    scene.stack.start_all().await;
+    let api = scene.stack.api();
+    assert_eq!(api.get("/v1/session/ways").await, json!({}));
+    for path in [
+        "/v1/session/oidc",
+        "/v1/session/oidc/callback?state=a&code=b",
+    ] {
+        let answer = send(api.anonymous(Method::GET, path)).await;
+        problem(answer, StatusCode::NOT_FOUND).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_signs_in_no_more_often_than_by_a_password() {
+    let scene = Scene::start(&[("RUNCAST_LIMITS", "sign-in=3/min")]).await;
+    user(&scene.stack, "ada", &["viewer"]).await;
+    let browser = OidcBrowser::default();
+    for _ in 0..3 {
+        scene.sign_in(&browser).await;
+    }
+    let answer = browser.get(&scene.at("/v1/session/oidc")).await;
+    assert!(answer.headers().contains_key("retry-after"));
+    let why = problem(answer, StatusCode::TOO_MANY_REQUESTS).await;
+    assert!(why.contains("sign in"), "{why}");
+    assert_eq!(scene.who(&browser).await["name"], "ada", "still");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_by_https_gets_cookies_that_stay_with_its_host() {
+    let mut scene = Scene::prepare(Algorithm::Es256, &[]).await;
+    let url = "https://runcast.example.com";
+    scene.stack.set(Service::Gateway, "RUNCAST_PUBLIC_URL", url);
+    scene.stack.start_all().await;
+    let browser = OidcBrowser::default();
+    let begun = browser.get(&scene.at("/v1/session/oidc")).await;
+    let set = begun.headers().get(SET_COOKIE).expect("a cookie").clone();
+    let set = set.to_str().expect("text").to_owned();
+    assert!(set.starts_with("__Host-runcast_oidc="), "{set}");
+    assert!(set.contains("Secure") && set.contains("Path=/"), "{set}");
+    let to: Url = redirect_target(begun).await.parse().expect("an address");
+    let callback = to.query_pairs().find(|(name, _)| name == "redirect_uri");
+    let callback = callback.expect("an address to come back to").1;
+    assert_eq!(callback, format!("{url}/v1/session/oidc/callback"));
+    // A cookie of the other name was put there by another host.
+    let secret = browser.cookie(HOST, "__Host-runcast_oidc");
+    let other = OidcBrowser::default();
+    other.set_cookie(HOST, ATTEMPT, &secret.expect("a secret"));
+    let state = to.query_pairs().find(|(name, _)| name == "state");
+    let state = state.expect("a state").1;
+    let back = scene.at(&format!("/v1/session/oidc/callback?code=c&state={state}"));
+    problem(other.get(&back).await, StatusCode::BAD_REQUEST).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_secret_is_written_down_or_told() {
+    let mut scene = Scene::prepare(Algorithm::Es256, &[("RUNCAST_LOG", "debug")]).await;
+    scene.stack.start_all().await;
+    user(&scene.stack, "ada", &["viewer"]).await;
+    let mut secrets = Vec::new();
+    let mut told = Vec::new();
+    for lie in [None, Some(TokenFault::WrongAudience)] {
+        scene.provider.set_token_fault(lie);
+        let browser = OidcBrowser::default();
+        let back = scene.come_back(&browser, "/v1/session/oidc").await;
+        secrets.extend(browser.cookie(HOST, ATTEMPT));
+        for _ in 0..2 {
+            let answer = browser.get(&back).await;
+            told.push(answer.text().await.expect("a body"));
+        }
+        secrets.extend(browser.cookie(HOST, SESSION));
+    }
+    secrets.extend(scene.provider.secrets());
+    assert!(secrets.len() >= 10, "{}", secrets.len());
+    told.push(scene.stack.logs(Service::Gateway));
+    told.push(rows(&scene.stack).await);
+    for text in told {
+        for secret in &secrets {
+            assert!(!text.contains(secret), "{secret} is in {text}");
+        }
+    }
+}
+
+async fn rows(stack: &Stack) -> String {
+    let mut text = String::new();
+    for table in ["audit_log", "identities", "sessions", "users"] {
+        let rows = format!("SELECT t::text FROM {table} t");
+        text += &stack.database.query_strings(&rows).await.join("\n");
+    }
+    text
+}

@@ -1,0 +1,152 @@
+//! What the issuer sends is believed only if the issuer has said it, to us, for this attempt, and lately.
+
+use reqwest::StatusCode;
+use runcast_tests::eventually::eventually;
+use runcast_tests::oidc_browser::{OidcBrowser, redirect_target};
+use runcast_tests::oidc_provider::{Account, TokenFault};
+use runcast_tests::programs::{free_port, loopback};
+use runcast_tests::stack::Service;
+
+use super::super::fixtures::user;
+use super::fixture::{ATTEMPT, HOST, SESSION, Scene};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_proves_nothing_signs_nobody_in() {
+    let metrics = loopback(free_port()).to_string();
+    let settings = [
+        ("RUNCAST_OIDC_CREATE", "on"),
+        ("RUNCAST_METRICS_LISTEN", metrics.as_str()),
+    ];
+    let scene = Scene::start(&settings).await;
+    user(&scene.stack, "ada", &["admin"]).await;
+    for lie in TokenFault::ALL {
+        scene.provider.set_token_fault(Some(lie));
+        let browser = OidcBrowser::default();
+        let answer = scene.try_sign_in(&browser).await;
+        let status = answer.status();
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{lie:?}");
+        scene.refused(&browser, answer, status).await;
+        assert_eq!(browser.cookie(HOST, ATTEMPT), None, "{lie:?}: it is over");
+    }
+    for table in ["sessions", "identities"] {
+        let count = format!("SELECT count(*) FROM {table}");
+        assert_eq!(
+            scene.stack.database.query_number(&count).await,
+            0,
+            "{table}"
+        );
+    }
+    let counted = format!("http://{metrics}/metrics");
+    let counted = OidcBrowser::default().get(&counted).await.text().await;
+    let counted = counted.expect("metrics");
+    let denials = "runcast_access_denials_total{reason=\"oidc_unproven\"}";
+    let denials = format!("{denials} {}", TokenFault::ALL.len());
+    assert!(counted.contains(&denials), "{counted}");
+    let page = OidcBrowser::default();
+    let back = scene.come_back(&page, "/v1/session/oidc").await;
+    assert_eq!(
+        redirect_target(page.get_page(&back).await).await,
+        "/#/?sign-in=unproven"
+    );
+    // It is the lies that are refused.
+    scene.provider.set_token_fault(None);
+    assert_eq!(scene.sign_in(&OidcBrowser::default()).await["name"], "ada");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_code_is_of_the_issuer_and_of_this_attempt() {
+    let scene = Scene::start(&[]).await;
+    user(&scene.stack, "ada", &["viewer"]).await;
+    let (ada, eve) = (OidcBrowser::default(), OidcBrowser::default());
+    let back = scene.come_back(&ada, "/v1/session/oidc").await;
+    let of_eve = scene.come_back(&eve, "/v1/session/oidc").await;
+    let code = |url: &str| {
+        let code = url
+            .split("code=")
+            .nth(1)
+            .and_then(|rest| rest.split('&').next());
+        code.expect("a code").to_owned()
+    };
+    // The code of somebody else's attempt: its verifier is missing.
+    let crossed = of_eve.replace(&code(&of_eve), &code(&back));
+    let answer = eve.get(&crossed).await;
+    scene.refused(&eve, answer, StatusCode::UNAUTHORIZED).await;
+    for (from, to) in [
+        ("code=", "kode="),
+        ("iss=", "iss=https%3A%2F%2Fissuer.invalid&x="),
+    ] {
+        let browser = OidcBrowser::default();
+        let back = scene.come_back(&browser, "/v1/session/oidc").await;
+        let answer = browser.get(&back.replace(from, to)).await;
+        assert!(answer.status().is_client_error(), "{}", answer.status());
+        assert_eq!(browser.cookie(HOST, SESSION), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_issuer_may_change_its_key_at_any_time() {
+    let scene = Scene::start(&[]).await;
+    user(&scene.stack, "ada", &["viewer"]).await;
+    scene.sign_in(&OidcBrowser::default()).await;
+    scene.provider.rotate_key();
+    // It is not asked for its keys again and again.
+    eventually("the new key is known", async || {
+        let browser = OidcBrowser::default();
+        match scene.try_sign_in(&browser).await.status() {
+            StatusCode::SEE_OTHER => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(scene.provider.discovery_count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_may_be_told_only_to_who_asks_once_more() {
+    let scene = Scene::start(&[]).await;
+    user(&scene.stack, "ada", &["viewer"]).await;
+    scene.provider.profile_only_in_userinfo();
+    scene.provider.sign_in_as(Account {
+        verified: false.into(),
+        ..Account::new("ada")
+    });
+    let browser = OidcBrowser::default();
+    let answer = scene.try_sign_in(&browser).await;
+    scene.refused(&browser, answer, StatusCode::FORBIDDEN).await;
+    scene.provider.sign_in_as(Account::new("ada"));
+    assert_eq!(scene.sign_in(&browser).await["name"], "ada");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_issuer_that_says_no_is_quoted_nowhere_but_in_the_log() {
+    let scene = Scene::start(&[]).await;
+    let browser = OidcBrowser::default();
+    scene
+        .provider
+        .set_authorization_error(Some(("access_denied", "<b>no</b>")));
+    let answer = scene.try_sign_in(&browser).await;
+    let why = scene.refused(&browser, answer, StatusCode::FORBIDDEN).await;
+    assert!(!why.contains("<b>"), "{why}");
+    let back = scene.come_back(&browser, "/v1/session/oidc").await;
+    assert_eq!(
+        redirect_target(browser.get_page(&back).await).await,
+        "/#/?sign-in=denied"
+    );
+    let novel = format!("line\nERROR forged \u{1b}[31m {}", "x".repeat(5000));
+    scene
+        .provider
+        .set_authorization_error(Some(("server_error", &novel)));
+    let answer = scene.try_sign_in(&browser).await;
+    let why = scene
+        .refused(&browser, answer, StatusCode::SERVICE_UNAVAILABLE)
+        .await;
+    assert!(!why.contains("forged"), "{why}");
+    let logs = scene.stack.logs(Service::Gateway);
+    let line = logs.lines().find(|line| line.contains("forged"));
+    let line = line.expect("it is in the log");
+    assert!(
+        line.contains("server_error") && line.contains("line ERROR"),
+        "{line}"
+    );
+    assert!(line.len() < 800 && !line.contains('\u{1b}'), "{line}");
+}

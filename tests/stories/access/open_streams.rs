@@ -1,0 +1,224 @@
+//! What is open ends with what it was opened by: at every gateway, whoever carries it, and for nobody else.
+
+use std::time::Duration;
+
+use reqwest::header::ACCEPT;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use runcast_tests::api::{Api, CreatedRun, send};
+use runcast_tests::chaos::ChaosProxy;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, within};
+use runcast_tests::process::{Process, ProcessSpec};
+use runcast_tests::stack::Stack;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::fixtures::{
+    AT_ONCE, Browser, PASSWORD, ask, new_token, revoke, second_gateway, sign_in, sign_in_with, user,
+};
+use crate::fanout::publisher;
+
+/// Longest time after which an expiry is noticed.
+const NOTICED: Duration = Duration::from_secs(40);
+
+/// Something that is open.
+pub(super) struct Open {
+    path: String,
+    pub(super) rest: JoinHandle<String>,
+}
+
+impl Open {
+    /// Asks for it, and waits until it has begun.
+    pub(super) async fn new(request: RequestBuilder, path: &str) -> Self {
+        let mut answer = send(request.header(ACCEPT, "text/event-stream, */*")).await;
+        let status = answer.status();
+        assert_eq!(status, StatusCode::OK, "{path}");
+        let first = within(WAIT_DEADLINE, path, answer.chunk())
+            .await
+            .expect("read");
+        let first = first.expect("a beginning");
+        Self {
+            path: path.to_owned(),
+            rest: tokio::spawn(rest(answer, first.to_vec())),
+        }
+    }
+
+    /// It ends in time, and says why.
+    pub(super) async fn ends(self, deadline: Duration, why: &str) {
+        let path = self.path;
+        let said = within(deadline, &path, self.rest).await.expect("the rest");
+        // A text is cut behind its last line, which its client notices.
+        let frame = match path.contains("/text") {
+            true => "runcast: ",
+            false => "event: closing",
+        };
+        assert!(said.contains(frame) && said.contains(why), "{path}: {said}");
+    }
+}
+
+/// What comes until it ends, or breaks off.
+async fn rest(mut answer: Response, mut said: Vec<u8>) -> String {
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        said.extend_from_slice(&chunk);
+    }
+    String::from_utf8(said).expect("text")
+}
+
+/// Everything that can be open for a run.
+fn paths(run: &CreatedRun) -> [String; 5] {
+    let run = run.id;
+    [
+        format!("/v1/runs/{run}/stream"),
+        format!("/v1/watch?run={run}"),
+        "/v1/watch?label=team=search".to_owned(),
+        "/v1/feed".to_owned(),
+        format!("/v1/runs/{run}/text?follow"),
+    ]
+}
+
+async fn open_all(run: &CreatedRun, ask: impl Fn(&str) -> RequestBuilder) -> Vec<Open> {
+    let mut all = Vec::new();
+    for path in paths(run) {
+        all.push(Open::new(ask(&path), &path).await);
+    }
+    all
+}
+
+async fn open_by(run: &CreatedRun, browser: &Browser) -> Vec<Open> {
+    open_all(run, |path| browser.request(Method::GET, path)).await
+}
+
+async fn all_end(open: Vec<Open>, why: &str) {
+    for one in open {
+        one.ends(AT_ONCE, why).await;
+    }
+}
+
+pub(super) async fn run_of_search(stack: &Stack) -> CreatedRun {
+    let labels = json!({"labels": {"team": "search"}});
+    let run = stack.api().create(&labels).await;
+    let mut publisher = publisher(stack, &run).await;
+    publisher.publish(&numbered_lines("line", 1..=3)).await;
+    run
+}
+
+pub(super) async fn token(api: &Api, body: Value) -> (String, Api) {
+    let (id, token) = new_token(api, body).await;
+    (id, Api::new(api.base(), &token))
+}
+
+pub(super) const OVER: &str = "has ended";
+pub(super) const CHANGED: &str = "has changed";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_token_has_opened_ends_with_it_at_every_gateway() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let other = second_gateway(&stack, &[]).await;
+    let run = run_of_search(&stack).await;
+    let reader = json!({"name": "reader", "scopes": ["runs:read"]});
+    let (id, here) = token(&api, reader.clone()).await;
+    let (_, stays) = token(&api, reader).await;
+    let session = sign_in_with(&api, &json!({"token": here.token()})).await;
+    let there = Api::new(other.api.base(), here.token());
+    let mut open = open_by(&run, &session.at(&other.api)).await;
+    for api in [&here, &there] {
+        open.extend(open_all(&run, |path| api.request(Method::GET, path)).await);
+    }
+    let others = open_all(&run, |path| stays.request(Method::GET, path)).await;
+    let path = format!("/v1/runs/{}/events?after=9999999999999-1&wait=50", run.id);
+    let poll = tokio::spawn(send(there.request(Method::GET, &path)));
+    revoke(&api, &id).await;
+    all_end(open, OVER).await;
+    let polled = within(AT_ONCE, "a long poll", poll).await.expect("polled");
+    assert_eq!(polled.status(), StatusCode::UNAUTHORIZED);
+    assert!(others.iter().all(|one| !one.rest.is_finished()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_browser_has_opened_ends_with_its_session_its_user_and_their_role() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let other = second_gateway(&stack, &[]).await;
+    let run = run_of_search(&stack).await;
+    user(&stack, "ada", &["viewer"]).await;
+    let phone = sign_in(&api, "ada").await;
+    let laptop = sign_in_with(
+        &other.api,
+        &json!({"user": "ada", "password": PASSWORD, "client": "laptop"}),
+    )
+    .await;
+    // The session that she signs out of, and no other.
+    let (of_phone, of_laptop) = (open_by(&run, &phone).await, open_by(&run, &laptop).await);
+    let out = phone.at(&other.api);
+    assert_eq!(out.status(Method::DELETE, "/v1/session").await, 204);
+    all_end(of_phone, OVER).await;
+    assert!(of_laptop.iter().all(|one| !one.rest.is_finished()));
+    // Another role: whatever she had opened is opened again with what she may now.
+    let role = "/v1/users/ada/roles/operator";
+    ask(&api, Method::PUT, role, &Value::Null, 204).await;
+    all_end(of_laptop, CHANGED).await;
+    let again = open_by(&run, &laptop).await;
+    let mut by_http2 = over_http2(&stack, &other.api, &run, &laptop.cookie).await;
+    ask(
+        &api,
+        Method::PATCH,
+        "/v1/users/ada",
+        &json!({"disabled": true}),
+        200,
+    )
+    .await;
+    all_end(again, OVER).await;
+    by_http2.wait_exit(AT_ONCE).await;
+    let said = String::from_utf8(by_http2.stdout()).expect("text");
+    assert!(
+        said.contains("event: closing") && said.contains(OVER),
+        "{said}"
+    );
+}
+
+/// A stream that the HTTP library carries.
+async fn over_http2(stack: &Stack, api: &Api, run: &CreatedRun, cookie: &str) -> Process {
+    let url = format!("{}/v1/runs/{}/stream", api.base(), run.id);
+    let cookie = format!("cookie: {cookie}");
+    let arguments = ["-sN", "--http2-prior-knowledge", "-H", &cookie, &url];
+    let mut curl =
+        ProcessSpec::new("curl", "curl", &arguments, stack.folder()).start(stack.folder());
+    curl.wait_for_line("event: ready", WAIT_DEADLINE).await;
+    curl
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_was_told_nothing_looks_when_it_hears_again() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let chaos = ChaosProxy::start(stack.redis.port()).await;
+    let redis = stack.redis.url(chaos.port());
+    let deaf = second_gateway(&stack, &[("REDIS_URL", &redis)]).await;
+    let run = run_of_search(&stack).await;
+    let (id, reader) = token(&api, json!({"name": "reader", "scopes": ["runs:read"]})).await;
+    let there = Api::new(deaf.api.base(), reader.token());
+    let path = format!("/v1/runs/{}/text?follow", run.id);
+    let open = Open::new(there.request(Method::GET, &path), &path).await;
+    chaos.refuse();
+    revoke(&api, &id).await;
+    chaos.forward();
+    open.ends(WAIT_DEADLINE, OVER).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_token_has_opened_ends_when_it_expires() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let run = run_of_search(&stack).await;
+    let soon = stack
+        .database
+        .query_strings("SELECT to_char((now() + interval '3 s') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
+        .await;
+    let body = json!({"name": "short", "scopes": ["runs:read"], "expires_at": soon[0]});
+    let (_, short) = token(&api, body).await;
+    let open = open_all(&run, |path| short.request(Method::GET, path)).await;
+    for one in open {
+        one.ends(NOTICED, OVER).await;
+    }
+}

@@ -1,0 +1,149 @@
+//! Access while one of the two servers is away.
+
+use redis::AsyncCommands as _;
+use reqwest::{Method, StatusCode};
+use runcast_tests::api::{problem, send};
+use runcast_tests::stack::{Service, Stack};
+use serde_json::{Value, json};
+
+use super::fixtures::{PASSWORD, json_of, make_viewer, sign_in, status_with, try_sign_in, user};
+
+async fn readiness(stack: &Stack) -> Value {
+    let api = stack.api();
+    let answer = send(api.anonymous(Method::GET, "/readyz")).await;
+    json_of(answer, StatusCode::OK).await["access"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flushed_redis_signs_nobody_out() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    user(&stack, "ada", &["viewer"]).await;
+    let ada = sign_in(&api, "ada").await;
+    for _ in 0..3 {
+        assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
+        assert_eq!(status_with(&api, stack.token(), "/v1/runs").await, 200);
+        let mut redis = stack.redis.connection().await;
+        let flushed: String = redis::cmd("FLUSHALL")
+            .query_async(&mut redis)
+            .await
+            .expect("OK");
+        assert_eq!(flushed, "OK");
+    }
+}
+
+/// What one may do is looked up again, as it is now and not as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_flush_everybody_may_what_they_may_now() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    user(&stack, "ada", &["operator"]).await;
+    let ada = sign_in(&api, "ada").await;
+    let run = json!({"name": "x"});
+    let create = async || {
+        send(ada.request(Method::POST, "/v1/runs").json(&run))
+            .await
+            .status()
+    };
+    let flush = async || {
+        let mut redis = stack.redis.connection().await;
+        let flushed = redis::cmd("FLUSHALL").query_async(&mut redis).await;
+        let () = flushed.expect("Redis forgets everything");
+    };
+    assert_eq!(create().await, 201);
+    flush().await;
+    assert_eq!(create().await, 201);
+    make_viewer(&api, "ada").await;
+    for _ in 0..3 {
+        flush().await;
+        assert_eq!(create().await, 403);
+        assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
+    }
+    assert_eq!(ada.status(Method::DELETE, "/v1/session").await, 204);
+    flush().await;
+    assert_eq!(ada.status(Method::GET, "/v1/runs").await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_one_is_known_and_signs_in() {
+    let mut stack = Stack::start().await;
+    let api = stack.api();
+    user(&stack, "ada", &["viewer"]).await;
+    let ada = sign_in(&api, "ada").await;
+    assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
+    assert_eq!(readiness(&stack).await["source"], "redis");
+    stack.redis.kill();
+    assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
+    let late = sign_in(&api, "ada").await;
+    assert_eq!(late.status(Method::GET, "/v1/runs").await, 200);
+    assert_eq!(late.status(Method::DELETE, "/v1/session").await, 204);
+    assert_eq!(late.status(Method::GET, "/v1/runs").await, 401);
+    let told = readiness(&stack).await;
+    assert_eq!(told["source"], "postgres", "{told}");
+    assert!(told["from_postgres"].as_u64() > Some(0), "{told}");
+    stack.redis.restart().await;
+    runcast_tests::eventually::eventually("copies are used again", async || {
+        assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
+        let told = readiness(&stack).await;
+        match told["source"] == "redis" {
+            true => Ok(()),
+            false => Err(told.to_string()),
+        }
+    })
+    .await;
+}
+
+/// All copies of tokens and permissions should have been read again long ago.
+async fn grow_old(stack: &Stack) {
+    let mut redis = stack.redis.connection().await;
+    let pattern = format!("{}auth:*", stack.keys().prefix());
+    let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    for key in keys {
+        let copy: String = redis.get(&key).await.expect("a copy");
+        let mut copy: Value = serde_json::from_str(&copy).expect("JSON");
+        copy["fresh_until"] = json!(0);
+        let mut set = redis::cmd("SET");
+        set.arg(&key).arg(copy.to_string()).arg("KEEPTTL");
+        let done: String = set.query_async(&mut redis).await.expect("OK");
+        assert_eq!(done, "OK");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_postgres_who_is_known_stays_and_nobody_signs_in() {
+    let mut stack = Stack::without_services().await;
+    let chaos = stack.proxy_postgres().await;
+    let url = stack.database_url(chaos.port());
+    stack.set(Service::Gateway, "DATABASE_URL", url);
+    stack.start_all().await;
+    let api = stack.api();
+    user(&stack, "ada", &["viewer"]).await;
+    let ada = sign_in(&api, "ada").await;
+    assert_eq!(ada.status(Method::GET, "/v1/session").await, 200);
+    assert_eq!(status_with(&api, stack.token(), "/v1/session").await, 200);
+    chaos.refuse();
+    for _ in 0..3 {
+        let who = ada.get("/v1/session").await;
+        assert_eq!(who["name"], "ada");
+        assert_eq!(status_with(&api, stack.token(), "/v1/session").await, 200);
+    }
+    // Copies that should be read again will do until Postgres answers.
+    grow_old(&stack).await;
+    assert_eq!(ada.get("/v1/session").await["name"], "ada");
+    assert_eq!(status_with(&api, stack.token(), "/v1/session").await, 200);
+    let body = json!({"user": "ada", "password": PASSWORD});
+    let answer = try_sign_in(&api, &body).await;
+    assert!(answer.headers().contains_key("retry-after"));
+    problem(answer, StatusCode::SERVICE_UNAVAILABLE).await;
+    let told = readiness(&stack).await;
+    assert!(told["from_redis"].as_u64() > Some(0), "{told}");
+    chaos.forward();
+    runcast_tests::eventually::eventually("one signs in again", async || {
+        match try_sign_in(&api, &body).await.status() {
+            StatusCode::OK => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+}

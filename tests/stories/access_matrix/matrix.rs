@@ -1,0 +1,258 @@
+//! Who gets through where: every operation that the gateway documents, asked by everybody there is.
+//!
+//! What is expected of a cell is what the operation's `security` says, together with what depends on the run: scopes for
+//! some runs are good for paths of those runs, and for what [shows nothing of others](NARROWED). The few operations that
+//! are about oneself have [rules of their own](Operation::of_oneself). An operation without a rule, and one that forgets
+//! bounds, fails here without anybody adding it. Callers are listed in [`callers`].
+
+use std::fmt;
+
+use reqwest::{Method, StatusCode};
+use runcast_tests::api::send;
+use runcast_tests::stack::Stack;
+use serde_json::Value;
+
+use crate::access_matrix::callers::{Caller, Kind, Reach, Somebody, callers};
+use crate::access_matrix::path_parameters::PathParameters;
+
+/// Operations that name no run in their path and still answer whoever may see some, by those alone.
+const NARROWED: [(&str, &str); 5] = [
+    ("GET", "/v1/agents"),
+    ("GET", "/v1/feed"),
+    ("GET", "/v1/runs"),
+    ("GET", "/v1/watch"),
+    // A ticket for what one may see.
+    ("POST", "/v1/stream-tickets"),
+];
+
+/// Who may call an operation, as its document says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Policy {
+    Public,
+    SignedIn,
+    Holds(String),
+}
+
+/// An operation of the document.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) method: Method,
+    pub(super) path: String,
+    rule: Policy,
+    /// A ticket is one of the credentials.
+    takes_tickets: bool,
+}
+
+/// What an answer is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    /// Neither 401 nor 403, and no failure.
+    Through,
+    Refused(StatusCode),
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+impl Policy {
+    /// What the security of an operation says; every alternative has to say the same.
+    fn of(operation: &Value) -> Result<Self, String> {
+        let security = operation["security"].as_array().ok_or("no rule at all")?;
+        let mut rules = security.iter().map(Self::of_requirement);
+        let first = rules.next().ok_or("an empty rule")??;
+        for rule in rules {
+            if rule? != first {
+                return Err(format!("one credential is worth more: {security:?}"));
+            }
+        }
+        Ok(first)
+    }
+
+    fn of_requirement(requirement: &Value) -> Result<Self, String> {
+        let credentials = requirement.as_object().ok_or("no requirement")?;
+        let scopes: Vec<_> = credentials.values().filter_map(Value::as_array).collect();
+        match scopes[..] {
+            [] => Ok(Self::Public),
+            [scopes] => match &scopes[..] {
+                [] => Ok(Self::SignedIn),
+                [Value::String(scope)] => Ok(Self::Holds(scope.clone())),
+                _ => Err(format!("not one scope: {scopes:?}")),
+            },
+            _ => Err("two credentials at once".to_owned()),
+        }
+    }
+}
+
+impl Operation {
+    /// All that are documented.
+    fn all(document: &Value) -> Vec<Self> {
+        let methods = [
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ];
+        let mut operations = Vec::new();
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            for method in &methods {
+                let operation = &item[method.as_str().to_lowercase()];
+                if operation.is_object() {
+                    let rule = Policy::of(operation);
+                    let security = operation["security"].as_array().into_iter().flatten();
+                    let mut names = security.filter_map(Value::as_object);
+                    operations.push(Self {
+                        method: method.clone(),
+                        path: path.clone(),
+                        rule: rule.unwrap_or_else(|error| panic!("{method} {path}: {error}")),
+                        takes_tickets: names.any(|names| names.contains_key("ticket")),
+                    });
+                }
+            }
+        }
+        // What takes things away comes last, and who signs out has no session afterwards.
+        operations.sort_by_key(|one| match (one.method.as_str(), one.path.as_str()) {
+            ("DELETE", "/v1/session") => 3,
+            ("DELETE", "/v1/sessions") => 2,
+            ("DELETE", _) => 1,
+            _ => 0,
+        });
+        operations
+    }
+
+    fn is(&self, method: &str, path: &str) -> bool {
+        self.method == method && self.path == path
+    }
+
+    /// What this caller is to be answered.
+    fn expects(&self, caller: &Caller) -> Expected {
+        let lets = match (&self.rule, &caller.is) {
+            (Policy::Public, _) => true,
+            (_, None) => return Expected::Refused(StatusCode::UNAUTHORIZED),
+            _ if caller.has_tickets() && !self.takes_tickets => {
+                return Expected::Refused(StatusCode::UNAUTHORIZED);
+            }
+            (Policy::SignedIn, Some(who)) => self.of_oneself(who),
+            (Policy::Holds(scope), Some(who)) => who.holds(scope) && self.is_within(scope, who),
+        };
+        match lets {
+            true => Expected::Through,
+            false => Expected::Refused(StatusCode::FORBIDDEN),
+        }
+    }
+
+    /// Whether the bounds of what somebody holds let them through.
+    fn is_within(&self, scope: &str, who: &Somebody) -> bool {
+        let is_narrowed = NARROWED.iter().any(|(method, path)| self.is(method, path));
+        match who.reach {
+            Reach::All => true,
+            // It is about all runs, so whoever is bounded has no part in it.
+            _ if scope == "admin" => false,
+            _ if self.path.contains("{run}") => who.may(scope),
+            // The run that is created has our label.
+            Reach::Labelled { is_ours } if self.is("POST", "/v1/runs") => is_ours,
+            _ => is_narrowed,
+        }
+    }
+
+    /// Whether somebody who is known gets through to what is about themselves.
+    fn of_oneself(&self, who: &Somebody) -> bool {
+        match (self.method.as_str(), self.path.as_str()) {
+            ("GET", "/v1/tokens") => who.kind != Kind::Token || who.administrates(),
+            // The token that is asked for reads.
+            ("POST", "/v1/tokens") if who.kind == Kind::User => who.holds("runs:read"),
+            ("POST", "/v1/tokens") => who.administrates(),
+            ("PATCH", "/v1/session") | ("PUT", "/v1/session/password") => who.kind == Kind::User,
+            _ => true,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_gets_through_exactly_where_the_document_says() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let document = api.get("/openapi.json").await;
+    let operations = Operation::all(&document);
+    let places = PathParameters::prepare(&stack).await;
+    let callers = callers(&stack, &places).await;
+    let mut wrong = Vec::new();
+    for operation in &operations {
+        for caller in &callers {
+            let path = places.path(&operation.path);
+            let request = caller.asks(&api, &operation.method, &path).await;
+            // Streams are only opened: whether they are is told by their head.
+            let answer = send(places.with_body(operation, request)).await;
+            let (status, expected) = (answer.status(), operation.expects(caller));
+            let is_as_expected = match expected {
+                Expected::Refused(refused) => status == refused,
+                Expected::Through => {
+                    let refusals = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+                    !refusals.contains(&status) && !status.is_server_error()
+                }
+            };
+            if !is_as_expected {
+                let name = &caller.name;
+                wrong.push(format!("{operation} by {name}: {status}, not {expected:?}"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {} cells are wrong:\n{}",
+        wrong.len(),
+        operations.len() * callers.len(),
+        wrong.join("\n")
+    );
+    assert!(operations.len() > 20, "{operations:?}");
+    let by_ticket = operations.iter().filter(|one| one.takes_tickets);
+    assert_eq!(by_ticket.count(), 3, "streams, and nothing else");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_control_a_run_writes_nothing() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let places = PathParameters::prepare(&stack).await;
+    let control = format!("/v1/runs/{}/control", places.run());
+    for caller in callers(&stack, &places).await {
+        if caller
+            .is
+            .as_ref()
+            .is_some_and(|who| who.may("runs:control"))
+        {
+            continue;
+        }
+        let request = caller.asks(&api, &Method::POST, &control).await;
+        let status = send(request.body(r#"{"command":"cancel"}"#)).await.status();
+        assert!(status.is_client_error(), "{}: {status}", caller.name);
+    }
+    let keys = stack.keys().run(places.run());
+    let mut redis = stack.redis.connection().await;
+    let mut exist = redis::cmd("EXISTS");
+    exist.arg(&[&keys.control, &keys.stream]);
+    let there: u64 = exist.query_async(&mut redis).await.expect("an answer");
+    assert_eq!(
+        there, 0,
+        "a command was written although nobody might give one"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_document_is_for_everybody_and_known_by_its_tag() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let first = send(api.anonymous(Method::GET, "/openapi.json")).await;
+    assert_eq!(first.status(), StatusCode::OK);
+    let tag = first.headers().get("etag").cloned().expect("a tag");
+    let document: Value = first.json().await.expect("JSON");
+    assert_eq!(document["info"]["title"], "Runcast", "{document}");
+    let again = api.anonymous(Method::GET, "/openapi.json");
+    let again = send(again.header("if-none-match", tag)).await;
+    assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+    let head = send(api.anonymous(Method::HEAD, "/v1/runs")).await;
+    assert_eq!(head.status(), StatusCode::UNAUTHORIZED, "HEAD is as GET");
+}

@@ -1,0 +1,295 @@
+//! The archive in a bucket, and what retention does with it.
+
+use std::time::Duration;
+
+use runcast_common::protocol::event_id::EventId;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually, eventually_within};
+use runcast_tests::process::ProcessSpec;
+use runcast_tests::publisher::Publisher;
+use runcast_tests::s3_server::S3Server;
+use runcast_tests::stack::{Service, Stack};
+use uuid::Uuid;
+
+use crate::archive::{
+    AFTER_FAILURES, JOBS, KEPT, ROWS, archived, remove_from_redis, sealed_run, snapshot,
+    with_bucket, with_folder,
+};
+
+/// 24 MiB that cannot be packed: an object of several parts.
+const LARGE: &str = "head -c 25165824 /dev/urandom";
+
+async fn in_bucket() -> (Stack, S3Server) {
+    let mut stack = Stack::without_services().await;
+    let server = S3Server::start(stack.folder()).await;
+    with_bucket(&mut stack, server.port()).await;
+    (stack, server)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_keeps_runs_as_a_folder_does() {
+    let (mut stack, server) = in_bucket().await;
+    let run = sealed_run(&mut stack, "seq 1 3000; head -c 100000 /dev/urandom").await;
+    let before = snapshot(&stack, run).await;
+    stack.start_service(Service::Worker).await;
+    archived(&stack, 1).await;
+    assert_eq!(stack.database.query_number(ROWS).await, 0);
+    assert_eq!(snapshot(&stack, run).await, before);
+    let objects = server.objects().await;
+    assert!(
+        objects.len() == 1 && objects[0].starts_with("runs/2"),
+        "{objects:?}"
+    );
+    assert!(stack.check().await.contains("ok  RUNCAST_ARCHIVE"));
+    let logs = stack.service_spec(Service::Worker);
+    assert!(
+        logs.environment
+            .iter()
+            .any(|(name, _)| name == "AWS_SECRET_ACCESS_KEY")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_was_broken_off_is_taken_back() {
+    let mut stack = Stack::without_services().await;
+    let server = S3Server::start(stack.folder()).await;
+    let chaos = stack.proxy_port(server.port()).await;
+    with_bucket(&mut stack, chaos.port()).await;
+    let run = sealed_run(&mut stack, LARGE).await;
+    let rows = stack.database.query_number(ROWS).await;
+    chaos.block_requests(b"partNumber=2");
+    stack.start_service(Service::Worker).await;
+    chaos.wait_for_hits(1).await;
+    stack.kill(Service::Worker);
+    assert_eq!(server.uploads().await.len(), 1, "half an upload");
+    assert_eq!(stack.database.query_number(ROWS).await, rows);
+    chaos.block_requests(b"nothing that is ever said");
+    chaos.cut();
+
+    stack.start_service(Service::Worker).await;
+    archived(&stack, 1).await;
+    stack.stop(Service::Worker).await;
+    stack.start_service(Service::Worker).await;
+    eventually("the half upload is gone", async || {
+        let uploads = server.uploads().await;
+        uploads
+            .is_empty()
+            .then_some(())
+            .ok_or(format!("{uploads:?}"))
+    })
+    .await;
+    assert_eq!(server.objects().await.len(), 1);
+    let events = snapshot(&stack, run).await.backwards.len();
+    assert_eq!(i64::try_from(events), Ok(rows));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_down_delays_and_loses_nothing() {
+    let mut stack = Stack::without_services().await;
+    let server = S3Server::start(stack.folder()).await;
+    let chaos = stack.proxy_port(server.port()).await;
+    with_bucket(&mut stack, chaos.port()).await;
+    let run = sealed_run(&mut stack, "seq 1 1000").await;
+    let before = snapshot(&stack, run).await;
+    chaos.refuse();
+    stack.start_service(Service::Worker).await;
+    let failed =
+        "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'archive_run' AND attempts > 0
+                     AND last_error LIKE '%s3://archive/runs cannot be used%'";
+    eventually_within(AFTER_FAILURES, "a failure is told", async || {
+        let number = stack.database.query_number(failed).await;
+        (number == 1).then_some(()).ok_or(format!("{number}"))
+    })
+    .await;
+    assert_eq!(stack.database.query_number(KEPT).await, 0);
+    chaos.forward();
+    archived(&stack, 1).await;
+    assert_eq!(snapshot(&stack, run).await, before);
+}
+
+/// Labels a run, as if it had been created with them and so many days ago. Its events do not move with it: runs
+/// that are to have some publish them under their new id.
+async fn old_run(stack: &Stack, days: u32, labels: &str, events: u64) -> Uuid {
+    let created = format!(
+        "SELECT uuid_v7_floor(now() - interval '{days} days')::text FROM make_events_partition((now() AT TIME ZONE 'UTC')::date - {days})"
+    );
+    let id = stack.database.query_strings(&created).await.remove(0);
+    // Several of one day differ by their last bits.
+    let id: Uuid = id.parse().expect("an id");
+    let id = Uuid::from_u128(
+        id.as_u128() | 0x7000_8000_0000_0000_0000 | (Uuid::new_v4().as_u128() & 0xffff_ffff),
+    );
+    stack
+        .database
+        .execute(&format!(
+            "INSERT INTO runs (id, name, labels, created_by) VALUES ('{id}', 'old', '{labels}', 'story');
+             INSERT INTO variations (run_id, variation) VALUES ('{id}', 0);"
+        ))
+        .await;
+    if events > 0 {
+        let connection = stack.redis.connection().await;
+        let mut publisher = Publisher::new(connection, stack.keys(), id);
+        let last: EventId = publisher.publish(&numbered_lines("old", 1..=events)).await;
+        stack.database.wait_stored(id, last).await;
+    }
+    id
+}
+
+/// Ends and seals a run, an hour ago, and lets Redis forget it.
+async fn seal(stack: &Stack, run: Uuid) {
+    stack
+        .database
+        .execute(&format!(
+            "UPDATE runs SET status = 'succeeded', ended_at = now(), sealed_at = now() - interval '1 hour' WHERE id = '{run}'"
+        ))
+        .await;
+    remove_from_redis(stack, run).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_that_is_archived_as_a_whole_is_emptied_at_once() {
+    let (mut stack, _folder) = with_folder().await;
+    let runs = [
+        old_run(&stack, 9, "{}", 50).await,
+        old_run(&stack, 9, "{}", 60).await,
+    ];
+    for run in runs {
+        seal(&stack, run).await;
+    }
+    stack.start_service(Service::Worker).await;
+    archived(&stack, 2).await;
+    assert_eq!(stack.database.query_number(ROWS).await, 0);
+    for (run, events) in runs.into_iter().zip([50, 60]) {
+        assert_eq!(snapshot(&stack, run).await.backwards.len(), events);
+    }
+    eventually("the worker says how", async || {
+        let logs = stack.logs(Service::Worker);
+        let said = logs.contains("dropped all rows of a day that is archived");
+        said.then_some(()).ok_or(logs)
+    })
+    .await;
+    // The day still takes events of a run that goes on.
+    let late = old_run(&stack, 9, "{}", 5).await;
+    assert_eq!(stack.database.events(late).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_go_by_the_rule_for_their_label() {
+    let mut stack = Stack::without_services().await;
+    stack.start_service(Service::Persister).await;
+    let gone = [
+        old_run(&stack, 9, r#"{"project": "search", "team": "ml"}"#, 20).await,
+        old_run(&stack, 40, "{}", 3).await,
+        old_run(&stack, 40, r#"{"team": "other"}"#, 0).await,
+    ];
+    let stay = [
+        old_run(&stack, 9, "{}", 20).await,
+        old_run(&stack, 9, r#"{"team": "ml"}"#, 1).await,
+        old_run(&stack, 3, r#"{"project": "search"}"#, 1).await,
+        old_run(&stack, 50, r#"{"keep": "yes", "project": "search"}"#, 1).await,
+    ];
+    stack.set(Service::Worker, "RUNCAST_RETENTION", "30d");
+    stack.set(
+        Service::Worker,
+        "RUNCAST_RETENTION_RULES",
+        "keep=yes:forever,project=search:7d,team=ml:90d",
+    );
+    stack.start_service(Service::Worker).await;
+    let left = "SELECT count(*) FROM runs";
+    stack.database.wait_for_number(left, 4).await;
+    stack.database.wait_for_number(JOBS, 0).await;
+    for run in gone {
+        assert!(stack.database.events(run).await.is_empty());
+    }
+    for (run, events) in stay.into_iter().zip([20, 1, 1, 1]) {
+        assert_eq!(stack.database.events(run).await.len(), events);
+    }
+    let days = "SELECT count(*) FROM pg_class WHERE relname = 'events_' || to_char((now() AT TIME ZONE 'UTC')::date - 40, 'YYYYMMDD')";
+    assert_eq!(
+        stack.database.query_number(days).await,
+        0,
+        "a day of which nothing is left"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_that_make_no_sense_are_refused_at_start() {
+    let stack = Stack::without_services().await;
+    for (rules, named) in [
+        ("project=search", "project=search"),
+        ("a=b:1d,c=d:soon", "c=d:soon"),
+    ] {
+        let recipe = stack
+            .service_spec(Service::Worker)
+            .with_env([("RUNCAST_RETENTION_RULES", rules)]);
+        let mut worker = ProcessSpec {
+            name: "refused".to_owned(),
+            ..recipe
+        }
+        .start(stack.folder());
+        let status = worker.wait_exit(WAIT_DEADLINE).await;
+        assert_eq!(status.code(), Some(78));
+        let logs = worker.logs();
+        assert!(
+            logs.contains("RUNCAST_RETENTION_RULES") && logs.contains(named),
+            "{logs}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archived_run_goes_with_its_object_whoever_dies() {
+    let (mut stack, server) = in_bucket().await;
+    let runs = [
+        old_run(&stack, 9, r#"{"project": "search"}"#, 20).await,
+        old_run(&stack, 9, "{}", 20).await,
+    ];
+    for run in runs {
+        seal(&stack, run).await;
+    }
+    stack.start_service(Service::Worker).await;
+    archived(&stack, 2).await;
+    stack.stop(Service::Worker).await;
+    assert_eq!(server.objects().await.len(), 2);
+
+    stack.set(
+        Service::Worker,
+        "RUNCAST_RETENTION_RULES",
+        "project=search:7d",
+    );
+    // The run is gone and its object deleted, which is not written down yet.
+    let point = "DELETE ON archives FOR EACH ROW";
+    let barrier = stack.database.barrier("forgetting", point, "true").await;
+    stack.start_service(Service::Worker).await;
+    barrier.wait_reached().await;
+    stack.kill(Service::Worker);
+    barrier.terminate_waiters().await;
+    assert_eq!(
+        stack
+            .database
+            .query_number("SELECT count(*) FROM runs")
+            .await,
+        1
+    );
+    assert_eq!(
+        stack
+            .database
+            .query_number("SELECT count(*) FROM archives WHERE state = 'leaving'")
+            .await,
+        1
+    );
+
+    stack.start_service(Service::Worker).await;
+    let known = "SELECT count(*) FROM archives";
+    eventually_within(Duration::from_secs(120), known, async || {
+        let number = stack.database.query_number(known).await;
+        (number == 1).then_some(()).ok_or(format!("{number}"))
+    })
+    .await;
+    let objects = server.objects().await;
+    assert!(
+        objects.len() == 1 && objects[0].contains(&runs[1].to_string()),
+        "{objects:?}"
+    );
+    assert_eq!(snapshot(&stack, runs[1]).await.backwards.len(), 20);
+}

@@ -1,0 +1,193 @@
+//! Ten thousand wrong passwords, from one address and from many: few are looked at, and nobody else notices.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use runcast_tests::api::{Api, send};
+use runcast_tests::stack::{Service, Stack};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::super::access::fixtures::{PASSWORD, sign_in, user};
+use super::fixtures::assert_calm;
+
+const GUESSES: usize = 10_000;
+
+/// Guesses at a time.
+const AT_ONCE: usize = 32;
+
+/// Longest time that somebody else may be kept waiting, on a machine that is loaded.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+async fn prepare() -> Stack {
+    let mut stack = Stack::without_services().await;
+    // Those that are the default where passwords are concerned.
+    let limits = "read=1000000/min,write=1000000/min";
+    stack.set(Service::Gateway, "RUNCAST_LIMITS", limits);
+    stack.set(Service::Gateway, "RUNCAST_TRUSTED_PROXIES", "127.0.0.0/8");
+    stack.start_all().await;
+    user(&stack, "ada", &["admin"]).await;
+    user(&stack, "bob", &["viewer"]).await;
+    stack
+}
+
+fn from(request: RequestBuilder, address: &str) -> RequestBuilder {
+    request.header("x-forwarded-for", address)
+}
+
+/// How somebody else fares meanwhile: they read all the time, and sign in now and then, from addresses of their own.
+fn served(api: Api, is_over: Arc<AtomicBool>) -> JoinHandle<(usize, Duration, usize, Duration)> {
+    let token = |request: RequestBuilder| from(request, "198.51.100.7");
+    tokio::spawn(async move {
+        let (mut reads, mut slowest, mut signed_in, mut slowest_in) =
+            (0, Duration::ZERO, 0, Duration::ZERO);
+        let mut last: Option<Instant> = None;
+        while !is_over.load(Ordering::Relaxed) {
+            let began = Instant::now();
+            let request = token(api.request(Method::GET, "/v1/runs?limit=1"));
+            assert_eq!(send(request).await.status(), StatusCode::OK);
+            slowest = slowest.max(began.elapsed());
+            reads += 1;
+            // Within the five a minute that everybody has.
+            if last.is_none_or(|last| last.elapsed() > Duration::from_secs(13)) {
+                let began = Instant::now();
+                let body = json!({"user": "bob", "password": PASSWORD});
+                let request = api.anonymous(Method::POST, "/v1/session").json(&body);
+                let status = send(token(request)).await.status();
+                assert_eq!(status, StatusCode::OK, "somebody else signs in");
+                slowest_in = slowest_in.max(began.elapsed());
+                signed_in += 1;
+                last = Some(Instant::now());
+            }
+        }
+        (reads, slowest, signed_in, slowest_in)
+    })
+}
+
+/// Guesses from the address that each number gets, for the user that it gets; counts answers.
+async fn guess(
+    stack: &Stack,
+    address: impl Fn(usize) -> String,
+    name: impl Fn(usize) -> String,
+) -> BTreeMap<u16, usize> {
+    let api = stack.api();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let served = served(api.clone(), Arc::clone(&is_over));
+    let began = Instant::now();
+    let guess = async |number: usize| {
+        let body = json!({"user": name(number), "password": format!("guess number {number}")});
+        let request = api.anonymous(Method::POST, "/v1/session").json(&body);
+        send(from(request, &address(number)))
+            .await
+            .status()
+            .as_u16()
+    };
+    let answers = futures::stream::iter(0..GUESSES).map(guess);
+    let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
+    let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+    while let Some(status) = answers.next().await {
+        *counts.entry(status).or_default() += 1;
+    }
+    let took = began.elapsed();
+    is_over.store(true, Ordering::Relaxed);
+    let (reads, slowest, signed_in, slowest_in) = served.await.expect("somebody else is served");
+    tell(&format!(
+        "{GUESSES} passwords in {took:?}: {counts:?}; meanwhile {reads} reads, the slowest {slowest:?}, \
+         and {signed_in} sign-ins, the slowest {slowest_in:?}"
+    ));
+    assert!(reads > 0 && slowest < PATIENCE, "a read took {slowest:?}");
+    assert!(
+        signed_in > 0 && slowest_in < PATIENCE,
+        "a sign-in took {slowest_in:?}"
+    );
+    let kinds: usize = [401, 429, 503]
+        .iter()
+        .filter_map(|kind| counts.get(kind))
+        .sum();
+    assert_eq!(kinds, GUESSES, "nothing else: {counts:?}");
+    counts
+}
+
+fn tell(words: &str) {
+    use std::io::Write as _;
+    writeln!(std::io::stderr(), "{words}").expect("stderr takes a line");
+}
+
+/// As many as a policy of five a minute lets through in this time, and five more should Redis ever be too slow to count.
+fn most(took: Duration) -> usize {
+    10 + usize::try_from(took.as_secs()).expect("seconds") / 12 + 1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_passwords_from_one_address_are_limited() {
+    let stack = prepare().await;
+    let began = Instant::now();
+    // Of many users, so that it is the address that counts.
+    let counts = guess(
+        &stack,
+        |_| "203.0.113.9".to_owned(),
+        |number| format!("user{number}"),
+    )
+    .await;
+    let looked_at = counts.get(&401).copied().unwrap_or_default();
+    assert!(
+        (1..=most(began.elapsed())).contains(&looked_at),
+        "{counts:?}"
+    );
+    assert_calm(&stack);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_passwords_from_as_many_addresses_are_limited() {
+    let stack = prepare().await;
+    let began = Instant::now();
+    let address = |number: usize| format!("10.{}.{}.9", number / 250, number % 250);
+    // However the name is spelt, it is one user; a password is never checked beyond what the name may be tried.
+    let spelt = |number: usize| ["ada", "ADA", " ada ", "Ada"][number % 4].to_owned();
+    let counts = guess(&stack, address, spelt).await;
+    let looked_at = counts.get(&401).copied().unwrap_or_default();
+    assert!(
+        (1..=most(began.elapsed())).contains(&looked_at),
+        "{counts:?}"
+    );
+    // Whoever is signed in already is not locked out by it.
+    assert_eq!(stack.api().get("/v1/session").await["name"], "story");
+    assert_calm(&stack);
+}
+
+/// Each user from another address, each once: no limit applies, and argon2 has its share of the machine and no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passwords_that_no_limit_stops_starve_nobody() {
+    let stack = prepare().await;
+    let api = stack.api();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let served = served(api.clone(), Arc::clone(&is_over));
+    let began = Instant::now();
+    let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+    let guess = async |number: usize| {
+        let body = json!({"user": format!("user{number}"), "password": "a guess of no worth"});
+        let request = api.anonymous(Method::POST, "/v1/session").json(&body);
+        let address = format!("10.{}.{}.9", number / 250, number % 250);
+        send(from(request, &address)).await.status().as_u16()
+    };
+    // Fewer at a time than there are places, so that somebody else finds one; all the time.
+    let answers = futures::stream::iter(0..400).map(guess);
+    let mut answers = std::pin::pin!(answers.buffer_unordered(8));
+    while let Some(status) = answers.next().await {
+        *counts.entry(status).or_default() += 1;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let (reads, slowest, signed_in, slowest_in) = served.await.expect("somebody else is served");
+    tell(&format!(
+        "400 passwords in {:?}: {counts:?}; meanwhile {reads} reads, the slowest {slowest:?}, \
+         and {signed_in} sign-ins, the slowest {slowest_in:?}",
+        began.elapsed()
+    ));
+    assert!(signed_in > 0 && slowest < PATIENCE && slowest_in < PATIENCE);
+    sign_in(&api, "ada").await;
+    assert_calm(&stack);
+}

@@ -1,0 +1,232 @@
+//! Somebody who may see the runs of one team looks for those of another, by every way there is.
+
+use reqwest::{Method, StatusCode};
+use runcast_tests::api::{Api, CreatedRun, send};
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::publisher::Publisher;
+use runcast_tests::sse::Sse;
+use runcast_tests::stack::Stack;
+use serde_json::{Value, json};
+
+use super::super::access::fixtures::{Browser, ask, first_frame, sign_in, user};
+use super::fixtures::assert_calm;
+
+/// What the other team's run prints, and is named.
+const SECRET: &str = "falcon-heavy-budget";
+
+struct TwoTeams {
+    stack: Stack,
+    /// Of the team `search`, and nothing else.
+    ada: Browser,
+    /// A token of hers.
+    token: String,
+    mine: CreatedRun,
+    other: CreatedRun,
+}
+
+async fn scene() -> TwoTeams {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let role = json!({
+        "name": "search", "permissions": ["admin"], "labels": {"team": "search"},
+    });
+    ask(&api, Method::POST, "/v1/roles", &role, 201).await;
+    user(&stack, "ada", &["search"]).await;
+    let ada = sign_in(&api, "ada").await;
+    let wanted = json!({"name": "script", "scopes": ["runs:read", "runs:publish", "runs:control"]});
+    let made = ada.send(Method::POST, "/v1/tokens", &wanted, 201).await;
+    let labels = |team: &str, name: &str| json!({"name": name, "labels": {"team": team}});
+    let mine = api.create(&labels("search", "mine")).await;
+    let other = api.create(&labels("ads", SECRET)).await;
+    let mut agent = Publisher::new(other.publisher_connection().await, stack.keys(), other.id);
+    agent.publish(&numbered_lines(SECRET, 1..=3)).await;
+    stack.database.wait_stored_events(other.id, 3).await;
+    TwoTeams {
+        token: made["token"].as_str().expect("a token").to_owned(),
+        stack,
+        ada,
+        mine,
+        other,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_way_leads_to_the_runs_of_another_team() {
+    let scene = scene().await;
+    let (api, other) = (scene.stack.api(), scene.other.id);
+    let by_token = Api::new(api.base(), &scene.token);
+    let ask = async |method: &Method, path: &str, body: &Value| {
+        let browser = scene.ada.request(method.clone(), path).json(body);
+        let token = by_token.request(method.clone(), path).json(body);
+        let mut told = Vec::new();
+        for request in [browser, token] {
+            let answer = send(request).await;
+            let status = answer.status();
+            told.push((status, answer.text().await.expect("a body")));
+        }
+        told
+    };
+    let event = json!({"kind": "output", "data": {"text": "forged"}});
+    let bound = json!({"name": "x", "scopes": ["runs:read"], "run": other});
+    let nothing = Value::Null;
+    // Spelt otherwise the id is the same run.
+    let (upper, simple) = (other.to_string().to_uppercase(), other.simple().to_string());
+    for id in [other.to_string(), upper, simple, format!("%7B{other}%7D")] {
+        for (method, rest, body) in [
+            (Method::GET, "", &nothing),
+            (Method::GET, "/events", &nothing),
+            (Method::GET, "/text", &nothing),
+            (Method::GET, "/text?follow", &nothing),
+            (Method::GET, "/search?q=falcon", &nothing),
+            (Method::GET, "/agents", &nothing),
+            (Method::GET, "/stream", &nothing),
+            (Method::GET, "/stream?after=0-0", &nothing),
+            (Method::POST, "/publish", &nothing),
+            (Method::POST, "/events", &event),
+            (Method::POST, "/control", &json!({"command": "cancel"})),
+        ] {
+            let path = format!("/v1/runs/{id}{rest}");
+            for (status, text) in ask(&method, &path, body).await {
+                assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path}: {text}");
+                assert!(!text.contains(SECRET), "{path}: {text}");
+            }
+        }
+    }
+    let watch = format!("/v1/watch?run={}&run={other}", scene.mine.id);
+    assert_eq!(ask(&Method::GET, &watch, &nothing).await[0].0, 403);
+    // Lists leave it out, whatever they are asked for.
+    for path in [
+        "/v1/runs",
+        "/v1/runs?label=team=ads",
+        "/v1/runs?label=team=search&label=team=ads",
+        "/v1/runs?status=running",
+        "/v1/agents",
+        "/v1/agents?health=alive",
+    ] {
+        for (status, text) in ask(&Method::GET, path, &nothing).await {
+            assert_eq!(status, StatusCode::OK, "{path}: {text}");
+            let named = [SECRET.to_owned(), other.to_string()];
+            assert!(
+                !named.iter().any(|name| text.contains(name)),
+                "{path}: {text}"
+            );
+        }
+    }
+    // Administration has no bounds, so hers holds none of it.
+    for path in [
+        "/v1/webhooks",
+        "/v1/jobs",
+        "/v1/audit",
+        "/v1/users",
+        "/v1/roles",
+    ] {
+        assert_eq!(ask(&Method::GET, path, &nothing).await[0].0, 403, "{path}");
+    }
+    let hook = json!({"url": "https://e.example/", "on": ["failed"], "labels": {"team": "ads"}});
+    assert_eq!(ask(&Method::POST, "/v1/webhooks", &hook).await[0].0, 403);
+    // A token that she makes for that run, or for those labels, is bounded by her role as well.
+    for wanted in [
+        bound,
+        json!({"name": "y", "scopes": ["runs:read"], "labels": {"team": "ads"}}),
+    ] {
+        let answer = send(scene.ada.request(Method::POST, "/v1/tokens").json(&wanted)).await;
+        let made: Value = answer.json().await.expect("JSON");
+        if let Some(token) = made["token"].as_str() {
+            let request = api.anonymous(Method::GET, &format!("/v1/runs/{other}"));
+            let status = send(request.bearer_auth(token)).await.status();
+            assert_eq!(status, StatusCode::FORBIDDEN, "{wanted}");
+        }
+    }
+    assert_calm(&scene.stack);
+}
+
+/// Labels stand as they were given: there is no route that changes them, and no run that is made twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_run_is_made_for_or_moved_to_another_team() {
+    let scene = scene().await;
+    let (api, ada) = (scene.stack.api(), &scene.ada);
+    for labels in [
+        json!({"team": "ads"}),
+        json!({"Team": "search"}),
+        json!({"team": "search "}),
+        json!({"team": "SEARCH"}),
+        json!({}),
+    ] {
+        let body = json!({"name": "x", "labels": labels});
+        ada.send(Method::POST, "/v1/runs", &body, 403).await;
+    }
+    for team in [
+        json!(["search"]),
+        json!({"$ne": 1}),
+        json!(true),
+        Value::Null,
+    ] {
+        let body = json!({"name": "x", "labels": {"team": team}});
+        ada.send(Method::POST, "/v1/runs", &body, 400).await;
+    }
+    let path = format!("/v1/runs/{}", scene.other.id);
+    for method in [Method::PATCH, Method::PUT, Method::POST, Method::DELETE] {
+        let body = json!({"labels": {"team": "search"}});
+        let answer = send(ada.request(method, &path).json(&body)).await;
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+    // A key with which she has made a run for the other team, when she was there, opens it no more.
+    let key = "idempotency-key";
+    let create = async |team: &str, name: &str| {
+        let request = ada.request(Method::POST, "/v1/runs").header(key, name);
+        let answer = send(request.json(&json!({"labels": {"team": team}}))).await;
+        let status = answer.status().as_u16();
+        (status, answer.text().await.expect("a body"))
+    };
+    let narrow = |team: &str| json!({"labels": {"team": team}});
+    let role = "/v1/roles/search";
+    ask(&api, Method::PATCH, role, &narrow("ads"), 200).await;
+    assert_eq!(create("ads", "one").await.0, 201);
+    assert_eq!(create("ads", "one").await.0, 200);
+    ask(&api, Method::PATCH, role, &narrow("search"), 200).await;
+    let (status, text) = create("search", "one").await;
+    assert_eq!(status, 403, "{text}");
+    assert!(!text.contains("rct_"), "{text}");
+    // Keys belong to whoever used them: that of an administrator is another one.
+    let request = api.request(Method::POST, "/v1/runs").header(key, "two");
+    let hidden = send(request.json(&json!({"name": SECRET, "labels": {"team": "search"}}))).await;
+    assert_eq!(hidden.status(), StatusCode::CREATED);
+    let (status, text) = create("search", "two").await;
+    assert_eq!(status, 201, "{text}");
+    assert!(!text.contains(SECRET), "{text}");
+    assert_calm(&scene.stack);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_many_runs_tell_nothing_of_another_team() {
+    let scene = scene().await;
+    let api = scene.stack.api();
+    let stream = async |path: &str| {
+        let request = scene.ada.request(Method::GET, path);
+        let answer = send(request.header("accept", "text/event-stream")).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        Sse::from_response(answer).await.with_heartbeats()
+    };
+    let mut feed = stream("/v1/feed").await;
+    feed.read_until("ready").await;
+    let watch = scene.ada.request(Method::GET, "/v1/watch?label=team=ads");
+    let watch = send(watch.header("accept", "text/event-stream")).await;
+    let ready = first_frame(watch).await;
+    assert!(
+        ready.contains("event: ready"),
+        "there is nothing to watch: {ready}"
+    );
+    // Things happen to the other team, and then one thing to hers, which is the first that she hears of.
+    let more = api
+        .create(&json!({"name": SECRET, "labels": {"team": "ads"}}))
+        .await;
+    let connection = more.publisher_connection().await;
+    let mut agent = Publisher::new(connection, scene.stack.keys(), more.id);
+    agent.publish(&numbered_lines(SECRET, 1..=3)).await;
+    let mine = api.create(&json!({"labels": {"team": "search"}})).await;
+    let frames = feed.read_until("state").await;
+    let told = frames.last().expect("a frame").json();
+    assert_eq!(told["run"], json!(mine.id), "{frames:?}");
+    drop(feed);
+    assert_calm(&scene.stack);
+}

@@ -1,0 +1,262 @@
+//! Secrets are in no log and in no answer but the one that makes them, also where everything is logged and much goes wrong.
+
+use reqwest::header::COOKIE;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use runcast_tests::api::{Api, send};
+use runcast_tests::eventually::eventually;
+use runcast_tests::stack::{Service, Stack};
+use serde_json::{Value, json};
+
+use super::super::access::fixtures::{PASSWORD, ask, operator, sign_in, sign_in_with, user};
+use super::super::access::tickets::{TICKETS, by_ticket, ticket, with_ticket};
+
+/// A password that is right for nobody, and one that somebody changes to.
+const WRONG: &str = "wrong-horse-password";
+const NEW: &str = "another-horse-password";
+
+/// What may be told to nobody, with what it is.
+#[derive(Default)]
+struct Secrets(Vec<(String, String)>);
+
+impl Secrets {
+    fn keep(&mut self, what: &str, secret: &str) {
+        assert!(secret.len() >= 12, "{what}: {secret}");
+        self.0.push((what.to_owned(), secret.to_owned()));
+    }
+
+    /// Those that a text holds.
+    fn within(&self, text: &str) -> Vec<&str> {
+        let held = self.0.iter().filter(|(_, secret)| text.contains(secret));
+        held.map(|(what, _)| what.as_str()).collect()
+    }
+}
+
+/// Sends it, and checks that the answer repeats none of them.
+async fn status(secrets: &Secrets, request: RequestBuilder) -> StatusCode {
+    let answer = send(request).await;
+    let status = answer.status();
+    let headers = format!("{:?}", answer.headers());
+    let text = headers + &answer.text().await.expect("a body");
+    assert_eq!(secrets.within(&text), [""; 0], "{status} {text}");
+    status
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_is_ever_written_down_or_repeated() {
+    let mut stack = Stack::without_services().await;
+    for service in Service::ALL {
+        stack.set(service, "RUNCAST_LOG", "debug");
+    }
+    let chaos = stack.proxy_postgres().await;
+    let url = stack.database_url(chaos.port());
+    stack.set(Service::Gateway, "DATABASE_URL", url);
+    stack.start_all().await;
+    let api = stack.api();
+    let mut secrets = Secrets::default();
+    secrets.keep("the admin token", stack.token());
+    secrets.keep("a password", PASSWORD);
+    secrets.keep("a wrong password", WRONG);
+    secrets.keep("a new password", NEW);
+    let publishers = stack.redis.publisher_url(stack.redis.port());
+    secrets.keep("the password of Redis", password_of(&publishers));
+    user(&stack, "ada", &["operator"]).await;
+
+    // Sign-ins that go well, and those that do not.
+    let ada = sign_in(&api, "ada").await;
+    secrets.keep("a session", value_of(&ada.cookie));
+    let body = json!({"name": "script", "scopes": ["runs:read"]});
+    let made = ada.send(Method::POST, "/v1/tokens", &body, 201).await;
+    let token = made["token"].as_str().expect("a token").to_owned();
+    secrets.keep("a token of a user", &token);
+    let of_token = sign_in_with(&api, &json!({"token": token})).await;
+    secrets.keep("a session of a token", value_of(&of_token.cookie));
+    let run = api.create_run("secretive").await;
+    secrets.keep("a publish token", &run.token);
+    tickets_go_wrong(&api, &mut secrets, &format!("/v1/runs/{}/stream", run.id)).await;
+    let late = ticket(&api, &json!({})).await;
+    secrets.keep("a ticket for when Postgres is away", &late);
+    let hook = json!({"url": "https://receiver.invalid/", "on": ["failed"]});
+    let hook = ask(&api, Method::POST, "/v1/webhooks", &hook, 201).await;
+    secrets.keep(
+        "the secret of a webhook",
+        hook["secret"].as_str().expect("a secret"),
+    );
+    let rows = stack
+        .database
+        .query_strings("SELECT password FROM users WHERE password IS NOT NULL")
+        .await;
+    secrets.keep("the hash of a password", &rows[0]);
+
+    everything_goes_wrong(&stack, &secrets, &token).await;
+    let password = json!({"password": WRONG, "new_password": NEW});
+    let path = "/v1/session/password";
+    let change = |body: &Value| ada.request(Method::PUT, path).json(body);
+    assert_eq!(status(&secrets, change(&password)).await, 403);
+    let password = json!({"password": PASSWORD, "new_password": NEW});
+    assert_eq!(status(&secrets, change(&password)).await, 204);
+
+    // An agent publishes with all that it was told.
+    let settings = [
+        ("RUNCAST_TOKEN", run.token.as_str()),
+        ("RUNCAST_LOG", "debug"),
+    ];
+    let mut agent = stack.wrap_with(run.id, &["echo", "hello"], &settings);
+    assert!(
+        agent
+            .wait_exit(runcast_tests::eventually::WAIT_DEADLINE)
+            .await
+            .success()
+    );
+    stack.database.wait_sealed(run.id).await;
+    let (well, said) = operator(&stack, &["token", "list"]).await;
+    assert!(well && secrets.within(&said).is_empty(), "{said}");
+    let (_, said) = operator(&stack, &["check"]).await;
+    assert_eq!(secrets.within(&said), [""; 0], "{said}");
+
+    // While Postgres is away, and when it comes back.
+    chaos.refuse();
+    for request in [
+        ada.request(Method::GET, "/v1/runs"),
+        api.request(Method::GET, "/v1/users"),
+        api.anonymous(Method::POST, "/v1/session")
+            .json(&json!({"user": "ada", "password": NEW})),
+        by_ticket(&api, &format!("/v1/watch?run={}", run.id), &late),
+    ] {
+        let seen = status(&secrets, request).await;
+        assert!(!seen.is_success(), "{seen}");
+    }
+    chaos.forward();
+    eventually("Postgres is back", async || {
+        match status(&secrets, ada.request(Method::GET, "/v1/runs")).await {
+            StatusCode::OK => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(
+        status(&secrets, ada.request(Method::DELETE, "/v1/session")).await,
+        204
+    );
+    for service in Service::ALL {
+        stack.stop(service).await;
+    }
+    read_logs(&stack, &secrets);
+}
+
+/// Tickets that are used in vain, used again, and shown where none is taken.
+async fn tickets_go_wrong(api: &Api, secrets: &mut Secrets, path: &str) {
+    for (path, expected) in [
+        (format!("{path}?after=nonsense"), 400),
+        ("/v1/watch".to_owned(), 400),
+        (format!("/v1/watch?run={}", uuid::Uuid::now_v7()), 404),
+    ] {
+        let one = ticket(api, &json!({})).await;
+        secrets.keep(&format!("a ticket for {path}"), &one);
+        for expected in [expected, 401] {
+            let seen = status(secrets, by_ticket(api, &path, &one)).await;
+            assert_eq!(seen, expected, "{path}");
+        }
+    }
+    let one = ticket(api, &json!({})).await;
+    secrets.keep("a ticket that nobody takes", &one);
+    for (method, path, expected) in [
+        (Method::GET, "/v1/session", 401),
+        (Method::POST, TICKETS, 401),
+        (Method::PUT, "/v1/feed", 405),
+        (Method::GET, "/v1/nowhere", 404),
+        (Method::GET, "/v1/runs/x/stream", 404),
+    ] {
+        let request = api.anonymous(method.clone(), &with_ticket(path, &one));
+        let seen = status(secrets, request.json(&json!({"runs": one}))).await;
+        assert_eq!(seen, expected, "{method} {path}");
+    }
+    let body = json!({"runs": [one]});
+    let request = api.request(Method::POST, TICKETS).json(&body);
+    assert_eq!(status(secrets, request).await, 400);
+}
+
+/// Every secret where it does not belong.
+async fn everything_goes_wrong(stack: &Stack, secrets: &Secrets, token: &str) {
+    let api = stack.api();
+    let wrong = |body: Value| api.anonymous(Method::POST, "/v1/session").json(&body);
+    for body in [
+        json!({"user": "ada", "password": WRONG}),
+        json!({"user": "nobody", "password": PASSWORD}),
+        json!({"token": format!("{token}x")}),
+        json!({"token": token, "password": PASSWORD}),
+        json!({"user": "ada", "password": PASSWORD, "token": token}),
+        json!({"user": {"a": "b"}, "password": PASSWORD}),
+        json!({"user": "ada", "password": [PASSWORD]}),
+        json!({"user": "ada", "password": {"is": PASSWORD}}),
+        json!({"user": "ada", "passphrase": PASSWORD}),
+    ] {
+        let status = status(secrets, wrong(body)).await;
+        assert!(status.is_client_error(), "{status}");
+    }
+    let cut = format!("{{\"user\": \"ada\", \"password\": \"{PASSWORD}\"");
+    let request = api.anonymous(Method::POST, "/v1/session").body(cut);
+    assert_eq!(status(secrets, request).await, 400);
+    for (name, value) in [
+        ("authorization", format!("Basic {token}")),
+        ("authorization", token.to_owned()),
+        ("authorization", format!("Bearer {token} {token}")),
+        ("cookie", format!("runcast_session={token}")),
+        ("idempotency-key", format!("{token}{}", "x".repeat(300))),
+        ("last-event-id", token.to_owned()),
+    ] {
+        let request = api.anonymous(Method::GET, "/v1/feed").header(name, value);
+        assert_eq!(status(secrets, request).await, 401, "{name}");
+    }
+    // A user and an email that cannot be, with a password that could.
+    let admin = Api::new(api.base(), stack.token());
+    for body in [
+        json!({"name": "?", "email": "x@example.com", "password": PASSWORD}),
+        json!({"name": "ada", "email": "x@example.com", "password": PASSWORD}),
+        json!({"name": "x", "email": "x@example.com", "password": {"is": PASSWORD}}),
+    ] {
+        let request = admin.request(Method::POST, "/v1/users").json(&body);
+        let status = status(secrets, request).await;
+        assert!(status.is_client_error(), "{status}");
+    }
+    let elsewhere = api
+        .anonymous(Method::POST, "/v1/runs")
+        .header(COOKIE, "runcast_session=x");
+    let elsewhere = elsewhere.header("sec-fetch-site", "cross-site");
+    assert_eq!(status(secrets, elsewhere).await, 403);
+}
+
+/// What all processes said, those of the operator and of the agent as well.
+fn read_logs(stack: &Stack, secrets: &Secrets) {
+    let mut read = 0;
+    for entry in std::fs::read_dir(stack.folder()).expect("the folder of the stack") {
+        let path = entry.expect("a file").path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        // The command that makes a token says it, once, to whoever called it.
+        let is_log = name.ends_with(".err") || (name.ends_with(".out") && name != "token.out");
+        if !is_log {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&std::fs::read(&path).expect("a log")).into_owned();
+        for line in text.lines() {
+            assert_eq!(secrets.within(line), [""; 0], "{name}: {line}");
+        }
+        if name == "gateway.err" || name == "gateway.out" {
+            read += text.lines().filter(|line| line.contains("DEBUG")).count();
+        }
+    }
+    assert!(read > 10, "the gateway says everything: {read} lines");
+}
+
+fn value_of(cookie: &str) -> &str {
+    cookie.split_once('=').expect("a pair").1
+}
+
+/// `redis://USER:PASSWORD@...`
+fn password_of(url: &str) -> &str {
+    let (user, _) = url.split_once('@').expect("somebody signs in");
+    user.rsplit(':').next().expect("a password")
+}

@@ -1,0 +1,222 @@
+//! A property of the whole: whatever happens in whatever order to the producers of a run, to Redis and
+//! to the persister, each event is in Postgres once, in order, byte for byte, and the run is sealed.
+//!
+//! Plans of such steps are made by `proptest`; a plan that fails is made as short as it can be, and its
+//! seed is added to [`KNOWN`], from where it is tried first ever after. `PROPTEST_CASES` says how
+//! many plans are tried (by default [`CASES`]), `PROPTEST_RNG_SEED` from which seed.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestRunner};
+use runcast_common::protocol::event::Kind;
+use runcast_tests::chaos::ChaosProxy;
+use runcast_tests::database::{StoredEvent, text, variation_events};
+use runcast_tests::stack::{Service, Stack};
+use uuid::Uuid;
+
+use crate::interleavings::plan::{End, PRODUCERS, Step, plan};
+use crate::interleavings::producer::Producer;
+
+/// Plans of an ordinary run of the tests: 20 to 30 s.
+const CASES: u32 = 10;
+
+/// Plans to try while a failing one is made shorter, and for how long: a plan that fails by a wait takes
+/// half a minute.
+const SHRINKING: u32 = 60;
+const SHRINKING_MS: u32 = 5 * 60 * 1000;
+
+/// Seeds of plans that once failed.
+const KNOWN: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/stories/interleavings/known.txt"
+);
+
+#[test]
+fn whatever_happens_each_event_is_stored_once_in_order_and_whole() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let world = RefCell::new(runtime.block_on(World::start()));
+    let mut config = Config {
+        max_shrink_iters: SHRINKING,
+        max_shrink_time: SHRINKING_MS,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(KNOWN))),
+        ..Config::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = CASES;
+        // The usual run tries the same plans each time, so that what turns red is what was changed. With
+        // PROPTEST_CASES they are new ones.
+        config.rng_seed = RngSeed::Fixed(1);
+    }
+    let tried = TestRunner::new(config).run(&plan(), |plan| {
+        runtime.block_on(world.borrow_mut().play(&plan));
+        Ok(())
+    });
+    let _entered = runtime.enter();
+    // A story that failed leaves its logs.
+    let world = world.into_inner();
+    if let Err(failed) = tried {
+        panic!("{failed}");
+    }
+    drop(world);
+}
+
+/// The installation that all plans are played on, one after the other.
+struct World {
+    stack: Stack,
+    /// Between the producers and Redis.
+    chaos: Arc<ChaosProxy>,
+    persister_runs: bool,
+}
+
+/// One run of a plan.
+struct RunState {
+    run: Uuid,
+    producers: Vec<Producer>,
+}
+
+impl World {
+    async fn start() -> Self {
+        let mut stack = Stack::start().await;
+        let chaos = stack.proxy_redis().await;
+        Self {
+            stack,
+            chaos,
+            persister_runs: true,
+        }
+    }
+
+    async fn play(&mut self, plan: &[Step]) {
+        // The plan before may have failed anywhere.
+        self.recover().await;
+        let api = self.stack.api();
+        let run = api.create_run_of("any interleaving", PRODUCERS).await.id;
+        let redis = self.stack.redis.publisher_url(self.chaos.port());
+        let producers = (0..PRODUCERS)
+            .map(|variation| Producer::start(&mut self.stack, run, variation, &redis))
+            .collect();
+        let mut play = RunState { run, producers };
+        for step in plan {
+            self.take(step, &mut play).await;
+        }
+        self.recover().await;
+        for producer in &mut play.producers {
+            producer.finish().await;
+        }
+        self.check(&play).await;
+    }
+
+    /// All faults end.
+    async fn recover(&mut self) {
+        self.chaos.drop_replies(0, b"EVALSHA");
+        self.chaos.forward();
+        self.start_persister().await;
+    }
+
+    async fn take(&mut self, step: &Step, play: &mut RunState) {
+        match step {
+            Step::Say { producer, lines } => play.producers[*producer].say(lines).await,
+            Step::Store => {
+                self.recover().await;
+                for variation in 0..PRODUCERS {
+                    self.keep(play, variation, false).await;
+                }
+            }
+            Step::LoseAnswers(times) => self.chaos.drop_replies(*times, b"EVALSHA"),
+            Step::Cut => self.chaos.cut(),
+            Step::Refuse => self.chaos.refuse(),
+            Step::Forward => self.chaos.forward(),
+            Step::Flush => self.flush().await,
+            Step::KillPersister => {
+                if std::mem::take(&mut self.persister_runs) {
+                    self.stack.kill(Service::Persister);
+                }
+            }
+            Step::StartPersister => self.start_persister().await,
+            Step::Crash { producer, end } => self.crash(play, *producer, *end).await,
+        }
+    }
+
+    async fn crash(&mut self, play: &mut RunState, producer: usize, end: End) {
+        match end {
+            End::Abrupt => {
+                play.producers[producer].kill();
+                play.producers[producer].succeed(&mut self.stack);
+            }
+            End::Spooled => {
+                self.keep(play, producer, true).await;
+                play.producers[producer].kill();
+                play.producers[producer].succeed(&mut self.stack);
+            }
+            End::Rival => {
+                play.producers[producer].say(&[]).await;
+                play.producers[producer].succeed(&mut self.stack);
+                play.producers[producer].heckle().await;
+                play.producers[producer].say(&[]).await;
+            }
+            End::Zombie => {
+                // It is at work: else it would be the newer one of the two when it goes on.
+                play.producers[producer].say(&[]).await;
+                play.producers[producer].stop();
+                play.producers[producer].succeed(&mut self.stack);
+                play.producers[producer].say(&[]).await;
+                // It has taken over once something of it is stored.
+                self.recover().await;
+                self.keep(play, producer, false).await;
+                play.producers[producer].wake_zombie().await;
+            }
+        }
+    }
+
+    /// Waits until all that a producer said is stored, or at least spooled.
+    async fn keep(&self, play: &mut RunState, variation: usize, in_spool: bool) {
+        let (database, run) = (&self.stack.database, play.run);
+        let stored = async || said(&database.events(run).await, variation);
+        play.producers[variation].is_kept(in_spool, stored).await;
+    }
+
+    async fn flush(&self) {
+        let mut redis = self.stack.redis.connection().await;
+        let flushed: redis::RedisResult<()> = redis::cmd("FLUSHALL").query_async(&mut redis).await;
+        flushed.expect("FLUSHALL");
+    }
+
+    async fn start_persister(&mut self) {
+        if !self.persister_runs {
+            self.stack.start_service(Service::Persister).await;
+            self.persister_runs = true;
+        }
+    }
+
+    /// The property.
+    async fn check(&self, play: &RunState) {
+        // Dense seqs of each producer in the order of the events, and the seals of all.
+        let events = self.stack.database.wait_sealed(play.run).await;
+        for (variation, producer) in play.producers.iter().enumerate() {
+            producer.check(&said(&events, variation));
+        }
+        // What a kill cut off while it was being written is told once; nothing else is missing.
+        let kills: usize = play.producers.iter().map(|producer| producer.kills).sum();
+        let gaps = events
+            .iter()
+            .filter(|event| event.kind == Kind::Gap.number());
+        assert!(gaps.count() <= kills, "more gaps than kills");
+        let producers = events.iter().map(|event| event.producer);
+        let distinct: std::collections::BTreeSet<Uuid> = producers.collect();
+        assert_eq!(
+            distinct.len(),
+            PRODUCERS,
+            "each variation stays one producer"
+        );
+        assert_eq!(self.stack.database.dead_letters(play.run).await, []);
+    }
+}
+
+/// What one variation has said, as far as it is stored.
+fn said(events: &[StoredEvent], variation: usize) -> Vec<u8> {
+    text(&variation_events(events, variation), Kind::Output)
+}

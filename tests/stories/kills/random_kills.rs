@@ -1,0 +1,221 @@
+//! Persisters, Postgres and Redis die at random moments while several producers publish to several runs. In the
+//! end rows equal what was published, byte for byte, in order, none twice, and every run is sealed.
+//!
+//! Postgres is killed, stopped at once, or stopped in order; Redis comes back with its append-only file,
+//! with nothing, or as it was at an earlier crash, as after a failover to a replica that lagged.
+//!
+//! The usual run has [`KILLS`] kills from the same seed each time. `RUNCAST_KILLS=100` asks for as many,
+//! from a new seed, and `RUNCAST_KILLS_SEED` for a certain one; the seed is printed.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use runcast_common::protocol::event::Kind;
+use runcast_tests::database::{text, variation_events};
+use runcast_tests::eventually::WAIT_DEADLINE;
+use runcast_tests::postgres::{Durability, PostgresServer};
+use runcast_tests::process::Process;
+use runcast_tests::redis_server::CrashRecovery;
+use runcast_tests::stack::{Service, Stack};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::kills::load::Source;
+
+/// Kills of the usual run, and its seed.
+const KILLS: u32 = 20;
+const SEED: u64 = 1;
+
+/// Runs, and producers of each, one for each variation.
+const RUNS: usize = 3;
+const PRODUCERS: usize = 2;
+
+/// Longest pause before a kill, and longest time for which a killed server stays down, in milliseconds.
+const MOMENT_MS: u64 = 700;
+const DOWN_MS: u64 = 400;
+
+/// What dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    /// One of the two persisters; a new one follows.
+    Persister(usize),
+    Postgres(Signal),
+    Redis(CrashRecovery),
+}
+
+fn victim(rng: &mut StdRng) -> Victim {
+    match rng.random_range(0..12) {
+        0..2 => Victim::Persister(0),
+        2..4 => Victim::Persister(1),
+        4..6 => Victim::Postgres(Signal::SIGKILL),
+        6 => Victim::Postgres(Signal::SIGQUIT),
+        7 => Victim::Postgres(Signal::SIGINT),
+        8..10 => Victim::Redis(CrashRecovery::AppendOnlyFile),
+        10 => Victim::Redis(CrashRecovery::EarlierCopy),
+        _ => Victim::Redis(CrashRecovery::Empty),
+    }
+}
+
+/// A setting, if it is given.
+fn given<T: std::str::FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    let number = text.parse().ok();
+    Some(number.unwrap_or_else(|| panic!("{name}={text} is no number")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_dies_at_whatever_moment_each_event_is_stored_once_and_whole() {
+    let asked: Option<u32> = given("RUNCAST_KILLS");
+    let seed = given("RUNCAST_KILLS_SEED");
+    let seed = seed.unwrap_or_else(|| asked.map_or(SEED, |_| rand::random()));
+    let kills = asked.unwrap_or(KILLS);
+    say(&format!(
+        "{kills} kills: RUNCAST_KILLS={kills} RUNCAST_KILLS_SEED={seed}\n"
+    ));
+    let start = Instant::now();
+    let mut scene = KillScenario::set(seed).await;
+    let mut rng = StdRng::seed_from_u64(seed);
+    for _ in 0..kills {
+        scene.kill(&mut rng).await;
+    }
+    let killed = start.elapsed();
+    let stored = scene.end().await;
+    let took = start.elapsed();
+    say(&format!(
+        "{stored} events; the last kill after {killed:?}, all sealed after {took:?}\n"
+    ));
+}
+
+/// Prints past the test runner, which shows only what failed tests print.
+fn say(text: &str) {
+    let written = std::io::stderr().write_all(text.as_bytes());
+    written.expect("stderr takes a line");
+}
+
+struct KillScenario {
+    stack: Stack,
+    persisters: [Process; 2],
+    runs: Vec<(Uuid, Vec<Source>)>,
+    stop: watch::Sender<bool>,
+}
+
+impl KillScenario {
+    async fn set(seed: u64) -> Self {
+        let cluster = Arc::new(PostgresServer::start(Durability::NoFsync).await);
+        let mut stack = Stack::with_postgres(cluster).await;
+        stack.redis.enable_append_only_file().await;
+        stack.start_service(Service::Gateway).await;
+        stack.start_service(Service::Worker).await;
+        let persisters = [persister(&stack, 0).await, persister(&stack, 1).await];
+        let stop = watch::Sender::new(false);
+        let mut runs = Vec::new();
+        for number in 0..RUNS {
+            let api = stack.api();
+            let run = api.create_run_of("under fire", PRODUCERS).await.id;
+            let sources = (0..PRODUCERS).map(|variation| {
+                let own = seed ^ ((number * PRODUCERS + variation) as u64) << 32;
+                let heard = stop.subscribe();
+                Source::start(&mut stack, run, variation, variation == 0, own, heard)
+            });
+            runs.push((run, sources.collect()));
+        }
+        for (run, _) in &runs {
+            stack.database.wait_stored_events(*run, 10).await;
+        }
+        Self {
+            stack,
+            persisters,
+            runs,
+            stop,
+        }
+    }
+
+    async fn kill(&mut self, rng: &mut StdRng) {
+        sleep(Duration::from_millis(rng.random_range(0..MOMENT_MS))).await;
+        let down = Duration::from_millis(rng.random_range(0..DOWN_MS));
+        match victim(rng) {
+            Victim::Persister(number) => {
+                let killed = &mut self.persisters[number];
+                let ended = killed.try_wait();
+                assert_eq!(ended, None, "it ended by itself\n{}", killed.logs());
+                killed.kill();
+                sleep(down).await;
+                self.persisters[number] = persister(&self.stack, number).await;
+            }
+            Victim::Postgres(signal) => self.stack.postgres.restart(signal, down).await,
+            Victim::Redis(memory) => self.stack.redis.crash(memory, down).await,
+        }
+    }
+
+    /// Lets producers and persisters come to their ends, and checks what is stored; says how much that is.
+    async fn end(self) -> usize {
+        self.stop.send_replace(true);
+        let mut count = 0;
+        for (run, sources) in self.runs {
+            let mut said = Vec::new();
+            for source in sources {
+                said.push((source.variation, source.finish().await));
+            }
+            // Dense seqs of each producer in the order of the events, and the seals of all.
+            let events = self.stack.database.wait_sealed(run).await;
+            for (variation, said) in said {
+                let stored = text(&variation_events(&events, variation), Kind::Output);
+                assert_same(&stored, &said);
+            }
+            let told = |event: &&_| is_gap(event);
+            assert_eq!(events.iter().find(told), None, "nothing was lost");
+            let producers: BTreeSet<Uuid> = events.iter().map(|event| event.producer).collect();
+            assert_eq!(producers.len(), PRODUCERS, "each variation is one producer");
+            assert_eq!(self.stack.database.dead_letters(run).await, []);
+            count += events.len();
+        }
+        for mut persister in self.persisters {
+            persister.signal(Signal::SIGTERM);
+            let status = persister.wait_exit(WAIT_DEADLINE).await;
+            assert!(status.success(), "{status}\n{}", persister.logs());
+        }
+        count
+    }
+}
+
+fn is_gap(event: &runcast_tests::database::StoredEvent) -> bool {
+    event.kind == Kind::Gap.number()
+}
+
+async fn persister(stack: &Stack, number: usize) -> Process {
+    let mut recipe = stack.service_spec(Service::Persister);
+    recipe.name = format!("persister-{number}");
+    let mut process = recipe.start(stack.folder());
+    process
+        .wait_for_line("Runcast persister is ready", WAIT_DEADLINE)
+        .await;
+    process
+}
+
+/// Compares bytes, and shows where they part.
+fn assert_same(stored: &[u8], said: &[u8]) {
+    if stored == said {
+        return;
+    }
+    let mut pairs = stored.iter().zip(said);
+    let same = pairs.position(|(one, other)| one != other);
+    let same = same.unwrap_or(stored.len().min(said.len()));
+    let shown = |bytes: &[u8]| {
+        bytes[same..bytes.len().min(same + 80)]
+            .escape_ascii()
+            .to_string()
+    };
+    panic!(
+        "{} bytes are stored of {}; after {same} stands {:?} instead of {:?}",
+        stored.len(),
+        said.len(),
+        shown(stored),
+        shown(said)
+    );
+}

@@ -1,0 +1,152 @@
+//! Guessing, at any speed, gets nobody in and nobody else out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use reqwest::{Method, StatusCode};
+use runcast_tests::api::send;
+use serde_json::json;
+
+use crate::access::tickets::{by_ticket, ticket};
+
+use super::fixtures::{from, limited, list, metric, somebody};
+
+const ATTACKER: &str = "203.0.113.9";
+const GUESSES: usize = 10_000;
+
+/// Guesses at a time.
+const AT_ONCE: usize = 32;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
+    let stack = limited("read=1000000/min").await;
+    let (api, known) = (stack.api(), somebody(&stack, "runs:read").await);
+    // Somebody behind the same address, who was there before.
+    let as_attacker = async || {
+        let request = known.request(Method::GET, "/v1/runs?limit=1");
+        send(from(request, ATTACKER)).await.status()
+    };
+    assert_eq!(as_attacker().await, StatusCode::OK);
+
+    let is_over = Arc::new(AtomicBool::new(false));
+    let other = somebody(&stack, "runs:read").await;
+    let served = tokio::spawn({
+        let is_over = Arc::clone(&is_over);
+        async move {
+            let (mut count, mut slowest) = (0, Duration::ZERO);
+            while !is_over.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                assert_eq!(list(&other).await.status(), StatusCode::OK);
+                slowest = slowest.max(began.elapsed());
+                count += 1;
+            }
+            (count, slowest)
+        }
+    });
+    let began = Instant::now();
+    let guess = async |number: usize| {
+        let token = format!("rct_{number:043}");
+        let request = match number % 2 {
+            0 => api.anonymous(Method::GET, "/v1/runs").bearer_auth(token),
+            _ => api
+                .anonymous(Method::POST, "/v1/session")
+                .json(&json!({"token": token})),
+        };
+        (
+            number % 2,
+            send(from(request, ATTACKER)).await.status().as_u16(),
+        )
+    };
+    let answers = futures::stream::iter(0..GUESSES).map(guess);
+    let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+    let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
+    while let Some(answer) = answers.next().await {
+        *counts.entry(answer).or_default() += 1;
+    }
+    let took = began.elapsed();
+    assert_eq!(
+        as_attacker().await,
+        StatusCode::OK,
+        "one who is known is let through"
+    );
+    is_over.store(true, Ordering::Relaxed);
+    let (count, slowest) = served.await.expect("the other client was served");
+
+    let looked_up: usize = [0, 1]
+        .iter()
+        .filter_map(|kind| counts.get(&(*kind, 401)))
+        .sum();
+    let seconds = usize::try_from(took.as_secs()).expect("seconds");
+    // 30 at once, and one every two seconds; requests that were under way already as well.
+    let most = 30 + seconds / 2 + AT_ONCE;
+    assert!((5..=most).contains(&looked_up), "{counts:?} in {took:?}");
+    let refused: usize = [0, 1]
+        .iter()
+        .filter_map(|kind| counts.get(&(*kind, 429)))
+        .sum();
+    assert_eq!(refused + looked_up, GUESSES, "nothing else: {counts:?}");
+    assert!(
+        count > 0 && slowest < Duration::from_secs(5),
+        "{count} served, one in {slowest:?}"
+    );
+    let limited = r#"runcast_limits_limited_total{policy="failed",source="redis"}"#;
+    assert!(metric(&stack, limited).await > 8000);
+    tell(count, slowest, took, looked_up);
+    // What is right after so many that were wrong is not told from them, until the address may try again.
+    let fresh = somebody(&stack, "runs:read").await;
+    runcast_tests::eventually::eventually("the address may try again", async || {
+        let request = from(fresh.request(Method::GET, "/v1/runs?limit=1"), ATTACKER);
+        match send(request).await.status() {
+            StatusCode::OK => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+}
+
+/// A ticket that is wrong is a wrong credential: also one that was used already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tickets_that_are_wrong_count_as_guesses() {
+    let stack = limited("failed=5/min").await;
+    let api = stack.api();
+    let reader = somebody(&stack, "runs:read").await;
+    let ask = async |ticket: &str, address: &str| {
+        let request = by_ticket(&api, "/v1/feed", ticket);
+        send(from(request, address)).await
+    };
+    let used = ticket(&reader, &json!({})).await;
+    assert_eq!(ask(&used, ATTACKER).await.status(), StatusCode::OK);
+    for guess in ["rcs_x".to_owned(), format!("rcs_{:043}", 1), used.clone()] {
+        let status = ask(&guess, ATTACKER).await.status();
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    for _ in 0..2 {
+        let status = ask(&used, ATTACKER).await.status();
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    // Now the address has to wait, with a right one as well, which is not used up by that.
+    let right = ticket(&reader, &json!({})).await;
+    for shown in [&used, &right] {
+        let answer = ask(shown, ATTACKER).await;
+        assert_eq!(answer.status(), StatusCode::OK, "a stream that ends");
+        let said = answer.text().await.expect("all of it");
+        assert!(
+            said.contains("event: closing") && said.contains("wrong credentials"),
+            "{said}"
+        );
+    }
+    assert_eq!(ask(&right, "203.0.113.10").await.status(), StatusCode::OK);
+}
+
+/// How it went is said, not judged: the machine has other work.
+fn tell(count: usize, slowest: Duration, took: Duration, looked_up: usize) {
+    use std::io::Write as _;
+    writeln!(
+        std::io::stderr(),
+        "{GUESSES} guesses in {took:?}, {looked_up} looked up; meanwhile {count} requests of another client, the slowest {slowest:?}"
+    )
+    .expect("stderr takes a text");
+}

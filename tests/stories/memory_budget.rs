@@ -1,0 +1,203 @@
+//! Redis within its budget: the biggest run waits, small ones go on, and all is stored in the end. And Redis
+//! without any memory left: what is stored makes room for what is not, and only that.
+
+use redis::aio::MultiplexedConnection;
+use runcast_common::scripts::{Outcome, Settle, Settled, Window};
+use runcast_tests::api::CreatedRun;
+use runcast_tests::database::assert_each_once;
+use runcast_tests::event_lines::output_line;
+use runcast_tests::eventually::eventually;
+use runcast_tests::publisher::Publisher;
+use runcast_tests::stack::{Service, Stack};
+use uuid::Uuid;
+
+/// A line of 64 KiB that cannot be packed much.
+fn noise() -> Vec<u8> {
+    output_line(&noise_of(2048))
+}
+
+/// So many random texts of 32 bytes, one after the other.
+fn noise_of(count: usize) -> String {
+    let texts = std::iter::repeat_with(|| Uuid::new_v4().simple().to_string());
+    texts.take(count).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn above_the_budget_the_biggest_run_waits_and_small_ones_go_on() {
+    let mut stack = Stack::without_services().await;
+    let chaos = stack.proxy_postgres().await;
+    let address = stack.database_url(chaos.port());
+    stack.start_service(Service::Gateway).await;
+    stack.set(Service::Persister, "DATABASE_URL", address);
+    stack.set(Service::Persister, "RUNCAST_REDIS_BUDGET", "12MiB");
+    stack.start_service(Service::Persister).await;
+    let api = stack.api();
+    let (big, small) = (api.create_run("big").await, api.create_run("small").await);
+    let publisher = async |run: &CreatedRun| {
+        Publisher::new(run.publisher_connection().await, stack.keys(), run.id)
+    };
+    let (mut much, mut little) = (publisher(&big).await, publisher(&small).await);
+    chaos.refuse();
+    eventually("the big run is told full", async || {
+        for _ in 0..50 {
+            if much.try_append(&noise()).await == Outcome::Full {
+                return Ok(());
+            }
+        }
+        Err("it grows".to_owned())
+    })
+    .await;
+    for number in 0..50 {
+        let outcome = little
+            .try_append(&output_line(&format!("line {number}\n")))
+            .await;
+        assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
+    }
+    // The cap ends by itself, once what was unstored is stored and trimmed.
+    chaos.forward();
+    let last = eventually("the big run goes on", async || {
+        match much.try_append(&output_line("at last\n")).await {
+            Outcome::Stored { stored } => Ok(stored),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    stack.database.wait_stored_events(big.id, last).await;
+    stack.database.wait_stored_events(small.id, 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn above_the_budget_idle_runs_give_back_what_they_keep_for_viewers() {
+    let stack = Stack::start().await;
+    let mut redis = stack.redis.connection().await;
+    let mut limit = redis::cmd("CONFIG");
+    // Three quarters of it are the budget.
+    limit.arg(&["SET", "maxmemory", "24mb"]);
+    let () = limit.query_async(&mut redis).await.expect("a limit");
+    // Each keeps some 6 MB, less than the live window allows.
+    for name in ["one", "two", "three"] {
+        let run = stack.api().create_run(name).await;
+        let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
+        for _ in 0..160 {
+            publisher.publish(&[noise()]).await;
+        }
+        stack.database.wait_stored_events(run.id, 160).await;
+    }
+    eventually("Redis is within its budget", async || {
+        let used = memory(&mut redis).await;
+        let enough = (used < 10_000_000).then_some(());
+        enough.ok_or_else(|| format!("{used} bytes"))
+    })
+    .await;
+}
+
+/// Bytes that Redis uses.
+async fn memory(redis: &mut MultiplexedConnection) -> u64 {
+    let mut info = redis::cmd("INFO");
+    info.arg("memory");
+    let told: String = info.query_async(redis).await.expect("INFO");
+    let mut lines = told.lines();
+    let used = lines.find_map(|line| line.strip_prefix("used_memory:"));
+    used.and_then(|used| used.trim().parse().ok())
+        .expect("used memory")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_without_memory_is_emptied_by_storing() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("no memory").await;
+    let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
+    let last = publisher.publish(&[output_line("first\n")]).await;
+    stack.database.wait_stored(run.id, last).await;
+    stack.kill(Service::Persister);
+    let mut redis = stack.redis.connection().await;
+    let mut limit = redis::cmd("CONFIG");
+    limit.arg(&["SET", "maxmemory", "16mb"]);
+    let () = limit.query_async(&mut redis).await.expect("a limit");
+
+    // More events than stay for viewers, and more bytes than there are.
+    let line = || output_line(&noise_of(12));
+    let (refused, lines) = loop {
+        let lines: Vec<_> = std::iter::repeat_with(line).take(200).collect();
+        if let Err(refused) = publisher.publish_if_room(&lines).await {
+            break (refused, lines);
+        }
+    };
+    assert!(refused.contains("OOM"), "{refused}");
+    stack.start_service(Service::Persister).await;
+    // It may be told `full` for a while, as the biggest run of all.
+    let last = eventually("publishing goes on", async || {
+        publisher.publish_if_room(&lines).await
+    })
+    .await;
+    stack.database.wait_stored(run.id, last).await;
+    let events = stack.database.events(run.id).await;
+    assert_each_once(&events);
+    assert!(events.len() > 10_000, "{} events", events.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_smaller_window_trims_what_is_stored_and_nothing_else() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("window").await;
+    let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
+    let line = |number: u64| output_line(&format!("{number} {}\n", "x".repeat(1000)));
+    for number in 0..300 {
+        publisher.publish(&[line(number)]).await;
+    }
+    stack.database.wait_stored_events(run.id, 300).await;
+    stack.kill(Service::Persister);
+    let stored = stack.database.run(run.id).await.watermark;
+    for number in 300..350 {
+        publisher.publish(&[line(number)]).await;
+    }
+
+    let keys = stack.keys().run(run.id);
+    let mut redis = stack.redis.connection().await;
+    let mut shrink = async |events: u64, bytes: u64| {
+        let window = Window {
+            events,
+            bytes,
+            ..Window::default()
+        };
+        let settle = Settle {
+            watermark: stored,
+            sealed: None,
+            ready_ids: &[],
+            durable: &[(publisher.producer, stored.seq)],
+            window,
+        };
+        let settled = settle.call(&keys, &mut redis).await;
+        assert_eq!(settled.expect("the script answers"), Settled::More);
+        seqs(&mut redis, &keys.stream).await
+    };
+    let unstored: Vec<u64> = (301..=350).collect();
+    let mut before: Vec<u64> = (1..=350).collect();
+    assert_eq!(shrink(10_000, u64::MAX >> 12).await, before, "it fits");
+    assert_eq!(shrink(200, u64::MAX >> 12).await, before.split_off(100));
+    // About 150 lines, the unstored ones among them.
+    let left = shrink(200, 150 * 1080).await;
+    assert!((120..180).contains(&left.len()), "{}", left.len());
+    assert!(left.ends_with(&unstored), "{left:?}");
+    for (events, bytes) in [(0, u64::MAX >> 12), (200, 0), (0, 0)] {
+        assert_eq!(shrink(events, bytes).await, unstored);
+    }
+
+    stack.start_service(Service::Persister).await;
+    stack.database.wait_stored_events(run.id, 350).await;
+    let events = stack.database.events(run.id).await;
+    assert_each_once(&events);
+    let seqs: Vec<u64> = events.iter().map(|event| event.id.seq).collect();
+    assert_eq!(seqs, (1..=350).collect::<Vec<u64>>());
+}
+
+/// The seqs of the entries of a stream.
+async fn seqs(redis: &mut MultiplexedConnection, stream: &str) -> Vec<u64> {
+    let mut command = redis::cmd("XRANGE");
+    command.arg(stream).arg(&["-", "+"]);
+    let entries: Vec<(String, Vec<redis::Value>)> =
+        command.query_async(redis).await.expect("entries");
+    let seq = |id: &str| id.split_once('-').and_then(|(_, seq)| seq.parse().ok());
+    let seqs = entries.iter().map(|(id, _)| seq(id).expect("an id"));
+    seqs.collect()
+}

@@ -1,0 +1,108 @@
+//! Redis loses everything in the middle of a run: producers resend, Postgres stores once, viewers are told.
+
+use runcast_common::protocol::event::Kind;
+use runcast_tests::database::{StoredEvent, text};
+use runcast_tests::eventually::WAIT_DEADLINE;
+use runcast_tests::process::shell_exit_code;
+use runcast_tests::stack::{Service, Stack};
+use uuid::Uuid;
+
+use crate::crashes::ticking;
+use crate::viewer::{Viewer, assert_text, numbers};
+
+const TICKS: u32 = 300;
+
+/// What every such story ends with.
+async fn assert_whole(stack: &Stack, run: Uuid, viewer: &Viewer) -> Vec<StoredEvent> {
+    let said = numbers("tick", 1..=TICKS.into());
+    let events = stack.database.wait_sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&viewer.text("output"), &said);
+    events
+}
+
+fn epochs(events: &[StoredEvent]) -> Vec<u64> {
+    let mut epochs: Vec<_> = events.iter().map(|event| event.id.epoch).collect();
+    epochs.dedup();
+    epochs
+}
+
+async fn flush(stack: &Stack) {
+    let mut redis = stack.redis.connection().await;
+    let () = redis::cmd("FLUSHALL")
+        .query_async(&mut redis)
+        .await
+        .expect("FLUSHALL");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flushed_redis_costs_a_resend_and_nothing_else() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("flushed").await.id;
+    let command = ticking(TICKS, "0.02");
+    let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
+    let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
+
+    // Some events stand in Redis alone when it is flushed: their producer has them still.
+    stack.database.wait_stored_events(run, 20).await;
+    stack.stop(Service::Persister).await;
+    let stored = stack.database.run(run).await.events;
+    let seen = Viewer::new(stack.api(), run).until(|event| event["text"] == "tick 100\n");
+    seen.await;
+    assert!(
+        stored < 100,
+        "the persister was to be stopped before tick 100"
+    );
+    flush(&stack).await;
+    stack.start_service(Service::Persister).await;
+
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    let viewer = viewer.await.expect("the viewer's task");
+    let events = assert_whole(&stack, run, &viewer).await;
+    let epochs = epochs(&events);
+    assert!(
+        epochs.len() >= 2 && epochs.is_sorted(),
+        "a larger epoch after the flush: {epochs:?}"
+    );
+    assert!(
+        viewer.gaps.iter().any(|reason| reason == "reborn"),
+        "{:?}",
+        viewer.gaps
+    );
+    assert!(
+        viewer.gaps.iter().all(|reason| reason == "reborn"),
+        "{:?}",
+        viewer.gaps
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_under_a_working_persister_loses_nothing() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("flushed twice").await.id;
+    let command = ticking(TICKS, "0.02");
+    let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
+    let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
+    for count in [50, 150] {
+        stack.database.wait_stored_events(run, count).await;
+        flush(&stack).await;
+    }
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    let viewer = viewer.await.expect("the viewer's task");
+    let events = assert_whole(&stack, run, &viewer).await;
+    assert_eq!(epochs(&events).len(), 3, "{:?}", epochs(&events));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_comes_back_empty_is_filled_again() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("restarted").await.id;
+    let command = ticking(TICKS, "0.02");
+    let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
+    let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
+    stack.database.wait_stored_events(run, 50).await;
+    stack.redis.restart().await;
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    let viewer = viewer.await.expect("the viewer's task");
+    assert_whole(&stack, run, &viewer).await;
+}

@@ -1,0 +1,289 @@
+//! Viewers who take little or nothing, and a gateway that has too little memory for all of them.
+
+use reqwest::Method;
+use runcast_common::protocol::event_id::EventId;
+use runcast_tests::api::{Api, send};
+use runcast_tests::event_lines::{numbered_lines, output_line};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually, within};
+use runcast_tests::process::{Process, ProcessSpec};
+use runcast_tests::publisher::Publisher;
+use runcast_tests::stack::{Service, Stack};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use uuid::Uuid;
+
+use crate::fanout::{frames, last_line, publisher};
+use crate::viewer::Viewer;
+
+/// A viewer's connection for which the kernel holds little, so that frames are cut anywhere.
+async fn connect(base: &str, token: &str, run: Uuid) -> TcpStream {
+    connect_to(base, token, &format!("/v1/runs/{run}/stream")).await
+}
+
+async fn connect_to(base: &str, token: &str, path: &str) -> TcpStream {
+    let address = base.strip_prefix("http://").expect("an address");
+    let address = address.trim_end_matches('/').parse().expect("an address");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("set");
+    let mut stream = socket.connect(address).await.expect("connected");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("asked");
+    stream
+}
+
+/// One more gateway with these settings; where it is, and its metrics.
+async fn gateway(stack: &Stack, settings: &[(&str, &str)]) -> (Process, String, Api) {
+    let listens = [
+        ("RUNCAST_LISTEN", "127.0.0.1:0"),
+        ("RUNCAST_METRICS_LISTEN", "127.0.0.1:0"),
+    ];
+    let settings = settings.iter().copied().chain(listens);
+    let gateway = stack.service_spec(Service::Gateway).with_env(settings);
+    let mut gateway = gateway.start(stack.folder());
+    let base = gateway
+        .wait_for_line(Service::Gateway.ready_line(), WAIT_DEADLINE)
+        .await;
+    let metrics = gateway.wait_for_line("metrics at ", WAIT_DEADLINE).await;
+    let metrics = Api::new(metrics.trim_end_matches("/metrics"), "");
+    (gateway, base, metrics)
+}
+
+/// A whole run: twice what kernels and the gateway's socket hold together, so that whoever takes nothing stands in the
+/// middle of it.
+async fn flood(publisher: &mut Publisher) -> EventId {
+    let filler = "x".repeat(1000);
+    for entry in 0..160_u64 {
+        let lines: Vec<Vec<u8>> = (0..100)
+            .map(|line| output_line(&format!("{} {filler}", entry * 100 + line)))
+            .collect();
+        publisher.publish(&lines).await;
+    }
+    publisher.publish(&[last_line(0)]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_who_reads_slowly_misses_nothing_and_holds_up_nobody() {
+    let stack = Stack::start().await;
+    let run = stack.api().create_run("slow").await;
+    let mut publisher = publisher(&stack, &run).await;
+    let mut slow = connect(stack.api().base(), stack.token(), run.id).await;
+    let mut seen = Vec::new();
+    let mut buffer = vec![0; 3000];
+    let mut quick = stack.api().watch(run.id, None).await;
+    quick.read_until("ready").await;
+    // 24 MiB: far more than ring and sockets hold.
+    const ENTRIES: u64 = 240;
+    const LINES: u64 = 100;
+    let filler = "x".repeat(1000);
+    for entry in 0..ENTRIES {
+        let lines: Vec<Vec<u8>> = (0..LINES)
+            .map(|line| output_line(&format!("{} {filler}", entry * LINES + line)))
+            .collect();
+        publisher.publish(&lines).await;
+        let length = within(WAIT_DEADLINE, "some bytes", slow.read(&mut buffer))
+            .await
+            .expect("read");
+        seen.extend_from_slice(&buffer[..length]);
+    }
+    let last = publisher.publish(&[last_line(0)]).await;
+    let end = within(
+        WAIT_DEADLINE * 2,
+        "the quick one sees the end",
+        quick.read_until("end"),
+    )
+    .await;
+    assert_eq!(end.last().expect("a frame").id, last);
+    // The slow one reads on; what fell off the ring comes from where it is held.
+    buffer.resize(64 * 1024, 0);
+    within(WAIT_DEADLINE * 3, "the slow one sees the end", async {
+        loop {
+            match slow.read(&mut buffer).await.expect("read") {
+                0 => break,
+                length => seen.extend_from_slice(&buffer[..length]),
+            }
+        }
+    })
+    .await;
+    let text = String::from_utf8(seen).expect("text");
+    let events = frames(&text);
+    let outputs = events.iter().filter(|(event, _, _)| event == "output");
+    let mut expected = 1;
+    for (_, data, id) in outputs {
+        assert_eq!(data["seq"], expected, "each once and in order");
+        assert_eq!(data["id"], id.as_str());
+        expected += 1;
+    }
+    assert_eq!(expected, ENTRIES * LINES + 1);
+    assert_eq!(events.last().expect("a frame").0, "end");
+    assert!(!text.contains("event: gap"), "nothing was lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
+    let stack = Stack::start().await;
+    let (_gateway, base, metrics) = gateway(&stack, &[("RUNCAST_VIEWER_TIMEOUT", "1s")]).await;
+    let run = stack.api().create_run("stalled").await;
+    let mut publisher = publisher(&stack, &run).await;
+    let mut stalled = connect(&base, stack.token(), run.id).await;
+    let last = flood(&mut publisher).await;
+    eventually("the gateway gives it up", async || {
+        let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;
+        let text = scrape.text().await.expect("text");
+        let closed = r#"runcast_viewers_closed_total{reason="stalled"} 1"#;
+        text.contains(closed).then_some(()).ok_or(text)
+    })
+    .await;
+    let mut seen = Vec::new();
+    // The connection ends, be it by a reset.
+    drop(
+        within(
+            WAIT_DEADLINE,
+            "what the kernels still hold",
+            stalled.read_to_end(&mut seen),
+        )
+        .await,
+    );
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    let shown = frames(&seen);
+    let (_, _, id) = shown.last().expect("a frame");
+    let cursor: EventId = id.parse().expect("an id");
+    assert!(cursor < last, "it was closed in the middle");
+    let mut rest = stack.api().watch(run.id, Some(id)).await;
+    let rest = rest.read_until("end").await;
+    let seqs = rest
+        .iter()
+        .filter(|frame| frame.event == "output")
+        .map(|frame| frame.id.seq);
+    assert!(seqs.eq(cursor.seq + 1..last.seq));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_who_takes_nothing_of_what_the_library_sends_is_cut_off() {
+    let stack = Stack::start().await;
+    let (_gateway, base, metrics) = gateway(&stack, &[("RUNCAST_VIEWER_TIMEOUT", "1s")]).await;
+    let open = async |count: u32| {
+        eventually("connections are as many as they should be", async || {
+            let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;
+            let text = scrape.text().await.expect("text");
+            let line = format!("\nruncast_connections_open {count}\n");
+            text.contains(&line).then_some(()).ok_or(text)
+        })
+        .await;
+    };
+    let run = stack.api().create_run("unread").await;
+    let path = format!("/v1/watch?run={}", run.id);
+    let mut unread = connect_to(&base, stack.token(), &path).await;
+    open(1).await;
+    let mut publisher = publisher(&stack, &run).await;
+    flood(&mut publisher).await;
+    open(0).await;
+    let mut seen = Vec::new();
+    // The connection ends, be it by a reset.
+    let rest = unread.read_to_end(&mut seen);
+    drop(within(WAIT_DEADLINE, "what the kernels still hold", rest).await);
+    assert!(!String::from_utf8_lossy(&seen).contains("event: end"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_without_memory_sends_viewers_away_and_they_resume() {
+    let mut stack = Stack::start().await;
+    stack.stop(Service::Gateway).await;
+    // Less than any process has.
+    stack.set(Service::Gateway, "RUNCAST_MEMORY_LIMIT", "1MiB");
+    stack.start_service(Service::Gateway).await;
+    let run = stack.api().create_run("little memory").await;
+    let mut publisher = publisher(&stack, &run).await;
+    let viewers: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(Viewer::new(stack.api(), run.id).until_the_end()))
+        .collect();
+    let mut closing = stack.api().watch(run.id, None).await;
+    let closed = tokio::spawn(async move {
+        loop {
+            let frame = closing.next().await;
+            if frame.event == "closing" {
+                break frame;
+            }
+        }
+    });
+    let mut first = 1;
+    // An entry that was begun is finished: the publisher counts what it has sent.
+    eventually("a viewer is sent away", async || {
+        publisher
+            .publish(&numbered_lines("line", first..=first + 9))
+            .await;
+        first += 10;
+        let is_closed = closed.is_finished().then_some(());
+        is_closed.ok_or_else(|| format!("{first} lines are published"))
+    })
+    .await;
+    let closed = closed.await.expect("a frame");
+    assert!(closed.retry.is_some());
+    assert!(closed.data.contains("too little memory"), "{closed:?}");
+    publisher.publish(&[last_line(0)]).await;
+    for viewer in viewers {
+        let seen = viewer.await.expect("whole");
+        assert!(seen.gaps.is_empty());
+        assert_eq!(seen.repeated, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_whom_the_library_carries_are_sent_away_too() {
+    let mut stack = Stack::start().await;
+    stack.stop(Service::Gateway).await;
+    stack.set(Service::Gateway, "RUNCAST_MEMORY_LIMIT", "1MiB");
+    stack.start_service(Service::Gateway).await;
+    let run = stack.api().create_run("carried").await;
+    let bearer = format!("authorization: Bearer {}", stack.token());
+    let api = stack.api();
+    let base = api.base().trim_end_matches('/');
+    for path in [
+        format!("v1/runs/{}/stream", run.id),
+        format!("v1/watch?run={}", run.id),
+        "v1/feed".to_owned(),
+    ] {
+        // One of twenty goes every second.
+        let url = format!("{base}/{path}");
+        let mut arguments = vec!["-sNZ", "--parallel-immediate", "-H", &bearer];
+        arguments.push("--http2-prior-knowledge");
+        arguments.resize(arguments.len() + 20, &url);
+        let recipe = ProcessSpec::new("curl", "curl", &arguments, stack.folder());
+        let mut viewers = recipe.start(stack.folder());
+        eventually("they are there, and some are sent away", async || {
+            let seen = String::from_utf8(viewers.stdout()).expect("text");
+            let came = seen.matches("event: ready").count();
+            let closed = seen.contains("too little memory") && seen.contains("event: closing");
+            (came > 10 && closed).then_some(()).ok_or(seen)
+        })
+        .await;
+        viewers.kill();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_memory_whoever_takes_nothing_is_cut_off_soon() {
+    let stack = Stack::start().await;
+    let (_gateway, base, metrics) = gateway(
+        &stack,
+        &[
+            ("RUNCAST_MEMORY_LIMIT", "1MiB"),
+            ("RUNCAST_VIEWER_TIMEOUT", "10m"),
+        ],
+    )
+    .await;
+    let run = stack.api().create_run("unread").await;
+    let path = format!("/v1/runs/{}/text", run.id);
+    let mut publisher = publisher(&stack, &run).await;
+    let last = flood(&mut publisher).await;
+    stack.database.wait_stored(run.id, last).await;
+    let unread = connect_to(&base, stack.token(), &path).await;
+    eventually("it is cut off", async || {
+        let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;
+        let text = scrape.text().await.expect("text");
+        let closed = text.contains(r#"runcast_viewers_closed_total{reason="memory"} 1"#);
+        closed.then_some(()).ok_or(text)
+    })
+    .await;
+    drop(unread);
+}
