@@ -1,4 +1,4 @@
-//! A private certificate authority of one story, and what it signs for servers on this machine.
+//! A private certificate authority of one story, and the server certificate that it signs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,12 @@ pub struct CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// Makes both; the certificate is good for 127.0.0.1.
-    ///
-    /// # Panics
-    /// If that fails.
-    #[must_use]
+    /// Creates both. The certificate is valid for 127.0.0.1.
     pub fn new(folder: &Path) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        // Another name than that of what it signs, which would pass for self-signed.
+        // The names must differ: a certificate with the authority's name would count as
+        // self-signed.
         params
             .distinguished_name
             .push(DnType::CommonName, "Authority of a story");
@@ -43,25 +40,21 @@ impl CertificateAuthority {
     }
 
     /// The file with the certificate of the authority.
-    #[must_use]
     pub fn ca(&self) -> PathBuf {
         self.folder.join("ca.pem")
     }
 
-    /// The file with the certificate that it has signed.
-    #[must_use]
+    /// The file with the server certificate.
     pub fn certificate(&self) -> PathBuf {
         self.folder.join("server.pem")
     }
 
-    /// The file with the key of that.
-    #[must_use]
+    /// The file with the key of the server certificate.
     pub fn key(&self) -> PathBuf {
         self.folder.join("server.key")
     }
 
-    /// What a Redis server or sentinel is configured with to speak TLS, and only that, on a port.
-    #[must_use]
+    /// The configuration of a Redis server or sentinel that speaks only TLS, on this port.
     pub fn redis_config(&self, port: u16) -> String {
         format!(
             "port 0\ntls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\n\

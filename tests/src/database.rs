@@ -1,4 +1,4 @@
-//! What Postgres holds, read directly: the truth that every story ends with.
+//! Reads Postgres directly: what it holds is the final truth that every story checks.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub struct Database {
     pool: PgPool,
 }
 
-/// A point in the database that statements do not pass until the story lets them.
+/// A barrier in the database: matching statements wait at it until the story releases them.
 #[derive(Debug)]
 pub struct Barrier {
     database: Database,
@@ -29,10 +29,7 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    /// Waits until a statement has come to it.
-    ///
-    /// # Panics
-    /// When that takes too long.
+    /// Waits until a statement waits at the barrier.
     pub async fn wait_reached(&self) {
         let waiting = format!(
             "SELECT least(count(*), 1) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
@@ -42,11 +39,9 @@ impl Barrier {
         self.database.wait_for_number(&waiting, 1).await;
     }
 
-    /// Ends whatever waits at it, as if it had never come so far, and lets everybody pass from now on: after whoever
-    /// sent it was killed, which Postgres notices only once it has done what it was asked for.
-    ///
-    /// # Panics
-    /// If the database refuses.
+    /// Terminates the sessions that wait at the barrier, so that their statements never run, and
+    /// then removes it. For use after their client was killed: Postgres notices a dead client only
+    /// when the current statement has ended.
     pub async fn terminate_waiters(self) {
         let waiting = format!(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks
@@ -55,15 +50,12 @@ impl Barrier {
             self.key
         );
         let ended = self.database.query_number(&waiting).await;
-        assert!(ended > 0, "nobody waited at {}", self.name);
+        assert!(ended > 0, "no statement waits at barrier {}", self.name);
         self.database.wait_for_number(&waiting, 0).await;
         self.release().await;
     }
 
-    /// Lets everybody pass from now on.
-    ///
-    /// # Panics
-    /// If the database refuses.
+    /// Removes the barrier; waiting statements continue.
     pub async fn release(self) {
         let Self {
             database,
@@ -73,7 +65,7 @@ impl Barrier {
             ..
         } = self;
         connection.close().await.expect("the lock is given back");
-        // Whoever waited holds the table until it is done.
+        // The statement that waited holds the table until it is done.
         database
             .execute(&format!(
                 "DROP TRIGGER {name} ON {table}; DROP FUNCTION {name}();"
@@ -85,47 +77,44 @@ impl Barrier {
 /// One stored event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Where it stands in the run.
+    /// Its id in the run.
     pub id: EventId,
-    /// Who published it.
+    /// Its producer.
     pub producer: Uuid,
-    /// The producer's own seq.
+    /// Its seq within the producer.
     pub producer_seq: u64,
-    /// Number of its kind.
+    /// The number of its kind.
     pub kind: i16,
-    /// Its line.
+    /// Its line of JSON.
     pub body: Vec<u8>,
 }
 
 /// An entry or a line that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it stood.
+    /// Its event id.
     pub id: EventId,
-    /// What was wrong with it.
+    /// Why it could not be read.
     pub reason: String,
-    /// What it held.
+    /// Its bytes.
     pub body: Vec<u8>,
 }
 
-/// How a run stands.
+/// The row of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRun {
     /// Its status.
     pub status: String,
-    /// Last stored event.
+    /// The last stored event.
     pub watermark: EventId,
-    /// Stored events.
+    /// The count of stored events.
     pub events: u64,
-    /// True if everything is stored and agrees with what the producers said.
+    /// Whether all events are stored and agree with what the producers reported.
     pub sealed: bool,
 }
 
 impl Database {
-    /// Reads the database at this address.
-    ///
-    /// # Panics
-    /// If it cannot be reached.
+    /// Connects to the database at this URL.
     pub async fn connect(url: &str) -> Self {
         let pool = PgPoolOptions::new().max_connections(2).connect(url).await;
         Self {
@@ -133,20 +122,15 @@ impl Database {
         }
     }
 
-    /// Changes the database behind the back of the services.
-    ///
-    /// # Panics
-    /// If the statement fails.
+    /// Executes a statement without the services' knowledge.
     pub async fn execute(&self, statement: &str) {
         let done = sqlx::raw_sql(statement).execute(&self.pool).await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 
-    /// Makes every statement that `when` describes, such as `UPDATE ON archives`, wait at this point until the story
-    /// lets it go: for what happens in between, a kill above all.
-    ///
-    /// # Panics
-    /// If the database refuses.
+    /// Makes all statements that `when` describes, such as `UPDATE ON archives`, wait before they
+    /// run until the story releases them. So a story can do something in between, above all kill a
+    /// process.
     pub async fn barrier(&self, name: &str, when: &str, condition: &str) -> Barrier {
         let key = i64::from(name.bytes().fold(7_u16, |key, byte| {
             key.wrapping_mul(31).wrapping_add(byte.into())
@@ -180,28 +164,19 @@ impl Database {
         }
     }
 
-    /// The first column, text, of what a query finds, as somebody with `psql` sees it.
-    ///
-    /// # Panics
-    /// If the query fails.
+    /// The first column, as text, of all rows of a query.
     pub async fn query_strings(&self, query: &str) -> Vec<String> {
         let found = sqlx::query_scalar(query).fetch_all(&self.pool).await;
         found.unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
-    /// Asks for one number.
-    ///
-    /// # Panics
-    /// If the query fails or answers something else.
+    /// The number that a query returns.
     pub async fn query_number(&self, query: &str) -> i64 {
         let answer = sqlx::query_scalar(query).fetch_one(&self.pool).await;
         answer.unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
-    /// Waits until a query answers this number.
-    ///
-    /// # Panics
-    /// If it does not in time.
+    /// Waits until a query returns this number.
     pub async fn wait_for_number(&self, query: &str, expected: i64) {
         eventually(query, async || {
             let number = self.query_number(query).await;
@@ -213,9 +188,6 @@ impl Database {
     }
 
     /// The stored events of a run, in order.
-    ///
-    /// # Panics
-    /// If they cannot be read.
     pub async fn events(&self, run: Uuid) -> Vec<StoredEvent> {
         let statement = "SELECT epoch, seq, producer, producer_seq, kind, body FROM events \
                          WHERE run_id = $1 ORDER BY epoch, seq";
@@ -231,10 +203,7 @@ impl Database {
         rows.iter().map(event).collect()
     }
 
-    /// How a run stands.
-    ///
-    /// # Panics
-    /// If it cannot be read.
+    /// The row of a run.
     pub async fn run(&self, run: Uuid) -> StoredRun {
         let statement = "SELECT status, epoch, seq, events, sealed_at IS NOT NULL AS sealed FROM runs WHERE id = $1";
         let row = sqlx::query(statement).bind(run).fetch_one(&self.pool).await;
@@ -247,10 +216,7 @@ impl Database {
         }
     }
 
-    /// The dead letters of a run, in the order in which they came.
-    ///
-    /// # Panics
-    /// If they cannot be read.
+    /// The dead letters of a run, in order of arrival.
     pub async fn dead_letters(&self, run: Uuid) -> Vec<DeadLetter> {
         let statement =
             "SELECT epoch, seq, reason, body FROM dead_letters WHERE run_id = $1 ORDER BY id";
@@ -264,9 +230,6 @@ impl Database {
     }
 
     /// Deletes a run with all its events, as retention does.
-    ///
-    /// # Panics
-    /// If it cannot be deleted.
     pub async fn delete(&self, run: Uuid) {
         for statement in [
             "DELETE FROM events WHERE run_id = $1",
@@ -277,10 +240,7 @@ impl Database {
         }
     }
 
-    /// Waits until everything up to `id` is stored.
-    ///
-    /// # Panics
-    /// When that takes too long.
+    /// Waits until all events up to `id` are stored.
     pub async fn wait_stored(&self, run: Uuid, id: EventId) {
         eventually(&format!("Postgres holds event {id}"), async || {
             let at = self.run(run).await.watermark;
@@ -290,10 +250,7 @@ impl Database {
         .await;
     }
 
-    /// Waits until at least so many events are stored.
-    ///
-    /// # Panics
-    /// When that takes too long.
+    /// Waits until at least this many events are stored.
     pub async fn wait_stored_events(&self, run: Uuid, count: u64) {
         eventually(&format!("Postgres holds {count} events"), async || {
             let events = self.run(run).await.events;
@@ -303,11 +260,8 @@ impl Database {
         .await;
     }
 
-    /// Waits until a run is sealed, checks that every producer's events are stored exactly once and
-    /// in order, and gives them.
-    ///
-    /// # Panics
-    /// When that takes too long, or an event is missing, doubled or out of order.
+    /// Waits until a run is sealed, checks that each producer's events are stored exactly once and
+    /// in order, and returns them.
     pub async fn wait_sealed(&self, run: Uuid) -> Vec<StoredEvent> {
         eventually(&format!("run {run} is sealed"), async || {
             let state = self.run(run).await;
@@ -331,11 +285,8 @@ fn number(row: &sqlx::postgres::PgRow, column: &str) -> u64 {
     u64::try_from(row.get::<i64, _>(column)).expect("a count is not negative")
 }
 
-/// Checks that the seqs of every producer are 1, 2, 3 and so on, in the order of the event ids. What
-/// Runcast itself noted about a hole has no producer.
-///
-/// # Panics
-/// If one is missing, doubled or out of order.
+/// Checks that the seqs of each producer are 1, 2, 3 and so on, in the order of the event ids.
+/// `gap` events that Runcast itself inserts have no producer.
 pub fn assert_each_once(events: &[StoredEvent]) {
     let mut last = BTreeMap::new();
     for event in events.iter().filter(|event| !event.producer.is_nil()) {
@@ -350,11 +301,7 @@ pub fn assert_each_once(events: &[StoredEvent]) {
     }
 }
 
-/// What the events of a kind say, put together.
-///
-/// # Panics
-/// If a line is no event.
-#[must_use]
+/// The text of all events of a kind, concatenated.
 pub fn text(events: &[StoredEvent], kind: Kind) -> Vec<u8> {
     let of_kind = events.iter().filter(|event| event.kind == kind.number());
     of_kind
@@ -366,10 +313,6 @@ pub fn text(events: &[StoredEvent], kind: Kind) -> Vec<u8> {
 }
 
 /// The events of one variation.
-///
-/// # Panics
-/// If a line is no event.
-#[must_use]
 pub fn variation_events(events: &[StoredEvent], variation: usize) -> Vec<StoredEvent> {
     let is_own = |event: &&StoredEvent| {
         let line: Value = serde_json::from_slice(&event.body).expect("a stored line is JSON");

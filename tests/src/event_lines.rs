@@ -1,15 +1,11 @@
-//! What events say: the bytes of text chunks, and event lines for stories that publish by hand.
+//! Event lines: the bytes of text events, and new lines for stories that publish without the agent.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use runcast_common::protocol::event::{self, Kind, Text};
 use serde_json::Value;
 
-/// The bytes of one `output_line` or `log` event, whichever way they travelled.
-///
-/// # Panics
-/// If the event carries no text.
-#[must_use]
+/// The bytes of one `output` or `log` event, whether it carries `text` or base64 `bytes`.
 pub fn text_bytes(event: &Value) -> Vec<u8> {
     if let Some(text) = event["text"].as_str() {
         return text.as_bytes().to_vec();
@@ -19,11 +15,7 @@ pub fn text_bytes(event: &Value) -> Vec<u8> {
     BASE64.decode(bytes).expect("bytes of an event are base64")
 }
 
-/// An `output_line` event line with this text, without its newline.
-///
-/// # Panics
-/// If the text is too long for an event.
-#[must_use]
+/// An `output` event line with this text, without its newline.
 pub fn output_line(text: &str) -> Vec<u8> {
     let mut line = Vec::new();
     let payload = Text::from_chunk(Some("stdout"), text.as_bytes());
@@ -33,8 +25,7 @@ pub fn output_line(text: &str) -> Vec<u8> {
     line
 }
 
-/// `output_line` event lines that say `<word> <number>`.
-#[must_use]
+/// `output` event lines with the texts `<word> <number>`.
 pub fn numbered_lines(word: &str, numbers: std::ops::RangeInclusive<u64>) -> Vec<Vec<u8>> {
     numbers
         .map(|number| output_line(&format!("{word} {number}\n")))

@@ -1,5 +1,5 @@
-//! A browser without a window: it keeps cookies as browsers do, by host and whatever the port, and goes where it is sent
-//! one step at a time, so that a story may do something else in between.
+//! A browser without a window. It keeps cookies as browsers do, by host and regardless of the port,
+//! and follows redirects one step at a time, so that a story may act in between.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 
 use crate::api::send;
 
-/// By host and name.
+/// Values by host and name.
 type CookieJar = BTreeMap<(String, String), String>;
 
 /// A browser.
@@ -34,18 +34,12 @@ impl Default for OidcBrowser {
 }
 
 impl OidcBrowser {
-    /// Asks for an address as a program does, with the cookies for it, and keeps those that come.
-    ///
-    /// # Panics
-    /// If no answer comes.
+    /// Requests a URL as a program does, with the cookies of its host, and stores new cookies.
     pub async fn get(&self, url: &str) -> Response {
         self.request(url, "*/*").await
     }
 
-    /// The same as somebody does who wants to see a page.
-    ///
-    /// # Panics
-    /// If no answer comes.
+    /// The same as a person does who opens a page.
     pub async fn get_page(&self, url: &str) -> Response {
         self.request(url, "text/html,application/xhtml+xml,*/*;q=0.8")
             .await
@@ -79,13 +73,12 @@ impl OidcBrowser {
     }
 
     /// The cookie of this name for a host.
-    #[must_use]
     pub fn cookie(&self, host: &str, name: &str) -> Option<String> {
         let key = (host.to_owned(), name.to_owned());
         self.lock().get(&key).cloned()
     }
 
-    /// Puts a cookie there, as a host does or somebody else.
+    /// Sets a cookie, as a host or an attacker does.
     pub fn set_cookie(&self, host: &str, name: &str, value: &str) {
         let key = (host.to_owned(), name.to_owned());
         self.lock().insert(key, value.to_owned());
@@ -96,10 +89,7 @@ impl OidcBrowser {
     }
 }
 
-/// Where an answer leads.
-///
-/// # Panics
-/// If it leads nowhere: with what it says instead.
+/// The target of a redirect; panics with the response if it is none.
 pub async fn redirect_target(answer: Response) -> String {
     let status = answer.status();
     let to = answer.headers().get(LOCATION).cloned();

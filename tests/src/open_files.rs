@@ -1,11 +1,9 @@
-//! The limit of open files: thousands of viewers need more than a process is given at first.
+//! The limit of open files: thousands of viewers need more than the default of a process.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit of this process as far as it may go; processes that it starts inherit it.
-///
-/// # Panics
-/// If that is less than `needed`.
+/// Raises the limit of this process to its hard limit; child processes inherit it. Panics if that
+/// is less than `needed`.
 pub fn raise_limit(needed: u64) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
     assert!(

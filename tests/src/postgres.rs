@@ -1,8 +1,9 @@
-//! One private Postgres for all stories of a test process: made when the first one asks, gone with the
-//! process. Every story gets a database of its start, copied from a template that `runcastd migrate` made.
+//! One private Postgres for all stories of a test process: started on first use, and stopped with
+//! the process. Each story gets a database of its own, copied from a template that `runcastd
+//! migrate` has migrated.
 //!
-//! A story that ends Postgres itself has one of its start, gone with it. As under a service manager, a server
-//! that ends is started again at once, with whatever recovery it needs.
+//! A story that stops Postgres itself uses a server of its own, which is stopped with the story. As
+//! under a service manager, a server that ends is restarted at once, with the recovery it needs.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -24,16 +25,16 @@ use crate::programs;
 
 static SHARED_SERVER: OnceCell<Arc<PostgresServer>> = OnceCell::const_new();
 
-/// Name of the migrated database that every story's database is a copy of.
+/// The migrated database that every story's database is a copy of.
 const TEMPLATE_DATABASE: &str = "runcast_template";
 
-/// Longest wait for a server to remove itself.
+/// Longest wait for a server to stop and remove its files.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Longest wait for a new server to answer.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// The private Postgres.
+/// A private Postgres server.
 #[derive(Debug)]
 pub struct PostgresServer {
     process: Mutex<Process>,
@@ -43,17 +44,17 @@ pub struct PostgresServer {
     copying: Mutex<()>,
 }
 
-/// Whether what is committed survives a crash of the machine, not only of Postgres.
+/// Whether commits survive a crash of the machine, not only of Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// It does not: `fsync=off`, quick.
+    /// They do not: `fsync=off`, fast.
     NoFsync,
-    /// It does: `fsync=on`, as in production.
+    /// They do: `fsync=on`, as in production.
     Fsync,
 }
 
 impl PostgresServer {
-    /// The server of this test process.
+    /// The shared server of this test process.
     pub async fn shared() -> Arc<Self> {
         let made =
             SHARED_SERVER.get_or_init(async || Arc::new(Self::start(Durability::NoFsync).await));
@@ -61,22 +62,17 @@ impl PostgresServer {
     }
 
     /// The port that it listens on.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address of a database in it, reached through `port`.
-    #[must_use]
+    /// The URL of one of its databases, reached through `port`.
     pub fn url(&self, database: &str, port: u16) -> String {
         let password = &self.password;
         format!("postgres://postgres:{password}@127.0.0.1:{port}/{database}")
     }
 
-    /// Makes a migrated database and gives its name.
-    ///
-    /// # Panics
-    /// If that fails.
+    /// Creates a migrated database and returns its name.
     pub async fn create_database(&self) -> String {
         let name = format!("story_{}", Uuid::new_v4().simple());
         let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE_DATABASE}");
@@ -94,11 +90,9 @@ impl PostgresServer {
         connection.close().await.expect("the connection closes");
     }
 
-    /// Ends the server by a signal (SIGKILL: a crash; SIGQUIT: an immediate stop, recovered from like a
-    /// crash; SIGINT: a fast, orderly stop), leaves it down for a while, and waits until it wait_until_ready again.
-    ///
-    /// # Panics
-    /// If it does not end, or does not come back.
+    /// Ends the server by a signal (SIGKILL: a crash; SIGQUIT: an immediate stop, with the recovery
+    /// of a crash; SIGINT: a fast, orderly stop), keeps it down for a pause, and waits until it
+    /// accepts connections again.
     pub async fn restart(&self, signal: Signal, pause: Duration) {
         let down = self.folder.join("down");
         std::fs::write(&down, []).expect("a file in the folder of Postgres");
@@ -110,7 +104,7 @@ impl PostgresServer {
         eventually_within(START_DEADLINE, "Postgres ends", async || {
             match kill(server, None) {
                 Err(Errno::ESRCH) => Ok(()),
-                other => Err(format!("it is there: {other:?}")),
+                other => Err(format!("it still runs: {other:?}")),
             }
         })
         .await;
@@ -119,13 +113,10 @@ impl PostgresServer {
         self.wait_until_ready().await;
     }
 
-    /// Starts a server that goes with its last owner.
-    ///
-    /// # Panics
-    /// If it does not start.
+    /// Starts a server that stops when its last owner drops it.
     pub async fn start(durability: Durability) -> Self {
         let base = std::env::temp_dir();
-        // The process removes the folder itself when it ends, since it ends after us.
+        // The script removes the folder itself, since it outlives this process.
         let folder = base.join(format!("runcast-postgres-{}", Uuid::new_v4().simple()));
         std::fs::create_dir(&folder)
             .unwrap_or_else(|error| panic!("{} cannot be made: {error}", folder.display()));
@@ -206,7 +197,7 @@ impl PostgresServer {
 }
 
 impl Drop for PostgresServer {
-    /// The shared one, if it could be used, lives as long as the test process.
+    /// The shared server lives as long as the test process.
     fn drop(&mut self) {
         let process = self.process.get_mut();
         process.signal(Signal::SIGTERM);

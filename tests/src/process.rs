@@ -1,8 +1,8 @@
-//! Child processes of a story: started so that none outlives the test process, output kept in files,
-//! ended by their handle only.
+//! Child processes of a story. None outlives the test process, their output goes to files, and they
+//! are ended only through their handle.
 //!
-//! The kernel's parent-death signal belongs to the *thread* that started a child. All children are
-//! therefore started by one thread that lives as long as the test process does.
+//! The kernel ties the parent-death signal to the *thread* that started a child. Therefore one
+//! thread, which lives as long as the test process, starts all children.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -24,7 +24,7 @@ static SPAWNER: LazyLock<mpsc::Sender<SpawnRequest>> = LazyLock::new(|| {
     let (sender, orders) = mpsc::channel::<SpawnRequest>();
     thread::spawn(move || {
         for (mut command, reply) in orders {
-            // The one who ordered waits for the answer, so it is there to take it.
+            // The requester waits for the reply, so the send succeeds.
             drop(reply.send(command.spawn()));
         }
     });
@@ -40,18 +40,18 @@ pub struct Process {
     stderr: OutputFile,
 }
 
-/// What one process writes, in a file that starts of the same name share.
+/// The output of one process. Processes of the same name append to the same file.
 #[derive(Debug)]
 struct OutputFile {
     path: PathBuf,
-    /// Where this process began.
+    /// Where the output of this process starts.
     from: usize,
 }
 
 impl OutputFile {
-    /// To be made before the process is started: a quick one has spoken before anybody looks.
+    /// Must be created before the process starts: a fast one may already have written.
     fn new(path: PathBuf) -> Self {
-        let from = fs::read(&path).map_or(0, |said| said.len());
+        let from = fs::read(&path).map_or(0, |output| output.len());
         Self { path, from }
     }
 
@@ -60,27 +60,26 @@ impl OutputFile {
     }
 }
 
-/// What to start, and how.
+/// How to start a process.
 #[derive(Debug, Clone)]
 pub struct ProcessSpec {
-    /// Names the process in messages, and its log files.
+    /// Its name in messages and of its log files.
     pub name: String,
     /// The program, by path or by name.
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// Settings on top of the environment of the tests, from which every setting of Runcast is
-    /// taken out first.
+    /// Variables added to the environment of the tests. All settings of Runcast are removed from
+    /// that environment first.
     pub environment: Vec<(String, String)>,
-    /// Where it runs.
+    /// Its working directory.
     pub folder: PathBuf,
-    /// Which signal it gets when the test process dies.
+    /// The signal that it receives when the test process dies.
     pub parent_death_signal: &'static str,
 }
 
 impl ProcessSpec {
     /// Runs `program` with these arguments.
-    #[must_use]
     pub fn new(name: &str, program: impl Into<PathBuf>, arguments: &[&str], folder: &Path) -> Self {
         Self {
             name: name.to_owned(),
@@ -92,8 +91,7 @@ impl ProcessSpec {
         }
     }
 
-    /// Adds settings.
-    #[must_use]
+    /// Adds environment variables.
     pub fn with_env<K: Into<String>, V: Into<String>>(
         mut self,
         settings: impl IntoIterator<Item = (K, V)>,
@@ -104,11 +102,7 @@ impl ProcessSpec {
         self
     }
 
-    /// Starts it; its output is added to `<logs>/<name>.out` and `<logs>/<name>.err`.
-    ///
-    /// # Panics
-    /// If it cannot be started.
-    #[must_use]
+    /// Starts it. Its output is appended to `<logs>/<name>.out` and `<logs>/<name>.err`.
     pub fn start(&self, logs: &Path) -> Process {
         let log = |ending: &str| logs.join(format!("{}.{ending}", self.name));
         let (stdout, stderr) = (OutputFile::new(log("out")), OutputFile::new(log("err")));
@@ -154,47 +148,36 @@ fn append_to(path: &Path) -> File {
 
 impl Process {
     /// Its name in messages.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its process id.
-    #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal, if it still runs.
-    ///
-    /// # Panics
-    /// If the signal cannot be sent.
+    /// Sends a signal if it still runs.
     pub fn signal(&mut self, signal: Signal) {
         if self.try_wait().is_some() {
             return;
         }
-        // Not waited for yet, so the id cannot belong to another process.
+        // It is not reaped yet, so no other process can have its id.
         let id = i32::try_from(self.child.id()).expect("a process id fits");
         kill(Pid::from_raw(id), signal)
             .unwrap_or_else(|error| panic!("{signal} cannot be sent to {}: {error}", self.name));
     }
 
     /// Ends it with SIGKILL and waits for its end.
-    ///
-    /// # Panics
-    /// If it cannot be waited for.
     pub fn kill(&mut self) -> ExitStatus {
-        // Fails only for a process that has been waited for, which is then ended already.
+        // Fails only for a process that was reaped, which has already ended.
         drop(self.child.kill());
         self.child
             .wait()
             .unwrap_or_else(|error| panic!("{} cannot be waited for: {error}", self.name))
     }
 
-    /// How it wait_exit, if it has.
-    ///
-    /// # Panics
-    /// If it cannot be waited for.
+    /// Its exit status, if it has ended.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
         self.child
             .try_wait()
@@ -202,9 +185,6 @@ impl Process {
     }
 
     /// Waits for its end.
-    ///
-    /// # Panics
-    /// When time is up.
     pub async fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         eventually_within(deadline, &what, async || {
@@ -213,20 +193,17 @@ impl Process {
         .await
     }
 
-    /// What it has written to stdout so far.
-    #[must_use]
+    /// Its stdout so far.
     pub fn stdout(&self) -> Vec<u8> {
         self.stdout.read()
     }
 
-    /// What it has written to stderr so far.
-    #[must_use]
+    /// Its stderr so far.
     pub fn stderr(&self) -> Vec<u8> {
         self.stderr.read()
     }
 
-    /// Both logs, as text.
-    #[must_use]
+    /// Both outputs, as text.
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for (ending, bytes) in [("stdout", self.stdout()), ("stderr", self.stderr())] {
@@ -238,23 +215,24 @@ impl Process {
         text
     }
 
-    /// Waits until a line of stdout starts with `prefix`, and gives what follows the prefix.
-    ///
-    /// # Panics
-    /// When time is up, or when the process ends without having written such a line.
+    /// Waits until a line of stdout starts with `prefix`, and returns the rest of that line. Panics
+    /// if the process ends before.
     pub async fn wait_for_line(&mut self, prefix: &str, deadline: Duration) -> String {
         let what = format!("{} wait_for_line {prefix:?}", self.name);
         eventually_within(deadline, &what, async || {
             let status = self.try_wait();
             let out = self.stdout();
             let text = String::from_utf8_lossy(&out);
-            // The last piece is not yet a whole line.
+            // The last piece is still an incomplete line.
             let lines = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             if let Some(rest) = lines.lines().find_map(|line| line.strip_prefix(prefix)) {
                 return Ok(rest.to_owned());
             }
             if let Some(status) = status {
-                panic!("{what}: it ended instead ({status})\n{}", self.logs());
+                panic!(
+                    "{what}: the process ended before ({status})\n{}",
+                    self.logs()
+                );
             }
             Err(self.logs())
         })
@@ -273,8 +251,7 @@ fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{} cannot be read: {error}", path.display()))
 }
 
-/// The exit code as a shell would give it: 128 plus the signal for a process that died of one.
-#[must_use]
+/// The exit code as a shell reports it: 128 plus the signal for a process that a signal ended.
 pub fn shell_exit_code(status: ExitStatus) -> i32 {
     status
         .code()

@@ -1,4 +1,4 @@
-//! A Redis Cluster of three masters, the first of which has a replica.
+//! A Redis Cluster of three masters; the first has a replica.
 
 use runcast_common::protocol::keys::{Keys, PARTITIONS, Slot};
 
@@ -9,23 +9,20 @@ use crate::redis_node::{RedisDeployment, RedisNode, START_DEADLINE};
 /// Masters.
 pub const MASTER_COUNT: usize = 3;
 
-/// How long a node must be silent to count as gone, in milliseconds.
+/// Silence after which a node counts as failed, in milliseconds.
 const NODE_TIMEOUT_MS: u32 = 1000;
 
 /// The running servers.
 #[derive(Debug)]
 pub struct RedisCluster {
-    /// What they share.
+    /// Their shared settings.
     pub deployment: RedisDeployment,
-    /// Three masters, and the replica of the first.
+    /// Three masters, then the replica of the first.
     pub nodes: Vec<RedisNode>,
 }
 
 impl RedisCluster {
-    /// Starts all, and waits until they agree on who holds what.
-    ///
-    /// # Panics
-    /// If that fails.
+    /// Starts all, and waits until they agree on the slots.
     pub async fn start(deployment: RedisDeployment) -> Self {
         let mut nodes = Vec::new();
         let mut buses = Vec::new();
@@ -101,9 +98,7 @@ impl RedisCluster {
         .await;
     }
 
-    /// The addresses for services and for agents: of two nodes, of which the first is killed by some
-    /// stories.
-    #[must_use]
+    /// The URLs for services and for agents. They name two nodes; some stories kill the first.
     pub fn urls(&self) -> [String; 2] {
         let hosts = format!(
             "127.0.0.1:{},127.0.0.1:{}",
@@ -116,13 +111,12 @@ impl RedisCluster {
             .map(|user| format!("{scheme}+cluster://{user}@{hosts}"))
     }
 
-    /// The number of the master that holds a slot at the start.
-    #[must_use]
+    /// The number of the master that serves a slot initially.
     pub fn master_of(slot: Slot) -> usize {
         (usize::from(slot.number()) * MASTER_COUNT + MASTER_COUNT - 1) / usize::from(Slot::COUNT)
     }
 
-    /// Waits until no run waits to be stored on any node that holds slots.
+    /// Waits until no run waits to be stored, on any node.
     pub async fn wait_ready_queue_empty(&self, keys: &Keys) {
         let redis = self.deployment.client(&self.urls()[0]);
         for partition in 0..PARTITIONS {
@@ -137,7 +131,7 @@ impl RedisCluster {
         }
     }
 
-    /// Waits until somebody listens to this bell at a node.
+    /// Waits until a client subscribes to this wake-up channel at a node.
     pub async fn wait_for_subscriber(&self, node: usize, bell: &str) {
         eventually(
             "a gateway listens to the bell at its new node",
@@ -155,8 +149,7 @@ impl RedisCluster {
         .await;
     }
 
-    /// How often a node has answered that a key, or one of several, is not there because its slot is on
-    /// its way.
+    /// How many ASK and TRYAGAIN errors a node has returned because a slot was migrating.
     pub async fn migration_errors(&self, node: usize) -> u64 {
         let info: String = self.nodes[node].query(&["INFO", "errorstats"]).await;
         let count = |line: &str| {
@@ -168,7 +161,7 @@ impl RedisCluster {
         info.lines().filter_map(count).sum()
     }
 
-    /// Waits until it has done so this often.
+    /// Waits until a node has returned this many of them.
     pub async fn wait_migration_errors(&self, node: usize, count: u64) {
         eventually("calls meet the slot on its way", async || {
             let refused = self.migration_errors(node).await;
@@ -181,13 +174,13 @@ impl RedisCluster {
         .await;
     }
 
-    /// What a node calls itself.
+    /// The id of a node.
     pub async fn id(&self, node: usize) -> String {
         self.nodes[node].query(&["CLUSTER", "MYID"]).await
     }
 
-    /// Declares that a slot is on its way; until it is [moved](Self::finish_migration) neither node serves
-    /// it whole.
+    /// Starts the migration of a slot. Until it is [finished](Self::finish_migration) neither node
+    /// serves all keys of the slot.
     pub async fn begin_migration(&self, slot: Slot, from: usize, to: usize) {
         let number = slot.number().to_string();
         let (source, target) = (self.id(from).await, self.id(to).await);
@@ -199,7 +192,7 @@ impl RedisCluster {
             .await;
     }
 
-    /// Moves a key of such a slot.
+    /// Moves one key of a migrating slot.
     pub async fn migrate_key(&self, key: &str, from: usize, to: usize) {
         let port = self.nodes[to].port().to_string();
         let password = self.deployment.password.as_str();
@@ -219,7 +212,7 @@ impl RedisCluster {
         let _ok_or_nokey: String = self.nodes[from].query(&command).await;
     }
 
-    /// Moves what is left of such a slot, and gives it to its new node.
+    /// Moves the remaining keys of a migrating slot, and assigns the slot to its new node.
     pub async fn finish_migration(&self, slot: Slot, from: usize, to: usize) {
         let number = slot.number().to_string();
         let keys: Vec<String> = self.nodes[from]

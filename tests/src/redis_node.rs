@@ -41,10 +41,6 @@ pub struct RedisDeployment {
 
 impl RedisDeployment {
     /// Servers with files in `folder`. Their agents may access the keys of one installation only.
-    ///
-    /// # Panics
-    /// If the folder cannot be used.
-    #[must_use]
     pub fn new(folder: &Path, keys: &Keys, with_tls: bool) -> Self {
         let password = || Uuid::new_v4().simple().to_string();
         Self {
@@ -57,7 +53,6 @@ impl RedisDeployment {
     }
 
     /// The certificate file that clients must trust, if there is TLS.
-    #[must_use]
     pub fn ca(&self) -> Option<PathBuf> {
         self.authority.as_ref().map(CertificateAuthority::ca)
     }
@@ -80,7 +75,6 @@ impl RedisDeployment {
     }
 
     /// The URLs of one server, for services and for agents.
-    #[must_use]
     pub fn urls(&self, node: &RedisNode) -> [String; 2] {
         self.urls_at(node.port())
     }
@@ -102,10 +96,6 @@ impl RedisDeployment {
     }
 
     /// A client of this URL that trusts the certificate authority.
-    ///
-    /// # Panics
-    /// If the URL is invalid.
-    #[must_use]
     pub fn client(&self, url: &str) -> Redis {
         let url: RedisUrl = url.parse().expect("a Redis URL");
         let read = |path| fs::read_to_string(path).expect("the authority's file");
@@ -116,9 +106,6 @@ impl RedisDeployment {
     }
 
     /// Starts a server for data; `more` gives further lines of its configuration.
-    ///
-    /// # Panics
-    /// If it does not start.
     pub async fn start_node(&self, name: &str, more: impl Fn(u16) -> String) -> RedisNode {
         let user = &self.credentials()[0];
         let config = |port| format!("{}{}", self.data_config(), more(port));
@@ -184,7 +171,6 @@ pub struct RedisNode {
 
 impl RedisNode {
     /// The port that it listens on.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -210,9 +196,6 @@ impl RedisNode {
     }
 
     /// Kills it if it runs, and starts it again with the same configuration.
-    ///
-    /// # Panics
-    /// If it does not start.
     pub(crate) async fn restart(&mut self) {
         self.process.kill();
         self.process = self.spec.start(&self.logs_folder);
@@ -224,9 +207,6 @@ impl RedisNode {
     }
 
     /// Sends a command to this very server.
-    ///
-    /// # Panics
-    /// If it fails.
     pub async fn query<T: FromRedisValue>(&self, command: &[&str]) -> T {
         let reply = self.try_query(command).await;
         reply.unwrap_or_else(|error| panic!("{command:?}: {error}\n{}", self.logs()))

@@ -1,28 +1,25 @@
-//! A master, its replica, and three sentinels that agree within a second that a master is gone.
+//! A master, its replica, and three sentinels that declare a master down after one second.
 
 use crate::eventually::eventually_within;
 use crate::redis_node::{RedisDeployment, RedisNode, START_DEADLINE};
 
-/// What the sentinels call the master.
+/// The master's name in the sentinels.
 const MASTER_NAME: &str = "story";
 
 /// The running servers.
 #[derive(Debug)]
 pub struct RedisSentinels {
-    /// What they share.
+    /// Their shared settings.
     pub deployment: RedisDeployment,
-    /// The first master.
+    /// The initial master.
     pub master: RedisNode,
-    /// Takes its place.
+    /// The replica that gets promoted.
     pub replica: RedisNode,
     sentinels: Vec<RedisNode>,
 }
 
 impl RedisSentinels {
-    /// Starts all, and waits until they know each other.
-    ///
-    /// # Panics
-    /// If that fails.
+    /// Starts all, and waits until they have discovered each other.
     pub async fn start(deployment: RedisDeployment) -> Self {
         let master = deployment.start_node("master", |_port| String::new()).await;
         let from = format!("replicaof 127.0.0.1 {}\n", master.port());
@@ -65,8 +62,7 @@ impl RedisSentinels {
         all
     }
 
-    /// The addresses for services and for agents.
-    #[must_use]
+    /// The URLs for services and for agents.
     pub fn urls(&self) -> [String; 2] {
         let hosts = self
             .sentinels

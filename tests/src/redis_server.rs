@@ -35,17 +35,11 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts a server with files in `folder`. Its agents may access the keys of one installation
     /// only.
-    ///
-    /// # Panics
-    /// If it does not start.
     pub async fn start(folder: &Path, keys: &Keys) -> Self {
         Self::start_with(folder, keys, "").await
     }
 
     /// The same, with further lines of configuration.
-    ///
-    /// # Panics
-    /// If it does not start.
     pub async fn start_with(folder: &Path, keys: &Keys, config: &str) -> Self {
         let deployment = RedisDeployment::new(folder, keys, false);
         let node = deployment
@@ -55,43 +49,33 @@ impl RedisServer {
     }
 
     /// The port that it listens on.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.node.port()
     }
 
     /// Its process id.
-    #[must_use]
     pub fn process_id(&self) -> u32 {
         self.node.process_id()
     }
 
     /// The URL for services, reached through `port`.
-    #[must_use]
     pub fn url(&self, port: u16) -> String {
         let [services, _agents] = self.deployment.urls_at(port);
         services
     }
 
     /// The URL for agents, reached through `port`.
-    #[must_use]
     pub fn publisher_url(&self, port: u16) -> String {
         let [_services, agents] = self.deployment.urls_at(port);
         agents
     }
 
     /// A connection with all rights.
-    ///
-    /// # Panics
-    /// If the server cannot be reached.
     pub async fn connection(&self) -> MultiplexedConnection {
         connect(&self.url(self.port())).await
     }
 
     /// A connection with the rights of an agent.
-    ///
-    /// # Panics
-    /// If the server cannot be reached.
     pub async fn publisher_connection(&self) -> MultiplexedConnection {
         connect(&self.publisher_url(self.port())).await
     }
@@ -103,18 +87,12 @@ impl RedisServer {
 
     /// Starts the server again on the same port: empty, unless it has an
     /// [append-only file](Self::enable_append_only_file).
-    ///
-    /// # Panics
-    /// If it does not start.
     pub async fn restart(&mut self) {
         self.node.restart().await;
     }
 
     /// Restarts the server with an append-only file, synced every second: what it acknowledges
     /// normally survives its crash.
-    ///
-    /// # Panics
-    /// If it does not start.
     pub async fn enable_append_only_file(&mut self) {
         let path = self.node.folder().join(CONFIG_FILE);
         let config = fs::read_to_string(&path).expect("the Redis configuration");
@@ -125,9 +103,6 @@ impl RedisServer {
 
     /// Kills a server with an [append-only file](Self::enable_append_only_file), and starts it
     /// again after a pause with what it is to restore.
-    ///
-    /// # Panics
-    /// If it does not start, or its files cannot be copied.
     pub async fn crash(&mut self, recovery: CrashRecovery, pause: Duration) {
         self.node.kill();
         let folder = self.node.folder();
@@ -148,7 +123,6 @@ impl RedisServer {
     }
 
     /// What it has logged.
-    #[must_use]
     pub fn logs(&self) -> String {
         self.node.logs()
     }
@@ -169,9 +143,6 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 /// Opens a connection to this Redis URL.
-///
-/// # Panics
-/// If the server cannot be reached.
 pub async fn connect(url: &str) -> MultiplexedConnection {
     let client = redis::Client::open(url).expect("a Redis URL");
     let connection = client.get_multiplexed_async_connection().await;

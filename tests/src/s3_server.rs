@@ -1,4 +1,5 @@
-//! A server that speaks S3's protocol, for stories about the archive: moto, which `deploy/local/install` brings.
+//! An S3-compatible server for stories about the archive: moto, installed by
+//! `deploy/local/install`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,13 +13,13 @@ use crate::programs;
 /// Longest wait for a new server to answer.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How many ports are tried, should somebody else take one between choosing and binding it.
+/// How many ports are tried, in case another process takes one between choosing and binding it.
 const MAX_PORT_ATTEMPTS: usize = 5;
 
 /// The bucket that every server has.
 pub const BUCKET: &str = "archive";
 
-/// A running server; it ends when dropped, and what it held is gone.
+/// A running server. It ends when dropped, with all its objects.
 #[derive(Debug)]
 pub struct S3Server {
     _process: Process,
@@ -28,9 +29,6 @@ pub struct S3Server {
 
 impl S3Server {
     /// Starts a server with an empty [`BUCKET`].
-    ///
-    /// # Panics
-    /// If it does not start.
     pub async fn start(folder: &Path) -> Self {
         runcast_common::connect::install_tls_provider();
         let client = Client::builder()
@@ -78,23 +76,16 @@ impl S3Server {
     }
 
     /// The port on which it listens.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The names of the objects that it holds.
-    ///
-    /// # Panics
-    /// If it does not answer.
+    /// The keys of its objects.
     pub async fn objects(&self) -> Vec<String> {
         self.names("?list-type=2").await
     }
 
-    /// The names of objects that are being uploaded in parts.
-    ///
-    /// # Panics
-    /// If it does not answer.
+    /// The keys of its unfinished multipart uploads.
     pub async fn uploads(&self) -> Vec<String> {
         self.names("?uploads").await
     }
@@ -117,8 +108,7 @@ impl S3Server {
     }
 }
 
-/// The settings of a service that reaches such a server at this port.
-#[must_use]
+/// The settings of a service that uses such a server at this port.
 pub fn settings(port: u16) -> [(&'static str, String); 5] {
     [
         ("RUNCAST_ARCHIVE", format!("s3://{BUCKET}/runs")),

@@ -3,11 +3,11 @@
 /// A service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
-    /// HTTP.
+    /// Serves HTTP.
     Gateway,
-    /// Redis to Postgres.
+    /// Stores events from Redis in Postgres.
     Persister,
-    /// Background tasks.
+    /// Runs background jobs.
     Worker,
 }
 
@@ -15,8 +15,7 @@ impl Service {
     /// All services.
     pub const ALL: [Self; 3] = [Self::Gateway, Self::Persister, Self::Worker];
 
-    /// The subcommand of `runcastd`, and the name in messages.
-    #[must_use]
+    /// Its subcommand of `runcastd`, and its name in messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
@@ -25,8 +24,7 @@ impl Service {
         }
     }
 
-    /// What it says on stdout once it is ready.
-    #[must_use]
+    /// The start of its line on stdout when it is ready.
     pub const fn ready_line(self) -> &'static str {
         match self {
             Self::Gateway => "Runcast is ready at ",

@@ -1,9 +1,9 @@
-//! One installation of its own for one story: Redis, a database, and the three services as processes,
-//! each of which a story may kill, stop, and start again elsewhere or behind a [`ChaosProxy`] proxy.
+//! One installation for one story: Redis, a database, and the three services as processes. A story
+//! may kill, stop and restart each of them, also with other settings or behind a [`ChaosProxy`].
 //!
-//! At the end of a story that went well the stack checks that no service ended by itself, that no
-//! event is left unstored, and that every service stops when asked. When a story fails, the logs of
-//! all its processes are printed.
+//! At the end of a successful story the stack checks that no service ended by itself, that all
+//! events are stored, and that every service stops on SIGTERM. When a story fails, the logs of all
+//! its processes are printed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,10 +25,10 @@ use crate::redis_server::RedisServer;
 pub use crate::service::Service;
 use crate::teardown;
 
-/// Longest wait for a service to be ready, or to stop.
+/// Longest wait for a service to become ready, or to stop.
 const SERVICE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Limits that no story reaches unless it sets its own.
+/// Limits that no story reaches unless it sets lower ones.
 const UNLIMITED_RATES: &str = "write=1000000/min,read=1000000/min,search=1000000/min,ingest=1000000/min,\
      sign-in=1000000/min,failed=1000000/min,publish=512MiB/s,streams=off,streams-by-address=off";
 
@@ -43,37 +43,31 @@ pub struct Stack {
     keys: Keys,
     /// Its Redis.
     pub redis: RedisServer,
-    /// Its database, for looking at it.
+    /// Its database, for direct queries.
     pub database: Database,
     database_name: String,
-    /// The Postgres that holds the database: shared with other stories, unless the stack was started
-    /// [on one of its own](Self::on).
+    /// The Postgres server of the database. Stories share it, unless the stack was started [with
+    /// its own](Self::with_postgres).
     pub postgres: Arc<PostgresServer>,
     folder: TempDir,
-    /// Outlive the services, which may be connected through them when they are asked to stop.
+    /// Must outlive the services, which may be connected through them when they are stopped.
     proxies: Vec<Arc<ChaosProxy>>,
 }
 
 impl Stack {
-    /// Starts everything.
+    /// Starts all services.
     pub async fn start() -> Self {
         let mut stack = Self::without_services().await;
         stack.start_all().await;
         stack
     }
 
-    /// Prepares Redis, a migrated database and a token; services are to be launched.
-    ///
-    /// # Panics
-    /// If that fails.
+    /// Prepares Redis, a migrated database and a token, but starts no services.
     pub async fn without_services() -> Self {
         Self::with_postgres(PostgresServer::shared().await).await
     }
 
-    /// The same on this Postgres.
-    ///
-    /// # Panics
-    /// If that fails.
+    /// The same with this Postgres.
     pub async fn with_postgres(postgres: Arc<PostgresServer>) -> Self {
         let database_name = postgres.create_database().await;
         let folder = TempDir::with_prefix("runcast-story-").expect("a temporary folder");
@@ -99,47 +93,42 @@ impl Stack {
         stack
     }
 
-    /// Spells the keys of this stack.
-    #[must_use]
+    /// The Redis keys of this stack.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }
 
     /// The admin token.
-    #[must_use]
     pub fn token(&self) -> &str {
         &self.token
     }
 
-    /// A folder for whatever a story needs, gone at its end.
-    #[must_use]
+    /// A folder for files of the story, removed at its end.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The port of the Postgres that holds the database.
-    #[must_use]
+    /// The port of the Postgres server.
     pub fn database_port(&self) -> u16 {
         self.postgres.port()
     }
 
-    /// The address of the database, reached through `port`.
-    #[must_use]
+    /// The URL of the database, reached through `port`.
     pub fn database_url(&self, port: u16) -> String {
         self.postgres.url(&self.database_name, port)
     }
 
-    /// Puts a proxy before the Redis of this stack.
+    /// Starts a proxy in front of the Redis of this stack.
     pub async fn proxy_redis(&mut self) -> Arc<ChaosProxy> {
         self.add_proxy(self.redis.port()).await
     }
 
-    /// Puts a proxy before the Postgres of this stack.
+    /// Starts a proxy in front of the Postgres of this stack.
     pub async fn proxy_postgres(&mut self) -> Arc<ChaosProxy> {
         self.add_proxy(self.postgres.port()).await
     }
 
-    /// Puts a proxy before another server that this stack uses.
+    /// Starts a proxy in front of another server that this stack uses.
     pub async fn proxy_port(&mut self, port: u16) -> Arc<ChaosProxy> {
         self.add_proxy(port).await
     }
@@ -151,18 +140,17 @@ impl Stack {
     }
 
     /// A client of the gateway.
-    #[must_use]
     pub fn api(&self) -> Api {
         Api::new(&self.gateway_url, &self.token)
     }
 
-    /// Gives a service a setting of its own, from its next launch on.
+    /// Sets an environment variable of a service, effective from its next start.
     pub fn set(&mut self, service: Service, name: &'static str, value: impl Into<String>) {
         self.settings.insert((service, name), value.into());
     }
 
-    /// Gives all services another Redis than the stack's own: the addresses for services and for agents,
-    /// and the file with the authority that is to be trusted.
+    /// Configures all services for another Redis: its URLs for services and for agents, and the
+    /// file with the certificate authority to trust.
     pub fn use_redis(&mut self, [services, agents]: [String; 2], ca: Option<&Path>) {
         for service in Service::ALL {
             self.set(service, "REDIS_URL", services.clone());
@@ -173,20 +161,19 @@ impl Stack {
         }
     }
 
-    /// Launches all services.
+    /// Starts all services.
     pub async fn start_all(&mut self) {
         for service in Service::ALL {
             self.start_service(service).await;
         }
     }
 
-    /// Takes such a setting back, from the service's next launch on.
+    /// Removes an environment variable of a service, effective from its next start.
     pub fn unset(&mut self, service: Service, name: &'static str) {
         self.settings.remove(&(service, name));
     }
 
     /// How a service is started.
-    #[must_use]
     pub fn service_spec(&self, service: Service) -> ProcessSpec {
         let own = self.settings.iter().filter(|((of, _), _)| *of == service);
         let own = own.map(|(&(_, name), value)| (name.to_owned(), value.clone()));
@@ -195,7 +182,6 @@ impl Stack {
     }
 
     /// How an operator starts `runcastd` with these arguments.
-    #[must_use]
     pub fn operator_spec(&self, arguments: &[&str]) -> ProcessSpec {
         self.runcastd("operator", arguments)
     }
@@ -213,7 +199,7 @@ impl Stack {
         ])
     }
 
-    /// What `runcastd check` says with the gateway's settings, on both outputs.
+    /// The output of `runcastd check` with the gateway's settings, stdout and stderr.
     pub async fn check(&self) -> String {
         let own = self.service_spec(Service::Gateway).environment;
         let mut check = self
@@ -224,10 +210,7 @@ impl Stack {
         check.logs()
     }
 
-    /// Launches a service and waits until it is ready. A gateway keeps its port over a restart.
-    ///
-    /// # Panics
-    /// If it does not become ready.
+    /// Starts a service and waits until it is ready. A gateway keeps its port across restarts.
     pub async fn start_service(&mut self, service: Service) {
         assert!(
             !self.services.contains_key(&service),
@@ -239,7 +222,7 @@ impl Stack {
             && self.settings.contains_key(&(service, "RUNCAST_PUBLIC_URL"))
             && !self.settings.contains_key(&listen)
         {
-            // It does not say then where it listens.
+            // With a public URL set, the gateway does not report its listen address.
             let port = programs::free_port();
             self.settings.insert(listen, format!("127.0.0.1:{port}"));
         }
@@ -250,19 +233,15 @@ impl Stack {
         if service == Service::Gateway {
             let known = self.settings.entry(listen);
             let address = known.or_insert_with(|| {
-                let said = rest.strip_prefix("http://");
-                said.expect("the gateway's address").to_owned()
+                let address = rest.strip_prefix("http://");
+                address.expect("the gateway's address").to_owned()
             });
             self.gateway_url = format!("http://{address}");
         }
         self.services.insert(service, process);
     }
 
-    /// The process of a service.
-    ///
-    /// # Panics
-    /// If it does not run.
-    #[must_use]
+    /// The process id of a running service.
     pub fn process_id(&self, service: Service) -> u32 {
         let process = self.services.get(&service);
         process
@@ -271,33 +250,23 @@ impl Stack {
     }
 
     /// Ends a service with SIGKILL.
-    ///
-    /// # Panics
-    /// If it does not run.
     pub fn kill(&mut self, service: Service) {
         self.take_process(service).kill();
     }
 
-    /// Asks a service to stop and waits until it has.
-    ///
-    /// # Panics
-    /// If it does not stop in time or not with exit code 0.
+    /// Sends SIGTERM to a service and waits until it has exited with code 0.
     pub async fn stop(&mut self, service: Service) {
         let mut process = self.take_process(service);
         process.signal(Signal::SIGTERM);
         let status = process.wait_exit(SERVICE_DEADLINE).await;
         assert!(
             status.success(),
-            "{} was asked to stop and ended with {status}",
+            "{} exited with {status} on SIGTERM",
             service.name()
         );
     }
 
-    /// What a running service has said so far.
-    ///
-    /// # Panics
-    /// If it does not run.
-    #[must_use]
+    /// The output of a running service so far.
     pub fn logs(&self, service: Service) -> String {
         let process = self.services.get(&service);
         process
@@ -317,8 +286,7 @@ impl Stack {
         process
     }
 
-    /// Starts `runcast` with these arguments and settings.
-    #[must_use]
+    /// Starts `runcast` with these arguments and environment variables.
     pub fn runcast(&mut self, arguments: &[&str], settings: &[(&str, &str)]) -> Process {
         let name = format!("runcast-{}", self.commands.len() + 1);
         let spec = ProcessSpec::new(&name, programs::runcast(), arguments, self.folder())
@@ -331,14 +299,12 @@ impl Stack {
         spec.start(self.folder())
     }
 
-    /// Starts `runcast wrap` for a run, with this command.
-    #[must_use]
+    /// Starts `runcast wrap` of this command for a run.
     pub fn wrap(&mut self, run: Uuid, command: &[&str]) -> Process {
         self.wrap_with(run, command, &[])
     }
 
-    /// As [`Stack::wrap`], with settings.
-    #[must_use]
+    /// The same with environment variables.
     pub fn wrap_with(&mut self, run: Uuid, command: &[&str], settings: &[(&str, &str)]) -> Process {
         let run = run.to_string();
         let mut arguments = vec!["wrap", "--run", &run, "--"];
@@ -346,10 +312,7 @@ impl Stack {
         self.runcast(&arguments, settings)
     }
 
-    /// Makes a token of this scope, as an operator does.
-    ///
-    /// # Panics
-    /// If there is none.
+    /// Creates a token of this scope, as an operator does.
     pub async fn create_token(&self, scope: &str) -> String {
         let arguments = ["token", "create", "story", "--scope", scope];
         let mut process = self.runcastd("token", &arguments).start(self.folder());
@@ -379,7 +342,7 @@ impl Drop for Stack {
         if let Err(reason) = verdict {
             teardown::print_logs(self.folder.path());
             if !std::thread::panicking() {
-                panic!("the story went well, but {reason}");
+                panic!("the story passed, but {reason}");
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Messages that say what a reader needs to judge them: which one it is, and when it was due.
+//! Messages with a stamp: their number, and the time at which they were due.
 //!
-//! A mark is `@@<nanoseconds, 16 hex digits>.<number, 8 hex digits>@`, and stands in the text of an `output` event of
-//! [`MESSAGE_BYTES`]. Moments count from the first one that this process asked for, so that only one process
-//! can both write and judge them.
+//! A stamp is `@@<nanoseconds, 16 hex digits>.<number, 8 hex digits>@` in the text of an `output`
+//! event of [`MESSAGE_BYTES`]. The clock starts with its first use in this process, so the same
+//! process must write and read the stamps.
 
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -10,39 +10,34 @@ use std::time::Instant;
 use memchr::memmem::Finder;
 use runcast_common::protocol::event::{self, Kind, Text};
 
-/// Bytes of one message: an event line, without its newline.
+/// Length of one message: an event line, without its newline.
 pub const MESSAGE_BYTES: usize = 256;
 
-/// What a mark begins with, and nothing else of a message holds.
+/// Start of a stamp; the rest of a message does not contain it.
 const STAMP_PREFIX: &[u8] = b"@@";
 
-/// Bytes of a mark.
+/// Length of a stamp.
 const STAMP_BYTES: usize = STAMP_PREFIX.len() + 16 + 1 + 8 + 1;
 
 static CLOCK_START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 static PREFIX_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(STAMP_PREFIX));
 
-/// Nanoseconds since the beginning of marks in this process.
-#[must_use]
+/// Nanoseconds since the first use of the clock in this process.
 pub fn now_ns() -> u64 {
     u64::try_from(CLOCK_START.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a mark says.
+/// The content of a stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// When the message was due, as [`now_ns`] counts.
+    /// When the message was due, by the clock of [`now_ns`].
     pub due_ns: u64,
-    /// Its number, from 1, in its run or channel.
+    /// Its number in its run or channel, from 1.
     pub number: u64,
 }
 
-/// The event line of a message, without its newline.
-///
-/// # Panics
-/// Never with a number below 2^32: the text is as long as it was measured to be.
-#[must_use]
+/// The event line of a message, without its newline. The number must be below 2^32.
 pub fn message(mark: Stamp) -> Vec<u8> {
     let mut text = format!("@@{:016x}.{:08x}@", mark.due_ns, mark.number);
     let line = |text: &str| {
@@ -56,19 +51,19 @@ pub fn message(mark: Stamp) -> Vec<u8> {
         line.pop();
         line
     };
-    // Two bytes of JSON stand for the newline at its end.
+    // JSON takes two bytes for the final newline.
     let missing = MESSAGE_BYTES - line(&text).len() - 2;
     text.extend(std::iter::repeat_n('.', missing));
     text.push('\n');
     line(&text)
 }
 
-/// The whole marks in these bytes, in their order.
+/// The complete stamps in these bytes, in order.
 pub fn stamps(bytes: &[u8]) -> impl Iterator<Item = Stamp> {
     positions(bytes).filter_map(|at| stamp_at(bytes, at))
 }
 
-/// Where whole marks begin.
+/// The offsets of complete stamps.
 pub(crate) fn positions(bytes: &[u8]) -> impl Iterator<Item = usize> {
     let end = bytes.len();
     PREFIX_FINDER
@@ -76,12 +71,12 @@ pub(crate) fn positions(bytes: &[u8]) -> impl Iterator<Item = usize> {
         .take_while(move |at| at + STAMP_BYTES <= end)
 }
 
-/// The mark that begins here.
+/// The stamp at this offset.
 pub(crate) fn stamp_at(bytes: &[u8], at: usize) -> Option<Stamp> {
     parse(bytes.get(at..at + STAMP_BYTES)?)
 }
 
-/// Where the piece begins that may hold the beginning of a mark whose rest is still to come, and no whole one.
+/// The offset of the tail that may hold the start of an incomplete stamp, but no complete one.
 pub(crate) fn incomplete_tail(bytes: &[u8]) -> usize {
     bytes.len().saturating_sub(STAMP_BYTES - 1)
 }

@@ -1,4 +1,4 @@
-//! What a stack checks when its story is over: that nothing is left undone.
+//! The checks of a stack at the end of its story: no work is left, and services stop cleanly.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,11 +18,11 @@ const TEARDOWN_DEADLINE: Duration = Duration::from_secs(20);
 /// Log lines of one process that are printed when a story fails.
 const PRINTED_LINES: usize = 200;
 
-/// Bytes of a log line that are printed.
+/// Longest part of a log line that is printed.
 const PRINTED_LINE_BYTES: usize = 500;
 
-/// Checks that no service has ended by itself, that no run waits to be stored, and that services stop
-/// when asked, with exit code 0.
+/// Checks that no service has ended by itself, that no run waits to be stored, and that services
+/// exit with code 0 on SIGTERM.
 pub(crate) fn verify_clean_shutdown(
     services: &mut BTreeMap<Service, Process>,
     redis: &RedisServer,
@@ -42,7 +42,7 @@ pub(crate) fn verify_clean_shutdown(
         process.signal(Signal::SIGTERM);
     }
     for (service, process) in services {
-        let what = format!("{} stops when asked", service.name());
+        let what = format!("{} exits on SIGTERM", service.name());
         wait_until(&what, || match process.try_wait() {
             Some(status) if status.success() => Ok(true),
             Some(status) => Err(format!("{} stopped with {status}", service.name())),

@@ -1,4 +1,5 @@
-//! A receiver of webhooks: a real HTTP server that replies as a story tells it to, and keeps what came.
+//! A receiver of webhooks: a real HTTP server that replies as the story configures it, and records
+//! all requests.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,18 +18,18 @@ use tokio::task::AbortHandle;
 use crate::eventually::eventually;
 use crate::programs::loopback;
 
-/// How to reply one request.
+/// The reply to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
-    /// With this status.
+    /// This status.
     Status(u16),
-    /// With a redirect to another path of this receiver.
+    /// A redirect to another path of this receiver.
     Redirect,
-    /// Not at all, while the connection lasts.
+    /// None while the connection lasts.
     Never,
 }
 
-/// One request.
+/// A recorded request.
 #[derive(Debug, Clone)]
 pub struct ReceivedRequest {
     /// Its headers.
@@ -39,28 +40,17 @@ pub struct ReceivedRequest {
 
 impl ReceivedRequest {
     /// Its `webhook-id`.
-    ///
-    /// # Panics
-    /// If it has none.
-    #[must_use]
     pub fn id(&self) -> String {
         let id = self.headers.get("webhook-id").expect("a webhook-id");
         id.to_str().expect("ASCII").to_owned()
     }
 
     /// Its body as JSON.
-    ///
-    /// # Panics
-    /// If it is none.
-    #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("a body of JSON")
     }
 
-    /// Checks its signature as a receiver would, by the library of the specification.
-    ///
-    /// # Panics
-    /// If it does not fit.
+    /// Checks its signature with the library of the webhook specification, as receivers do.
     pub fn verify(&self, secret: &str) {
         let webhook = Webhook::new(secret).expect("a secret of the specification");
         let checked = webhook.verify(&self.body, &self.headers);
@@ -84,10 +74,7 @@ pub struct WebhookReceiver {
 }
 
 impl WebhookReceiver {
-    /// Starts one that replies everything with 204.
-    ///
-    /// # Panics
-    /// If it cannot listen.
+    /// Starts one that replies with 204.
     pub async fn start() -> Self {
         let shared = Arc::new(Mutex::default());
         let (address, server) = serve(loopback(0), &shared).await;
@@ -98,24 +85,22 @@ impl WebhookReceiver {
         }
     }
 
-    /// Where it is.
-    #[must_use]
+    /// The URL for webhooks.
     pub fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
     /// Its port.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The next requests are answered like this, one after the other.
+    /// Sets the replies to the next requests, in order.
     pub fn reply_next(&self, replies: &[Reply]) {
         self.lock().replies.extend(replies);
     }
 
-    /// All others are answered like this.
+    /// Sets the reply to all other requests.
     pub fn reply_default(&self, reply: Reply) {
         self.lock().default_reply = Some(reply);
     }
@@ -125,24 +110,17 @@ impl WebhookReceiver {
         self.server.abort();
     }
 
-    /// Is there again, at the same address.
-    ///
-    /// # Panics
-    /// If it cannot listen there.
+    /// Listens again at the same address.
     pub async fn restart(&mut self) {
         self.server = serve(self.address, &self.shared).await.1;
     }
 
-    /// What came so far.
-    #[must_use]
+    /// All requests so far.
     pub fn received(&self) -> Vec<ReceivedRequest> {
         self.lock().received.clone()
     }
 
-    /// Waits until so much has come, and gives it.
-    ///
-    /// # Panics
-    /// When that takes too long.
+    /// Waits for this many requests in total, and returns them.
     pub async fn wait_for_requests(&self, count: usize) -> Vec<ReceivedRequest> {
         eventually(&format!("{count} requests come"), async || {
             let received = self.received();
@@ -167,8 +145,8 @@ impl Drop for WebhookReceiver {
 }
 
 async fn serve(address: SocketAddr, shared: &Arc<Mutex<Shared>>) -> (SocketAddr, AbortHandle) {
-    // The socket of an earlier one may take a moment to go.
-    let listener = eventually("the receiver listens", async || {
+    // The previous socket may take a moment to close.
+    let listener = eventually("the webhook receiver listens", async || {
         TcpListener::bind(address)
             .await
             .map_err(|error| error.to_string())
@@ -196,7 +174,7 @@ async fn handle(
     match reply {
         Reply::Status(status) => {
             let status = StatusCode::from_u16(status).expect("a status");
-            (status, "said the receiver").into_response()
+            (status, "reply of the webhook receiver").into_response()
         }
         Reply::Redirect => (StatusCode::FOUND, [(header::LOCATION, "/elsewhere")]).into_response(),
         Reply::Never => std::future::pending().await,

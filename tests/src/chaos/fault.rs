@@ -1,23 +1,24 @@
-//! Which requests, or answers, a proxy treats badly: those that hold a pattern, a number of times.
+//! Selects the requests or replies that a proxy mistreats: those that contain a pattern, a given
+//! number of times.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memchr::memmem;
 
-/// What happens to such a request.
+/// What happens to a matching request or reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is carried out, and its answer does not arrive.
+    /// The server executes the request, but the client never gets the reply.
     DropReply,
-    /// It is carried out, and its answer waits.
+    /// The server executes the request; its reply is held back.
     HoldReply,
-    /// It does not arrive.
+    /// The server never receives the request.
     BlockRequest,
-    /// It breaks off there.
+    /// The connection breaks right after the pattern.
     CutAfter,
 }
 
-/// The rule in force, if there is one.
+/// The current rule, if any.
 #[derive(Debug, Default)]
 pub(crate) struct FaultRules(Mutex<FaultRule>);
 
@@ -30,21 +31,22 @@ struct FaultRule {
 }
 
 impl FaultRules {
-    /// From now on, counting from nothing, the next `times` requests that hold `pattern` meet this fault.
+    /// Applies the fault to the next `times` requests that contain `pattern`, and resets the count
+    /// of hits.
     pub(crate) fn set(&self, fault: Fault, times: usize, pattern: &[u8]) {
         let mut rule = self.lock();
         (rule.fault, rule.left, rule.hits) = (Some(fault), times, 0);
         rule.pattern = pattern.to_vec();
     }
 
-    /// The fault for a request, if one is due.
+    /// The fault for these bytes, if the rule matches.
     pub(crate) fn next_fault(&self, request: &[u8]) -> Option<Fault> {
         self.apply(request).map(|(fault, _)| fault)
     }
 
-    /// Where the pattern ends, if a fault is due.
-    pub(crate) fn end_of_match(&self, said: &[u8]) -> Option<usize> {
-        self.apply(said).map(|(_, end)| end)
+    /// Where the pattern ends, if the rule matches.
+    pub(crate) fn end_of_match(&self, reply: &[u8]) -> Option<usize> {
+        self.apply(reply).map(|(_, end)| end)
     }
 
     fn apply(&self, bytes: &[u8]) -> Option<(Fault, usize)> {
@@ -56,12 +58,12 @@ impl FaultRules {
         Some((fault, at + rule.pattern.len()))
     }
 
-    /// How much of a request has to be kept to find a pattern that lies across two reads.
+    /// How many bytes to keep between two reads to find a pattern that spans both.
     pub(crate) fn overlap_bytes(&self) -> usize {
         self.lock().pattern.len().saturating_sub(1)
     }
 
-    /// How many requests have met a fault.
+    /// How many times the rule has matched.
     pub(crate) fn hits(&self) -> usize {
         self.lock().hits
     }

@@ -1,13 +1,15 @@
-//! A TCP proxy between two parts that misbehaves on command, while it runs.
+//! The proxy. It can be switched while it runs between these modes and faults:
 //!
-//! - **delay**: everything the server says arrives later;
+//! - **delay**: everything from the server arrives later;
 //! - **cut**: connections break; **refuse**: new ones break at once as well;
-//! - **half-open**: connections stay, and nothing passes any more, as after a lost route;
-//! - **lose answers**: a request that holds a pattern reaches the server, its answer does not reach the
-//!   client: the connection breaks instead, so that the client cannot know whether it was carried out;
-//! - **cut behind**: a connection breaks in the middle of what the server says, right behind a pattern;
-//! - **hold answer**: a request that holds a pattern reaches the server, its answer waits until it is let go;
-//! - **hold**: a request that holds a pattern never reaches the server, and its connection falls silent.
+//! - **half-open**: connections stay open, but no bytes pass any more, as after a lost route;
+//! - **drop replies**: a request that contains a pattern reaches the server, but the connection
+//!   breaks before the reply, so that the client cannot know whether it was executed;
+//! - **cut after**: a connection breaks in the middle of a reply, right after a pattern;
+//! - **hold reply**: a request that contains a pattern reaches the server, and its reply is held
+//!   until the story releases it;
+//! - **block requests**: a request that contains a pattern never reaches the server, and its
+//!   connection stays silent.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -26,14 +28,14 @@ use super::fault::{Fault, FaultRules};
 use crate::eventually::{WAIT_DEADLINE, eventually, within};
 use crate::programs::loopback;
 
-/// How it stands with an answer that is to wait.
+/// The state of a reply that is to be held.
 #[derive(Debug, Clone, Copy, Default)]
 struct HeldReply {
     arrived: bool,
     released: bool,
 }
 
-/// What passes, apart from rules.
+/// What passes, apart from faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Forward,
@@ -46,20 +48,20 @@ enum Mode {
 struct Shared {
     target: watch::Sender<SocketAddr>,
     mode: watch::Sender<Mode>,
-    /// Counts cuts: a connection that was there before one breaks.
+    /// Counts cuts: connections older than the last cut break.
     cuts: watch::Sender<u64>,
-    /// Counts silences: a connection that was there before one stays, and is silent for ever.
+    /// Counts silences: connections older than the last one stay open, but silent for ever.
     silences: watch::Sender<u64>,
     request_rules: FaultRules,
-    /// Rules for what the server says.
+    /// Faults for bytes from the server.
     reply_rules: FaultRules,
-    /// Answers that wait.
+    /// The reply that is held.
     held_reply: watch::Sender<HeldReply>,
-    /// How many connections it has been asked for.
+    /// The count of accepted connections.
     connections: AtomicUsize,
 }
 
-/// A running proxy; it ends when dropped, with all its connections.
+/// A running proxy. It ends when dropped, with all its connections.
 #[derive(Debug)]
 pub struct ChaosProxy {
     address: SocketAddr,
@@ -67,14 +69,11 @@ pub struct ChaosProxy {
     acceptor: AbortHandle,
 }
 
-/// How long a server may take to carry out what it was sent before its answer was lost.
+/// How long a server may take to execute a request whose reply is dropped.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 impl ChaosProxy {
-    /// Starts a proxy before a port of this machine; it forwards until told otherwise.
-    ///
-    /// # Panics
-    /// If it cannot listen.
+    /// Starts a proxy in front of a port of this machine. It forwards until the story changes that.
     pub async fn start(port: u16) -> Self {
         let listener = TcpListener::bind(loopback(0)).await.expect("a free port");
         let address = listener.local_addr().expect("the address that was bound");
@@ -96,29 +95,28 @@ impl ChaosProxy {
         }
     }
 
-    /// The port to connect to instead of the real one.
-    #[must_use]
+    /// The port to connect to instead of the server's.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// Everything passes again; connections that fell silent stay silent.
+    /// Forwards again; silent connections stay silent.
     pub fn forward(&self) {
         self.shared.mode.send_replace(Mode::Forward);
     }
 
-    /// Everything that the server says from now on arrives this much later.
+    /// Delays everything that the server sends from now on.
     pub fn delay(&self, by: Duration) {
         self.shared.mode.send_replace(Mode::Delay(by));
     }
 
-    /// Nothing passes from now on, in either direction, and nobody is told.
+    /// Forwards nothing from now on, in either direction, without closing any connection.
     pub fn half_open(&self) {
         self.shared.mode.send_replace(Mode::HalfOpen);
         self.shared.silences.send_modify(|count| *count += 1);
     }
 
-    /// Breaks all connections; new ones are welcome.
+    /// Breaks all connections; accepts new ones.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|count| *count += 1);
     }
@@ -129,24 +127,22 @@ impl ChaosProxy {
         self.cut();
     }
 
-    /// The next `times` requests that hold `pattern` are carried out, but their answers are lost.
+    /// The server executes the next `times` requests that contain `pattern`, but their replies are
+    /// lost.
     pub fn drop_replies(&self, times: usize, pattern: &[u8]) {
         self.shared
             .request_rules
             .set(Fault::DropReply, times, pattern);
     }
 
-    /// The next request that holds `pattern` is carried out, and its answer waits for [`ChaosProxy::release_reply`], as does whatever
-    /// the server says behind it on that connection.
+    /// The server executes the next request that contains `pattern`. Its reply, and all that
+    /// follows on that connection, waits for [`ChaosProxy::release_reply`].
     pub fn hold_reply(&self, pattern: &[u8]) {
         self.shared.held_reply.send_replace(HeldReply::default());
         self.shared.request_rules.set(Fault::HoldReply, 1, pattern);
     }
 
-    /// Waits until the server has given that answer.
-    ///
-    /// # Panics
-    /// When that takes too long.
+    /// Waits until the server has sent the held reply.
     pub async fn wait_for_held_reply(&self) {
         let mut held = self.shared.held_reply.subscribe();
         let held = held.wait_for(|held| held.arrived);
@@ -154,47 +150,42 @@ impl ChaosProxy {
         drop(held.expect("the proxy runs"));
     }
 
-    /// The answer that waits may go.
+    /// Lets the held reply pass.
     pub fn release_reply(&self) {
         self.shared
             .held_reply
             .send_modify(|held| held.released = true);
     }
 
-    /// No request that holds `pattern` reaches the server; its connection falls silent.
+    /// Blocks all requests that contain `pattern`; their connections stay silent.
     pub fn block_requests(&self, pattern: &[u8]) {
         self.shared
             .request_rules
             .set(Fault::BlockRequest, usize::MAX, pattern);
     }
 
-    /// The next time that the server says `pattern`, the client gets everything up to its last byte and no more: the
-    /// connection breaks there.
+    /// The next time the server sends `pattern`, the client gets everything up to its last byte;
+    /// then the connection breaks.
     pub fn cut_after(&self, pattern: &[u8]) {
         self.shared.reply_rules.set(Fault::CutAfter, 1, pattern);
     }
 
-    /// Whether the server has said that pattern.
-    #[must_use]
+    /// Whether the connection was cut after that pattern.
     pub fn has_cut(&self) -> bool {
         self.shared.reply_rules.hits() > 0
     }
 
-    /// New connections lead to this port from now on; those that are there stay.
+    /// Connects new connections to this port from now on; existing ones stay.
     pub fn redirect_to(&self, port: u16) {
         self.shared.target.send_replace(loopback(port));
     }
 
-    /// How many connections it has been asked for so far.
-    #[must_use]
+    /// The count of connections accepted so far.
     pub fn connection_count(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many requests have met the rule.
-    ///
-    /// # Panics
-    /// When that takes too long.
+    /// Waits until this many requests have matched the fault.
     pub async fn wait_for_hits(&self, times: usize) {
         eventually("the proxy meets the requests it waits for", async || {
             let hits = self.shared.request_rules.hits();
@@ -212,7 +203,7 @@ impl Drop for ChaosProxy {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Ends all connections when this task ends.
+    // All connections end with this task.
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else {
@@ -227,8 +218,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         connections.spawn(async move {
             let (mut cuts, mut silences) = (shared.cuts.subscribe(), shared.silences.subscribe());
             let mut carried = pin!(forward_connection(client, &shared));
-            // The senders of both live in `shared`, so a change is a change. Nothing more may pass
-            // after one, hence they are looked at first.
+            // Both senders live in `shared`, so `changed` never fails. Nothing may pass after a
+            // change, so `biased` checks them first.
             tokio::select! {
                 biased;
                 _cut = cuts.changed() => {}
@@ -239,7 +230,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// What is to become of what the server says on a connection.
+/// What happens to the bytes from the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReplyAction {
     Forward,
@@ -247,7 +238,7 @@ enum ReplyAction {
     Drop,
 }
 
-/// Carries one connection until either side ends it.
+/// Forwards one connection until either side closes it.
 async fn forward_connection(client: TcpStream, shared: &Shared) {
     let mode = *shared.mode.borrow();
     if mode == Mode::HalfOpen {
@@ -267,7 +258,7 @@ async fn forward_connection(client: TcpStream, shared: &Shared) {
     }
 }
 
-/// From client to server.
+/// Client to server.
 async fn forward_requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -292,14 +283,14 @@ async fn forward_requests(
             return;
         }
         if fault == Some(Fault::DropReply) {
-            // The end of the requests, so that the server ends the connection once all is done.
+            // Ends the requests, so that the server closes the connection once it has executed all.
             drop(to.shutdown().await);
             return pend_forever().await;
         }
     }
 }
 
-/// From server to client.
+/// Server to client.
 async fn forward_replies(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -317,7 +308,7 @@ async fn forward_replies(
         };
         let Some(read) = read else {
             let drained = async { while let Ok(1..) = from.read(&mut buffer).await {} };
-            // Whether or not the server was done in time, the client learns nothing.
+            // Whether or not the server finished in time, the client learns nothing.
             drop(timeout(DRAIN_DEADLINE, drained).await);
             return;
         };
@@ -335,7 +326,7 @@ async fn forward_replies(
         let carried = seen.len();
         seen.extend_from_slice(&buffer[..length]);
         if let Some(end) = shared.reply_rules.end_of_match(&seen) {
-            // What was carried has been passed on already; the pattern ends behind it.
+            // `seen` starts with bytes that were forwarded already; the pattern ends after them.
             let last = to.write_all(&seen[carried..end.max(carried)]).await;
             return drop(last);
         }

@@ -1,7 +1,8 @@
-//! The loop of a crowd: connects, reads, comes back.
+//! The event loop of a crowd: connects, reads, reconnects.
 //!
-//! Sockets are edge-triggered: one that filled the buffer is read again in the next turn, after all others had theirs; a
-//! shorter read says that the socket is empty, unless the server has closed it: then only a read of nothing does.
+//! Sockets are edge-triggered. One that filled the buffer is read again in the next round, after
+//! all others. A shorter read means that the socket is empty, unless the server has closed it: then
+//! only a read of 0 bytes is the end.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -17,22 +18,22 @@ use super::response_parser::{MAX_CARRY_BYTES, ResponseError};
 use super::viewer::{ReadSummary, Viewer};
 use crate::stamp::now_ns;
 
-/// How long the loop sleeps at most: so soon it sees that it is to end, or that somebody comes back.
+/// Longest wait for events, so that the loop soon notices a stop or a due reconnect.
 const POLL_TIMEOUT: Duration = Duration::from_millis(5);
 
-/// What a viewer waits after a connection that was refused.
+/// Pause of a viewer after a refused connection.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
-/// One of so many viewers has its latencies counted, unless all have.
-const SAMPLED_OF_VIEWERS: usize = 16;
+/// The latencies of one in this many viewers are recorded, unless all are.
+const SAMPLING_INTERVAL_VIEWERS: usize = 16;
 
 struct Connection {
     viewer: Viewer,
     socket: Option<TcpStream>,
-    /// The request stands to be written.
+    /// The request is not written yet.
     connecting: bool,
     open: bool,
-    /// The server has closed it; there may be something left to read.
+    /// The server has closed it; unread bytes may remain.
     closed: bool,
 }
 
@@ -42,13 +43,13 @@ pub(crate) struct EventLoop {
     poll: Poll,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
-    /// Who is to connect as soon as there is room.
+    /// Viewers that connect as soon as there is room.
     connect_queue: VecDeque<usize>,
-    /// Who is to connect later.
+    /// Viewers that reconnect later.
     reconnect_at: Vec<(Instant, usize)>,
-    /// Who has more to read.
+    /// Viewers with more bytes to read.
     unread: Vec<usize>,
-    /// How many connect.
+    /// How many viewers are connecting.
     connecting_count: usize,
 }
 
@@ -154,7 +155,7 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Sends the request, once the socket can be written.
+    /// Sends the request once the socket is writable.
     fn send_request(&mut self, index: usize, seen: &mut Observations) {
         let connection = &mut self.connections[index];
         let Some(socket) = &mut connection.socket else {
@@ -164,7 +165,7 @@ impl EventLoop {
         match socket.write(request.as_bytes()) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == ErrorKind::NotConnected => {}
-            // A request is far shorter than the buffer of a new socket.
+            // A request is far shorter than the send buffer of a new socket.
             Ok(written) if written == request.len() => {
                 connection.connecting = false;
                 let registry = self.poll.registry();
@@ -201,14 +202,14 @@ impl EventLoop {
         let now = now_ns();
         let latencies = &mut seen.latencies;
         let mut count = |due: u64| latencies.record(now.saturating_sub(due));
-        let counted = self.plan.record_all || index.is_multiple_of(SAMPLED_OF_VIEWERS);
+        let counted = self.plan.record_all || index.is_multiple_of(SAMPLING_INTERVAL_VIEWERS);
         let each: Option<&mut dyn FnMut(u64)> = if counted { Some(&mut count) } else { None };
         let to = MAX_CARRY_BYTES + length;
-        let taken = connection
+        let summary = connection
             .viewer
             .process(&mut self.buffer, to, self.plan.reconnects, each);
-        match taken {
-            Ok(taken) => self.record(index, &taken, seen),
+        match summary {
+            Ok(summary) => self.record(index, &summary, seen),
             Err(ResponseError::Malformed) => {
                 self.close(index, seen, Some("an answer that is no HTTP".to_owned()));
             }
@@ -218,18 +219,18 @@ impl EventLoop {
         }
     }
 
-    fn record(&mut self, index: usize, taken: &ReadSummary, seen: &mut Observations) {
+    fn record(&mut self, index: usize, summary: &ReadSummary, seen: &mut Observations) {
         let connection = &mut self.connections[index];
-        seen.counts.messages += taken.messages;
-        seen.counts.sequence_errors += taken.sequence_errors;
-        seen.counts.gaps += taken.gaps;
-        seen.counts.closing += taken.closing;
-        if taken.sequence_errors > 0 {
+        seen.counts.messages += summary.messages;
+        seen.counts.sequence_errors += summary.sequence_errors;
+        seen.counts.gaps += summary.gaps;
+        seen.counts.closing += summary.closing;
+        if summary.sequence_errors > 0 {
             let next = connection.viewer.next;
-            let what = format!("viewer {index} found a seam before message {next}");
+            let what = format!("viewer {index}: sequence error before message {next}");
             seen.first_error.get_or_insert(what);
         }
-        if taken.opened {
+        if summary.opened {
             connection.open = true;
             self.connecting_count -= 1;
             seen.counts.open += 1;
@@ -238,18 +239,18 @@ impl EventLoop {
             seen.open_times
                 .record(u64::try_from(took).unwrap_or(u64::MAX));
         }
-        if taken.messages > 0 {
+        if summary.messages > 0 {
             self.shared.last_message[index].store(connection.viewer.next - 1, Ordering::Relaxed);
         }
-        if taken.over {
+        if summary.over {
             self.close(index, seen, None);
         }
     }
 
-    /// A connection is over, as the server wished or for `reason`.
+    /// Closes a connection that the server ended, or that failed for `reason`.
     fn close(&mut self, index: usize, seen: &mut Observations, reason: Option<String>) {
         let connection = &mut self.connections[index];
-        // Closed by this, and taken out of epoll by the kernel.
+        // Dropping the socket closes it; the kernel removes it from epoll.
         if connection.socket.take().is_none() {
             return;
         }

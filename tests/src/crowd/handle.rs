@@ -1,4 +1,4 @@
-//! The handle of a crowd: its plan, its counts, and how a story waits for them.
+//! The handle of a crowd: its plan, its counts, and waits for them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,30 +9,30 @@ use std::time::{Duration, Instant};
 use super::event_loop::EventLoop;
 use super::histogram::Histogram;
 
-/// Bytes of one read at most.
+/// Longest read.
 pub const READ_BYTES: usize = 256 * 1024;
 
-/// How often somebody who waits for a crowd looks at it.
+/// How often a wait checks the counts.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A request of a viewer, by its number and by the id that it has seen last.
+/// Builds the request of a viewer from its number and its last event id.
 pub type RequestBuilder = Box<dyn Fn(usize, Option<&str>) -> String + Send>;
 
-/// Who comes, and what for.
+/// What a crowd does.
 pub struct CrowdPlan {
-    /// How many.
+    /// How many viewers there are.
     pub viewers: usize,
-    /// Where they connect to.
+    /// The server's address.
     pub address: SocketAddr,
-    /// What they ask for: a whole HTTP/1.1 request.
+    /// Builds a whole HTTP/1.1 request.
     pub request: RequestBuilder,
-    /// Number of the message that each must see first; 0 for any.
+    /// The number of the first message that a viewer must receive; 0 for any.
     pub first: Box<dyn Fn(usize) -> u64 + Send>,
-    /// Whether they come back when their stream ends, with the id that they have seen last.
+    /// Whether viewers reconnect when their stream ends, with their last event id.
     pub reconnects: bool,
-    /// How many connect at the same time.
+    /// How many viewers connect at the same time.
     pub max_connecting: usize,
-    /// Whether how long each message took is counted; otherwise only of each 16th viewer.
+    /// Whether the latencies of all viewers are recorded, not only of each 16th.
     pub record_all: bool,
 }
 
@@ -45,24 +45,24 @@ impl std::fmt::Debug for CrowdPlan {
     }
 }
 
-/// What a crowd has seen so far, all viewers together.
+/// The counts of all viewers together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CrowdCounts {
-    /// Streams that are open.
+    /// Open streams.
     pub open: u64,
-    /// Streams that have been opened.
+    /// Streams opened so far.
     pub opened: u64,
     /// Messages.
     pub messages: u64,
-    /// Places where messages were missing, doubled or out of order.
+    /// Positions where messages were missing, doubled or out of order.
     pub sequence_errors: u64,
     /// `gap` frames.
     pub gaps: u64,
     /// `closing` frames.
     pub closing: u64,
-    /// Streams that ended or broke.
+    /// Streams that ended or failed.
     pub ended: u64,
-    /// Connections that were refused, or answered otherwise than with a stream.
+    /// Connections that were refused, or got another response than a stream.
     pub refused: u64,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     /// The number of the last message of each viewer.
     pub(crate) last_message: Vec<AtomicU64>,
-    /// Locked once for a event_loop of the loop, not for each message.
+    /// Locked once per round of the loop, not per message.
     pub(crate) observations: Mutex<Observations>,
 }
 
@@ -91,7 +91,7 @@ impl Shared {
     }
 }
 
-/// A crowd at work; it leaves when dropped.
+/// A running crowd; its viewers leave when it is dropped.
 #[derive(Debug)]
 pub struct Crowd {
     shared: Arc<Shared>,
@@ -99,11 +99,7 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Lets them come.
-    ///
-    /// # Panics
-    /// If the kernel gives no epoll.
-    #[must_use]
+    /// Starts the viewers.
     pub fn start(plan: CrowdPlan) -> Self {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
@@ -120,32 +116,27 @@ impl Crowd {
         }
     }
 
-    /// What it has seen so far.
-    #[must_use]
+    /// The counts so far.
     pub fn counts(&self) -> CrowdCounts {
         self.shared.observations().counts
     }
 
-    /// What went wrong first, if something did.
-    #[must_use]
+    /// The first error, if any.
     pub fn first_error(&self) -> Option<String> {
         self.shared.observations().first_error.clone()
     }
 
-    /// How long messages took since this was asked last.
-    #[must_use]
+    /// The latencies of messages since the last call.
     pub fn take_latencies(&self) -> Histogram {
         std::mem::take(&mut self.shared.observations().latencies)
     }
 
-    /// How long it took each from the beginning of its connection wait_until its stream began.
-    #[must_use]
+    /// The times from the start of a connection until its stream began.
     pub fn open_times(&self) -> Histogram {
         self.shared.observations().open_times.clone()
     }
 
-    /// The number of the last message of whoever has seen least.
-    #[must_use]
+    /// The number of the last message of the slowest viewer.
     pub fn min_message(&self) -> u64 {
         let last = self.shared.last_message.iter();
         last.map(|last| last.load(Ordering::Relaxed))
@@ -153,35 +144,25 @@ impl Crowd {
             .unwrap_or(0)
     }
 
-    /// How many have seen this message.
-    #[must_use]
+    /// How many viewers have received this message.
     pub fn viewers_at(&self, number: u64) -> usize {
         let last = self.shared.last_message.iter();
         last.filter(|last| last.load(Ordering::Relaxed) >= number)
             .count()
     }
 
-    /// Waits wait_until all streams are open.
-    ///
-    /// # Errors
-    /// What was seen, when time is up.
+    /// Waits until all streams are open. The error describes the state at the deadline.
     pub fn wait_all_open(&self, within: Duration) -> Result<Duration, String> {
         let all = self.shared.last_message.len() as u64;
         self.wait_until(within, |crowd| crowd.counts().open == all)
     }
 
-    /// Waits wait_until everybody has seen this message.
-    ///
-    /// # Errors
-    /// What was seen, when time is up.
+    /// Waits until all viewers have received this message. Errors as above.
     pub fn wait_all_received(&self, number: u64, within: Duration) -> Result<Duration, String> {
         self.wait_until(within, |crowd| crowd.min_message() >= number)
     }
 
-    /// Waits wait_until it is as `enough` says; gives how long that took.
-    ///
-    /// # Errors
-    /// What was seen, when time is up.
+    /// Waits until `enough` is true, and returns how long that took. Errors as above.
     pub fn wait_until(
         &self,
         within: Duration,

@@ -1,42 +1,42 @@
-//! The bytes of one HTTP/1.1 answer that never ends: its head, and its body with or without chunks.
+//! Parses an endless HTTP/1.1 response: its head, and its body with or without chunks.
 //!
-//! Nothing is copied but the body towards the front of the buffer that it was read into, over the lengths of its
-//! chunks; a head or a length may be cut anywhere between two reads.
+//! It copies nothing but the body, within its buffer, to close the space of the chunk lengths. A
+//! read may end anywhere in a head or a length.
 
 use memchr::memmem;
 
-/// Longest head, and longest piece of a frame that is carried from one read to the next.
+/// Longest head, and longest incomplete frame that is carried from one read to the next.
 pub(crate) const MAX_CARRY_BYTES: usize = 512 * 1024;
 
-/// What stands in the way of reading on.
+/// Why a response cannot be read on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ResponseError {
-    /// It is no HTTP, or longer than anything that is expected.
+    /// It is not HTTP, or longer than expected.
     Malformed,
     /// Another status than 200.
     Status(u16),
 }
 
-/// Where in an answer a reader stands.
+/// The position of the parser in the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResponseParser {
     Head,
-    /// A body that ends with its connection.
+    /// In a body that ends with its connection.
     Plain,
     /// In the length of a chunk.
     Length(usize),
-    /// Behind a length, before its line ends.
+    /// After a length, before the end of its line.
     AfterLength(usize),
-    /// In a chunk, with so many bytes to come.
+    /// In a chunk with this many bytes left.
     Chunk(usize),
-    /// Behind a chunk, before its line ends.
+    /// After a chunk, before its line end.
     AfterChunk,
-    /// The server has said that this was all.
+    /// After the last chunk.
     Over,
 }
 
 impl ResponseParser {
-    /// Looks for the end of the head in `bytes`; gives where the body begins, if it is there.
+    /// Searches for the end of the head in `bytes`; returns the offset of the body if it is there.
     pub(crate) fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, ResponseError> {
         let Some(end) = memmem::find(bytes, b"\r\n\r\n") else {
             return if bytes.len() < MAX_CARRY_BYTES {
@@ -66,7 +66,7 @@ impl ResponseParser {
         Ok(Some(end + 4))
     }
 
-    /// Moves the body in `from..to` together; gives where it ends now.
+    /// Compacts the body in `from..to`; returns its new end.
     pub(crate) fn body(
         &mut self,
         buffer: &mut [u8],
@@ -97,7 +97,7 @@ impl ResponseParser {
         Ok(end)
     }
 
-    /// One byte between chunks.
+    /// Parses one byte between chunks.
     fn step(self, byte: u8) -> Result<Self, ResponseError> {
         match (self, byte) {
             (Self::Length(length), _) if byte.is_ascii_hexdigit() => {

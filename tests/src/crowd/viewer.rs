@@ -1,4 +1,4 @@
-//! One viewer of a crowd: what it has understood of its stream so far.
+//! One viewer of a crowd: the parsed state of its stream.
 
 use std::time::{Duration, Instant};
 
@@ -7,40 +7,40 @@ use memchr::memmem;
 use super::response_parser::{MAX_CARRY_BYTES, ResponseError, ResponseParser};
 use crate::stamp;
 
-/// What a client waits before it comes back, unless it was told otherwise.
+/// The pause before a reconnect, unless the server sets another.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
-/// Longest wait that a server may ask for here: a crowd whose viewers stay away would never be whole again.
+/// Longest pause that a server may set here; otherwise a crowd might never be complete again.
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
-/// What a read was about.
+/// The content of one read.
 #[derive(Debug, Default)]
 pub(crate) struct ReadSummary {
-    /// The answer has begun.
+    /// The response has begun.
     pub(crate) opened: bool,
     /// Messages.
     pub(crate) messages: u64,
-    /// Messages that were missing, doubled or out of order: the pieces between them.
+    /// Positions where messages were missing, doubled or out of order.
     pub(crate) sequence_errors: u64,
     /// `gap` frames.
     pub(crate) gaps: u64,
     /// `closing` frames.
     pub(crate) closing: u64,
-    /// The server has ended the answer.
+    /// The server has ended the response.
     pub(crate) over: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Viewer {
     parser: ResponseParser,
-    /// What was read and is not whole yet: of the head, or of a frame.
+    /// Bytes that are not complete yet: of the head, or of a frame.
     carry: Vec<u8>,
-    /// Number of the message that must come next; 0 while any may.
+    /// The number that the next message must have; 0 for any.
     pub(crate) next: u64,
-    /// The id of the last frame.
+    /// The id of the last complete frame.
     pub(crate) cursor: Option<String>,
     retry: Duration,
-    /// When it began to connect.
+    /// When it started to connect.
     pub(crate) connect_started: Instant,
 }
 
@@ -56,20 +56,21 @@ impl Viewer {
         }
     }
 
-    /// Forgets what was left of a connection that is gone; says how long to stay away.
+    /// Discards the state of a closed connection; returns the pause before the next.
     pub(crate) fn reset(&mut self) -> Duration {
         self.parser = ResponseParser::Head;
         self.carry = Vec::new();
         self.retry
     }
 
-    /// Begins with a new connection.
+    /// Starts a new connection.
     pub(crate) fn begin_connection(&mut self) {
         self.connect_started = Instant::now();
     }
 
-    /// Takes in what was read into `buffer[MAX_CARRY_BYTES..to]`; in front of it there is room for what was carried.
-    /// `each` gets the marks, if it wants them all.
+    /// Processes what was read into `buffer[MAX_CARRY_BYTES..to]`. The space before it is for the
+    /// bytes carried from the previous read. `each` receives the due time of all messages, if
+    /// given.
     pub(crate) fn process(
         &mut self,
         buffer: &mut [u8],
@@ -94,13 +95,13 @@ impl Viewer {
         summary.over = self.parser == ResponseParser::Over;
         let bytes = &buffer[begin..end];
         if resumes {
-            // A cursor may only move with the whole frame.
+            // Only a complete frame may move the cursor.
             let whole = memmem::rfind(bytes, b"\n\n").map_or(0, |at| at + 2);
             self.read_notices(&bytes[..whole], &mut summary);
             self.check_messages(&bytes[..whole], each, &mut summary);
             self.carry_over(&bytes[whole..])?;
         } else {
-            // Some servers put all that is behind into one frame, of any length.
+            // Some servers put all that is pending into one frame of any length.
             self.check_messages(bytes, each, &mut summary);
             self.carry_over(&bytes[stamp::incomplete_tail(bytes)..])?;
         }
@@ -131,7 +132,7 @@ impl Viewer {
             }
             return;
         }
-        // Reading only the first and the last number is enough to see that none of them is missing.
+        // The first and the last number are enough to see that no message is missing.
         let mut positions = stamp::positions(frames);
         let Some(first) = positions.next() else {
             return;
@@ -145,7 +146,7 @@ impl Viewer {
         self.next = last + 1;
     }
 
-    /// What the server says about the connection, and where it stands.
+    /// Reads the cursor and what the server says about the connection.
     fn read_notices(&mut self, frames: &[u8], summary: &mut ReadSummary) {
         if let Some(at) = memmem::rfind(frames, b"\nid: ") {
             let id = frames[at + 5..].split(|&byte| byte == b'\n').next();

@@ -1,5 +1,8 @@
-//! Signed JSON Web Tokens as an issuer makes them, with real keys: ES256, and RS256 by a key of `openssl`. It shares no code
-//! with what checks them.
+//! Signed JSON Web Tokens with real keys: ES256, and RS256 with a key of `openssl`.
+//!
+//! It shares no code with `openidconnect`, which checks the tokens in the gateway. That crate could
+//! not replace it: it has no ES256 signing, and its typed claims cannot express the wrong tokens
+//! that the stories need (text for `email_verified`, a changed payload, `alg: none`).
 
 use std::process::Command;
 
@@ -8,21 +11,20 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SigningKey as _};
 use serde_json::{Value, json};
 
-/// Bytes of a number on the curve P-256.
+/// Length of a coordinate on the curve P-256.
 const P256_BYTES: usize = 32;
 
-/// How a token is signed.
+/// A signature algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// ECDSA on P-256.
     Es256,
-    /// RSA, which every issuer has.
+    /// RSA, which every provider supports.
     Rs256,
 }
 
 impl Algorithm {
-    /// Its name.
-    #[must_use]
+    /// Its name in JWT headers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Es256 => "ES256",
@@ -40,11 +42,7 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// A new key that calls itself so.
-    ///
-    /// # Panics
-    /// If none can be made.
-    #[must_use]
+    /// Generates a key with this id.
     pub fn new(id: &str, algorithm: Algorithm) -> Self {
         let pair = match algorithm {
             Algorithm::Es256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
@@ -57,14 +55,12 @@ impl SigningKey {
         }
     }
 
-    /// How it signs.
-    #[must_use]
+    /// Its signature algorithm.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// What everybody may know of it, as a JSON Web Key.
-    #[must_use]
+    /// The public key as a JSON Web Key.
     pub fn public(&self) -> Value {
         let mut key = json!({"kid": self.id, "use": "sig", "alg": self.algorithm.name()});
         let raw = self.pair.der_bytes();
@@ -87,11 +83,7 @@ impl SigningKey {
         key
     }
 
-    /// A token with these claims.
-    ///
-    /// # Panics
-    /// If it cannot be signed.
-    #[must_use]
+    /// A signed token with these claims.
     pub fn sign(&self, claims: &Value) -> String {
         let header = json!({"alg": self.algorithm.name(), "kid": self.id, "typ": "JWT"});
         let text = signing_input(&header, claims);
@@ -110,8 +102,7 @@ impl SigningKey {
     }
 }
 
-/// Header and claims of a token, without any signature.
-#[must_use]
+/// Header and claims of a token, without a signature.
 pub(super) fn signing_input(header: &Value, claims: &Value) -> String {
     let part = |value: &Value| BASE64.encode(value.to_string());
     format!("{}.{}", part(header), part(claims))
@@ -131,7 +122,7 @@ fn rsa_key() -> String {
     String::from_utf8(made.stdout).expect("PEM is text")
 }
 
-/// The numbers of a DER sequence of two integers, without leading zeros: an RSA key, or a signature of ECDSA.
+/// The two integers of a DER sequence, without leading zeros: an RSA key, or an ECDSA signature.
 fn der_integer_pair(der: &[u8]) -> [Vec<u8>; 2] {
     let (sequence, rest) = der_element(der, 0x30);
     assert!(rest.is_empty(), "something behind the sequence");
@@ -144,7 +135,7 @@ fn der_integer_pair(der: &[u8]) -> [Vec<u8>; 2] {
     })
 }
 
-/// The content of the first element, which has this tag, and what follows it.
+/// The content of the first DER element, which must have this tag, and the bytes after it.
 fn der_element(der: &[u8], tag: u8) -> (&[u8], &[u8]) {
     assert_eq!(der[0], tag, "another element");
     let (length, start) = match der[1] {
