@@ -1,5 +1,5 @@
-//! Old runs go into the archive and are read from there as before; whatever dies in between, either the rows are
-//! there or a good object is.
+//! Old runs move to the archive and read the same from there. Whatever dies in between, either the
+//! rows or a valid object exist.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Jobs that fail are tried again after 3 s, 7 s, 20 s and so on.
+/// Failed jobs are retried after 3 s, 7 s, 20 s and so on.
 pub(crate) const AFTER_FAILURES: Duration = Duration::from_secs(120);
 
 pub(crate) const KEPT: &str = "SELECT count(*) FROM archives WHERE state = 'kept'";
@@ -25,7 +25,7 @@ const ROWS_GONE: &str = "SELECT count(*) FROM archives WHERE rows_gone_at IS NOT
 pub(crate) const ROWS: &str = "SELECT count(*) FROM events";
 pub(crate) const JOBS: &str = "SELECT count(*) FROM tasks.jobs";
 
-/// A stack with a folder as its archive, whose worker is not launched yet.
+/// A stack with a folder as its archive. Its worker is not started yet.
 pub(crate) async fn with_folder() -> (Stack, PathBuf) {
     let mut stack = Stack::without_services().await;
     let folder = stack.folder().join("archive");
@@ -41,7 +41,7 @@ pub(crate) async fn with_folder() -> (Stack, PathBuf) {
     (stack, folder)
 }
 
-/// A stack with a bucket as its archive, reached through `port`.
+/// Configures a bucket as the archive of a stack, reached through `port`.
 pub(crate) async fn with_bucket(stack: &mut Stack, port: u16) {
     for service in [Service::Gateway, Service::Worker] {
         for (name, value) in s3_server::settings(port) {
@@ -54,7 +54,7 @@ pub(crate) async fn with_bucket(stack: &mut Stack, port: u16) {
     }
 }
 
-/// A run of a command, sealed long enough ago to be archived, of which Redis holds nothing any more.
+/// A run of a command that was sealed long enough ago to be archived, and is gone from Redis.
 pub(crate) async fn sealed_run(stack: &mut Stack, script: &str) -> Uuid {
     let run = stack.api().create_run("old").await.id;
     let mut wrap = stack.wrap(run, &["sh", "-c", script]);
@@ -64,7 +64,7 @@ pub(crate) async fn sealed_run(stack: &mut Stack, script: &str) -> Uuid {
     run
 }
 
-/// Makes a sealed run one that was sealed an hour ago, and lets Redis forget it.
+/// Makes a sealed run look sealed an hour ago, and removes it from Redis.
 async fn make_old(stack: &Stack, run: Uuid) {
     let older =
         format!("UPDATE runs SET sealed_at = sealed_at - interval '1 hour' WHERE id = '{run}'");
@@ -72,7 +72,7 @@ async fn make_old(stack: &Stack, run: Uuid) {
     remove_from_redis(stack, run).await;
 }
 
-/// What a quarter of an hour does.
+/// Removes a run from Redis, as its expiry does after a quarter of an hour.
 pub(crate) async fn remove_from_redis(stack: &Stack, run: Uuid) {
     let keys = stack.keys().run(run);
     let mut redis = stack.redis.connection().await;
@@ -81,8 +81,8 @@ pub(crate) async fn remove_from_redis(stack: &Stack, run: Uuid) {
     delete.exec_async(&mut redis).await.expect("forgotten");
 }
 
-/// Everything that the API shows of a run: history in both forms, from both ends, with a filter, by line, as text, what
-/// is found in it, and the stream from the beginning and from the middle.
+/// Everything that the API returns for a run: history in both formats, from both ends, with a
+/// filter, by line, as text, search results, and the stream from the beginning and from the middle.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RunSnapshot {
     ndjson: String,
@@ -103,7 +103,7 @@ pub(crate) async fn snapshot(stack: &Stack, run: Uuid) -> RunSnapshot {
         let page = send(request.header("accept", "application/x-ndjson")).await;
         assert_eq!(page.status(), StatusCode::OK);
         let page = page.text().await.expect("a page");
-        // The last line has the cursors.
+        // The last line holds the cursors.
         let events = page.trim_end().rfind('\n').map_or(0, |end| end + 1);
         let cursors: Value = serde_json::from_str(&page[events..]).expect("JSON");
         assert_eq!(cursors["kind"], "page");
@@ -158,7 +158,7 @@ pub(crate) async fn snapshot(stack: &Stack, run: Uuid) -> RunSnapshot {
     }
 }
 
-/// The events of a run that is over, as the stream shows them.
+/// The events of an ended run, from its stream.
 async fn frames(stack: &Stack, run: Uuid, after: Option<&str>) -> Vec<(String, String, EventId)> {
     let mut stream = stack.api().watch(run, after).await;
     let frames = stream.read_until("end").await;
@@ -170,7 +170,7 @@ async fn frames(stack: &Stack, run: Uuid, after: Option<&str>) -> Vec<(String, S
         .collect()
 }
 
-/// Waits until a run is archived, and its rows are gone.
+/// Waits until a run is archived and its rows are deleted.
 pub(crate) async fn archived(stack: &Stack, objects: i64) {
     for count in [KEPT, ROWS_GONE] {
         eventually_within(AFTER_FAILURES, count, async || {
@@ -196,7 +196,7 @@ fn files(folder: &PathBuf) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Output of all sorts: many lines, NUL, what is no UTF-8, lines of 1 MiB, an empty one.
+/// Diverse output: many lines, NUL, invalid UTF-8, a line of 1 MiB, an empty line.
 const ALL_SORTS: &str = r"seq 1 3000; printf 'nul \000 and \377\376 \n'; head -c 1048576 /dev/zero | tr '\0' x; echo;
     head -c 1048576 /dev/urandom; echo; echo; echo last >&2";
 
@@ -235,7 +235,7 @@ async fn an_archived_run_is_shown_byte_by_byte_as_before() {
     assert!(stack.api().run(young).await["archived_at"].is_null());
 
     assert_eq!(snapshot(&stack, run).await, before);
-    // A gateway with nothing in memory, and what the agent's own viewer prints.
+    // A gateway with an empty cache, and the agent's own viewer.
     stack.stop(Service::Gateway).await;
     stack.start_service(Service::Gateway).await;
     assert_eq!(snapshot(&stack, run).await, before);
@@ -247,7 +247,7 @@ async fn an_archived_run_is_shown_byte_by_byte_as_before() {
     );
     assert!(tail.logs().contains("last"), "{}", tail.logs());
 
-    // The object explains itself.
+    // The object is self-describing.
     let [object] = &files(&folder)[..] else {
         panic!("one object: {:?}", files(&folder))
     };
@@ -268,7 +268,7 @@ async fn a_run_that_goes_on_is_read_on_without_a_seam() {
     stack.start_service(Service::Worker).await;
     archived(&stack, 1).await;
     stack.stop(Service::Worker).await;
-    // A later attempt: its events are rows, behind those of the archive.
+    // A later attempt: its events are rows that follow those in the archive.
     let mut wrap = stack.wrap(run, &["seq", "501", "700"]);
     wrap.wait_exit(WAIT_DEADLINE).await;
     eventually("the run is sealed again", async || {
@@ -283,7 +283,7 @@ async fn a_run_that_goes_on_is_read_on_without_a_seam() {
         joined.ndjson.contains("\"500\\n") && joined.ndjson.contains("\"700\\n"),
         "both parts"
     );
-    // Pages tell of the new epoch as well.
+    // Pages announce the new epoch as well.
     let published = |event: &&String| event.contains(r#""producer":"#);
     let backwards = joined.backwards.iter().filter(published).count();
     assert_eq!(joined.stream.len(), backwards);
@@ -302,7 +302,7 @@ async fn a_worker_that_dies_before_the_run_is_passed_on_leaves_the_rows() {
         stack.database.events(run).await,
         snapshot(&stack, run).await,
     );
-    // Whole, read back and compared.
+    // The object is written, read back and compared.
     let point = "UPDATE ON archives FOR EACH ROW";
     let barrier = stack
         .database
@@ -322,7 +322,7 @@ async fn a_worker_that_dies_before_the_run_is_passed_on_leaves_the_rows() {
     stack.start_service(Service::Worker).await;
     archived(&stack, 1).await;
     assert_eq!(snapshot(&stack, run).await, before);
-    // What the dead one left is known, and goes with the next look.
+    // What the dead worker left is known, and removed at the next attempt.
     let left = "SELECT count(*) FROM archives WHERE state = 'leaving'";
     assert_eq!(stack.database.query_number(left).await, 1);
     stack.stop(Service::Worker).await;
@@ -369,7 +369,7 @@ async fn a_damaged_object_is_found_before_anything_goes() {
         stack.database.events(run).await,
         snapshot(&stack, run).await,
     );
-    // One barrier for each attempt: whole, and not compared yet.
+    // One barrier per attempt: the object is complete, but not compared yet.
     let point = "UPDATE ON archives FOR EACH ROW";
     let attempt = |number: u8| {
         format!(
@@ -412,7 +412,7 @@ async fn damage_and_absence_are_told_to_readers() {
     let before = snapshot(&stack, run).await;
     stack.start_service(Service::Worker).await;
     archived(&stack, 1).await;
-    // What it has shown it still has in memory.
+    // The gateway still caches what it has returned before.
     stack.stop(Service::Gateway).await;
     stack.start_service(Service::Gateway).await;
     let away = stack.folder().join("away");
@@ -437,7 +437,7 @@ async fn damage_and_absence_are_told_to_readers() {
         before.stream.len()
     );
 
-    // Nothing of it is in the memory of a new gateway.
+    // A new gateway has cached nothing of it.
     stack.stop(Service::Gateway).await;
     stack.start_service(Service::Gateway).await;
     files(&folder).iter().for_each(flip_a_bit);
@@ -450,7 +450,7 @@ async fn damage_and_absence_are_told_to_readers() {
     let mut stream = stack.api().watch(run, None).await;
     assert!(stream.next().await.data.contains("damaged"));
 
-    // A gateway that was not told where the archive is.
+    // A gateway without an archive configured.
     stack.stop(Service::Gateway).await;
     stack.unset(Service::Gateway, "RUNCAST_ARCHIVE");
     stack.start_service(Service::Gateway).await;

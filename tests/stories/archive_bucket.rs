@@ -1,4 +1,4 @@
-//! The archive in a bucket, and what retention does with it.
+//! The archive in an S3 bucket, and retention of archived runs.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::archive::{
     with_bucket, with_folder,
 };
 
-/// 24 MiB that cannot be packed: an object of several parts.
+/// 24 MiB that do not compress: an object of several parts.
 const LARGE: &str = "head -c 25165824 /dev/urandom";
 
 async fn in_bucket() -> (Stack, S3Server) {
@@ -107,14 +107,14 @@ async fn a_store_that_is_down_delays_and_loses_nothing() {
     assert_eq!(snapshot(&stack, run).await, before);
 }
 
-/// Labels a run, as if it had been created with them and so many days ago. Its events do not move with it: runs
-/// that are to have some publish them under their new id.
+/// Makes a run look as if created with these labels this many days ago. Its events do not move with
+/// it: runs that need events publish them under the new id.
 async fn old_run(stack: &Stack, days: u32, labels: &str, events: u64) -> Uuid {
     let created = format!(
         "SELECT uuid_v7_floor(now() - interval '{days} days')::text FROM make_events_partition((now() AT TIME ZONE 'UTC')::date - {days})"
     );
     let id = stack.database.query_strings(&created).await.remove(0);
-    // Several of one day differ by their last bits.
+    // Runs of one day differ in their last bits.
     let id: Uuid = id.parse().expect("an id");
     let id = Uuid::from_u128(
         id.as_u128() | 0x7000_8000_0000_0000_0000 | (Uuid::new_v4().as_u128() & 0xffff_ffff),
@@ -135,7 +135,7 @@ async fn old_run(stack: &Stack, days: u32, labels: &str, events: u64) -> Uuid {
     id
 }
 
-/// Ends and seals a run, an hour ago, and lets Redis forget it.
+/// Ends and seals a run an hour ago, and removes it from Redis.
 async fn seal(stack: &Stack, run: Uuid) {
     stack
         .database
@@ -168,7 +168,7 @@ async fn a_day_that_is_archived_as_a_whole_is_emptied_at_once() {
         said.then_some(()).ok_or(logs)
     })
     .await;
-    // The day still takes events of a run that goes on.
+    // The partition of that day still receives events of a run that continues.
     let late = old_run(&stack, 9, "{}", 5).await;
     assert_eq!(stack.database.events(late).await.len(), 5);
 }
@@ -257,7 +257,7 @@ async fn an_archived_run_goes_with_its_object_whoever_dies() {
         "RUNCAST_RETENTION_RULES",
         "project=search:7d",
     );
-    // The run is gone and its object deleted, which is not written down yet.
+    // The run and its object are deleted, but that is not committed yet.
     let point = "DELETE ON archives FOR EACH ROW";
     let barrier = stack.database.barrier("forgetting", point, "true").await;
     stack.start_service(Service::Worker).await;

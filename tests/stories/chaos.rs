@@ -1,4 +1,4 @@
-//! The proxy of the harness does what it says: a fault that does not happen would make its story pass.
+//! The proxy of the harness works: a fault that does not happen would make its story pass.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use runcast_tests::redis_server::{RedisServer, connect};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-/// Longer than any answer takes, shorter than anybody minds.
+/// Longer than any reply takes, but short.
 const MOMENT: Duration = Duration::from_millis(300);
 
 async fn set(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<()> {

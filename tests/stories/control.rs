@@ -1,4 +1,4 @@
-//! A run is told to end over HTTP, and everybody sees what becomes of it.
+//! Commands to runs over HTTP: a run is cancelled or killed, and all viewers see the result.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// Tells a run to do something, by a token or by the admin's.
+/// Sends a command to a run, with this token or the admin's.
 async fn tell(stack: &Stack, run: Uuid, token: Option<&str>, body: Value) -> Response {
     let (api, path) = (stack.api(), format!("/v1/runs/{run}/control"));
     let request = match token {
@@ -33,7 +33,7 @@ async fn accepted(answer: Response) -> String {
     body["id"].as_str().expect("an id").to_owned()
 }
 
-/// The states of one command, as a viewer has seen them.
+/// The states of one command, from the frames of a viewer.
 fn states(frames: &[Frame], id: &str) -> Vec<String> {
     let told = frames.iter().filter(|frame| frame.event == "control");
     let told = told
@@ -52,7 +52,7 @@ async fn cancel_ends_a_command_and_the_run_ends_cancelled() {
     let mut wrap = stack.wrap(run.id, &["sh", "-c", script]);
     wrap.wait_for_line("ready", WAIT_DEADLINE).await;
 
-    // The token of an agent publishes; it does not tell runs what to do.
+    // An agent's token permits publishing, not commands.
     let refused = tell(
         &stack,
         run.id,
@@ -71,7 +71,7 @@ async fn cancel_ends_a_command_and_the_run_ends_cancelled() {
     )
     .await;
 
-    // What a wrapped command cannot do is refused by its agent, with a reason.
+    // A wrapped command supports no input: its agent refuses that with a reason.
     let input = json!({"command": "input", "data": "y\n"});
     let input = accepted(tell(&stack, run.id, None, input).await).await;
     let refused = loop {
@@ -100,7 +100,7 @@ async fn cancel_ends_a_command_and_the_run_ends_cancelled() {
         (&json!("cancelled"), &json!(15))
     );
     assert_eq!(stack.api().run(run.id).await["status"], "cancelled");
-    // Six control events: nothing was written for what was refused at the door.
+    // Six control events: refused requests wrote nothing.
     let told = events
         .iter()
         .filter(|event| event.kind == Kind::Control.number());
@@ -151,7 +151,7 @@ async fn a_command_that_does_not_end_is_killed_after_the_grace_period() {
     let frames = stream.read_until("end").await;
     assert_eq!(states(&frames, &cancel), ["requested", "received", "done"]);
 
-    // Its answer to TERM is there: the output was drained.
+    // The TERM command is answered: the output was drained.
     let events = stack.database.wait_sealed(run).await;
     assert_eq!(text(&events, Kind::Output), b"ready\nnot yet\n");
     let last: Value = serde_json::from_slice(&events.last().expect("events").body).expect("JSON");
@@ -175,7 +175,7 @@ async fn a_command_waits_for_its_agent_but_not_beyond_the_run() {
     assert_eq!(states(&frames, &cancel), ["requested", "received", "done"]);
     stack.database.wait_sealed(run).await;
 
-    // A second attempt at the same run is not met by the first one's command.
+    // A second attempt at the same run does not receive the first one's command.
     let mut again = stack.wrap(run, &["sh", "-c", "sleep 0.5; exit 4"]);
     assert_eq!(
         shell_exit_code(again.wait_exit(WAIT_DEADLINE).await),

@@ -1,4 +1,4 @@
-//! Processes that die in the middle of their work: nothing twice, nothing lost.
+//! Processes that die in the middle of their work: nothing is stored twice or lost.
 
 use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
@@ -8,14 +8,15 @@ use runcast_tests::stack::{Service, Stack};
 
 use crate::viewer::{Viewer, assert_text, numbers};
 
-/// A command that says `tick 1` to `tick <count>`, with a pause between.
+/// A command that prints `tick 1` to `tick <count>`, with a pause after each.
 pub(crate) fn ticking(count: u32, pause: &str) -> [String; 3] {
     let script =
         format!("i=1; while [ $i -le {count} ]; do echo tick $i; i=$((i+1)); sleep {pause}; done");
     ["sh".to_owned(), "-c".to_owned(), script]
 }
 
-/// A run whose agent loses the answers to its next appends, from the first or from the tenth event on.
+/// A run whose agent loses the replies to its next appends, from the first or from the tenth event
+/// on.
 async fn lose_answers(from_the_first: bool) {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("lost answers").await.id;
@@ -70,7 +71,7 @@ async fn a_persister_killed_between_commit_and_acknowledge_stores_once() {
     let mut wrap = stack.wrap(run, &["seq", "-f", "line %g", "1000"]);
     chaos.wait_for_hits(1).await;
 
-    // Committed, and Redis does not know.
+    // Postgres has committed, but Redis is not informed yet.
     let stored = stack.database.run(run).await;
     assert!(stored.events > 0, "{stored:?}");
     let mut redis = stack.redis.connection().await;
@@ -132,7 +133,7 @@ async fn persister_and_gateway_killed_in_the_middle_of_a_run_lose_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_persisters_store_once() {
     let mut stack = Stack::start().await;
-    // A second one, as in a deployment with two replicas; it ends with this story.
+    // A second persister, as in a deployment with two replicas; it ends with this story.
     let second = stack.folder().join("second");
     std::fs::create_dir(&second).expect("a folder for its logs");
     let mut other = stack.service_spec(Service::Persister).start(&second);

@@ -1,4 +1,4 @@
-//! The crowd of the harness sees what it is there to see: viewers who overlook a seam would make their stories pass.
+//! The crowd of the harness detects missing messages. If it did not, its stories would pass.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
 use runcast_tests::programs::loopback;
 use runcast_tests::stamp::{Stamp, message};
 
-/// Frames with messages of these numbers.
+/// Frames of messages with these numbers.
 fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
     let frame = |number| {
         let line = message(Stamp { due_ns: 1, number });
@@ -20,7 +20,7 @@ fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
     frames.into_bytes()
 }
 
-/// The pieces as chunks of an answer, whose end comes or does not.
+/// The pieces as chunks of a response, with or without the final chunk.
 fn chunked(pieces: &[&[u8]], ends: bool) -> Vec<u8> {
     let mut answer =
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -36,7 +36,7 @@ fn chunked(pieces: &[&[u8]], ends: bool) -> Vec<u8> {
     answer
 }
 
-/// Gives each answer to one connection, in writes of so many bytes; gives back what was asked.
+/// Serves each response to one connection, in writes of this size. Returns the requests.
 fn serve(answers: Vec<Vec<u8>>, bytes: usize) -> (u16, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind(loopback(0)).expect("a free port");
     let port = listener.local_addr().expect("its address").port();
@@ -84,7 +84,7 @@ async fn sees(crowd: &Crowd, what: &str, enough: impl Fn(&CrowdCounts) -> bool) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_reads_an_answer_however_it_is_cut() {
     let body = frames(1..=20);
-    // Chunks that end within frames, and writes that end within everything.
+    // Chunks that end within frames, and writes that end within anything.
     let pieces: Vec<&[u8]> = body.chunks(97).collect();
     for bytes in [1, 7, 4096] {
         for reconnects in [false, true] {
@@ -124,7 +124,7 @@ async fn a_crowd_notices_what_is_missing_doubled_or_swapped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_comes_back_with_the_last_whole_frame() {
     let mut cut = [&b"retry: 10\n"[..], &frames(1..=3)].concat();
-    // Its id is there, and the empty line behind it is not.
+    // Its id is there, but the empty line after it is not.
     cut.pop();
     let closing = b"retry: 10\nevent: closing\ndata: {}\nid: 7-4\n\n";
     let end = chunked(&[&frames(3..=4), closing], true);

@@ -1,4 +1,4 @@
-//! Where a viewer begins: resume in the middle of an entry, all forms of a cursor, and the end.
+//! Where a stream starts: resume in the middle of an entry, all forms of a cursor, and the end.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn run_with(stack: &Stack, lines: &[Vec<u8>]) -> (Uuid, Publisher, EventId
     (run.id, publisher, last)
 }
 
-/// Checks that frames are exactly these lines with the envelope, from seq `first` on.
+/// Checks that the frames are exactly these lines with their envelopes, from seq `first` on.
 fn assert_frames(frames: &[Frame], lines: &[Vec<u8>], producer: Uuid, epoch: u64, first: u64) {
     assert_eq!(frames.len(), lines.len(), "{frames:?}");
     for ((frame, line), seq) in frames.iter().zip(lines).zip(first..) {
@@ -44,7 +44,7 @@ async fn a_viewer_resumes_in_the_middle_of_an_entry() {
     let (run, mut publisher, last) = run_with(&stack, &all).await;
     let middle = EventId::new(last.epoch, 4).to_string();
 
-    // From Redis or the ring, from Postgres once it is stored, and from a gateway that has just started.
+    // From Redis or the ring, from Postgres once stored, and from a gateway that has just started.
     for round in ["fresh", "stored", "new gateway"] {
         match round {
             "stored" => stack.database.wait_stored(run, last).await,
@@ -64,7 +64,7 @@ async fn a_viewer_resumes_in_the_middle_of_an_entry() {
         );
     }
 
-    // And what comes later follows without a seam.
+    // Later events follow without a gap.
     let mut stream = stack.api().watch(run, Some(&middle)).await;
     stream.read_until("ready").await;
     let more = numbered_lines("later", 1..=3);
@@ -117,7 +117,8 @@ async fn a_cursor_is_read_in_every_form_or_refused() {
         (Some(&plain), "", 3),
         (Some(&padded), "", 3),
         (None, &after, 3),
-        // The header is the newer one: EventSource repeats the query as it was at first.
+        // The header wins, since it is newer: EventSource repeats its first query on each
+        // reconnect.
         (Some(&plain), &before_it, 3),
     ];
     for (header, query, seen) in cases {
@@ -173,13 +174,13 @@ async fn a_run_that_is_over_ends_its_streams_and_then_has_no_content() {
         "the end stands behind the last event"
     );
 
-    // EventSource comes back by itself, and only 204 tells it to stop.
+    // EventSource reconnects on its own; only 204 stops it.
     let path = format!("/v1/runs/{run}/stream");
     let again = stack.api().request(Method::GET, &path);
     let answer = send(again.header("last-event-id", end.id.to_string())).await;
     assert_eq!(answer.status(), StatusCode::NO_CONTENT);
 
-    // A late viewer gets everything, and the end.
+    // A late viewer receives everything, and the end.
     let mut late = stack.api().watch(run, None).await;
     let frames = late.read_until("end").await;
     let shown = frames.iter().filter(|frame| !frame.is_connection_notice());

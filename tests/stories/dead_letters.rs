@@ -1,4 +1,4 @@
-//! What is no event goes aside with its bytes, and the run goes on.
+//! Whatever is not a valid event becomes a dead letter with its bytes, and the run continues.
 
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
@@ -21,7 +21,7 @@ async fn an_unreadable_entry_goes_aside_and_the_stream_goes_on() {
     let mut viewer = stack.api().watch(run.id, None).await;
     let last = publisher.publish(&numbered_lines("before", 1..=3)).await;
 
-    // No producer can write such an entry; somebody with the rights of an operator can.
+    // No producer can write such an entry, but a client with an operator's rights can.
     let mut redis = stack.redis.connection().await;
     let broken = EventId::new(last.epoch, last.seq + 1);
     let () = redis::pipe()
@@ -49,20 +49,20 @@ async fn an_unreadable_entry_goes_aside_and_the_stream_goes_on() {
         "{body:?}"
     );
     assert!(!letters[0].reason.is_empty());
-    // In its place stands a note.
+    // A gap event takes its place.
     let stored = stack.database.events(run.id).await;
     let seqs: Vec<_> = stored.iter().map(|event| event.id.seq).collect();
     assert_eq!(seqs, [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(stored[3].kind, Kind::Gap.number());
     assert_note(&stored[3]);
 
-    // A viewer that was there, and one that comes when it is history.
+    // A viewer that was connected, and one that comes when it is history.
     assert_steps_over(&mut viewer, broken).await;
     let mut late = stack.api().watch(run.id, None).await;
     assert_steps_over(&mut late, broken).await;
 }
 
-/// Checks that a stored gap says that exactly one event is missing in its place.
+/// Checks that a stored gap stands for exactly one missing event.
 fn assert_note(note: &StoredEvent) {
     let EventId { epoch, seq } = note.id;
     let gap: Value = serde_json::from_slice(&note.body).expect("JSON");
@@ -84,7 +84,7 @@ fn assert_note(note: &StoredEvent) {
     );
 }
 
-/// Checks that a viewer sees events 1 to 7 but for the broken one, and is told about that one.
+/// Checks that a viewer receives events 1 to 7 except the broken one, and a gap for that.
 async fn assert_steps_over(stream: &mut Sse, broken: EventId) {
     let (mut seqs, mut gaps) = (Vec::new(), Vec::new());
     while seqs.last() != Some(&7) {
@@ -154,7 +154,7 @@ async fn a_line_that_is_no_event_goes_aside_alone() {
         );
     }
 
-    // Its producer has published them, so they count as stored: the next append finds no gap.
+    // Its producer published them, so they count as stored: the next append has no gap.
     publisher.publish(&[output_line("fourth\n")]).await;
     let mut frames = stack.api().watch(run.id, None).await;
     let shown = frames.read_until("ready").await;
@@ -167,7 +167,7 @@ async fn a_line_that_is_no_event_goes_aside_alone() {
     assert_eq!(gaps, 2);
 }
 
-/// What `runcastd dead-letter` prints with these arguments, and whether it went well.
+/// The output of `runcastd dead-letter` with these arguments, and whether it succeeded.
 async fn dead_letter(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let arguments = [&["dead-letter"], arguments].concat();
     let mut process = stack.operator_spec(&arguments).start(stack.folder());
@@ -218,7 +218,7 @@ async fn an_operator_looks_at_dead_letters_reads_them_again_and_drops_them() {
     raw.wait_exit(WAIT_DEADLINE).await;
     assert_eq!(raw.stdout(), lines[1]);
 
-    // As it is, it is no event; as a later version might read it, it is.
+    // Unchanged it is no event; as a later version might parse it, it is.
     let (replayed, why) = dead_letter(&stack, &["replay", &early]).await;
     assert!(!replayed && why.contains("still no event"), "{why}");
     let line = String::from_utf8(output_line("second\n")).expect("text");
@@ -258,7 +258,7 @@ async fn a_whole_entry_is_read_again_where_its_place_is_free() {
         "p\n{producer}\nn\n1\nc\n2\nt\n9\no\n9\nb\n{}\n\n",
         lines.join("\n")
     );
-    // Kept by a version that could not read it: where it stood are a hole and a note.
+    // A dead letter of a version that could not parse it: its place holds a hole and a gap event.
     let put_aside = async |seq: u64| {
         let statement = format!(
             "INSERT INTO dead_letters (run_id, epoch, seq, reason, body) VALUES ('{}', {}, {seq}, 'new',
@@ -281,7 +281,7 @@ async fn a_whole_entry_is_read_again_where_its_place_is_free() {
     assert_eq!(events.len(), 5);
     assert_eq!(events[4].producer_seq, 2);
     assert_eq!(events[4].body, lines[1].as_bytes());
-    // The same once more is known.
+    // A second replay of the same is recognised.
     let again = put_aside(last.seq + 4).await;
     let (replayed, why) = dead_letter(&stack, &["replay", &again]).await;
     assert!(!replayed && why.contains("published again"), "{why}");

@@ -1,4 +1,5 @@
-//! `runcastd dev`: everything in one process, with servers of its own, and nothing left behind.
+//! `runcastd dev` runs everything in one process, with servers of its own, and leaves nothing
+//! behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +12,7 @@ use runcast_tests::process::{Process, ProcessSpec, shell_exit_code};
 use runcast_tests::programs;
 use tempfile::TempDir;
 
-/// Starts it on the data in `folder`, and gives it with the address of its page.
+/// Starts it with the data in `folder`; returns the process and the URL of its page.
 async fn start(folder: &Path, name: &str) -> (Process, String) {
     let data = folder.join("data");
     let recipe = ProcessSpec::new(name, programs::runcastd(), &["dev"], folder).with_env([
@@ -26,7 +27,7 @@ async fn start(folder: &Path, name: &str) -> (Process, String) {
     (process, url)
 }
 
-/// Ids of processes whose command line holds this folder.
+/// Ids of processes whose command line contains this folder.
 fn processes_on(folder: &Path) -> Vec<String> {
     let folder = folder.to_str().expect("UTF-8");
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
@@ -41,7 +42,7 @@ fn processes_on(folder: &Path) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_starts_from_nothing_and_again_from_what_it_kept() {
     let folder = TempDir::with_prefix("runcast-dev-").expect("a folder");
-    // Its Postgres runs as another user, who must get through to its data.
+    // Its Postgres runs as another user, who needs access to its data.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
     let (mut dev, url) = start(folder.path(), "first").await;
     let path = folder.path().join("data/token");
@@ -90,7 +91,7 @@ async fn it_starts_from_nothing_and_again_from_what_it_kept() {
     let again = fs::read_to_string(&path).expect("a token");
     assert_eq!(again.trim(), token, "the token is kept");
 
-    // Killed without a word, it leaves no server behind either, and starts again.
+    // Even after SIGKILL it leaves no server behind, and it starts again.
     dev.kill();
     eventually("its servers end with it", async || {
         let left = processes_on(folder.path());

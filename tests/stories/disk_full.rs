@@ -1,8 +1,8 @@
-//! The disk of the spool is full: the command runs all the same, what has no room on the disk is kept in
-//! memory, and what dies with the memory is counted.
+//! The disk of the spool is full. The command still runs, events without room on the disk stay in
+//! memory, and those that are lost with the memory are counted.
 //!
-//! The disk is a small tmpfs in a mount namespace of the test's own, which neither needs root nor is
-//! seen by anybody else. What is left on it is copied out before it goes with its namespace.
+//! The disk is a small tmpfs in a mount namespace of the test's own, which needs no root and is
+//! invisible to other processes. Its files are copied out before the namespace ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use uuid::Uuid;
 
 use crate::viewer::{assert_text, numbers};
 
-/// Size of the disk, and what is published: several times as much.
+/// Size of the disk, and of what is published: several times as much.
 const DISK: &str = "1m";
 const LINES: u64 = 40_000;
 
-/// Mounts the disk, runs the rest of its arguments, and copies out what is left.
+/// Mounts the disk, runs the remaining arguments as a command, and copies the files out.
 const ON_A_SMALL_DISK: &str = r#"
 size=$1 disk=$2 kept=$3; shift 3
 mount -t tmpfs -o "size=$size,mode=700" spool "$disk" || exit 99
@@ -34,7 +34,7 @@ cp -a "$disk/." "$kept/" || exit 98
 exit $code
 "#;
 
-/// One run whose producer has a small disk, and a Redis that can be taken away.
+/// One run whose producer has a small disk, and a Redis that can be made unreachable.
 struct World {
     stack: Stack,
     chaos: Arc<ChaosProxy>,
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// Runs a command that is published by way of a spool on the small disk.
+    /// Wraps a command with its spool on the small disk.
     fn wrap(&self, drain: &str, script: &str) -> Process {
         let disk = self.stack.folder().join("disk");
         std::fs::create_dir(&disk).expect("a folder");
@@ -194,7 +194,7 @@ async fn what_the_disk_had_room_for_is_sent_later_and_the_rest_is_counted() {
     let count = stored.iter().filter(|byte| **byte == b'\n').count() as u64;
     assert!((1000..LINES).contains(&count), "{count} lines had room");
     assert!(whole.as_bytes().starts_with(&stored), "a beginning of all");
-    // The last status had room too, and what is missing before it is told where it is missing.
+    // The last status still had room, and the gap stands where the events are missing.
     let [gap] = &missing(&events)[..] else {
         panic!("one gap, not {:?}", missing(&events));
     };

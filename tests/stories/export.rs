@@ -1,4 +1,4 @@
-//! What `runcastd export` writes is what Postgres holds, byte for byte, in whole files only.
+//! `runcastd export` writes exactly what Postgres holds, byte for byte, in complete files only.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
-/// Runs the command in this folder; gives its exit code and what it said.
+/// Runs the command in this folder; returns its exit code and output.
 async fn export(stack: &Stack, folder: &Path, more: &[&str]) -> (i32, String) {
     let folder = folder.to_str().expect("UTF-8");
     let arguments = [&["export", "--parquet", folder], more].concat();
@@ -22,7 +22,7 @@ async fn export(stack: &Stack, folder: &Path, more: &[&str]) -> (i32, String) {
     (code, process.logs())
 }
 
-/// The files of a kind, by name.
+/// The files of a kind, sorted by name.
 fn files(folder: &Path, kind: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder.join(kind)).expect("a folder of an export");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("a file").path()).collect();
@@ -38,7 +38,7 @@ fn reader(path: &Path) -> SerializedFileReader<File> {
 /// Seq, producer, producer's seq and line of an event.
 type Exported = (i64, String, i64, Vec<u8>);
 
-/// Every event, by run, in the order of the files.
+/// All exported events by run, in the order of the files.
 fn events(folder: &Path) -> BTreeMap<Uuid, Vec<Exported>> {
     let mut events: BTreeMap<Uuid, Vec<Exported>> = BTreeMap::new();
     for path in files(folder, "events") {
@@ -55,7 +55,7 @@ fn events(folder: &Path) -> BTreeMap<Uuid, Vec<Exported>> {
     events
 }
 
-/// The same from Postgres.
+/// The same events from Postgres.
 async fn stored(stack: &Stack, run: Uuid) -> Vec<Exported> {
     let events = stack.database.events(run).await.into_iter();
     let signed = |number: u64| i64::try_from(number).expect("a small number");
@@ -95,7 +95,7 @@ async fn an_export_holds_every_byte_and_goes_on_where_it_was_cut_off() {
     let mut publisher = Publisher::new(open.publisher_connection().await, stack.keys(), open.id);
     let last = publisher.publish(&numbered_lines("event", 1..=300)).await;
     stack.database.wait_stored(open.id, last).await;
-    // Two hours ago may have been yesterday, for which there is a partition.
+    // Two hours ago may have been yesterday, which has a partition.
     let old = date_back(&stack, created, 2).await;
 
     let folder = stack.folder().join("export");
@@ -126,7 +126,7 @@ async fn an_export_holds_every_byte_and_goes_on_where_it_was_cut_off() {
     let count = row.get_long(10).expect("events");
     assert_eq!(usize::try_from(count).ok(), Some(exported[&created].len()));
 
-    // Cut off in its last hour: what is there stays as it is, and what is half done is done again.
+    // Interrupted in its last hour: complete files stay, incomplete ones are written again.
     let runs = files(&folder, "runs");
     let (early, late) = (&runs[0], &runs[runs.len() - 1]);
     let modified = |path: &Path| {

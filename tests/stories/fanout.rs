@@ -1,4 +1,4 @@
-//! How streams reach viewers: many at once, and on every kind of connection.
+//! How streams reach viewers: many at once, and over every kind of connection.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -21,13 +21,13 @@ pub(crate) async fn publisher(stack: &Stack, run: &CreatedRun) -> Publisher {
     Publisher::new(run.publisher_connection().await, stack.keys(), run.id)
 }
 
-/// The last line of a run: it is over then.
+/// The last line of a run, which ends it.
 pub(crate) fn last_line(variation: u16) -> Vec<u8> {
     format!(r#"{{"kind":"status","variation":{variation},"time":1,"status":"succeeded"}}"#)
         .into_bytes()
 }
 
-/// Event name, data and id of whole frames, but for signs of life.
+/// Event name, data and id of whole frames, without heartbeats.
 pub(crate) fn frames(text: &str) -> Vec<(String, Value, String)> {
     let whole = text.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
     let frames = whole.split("\n\n").filter_map(|frame| {
@@ -146,7 +146,7 @@ async fn sixty_four_channels_are_one_stream() {
     assert!(detail.contains("limit of 64"), "{detail}");
 }
 
-/// What a client shows of a stream until it is over.
+/// The output of a client that reads a stream to its end.
 async fn curl(arguments: &[&str], token: &str) -> String {
     let mut command = tokio::process::Command::new("curl");
     command

@@ -1,4 +1,4 @@
-//! Signs of life of a wrapped command, as a viewer and the API see them.
+//! Heartbeats of a wrapped command, as a viewer and the API see them.
 
 use nix::sys::signal::Signal;
 use runcast_common::protocol::event::Kind;
@@ -15,7 +15,7 @@ async fn a_viewer_sees_that_an_agent_lives_and_how_much_it_uses() {
     wrap.wait_for_line("hello", WAIT_DEADLINE).await;
 
     let mut viewer = stack.api().watch(run, None).await.with_heartbeats();
-    // The first two: the second knows how much processor time was used since the first.
+    // The first two: the second reports the CPU time used since the first.
     let mut beats: Vec<Value> = Vec::new();
     let mut last = None;
     while beats.len() < 2 {
@@ -46,7 +46,7 @@ async fn a_viewer_sees_that_an_agent_lives_and_how_much_it_uses() {
         (&"alive".into(), &run.to_string().into())
     );
 
-    // It is of the moment: nothing of it is stored.
+    // Heartbeats are ephemeral: none is stored.
     wrap.signal(Signal::SIGTERM);
     wrap.wait_exit(WAIT_DEADLINE).await;
     let events = stack.database.wait_sealed(run).await;

@@ -1,4 +1,4 @@
-//! History in Postgres and live events in Redis are one stream, without a seam.
+//! History in Postgres and live events in Redis form one stream without gaps.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-/// Reads events of the connection and compares each with the line that was published.
+/// Reads events of the connection and compares each with the published line.
 async fn assert_shows(stream: &mut Sse, lines: &[Vec<u8>], first: u64) {
     for (line, seq) in lines.iter().zip(first..) {
         let mut frame = stream.next().await;
@@ -52,7 +52,7 @@ async fn trimmed_history_is_joined_to_live() {
     }
     stack.database.wait_stored(run.id, last).await;
 
-    // Redis holds the live window only: the rest is in Postgres alone.
+    // Redis holds only the live window; the rest is only in Postgres.
     let mut redis = stack.redis.connection().await;
     eventually("the stream is trimmed", async || {
         let mut command = redis::cmd("XRANGE");
@@ -71,7 +71,7 @@ async fn trimmed_history_is_joined_to_live() {
     })
     .await;
 
-    // What follows is live while the viewer still reads history. Nothing stores it meanwhile.
+    // The next events are published while the viewer still reads history, and stay unstored.
     stack.stop(Service::Persister).await;
     let live = numbered_lines("live", 1..=700);
     let mut viewer = stack.api().watch(run.id, None).await;
@@ -82,7 +82,7 @@ async fn trimmed_history_is_joined_to_live() {
     let first_live = stored.len() as u64 + 1;
     assert_shows(&mut viewer, &live, first_live).await;
 
-    // The same for one who comes later, to a gateway that has nothing in memory.
+    // The same for a viewer that comes later, to a gateway with an empty cache.
     stack.stop(Service::Gateway).await;
     stack.start_service(Service::Gateway).await;
     let mut late = stack.api().watch(run.id, None).await;
@@ -92,7 +92,8 @@ async fn trimmed_history_is_joined_to_live() {
     stack.start_service(Service::Persister).await;
 }
 
-/// Appends entries of random sizes, and drops what is stored from Redis at random, as a small window would.
+/// Appends entries of random sizes, and trims stored ones from Redis at random, as a small window
+/// would.
 async fn append_and_trim(
     publisher: &mut Publisher,
     mut redis: MultiplexedConnection,
@@ -120,7 +121,7 @@ async fn append_and_trim(
     last
 }
 
-/// Checks that events are these lines with their ids, from seq `first` on.
+/// Checks that the events are these lines with their ids, from seq `first` on.
 fn assert_events(events: &[String], lines: &[Vec<u8>], epoch: u64, first: u64) {
     for (event, seq) in events.iter().zip(first..) {
         let line = &lines[usize::try_from(seq).expect("a seq") - 1];
@@ -156,7 +157,7 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
         &mut writer_dice,
     );
     let reading = async {
-        // Forward, until the writer is done and everything was seen.
+        // Forward, until the writer is done and all events were read.
         let mut seen = 0;
         let mut after = "0-0".to_owned();
         while seen < EVENTS {
@@ -196,7 +197,7 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
     };
     let (last, ()) = tokio::join!(writing, reading);
 
-    // All of it backward, from Redis and Postgres and then from Postgres alone.
+    // Everything backward, from Redis and Postgres and then from Postgres alone.
     for round in ["live", "stored"] {
         let mut redis = stack.redis.connection().await;
         if round == "stored" {
@@ -229,7 +230,7 @@ async fn the_stream_goes_on_from_a_page_without_a_seam() {
     let lines = numbered_lines("line", 1..=3_000);
     let last = publisher.publish(&lines[..400]).await;
     stack.database.wait_stored(run.id, last).await;
-    // What follows is only in Redis.
+    // The next events are only in Redis.
     stack.stop(Service::Persister).await;
     for entry in lines[400..2_500].chunks(300) {
         publisher.publish(entry).await;
@@ -246,7 +247,7 @@ async fn the_stream_goes_on_from_a_page_without_a_seam() {
     publisher.publish(&lines[2_500..]).await;
     assert_shows(&mut stream, &lines[2_500..], 2_501).await;
 
-    // By its number, on either side of what is stored; and by channel, where none is.
+    // By line number, on either side of the watermark; and on a channel with no such event.
     for line in [1, 400, 401, 2_999] {
         let path = format!("/v1/runs/{}/events?limit=2&line={line}", run.id);
         let page = self::page(&stack.api(), &path).await;
@@ -329,7 +330,8 @@ async fn a_long_poll_is_woken_by_one_event() {
     );
     assert!(started.elapsed() >= Duration::from_secs(1));
 
-    // The tail looks every 5 s by itself: only the bell brings an event sooner, time after time.
+    // Without a wake-up the tail polls every 5 s. So only a wake-up delivers an event sooner, each
+    // time.
     let mut after = last;
     for number in 4..=8 {
         let path = format!("/v1/runs/{}/events?after={after}&wait=40", run.id);
@@ -346,7 +348,7 @@ async fn a_long_poll_is_woken_by_one_event() {
         );
     }
 
-    // What is not wanted wakes nobody, and the end of the run everybody.
+    // An event that the filter excludes wakes no reader; the end of the run wakes all.
     let ending = stack.api().create_run("ending").await.id;
     let api = stack.api();
     let waiting = tokio::spawn(async move {
@@ -400,7 +402,7 @@ async fn pages_go_across_a_lost_redis_in_both_directions() {
                 break;
             }
         }
-        // The joint is told, once.
+        // The new epoch is announced once.
         assert_eq!(forward.len(), 300 + 1 + 250, "{round}");
         assert!(
             forward[300].contains("\"reason\":\"reborn\""),

@@ -11,7 +11,7 @@ use runcast_tests::stack::Stack;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Publishes lines as the producer `story`, the first of them with this seq.
+/// Publishes lines as producer `story`; `first` is the seq of the first line.
 async fn publish(stack: &Stack, run: Uuid, first: u64, lines: &[Vec<u8>]) -> Response {
     let path = format!("/v1/runs/{run}/events");
     let request = stack.api().request(Method::POST, &path);
@@ -85,7 +85,7 @@ async fn what_is_no_event_is_refused_and_not_stored() {
         assert!(!detail.is_empty(), "{line}");
     }
 
-    // None of them has taken a seq.
+    // None of them has used a seq.
     let answer = publish(&stack, run, 1, &[output_line("fine\n")]).await;
     assert_eq!(answer.status(), StatusCode::OK);
     stack.database.wait_stored_events(run, 1).await;

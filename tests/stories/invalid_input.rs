@@ -1,5 +1,6 @@
-//! Everything that a producer, or somebody with its rights, can put into a stream: what is an event is stored
-//! as it came, what is none goes aside with its bytes, and neither its neighbours nor the run mind.
+//! Everything that a producer, or a client with its rights, can write into a stream. Valid events
+//! are stored unchanged, everything else becomes a dead letter with its bytes, and neither the
+//! neighbouring events nor the run are affected.
 
 use runcast_common::protocol::encoding::{Body, MAX_BODY_BYTES};
 use runcast_common::protocol::event::{self, Kind, Status, StatusChange};
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// An `output_line` line of a producer whose clock says this.
+/// An `output` line of a producer whose clock shows this time.
 fn at(time_ms: u64, text: &str) -> Vec<u8> {
     format!(r#"{{"kind":"output","variation":0,"time":{time_ms},"text":"{text}"}}"#).into_bytes()
 }
@@ -87,7 +88,7 @@ async fn lines_that_are_no_events_go_aside_one_by_one_and_the_run_is_sealed() {
         assert!(letter.body == line, "{shown} is kept as it came");
         assert!(letter.reason.contains(reason), "{shown}: {}", letter.reason);
     }
-    // A viewer is shown the good ones, and told of the others.
+    // A viewer receives the valid ones, and gaps for the others.
     let frames = stack
         .api()
         .watch(run.id, None)
@@ -103,11 +104,11 @@ async fn odd_events_are_events_and_a_clock_that_jumps_changes_no_order() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("odd lines").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    // Not that of Redis by chance.
+    // Clearly not the time of Redis.
     let now = event::now_ms() - 10_000;
     let times = [now, now - HOUR_MS, now + 1, 0, u64::MAX, now + 2];
     let mut lines: Vec<_> = times.iter().map(|time| at(*time, "tick\\n")).collect();
-    // Deep, with NUL, half a surrogate, a field twice, and one that nobody knows.
+    // Deep nesting, NUL, half a surrogate, a duplicate field, and an unknown field.
     let deep = format!(
         r#"{{"kind":"log","x":{}1{}}}"#,
         "[".repeat(100),
@@ -131,13 +132,14 @@ async fn odd_events_are_events_and_a_clock_that_jumps_changes_no_order() {
         stored, lines,
         "as they came, in the order in which they came"
     );
-    // Only the status that means nothing is put aside too, beside being shown.
+    // Only the unknown status is also a dead letter, besides being delivered.
     let letters = stack.database.dead_letters(run.id).await;
     let reasons: Vec<_> = letters.iter().map(|letter| &letter.reason).collect();
     assert_eq!(letters.len(), 1, "{reasons:?}");
     assert!(reasons[0].contains("sleeping"), "{reasons:?}");
 
-    // The producer's time is told, not obeyed; where there is none it is Redis'.
+    // The producer's time is returned but not used for ordering; without one it is the time of
+    // Redis.
     let query = format!(
         "SELECT CASE WHEN time = appended_at THEN 'redis' ELSE extract(epoch FROM time)::numeric(20, 3)::text END
            FROM events WHERE run_id = '{}' ORDER BY epoch, seq LIMIT 6",
@@ -159,10 +161,10 @@ async fn odd_events_are_events_and_a_clock_that_jumps_changes_no_order() {
     assert_eq!(shown, times.map(Some));
 }
 
-/// Fields of an entry, as they stand in a stream.
+/// The fields of an entry in a stream.
 type Fields = Vec<(&'static str, Vec<u8>)>;
 
-/// A good entry of one line, by a producer of its own, but for the fields that are given.
+/// A valid entry of one line by a new producer, except for the given fields.
 fn entry(changed: &[(&'static str, &[u8])]) -> Fields {
     let producer = Uuid::now_v7().to_string().into_bytes();
     let line = [output_line("somebody else's\n"), b"\n".to_vec()].concat();
@@ -184,9 +186,9 @@ fn entry(changed: &[(&'static str, &[u8])]) -> Fields {
     fields
 }
 
-/// A zstd frame that tells this length, of blocks that each say one byte 128 Ki times.
+/// A zstd frame that claims this length, of blocks that each repeat one byte 128 Ki times.
 fn bomb(told: u64, blocks: usize) -> Vec<u8> {
-    // Magic, then one byte: an eight byte length follows, and a window byte before it.
+    // The magic number, then a descriptor: a length of eight bytes follows, after a window byte.
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1100_0000, 0x38];
     frame.extend(told.to_le_bytes());
     for block in 1..=blocks {
@@ -234,8 +236,8 @@ async fn entries_that_cannot_be_read_go_aside_and_the_run_goes_on() {
         good.push(output_line(&format!("behind {number}\n")));
         last = publisher.publish(&good[number + 1..]).await;
     }
-    // What can be read is stored, even with numbers that no producer gives: a seq at the end of all, an id
-    // far behind the one before.
+    // Readable entries are stored, even with numbers that no producer uses: a seq near the maximum,
+    // an id far after the previous one.
     let absurd = entry(&[("n", b"9007199254740991"), ("t", b"9007199254740991")]);
     append(&stack, run.id, &mut last, 1, &absurd).await;
     append(&stack, run.id, &mut last, 1 << 50, &entry(&[])).await;
@@ -280,7 +282,7 @@ async fn entries_that_cannot_be_read_go_aside_and_the_run_goes_on() {
     assert_eq!(strangers.count(), 2);
 }
 
-/// Appends an entry as no producer can, so many ids behind the last one.
+/// Appends an entry as no producer can: its id is `step` after the last one.
 async fn append(stack: &Stack, run: Uuid, last: &mut EventId, step: u64, fields: &Fields) {
     let keys = stack.keys().run(run);
     let mut redis = stack.redis.connection().await;

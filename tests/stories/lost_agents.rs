@@ -1,4 +1,4 @@
-//! Agents that fall silent, and what brings them back.
+//! Agents that fall silent are marked lost, and come back.
 
 use std::time::Duration;
 
@@ -18,10 +18,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Silence is watched for 10 s, lasts for 10 s, and is looked at every second.
+/// Silence counts after 10 s of watching, lasts 10 s, and is checked every second.
 const LOSS: Duration = Duration::from_secs(60);
 
-/// A stack whose worker takes a silence for a loss sooner than others do: agents give a sign of life every 5 s.
+/// A stack whose worker treats silence as loss sooner than usual: agents send a heartbeat every 5
+/// s.
 async fn impatient() -> Stack {
     let mut stack = Stack::without_services().await;
     stack.set(Service::Worker, "RUNCAST_STALE_AFTER", "8s");
@@ -98,7 +99,7 @@ async fn a_killed_agent_is_lost_and_its_successor_ends_the_run() {
     assert_eq!(lost.len(), 1, "the first stays lost: {lost:?}");
 }
 
-/// A sign of life of an agent that publishes by itself.
+/// A heartbeat of an agent that publishes by itself.
 async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
     let about = Agent {
         run,
@@ -124,7 +125,7 @@ async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
     beaten.expect("a sign of life");
 }
 
-/// Waits for an update of the run with this status and health of its agent.
+/// Waits for an update of the run with this status and this health of its agent.
 async fn told(viewer: &mut Sse, status: &str, health: &str) {
     let deadline = Instant::now() + LOSS;
     loop {
@@ -159,7 +160,7 @@ async fn what_a_lost_agent_publishes_brings_its_run_back_and_viewers_are_told() 
         (count == 1).then_some(()).ok_or(format!("{count}"))
     })
     .await;
-    // Published while it lived, and stored when it is lost: that revives nobody.
+    // Published while it lived, but stored after it was lost: that does not revive it.
     stack.stop(Service::Persister).await;
     let early = publisher
         .publish(&[event_lines::output_line("early\n")])
@@ -170,7 +171,7 @@ async fn what_a_lost_agent_publishes_brings_its_run_back_and_viewers_are_told() 
     stack.database.wait_stored(run.id, early).await;
     assert_eq!(stack.database.run(run.id).await.status, "lost");
 
-    // No sign of life, but this.
+    // No heartbeat, but this event.
     let late = publisher
         .publish(&[event_lines::output_line("late\n")])
         .await;

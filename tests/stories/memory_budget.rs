@@ -1,5 +1,6 @@
-//! Redis within its budget: the biggest run waits, small ones go on, and all is stored in the end. And Redis
-//! without any memory left: what is stored makes room for what is not, and only that.
+//! Redis within its memory budget: the biggest run waits, small ones continue, and everything is
+//! stored in the end. With Redis out of memory, storing frees room by trimming stored events, and
+//! only those.
 
 use redis::aio::MultiplexedConnection;
 use runcast_common::scripts::{Outcome, Settle, Settled, Window};
@@ -11,12 +12,12 @@ use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::{Service, Stack};
 use uuid::Uuid;
 
-/// A line of 64 KiB that cannot be packed much.
+/// A line of 64 KiB that hardly compresses.
 fn noise() -> Vec<u8> {
     output_line(&noise_of(2048))
 }
 
-/// So many random texts of 32 bytes, one after the other.
+/// This many random texts of 32 bytes, concatenated.
 fn noise_of(count: usize) -> String {
     let texts = std::iter::repeat_with(|| Uuid::new_v4().simple().to_string());
     texts.take(count).collect()
@@ -53,7 +54,7 @@ async fn above_the_budget_the_biggest_run_waits_and_small_ones_go_on() {
             .await;
         assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
     }
-    // The cap ends by itself, once what was unstored is stored and trimmed.
+    // The cap is lifted once the unstored events are stored and trimmed.
     chaos.forward();
     let last = eventually("the big run goes on", async || {
         match much.try_append(&output_line("at last\n")).await {
@@ -71,7 +72,7 @@ async fn above_the_budget_idle_runs_give_back_what_they_keep_for_viewers() {
     let stack = Stack::start().await;
     let mut redis = stack.redis.connection().await;
     let mut limit = redis::cmd("CONFIG");
-    // Three quarters of it are the budget.
+    // The budget is three quarters of it.
     limit.arg(&["SET", "maxmemory", "24mb"]);
     let () = limit.query_async(&mut redis).await.expect("a limit");
     // Each keeps some 6 MB, less than the live window allows.
@@ -91,7 +92,7 @@ async fn above_the_budget_idle_runs_give_back_what_they_keep_for_viewers() {
     .await;
 }
 
-/// Bytes that Redis uses.
+/// The memory that Redis uses.
 async fn memory(redis: &mut MultiplexedConnection) -> u64 {
     let mut info = redis::cmd("INFO");
     info.arg("memory");
@@ -115,7 +116,7 @@ async fn a_redis_without_memory_is_emptied_by_storing() {
     limit.arg(&["SET", "maxmemory", "16mb"]);
     let () = limit.query_async(&mut redis).await.expect("a limit");
 
-    // More events than stay for viewers, and more bytes than there are.
+    // More events than the live window keeps, and more bytes than Redis has.
     let line = || output_line(&noise_of(12));
     let (refused, lines) = loop {
         let lines: Vec<_> = std::iter::repeat_with(line).take(200).collect();
@@ -125,7 +126,7 @@ async fn a_redis_without_memory_is_emptied_by_storing() {
     };
     assert!(refused.contains("OOM"), "{refused}");
     stack.start_service(Service::Persister).await;
-    // It may be told `full` for a while, as the biggest run of all.
+    // As the biggest run it may get `full` replies for a while.
     let last = eventually("publishing goes on", async || {
         publisher.publish_if_room(&lines).await
     })
@@ -175,7 +176,7 @@ async fn a_smaller_window_trims_what_is_stored_and_nothing_else() {
     let mut before: Vec<u64> = (1..=350).collect();
     assert_eq!(shrink(10_000, u64::MAX >> 12).await, before, "it fits");
     assert_eq!(shrink(200, u64::MAX >> 12).await, before.split_off(100));
-    // About 150 lines, the unstored ones among them.
+    // About 150 lines, including the unstored ones.
     let left = shrink(200, 150 * 1080).await;
     assert!((120..180).contains(&left.len()), "{}", left.len());
     assert!(left.ends_with(&unstored), "{left:?}");

@@ -1,4 +1,5 @@
-//! Servers that cannot be reached for a while: publishing and watching go on, and all is stored in the end.
+//! Servers that are unreachable for a while: publishing and watching continue, and everything is
+//! stored in the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,7 @@ async fn a_half_open_connection_to_redis_is_given_up() {
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let mut live = stack.api().watch(run, None).await;
     says(&mut live, "tick 20\n").await;
-    // Connections that are there fall silent for ever; whoever makes a new one is served.
+    // Existing connections stay silent for ever; new ones work.
     chaos.half_open();
     chaos.forward();
     live.read_until("end").await;
@@ -87,7 +88,7 @@ async fn a_postgres_that_is_restarted_is_noticed_by_no_viewer() {
     let command = ticking(400, "0.02");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
-    // In order, at once, and by a crash.
+    // A fast stop, an immediate stop, and a crash.
     for (events, signal) in [
         (20, Signal::SIGINT),
         (80, Signal::SIGQUIT),

@@ -1,4 +1,4 @@
-//! From a command to a browser: headless Chromium sees lines of a command that is still running.
+//! From a command to a browser: headless Chromium shows lines of a command that is still running.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -20,10 +20,10 @@ use uuid::Uuid;
 use crate::access::fixtures::{PASSWORD, user};
 use crate::access::oidc::fixture::Scene;
 
-/// Longest time for a browser to start and to play its story.
+/// Longest time for a browser to start and run its test.
 const BROWSER_DEADLINE: Duration = Duration::from_secs(150);
 
-/// PATH with a `node` that is new enough for the page's tools.
+/// PATH with a `node` that is recent enough for the tools of the page.
 pub(crate) fn path_with_node() -> &'static str {
     static PATH: LazyLock<String> = LazyLock::new(|| {
         let node = Command::new(repository().join("deploy/local/node")).output();
@@ -36,7 +36,7 @@ pub(crate) fn path_with_node() -> &'static str {
     &PATH
 }
 
-/// Plays a story of the page, in a browser.
+/// Runs one end-to-end test of the page in a browser.
 async fn play(stack: &Stack, story: &str, run: Uuid, settings: &[(&str, String)]) {
     let web = repository().join("api/web");
     assert!(
@@ -51,7 +51,7 @@ async fn play(stack: &Stack, story: &str, run: Uuid, settings: &[(&str, String)]
         ("RUNCAST_E2E_RUN", run.to_string()),
     ]);
     let browser = browser.with_env(settings.iter().cloned());
-    // Which browser, and where to leave a picture: chosen by whoever calls the tests.
+    // The caller of the tests chooses the browser, and where to save a screenshot.
     let chosen = ["RUNCAST_E2E_BROWSER", "RUNCAST_E2E_SHOT"];
     let chosen = chosen.map(|name| Some((name, std::env::var(name).ok()?)));
     let browser = browser.with_env(chosen.into_iter().flatten());
@@ -62,7 +62,7 @@ async fn play(stack: &Stack, story: &str, run: Uuid, settings: &[(&str, String)]
         status.success(),
         "the browser's story failed ({status})\n{logs}"
     );
-    // How long it took until the first lines were there is said, not judged.
+    // The time until the first lines are visible is printed, but not judged.
     writeln!(std::io::stderr(), "{logs}").expect("stderr takes a text");
 }
 

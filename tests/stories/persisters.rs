@@ -1,8 +1,8 @@
-//! Persisters that are broken at the worst moments, or beside each other: each event is stored once, byte
-//! for byte; and what a persister tells of it.
+//! Persisters that fail at the worst moments, or run beside each other. Each event is stored once,
+//! byte for byte. Also their metrics.
 //!
-//! Acknowledging and trimming are one script, so there is no moment between them: the last one is after it,
-//! before its answer.
+//! One script acknowledges and trims, so no moment lies between the two: the last possible one is
+//! after the script, before its reply.
 
 use nix::sys::signal::Signal;
 use runcast_common::protocol::event::Kind;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::crashes::ticking;
 use crate::viewer::{Viewer, assert_text, numbers};
 
-/// A stack whose persister reaches Postgres through a proxy which has been told what to do.
+/// A stack whose persister reaches Postgres through a proxy with a fault.
 async fn broken_before_postgres(tell: impl FnOnce(&runcast_tests::chaos::ChaosProxy)) -> Stack {
     let mut stack = Stack::without_services().await;
     let chaos = stack.proxy_postgres().await;
@@ -31,7 +31,7 @@ async fn broken_before_postgres(tell: impl FnOnce(&runcast_tests::chaos::ChaosPr
     let mut wrap = stack.wrap(run, &["seq", "-f", "line %g", "1000"]);
     chaos.wait_for_hits(1).await;
     stack.kill(Service::Persister);
-    // The kernel closes the connections of a killed process; the proxy has to be told.
+    // The kernel closes the connections of a killed process; the proxy must cut its own.
     chaos.cut();
     let stored = stack.database.run(run).await;
     assert_eq!(stored.events, 0, "it died before its first commit");
@@ -136,7 +136,8 @@ async fn one_that_slept_through_its_claim_does_no_harm_when_it_wakes() {
     let last = publisher.publish(&numbered_lines("event", 1..=3)).await;
     stack.database.wait_stored(run.id, last).await;
 
-    // It is the only one at the line, so Redis gives it the run although it sleeps.
+    // It is the only consumer of the ready queue, so Redis assigns it the run although it is
+    // stopped.
     sleeper.signal(Signal::SIGSTOP);
     publisher.publish(&numbered_lines("event", 4..=6)).await;
     stack.start_service(Service::Persister).await;

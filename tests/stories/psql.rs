@@ -1,4 +1,4 @@
-//! What somebody finds who comes with `psql`.
+//! What a user sees with `psql`.
 
 use runcast_tests::event_lines::output_line;
 use runcast_tests::publisher::Publisher;

@@ -1,4 +1,4 @@
-//! Readiness of every service, while parts of the installation are away.
+//! Readiness of each service, while Redis or Postgres are unreachable.
 
 use reqwest::Method;
 use runcast_tests::api::{Api, send};
@@ -8,14 +8,14 @@ use runcast_tests::process::Process;
 use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 
-/// A running service, and where it tells how it is.
+/// A running service, and the URL of its health endpoints.
 struct RunningService {
     process: Process,
     base: String,
 }
 
 impl RunningService {
-    /// Starts one that reaches Redis and Postgres through these proxies.
+    /// Starts a service that reaches Redis and Postgres through these proxies.
     async fn start(
         stack: &mut Stack,
         service: Service,
@@ -43,7 +43,7 @@ impl RunningService {
         )
     }
 
-    /// Waits until it answers so, and gives the answer.
+    /// Waits for a response with this status, and returns it.
     async fn becomes(&self, status: u16) -> Value {
         let what = format!("{} answers {status}", self.process.name());
         eventually(&what, async || {
@@ -114,7 +114,7 @@ async fn a_partition_that_is_missing_tomorrow_is_told_today() {
     let answer = persister.becomes(503).await;
     let partitions = answer["partitions"].as_str().expect("words");
     assert!(partitions.contains("tomorrow"), "{partitions}");
-    // Viewers are served all the same.
+    // It still serves viewers.
     let gateway = stack.api().get("/readyz").await;
     assert_eq!(gateway["partitions"], partitions, "{gateway}");
     let said = stack.check().await;

@@ -1,4 +1,4 @@
-//! Redis is a cluster: runs lie on all of its nodes, nodes die, and slots move.
+//! Redis Cluster: runs are spread over all nodes, nodes die, and slots migrate.
 
 use std::collections::HashSet;
 
@@ -28,7 +28,7 @@ fn node_of(run: Uuid) -> usize {
     RedisCluster::master_of(Keys::slot(Keys::partition(run)))
 }
 
-/// A run that lies on this node.
+/// A run whose slot is on this node.
 async fn run_on(stack: &Stack, node: usize) -> Uuid {
     let api = stack.api();
     eventually("a run on a certain node", async || {
@@ -42,7 +42,7 @@ async fn run_on(stack: &Stack, node: usize) -> Uuid {
     .await
 }
 
-/// Checks that everything was published, stored once, and seen.
+/// Checks that everything was published, stored once, and received.
 async fn assert_whole(
     stack: &Stack,
     run: Uuid,
@@ -98,14 +98,14 @@ async fn runs_lie_on_all_nodes() {
     );
     redis.wait_ready_queue_empty(stack.keys()).await;
 
-    // Redis does not name a replica before it has followed something.
+    // Redis does not list a replica before it has synced.
     eventually("all nodes are named", async || {
         let said = stack.check().await;
         let is_whole = said.contains("(cluster: 3 masters and 1 replicas");
         if is_whole { Ok(()) } else { Err(said) }
     })
     .await;
-    // A node that would throw away what is not stored is refused, whichever it is.
+    // Every node is checked: one that would evict unstored data is refused.
     let () = redis.nodes[MASTER_COUNT]
         .query(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
         .await;
@@ -116,7 +116,7 @@ async fn runs_lie_on_all_nodes() {
         "{said}"
     );
 
-    // One of its nodes named as if it were alone is told apart.
+    // A cluster node configured as a standalone server is detected.
     stack.use_redis(
         redis.deployment.urls(&redis.nodes[1]),
         redis.deployment.ca().as_deref(),
@@ -168,7 +168,8 @@ async fn a_slot_that_moves_in_the_middle_of_a_run_loses_and_doubles_nothing() {
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
     stack.database.wait_stored_events(run, 50).await;
 
-    // The keys of the run lie on both nodes for a while, which serve neither part by scripts then.
+    // The keys of the run are spread over both nodes for a while; neither then runs scripts on
+    // them.
     redis.begin_migration(keys.slot, 0, 2).await;
     redis.migrate_key(&keys.meta, 0, 2).await;
     let refused = redis.migration_errors(0).await;

@@ -1,4 +1,5 @@
-//! Redis loses everything in the middle of a run: producers resend, Postgres stores once, viewers are told.
+//! Redis loses all data in the middle of a run: producers resend, Postgres stores once, viewers get
+//! a gap.
 
 use runcast_common::protocol::event::Kind;
 use runcast_tests::database::{StoredEvent, text};
@@ -12,7 +13,7 @@ use crate::viewer::{Viewer, assert_text, numbers};
 
 const TICKS: u32 = 300;
 
-/// What every such story ends with.
+/// The checks at the end of each of these stories.
 async fn assert_whole(stack: &Stack, run: Uuid, viewer: &Viewer) -> Vec<StoredEvent> {
     let said = numbers("tick", 1..=TICKS.into());
     let events = stack.database.wait_sealed(run).await;
@@ -43,7 +44,7 @@ async fn a_flushed_redis_costs_a_resend_and_nothing_else() {
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
 
-    // Some events stand in Redis alone when it is flushed: their producer has them still.
+    // Some events are only in Redis when it is flushed; their producer still has them.
     stack.database.wait_stored_events(run, 20).await;
     stack.stop(Service::Persister).await;
     let stored = stack.database.run(run).await.events;

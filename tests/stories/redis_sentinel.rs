@@ -1,4 +1,4 @@
-//! The master behind sentinels is killed in the middle of a run.
+//! The master of a Sentinel setup is killed in the middle of a run.
 
 use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
@@ -42,7 +42,7 @@ async fn lose_the_master(with_tls: bool) {
     assert_text(&text(&events, Kind::Output), &said);
     let viewer = viewer.await.expect("the viewer's task");
     assert_text(&viewer.text("output"), &said);
-    // Nothing but what the replica had not heard yet may be missing from it.
+    // Only what the replica had not received yet may be missing.
     assert!(
         viewer.gaps.iter().all(|reason| reason == "reborn"),
         "{:?}",
@@ -59,7 +59,7 @@ async fn lose_the_master(with_tls: bool) {
     })
     .await;
 
-    // Who starts now finds the new master, too.
+    // A service that starts now finds the new master, too.
     stack.stop(Service::Persister).await;
     stack.start_service(Service::Persister).await;
 }

@@ -1,4 +1,4 @@
-//! Redis speaks TLS with a certificate of a private authority.
+//! Redis with TLS, with a certificate of a private authority.
 
 use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
@@ -18,7 +18,7 @@ async fn a_private_authority_is_named_once_and_agents_are_told_of_it() {
     let urls = deployment.urls(&node);
     stack.use_redis(urls, deployment.ca().as_deref());
 
-    // Whom the platform does not trust, we do not trust.
+    // A certificate that the platform does not trust is refused.
     let alone = stack
         .service_spec(Service::Persister)
         .with_env([("RUNCAST_REDIS_CA", "")]);

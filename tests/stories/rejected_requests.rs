@@ -1,4 +1,4 @@
-//! What is refused, with which status, and in words that help.
+//! Rejected requests: the right status, and a helpful message.
 
 use reqwest::{Method, StatusCode};
 use runcast_common::protocol::event::{InvalidEvent, Kind, Text, write_line};
@@ -57,7 +57,7 @@ async fn nobody_gets_in_without_a_token_of_the_right_scope() {
         let wrong = api.anonymous(Method::GET, path).bearer_auth("not-a-token");
         problem(send(wrong).await, StatusCode::UNAUTHORIZED).await;
     }
-    // The token of an agent publishes; it neither reads other runs nor creates them.
+    // An agent's token permits publishing; it neither reads other runs nor creates any.
     let other = api.create_run("other").await.id;
     let read = api
         .anonymous(Method::GET, &format!("/v1/runs/{other}"))

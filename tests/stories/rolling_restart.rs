@@ -1,4 +1,5 @@
-//! A rolling restart: two gateways behind one address are stopped and started in turn, while a thousand viewers watch.
+//! A rolling restart: two gateways behind one address are restarted in turn, while a thousand
+//! viewers are connected.
 
 use std::time::Duration;
 
@@ -18,16 +19,16 @@ use uuid::Uuid;
 
 const VIEWERS: usize = 1_000;
 
-/// Each viewer has a socket here, two in the proxy, and one in its gateway.
+/// Each viewer has one socket here, two in the proxy, and one in its gateway.
 const FILES: u64 = 4 * VIEWERS as u64 + 1_000;
 
 /// Pause between two messages.
 const PACE: Duration = Duration::from_millis(50);
 
-/// Longest wait for a thousand viewers: they are asked to spread over seconds.
+/// Longest wait for a thousand viewers, which the gateway spreads over seconds.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A gateway that a story runs beside that of its stack, on a port that it keeps.
+/// A second gateway of the stack, on a port that it keeps across restarts.
 struct Gateway {
     recipe: ProcessSpec,
     process: Process,
@@ -71,7 +72,7 @@ async fn port_of(process: &mut Process) -> u16 {
     port.expect("a port")
 }
 
-/// Publishes until it is told to stop; gives the number of the last message.
+/// Publishes until `stop` changes; returns the number of the last message.
 fn publish(mut publisher: Publisher, mut stop: watch::Receiver<bool>) -> JoinHandle<u64> {
     tokio::spawn(async move {
         let mut number = 0;

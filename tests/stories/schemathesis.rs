@@ -1,10 +1,10 @@
-//! Schemathesis reads the OpenAPI document and asks the gateway everything that it allows, and much that it does not:
-//! nothing may fail on our side, and whatever is answered must be what the document says, in status, headers, content type
-//! and schema.
+//! Schemathesis reads the OpenAPI document and sends the gateway everything that it allows, and
+//! much that it does not. No request may cause a server error, and each response must match the
+//! document in status, headers, content type and schema.
 //!
-//! The same seed each time, and [`EXAMPLES`] for each operation in each phase; `RUNCAST_SCHEMATHESIS=N` asks for more. It
-//! knows real things, so that not every question ends at a 404, and makes others on its way. Left out is what never ends
-//! while a run lives, and is told by name below.
+//! The seed is fixed, with [`EXAMPLES`] per operation and phase; `RUNCAST_SCHEMATHESIS=N` sets
+//! more. Schemathesis gets ids of real objects, so that not every request ends with 404, and
+//! creates others itself. Endless responses are excluded by name below.
 
 use std::fs;
 use std::time::Duration;
@@ -22,27 +22,27 @@ use uuid::Uuid;
 use crate::access::fixtures::ask;
 use crate::access_matrix::path_parameters::PathParameters;
 
-/// Examples of each operation, unless told otherwise.
+/// Default number of examples per operation.
 const EXAMPLES: u32 = 8;
 
-/// How often it takes what it knows.
+/// How often it uses the known ids.
 const KNOWN: f64 = 0.8;
 
-/// Longest run of it, for each example.
+/// Longest time for each example.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What an answer is held against.
+/// The checks of each response.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_headers_conformance,response_schema_conformance,ignored_auth,unsupported_method,\
     allow_header_conformance,missing_required_header,use_after_free";
 
-/// Streams of runs that live: they end with the run. Their refusals are those of `/text` and `/events`.
+/// Streams of live runs end with the run. Their error responses are those of `/text` and `/events`.
 const ENDLESS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/stream"];
 
-/// It would find the token that it asks with in the list of tokens.
+/// It would find its own token in the list of tokens and revoke it.
 const LOCKS_OUT: &str = "DELETE /v1/tokens/{token}";
 
-/// What it knows beforehand: real things for most paths, a run that is over beside the one that lives, and bounds on time.
+/// Its settings: ids for most paths, an ended run beside a live one, and bounds on time.
 fn settings(places: &PathParameters, over: Uuid) -> String {
     let (mut dictionaries, mut parameters) = (String::new(), String::new());
     for (name, thing) in places.things() {
@@ -77,7 +77,7 @@ parameters = {{ "query.follow" = "false" }}
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
     let mut stack = Stack::without_services().await;
-    // Without a worker nobody sends to the webhooks that it makes up.
+    // Without a worker, no request is sent to the webhooks that it invents.
     stack.start_service(Service::Persister).await;
     stack.start_service(Service::Gateway).await;
     let api = stack.api();
@@ -93,7 +93,7 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
     let mut wrap = stack.wrap(over.id, &["echo", "all there is"]);
     assert!(wrap.wait_exit(DEADLINE).await.success());
 
-    // It finds its own token in the list of tokens, and would see nothing but 401 from when it tried to revoke that.
+    // It finds its own token in the list of tokens; after revoking it, it would get only 401.
     let keep =
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
     stack.database.execute(keep).await;
@@ -141,6 +141,6 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
     let mut asking = recipe.start(stack.folder());
     let status = asking.wait_exit(DEADLINE * examples).await;
     assert!(status.success(), "{}", asking.logs());
-    // It has not locked itself out on its way.
+    // It has not locked itself out.
     api.get("/v1/session").await;
 }

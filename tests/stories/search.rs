@@ -1,4 +1,5 @@
-//! Search in a whole run: lines cut into chunks, both directions, what is stored and what is not, and its limits.
+//! Search in a whole run: lines split over chunks, both directions, stored and unstored events, and
+//! its limits.
 
 use reqwest::{Method, StatusCode};
 use runcast_common::protocol::event::{Kind, Text, write_line};
@@ -105,7 +106,7 @@ async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
         json!(["the Needle is here", "needle of an error"])
     );
 
-    // Piece by piece, in both directions, nothing is missed and nothing comes twice.
+    // Page by page, in both directions, nothing is missed or returned twice.
     for (direction, start) in [("after", "0-0"), ("before", "end")] {
         let (mut cursor, mut seen) = (start.to_owned(), Vec::new());
         for _ in 0..30 {
@@ -131,7 +132,7 @@ async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
         assert_eq!(seen, expected, "{direction}");
     }
 
-    // What was still being written is found when it is finished, from where the search came to.
+    // A line that was incomplete is found once it is finished, from where the search stopped.
     let before = found(&api, run.id, "q=unfinished%20needle").await;
     assert_eq!(texts(&before), [""; 0]);
     let cursor = before["cursor"].as_str().expect("a cursor").to_owned();

@@ -1,4 +1,4 @@
-//! Viewers who take little or nothing, and a gateway that has too little memory for all of them.
+//! Viewers that read slowly or not at all, and a gateway with too little memory for all of them.
 
 use reqwest::Method;
 use runcast_common::protocol::event_id::EventId;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::fanout::{frames, last_line, publisher};
 use crate::viewer::Viewer;
 
-/// A viewer's connection for which the kernel holds little, so that frames are cut anywhere.
+/// A viewer's connection with a small receive buffer, so that frames are cut anywhere.
 async fn connect(base: &str, token: &str, run: Uuid) -> TcpStream {
     connect_to(base, token, &format!("/v1/runs/{run}/stream")).await
 }
@@ -32,7 +32,7 @@ async fn connect_to(base: &str, token: &str, path: &str) -> TcpStream {
     stream
 }
 
-/// One more gateway with these settings; where it is, and its metrics.
+/// One more gateway with these settings: its process, its metrics URL and a client.
 async fn gateway(stack: &Stack, settings: &[(&str, &str)]) -> (Process, String, Api) {
     let listens = [
         ("RUNCAST_LISTEN", "127.0.0.1:0"),
@@ -49,8 +49,8 @@ async fn gateway(stack: &Stack, settings: &[(&str, &str)]) -> (Process, String, 
     (gateway, base, metrics)
 }
 
-/// A whole run: twice what kernels and the gateway's socket hold together, so that whoever takes nothing stands in the
-/// middle of it.
+/// A whole run, twice what the buffers of kernel and gateway hold together, so that a viewer that
+/// does not read gets stuck in the middle.
 async fn flood(publisher: &mut Publisher) -> EventId {
     let filler = "x".repeat(1000);
     for entry in 0..160_u64 {
@@ -72,7 +72,7 @@ async fn a_viewer_who_reads_slowly_misses_nothing_and_holds_up_nobody() {
     let mut buffer = vec![0; 3000];
     let mut quick = stack.api().watch(run.id, None).await;
     quick.read_until("ready").await;
-    // 24 MiB: far more than ring and sockets hold.
+    // 24 MiB: far more than the ring and the socket buffers hold.
     const ENTRIES: u64 = 240;
     const LINES: u64 = 100;
     let filler = "x".repeat(1000);
@@ -94,7 +94,7 @@ async fn a_viewer_who_reads_slowly_misses_nothing_and_holds_up_nobody() {
     )
     .await;
     assert_eq!(end.last().expect("a frame").id, last);
-    // The slow one reads on; what fell off the ring comes from where it is held.
+    // The slow viewer reads on; events evicted from the ring come from Redis or Postgres.
     buffer.resize(64 * 1024, 0);
     within(WAIT_DEADLINE * 3, "the slow one sees the end", async {
         loop {
@@ -135,7 +135,7 @@ async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
     })
     .await;
     let mut seen = Vec::new();
-    // The connection ends, be it by a reset.
+    // The connection ends, possibly by a reset.
     drop(
         within(
             WAIT_DEADLINE,
@@ -179,7 +179,7 @@ async fn a_client_who_takes_nothing_of_what_the_library_sends_is_cut_off() {
     flood(&mut publisher).await;
     open(0).await;
     let mut seen = Vec::new();
-    // The connection ends, be it by a reset.
+    // The connection ends, possibly by a reset.
     let rest = unread.read_to_end(&mut seen);
     drop(within(WAIT_DEADLINE, "what the kernels still hold", rest).await);
     assert!(!String::from_utf8_lossy(&seen).contains("event: end"));
@@ -189,7 +189,7 @@ async fn a_client_who_takes_nothing_of_what_the_library_sends_is_cut_off() {
 async fn a_gateway_without_memory_sends_viewers_away_and_they_resume() {
     let mut stack = Stack::start().await;
     stack.stop(Service::Gateway).await;
-    // Less than any process has.
+    // Less than any process uses.
     stack.set(Service::Gateway, "RUNCAST_MEMORY_LIMIT", "1MiB");
     stack.start_service(Service::Gateway).await;
     let run = stack.api().create_run("little memory").await;
@@ -207,7 +207,7 @@ async fn a_gateway_without_memory_sends_viewers_away_and_they_resume() {
         }
     });
     let mut first = 1;
-    // An entry that was begun is finished: the publisher counts what it has sent.
+    // An entry that was started is completed: the publisher counts what it has sent.
     eventually("a viewer is sent away", async || {
         publisher
             .publish(&numbered_lines("line", first..=first + 9))
@@ -243,7 +243,7 @@ async fn those_whom_the_library_carries_are_sent_away_too() {
         format!("v1/watch?run={}", run.id),
         "v1/feed".to_owned(),
     ] {
-        // One of twenty goes every second.
+        // One in twenty goes every second.
         let url = format!("{base}/{path}");
         let mut arguments = vec!["-sNZ", "--parallel-immediate", "-H", &bearer];
         arguments.push("--http2-prior-knowledge");

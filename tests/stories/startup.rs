@@ -1,11 +1,11 @@
-//! What a service does when it cannot start: it says in one line which setting or schema is to blame.
+//! A service that cannot start says in one line which setting or schema is to blame.
 
 use runcast_tests::eventually::WAIT_DEADLINE;
 use runcast_tests::process::{Process, ProcessSpec};
 use runcast_tests::programs::{self, free_port};
 use runcast_tests::stack::{Service, Stack};
 
-/// Runs a service that is to refuse, and gives its exit code and what it said on stderr.
+/// Runs a service that must refuse to start; returns its exit code and stderr.
 async fn refusal(
     stack: &Stack,
     service: Service,
@@ -22,7 +22,7 @@ async fn refusal(
 async fn a_schema_that_does_not_fit_is_refused() {
     let stack = Stack::without_services().await;
     let cases = [
-        // Changed after it ran; older than the program; newer than the program.
+        // Changed after it was applied; older than the program; newer than the program.
         "UPDATE _sqlx_migrations SET checksum = '\\xdecaf000' WHERE version = 1",
         "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
@@ -107,7 +107,7 @@ async fn migrating_needs_the_database_alone() {
     );
 }
 
-/// Checks that the password in an address was not printed.
+/// Checks that the password of a URL was not printed.
 fn assert_secrets_kept(said: &str, address: &str) {
     let password = address
         .split_once('@')

@@ -1,4 +1,4 @@
-//! The text of a run: byte for byte, followed to its end, and in parts once it is finished.
+//! The text of a run: byte for byte, followed to its end, and by ranges once it is finished.
 
 use std::io::Write as _;
 
@@ -88,7 +88,7 @@ async fn a_text_is_byte_for_byte_what_was_written() {
         .await;
 
     let api = stack.api();
-    // Partly stored, partly in Redis alone; and then stored all.
+    // Partly in Postgres, partly only in Redis; then all in Postgres.
     for round in ["live", "stored"] {
         if round == "stored" {
             stack.start_service(Service::Persister).await;
@@ -114,7 +114,7 @@ async fn a_text_is_byte_for_byte_what_was_written() {
         );
     }
 
-    // A hole is a line of its own, which nothing that is written can be taken for.
+    // A gap is a line of its own, which no output can imitate.
     let mut gap = Vec::new();
     let told = Gap {
         count: Some(3),
@@ -181,7 +181,7 @@ async fn a_text_is_followed_until_the_run_is_over() {
         followed.extend_from_slice(&bytes);
         assert!(followed.len() <= 6, "{followed:?}");
     }
-    // Only what there is, without following.
+    // Without following: only the existing text.
     assert_eq!(text(&api, run, "").await, b"first\n");
 
     std::fs::File::create(&go)
@@ -204,7 +204,7 @@ async fn a_text_is_followed_until_the_run_is_over() {
 async fn a_finished_text_is_had_in_parts_packed_or_not_at_all() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("finished").await.id;
-    // Several times what is marked at once when it is measured.
+    // Several times the number of lines that the byte index marks at once.
     let mut wrap = stack.wrap(run, &["seq", "1", "600000"]);
     assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
     stack.database.wait_sealed(run).await;
@@ -258,7 +258,7 @@ async fn a_finished_text_is_had_in_parts_packed_or_not_at_all() {
             }
         }
     }
-    // What is no range of one part, or is of another text, gets the whole.
+    // An invalid range, several ranges, or a range of another version: the whole text.
     let others: [&[(&str, &str)]; 4] = [
         &[("range", "lines=1-2")],
         &[("range", "bytes=0-1,5-6")],
@@ -279,7 +279,7 @@ async fn a_finished_text_is_had_in_parts_packed_or_not_at_all() {
         assert_eq!(header(response.headers(), "etag"), tag);
     }
 
-    // Packed it is another representation.
+    // A compressed text is another representation.
     for encoding in ["gzip", "zstd"] {
         let response = ask(&api, &path, &[("accept-encoding", encoding)]).await;
         assert_eq!(header(response.headers(), "content-encoding"), encoding);

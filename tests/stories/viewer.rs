@@ -1,4 +1,5 @@
-//! How stories watch a run as the page does: by cursor over reconnects, and blind to what came twice.
+//! How stories watch a run as the page does: it resumes by cursor after reconnects, and ignores
+//! duplicates.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,10 +14,10 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-/// Pause of a viewer whose gateway is not there.
+/// Pause of a viewer whose gateway is unreachable.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// A reader of one run that comes back whenever its stream breaks.
+/// A reader of one run that reconnects whenever its stream breaks.
 pub(crate) struct Viewer {
     api: Api,
     run: Uuid,
@@ -24,11 +25,11 @@ pub(crate) struct Viewer {
     highest: HashMap<String, u64>,
     /// Events, each once.
     pub(crate) events: Vec<Value>,
-    /// Events that came again, by producer and seq.
+    /// Duplicates, by producer and seq.
     pub(crate) repeated: usize,
-    /// Reasons of the gaps it was told.
+    /// Reasons of the received gaps.
     pub(crate) gaps: Vec<String>,
-    /// How often it had to connect.
+    /// How often it connected.
     pub(crate) connections: usize,
 }
 
@@ -68,7 +69,7 @@ impl Viewer {
 
     async fn follow(mut self, mut enough: impl FnMut(&Value) -> bool) -> Self {
         loop {
-            // It has seen everything, and only the end itself was lost with a gateway.
+            // It has received everything; only the `end` frame was lost with a gateway.
             let Some(mut stream) = self.connect().await else {
                 return self;
             };
@@ -83,8 +84,8 @@ impl Viewer {
         }
     }
 
-    /// Connects as EventSource does: again and again, with the last id that it has seen. Nothing if
-    /// that is answered by 204, after which EventSource stays away.
+    /// Connects as EventSource does: again and again, with its last event id. None on 204, after
+    /// which EventSource stays away.
     async fn connect(&mut self) -> Option<Sse> {
         self.connections += 1;
         let cursor = self.cursor.map(|id| id.to_string());
@@ -107,7 +108,7 @@ impl Viewer {
         Some(Sse::from_response(response).await)
     }
 
-    /// Takes in one frame; true if it is an event that was not seen before.
+    /// Processes one frame; true if it is a new event.
     fn take(&mut self, frame: &Frame) -> bool {
         assert!(
             self.cursor.is_none_or(|cursor| cursor <= frame.id),
@@ -141,19 +142,19 @@ impl Viewer {
         true
     }
 
-    /// What the events of a kind said, put together.
+    /// The concatenated text of all events of a kind.
     pub(crate) fn text(&self, kind: &str) -> Vec<u8> {
         let of_kind = self.events.iter().filter(|event| event["kind"] == kind);
         of_kind.flat_map(event_lines::text_bytes).collect()
     }
 }
 
-/// Lines `<word> <number>`, for comparing with what arrived.
+/// Lines `<word> <number>`, to compare with the received text.
 pub(crate) fn numbers(word: &str, range: std::ops::RangeInclusive<u64>) -> String {
     range.map(|number| format!("{word} {number}\n")).collect()
 }
 
-/// Compares what arrived with what was said, and shows where they part rather than both as a whole.
+/// Compares received with published text, and prints where they differ rather than both texts.
 pub(crate) fn assert_text(arrived: &[u8], said: &str) {
     if arrived == said.as_bytes() {
         return;

@@ -1,4 +1,4 @@
-//! Fifty thousand lines at full speed: all there, once each, sealed; how long it took is printed.
+//! Fifty thousand lines at full speed: all stored, once each, and sealed. The time is printed.
 
 use std::io::Write as _;
 use std::time::Instant;
@@ -45,7 +45,7 @@ async fn fifty_thousand_lines_arrive_once() {
     assert_text(&text(&events, Kind::Output), &said);
     assert_text(&viewer.text("output"), &said);
     assert_eq!(wrap.stdout(), said.as_bytes());
-    // Past the test runner, which shows only what failed tests print.
+    // Bypasses the test runner, which prints only the output of failed tests.
     let times = format!(
         "seq 0 50000: wrap ended after {ended:?}, last line shown after {shown:?}, sealed after {sealed:?}\n"
     );

@@ -1,4 +1,4 @@
-//! Several runs on one connection, and the feed of all of them.
+//! Several runs on one connection, and the feed of all runs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::fanout::{frames, last_line, publisher};
 
-/// Reads a stream of several runs until so many frames have come, or it ends.
+/// Reads a stream of several runs until this many frames have arrived, or it ends.
 async fn watch(
     stack: &Stack,
     query: &str,
@@ -56,7 +56,7 @@ async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
     }
     let query: Vec<String> = runs.iter().map(|(run, _)| format!("run={run}")).collect();
     let query = query.join("&");
-    // Cut after every frame: what follows is what comes next, of each run.
+    // Disconnects after every frame: the next frame of each run must follow.
     let mut seen: HashMap<String, Vec<u64>> = HashMap::new();
     let mut cursor: Option<String> = None;
     for cut in [1, 3, 20, 30, 7] {
@@ -177,7 +177,8 @@ async fn the_feed_tells_of_every_run_and_is_resumed() {
         .await
     };
     let first = stack.api().create_run("first").await;
-    // Signs of the first may have come before the gateway listened; a channel that has a listener has them all.
+    // The first heartbeats may have been sent before the gateway subscribed; once it has, it misses
+    // none.
     eventually("the gateway listens", async || {
         let mut redis = stack.redis.connection().await;
         let mut ask = redis::cmd("PUBSUB");
@@ -193,7 +194,7 @@ async fn the_feed_tells_of_every_run_and_is_resumed() {
     let mut publisher = publisher(&stack, &first).await;
     publisher.publish(&[last_line(0)]).await;
     told("its end is told of", &first, "succeeded").await;
-    // From where it was the same comes again, and nothing before it.
+    // From that cursor the same frames come again, and none before.
     let ask = |id: &str| {
         let request = stack.api().request(Method::GET, "/v1/feed");
         request.header("last-event-id", id.to_owned())

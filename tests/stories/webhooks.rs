@@ -1,4 +1,4 @@
-//! Notifications: who is told, what is tried again, what is never connected to.
+//! Webhooks: which are sent, which are retried, and which addresses are never connected to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use runcast_tests::webhook_receiver::{Reply, WebhookReceiver};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// What `runcastd webhook` prints with these arguments, and whether it went well.
+/// The output of `runcastd webhook` with these arguments, and whether it succeeded.
 async fn webhook(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let arguments = [&["webhook"], arguments].concat();
     let own = stack.service_spec(Service::Worker).environment;
@@ -31,7 +31,7 @@ async fn webhook(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     )
 }
 
-/// Makes a webhook and gives its id and secret.
+/// Creates a webhook; returns its id and secret.
 async fn add(stack: &Stack, arguments: &[&str]) -> (String, String) {
     let arguments = [&["add"], arguments].concat();
     let (made, said) = webhook(stack, &arguments).await;
@@ -51,7 +51,7 @@ async fn listed(stack: &Stack, arguments: &[&str]) -> Vec<Value> {
         .collect()
 }
 
-/// Waits until the only delivery is in this state, and gives it.
+/// Waits until the only delivery is in this state, and returns it.
 async fn the_delivery(stack: &Stack, state: &str) -> Value {
     eventually(&format!("the delivery is {state}"), async || {
         let list = listed(stack, &["deliveries"]).await;
@@ -63,7 +63,7 @@ async fn the_delivery(stack: &Stack, state: &str) -> Value {
     .await
 }
 
-/// A stack with a database and a worker that may send to this machine, and is quick to try again.
+/// A stack with a worker that may send to this machine and retries quickly.
 async fn with_worker() -> Stack {
     let mut stack = Stack::without_services().await;
     for (name, value) in [
@@ -77,7 +77,7 @@ async fn with_worker() -> Stack {
     stack
 }
 
-/// So many runs, each of which begins to run in a transaction of its own.
+/// Starts this many runs, each in a transaction of its own.
 async fn runs_begin(stack: &Stack, count: usize) {
     let insert = format!(
         "INSERT INTO runs (id, name, created_by)
@@ -192,12 +192,12 @@ async fn a_run_that_is_not_whole_says_how_much_is_missing() {
 
     let mut viewer = stack.api().watch(run.id, None).await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    // It has counted five events, and one comes.
+    // It has counted five events, but only one arrives.
     let end = json!({"kind": "status", "variation": 0, "time": 1, "status": "succeeded",
         "events": 5, "bytes": 100, "checksum": "crc32c:00000000"});
     let lines = [output_line("one of five\n"), end.to_string().into_bytes()];
     publisher.publish(&lines).await;
-    // At once, to all three who care.
+    // At once, to all three subscribers.
     let told = viewer.read_until("end").await;
     let told = told.last().expect("the end").json();
     assert_eq!(
@@ -258,7 +258,7 @@ async fn what_was_not_received_is_sent_again_with_the_same_id() {
     );
     assert_eq!(errors[2], "no answer in time");
     assert_eq!(errors.last().map(String::as_str), Some("none"));
-    // The receiver is back: nothing is held any more.
+    // The receiver works again: deliveries are no longer held back.
     let [hook] = &listed(&stack, &["list"]).await[..] else {
         panic!("one webhook")
     };
@@ -273,7 +273,7 @@ async fn a_worker_that_dies_before_it_wrote_it_down_has_sent_it_once_more() {
     let mut stack = with_worker().await;
     let receiver = WebhookReceiver::start().await;
     add(&stack, &[&receiver.url(), "--on", "running"]).await;
-    // The receiver has it; the worker will never know.
+    // The receiver got it, but the worker never learns that.
     receiver.reply_next(&[Reply::Never]);
     runs_begin(&stack, 1).await;
     let first = receiver.wait_for_requests(1).await.remove(0);
@@ -342,7 +342,7 @@ async fn two_workers_send_each_delivery_once_and_a_slow_receiver_stops_nobody() 
     let received = quick.received();
     let ids: BTreeSet<String> = received.iter().map(|one| one.id()).collect();
     assert_eq!((received.len(), ids.len()), (100, 100));
-    // Of the slow one a few are under way, not all, and it is slowed.
+    // A few deliveries to the slow one are in progress, not all, and it is throttled.
     eventually("the slow one is held", async || {
         let list = listed(&stack, &["list"]).await;
         let held = list.iter().any(|one| !one["held_until"].is_null());
@@ -407,14 +407,14 @@ async fn nothing_within_the_cluster_is_connected_to_unless_it_is_allowed() {
         let (made, said) = webhook(&stack, &["add", &url]).await;
         assert!(!made && said.contains(why), "{url}: {said}");
     }
-    // A name tells nothing before it is resolved.
+    // A host name reveals nothing before it is resolved.
     let (id, _) = add(&stack, &[&format!("https://localhost:{port}/")]).await;
     let (tested, said) = webhook(&stack, &["test", &id]).await;
     assert!(
         !tested && said.contains("is not a public address"),
         "{said}"
     );
-    // An address that was made while it was allowed.
+    // A URL from when it was allowed.
     let smuggle = format!("UPDATE webhooks SET url = '{}'", receiver.url());
     stack.database.execute(&smuggle).await;
     let (tested, said) = webhook(&stack, &["test", &id]).await;
@@ -422,7 +422,7 @@ async fn nothing_within_the_cluster_is_connected_to_unless_it_is_allowed() {
         !tested && said.contains("is not a public address"),
         "{said}"
     );
-    // The receiver would have been there.
+    // The receiver was listening.
     let reached = tokio::time::timeout(
         Duration::from_secs(5),
         tokio::net::TcpStream::connect(("127.0.0.1", port)),

@@ -1,4 +1,4 @@
-//! Background tasks: the lease, jobs, retention, leftovers.
+//! Background work: the lease, jobs, retention, orphaned keys.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// How long it takes until the jobs of a dead worker are given to another, and more.
+/// More than the time until the jobs of a dead worker are reassigned.
 const RECOVERY: Duration = Duration::from_secs(90);
 
-/// What a worker says when it gets the lease.
+/// What a worker logs when it acquires the lease.
 const WATCHES: &str = "this worker watches agents now";
 
 /// A worker beside the stack's own.
@@ -72,8 +72,8 @@ async fn a_worker_that_was_paused_finds_its_lease_gone() {
     stack.start_service(Service::Worker).await;
     stack.database.wait_for_number(token, 3).await;
     paused.signal(Signal::SIGCONT);
-    // By its next renewal, by the transaction in which it was paused, or because it was paused in a wait that is over
-    // now: then it begins anew, without the lease.
+    // It notices at its next renewal, by the transaction in which it was paused, or because a wait
+    // has expired. Then it restarts its work without the lease.
     let what = "the paused worker knows that it lost the lease";
     eventually_within(WAIT_DEADLINE, what, async || {
         let logs = paused.logs();
@@ -96,7 +96,8 @@ async fn a_worker_that_was_paused_finds_its_lease_gone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_fencing_number_changes_nothing() {
     let mut stack = Stack::without_services().await;
-    // Whoever takes the lease loses it at once, before it can act: as if it had been paused in between.
+    // A worker that takes the lease loses it before it can act, as if it had been paused in
+    // between.
     stack
         .database
         .execute(
@@ -186,7 +187,7 @@ async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
         "{said}"
     );
 
-    // Not for everybody.
+    // Only administrators may.
     let run = stack.api().create_run("agent").await;
     let theirs = stack.api().anonymous(reqwest::Method::GET, "/v1/jobs");
     let refused = send(theirs.bearer_auth(&run.token)).await;
@@ -244,7 +245,7 @@ async fn the_job_of_a_killed_worker_goes_to_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn days_of_runs_that_are_too_old_go() {
     let mut stack = Stack::without_services().await;
-    // A day with a run, one that was only half removed, and one with a run that still lives.
+    // A day with a run, one that was removed by half, and one with a live run.
     stack
         .database
         .execute(
@@ -280,7 +281,7 @@ async fn days_of_runs_that_are_too_old_go() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_told_of_access_goes_after_a_year() {
     let mut stack = Stack::without_services().await;
-    // Several batches, beside what is younger: some of it has the smallest ids.
+    // Several batches beside younger entries; some of those have the smallest ids.
     let entries = |name: &str, days: u32, count: u32| {
         format!(
             "INSERT INTO audit_log (at, actor_name, action)
@@ -298,7 +299,7 @@ async fn what_is_told_of_access_goes_after_a_year() {
     assert_eq!(stack.database.query_number(&left("young")).await, 10);
 }
 
-/// Makes a key look as if nobody had used it for two hours.
+/// Makes a key look unused for two hours.
 async fn age(redis: &mut MultiplexedConnection, key: &str) {
     let mut dump = redis::cmd("DUMP");
     let value: Vec<u8> = dump.arg(key).query_async(redis).await.expect("a key");
@@ -313,7 +314,7 @@ async fn keys_of_runs_that_do_not_exist_go() {
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Gateway).await;
     let live = stack.api().create_run("live").await.id;
-    // Of 2020, and of now.
+    // One id of 2020, one of today.
     let old =
         |last: u8| Uuid::from_u128(0x016f_75c6_2c00_7000_8000_0000_0000_0000 + u128::from(last));
     let (unused, used, young) = (old(1), old(2), Uuid::now_v7());
@@ -396,7 +397,7 @@ async fn silence_counts_only_while_somebody_looks() {
     assert_eq!(look(ago(90), ago(25)).await, [], "after an outage");
     let silent = look(ago(90), ago(3)).await;
     assert_eq!(silent, [(agent, ago(40))]);
-    // Heard in the meantime: it stays.
+    // It sent a heartbeat in the meantime, so it stays.
     liveness::forget(&shared, &keys.pulses, &[(agent, ago(39))])
         .await
         .expect("an answer");

@@ -1,4 +1,4 @@
-//! `runcast wrap` is transparent: output, exit code and signals of the command pass as if it were not there.
+//! `runcast wrap` is transparent: output, exit code and signals of the command pass unchanged.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -79,7 +79,8 @@ async fn signals_reach_the_command() {
     for (trap, signal, code, said) in cases {
         let run = stack.api().create_run("signals").await.id;
         let script = format!("{trap}; echo ready; while :; do sleep 0.05; done");
-        // A shell cannot trap what was ignored when it started, as SIGINT is for tests in the background.
+        // A shell cannot trap a signal that was ignored when it started, as SIGINT is for
+        // background tests.
         let command = ["env", "--default-signal", "sh", "-c", &script];
         let mut wrap = stack.wrap(run, &command);
         wrap.wait_for_line("ready", WAIT_DEADLINE).await;
@@ -96,7 +97,7 @@ async fn signals_reach_the_command() {
 async fn bytes_pass_as_they_are() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("bytes").await.id;
-    // NUL, bytes that are no UTF-8, carriage returns, colours, a cut character, and no newline at the end.
+    // NUL, invalid UTF-8, carriage returns, colours, a cut character, and no final newline.
     let out = r"a\000b\n\377\376 raw\n50%%\r100%%\n\033[31mred\033[0m\n\303";
     let err = r"warning: \000\n\342\202\254 \342\202";
     let script = format!("printf '{out}'; printf '{err}' >&2");
@@ -106,7 +107,7 @@ async fn bytes_pass_as_they_are() {
     let out = b"a\0b\n\xff\xfe raw\n50%\r100%\n\x1b[31mred\x1b[0m\n\xc3";
     let err = b"warning: \0\n\xe2\x82\xac \xe2\x82";
     assert_eq!(wrap.stdout(), out);
-    // It says once where to watch, before the command starts; then stderr is the command's alone.
+    // It prints once where to watch, before the command starts; then stderr belongs to the command.
     let stderr = wrap.stderr();
     let hint = stderr.starts_with(b"runcast: watch at http://");
     let end = stderr
@@ -180,7 +181,7 @@ async fn without_a_run_it_creates_one() {
         .expect("a run id");
     let events = stack.database.wait_sealed(id).await;
     assert_eq!(text(&events, Kind::Output), b"hello\n");
-    // Its start says what runs, and where.
+    // The first event tells what runs, and where.
     let first: Value = serde_json::from_slice(&events[0].body).expect("JSON");
     assert_eq!(first["status"], "running");
     assert_eq!(first["command"], serde_json::json!(["echo", "hello"]));
@@ -281,7 +282,7 @@ async fn a_tail_follows_a_run_to_its_end() {
         tail.logs()
     );
 
-    // One that comes late, behind the first line, and wants the events as they are.
+    // A viewer that comes late, after the first line, and requests raw events.
     let first = stack.database.wait_sealed(run).await;
     let first = first
         .iter()

@@ -1,4 +1,5 @@
-//! What changes access or controls a run is written down, by whom, and without a secret.
+//! The audit log records all changes of access and all commands to runs: by whom, and without
+//! secrets.
 
 use reqwest::Method;
 use runcast_tests::api::Api;
@@ -68,7 +69,7 @@ async fn everything_that_changes_access_is_in_the_log() {
             .len(),
         4
     );
-    // The token to publish to a run belongs to whoever asked for the run, and is in no list.
+    // The token for publishing belongs to the creator of the run, and is in no list.
     let made = api.get("/v1/audit?action=token.created&limit=1").await;
     let entry = &made["entries"][0];
     assert_eq!(entry["details"]["run"], run.to_string(), "{made}");
@@ -77,7 +78,7 @@ async fn everything_that_changes_access_is_in_the_log() {
     assert!(!tokens.to_string().contains(&run.to_string()), "{tokens}");
     let of_operator = actions(&api, "/v1/audit?actor=runcastd").await;
     assert_eq!(of_operator, ["user.created", "token.created"]);
-    // By pages, the same.
+    // The same, page by page.
     let (mut all, mut path) = (Vec::new(), format!("{of_ada}&limit=3"));
     loop {
         let page = api.get(&path).await;
@@ -96,7 +97,7 @@ async fn everything_that_changes_access_is_in_the_log() {
     for secret in [PASSWORD, "$argon2", &text("token"), "a secret answer"] {
         assert!(!rows.contains(secret), "{secret}");
     }
-    // For administrators alone.
+    // For administrators only.
     user(&stack, "bob", &["operator"]).await;
     let bob = sign_in(&api, "bob").await;
     assert_eq!(bob.status(Method::GET, "/v1/audit").await, 403);

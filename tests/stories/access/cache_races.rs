@@ -1,4 +1,4 @@
-//! A copy in Redis is never older than the last change, whatever comes late.
+//! A cached credential in Redis is never older than the last change, even when replies arrive late.
 
 use redis::AsyncCommands as _;
 use reqwest::Method;
@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::fixtures::{ask, new_token, revoke, second_gateway, sign_in, status_with, user};
 
-/// A gateway has read that a token is valid, and while the answer is on its way the token is revoked elsewhere: it
-/// leaves no copy, and the next request is refused.
+/// A gateway has read that a token is valid. While the reply is on its way, the token is revoked
+/// elsewhere. The gateway must not cache the old state, and the next request is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_was_overtaken_by_a_revocation_leaves_no_copy() {
     let stack = Stack::start().await;
@@ -24,13 +24,13 @@ async fn a_reader_that_was_overtaken_by_a_revocation_leaves_no_copy() {
         let (id, token) = new_token(&api, body).await;
         let hash: [u8; 32] = Sha256::digest(&token).into();
         let key = stack.keys().token(&hash);
-        // Of all that is asked of Postgres, only the look for this token holds its hash.
+        // Of all queries, only the lookup of this token contains its hash.
         chaos.hold_reply(&hash);
         let reading = tokio::spawn({
             let (api, token) = (slow.api.clone(), token.clone());
             async move { status_with(&api, &token, "/v1/session").await }
         });
-        // Postgres has said that it is valid, and nobody has heard it.
+        // Postgres has replied that it is valid, but the gateway has not received that.
         chaos.wait_for_held_reply().await;
         let lease: String = redis.get(&key).await.expect("a lease");
         assert!(lease.starts_with('?'), "{lease}");
@@ -58,7 +58,7 @@ async fn what_is_revoked_while_redis_is_away_is_refused_when_it_is_back() {
     let ada = sign_in(&api, "ada").await;
     assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
     assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
-    // Redis comes back with what it held.
+    // Redis comes back with its old data.
     stack.redis.enable_append_only_file().await;
     stack.redis.kill();
     revoke(&api, &id).await;

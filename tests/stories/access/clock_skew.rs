@@ -1,4 +1,5 @@
-//! A gateway whose clock is wrong: who is in, and for how long, is for the clocks of Postgres and Redis to say.
+//! A gateway with a wrong clock: the clocks of Postgres and Redis decide who has access, and until
+//! when.
 
 use std::path::Path;
 
@@ -11,11 +12,11 @@ use serde_json::json;
 
 use super::fixtures::{ask, sign_in, status_with, user};
 
-/// Where Debian has it; `tests/run` installs it.
+/// Debian's path; `tests/run` installs the package.
 const FOLDER: &str = "/usr/lib";
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
-/// What makes a program believe another time.
+/// The library that fakes the clock.
 fn library() -> String {
     let places = std::fs::read_dir(FOLDER).expect("a folder of libraries");
     let found = places
@@ -25,7 +26,7 @@ fn library() -> String {
     path.display().to_string()
 }
 
-/// A gateway whose clock is off by so much, such as `+1h`, while time passes there as it does here.
+/// A gateway whose clock is off by this much, such as `+1h`, and runs at normal speed.
 async fn gateway(stack: &Stack, off: &str) -> (Process, Api) {
     let mut recipe = stack.service_spec(Service::Gateway);
     recipe.name = format!("gateway{off}");
@@ -50,7 +51,7 @@ async fn a_gateway_whose_clock_is_an_hour_off_lets_in_exactly_whom_others_do() {
     user(&stack, "ada", &["viewer"]).await;
     for off in ["+1h", "-1h"] {
         let (_process, wrong) = gateway(&stack, off).await;
-        // Its clock is wrong indeed.
+        // Its clock is indeed wrong.
         let answer = wrong.anonymous(Method::GET, "/healthz").send().await;
         let date = answer.expect("an answer").headers()["date"].clone();
         let own = right.anonymous(Method::GET, "/healthz").send().await;
@@ -58,7 +59,8 @@ async fn a_gateway_whose_clock_is_an_hour_off_lets_in_exactly_whom_others_do() {
             date.as_bytes()[..22],
             own.expect("an answer").headers()["date"].as_bytes()[..22]
         );
-        // Ends within half an hour, by Postgres: still good here, and what has ended there is no good here.
+        // Valid for half an hour by the clock of Postgres: still valid here. Expired there: expired
+        // here.
         for (interval, expected) in [("30 minutes", 200), ("-1 second", 401)] {
             let body = json!({"name": "short", "scopes": ["runs:read"]});
             let made = ask(&right, Method::POST, "/v1/tokens", &body, 201).await;
@@ -76,7 +78,7 @@ async fn a_gateway_whose_clock_is_an_hour_off_lets_in_exactly_whom_others_do() {
                 assert_eq!(status, expected, "{off}, {interval}");
             }
         }
-        // A session that either has begun is good at both, and one that has ended at neither.
+        // A session of either gateway is valid at both; an ended one at neither.
         for (at, other) in [(&wrong, &right), (&right, &wrong)] {
             let ada = sign_in(at, "ada").await;
             assert_eq!(ada.at(other).status(Method::GET, "/v1/session").await, 200);
@@ -101,7 +103,7 @@ async fn a_gateway_whose_clock_is_an_hour_off_lets_in_exactly_whom_others_do() {
     }
 }
 
-/// A session that is in use goes on, and does not cost a write for every request, whichever clock is wrong.
+/// An active session is prolonged, without a write per request, whichever clock is wrong.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_in_use_goes_on_at_a_gateway_whose_clock_is_wrong() {
     let stack = Stack::start().await;

@@ -1,4 +1,4 @@
-//! What the stories of access share: users made by the operator, browsers that sign in, a second gateway, and how to ask.
+//! Shared by the stories of access: users, browsers that sign in, a second gateway, and requests.
 
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use runcast_tests::programs;
 use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-/// Everybody's password.
+/// The password of all users.
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
-/// Longest time in which one gateway may learn what another has changed.
+/// Longest time for one gateway to learn what another has changed.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Runs `runcastd` with these arguments and [`PASSWORD`] on its stdin; gives what it says and whether it went well.
+/// Runs `runcastd` with these arguments and [`PASSWORD`] on stdin; returns whether it succeeded,
+/// and its output.
 pub(crate) async fn operator(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let mut recipe = stack.operator_spec(arguments);
     let program = programs::runcastd().display().to_string();
@@ -35,7 +36,7 @@ pub(crate) async fn operator(stack: &Stack, arguments: &[&str]) -> (bool, String
     (status.success(), said.trim().to_owned())
 }
 
-/// Creates a user with these roles, and answers their id.
+/// Creates a user with these roles; returns the user's id.
 pub(crate) async fn user(stack: &Stack, name: &str, roles: &[&str]) -> String {
     let email = format!("{name}@example.com");
     let mut arguments = vec![
@@ -57,15 +58,15 @@ pub(crate) async fn user(stack: &Stack, name: &str, roles: &[&str]) -> String {
 /// Another gateway of the same installation.
 pub(crate) struct SecondGateway {
     _process: Process,
-    /// Where it is.
+    /// Its URL.
     pub(crate) api: Api,
 }
 
-/// Starts another gateway, with these settings of its own.
+/// Starts another gateway with these settings.
 pub(crate) async fn second_gateway(stack: &Stack, settings: &[(&str, &str)]) -> SecondGateway {
     let mut recipe = stack.service_spec(Service::Gateway);
     "second-gateway".clone_into(&mut recipe.name);
-    // It may say that it is reached elsewhere.
+    // Its public URL may differ.
     let address = programs::loopback(programs::free_port()).to_string();
     let recipe = recipe.with_env([("RUNCAST_LISTEN", &address)]);
     let recipe = recipe.with_env(settings.iter().copied());
@@ -80,7 +81,7 @@ pub(crate) async fn second_gateway(stack: &Stack, settings: &[(&str, &str)]) -> 
     }
 }
 
-/// What a browser has after it signed in.
+/// The state of a browser that has signed in.
 #[derive(Debug, Clone)]
 pub(crate) struct Browser {
     api: Api,
@@ -90,7 +91,7 @@ pub(crate) struct Browser {
     pub(crate) set: String,
 }
 
-/// Sends what somebody signs in with.
+/// Sends a sign-in request.
 pub(crate) async fn try_sign_in(api: &Api, body: &Value) -> Response {
     let request = api.anonymous(Method::POST, "/v1/session");
     send(request.json(body)).await
@@ -134,7 +135,7 @@ impl Browser {
             .header("sec-fetch-site", "same-origin")
     }
 
-    /// The status of an answer.
+    /// The status of a response.
     pub(crate) async fn status(&self, method: Method, path: &str) -> StatusCode {
         send(self.request(method, path)).await.status()
     }
@@ -157,7 +158,7 @@ impl Browser {
     }
 }
 
-/// The JSON of an answer with this status; null if it has none.
+/// The JSON of a response with this status; null if it has no body.
 pub(crate) async fn json_of(answer: Response, status: StatusCode) -> Value {
     let (seen, text) = (answer.status(), answer.text().await.expect("a body"));
     assert_eq!(seen, status, "{text}");
@@ -170,7 +171,7 @@ pub(crate) async fn ask(api: &Api, method: Method, path: &str, body: &Value, sta
     json_of(answer, StatusCode::from_u16(status).expect("a status")).await
 }
 
-/// A new token: its id, and what it is shown as.
+/// Creates a token; returns its id and its secret.
 pub(crate) async fn new_token(api: &Api, body: Value) -> (String, String) {
     let made = ask(api, Method::POST, "/v1/tokens", &body, 201).await;
     let text = |name: &str| made[name].as_str().expect("a text").to_owned();
@@ -183,7 +184,7 @@ pub(crate) async fn revoke(api: &Api, id: &str) {
     ask(api, Method::DELETE, &path, &Value::Null, 204).await;
 }
 
-/// Who was an operator is a viewer from now on.
+/// Changes an operator into a viewer.
 pub(crate) async fn make_viewer(api: &Api, name: &str) {
     for (method, role) in [(Method::DELETE, "operator"), (Method::PUT, "viewer")] {
         let path = format!("/v1/users/{name}/roles/{role}");
@@ -197,7 +198,7 @@ pub(crate) async fn status_with(api: &Api, token: &str, path: &str) -> u16 {
     send(request).await.status().as_u16()
 }
 
-/// The first frame of a stream of several runs, whose ids are not those of events.
+/// The first frame of a stream of several runs, whose ids are not event ids.
 pub(crate) async fn first_frame(mut answer: Response) -> String {
     assert_eq!(answer.status(), StatusCode::OK);
     let mut text = String::new();

@@ -1,4 +1,5 @@
-//! What is open ends with what it was opened by: at every gateway, whoever carries it, and for nobody else.
+//! Open streams end with the credential that opened them: at every gateway, whichever server code
+//! carries them, and no others.
 
 use std::time::Duration;
 
@@ -18,17 +19,17 @@ use super::fixtures::{
 };
 use crate::fanout::publisher;
 
-/// Longest time after which an expiry is noticed.
+/// Longest time until an expiry is noticed.
 const NOTICED: Duration = Duration::from_secs(40);
 
-/// Something that is open.
+/// An open response.
 pub(super) struct Open {
     path: String,
     pub(super) rest: JoinHandle<String>,
 }
 
 impl Open {
-    /// Asks for it, and waits until it has begun.
+    /// Sends the request, and waits until the response has begun.
     pub(super) async fn new(request: RequestBuilder, path: &str) -> Self {
         let mut answer = send(request.header(ACCEPT, "text/event-stream, */*")).await;
         let status = answer.status();
@@ -43,11 +44,11 @@ impl Open {
         }
     }
 
-    /// It ends in time, and says why.
+    /// It must end in time, with this reason.
     pub(super) async fn ends(self, deadline: Duration, why: &str) {
         let path = self.path;
         let said = within(deadline, &path, self.rest).await.expect("the rest");
-        // A text is cut behind its last line, which its client notices.
+        // A text is cut before its last line ends, which its client notices.
         let frame = match path.contains("/text") {
             true => "runcast: ",
             false => "event: closing",
@@ -56,7 +57,7 @@ impl Open {
     }
 }
 
-/// What comes until it ends, or breaks off.
+/// All bytes until it ends or breaks.
 async fn rest(mut answer: Response, mut said: Vec<u8>) -> String {
     while let Ok(Some(chunk)) = answer.chunk().await {
         said.extend_from_slice(&chunk);
@@ -148,13 +149,13 @@ async fn what_a_browser_has_opened_ends_with_its_session_its_user_and_their_role
         &json!({"user": "ada", "password": PASSWORD, "client": "laptop"}),
     )
     .await;
-    // The session that she signs out of, and no other.
+    // Only streams of the session that she signs out of end.
     let (of_phone, of_laptop) = (open_by(&run, &phone).await, open_by(&run, &laptop).await);
     let out = phone.at(&other.api);
     assert_eq!(out.status(Method::DELETE, "/v1/session").await, 204);
     all_end(of_phone, OVER).await;
     assert!(of_laptop.iter().all(|one| !one.rest.is_finished()));
-    // Another role: whatever she had opened is opened again with what she may now.
+    // A changed role: she must reopen all streams, with her new rights.
     let role = "/v1/users/ada/roles/operator";
     ask(&api, Method::PUT, role, &Value::Null, 204).await;
     all_end(of_laptop, CHANGED).await;
@@ -177,7 +178,7 @@ async fn what_a_browser_has_opened_ends_with_its_session_its_user_and_their_role
     );
 }
 
-/// A stream that the HTTP library carries.
+/// A stream over HTTP/2, carried by the HTTP library.
 async fn over_http2(stack: &Stack, api: &Api, run: &CreatedRun, cookie: &str) -> Process {
     let url = format!("{}/v1/runs/{}/stream", api.base(), run.id);
     let cookie = format!("cookie: {cookie}");

@@ -1,4 +1,4 @@
-//! Access while one of the two servers is away.
+//! Access while Redis or Postgres is unreachable.
 
 use redis::AsyncCommands as _;
 use reqwest::{Method, StatusCode};
@@ -32,7 +32,7 @@ async fn a_flushed_redis_signs_nobody_out() {
     }
 }
 
-/// What one may do is looked up again, as it is now and not as it was.
+/// Rights are looked up again as they are now, not as they were cached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_flush_everybody_may_what_they_may_now() {
     let stack = Stack::start().await;
@@ -93,7 +93,7 @@ async fn without_redis_one_is_known_and_signs_in() {
     .await;
 }
 
-/// All copies of tokens and permissions should have been read again long ago.
+/// Makes all cached tokens and permissions overdue for a refresh.
 async fn grow_old(stack: &Stack) {
     let mut redis = stack.redis.connection().await;
     let pattern = format!("{}auth:*", stack.keys().prefix());
@@ -128,7 +128,7 @@ async fn without_postgres_who_is_known_stays_and_nobody_signs_in() {
         assert_eq!(who["name"], "ada");
         assert_eq!(status_with(&api, stack.token(), "/v1/session").await, 200);
     }
-    // Copies that should be read again will do until Postgres answers.
+    // Overdue cache entries are used until Postgres answers again.
     grow_old(&stack).await;
     assert_eq!(ada.get("/v1/session").await["name"], "ada");
     assert_eq!(status_with(&api, stack.token(), "/v1/session").await, 200);

@@ -1,4 +1,5 @@
-//! Two gateways of one installation: what is taken away at one, by whomever, is gone at the other within a second.
+//! Two gateways of one installation: what is revoked at one, by any means, is gone at the other
+//! within a second.
 
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use super::fixtures::{
     AT_ONCE, Browser, ask, operator, second_gateway, sign_in, status_with, user,
 };
 
-/// Somebody who is known at both gateways, by all that one can be known by.
+/// A user known to both gateways, by session and by token.
 struct Known {
     session: Browser,
     token: String,
@@ -37,7 +38,7 @@ async fn known(stack: &Stack, name: &str, at: [&Api; 2]) -> Known {
 }
 
 impl Known {
-    /// What reading is answered, with the session and with the token.
+    /// The statuses of reading with the session and with the token.
     async fn may_read(&self, api: &Api) -> [u16; 2] {
         let session = self.session.at(api).status(Method::GET, "/v1/runs").await;
         let token = status_with(api, &self.token, "/v1/runs").await;
@@ -45,7 +46,7 @@ impl Known {
     }
 }
 
-/// Waits until reading is answered so at a gateway, for a second at most.
+/// Waits up to a second until reading returns these statuses at a gateway.
 async fn soon(what: &str, known: &Known, api: &Api, expected: [u16; 2]) {
     let began = Instant::now();
     eventually_within(AT_ONCE, what, async || match known.may_read(api).await {
@@ -65,7 +66,7 @@ async fn what_one_gateway_takes_away_the_other_no_longer_gives() {
     let change = async |method: Method, path: &str, body: &Value, status: u16| {
         ask(here, method, path, body, status).await
     };
-    // Both at the answer itself: the gateway that changes something tells Redis before it answers.
+    // Both at once: the gateway that changes something informs Redis before it responds.
     let one = known(&stack, "token", [here, there]).await;
     let path = format!("/v1/tokens/{}", one.token_id);
     change(Method::DELETE, &path, &Value::Null, 204).await;
@@ -105,7 +106,7 @@ async fn what_one_gateway_takes_away_the_other_no_longer_gives() {
     assert_eq!(one.may_read(there).await, [401, 401]);
 }
 
-/// The command line and `psql` tell Postgres alone, which tells gateways.
+/// The command line and `psql` change only Postgres, which notifies the gateways.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
     let stack = Stack::start().await;
@@ -165,7 +166,8 @@ async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
     }
 }
 
-/// A gateway is killed after Postgres knows, and before Redis does: the others finish what it began.
+/// A gateway is killed after it has committed to Postgres, and before it has informed Redis. The
+/// others finish its work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() {
     let mut stack = Stack::without_services().await;
@@ -175,12 +177,12 @@ async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() 
     stack.start_all().await;
     let here = stack.api();
     let one = known(&stack, "ada", [&here, &here]).await;
-    // Redis is there, but answers this gateway no more: it can write down what it does, and cannot tell.
+    // Redis runs, but no longer answers this gateway: it can commit, but not invalidate.
     chaos.half_open();
     let path = format!("/v1/tokens/{}", one.token_id);
     let revoking = tokio::spawn({
         let (api, path) = (here.clone(), path.clone());
-        // Its answer may never come.
+        // It may never respond.
         async move {
             api.request(Method::DELETE, &path)
                 .send()
@@ -201,7 +203,7 @@ async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() 
         stack.database.query_number(waiting).await > 0,
         "nobody has told Redis"
     );
-    // The copy in Redis still says that it is valid, until a gateway that starts has worked off what was left.
+    // The entry in Redis says valid until a gateway that starts has processed the outbox.
     let other = second_gateway(
         &stack,
         &[("REDIS_URL", &stack.redis.url(stack.redis.port()))],
@@ -214,7 +216,7 @@ async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() 
     assert_eq!(one.may_read(&stack.api()).await, [200, 401]);
 }
 
-/// Revocation does not need Redis: whoever cannot reach it asks Postgres.
+/// Revocation does not depend on Redis: a gateway that cannot reach it asks Postgres.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_what_is_taken_away_is_gone_at_once_everywhere() {
     let mut stack = Stack::start().await;

@@ -1,4 +1,4 @@
-//! Roles: what each permits, for which runs, and that a change of a role counts for all who have it.
+//! Roles: what each permits, on which runs. A changed role applies to all its users.
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, send};
@@ -72,7 +72,7 @@ async fn a_changed_role_counts_at_once_for_all_who_have_it() {
     let more = json!({"permissions": ["runs:read", "runs:publish"]});
     ask(&api, Method::PATCH, "/v1/roles/starter", &more, 200).await;
     assert_eq!(statuses(&there, run).await, [200, 201, 403, 403]);
-    // Somebody with psql.
+    // A change by psql.
     let control = "INSERT INTO role_permissions VALUES ('starter', 'runs:control')";
     stack.database.execute(control).await;
     let waiting = "SELECT count(*) FROM access_changes";
@@ -87,7 +87,7 @@ async fn a_changed_role_counts_at_once_for_all_who_have_it() {
     )
     .await;
     assert_eq!(statuses(&ada, run).await, [403, 403, 403, 403]);
-    // Those that come with Runcast stay as they are.
+    // Built-in roles cannot be changed.
     ask(&api, Method::PATCH, "/v1/roles/viewer", &more, 409).await;
     ask(&api, Method::DELETE, "/v1/roles/admin", &Value::Null, 409).await;
     for wrong in [
@@ -134,7 +134,7 @@ async fn a_role_for_some_runs_shows_those_alone() {
     ada.send(Method::POST, path, &labelled("ads"), 403).await;
     ada.send(Method::POST, path, &json!({"name": "none"}), 403)
         .await;
-    // The role is widened, and narrowed to another team.
+    // The role is widened, then narrowed to another team.
     let all = json!({"labels": null});
     ask(&api, Method::PATCH, "/v1/roles/search", &all, 200).await;
     assert_eq!(statuses(&ada, ads.id).await[0], 200);
@@ -165,7 +165,7 @@ async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
     let mine = create(&api, "search").await;
     let told = state(&mut feed).await;
     assert_eq!(told["run"], json!(mine), "the first that she is told of");
-    // The same of a watch by a label that runs of both have.
+    // The same with a watch by a label that runs of both teams have.
     let both = |team: &str| json!({"labels": {"team": team, "app": "both"}});
     let (other, own) = (
         api.create(&both("ads")).await,

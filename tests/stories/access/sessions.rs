@@ -1,4 +1,4 @@
-//! Sessions: one per client, listed and ended one by one, written down twice and as a hash alone.
+//! Sessions: one per client, listed and ended one by one, stored twice and only as a hash.
 
 use redis::AsyncCommands as _;
 use reqwest::header::COOKIE;
@@ -20,7 +20,7 @@ async fn signing_in_starts_a_session_that_nobody_has_prepared() {
     for word in ["__Host-", "HttpOnly", "Secure", "SameSite=Lax", "Path=/"] {
         assert!(first.set.contains(word), "{}", first.set);
     }
-    // A cookie that was put there before, also a valid one, is not what the session goes on with; and that one ends.
+    // A session never continues a cookie that was set before, even a valid one; that session ends.
     let name = first.cookie.split('=').next().expect("a name");
     for before in [
         format!("{name}=AAAAAAAAAAAAAAAAAAAAAA"),
@@ -68,7 +68,7 @@ async fn a_client_has_one_session_and_a_user_ends_any_of_theirs() {
     let elsewhere = ids.iter().find(|id| **id != current).expect("the phone's");
     let path = format!("/v1/sessions/{elsewhere}");
     assert_eq!(eve.status(Method::DELETE, &path).await, 404, "not hers");
-    // Known at both gateways, and ended at both.
+    // Valid at both gateways, and ended at both.
     assert_eq!(
         phone
             .at(&other.api)
@@ -83,7 +83,7 @@ async fn a_client_has_one_session_and_a_user_ends_any_of_theirs() {
     }
     assert_eq!(after.status(Method::DELETE, "/v1/sessions").await, 204);
     assert_eq!(after.at(&api).status(Method::GET, "/v1/session").await, 401);
-    // An administrator ends those of others.
+    // An administrator ends sessions of other users.
     let list = api.get("/v1/users/eve/sessions").await;
     assert_eq!(list["sessions"].as_array().map(Vec::len), Some(1));
     ask(
@@ -122,7 +122,7 @@ async fn what_is_stored_of_a_session_lets_nobody_in() {
     for text in rows.iter().chain(&keys).chain([&copy]) {
         assert!(!text.contains(value), "{text}");
     }
-    // Neither the hash nor the id for lists is a session.
+    // Neither the hash nor the id in lists is a valid session.
     let parsed: Value = serde_json::from_str(&copy).expect("JSON");
     let hash = keys[0].rsplit(':').next().expect("a hash");
     for claimed in [hash, parsed["value"]["id"].as_str().expect("an id")] {
@@ -141,7 +141,7 @@ async fn a_session_that_is_used_lives_on_and_is_written_once_a_minute() {
     let browser = sign_in(&stack.api(), "ada").await;
     let left = "SELECT (extract(epoch FROM expires_at - now()) / 60)::bigint FROM sessions";
     assert_eq!(stack.database.query_number(left).await, 30);
-    // Twenty minutes later, as far as both stores can tell.
+    // Twenty minutes later, by the state of both stores.
     let later = "UPDATE sessions SET last_seen_at = last_seen_at - interval '20 min',
                         expires_at = expires_at - interval '20 min'";
     stack.database.execute(later).await;

@@ -1,4 +1,4 @@
-//! Stream tickets: used once, for reading alone, as long as the credential that they stand for.
+//! Stream tickets: valid once, only for reading, and no longer than their credential.
 
 use futures::future::join_all;
 use redis::AsyncCommands as _;
@@ -14,10 +14,10 @@ use uuid::Uuid;
 use super::fixtures::{AT_ONCE, ask, new_token, revoke, second_gateway, sign_in, user};
 use super::open_streams::{CHANGED, OVER, Open, run_of_search, token};
 
-/// Where tickets are made.
+/// The path that creates tickets.
 pub(crate) const TICKETS: &str = "/v1/stream-tickets";
 
-/// A ticket of whoever asks, with these bounds.
+/// A ticket of this client, with these bounds.
 pub(crate) async fn ticket(api: &Api, bounds: &Value) -> String {
     of(&ask(api, Method::POST, TICKETS, bounds, 201).await)
 }
@@ -27,7 +27,7 @@ fn of(made: &Value) -> String {
     made["ticket"].as_str().expect("a ticket").to_owned()
 }
 
-/// This path, with a ticket.
+/// This path with a ticket.
 pub(crate) fn with_ticket(path: &str, ticket: &str) -> String {
     let mark = if path.contains('?') { '&' } else { '?' };
     format!("{path}{mark}ticket={ticket}")
@@ -53,7 +53,7 @@ async fn reader(api: &Api) -> Api {
         .1
 }
 
-/// What a ticket opens.
+/// The streams that a ticket opens.
 fn streams(run: &CreatedRun) -> [String; 3] {
     let run = run.id;
     [
@@ -82,7 +82,7 @@ async fn a_ticket_opens_one_stream_at_one_gateway() {
         }
         assert!(!open.rest.is_finished(), "{path}");
     }
-    // At the same moment, at both.
+    // At both gateways at the same moment.
     let path = stream_of(&run);
     for _ in 0..10 {
         let one = ticket(&reader, &json!({})).await;
@@ -122,7 +122,7 @@ async fn a_ticket_lives_in_redis_for_half_a_minute() {
     })
     .await;
     assert_eq!(status(&reader, &stream_of(&run), &one).await, 401);
-    // One that was used leaves nothing.
+    // A used ticket leaves no key.
     let one = ticket(&reader, &json!({})).await;
     assert_eq!(status(&reader, &stream_of(&run), &one).await, 200);
     let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");
@@ -146,12 +146,12 @@ async fn a_ticket_is_bound_to_what_it_was_made_for() {
     ] {
         let one = ticket(&reader, &runs).await;
         assert_eq!(status(&api, &path, &one).await, expected, "{path}");
-        // Whatever came of it, it is used up.
+        // Whatever the result was, it is used up.
         assert_eq!(status(&api, &stream_of(&search), &one).await, 401);
     }
     let one = ticket(&reader, &json!({"runs": [search.id, ads.id]})).await;
     assert_eq!(status(&api, &both, &one).await, 200);
-    // The feed tells of that run alone, although of the other earlier.
+    // The feed contains only that run, although the other one came earlier.
     let one = ticket(&reader, &runs).await;
     let feed = send(by_ticket(&api, "/v1/feed", &one)).await;
     for run in [ads.id, search.id] {
@@ -161,7 +161,7 @@ async fn a_ticket_is_bound_to_what_it_was_made_for() {
     }
     let told = until(feed, &search.id.to_string()).await;
     assert!(!told.contains(&ads.id.to_string()), "{told}");
-    // What is wrong is told where it is made.
+    // Invalid bounds are refused at creation.
     let bound = json!({"name": "one", "scopes": ["runs:read"], "run": search.id});
     let (_, bound) = token(&api, bound).await;
     let publisher = json!({"name": "publisher", "scopes": ["runs:publish"]});
@@ -176,7 +176,7 @@ async fn a_ticket_is_bound_to_what_it_was_made_for() {
     ] {
         ask(api, Method::POST, TICKETS, &body, expected).await;
     }
-    // It is no wider than the token.
+    // It permits no more than the token.
     let one = ticket(&bound, &json!({})).await;
     assert_eq!(status(&api, &stream_of(&ads), &one).await, 403);
 }
@@ -220,7 +220,8 @@ async fn a_ticket_is_good_for_streams_alone() {
     ask(&api, Method::POST, "/v1/session", &sign_in, 401).await;
     let bearer = api.anonymous(Method::GET, "/v1/feed").bearer_auth(&one);
     assert_eq!(send(bearer).await.status(), StatusCode::UNAUTHORIZED);
-    // Nobody has looked at it: it is not used up. What it shows goes before whatever else is shown.
+    // The ticket was not checked, so it is not used up. A ticket takes precedence over other
+    // credentials.
     let feed = api.request(Method::GET, &with_ticket("/v1/feed", &one));
     assert_eq!(send(feed).await.status(), StatusCode::OK);
     let feed = api.request(Method::GET, &with_ticket("/v1/feed", &one));
@@ -241,7 +242,7 @@ async fn a_ticket_and_its_stream_end_with_the_token() {
     let unused = ticket(&reader, &all).await;
     let mut all_open = Vec::new();
     for path in streams(&run) {
-        // By the same token, with other bounds: none ends another.
+        // By the same token with other bounds: none ends another.
         for bounds in [&all, &one_run, &all] {
             let one = ticket(&reader, bounds).await;
             all_open.push(open(&other.api, &path, &one).await);
@@ -270,7 +271,7 @@ async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
     let laptop = sign_in(&other.api, "ada").await;
     let of_phone = async || of(&phone.send(Method::POST, TICKETS, &json!({}), 201).await);
     let of_laptop = async || of(&laptop.send(Method::POST, TICKETS, &json!({}), 201).await);
-    // A session writes from the page itself alone: nobody else's page makes a ticket of it.
+    // A session is accepted only from the page itself; no other site can create a ticket with it.
     let elsewhere = phone.request(Method::POST, TICKETS).json(&json!({}));
     let elsewhere = elsewhere.header("origin", "https://elsewhere.example");
     let forged = api.anonymous(Method::POST, TICKETS).json(&json!({}));
@@ -288,7 +289,8 @@ async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
     by_phone.ends(AT_ONCE, OVER).await;
     assert_eq!(status(&api, &path, &unused).await, 401);
     assert!(!by_laptop.rest.is_finished());
-    // Who may do more reads no more by a ticket, whose stream goes on; that of the session is opened again.
+    // More rights give a ticket no more to read, so its stream continues. The session's stream must
+    // be reopened.
     let by_cookie = Open::new(laptop.request(Method::GET, &path), &path).await;
     let role = "/v1/users/ada/roles/operator";
     ask(&api, Method::PUT, role, &Value::Null, 204).await;
@@ -301,7 +303,7 @@ async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
     assert_eq!(status(&api, &path, &unused).await, 401);
 }
 
-/// One use among all replicas needs a place that all of them ask.
+/// One use among all gateways needs a store that all of them share.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_there_are_no_tickets() {
     let mut stack = Stack::start().await;
@@ -360,7 +362,7 @@ async fn pages_of_listed_origins_get_tickets_and_use_them() {
             assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
         }
         assert_eq!(status(&api, &stream_of(&run), &one).await, 200);
-        // A refusal as well, so that the page can tell what it is.
+        // Errors as well, so that the page can tell them apart.
         let answer = by_ticket(&api, &stream_of(&run), &one).header(ORIGIN, origin);
         let answer = send(answer).await;
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);

@@ -1,4 +1,5 @@
-//! Tokens: shown once, bounded by whoever made them, counted, and refused everywhere once they are revoked.
+//! Tokens: shown once, limited by their creator's rights, with counted uses, and refused everywhere
+//! once revoked.
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, problem, send};
@@ -53,19 +54,19 @@ async fn a_token_never_may_more_than_its_owner_may_now() {
     let of_ada = Api::new(api.base(), token);
     of_ada.create_run("by a script").await;
     ask(&of_ada, Method::POST, path, &body(&["runs:read"]), 403).await;
-    // Ada becomes a viewer, and so does her token.
+    // Ada becomes a viewer, and her token as well.
     make_viewer(&api, "ada").await;
     let run = json!({"name": "one more"});
     ask(&of_ada, Method::POST, "/v1/runs", &run, 403).await;
     assert_eq!(status_with(&api, token, "/v1/runs").await, 200);
-    // She sees her own tokens, an administrator all.
+    // She sees her own tokens; an administrator sees all.
     let own = ada.get("/v1/tokens").await;
     assert_eq!(own["tokens"].as_array().map(Vec::len), Some(1), "{own}");
     assert!(!own.to_string().contains(token));
     assert_eq!(ada.status(Method::GET, "/v1/tokens?all").await, 403);
     let all = api.get("/v1/tokens?all").await;
     assert_eq!(all["tokens"].as_array().map(Vec::len), Some(2), "{all}");
-    // A session of a token dies with it.
+    // A session that was opened with a token ends with it.
     let of_token = super::fixtures::sign_in_with(&api, &json!({"token": token})).await;
     assert_eq!(of_token.status(Method::GET, "/v1/session").await, 200);
     let id = made["id"].as_str().expect("an id");
@@ -95,10 +96,10 @@ async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
                 assert_eq!(status_with(&api, &token, &path).await, status, "{path}");
             }
         }
-        // What one may not see answers as what is not there.
+        // A run outside of the bounds is answered like a missing one.
         let nowhere = format!("/v1/runs/{}", uuid::Uuid::now_v7());
         assert_eq!(status_with(&api, &token, &nowhere).await, 403);
-        // Within bounds nobody administers.
+        // A limited token cannot administrate.
         assert_eq!(status_with(&api, &token, "/v1/users").await, 403);
     }
     let missing = json!({"name": "x", "scopes": ["runs:read"], "run": uuid::Uuid::now_v7()});
@@ -159,7 +160,7 @@ async fn the_operator_makes_lists_and_revokes_tokens() {
     let id = cron["id"].as_str().expect("an id");
     let (well, said) = operator(&stack, &["token", "revoke", id]).await;
     assert!(well, "{said}");
-    // The command line tells Postgres alone; the gateway learns it from there.
+    // The command line changes only Postgres; the gateway learns it from there.
     runcast_tests::eventually::eventually_within(
         super::fixtures::AT_ONCE * 5,
         "the token is refused",

@@ -1,4 +1,4 @@
-//! Users: created once, signed in by name or address, and never told apart by how they are refused.
+//! Users: unique names and addresses, sign-in by either, and the same refusal for all failures.
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{problem, send};
@@ -18,7 +18,7 @@ async fn the_first_administrator_comes_from_the_command_line() {
     assert_eq!(who["user"]["id"], Value::from(id));
     let (well, said) = operator(&stack, &["user", "list"]).await;
     assert!(well && said.contains("ada@example.com"), "{said}");
-    // The password is nowhere.
+    // The password is stored nowhere.
     let rows = stack
         .database
         .query_strings("SELECT u::text FROM users u")
@@ -163,7 +163,7 @@ async fn one_keeps_what_one_likes_and_changes_ones_password() {
     let old = try_sign_in(&api, &json!({"user": "ada", "password": PASSWORD})).await;
     json_of(old, StatusCode::UNAUTHORIZED).await;
     sign_in_with(&api, &json!({"user": "ada", "password": new})).await;
-    // A token is not its owner.
+    // A token may not change its owner.
     ask(&api, Method::PATCH, "/v1/session", &likes, 403).await;
     ask(&api, Method::PUT, path, &change(PASSWORD), 403).await;
 }

@@ -1,5 +1,5 @@
-//! Everybody who may knock: by what, and who they are known to be. A new kind of credential is a new entry in
-//! [`callers`], and nothing else.
+//! Every kind of caller: its credential, and its identity and rights. A new kind of credential is
+//! one new entry in [`callers`].
 
 use reqwest::{Method, RequestBuilder};
 use runcast_tests::api::{Api, send};
@@ -14,11 +14,11 @@ use crate::access::tickets::{ticket, with_ticket};
 /// All scopes.
 const SCOPES: [&str; 4] = ["runs:read", "runs:publish", "runs:control", "admin"];
 
-/// When what is valid ends, and when what has ended did.
+/// When valid credentials expire, and when expired ones did.
 const LATER: &str = "now() + interval '1 hour'";
 const BEFORE: &str = "now() - interval '1 second'";
 
-/// What a request shows.
+/// The credential of a request.
 #[derive(Debug, Clone)]
 enum Credential {
     Nothing,
@@ -26,41 +26,41 @@ enum Credential {
     Header(String),
     /// Name and value of a cookie.
     Cookie(String),
-    /// One ticket for all requests: used up, or nothing that ever was one.
+    /// One ticket for all requests: used up, or never valid.
     Ticket(String),
-    /// A ticket of its own for each request, made with a token and within bounds.
+    /// A new ticket for each request, created with a token and within bounds.
     NewTicket {
         token: String,
         bounds: Value,
     },
 }
 
-/// As what somebody is known.
+/// The kind of identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A user who has signed in.
     User,
-    /// A token that a user has made.
+    /// A token that a user has created.
     TokenOfUser,
-    /// A token of nobody in particular, or whoever has signed in with it.
+    /// A token without an owner, or a session that was opened with one.
     Token,
 }
 
-/// The runs for which somebody holds their scopes.
+/// The runs on which an identity holds its scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     All,
-    /// One; is it that which paths name?
+    /// One run; is it the one in the paths?
     Run {
         is_ours: bool,
     },
-    /// Those with a label; has the one that paths name got it?
+    /// The runs with a label; has the one in the paths that label?
     Labelled {
         is_ours: bool,
     },
 }
 
-/// Whom a credential stands for.
+/// The identity behind a credential.
 #[derive(Debug, Clone)]
 pub(super) struct Somebody {
     pub(super) kind: Kind,
@@ -68,24 +68,24 @@ pub(super) struct Somebody {
     pub(super) reach: Reach,
 }
 
-/// Somebody who knocks.
+/// A caller.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) name: String,
     credential: Credential,
-    /// None if they are nobody to the gateway.
+    /// None if the gateway must not accept the credential.
     pub(super) is: Option<Somebody>,
 }
 
 impl Somebody {
-    /// True if they hold the scope at all.
+    /// Whether it holds the scope at all.
     pub(super) fn holds(&self, scope: &str) -> bool {
         self.scopes
             .iter()
             .any(|held| *held == scope || *held == "admin")
     }
 
-    /// True if they may do this with the run that paths name.
+    /// Whether it holds the scope on the run in the paths.
     pub(super) fn may(&self, scope: &str) -> bool {
         let within = match self.reach {
             Reach::All => true,
@@ -94,7 +94,7 @@ impl Somebody {
         within && self.holds(scope)
     }
 
-    /// True if they administrate the installation.
+    /// Whether it administrates the installation.
     pub(super) fn administrates(&self) -> bool {
         self.holds("admin") && self.reach == Reach::All
     }
@@ -109,7 +109,7 @@ impl Caller {
         }
     }
 
-    /// A request that shows what they have.
+    /// A request with the credential of the caller.
     pub(super) async fn asks(&self, api: &Api, method: &Method, path: &str) -> RequestBuilder {
         let ask = |path: &str| api.anonymous(method.clone(), path);
         match &self.credential {
@@ -124,13 +124,13 @@ impl Caller {
         }
     }
 
-    /// True if it is by a ticket that they are known.
+    /// Whether the caller is authenticated by a ticket.
     pub(super) const fn has_tickets(&self) -> bool {
         matches!(self.credential, Credential::NewTicket { .. })
     }
 }
 
-/// Makes all of them.
+/// Creates all callers.
 pub(super) async fn callers(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
     let mut callers = unauthenticated_callers(stack).await;
     callers.extend(tokens(stack, places).await);
@@ -139,7 +139,7 @@ pub(super) async fn callers(stack: &Stack, places: &PathParameters) -> Vec<Calle
     callers
 }
 
-/// Whoever is to be answered 401.
+/// Callers that must get 401.
 async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
     let header = |value: &str| Credential::Header(value.to_owned());
     let admin = TokenRow::new("admin");
@@ -199,7 +199,8 @@ async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
     ]
 }
 
-/// Every scope alone, for all runs, for one, and for those with a label; each as a token, and signed in with it.
+/// Each scope alone, for all runs, for one, and for those with a label; each as a token, and as a
+/// session opened with it.
 async fn tokens(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
     let mut callers = Vec::new();
     let run = |run: Uuid| Some(("run_id", format!("'{run}'")));
@@ -259,7 +260,7 @@ async fn tokens(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
     callers
 }
 
-/// Every role, and a role of one's own that is bounded; signed in by password.
+/// Each role, and a custom role with bounds; signed in by password.
 async fn users(stack: &Stack) -> Vec<Caller> {
     let api = stack.api();
     for (name, value) in [("mine", LABEL.1), ("theirs", "other")] {
@@ -293,7 +294,7 @@ async fn users(stack: &Stack) -> Vec<Caller> {
             }),
             name: format!("a user {name}"),
         });
-        // Whatever stands in it, it never may more than its user.
+        // Whatever the token's row says, it never has more rights than its user.
         let row = TokenRow::new("admin").with("user_id", &format!("'{id}'"));
         callers.push(Caller {
             credential: bearer(&row.insert(stack).await),
@@ -308,7 +309,7 @@ async fn users(stack: &Stack) -> Vec<Caller> {
     callers
 }
 
-/// Tickets of those who may much, for everything and within bounds: by them one reads, and opens streams alone.
+/// Tickets of callers with many rights, with and without bounds: they permit only opening streams.
 async fn tickets(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
     let run = |run: Uuid| json!({"runs": [run]});
     let mut callers = Vec::new();
@@ -344,24 +345,24 @@ async fn tickets(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
     callers
 }
 
-/// A ticket of a token to which this happens right afterwards.
+/// A ticket of a token that this statement changes right afterwards.
 async fn new_ticket(stack: &Stack, change: &str) -> String {
     let token = TokenRow::new("admin").insert(stack).await;
     let made = ticket(&Api::new(stack.api().base(), &token), &json!({})).await;
     let change = format!("UPDATE tokens SET {change} WHERE hash = sha256('{token}')");
     stack.database.execute(&change).await;
-    // Until the gateway has heard of it.
+    // Until the gateway has processed the change.
     let waiting = "SELECT count(*) FROM access_changes";
     stack.database.wait_for_number(waiting, 0).await;
     made
 }
 
-/// Something of the form of a ticket, with so many letters.
+/// A random value in the form of a ticket, of this many letters.
 fn by(prefix: &str, letters: usize) -> Credential {
     Credential::Ticket(format!("{prefix}{}", "x".repeat(letters)))
 }
 
-/// A token as the store has it, which may be one that no command would make.
+/// The row of a token, also one that no command would create.
 #[derive(Debug, Clone)]
 struct TokenRow {
     columns: String,
@@ -376,14 +377,14 @@ impl TokenRow {
         }
     }
 
-    /// Sets a column to an expression of SQL.
+    /// Sets a column to an SQL expression.
     fn with(mut self, column: &str, value: &str) -> Self {
         self.columns = format!("{}, {column}", self.columns);
         self.values = format!("{}, {value}", self.values);
         self
     }
 
-    /// Puts it there, and answers its secret.
+    /// Inserts it, and returns its secret.
     async fn insert(&self, stack: &Stack) -> String {
         let (secret, Self { columns, values }) = (secret(), self);
         let insert = format!(
@@ -395,13 +396,14 @@ impl TokenRow {
     }
 }
 
-/// Something of the form of a token.
+/// A random value in the form of a token.
 fn secret() -> String {
     let random = [Uuid::new_v4(), Uuid::new_v4()].map(|one| one.simple().to_string());
     format!("rct_{}", &random.concat()[..43])
 }
 
-/// Puts a session there: `whose` are the column of its owner, its end, and where the owner's `id` stands.
+/// Inserts a session; `whose` is the column of its owner, its expiry, and the source of the owner's
+/// `id`.
 async fn session(stack: &Stack, whose: &str) -> String {
     let secret = Uuid::new_v4().simple().to_string();
     let (column, rest) = whose.split_once(", ").expect("a column and the rest");

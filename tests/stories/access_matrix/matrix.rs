@@ -1,9 +1,11 @@
-//! Who gets through where: every operation that the gateway documents, asked by everybody there is.
+//! Which caller gets through to which operation: every documented operation, requested by every
+//! caller.
 //!
-//! What is expected of a cell is what the operation's `security` says, together with what depends on the run: scopes for
-//! some runs are good for paths of those runs, and for what [shows nothing of others](NARROWED). The few operations that
-//! are about oneself have [rules of their own](Operation::of_oneself). An operation without a rule, and one that forgets
-//! bounds, fails here without anybody adding it. Callers are listed in [`callers`].
+//! The expected result follows from the operation's `security` and from the run. Scopes for some
+//! runs permit paths of those runs, and operations that [return only visible runs](NARROWED). The
+//! few operations about the caller itself have [rules of their own](Operation::of_oneself). An
+//! operation without a policy, or one that ignores bounds, fails here without a new test.
+//! [`callers`] lists the callers.
 
 use std::fmt;
 
@@ -15,17 +17,18 @@ use serde_json::Value;
 use crate::access_matrix::callers::{Caller, Kind, Reach, Somebody, callers};
 use crate::access_matrix::path_parameters::PathParameters;
 
-/// Operations that name no run in their path and still answer whoever may see some, by those alone.
+/// Operations without a run in their path that still answer a bounded caller, with the visible runs
+/// only.
 const NARROWED: [(&str, &str); 5] = [
     ("GET", "/v1/agents"),
     ("GET", "/v1/feed"),
     ("GET", "/v1/runs"),
     ("GET", "/v1/watch"),
-    // A ticket for what one may see.
+    // A ticket for the visible runs.
     ("POST", "/v1/stream-tickets"),
 ];
 
-/// Who may call an operation, as its document says.
+/// Which callers an operation permits, by its document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Policy {
     Public,
@@ -33,20 +36,20 @@ enum Policy {
     Holds(String),
 }
 
-/// An operation of the document.
+/// A documented operation.
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) method: Method,
     pub(super) path: String,
     rule: Policy,
-    /// A ticket is one of the credentials.
+    /// Whether it accepts tickets.
     takes_tickets: bool,
 }
 
-/// What an answer is to be.
+/// The expected response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
-    /// Neither 401 nor 403, and no failure.
+    /// Neither 401 nor 403, nor a server error.
     Through,
     Refused(StatusCode),
 }
@@ -58,7 +61,7 @@ impl fmt::Display for Operation {
 }
 
 impl Policy {
-    /// What the security of an operation says; every alternative has to say the same.
+    /// The policy in the security of an operation. All alternatives must agree.
     fn of(operation: &Value) -> Result<Self, String> {
         let security = operation["security"].as_array().ok_or("no rule at all")?;
         let mut rules = security.iter().map(Self::of_requirement);
@@ -87,7 +90,7 @@ impl Policy {
 }
 
 impl Operation {
-    /// All that are documented.
+    /// All documented operations.
     fn all(document: &Value) -> Vec<Self> {
         let methods = [
             Method::GET,
@@ -113,7 +116,7 @@ impl Operation {
                 }
             }
         }
-        // What takes things away comes last, and who signs out has no session afterwards.
+        // Operations that remove something come last, and signing out after all others.
         operations.sort_by_key(|one| match (one.method.as_str(), one.path.as_str()) {
             ("DELETE", "/v1/session") => 3,
             ("DELETE", "/v1/sessions") => 2,
@@ -127,7 +130,7 @@ impl Operation {
         self.method == method && self.path == path
     }
 
-    /// What this caller is to be answered.
+    /// The expected response to this caller.
     fn expects(&self, caller: &Caller) -> Expected {
         let lets = match (&self.rule, &caller.is) {
             (Policy::Public, _) => true,
@@ -144,25 +147,25 @@ impl Operation {
         }
     }
 
-    /// Whether the bounds of what somebody holds let them through.
+    /// Whether the bounds of a caller permit the operation.
     fn is_within(&self, scope: &str, who: &Somebody) -> bool {
         let is_narrowed = NARROWED.iter().any(|(method, path)| self.is(method, path));
         match who.reach {
             Reach::All => true,
-            // It is about all runs, so whoever is bounded has no part in it.
+            // It concerns all runs, so a bounded caller is refused.
             _ if scope == "admin" => false,
             _ if self.path.contains("{run}") => who.may(scope),
-            // The run that is created has our label.
+            // The created run has our label.
             Reach::Labelled { is_ours } if self.is("POST", "/v1/runs") => is_ours,
             _ => is_narrowed,
         }
     }
 
-    /// Whether somebody who is known gets through to what is about themselves.
+    /// Whether an authenticated caller may use an operation about itself.
     fn of_oneself(&self, who: &Somebody) -> bool {
         match (self.method.as_str(), self.path.as_str()) {
             ("GET", "/v1/tokens") => who.kind != Kind::Token || who.administrates(),
-            // The token that is asked for reads.
+            // The requested token may read.
             ("POST", "/v1/tokens") if who.kind == Kind::User => who.holds("runs:read"),
             ("POST", "/v1/tokens") => who.administrates(),
             ("PATCH", "/v1/session") | ("PUT", "/v1/session/password") => who.kind == Kind::User,
@@ -184,7 +187,7 @@ async fn everybody_gets_through_exactly_where_the_document_says() {
         for caller in &callers {
             let path = places.path(&operation.path);
             let request = caller.asks(&api, &operation.method, &path).await;
-            // Streams are only opened: whether they are is told by their head.
+            // Streams are only opened; the response head tells the result.
             let answer = send(places.with_body(operation, request)).await;
             let (status, expected) = (answer.status(), operation.expects(caller));
             let is_as_expected = match expected {

@@ -1,4 +1,5 @@
-//! Real things for the parameters of paths, so that a request that gets through does not end at a 404 by chance.
+//! Real values for the parameters of paths, so that an accepted request does not end with 404 by
+//! chance.
 
 use reqwest::{Method, RequestBuilder};
 use runcast_tests::api::send;
@@ -9,10 +10,10 @@ use uuid::Uuid;
 use super::matrix::Operation;
 use crate::access::fixtures::{PASSWORD, ask, sign_in, user};
 
-/// The label of the run that paths name, and of none that is there besides.
+/// The label of the run in the paths, and of no other run.
 pub(super) const LABEL: (&str, &str) = ("team", "matrix");
 
-/// What there is in the stack.
+/// Ids of the objects in the stack.
 #[derive(Debug)]
 pub(crate) struct PathParameters {
     run: Uuid,
@@ -28,7 +29,7 @@ pub(crate) struct PathParameters {
 }
 
 impl PathParameters {
-    /// Makes one of each.
+    /// Creates one of each.
     pub(crate) async fn prepare(stack: &Stack) -> Self {
         let api = stack.api();
         let make = async |path: &str, body: Value| -> Value {
@@ -37,7 +38,7 @@ impl PathParameters {
             assert!(answer.status().is_success(), "{path}: {answer:?}");
             answer.json().await.expect("JSON")
         };
-        // There is no such host: its delivery stays.
+        // There is no such host, so its delivery stays pending.
         let hook = json!({"url": "https://receiver.invalid/", "on": ["failed"]});
         let webhook = make("/v1/webhooks", hook).await["id"].clone();
         let webhook = webhook.as_str().expect("an id").to_owned();
@@ -70,17 +71,17 @@ impl PathParameters {
         }
     }
 
-    /// The run that paths name.
+    /// The run in the paths.
     pub(crate) fn run(&self) -> Uuid {
         self.run
     }
 
-    /// A run that they do not name.
+    /// A run that is not in the paths.
     pub(super) fn other_run(&self) -> Uuid {
         self.other_run
     }
 
-    /// What each parameter of a path may be.
+    /// The value of each path parameter.
     pub(crate) fn things(&self) -> [(&'static str, String); 9] {
         [
             ("run", self.run.to_string()),
@@ -95,7 +96,7 @@ impl PathParameters {
         ]
     }
 
-    /// A documented path with real things in it.
+    /// A documented path with real values.
     pub(crate) fn path(&self, documented: &str) -> String {
         let mut path = documented.to_owned();
         for (name, thing) in self.things() {
@@ -105,7 +106,7 @@ impl PathParameters {
             !path.contains('{'),
             "{documented}: say what stands there, in tests/stories/access_matrix/places.rs"
         );
-        // Without which there is only a 400 to see.
+        // Without this query the response would only be 400.
         let query = match documented {
             "/v1/runs/{run}/search" => "?q=matrix",
             "/v1/watch" => "?label=team=other",
@@ -114,7 +115,7 @@ impl PathParameters {
         path + query
     }
 
-    /// Adds what the operation takes; one that is not known here gets an empty object.
+    /// Adds the body that the operation takes; an empty object for operations not listed here.
     pub(super) fn with_body(
         &self,
         operation: &Operation,

@@ -1,4 +1,5 @@
-//! Ten thousand wrong passwords, from one address and from many: few are looked at, and nobody else notices.
+//! Ten thousand wrong passwords, from one address and from many: few are checked, and other clients
+//! are not affected.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,15 +18,15 @@ use super::fixtures::assert_calm;
 
 const GUESSES: usize = 10_000;
 
-/// Guesses at a time.
+/// Concurrent guesses.
 const AT_ONCE: usize = 32;
 
-/// Longest time that somebody else may be kept waiting, on a machine that is loaded.
+/// Longest delay of another client, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn prepare() -> Stack {
     let mut stack = Stack::without_services().await;
-    // Those that are the default where passwords are concerned.
+    // The default limits where passwords are concerned.
     let limits = "read=1000000/min,write=1000000/min";
     stack.set(Service::Gateway, "RUNCAST_LIMITS", limits);
     stack.set(Service::Gateway, "RUNCAST_TRUSTED_PROXIES", "127.0.0.0/8");
@@ -39,7 +40,8 @@ fn from(request: RequestBuilder, address: &str) -> RequestBuilder {
     request.header("x-forwarded-for", address)
 }
 
-/// How somebody else fares meanwhile: they read all the time, and sign in now and then, from addresses of their own.
+/// Measures how another client fares meanwhile: it reads all the time and signs in now and then,
+/// each time from a new address.
 fn served(api: Api, is_over: Arc<AtomicBool>) -> JoinHandle<(usize, Duration, usize, Duration)> {
     let token = |request: RequestBuilder| from(request, "198.51.100.7");
     tokio::spawn(async move {
@@ -52,7 +54,7 @@ fn served(api: Api, is_over: Arc<AtomicBool>) -> JoinHandle<(usize, Duration, us
             assert_eq!(send(request).await.status(), StatusCode::OK);
             slowest = slowest.max(began.elapsed());
             reads += 1;
-            // Within the five a minute that everybody has.
+            // Within the default of five a minute.
             if last.is_none_or(|last| last.elapsed() > Duration::from_secs(13)) {
                 let began = Instant::now();
                 let body = json!({"user": "bob", "password": PASSWORD});
@@ -68,7 +70,7 @@ fn served(api: Api, is_over: Arc<AtomicBool>) -> JoinHandle<(usize, Duration, us
     })
 }
 
-/// Guesses from the address that each number gets, for the user that it gets; counts answers.
+/// Guesses from the address and for the user of each number; counts the responses.
 async fn guess(
     stack: &Stack,
     address: impl Fn(usize) -> String,
@@ -117,7 +119,7 @@ fn tell(words: &str) {
     writeln!(std::io::stderr(), "{words}").expect("stderr takes a line");
 }
 
-/// As many as a policy of five a minute lets through in this time, and five more should Redis ever be too slow to count.
+/// As many as five a minute permit in this time, and five more in case Redis is too slow to count.
 fn most(took: Duration) -> usize {
     10 + usize::try_from(took.as_secs()).expect("seconds") / 12 + 1
 }
@@ -126,7 +128,7 @@ fn most(took: Duration) -> usize {
 async fn ten_thousand_passwords_from_one_address_are_limited() {
     let stack = prepare().await;
     let began = Instant::now();
-    // Of many users, so that it is the address that counts.
+    // Of many users, so that the limit by address applies.
     let counts = guess(
         &stack,
         |_| "203.0.113.9".to_owned(),
@@ -146,7 +148,8 @@ async fn ten_thousand_passwords_from_as_many_addresses_are_limited() {
     let stack = prepare().await;
     let began = Instant::now();
     let address = |number: usize| format!("10.{}.{}.9", number / 250, number % 250);
-    // However the name is spelt, it is one user; a password is never checked beyond what the name may be tried.
+    // Any spelling of the name means the same user, whose password is checked only as often as the
+    // limit by name permits.
     let spelt = |number: usize| ["ada", "ADA", " ada ", "Ada"][number % 4].to_owned();
     let counts = guess(&stack, address, spelt).await;
     let looked_at = counts.get(&401).copied().unwrap_or_default();
@@ -154,12 +157,13 @@ async fn ten_thousand_passwords_from_as_many_addresses_are_limited() {
         (1..=most(began.elapsed())).contains(&looked_at),
         "{counts:?}"
     );
-    // Whoever is signed in already is not locked out by it.
+    // Existing sessions are not locked out.
     assert_eq!(stack.api().get("/v1/session").await["name"], "story");
     assert_calm(&stack);
 }
 
-/// Each user from another address, each once: no limit applies, and argon2 has its share of the machine and no more.
+/// Each user once, from an address of its own: no limit applies, and argon2 must not take more than
+/// its share of the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn passwords_that_no_limit_stops_starve_nobody() {
     let stack = prepare().await;
@@ -174,7 +178,7 @@ async fn passwords_that_no_limit_stops_starve_nobody() {
         let address = format!("10.{}.{}.9", number / 250, number % 250);
         send(from(request, &address)).await.status().as_u16()
     };
-    // Fewer at a time than there are places, so that somebody else finds one; all the time.
+    // Fewer at a time than there are permits, so that another client always gets one.
     let answers = futures::stream::iter(0..400).map(guess);
     let mut answers = std::pin::pin!(answers.buffer_unordered(8));
     while let Some(status) = answers.next().await {

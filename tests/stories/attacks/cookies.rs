@@ -1,4 +1,4 @@
-//! Cookies that somebody else has planted, and pages of others that make a browser write.
+//! Planted cookies, and other sites that make a browser send requests.
 
 use reqwest::header::{COOKIE, SET_COOKIE};
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -10,14 +10,15 @@ use super::super::access::fixtures::{Browser, PASSWORD, sign_in, user};
 use super::super::access_matrix::path_parameters::PathParameters;
 use super::fixtures::{assert_calm, operations};
 
-/// Whoever signs in gets a session that nobody knew before, whatever their browser was made to send along.
+/// Signing in creates a new secret session, whatever cookies the browser was made to send.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_planted_session_is_never_gone_on_with() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "eve", &["viewer"]).await;
     user(&stack, "ada", &["operator"]).await;
-    // Of the attacker, still valid; one that the server would make; one that it never would; two at once.
+    // A valid session of the attacker; one in the server's format; one in no valid format; two at
+    // once.
     let eve = sign_in(&api, "eve").await;
     let invented = "runcast_session=AAAAAAAAAAAAAAAAAAAAAA".to_owned();
     let both = format!("{invented}; {}", eve.cookie);
@@ -36,7 +37,8 @@ async fn a_planted_session_is_never_gone_on_with() {
         assert!(!planted.contains(&fresh), "{planted} became {fresh}");
         let who = json_with(&api, &fresh).await;
         assert_eq!(who["name"], "ada");
-        // What was planted is worth nothing, or what it was before: nothing that is Ada's.
+        // A planted cookie is worth nothing, or the same as before; it never gives access to Ada's
+        // data.
         let request = api.anonymous(Method::GET, "/v1/session");
         let answer = send(request.header(COOKIE, &planted)).await;
         if answer.status() == StatusCode::OK {
@@ -44,7 +46,7 @@ async fn a_planted_session_is_never_gone_on_with() {
             assert_eq!(who["name"], "eve", "{planted}");
         }
     }
-    // No answer but that of signing in sets a cookie, so nothing can be made to.
+    // No response except that of signing in sets a cookie.
     for path in ["/", "/v1/session", "/v1/runs", "/healthz"] {
         let answer = send(api.anonymous(Method::GET, path).header(COOKIE, &invented)).await;
         assert!(!answer.headers().contains_key(SET_COOKIE), "{path}");
@@ -52,7 +54,8 @@ async fn a_planted_session_is_never_gone_on_with() {
     assert_calm(&stack);
 }
 
-/// Another host of the same domain can set a cookie for this one, but none whose name begins with `__Host-`.
+/// Another host of the same domain can set a cookie for this one, but none with the prefix
+/// `__Host-`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_https_only_a_cookie_that_is_bound_to_the_host_counts() {
     let mut stack = Stack::without_services().await;
@@ -79,7 +82,7 @@ async fn json_with(api: &Api, cookie: &str) -> Value {
     answer.json().await.expect("JSON")
 }
 
-/// What a browser sends along with a request that another page made it send.
+/// Headers that a browser sends with a request made by another site.
 const ELSEWHERE: [&[(&str, &str)]; 6] = [
     &[("sec-fetch-site", "cross-site")],
     // Another host of the same domain, or another port of the same host.
@@ -88,7 +91,7 @@ const ELSEWHERE: [&[(&str, &str)]; 6] = [
     // Older browsers.
     &[("origin", "https://evil.example")],
     &[("origin", "null")],
-    // The one does not excuse the other.
+    // One good header does not outweigh a bad one.
     &[
         ("sec-fetch-site", "cross-site"),
         ("origin", "http://127.0.0.1"),
@@ -117,7 +120,7 @@ async fn no_page_of_others_writes_with_the_cookie_of_an_administrator() {
         }
         let real = places.path(&path);
         for headers in ELSEWHERE {
-            // With what a form can send, and with what it cannot.
+            // A content type that a form can send, and one that it cannot.
             for kind in ["text/plain", "application/json"] {
                 let request = api.anonymous(method.clone(), &real);
                 let request = request
@@ -140,7 +143,7 @@ async fn no_page_of_others_writes_with_the_cookie_of_an_administrator() {
     assert_calm(&stack);
 }
 
-/// The session has seen nothing of it.
+/// The session is unaffected.
 async fn assert_still_works(browser: &Browser) {
     let likes = json!({"preferences": {"clock": true}});
     browser

@@ -1,4 +1,4 @@
-//! Whether somebody exists cannot be learnt by trying to sign in as them: neither by what is answered, nor by when.
+//! Signing in does not reveal whether a user exists: neither by the response nor by its time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,13 +11,14 @@ use serde_json::json;
 use super::super::access::fixtures::{PASSWORD, ask, try_sign_in, user};
 use super::fixtures::assert_calm;
 
-/// Tries of each kind.
+/// Attempts of each kind.
 const TRIES: usize = 40;
 
-/// By how much medians may differ: whoever is found without any work on a password is some fifty times as fast.
+/// Largest permitted ratio of medians. Without any work on a password, a response is some fifty
+/// times as fast.
 const ALIKE: f64 = 2.0;
 
-/// Those who cannot sign in, each for another reason.
+/// Users who cannot sign in, each for another reason.
 const CASES: [(&str, &str); 5] = [
     ("ada", "wrong horse battery"),
     ("nobody", PASSWORD),
@@ -38,7 +39,7 @@ async fn prepare() -> Stack {
     stack
 }
 
-/// Everything that is answered, but when.
+/// The whole response except its time.
 async fn told(answer: Response) -> (u16, BTreeMap<String, String>, String) {
     let status = answer.status().as_u16();
     let headers = answer
@@ -64,7 +65,7 @@ async fn every_failure_to_sign_in_is_told_in_the_same_words_and_headers() {
     for (case, told) in CASES.iter().zip(seen) {
         assert_eq!(told, first, "{case:?}");
     }
-    // Nor do administrators' routes tell somebody else who there is.
+    // Administrators' routes do not reveal users to others either.
     let stranger = Api::new(api.base(), &stack.create_token("runs:read").await);
     let mut refusals = Vec::new();
     for name in ["ada", "nobody"] {
@@ -84,8 +85,8 @@ async fn took(api: &Api, name: &str, password: &str) -> Duration {
     began.elapsed()
 }
 
-/// One after the other in turns, so that whatever else the machine does falls on all alike; the middle value, so that a
-/// pause of the machine does not count.
+/// The kinds take turns, so that other load affects all alike; the median ignores pauses of the
+/// machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_failure_to_sign_in_takes_the_same_time() {
     let stack = prepare().await;

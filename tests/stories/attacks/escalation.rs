@@ -1,4 +1,4 @@
-//! Somebody with some rights wants more of them.
+//! A client with some rights tries to get more.
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, send};
@@ -69,7 +69,7 @@ async fn nobody_gives_themselves_what_they_do_not_have() {
     assert_calm(&stack);
 }
 
-/// Fields that a body does not have are refused by name: none is carried over into what is stored.
+/// Unknown fields of a body are refused by name: none reaches the store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_field_that_nobody_asked_for_is_refused() {
     let stack = Stack::start().await;
@@ -147,7 +147,7 @@ async fn a_field_that_nobody_asked_for_is_refused() {
         assert_eq!(status, StatusCode::BAD_REQUEST, "{method} {path}: {text}");
         assert!(text.contains(more), "{method} {path}: {text}");
     }
-    // The same of administrators, who could do it otherwise.
+    // The same for administrators, who could do it in other ways.
     for (path, body) in [
         (
             "/v1/users",
@@ -164,7 +164,7 @@ async fn a_field_that_nobody_asked_for_is_refused() {
     ] {
         ask(&api, Method::POST, path, &body, 400).await;
     }
-    // Twice the same field is not one for the check and one for the deed.
+    // A duplicate field must not be checked in one value and used in the other.
     let twice = r#"{"name":"x","scopes":["runs:read"],"scopes":["admin"]}"#;
     let answer = send(ada.request(Method::POST, "/v1/tokens").body(twice)).await;
     assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
@@ -183,7 +183,7 @@ async fn a_token_that_has_leaked_gives_no_more_than_itself() {
         let text = |name: &str| made[name].as_str().expect("a text").to_owned();
         (text("id"), text("token"))
     };
-    // Beyond her own scopes nothing is made.
+    // Beyond her own scopes nothing is created.
     for scopes in [
         &["admin"][..],
         &["runs:read", "admin"],
@@ -199,7 +199,7 @@ async fn a_token_that_has_leaked_gives_no_more_than_itself() {
     let (other_id, other) = make(&["runs:read", "runs:publish"]).await;
     let thief = Api::new(api.base(), &leaked);
     let browser = sign_in_with(&api, &json!({"token": leaked})).await;
-    // By itself, and by a session that it has signed in.
+    // By the token itself, and by a session opened with it.
     let asked = async |method: Method, path: &str, body: Value| -> [u16; 2] {
         let by_token = send(thief.request(method.clone(), path).json(&body)).await;
         let by_session = send(browser.request(method, path).json(&body)).await;
@@ -214,7 +214,7 @@ async fn a_token_that_has_leaked_gives_no_more_than_itself() {
     assert_eq!(asked(Method::PUT, path, password).await, [403; 2]);
     let run = json!({"name": "x"});
     assert_eq!(asked(Method::POST, "/v1/runs", run).await, [403; 2]);
-    // It ends neither her other tokens nor her sessions.
+    // It cannot end her other tokens or sessions.
     let path = format!("/v1/tokens/{other_id}");
     assert_eq!(asked(Method::DELETE, &path, Value::Null).await, [404; 2]);
     let list = ada.get("/v1/sessions").await;
@@ -226,7 +226,7 @@ async fn a_token_that_has_leaked_gives_no_more_than_itself() {
     let fine = Api::new(api.base(), &other);
     assert_eq!(fine.get("/v1/session").await["name"], "script");
     assert_eq!(ada.status(Method::GET, "/v1/session").await, 200);
-    // It may end itself, and its session ends with it.
+    // It may revoke itself, and its session ends with it.
     let path = format!("/v1/tokens/{leaked_id}");
     let ended = send(thief.request(Method::DELETE, &path)).await;
     assert_eq!(ended.status(), StatusCode::NO_CONTENT);

@@ -1,4 +1,4 @@
-//! Credentials that are almost right: cut, bent, blown up, guessed.
+//! Credentials that are almost valid: truncated, altered, inflated, guessed.
 
 use rand::RngExt as _;
 use reqwest::header::{COOKIE, HeaderValue};
@@ -9,7 +9,7 @@ use runcast_tests::stack::Stack;
 use super::super::access::fixtures::{sign_in, user};
 use super::fixtures::{assert_calm, raw};
 
-/// What is left of a secret after everything that may befall it, none of which is the secret.
+/// Altered versions of a secret, none of which is the secret.
 fn bent(secret: &str) -> Vec<Vec<u8>> {
     let bytes = secret.as_bytes();
     let mut all: Vec<Vec<u8>> = (0..bytes.len()).map(|end| bytes[..end].to_vec()).collect();
@@ -27,8 +27,8 @@ fn bent(secret: &str) -> Vec<Vec<u8>> {
     all.push(bytes.iter().rev().copied().collect());
     all.push(secret.repeat(2).into_bytes());
     all.push(secret.repeat(600).into_bytes());
-    // The last letter of what stands for 256 bits holds fewer than its six: the others change nothing in the bytes
-    // behind it, and must not pass all the same.
+    // The last letter of a 256-bit secret encodes fewer than six bits. A letter that differs only
+    // in the unused bits decodes to the same bytes, and must still be refused.
     all.retain(|other| other != bytes && HeaderValue::from_bytes(other).is_ok());
     all
 }
@@ -62,7 +62,7 @@ async fn nothing_that_is_almost_a_secret_is_one() {
         }
         assert_eq!(status(&api, header, &right).await, StatusCode::OK);
     }
-    // Neither is a secret of the other kind.
+    // Neither works as the other kind of credential.
     let as_token = format!("Bearer {session}");
     let as_cookie = format!("{name}={}", stack.token());
     for (header, value) in [("authorization", as_token), ("cookie", as_cookie)] {
@@ -79,7 +79,7 @@ async fn headers_of_noise_are_refused_and_nothing_more() {
     for round in 0..300 {
         let mut noise = vec![0_u8; random.random_range(0..400)];
         random.fill(&mut noise[..]);
-        // What would end the line is another attack.
+        // Bytes that end the line belong to another attack.
         noise.retain(|byte| !b"\r\n\0".contains(byte));
         let name = [
             "authorization: Bearer ",
@@ -98,7 +98,7 @@ async fn headers_of_noise_are_refused_and_nothing_more() {
             .any(|status| heard.starts_with(status));
         assert!(is_refused, "{noise:?}: {heard}");
     }
-    // Many at once, of which one is right: it is either that one, or nobody.
+    // Many at once, one of which is valid: the gateway uses that one, or none.
     let api = stack.api();
     user(&stack, "ada", &["viewer"]).await;
     let ada = sign_in(&api, "ada").await;

@@ -1,5 +1,5 @@
-//! What is written into names, paths and headers so that somebody else reads it as something else: other paths, other
-//! headers, other lines of a log.
+//! Names, paths and headers that might be read as something else: other paths, other headers, other
+//! lines of a log.
 
 use reqwest::header::{CONTENT_TYPE, SET_COOKIE};
 use reqwest::{Method, StatusCode};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::access::fixtures::{PASSWORD, ask, json_of, user};
 use super::fixtures::{assert_calm, raw};
 
-/// What could end a line, a header, a text or a statement.
+/// Text that could end a line, a header, a string or a statement.
 const ODD: [&str; 10] = [
     "a\r\nset-cookie: runcast_session=planted",
     "a\nERROR forged line of a log",
@@ -24,7 +24,7 @@ const ODD: [&str; 10] = [
     "a\u{2028}b\u{85}c",
 ];
 
-/// Lines of a log that nobody has written but somebody who asked.
+/// Checks that no line of a log was forged by a request.
 fn assert_no_forged_line(stack: &Stack) {
     for service in Service::ALL {
         for line in stack.logs(service).lines() {
@@ -41,7 +41,8 @@ async fn a_path_is_what_it_says_and_nothing_else() {
     let stack = Stack::start().await;
     let api = stack.api();
     let run = api.create_run("x").await.id;
-    // Decoded once, and no way out of a segment or into another route: nobody gets anything.
+    // Paths are decoded once. No escape leads out of a segment or into another route, so all get
+    // 401 or 404.
     for path in [
         &format!("/v1/runs/{run}%2fevents"),
         &format!("/v1/runs%2f{run}"),
@@ -68,7 +69,7 @@ async fn a_path_is_what_it_says_and_nothing_else() {
         let status = heard.split(' ').nth(1).unwrap_or_default();
         assert!(["400", "401", "404"].contains(&status), "{path}: {heard}");
     }
-    // With the right to it: what does not exist is 404, what is not text 400, and nothing fails.
+    // With the right to it: a missing object is 404, invalid text 400, and nothing fails.
     for odd in ODD
         .iter()
         .chain(&["\0", "%", "a b", "ß", &"x".repeat(3000)])
@@ -115,7 +116,7 @@ async fn what_one_writes_comes_back_as_text_in_json_and_nowhere_else() {
         );
         let id = run["id"].as_str().expect("an id");
         assert_eq!(api.get(&format!("/v1/runs/{id}")).await["name"], odd);
-        // An answer that repeats what was wrong is JSON as well, and no page.
+        // An error that repeats the invalid value is JSON as well, not HTML.
         for path in [
             "/v1/audit?before=",
             "/v1/runs?limit=",
@@ -131,7 +132,7 @@ async fn what_one_writes_comes_back_as_text_in_json_and_nowhere_else() {
             assert!(kind.contains("json"), "{path}{odd}: {kind}");
             let _document: Value = answer.json().await.expect("JSON");
         }
-        // What becomes a name, a role, or a client has letters that need no care.
+        // Names of users, roles and clients consist of letters that need no escaping.
         let user = json!({"name": odd, "email": "o@example.com"});
         ask(&api, Method::POST, "/v1/users", &user, 400).await;
         let role = json!({"name": odd, "permissions": []});
@@ -141,7 +142,7 @@ async fn what_one_writes_comes_back_as_text_in_json_and_nowhere_else() {
         let answer = send(request.json(&client)).await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{odd:?}");
         assert!(!answer.headers().contains_key(SET_COOKIE));
-        // Said to be whoever: it is written down, and forges no line.
+        // A failed sign-in logs the claimed name without forging a line.
         let failed = json!({"user": odd, "password": odd});
         ask_anonymously(&stack, &failed, 401).await;
         let token = json!({"name": odd, "scopes": ["runs:read"]});
@@ -169,14 +170,14 @@ async fn requests_that_two_servers_could_read_differently_are_refused() {
     let hidden =
         format!("GET /v1/users HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
     for head in [
-        // Both lengths; a length twice; a length that is none; an encoding that is none.
+        // Both lengths; a duplicate length; an invalid length; an invalid encoding.
         "content-length: 5\r\ntransfer-encoding: chunked",
         "content-length: 5\r\ncontent-length: 6",
         "content-length: +5",
         "content-length: 5, 5, 7",
         "transfer-encoding: xchunked",
         "transfer-encoding: chunked, identity",
-        // Lines that are folded, or have a blank before the colon.
+        // Folded lines, and a blank before the colon.
         "x-a: b\r\n c: d",
         "content-length : 5",
     ] {

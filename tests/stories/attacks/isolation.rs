@@ -1,4 +1,4 @@
-//! Somebody who may see the runs of one team looks for those of another, by every way there is.
+//! A user who may see the runs of one team tries to reach those of another, by every route.
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, CreatedRun, send};
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use super::super::access::fixtures::{Browser, ask, first_frame, sign_in, user};
 use super::fixtures::assert_calm;
 
-/// What the other team's run prints, and is named.
+/// The output and the name of the other team's run.
 const SECRET: &str = "falcon-heavy-budget";
 
 struct TwoTeams {
     stack: Stack,
     /// Of the team `search`, and nothing else.
     ada: Browser,
-    /// A token of hers.
+    /// One of her tokens.
     token: String,
     mine: CreatedRun,
     other: CreatedRun,
@@ -69,7 +69,7 @@ async fn no_way_leads_to_the_runs_of_another_team() {
     let event = json!({"kind": "output", "data": {"text": "forged"}});
     let bound = json!({"name": "x", "scopes": ["runs:read"], "run": other});
     let nothing = Value::Null;
-    // Spelt otherwise the id is the same run.
+    // Another spelling of the id means the same run.
     let (upper, simple) = (other.to_string().to_uppercase(), other.simple().to_string());
     for id in [other.to_string(), upper, simple, format!("%7B{other}%7D")] {
         for (method, rest, body) in [
@@ -94,7 +94,7 @@ async fn no_way_leads_to_the_runs_of_another_team() {
     }
     let watch = format!("/v1/watch?run={}&run={other}", scene.mine.id);
     assert_eq!(ask(&Method::GET, &watch, &nothing).await[0].0, 403);
-    // Lists leave it out, whatever they are asked for.
+    // Lists leave it out, whatever the filter.
     for path in [
         "/v1/runs",
         "/v1/runs?label=team=ads",
@@ -112,7 +112,7 @@ async fn no_way_leads_to_the_runs_of_another_team() {
             );
         }
     }
-    // Administration has no bounds, so hers holds none of it.
+    // Administration has no bounds, so her rights include none of it.
     for path in [
         "/v1/webhooks",
         "/v1/jobs",
@@ -124,7 +124,7 @@ async fn no_way_leads_to_the_runs_of_another_team() {
     }
     let hook = json!({"url": "https://e.example/", "on": ["failed"], "labels": {"team": "ads"}});
     assert_eq!(ask(&Method::POST, "/v1/webhooks", &hook).await[0].0, 403);
-    // A token that she makes for that run, or for those labels, is bounded by her role as well.
+    // A token that she creates for that run, or for those labels, is limited by her role as well.
     for wanted in [
         bound,
         json!({"name": "y", "scopes": ["runs:read"], "labels": {"team": "ads"}}),
@@ -140,7 +140,7 @@ async fn no_way_leads_to_the_runs_of_another_team() {
     assert_calm(&scene.stack);
 }
 
-/// Labels stand as they were given: there is no route that changes them, and no run that is made twice.
+/// Labels are fixed: no route changes them, and no run is created twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_run_is_made_for_or_moved_to_another_team() {
     let scene = scene().await;
@@ -170,7 +170,8 @@ async fn no_run_is_made_for_or_moved_to_another_team() {
         let answer = send(ada.request(method, &path).json(&body)).await;
         assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
-    // A key with which she has made a run for the other team, when she was there, opens it no more.
+    // An idempotency key with which she created a run for the other team, when she belonged to it,
+    // no longer returns that run.
     let key = "idempotency-key";
     let create = async |team: &str, name: &str| {
         let request = ada.request(Method::POST, "/v1/runs").header(key, name);
@@ -187,7 +188,7 @@ async fn no_run_is_made_for_or_moved_to_another_team() {
     let (status, text) = create("search", "one").await;
     assert_eq!(status, 403, "{text}");
     assert!(!text.contains("rct_"), "{text}");
-    // Keys belong to whoever used them: that of an administrator is another one.
+    // Keys belong to their user: the same key of an administrator is another one.
     let request = api.request(Method::POST, "/v1/runs").header(key, "two");
     let hidden = send(request.json(&json!({"name": SECRET, "labels": {"team": "search"}}))).await;
     assert_eq!(hidden.status(), StatusCode::CREATED);
@@ -216,7 +217,7 @@ async fn streams_of_many_runs_tell_nothing_of_another_team() {
         ready.contains("event: ready"),
         "there is nothing to watch: {ready}"
     );
-    // Things happen to the other team, and then one thing to hers, which is the first that she hears of.
+    // Events of the other team, then one of hers, which must be the first that she receives.
     let more = api
         .create(&json!({"name": SECRET, "labels": {"team": "ads"}}))
         .await;

@@ -1,4 +1,5 @@
-//! Secrets are in no log and in no answer but the one that makes them, also where everything is logged and much goes wrong.
+//! Secrets appear in no log and in no response except the one that creates them, even with all
+//! logging enabled and many failures.
 
 use reqwest::header::COOKIE;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -10,11 +11,11 @@ use serde_json::{Value, json};
 use super::super::access::fixtures::{PASSWORD, ask, operator, sign_in, sign_in_with, user};
 use super::super::access::tickets::{TICKETS, by_ticket, ticket, with_ticket};
 
-/// A password that is right for nobody, and one that somebody changes to.
+/// A password that is wrong for all users, and one that a user changes to.
 const WRONG: &str = "wrong-horse-password";
 const NEW: &str = "another-horse-password";
 
-/// What may be told to nobody, with what it is.
+/// Secrets with their descriptions.
 #[derive(Default)]
 struct Secrets(Vec<(String, String)>);
 
@@ -24,14 +25,14 @@ impl Secrets {
         self.0.push((what.to_owned(), secret.to_owned()));
     }
 
-    /// Those that a text holds.
+    /// The secrets that a text contains.
     fn within(&self, text: &str) -> Vec<&str> {
         let held = self.0.iter().filter(|(_, secret)| text.contains(secret));
         held.map(|(what, _)| what.as_str()).collect()
     }
 }
 
-/// Sends it, and checks that the answer repeats none of them.
+/// Sends a request, and checks that the response contains none of them.
 async fn status(secrets: &Secrets, request: RequestBuilder) -> StatusCode {
     let answer = send(request).await;
     let status = answer.status();
@@ -61,7 +62,7 @@ async fn no_secret_is_ever_written_down_or_repeated() {
     secrets.keep("the password of Redis", password_of(&publishers));
     user(&stack, "ada", &["operator"]).await;
 
-    // Sign-ins that go well, and those that do not.
+    // Successful and failed sign-ins.
     let ada = sign_in(&api, "ada").await;
     secrets.keep("a session", value_of(&ada.cookie));
     let body = json!({"name": "script", "scopes": ["runs:read"]});
@@ -95,7 +96,7 @@ async fn no_secret_is_ever_written_down_or_repeated() {
     let password = json!({"password": PASSWORD, "new_password": NEW});
     assert_eq!(status(&secrets, change(&password)).await, 204);
 
-    // An agent publishes with all that it was told.
+    // An agent publishes with all that it was given.
     let settings = [
         ("RUNCAST_TOKEN", run.token.as_str()),
         ("RUNCAST_LOG", "debug"),
@@ -113,7 +114,7 @@ async fn no_secret_is_ever_written_down_or_repeated() {
     let (_, said) = operator(&stack, &["check"]).await;
     assert_eq!(secrets.within(&said), [""; 0], "{said}");
 
-    // While Postgres is away, and when it comes back.
+    // While Postgres is unreachable, and when it is back.
     chaos.refuse();
     for request in [
         ada.request(Method::GET, "/v1/runs"),
@@ -143,7 +144,7 @@ async fn no_secret_is_ever_written_down_or_repeated() {
     read_logs(&stack, &secrets);
 }
 
-/// Tickets that are used in vain, used again, and shown where none is taken.
+/// Tickets that are invalid, used again, or sent where none is accepted.
 async fn tickets_go_wrong(api: &Api, secrets: &mut Secrets, path: &str) {
     for (path, expected) in [
         (format!("{path}?after=nonsense"), 400),
@@ -175,7 +176,7 @@ async fn tickets_go_wrong(api: &Api, secrets: &mut Secrets, path: &str) {
     assert_eq!(status(secrets, request).await, 400);
 }
 
-/// Every secret where it does not belong.
+/// Each secret in a wrong place.
 async fn everything_goes_wrong(stack: &Stack, secrets: &Secrets, token: &str) {
     let api = stack.api();
     let wrong = |body: Value| api.anonymous(Method::POST, "/v1/session").json(&body);
@@ -207,7 +208,7 @@ async fn everything_goes_wrong(stack: &Stack, secrets: &Secrets, token: &str) {
         let request = api.anonymous(Method::GET, "/v1/feed").header(name, value);
         assert_eq!(status(secrets, request).await, 401, "{name}");
     }
-    // A user and an email that cannot be, with a password that could.
+    // An invalid user and email with a valid password.
     let admin = Api::new(api.base(), stack.token());
     for body in [
         json!({"name": "?", "email": "x@example.com", "password": PASSWORD}),
@@ -225,7 +226,7 @@ async fn everything_goes_wrong(stack: &Stack, secrets: &Secrets, token: &str) {
     assert_eq!(status(secrets, elsewhere).await, 403);
 }
 
-/// What all processes said, those of the operator and of the agent as well.
+/// The logs of all processes, including the operator's commands and the agent.
 fn read_logs(stack: &Stack, secrets: &Secrets) {
     let mut read = 0;
     for entry in std::fs::read_dir(stack.folder()).expect("the folder of the stack") {
@@ -235,7 +236,7 @@ fn read_logs(stack: &Stack, secrets: &Secrets) {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        // The command that makes a token says it, once, to whoever called it.
+        // The command that creates a token prints it once, to its caller.
         let is_log = name.ends_with(".err") || (name.ends_with(".out") && name != "token.out");
         if !is_log {
             continue;

@@ -1,5 +1,4 @@
-//! Every rule of server-sent events that was learnt from clients, with the clients that it was learnt from: Chromium's
-//! EventSource, `eventsource` and `@microsoft/fetch-event-source` of npm, `httpx-sse` of `PyPI`, and curl.
+//! Every rule of server-sent events that we learnt from clients, tested with those clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +15,14 @@ use uuid::Uuid;
 
 use crate::clients::client::{Client, Kind, Saw};
 
-/// What EventSource waits in Chromium and in npm's unless it is told otherwise.
+/// The default retry pause of EventSource in Chromium and in npm's package.
 const USUAL_RETRY_MS: u64 = 3_000;
 
-/// A run to publish lines to.
+/// A run with a publisher of lines.
 struct Run {
     id: Uuid,
     publisher: Publisher,
-    /// How many lines there are.
+    /// The count of published lines.
     lines: u64,
     epoch: u64,
 }
@@ -40,7 +39,7 @@ impl Run {
         }
     }
 
-    /// Publishes so many more lines in one entry.
+    /// Publishes this many more lines in one entry.
     async fn publish(&mut self, count: u64) {
         let lines = numbered_lines("line", self.lines + 1..=self.lines + count);
         let last = self.publisher.publish(&lines).await;
@@ -49,7 +48,8 @@ impl Run {
         self.epoch = last.epoch;
     }
 
-    /// Checks that a client has seen lines from `first` on: all, each once, in order, with their ids.
+    /// Checks that a client has received all lines from `first` on, each once, in order, with their
+    /// ids.
     fn assert_seen(&self, client: &Client, first: u64) {
         let seen = client.named("output");
         for (event, number) in seen.iter().zip(first..) {
@@ -73,7 +73,7 @@ fn gateway_port(stack: &Stack) -> u16 {
     port.and_then(|port| port.parse().ok()).expect("a port")
 }
 
-/// All clients, each behind a proxy that was told something before it is asked.
+/// Starts all clients, each behind a proxy that `tell` has configured.
 async fn start_all(stack: &Stack, run: &Run, tell: impl Fn(&ChaosProxy)) -> Vec<Client> {
     let mut clients = Vec::new();
     for kind in Kind::ALL {
@@ -113,12 +113,12 @@ async fn clients_go_on_exactly_where_a_frame_was_cut() {
     let mut run = Run::new(&stack).await;
     run.publish(20).await;
 
-    // In its data, while history is read.
+    // In the data, while history is read.
     let mut clients = start_all(&stack, &run, |chaos| chaos.cut_after(b"line 7")).await;
     all_have_lines(&mut clients, run.lines).await;
     assert!(clients.iter().all(|client| client.chaos.has_cut()));
 
-    // In an id that looks like another one there, live; then in the name of an event.
+    // In an id, where a prefix of it would be another valid id; then in the name of an event.
     let half_an_id = format!("\nid: {}-3", run.epoch);
     for pattern in [half_an_id.as_bytes(), b"event: outp"] {
         for client in &clients {
@@ -129,7 +129,7 @@ async fn clients_go_on_exactly_where_a_frame_was_cut() {
         assert!(clients.iter().all(|client| client.chaos.has_cut()));
     }
 
-    // Between two frames, with something published meanwhile.
+    // Between two frames, with new events meanwhile.
     for client in &clients {
         client.chaos.cut();
     }
@@ -140,7 +140,7 @@ async fn clients_go_on_exactly_where_a_frame_was_cut() {
     let retry = first.retry.expect("the first frame says when to come back");
     for client in &clients {
         run.assert_seen(client, 1);
-        // Clocks of browsers are coarse. The quickest return is the one that nothing else has delayed.
+        // Browser clocks are coarse. The fastest reconnect is the one without other delays.
         let absences = absences(client);
         assert_eq!(absences.len(), 4, "{:?}", client.saw());
         let quickest = absences.iter().min().copied().unwrap_or_default();
@@ -170,7 +170,7 @@ async fn clients_never_take_a_keep_alive_for_an_event() {
             })
             .await;
     }
-    // It came last, so all others have had theirs when it has its own.
+    // It connected last, so all others have received their keep-alive when it has.
     let mut witness = stack.api().watch(run.id, None).await;
     witness.read_until("ready").await;
     let kept = witness.expect_keep_alive(Duration::from_secs(20)).await;
@@ -204,9 +204,9 @@ async fn clients_stay_away_once_a_run_is_over() {
     let mut wrap = stack.wrap(run.id, &["echo", "all there is"]);
     assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
     for client in &mut clients {
-        // Nobody closes it: 204 does.
+        // No client is closed by us; 204 stops them.
         let status = client.until_over().await;
-        // A browser does not say what EventSource was answered.
+        // A browser does not reveal the status that EventSource got.
         let known = client.kind != Kind::Chromium;
         assert_eq!(status, known.then_some(204), "{:?}", client.kind);
         let [line] = &client.named("output")[..] else {
@@ -267,7 +267,7 @@ async fn clients_begin_where_they_say_or_are_refused_for_good() {
     let epoch = run.epoch;
     let padded = format!("{epoch:016}_{:016}", 6);
     let plain = format!("{epoch}-6");
-    // What stands where a cursor does, and the first line that is seen; none if it is refused.
+    // The cursor, and the first line that is received; none if the cursor is refused.
     let cases = [
         (plain.as_str(), Some(7)),
         (&padded, Some(7)),
@@ -353,7 +353,7 @@ async fn a_page_of_another_origin_follows_by_tickets() {
     let kind = Kind::Elsewhere;
     let mut page = Client::start_with(&stack, kind, chaos, run.id, ("", None), setting);
     page.until_lines(5).await;
-    // It comes back with the ticket that it has used: no other answer would keep it from trying for ever.
+    // It reconnects with its used ticket. Only 204 keeps it from retrying for ever.
     page.chaos.cut();
     let opened = |page: &Client| page.saw().iter().filter(|saw| saw.is("open")).count();
     page.until("that it stays away, and another stream", |page| {

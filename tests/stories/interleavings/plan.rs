@@ -1,21 +1,21 @@
-//! What may happen to a run, in any order: the plans that the property is tried with.
+//! The plans of the property test: what may happen to a run, in any order.
 //!
-//! A plan says nothing of time but what each step waits for; so the same plan is the same story, as far
-//! as processes and the network allow. Steps that make no sense where they stand (a persister that is
-//! killed while it does not run) do nothing, so that every part of a plan is a plan.
+//! A plan contains no times except the waits of its steps. So the same plan is the same test, as
+//! far as processes and the network allow. Steps that do not apply (killing a persister that is not
+//! running) do nothing, so that every part of a plan is a valid plan.
 
 use std::fmt;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Producers of the run, one for each variation.
+/// Producers of the run, one per variation.
 pub(crate) const PRODUCERS: usize = 2;
 
-/// Most steps of a plan.
+/// Longest plan.
 const STEPS: usize = 14;
 
-/// A line without its end, which a message shows the beginning of.
+/// A line without its newline; messages show only its beginning.
 #[derive(Clone)]
 pub(crate) struct Line(pub(crate) Vec<u8>);
 
@@ -26,41 +26,41 @@ impl fmt::Debug for Line {
     }
 }
 
-/// One thing that happens.
+/// One step.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// A producer is given these lines.
+    /// A producer prints these lines.
     Say { producer: usize, lines: Vec<Line> },
-    /// Everything that was said is waited for, in Postgres.
+    /// Waits until all printed lines are stored in Postgres.
     Store,
-    /// The next answers of Redis to an append do not arrive.
+    /// The replies to the next appends are lost.
     LoseAnswers(usize),
-    /// Connections of producers to Redis break.
+    /// The producers' connections to Redis break.
     Cut,
-    /// Producers cannot reach Redis from now on.
+    /// Redis becomes unreachable for producers.
     Refuse,
-    /// They can again.
+    /// Redis becomes reachable again.
     Forward,
-    /// Redis loses everything.
+    /// Redis loses all data.
     Flush,
     /// The persister is killed.
     KillPersister,
-    /// And started again.
+    /// The persister is started again.
     StartPersister,
-    /// A producer is killed, and another process goes on for it.
+    /// A producer is killed, and another process continues for it.
     Crash { producer: usize, end: End },
 }
 
-/// How a producer ends.
+/// How a producer process ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum End {
-    /// At once, whatever it has not written yet.
+    /// Immediately, whatever is unwritten.
     Abrupt,
-    /// When all that was said is in the spool, or stored.
+    /// When all printed lines are in the spool, or stored.
     Spooled,
-    /// It is stopped and not killed; when its successor is at work it goes on, and hears more.
+    /// It is stopped, not killed; when its successor works it resumes and gets more lines.
     Zombie,
-    /// It goes on, and is told more while its successor takes over.
+    /// It keeps running and gets more lines while its successor takes over.
     Rival,
 }
 
@@ -68,8 +68,8 @@ fn producer() -> impl Strategy<Value = usize> {
     0..PRODUCERS
 }
 
-/// Lines without the byte by which the harness knows where a process began: text, colours, carriage
-/// returns, bytes that are no text.
+/// Lines without the byte that marks the start of a process: text, colours, carriage returns,
+/// invalid UTF-8.
 fn line() -> impl Strategy<Value = Line> {
     let bytes = prop_oneof![
         4 => "[ -~äß€😀]{0,60}".prop_map(String::into_bytes),

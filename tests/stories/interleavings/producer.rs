@@ -1,9 +1,9 @@
-//! One producer of the property: processes of `runcast wrap --spool` one after the other under the same
-//! identity, each of which publishes what is written into a pipe of its own.
+//! One producer of the property test: consecutive processes of `runcast wrap --spool` under the
+//! same identity, each of which publishes what is written into a pipe of its own.
 //!
-//! Each process begins with a byte that no line holds, so its part of what is stored can be told. What
-//! must be stored of it: all it was told, if it was ended in peace or its spool was seen to hold it;
-//! else a beginning, no shorter than what was last seen there.
+//! Each process starts with a byte that no line contains, so that its part of the stored text can
+//! be identified. All its lines must be stored if it ended cleanly or its spool was seen to hold
+//! them. Otherwise a prefix must be stored, no shorter than what was last confirmed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -22,24 +22,24 @@ use uuid::Uuid;
 
 use super::plan::Line;
 
-/// First byte of what a process is told.
+/// The first byte that a process prints.
 const BEGIN: u8 = 1;
 
-/// What a process is told while its successor starts: for longer than that takes.
+/// Lines printed by an old process while its successor starts; they take longer than the start.
 const HECKLES: u32 = 150;
 const HECKLE_PAUSE: Duration = Duration::from_millis(1);
 
 /// One process.
 struct Incarnation {
     wrap: Process,
-    /// Until it is told that there is no more.
+    /// Closed when there is no more to print.
     pipe: Option<File>,
     said: Vec<u8>,
-    /// So much of it must be stored.
+    /// At least this much must be stored.
     kept: usize,
 }
 
-/// One variation's processes, oldest first.
+/// The processes of one variation, oldest first.
 pub(crate) struct Producer {
     run: Uuid,
     variation: usize,
@@ -51,7 +51,7 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    /// Starts the first process, whose Redis is at this address.
+    /// Starts the first process, with this Redis URL.
     pub(crate) fn start(stack: &mut Stack, run: Uuid, variation: usize, redis: &str) -> Self {
         let spool = stack.folder().join(format!("spool-{run}-{variation}"));
         let mut producer = Self {
@@ -70,12 +70,13 @@ impl Producer {
     fn launch(&mut self, stack: &mut Stack) {
         let number = self.processes.len();
         let name = format!("pipe-{}-{}-{number}", self.run, self.variation);
-        // Not beside the logs, which are read as a whole where a story fails.
+        // Not beside the logs, which are printed as a whole when a story fails.
         let pipes = stack.folder().join("pipes");
         std::fs::create_dir_all(&pipes).expect("a folder");
         let path = pipes.join(name);
         mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
-        // Open for both, so that opening waits for nobody; writing must not wait either.
+        // Opened for both directions, so that opening does not block; writing must not block
+        // either.
         let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
         let mut options = OpenOptions::new();
         let pipe = options.read(true).write(true).custom_flags(flags);
@@ -110,8 +111,8 @@ impl Producer {
         self.processes.last_mut().expect("a process")
     }
 
-    /// Gives the newest process these lines, and one more that is plain text, each with a number of its
-    /// own in front.
+    /// Lets the newest process print these lines and a plain text line, each with a number in
+    /// front.
     pub(crate) async fn say(&mut self, lines: &[Line]) {
         for line in lines
             .iter()
@@ -132,12 +133,12 @@ impl Producer {
         self.now().wrap.kill();
     }
 
-    /// Stops the newest process where it is.
+    /// Stops the newest process (SIGSTOP).
     pub(crate) fn stop(&mut self) {
         self.now().wrap.signal(Signal::SIGSTOP);
     }
 
-    /// Waits until all that was said is stored, or, if that is enough, in the spool.
+    /// Waits until all printed lines are stored or, if `in_spool`, in the spool.
     pub(crate) async fn is_kept(&mut self, in_spool: bool, stored: impl AsyncFn() -> Vec<u8>) {
         let spool = self.spool.clone();
         let process = self.now();
@@ -157,12 +158,12 @@ impl Producer {
         process.kept = process.said.len();
     }
 
-    /// A new process goes on.
+    /// Starts the next process.
     pub(crate) fn succeed(&mut self, stack: &mut Stack) {
         self.launch(stack);
     }
 
-    /// Tells the process before the newest one more, for as long as the newest one needs to start.
+    /// Lets the process before the newest one print, for as long as the newest one needs to start.
     pub(crate) async fn heckle(&mut self) {
         let before = self.processes.len() - 2;
         for number in 0..HECKLES {
@@ -172,7 +173,7 @@ impl Producer {
         }
     }
 
-    /// Lets the process before the newest one go on, and gives it something to say, in vain.
+    /// Resumes the process before the newest one, and lets it print; that must have no effect.
     pub(crate) async fn wake_zombie(&mut self) {
         let before = self.processes.len() - 2;
         let zombie = &mut self.processes[before];
@@ -180,9 +181,9 @@ impl Producer {
         zombie.say(b"0 said by a zombie\n").await;
     }
 
-    /// Ends the newest process in peace, and every older one that still lives.
+    /// Ends the newest process cleanly, and kills all older ones.
     pub(crate) async fn finish(&mut self) {
-        // Once it passes this on its command has opened the pipe, and will see its end.
+        // Once it has passed this on, its command has opened the pipe and will see its end.
         self.say(&[]).await;
         let process = self.now();
         process.pipe = None;
@@ -194,15 +195,15 @@ impl Producer {
         }
     }
 
-    /// Checks what is stored of all processes together: of each a beginning that is long enough, in
-    /// order, nothing else.
+    /// Checks what is stored of all processes together: a long enough prefix of each, in order, and
+    /// nothing else.
     pub(crate) fn check(&self, stored: &[u8]) {
         let mut rest = stored;
         for (number, process) in self.processes.iter().enumerate() {
             let said = &process.said;
             let pairs = rest.iter().zip(said);
             let mut same = pairs.take_while(|(one, other)| one == other).count();
-            // Where the next process begins, this one has ended, however alike they are.
+            // This process ends where the next one begins, however similar their lines are.
             while same > 0 && rest.get(same).is_some_and(|byte| *byte != BEGIN) {
                 same -= 1;
             }
@@ -230,7 +231,7 @@ impl Incarnation {
         let begin: &[u8] = if self.said.is_empty() { &[BEGIN] } else { &[] };
         let written = [begin, line].concat();
         let mut pipe = self.pipe.as_ref().expect("it was not finished");
-        // Short enough to go into a pipe as a whole or not at all.
+        // Short enough that the pipe takes it entirely or not at all.
         eventually("the pipe takes a line", async || {
             match pipe.write(&written) {
                 Ok(length) if length == written.len() => Ok(()),
@@ -243,7 +244,7 @@ impl Incarnation {
         self.said.extend_from_slice(&written);
     }
 
-    /// Waits until the process has passed everything on to its own output: so it has read it.
+    /// Waits until the process has copied everything to its own stdout, so it has read it.
     async fn has_passed_on(&mut self) {
         let expected = self.said.len();
         eventually("the command's output is passed on", async || {
@@ -255,22 +256,22 @@ impl Incarnation {
     }
 }
 
-/// The last line, with its end.
+/// The last line with its newline.
 fn last_line(said: &[u8]) -> Option<&[u8]> {
     let before = said.strip_suffix(b"\n")?;
     let start = before.iter().rposition(|byte| *byte == b'\n');
     Some(&said[start.map_or(0, |at| at + 1)..])
 }
 
-/// True if a file of the spool holds this line of plain text.
+/// Whether a file of the spool contains this line of plain text.
 fn holds(spool: &Path, line: &[u8]) -> bool {
-    // As it stands in an event: the byte by which a process begins is escaped there.
+    // As escaped in an event: the first byte of a process is a control character.
     let line = std::str::from_utf8(line).expect("the last line of what is said is text");
     let text = serde_json::to_string(line).expect("a text is JSON");
     let wanted = format!("\"text\":{text}").into_bytes();
     let folders = std::fs::read_dir(spool).into_iter().flatten().flatten();
     let files = folders.filter_map(|folder| std::fs::read_dir(folder.path()).ok());
-    // A file may be deleted before it is read: what it held is stored then.
+    // A file may be deleted before it is read; its content is stored then.
     let mut files = files.flatten().flatten();
     files.any(|file| {
         let bytes = std::fs::read(file.path()).unwrap_or_default();

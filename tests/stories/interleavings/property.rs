@@ -1,9 +1,9 @@
-//! A property of the whole: whatever happens in whatever order to the producers of a run, to Redis and
-//! to the persister, each event is in Postgres once, in order, byte for byte, and the run is sealed.
+//! The property: whatever happens, in any order, to the producers of a run, to Redis and to the
+//! persister, Postgres holds each event once, in order, byte for byte, and the run is sealed.
 //!
-//! Plans of such steps are made by `proptest`; a plan that fails is made as short as it can be, and its
-//! seed is added to [`KNOWN`], from where it is tried first ever after. `PROPTEST_CASES` says how
-//! many plans are tried (by default [`CASES`]), `PROPTEST_RNG_SEED` from which seed.
+//! `proptest` generates plans of such steps. It shrinks a plan that fails, and adds its seed to
+//! [`KNOWN`], whose plans are tried first from then on. `PROPTEST_CASES` sets the number of plans
+//! (default [`CASES`]), `PROPTEST_RNG_SEED` their seed.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use uuid::Uuid;
 use crate::interleavings::plan::{End, PRODUCERS, Step, plan};
 use crate::interleavings::producer::Producer;
 
-/// Plans of an ordinary run of the tests: 20 to 30 s.
+/// Plans of an ordinary test run: 20 to 30 s.
 const CASES: u32 = 10;
 
-/// Plans to try while a failing one is made shorter, and for how long: a plan that fails by a wait takes
-/// half a minute.
+/// Plans to try while a failing one is shrunk, and for how long: a plan that fails by a timeout
+/// takes half a minute.
 const SHRINKING: u32 = 60;
 const SHRINKING_MS: u32 = 5 * 60 * 1000;
 
-/// Seeds of plans that once failed.
+/// Seeds of plans that failed once.
 const KNOWN: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/stories/interleavings/known.txt"
@@ -48,8 +48,8 @@ fn whatever_happens_each_event_is_stored_once_in_order_and_whole() {
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;
-        // The usual run tries the same plans each time, so that what turns red is what was changed. With
-        // PROPTEST_CASES they are new ones.
+        // By default all runs try the same plans, so that a failure comes from a change of the
+        // code. With PROPTEST_CASES they try new ones.
         config.rng_seed = RngSeed::Fixed(1);
     }
     let tried = TestRunner::new(config).run(&plan(), |plan| {
@@ -57,7 +57,7 @@ fn whatever_happens_each_event_is_stored_once_in_order_and_whole() {
         Ok(())
     });
     let _entered = runtime.enter();
-    // A story that failed leaves its logs.
+    // A failed story prints its logs.
     let world = world.into_inner();
     if let Err(failed) = tried {
         panic!("{failed}");
@@ -65,7 +65,7 @@ fn whatever_happens_each_event_is_stored_once_in_order_and_whole() {
     drop(world);
 }
 
-/// The installation that all plans are played on, one after the other.
+/// The installation for all plans, one after the other.
 struct World {
     stack: Stack,
     /// Between the producers and Redis.
@@ -73,7 +73,7 @@ struct World {
     persister_runs: bool,
 }
 
-/// One run of a plan.
+/// The run of a plan.
 struct RunState {
     run: Uuid,
     producers: Vec<Producer>,
@@ -91,7 +91,7 @@ impl World {
     }
 
     async fn play(&mut self, plan: &[Step]) {
-        // The plan before may have failed anywhere.
+        // The previous plan may have failed anywhere.
         self.recover().await;
         let api = self.stack.api();
         let run = api.create_run_of("any interleaving", PRODUCERS).await.id;
@@ -110,7 +110,7 @@ impl World {
         self.check(&play).await;
     }
 
-    /// All faults end.
+    /// Ends all faults.
     async fn recover(&mut self) {
         self.chaos.drop_replies(0, b"EVALSHA");
         self.chaos.forward();
@@ -159,12 +159,13 @@ impl World {
                 play.producers[producer].say(&[]).await;
             }
             End::Zombie => {
-                // It is at work: else it would be the newer one of the two when it goes on.
+                // It must work before; otherwise it would be the newer one of the two when it
+                // resumes.
                 play.producers[producer].say(&[]).await;
                 play.producers[producer].stop();
                 play.producers[producer].succeed(&mut self.stack);
                 play.producers[producer].say(&[]).await;
-                // It has taken over once something of it is stored.
+                // It has taken over once one of its events is stored.
                 self.recover().await;
                 self.keep(play, producer, false).await;
                 play.producers[producer].wake_zombie().await;
@@ -172,7 +173,7 @@ impl World {
         }
     }
 
-    /// Waits until all that a producer said is stored, or at least spooled.
+    /// Waits until all lines of a producer are stored or, if `in_spool`, spooled.
     async fn keep(&self, play: &mut RunState, variation: usize, in_spool: bool) {
         let (database, run) = (&self.stack.database, play.run);
         let stored = async || said(&database.events(run).await, variation);
@@ -192,14 +193,14 @@ impl World {
         }
     }
 
-    /// The property.
+    /// Checks the property.
     async fn check(&self, play: &RunState) {
-        // Dense seqs of each producer in the order of the events, and the seals of all.
+        // Checks dense seqs of each producer in the order of the events, and all seals.
         let events = self.stack.database.wait_sealed(play.run).await;
         for (variation, producer) in play.producers.iter().enumerate() {
             producer.check(&said(&events, variation));
         }
-        // What a kill cut off while it was being written is told once; nothing else is missing.
+        // Events that a kill cut off in writing are reported once; nothing else is missing.
         let kills: usize = play.producers.iter().map(|producer| producer.kills).sum();
         let gaps = events
             .iter()
@@ -216,7 +217,7 @@ impl World {
     }
 }
 
-/// What one variation has said, as far as it is stored.
+/// The stored text of one variation.
 fn said(events: &[StoredEvent], variation: usize) -> Vec<u8> {
     text(&variation_events(events, variation), Kind::Output)
 }

@@ -1,8 +1,8 @@
-//! A producer under steady load: `runcast wrap` around a command that says what is written into a pipe, a
-//! few lines every few milliseconds, until it is told to stop.
+//! A producer under steady load: `runcast wrap` around a command that prints what is written into a
+//! pipe, a few lines every few milliseconds.
 //!
-//! Its seed decides what it says: short lines mostly, and now and then bytes that are no text, NUL, a long
-//! line, and one of a mebibyte.
+//! The seed determines the lines: mostly short ones, now and then invalid UTF-8, NUL, a long line,
+//! and one of a mebibyte.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,25 +21,25 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-/// Between two bursts.
+/// Pause between two bursts.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Most lines of a burst.
 const BURST: u32 = 10;
 
-/// Longest time in which nobody reads a line.
+/// Longest time without any progress in reading.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// One producer.
 pub(crate) struct Source {
     wrap: Process,
     speaks: JoinHandle<Vec<u8>>,
-    /// Which variation of its run it is.
+    /// Its variation of the run.
     pub(crate) variation: usize,
 }
 
 impl Source {
-    /// Starts one, with a spool or in memory, which speaks until `stop` is true.
+    /// Starts one, with a spool or in memory, that prints until `stop` is true.
     pub(crate) fn start(
         stack: &mut Stack,
         run: Uuid,
@@ -52,7 +52,7 @@ impl Source {
         std::fs::create_dir_all(&pipes).expect("a folder");
         let path = pipes.join(format!("{run}-{variation}"));
         mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
-        // Open for both, so that opening waits for nobody.
+        // Opened for both directions, so that opening does not block.
         let pipe = OpenOptions::new().read_write(true).open_sender(&path);
         let pipe = pipe.expect("the pipe is opened");
         let wrap = launch(stack, run, variation, with_spool, &path);
@@ -64,7 +64,7 @@ impl Source {
         }
     }
 
-    /// Waits until it has ended and all is stored, as far as it knows, and gives what it was told.
+    /// Waits until it has ended and reports that all is stored; returns what it printed.
     pub(crate) async fn finish(mut self) -> Vec<u8> {
         let said = self.speaks.await.expect("the task of a source");
         let code = shell_exit_code(self.wrap.wait_exit(2 * WAIT_DEADLINE).await);

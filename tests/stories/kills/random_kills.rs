@@ -1,11 +1,13 @@
-//! Persisters, Postgres and Redis die at random moments while several producers publish to several runs. In the
-//! end rows equal what was published, byte for byte, in order, none twice, and every run is sealed.
+//! Persisters, Postgres and Redis die at random moments while several producers publish to several
+//! runs. In the end the rows equal what was published, byte for byte, in order, without duplicates,
+//! and every run is sealed.
 //!
-//! Postgres is killed, stopped at once, or stopped in order; Redis comes back with its append-only file,
-//! with nothing, or as it was at an earlier crash, as after a failover to a replica that lagged.
+//! Postgres is killed, stopped immediately, or stopped in order. Redis comes back with its
+//! append-only file, empty, or as it was at an earlier crash, as after a failover to a replica that
+//! lagged.
 //!
-//! The usual run has [`KILLS`] kills from the same seed each time. `RUNCAST_KILLS=100` asks for as many,
-//! from a new seed, and `RUNCAST_KILLS_SEED` for a certain one; the seed is printed.
+//! An ordinary test run has [`KILLS`] kills with a fixed seed. `RUNCAST_KILLS=100` sets another
+//! number, with a new seed, and `RUNCAST_KILLS_SEED` sets the seed; it is printed.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -28,22 +30,22 @@ use uuid::Uuid;
 
 use crate::kills::load::Source;
 
-/// Kills of the usual run, and its seed.
+/// Kills of an ordinary test run, and its seed.
 const KILLS: u32 = 20;
 const SEED: u64 = 1;
 
-/// Runs, and producers of each, one for each variation.
+/// Runs, and producers per run, one per variation.
 const RUNS: usize = 3;
 const PRODUCERS: usize = 2;
 
-/// Longest pause before a kill, and longest time for which a killed server stays down, in milliseconds.
+/// Longest pause before a kill, and longest downtime of a killed server, in milliseconds.
 const MOMENT_MS: u64 = 700;
 const DOWN_MS: u64 = 400;
 
-/// What dies.
+/// What is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
-    /// One of the two persisters; a new one follows.
+    /// One of the two persisters; it is replaced.
     Persister(usize),
     Postgres(Signal),
     Redis(CrashRecovery),
@@ -62,7 +64,7 @@ fn victim(rng: &mut StdRng) -> Victim {
     }
 }
 
-/// A setting, if it is given.
+/// The value of an environment variable, if set.
 fn given<T: std::str::FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
     let number = text.parse().ok();
@@ -92,7 +94,7 @@ async fn whatever_dies_at_whatever_moment_each_event_is_stored_once_and_whole() 
     ));
 }
 
-/// Prints past the test runner, which shows only what failed tests print.
+/// Bypasses the test runner, which prints only the output of failed tests.
 fn say(text: &str) {
     let written = std::io::stderr().write_all(text.as_bytes());
     written.expect("stderr takes a line");
@@ -153,7 +155,7 @@ impl KillScenario {
         }
     }
 
-    /// Lets producers and persisters come to their ends, and checks what is stored; says how much that is.
+    /// Lets producers and persisters finish, and checks what is stored; returns its size in bytes.
     async fn end(self) -> usize {
         self.stop.send_replace(true);
         let mut count = 0;
@@ -162,7 +164,7 @@ impl KillScenario {
             for source in sources {
                 said.push((source.variation, source.finish().await));
             }
-            // Dense seqs of each producer in the order of the events, and the seals of all.
+            // Checks dense seqs of each producer in the order of the events, and all seals.
             let events = self.stack.database.wait_sealed(run).await;
             for (variation, said) in said {
                 let stored = text(&variation_events(&events, variation), Kind::Output);
@@ -198,7 +200,7 @@ async fn persister(stack: &Stack, number: usize) -> Process {
     process
 }
 
-/// Compares bytes, and shows where they part.
+/// Compares bytes, and shows where they differ.
 fn assert_same(stored: &[u8], said: &[u8]) {
     if stored == said {
         return;

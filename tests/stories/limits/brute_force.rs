@@ -1,4 +1,4 @@
-//! Guessing, at any speed, gets nobody in and nobody else out.
+//! Guessing credentials, at any speed, lets no attacker in and locks no other client out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use super::fixtures::{from, limited, list, metric, somebody};
 const ATTACKER: &str = "203.0.113.9";
 const GUESSES: usize = 10_000;
 
-/// Guesses at a time.
+/// Concurrent guesses.
 const AT_ONCE: usize = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
     let stack = limited("read=1000000/min").await;
     let (api, known) = (stack.api(), somebody(&stack, "runs:read").await);
-    // Somebody behind the same address, who was there before.
+    // A client behind the same address that had a valid credential before.
     let as_attacker = async || {
         let request = known.request(Method::GET, "/v1/runs?limit=1");
         send(from(request, ATTACKER)).await.status()
@@ -80,7 +80,7 @@ async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
         .filter_map(|kind| counts.get(&(*kind, 401)))
         .sum();
     let seconds = usize::try_from(took.as_secs()).expect("seconds");
-    // 30 at once, and one every two seconds; requests that were under way already as well.
+    // 30 at once, and one every two seconds, plus the requests in progress.
     let most = 30 + seconds / 2 + AT_ONCE;
     assert!((5..=most).contains(&looked_up), "{counts:?} in {took:?}");
     let refused: usize = [0, 1]
@@ -95,7 +95,8 @@ async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
     let limited = r#"runcast_limits_limited_total{policy="failed",source="redis"}"#;
     assert!(metric(&stack, limited).await > 8000);
     tell(count, slowest, took, looked_up);
-    // What is right after so many that were wrong is not told from them, until the address may try again.
+    // After so many wrong credentials a valid one is refused as well, until the address may try
+    // again.
     let fresh = somebody(&stack, "runs:read").await;
     runcast_tests::eventually::eventually("the address may try again", async || {
         let request = from(fresh.request(Method::GET, "/v1/runs?limit=1"), ATTACKER);
@@ -107,7 +108,7 @@ async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
     .await;
 }
 
-/// A ticket that is wrong is a wrong credential: also one that was used already.
+/// An invalid ticket counts as a wrong credential, and so does a used one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tickets_that_are_wrong_count_as_guesses() {
     let stack = limited("failed=5/min").await;
@@ -127,7 +128,7 @@ async fn tickets_that_are_wrong_count_as_guesses() {
         let status = ask(&used, ATTACKER).await.status();
         assert_eq!(status, StatusCode::UNAUTHORIZED);
     }
-    // Now the address has to wait, with a right one as well, which is not used up by that.
+    // Now the address must wait even with a valid ticket, which is not used up.
     let right = ticket(&reader, &json!({})).await;
     for shown in [&used, &right] {
         let answer = ask(shown, ATTACKER).await;
@@ -141,7 +142,7 @@ async fn tickets_that_are_wrong_count_as_guesses() {
     assert_eq!(ask(&right, "203.0.113.10").await.status(), StatusCode::OK);
 }
 
-/// How it went is said, not judged: the machine has other work.
+/// The numbers are printed, but not judged: the machine has other load.
 fn tell(count: usize, slowest: Duration, took: Duration, looked_up: usize) {
     use std::io::Write as _;
     writeln!(

@@ -1,11 +1,11 @@
-//! How much one may ask, played against gateways with limits of their own.
+//! Shared by the stories of limits: a gateway with low limits, clients, and metrics.
 
 use reqwest::{Method, RequestBuilder, Response};
 use runcast_tests::api::{Api, send};
 use runcast_tests::programs::free_port;
 use runcast_tests::stack::{Service, Stack};
 
-/// A stack whose gateway has these limits, believes proxies on this machine, and shows its metrics.
+/// A stack whose gateway has these limits, trusts proxies on this machine, and exposes its metrics.
 pub(super) async fn limited(limits: &str) -> Stack {
     let mut stack = Stack::without_services().await;
     set(&mut stack, limits);
@@ -20,12 +20,12 @@ pub(super) fn set(stack: &mut Stack, limits: &str) {
     stack.set(Service::Gateway, "RUNCAST_METRICS_LISTEN", metrics);
 }
 
-/// Somebody who is not an admin.
+/// A client that is no admin.
 pub(super) async fn somebody(stack: &Stack, scope: &str) -> Api {
     Api::new(stack.api().base(), &stack.create_token(scope).await)
 }
 
-/// A request as a proxy passes it on for this address.
+/// A request as a proxy forwards it for this address.
 pub(super) fn from(request: RequestBuilder, address: &str) -> RequestBuilder {
     request.header("x-forwarded-for", address)
 }
@@ -34,14 +34,14 @@ pub(super) async fn list(api: &Api) -> Response {
     send(api.request(Method::GET, "/v1/runs?limit=1")).await
 }
 
-/// A header of an answer.
+/// A header of a response.
 pub(super) fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     let value = response.headers().get(name);
     let value = value.unwrap_or_else(|| panic!("no {name} in {:?}", response.headers()));
     value.to_str().expect("a header in ASCII")
 }
 
-/// The value of a metric of the gateway; 0 if it is not there yet.
+/// The value of a metric of the gateway; 0 if it does not exist yet.
 pub(super) async fn metric(stack: &Stack, name: &str) -> u64 {
     let own = stack.service_spec(Service::Gateway).environment;
     let listens = own

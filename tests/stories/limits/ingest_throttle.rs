@@ -1,4 +1,4 @@
-//! Publishing too fast over HTTP: slowed down first, then refused, and nothing is lost.
+//! Publishing too fast over HTTP: requests are slowed down, then refused, and no event is lost.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::fixtures::{header, limited, metric};
 
-/// Lines of so many bytes together, and what they say.
+/// Lines of this many bytes in total, and their text.
 fn lines(bytes: usize) -> (Vec<u8>, Vec<u8>) {
     let (mut body, mut said) = (Vec::new(), Vec::new());
     for number in 0.. {
@@ -82,7 +82,7 @@ async fn who_publishes_far_too_fast_is_refused_and_sends_the_rest_again() {
         publish(&stack, &other, little).await.status(),
         StatusCode::OK
     );
-    // Once it may: the same request again, whose first part is known.
+    // Later, the same request again: its first part is recognised as stored.
     stack.stop(runcast_tests::stack::Service::Gateway).await;
     super::fixtures::set(&mut stack, "publish=off");
     stack

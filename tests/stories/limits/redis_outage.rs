@@ -1,4 +1,4 @@
-//! While Redis does not answer each gateway counts for itself, and no request waits for it.
+//! While Redis is unreachable each gateway counts on its own, and no request waits for Redis.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ async fn without_redis_each_gateway_counts_for_itself() {
         "Redis knows of two: {says}"
     );
 
-    // One that is emptied forgets what was taken, and nothing else happens.
+    // A flushed Redis has full quotas again, and nothing else happens.
     let mut connection = stack.redis.connection().await;
     let flushed = redis::cmd("FLUSHALL").query_async(&mut connection).await;
     let () = flushed.expect("Redis forgets everything");

@@ -1,4 +1,4 @@
-//! Requests over a limit are refused, and told until when; others are not.
+//! Requests over a limit are refused with the time to retry; other requests are not.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn who_asks_too_much_is_told_how_much_is_left_and_when_to_come_back() {
     assert!(header(&answer, "ratelimit").starts_with("\"read\";r=0;t="));
     let detail = problem(answer, StatusCode::TOO_MANY_REQUESTS).await;
     assert!(detail.contains("limit read"), "{detail}");
-    // What is something else, somebody else, or free goes on.
+    // Other classes, other clients and free operations continue.
     let write = one
         .request(Method::POST, "/v1/runs")
         .json(&json!({"name": "x"}));
@@ -59,7 +59,7 @@ async fn what_the_guard_refuses_counts_as_well() {
     let stack = limited("read=3/h,write=3/h").await;
     let one = somebody(&stack, "runs:publish").await;
     let ask = async |method: Method, path: &str| send(one.request(method, path)).await;
-    // Without the scope: a known token asks as often as with it, and no more.
+    // Without the scope: a valid token may send as many requests as with it, and no more.
     for left in [2, 1, 0] {
         let answer = ask(Method::GET, "/v1/users").await;
         assert!(header(&answer, "ratelimit").starts_with(&format!("\"read\";r={left};t=")));
@@ -73,7 +73,7 @@ async fn what_the_guard_refuses_counts_as_well() {
         StatusCode::TOO_MANY_REQUESTS,
     )
     .await;
-    // By a method that the path does not take, for which nobody is asked who they are: by address.
+    // By a method that the path does not support, before authentication: counted by address.
     for status in [405, 405, 405, 429] {
         let request = from(one.request(Method::DELETE, "/v1/runs"), "203.0.113.1");
         assert_eq!(send(request).await.status(), status);
@@ -86,7 +86,8 @@ async fn what_the_guard_refuses_counts_as_well() {
     }
 }
 
-/// Whoever has somebody's session guesses their password no faster by changing it than by signing in.
+/// With a stolen session one guesses the user's password no faster by changing it than by signing
+/// in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_is_guessed_no_faster_from_inside() {
     let stack = limited("sign-in=3/h").await;
@@ -232,7 +233,7 @@ async fn only_a_trusted_proxy_says_whom_it_asks_for() {
     let logs = stack.logs(Service::Gateway);
     let told = logs.matches("list it in RUNCAST_TRUSTED_PROXIES").count();
     assert_eq!(told, 1, "once: {logs}");
-    // With the proxy listed, what a client writes in front of its own address changes nothing either.
+    // With the proxy listed, addresses that a client adds before its own change nothing either.
     stack.stop(Service::Gateway).await;
     stack.set(Service::Gateway, "RUNCAST_TRUSTED_PROXIES", "127.0.0.1");
     stack.start_service(Service::Gateway).await;

@@ -1,4 +1,4 @@
-//! What a request may be, and the headers of answers.
+//! Limits of a request's size and time, and the headers of responses.
 
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,10 @@ async fn connect(stack: &Stack) -> TcpStream {
     TcpStream::connect(address).await.expect("a connection")
 }
 
-/// Says this, and gives what the gateway says until it closes.
+/// Sends these bytes; returns what the gateway sends until it closes.
 async fn answer(stack: &Stack, said: &[u8]) -> String {
     let mut socket = connect(stack).await;
-    // It may close in the middle of it.
+    // The gateway may close in the middle of it.
     let _sent = socket.write_all(said).await;
     let mut heard = Vec::new();
     let reading = within(PATIENCE, "the end", socket.read_to_end(&mut heard));
@@ -58,7 +58,7 @@ async fn requests_that_are_too_large_are_refused_with_the_limit() {
     let created = api.request(Method::POST, "/v1/runs").body(body);
     let created = created.header("content-type", "application/json");
     problem(send(created).await, StatusCode::PAYLOAD_TOO_LARGE).await;
-    // Further out the library says it in one line, before it has read all of it.
+    // Beyond that, the HTTP library refuses the request in one line, before it has read all of it.
     for head in [
         format!("x: {}\r\n", "x".repeat(100 * 1024)),
         "x: x\r\n".repeat(2000),
@@ -99,7 +99,7 @@ async fn requests_that_are_too_slow_are_given_up() {
     assert!(took < PATIENCE, "{took:?}");
 }
 
-/// Says this, then a byte each second, and gives what it hears until the end.
+/// Sends these bytes, then one byte per second; returns what the gateway sends until the end.
 async fn trickle(stack: &Stack, said: &[u8]) -> String {
     let (mut reader, mut writer) = connect(stack).await.into_split();
     writer.write_all(said).await.expect("it is heard");
@@ -167,7 +167,7 @@ async fn every_answer_tells_browsers_what_it_may_not_do() {
                 .is_none()
         );
     }
-    // Browsers come by https to a proxy that ends it.
+    // Browsers use https up to a proxy.
     stack.stop(Service::Gateway).await;
     stack.set(
         Service::Gateway,

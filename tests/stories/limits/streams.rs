@@ -1,4 +1,4 @@
-//! How many streams may be open, and how an `EventSource` is sent away so that it comes back.
+//! Limits of open streams, and how an `EventSource` is refused so that it retries later.
 
 use reqwest::header::ACCEPT;
 use reqwest::{Method, Response, StatusCode};
@@ -15,7 +15,7 @@ async fn open(api: &Api, path: &str, address: &str) -> Response {
     send(from(request.header(ACCEPT, "text/event-stream"), address)).await
 }
 
-/// The only frame of a stream that sends its viewer away.
+/// The only frame of a stream that is refused.
 async fn sent_away(response: Response) -> Frame {
     let mut stream = Sse::from_response(response).await;
     let closing = stream.next().await;
@@ -76,7 +76,7 @@ async fn streams_are_bounded_by_principal_and_by_address_and_given_back() {
         let expected = if refused == "principal" { 2 } else { 1 };
         assert_eq!(metric(&stack, &name).await, expected, "{refused}");
     }
-    // An admin is not bounded, and one that is no EventSource is told in its own way.
+    // An admin has no limit. A client other than EventSource gets a plain error.
     let admin = stack.api();
     let admins = Sse::from_response(open(&admin, &path, "192.0.2.1").await).await;
     let plain = from(one.request(Method::GET, &path), "192.0.2.2");
@@ -84,7 +84,7 @@ async fn streams_are_bounded_by_principal_and_by_address_and_given_back() {
 
     drop((first, feed, watched, admins));
     open_streams(&stack, 0).await;
-    // Nothing is kept of those that were refused, or came to nothing.
+    // Refused or failed requests hold no permit.
     for _ in 0..5 {
         let nowhere = format!("/v1/runs/{}/stream", uuid::Uuid::now_v7());
         problem(
@@ -124,7 +124,7 @@ async fn a_stream_over_the_limit_of_requests_is_asked_to_come_back() {
     let path = format!("/v1/runs/{run}/stream");
     let mut stream = Sse::from_response(open(&reader, &path, "192.0.2.1").await).await;
     stream.read_until("ready").await;
-    // It keeps its cursor, whatever it is.
+    // It keeps its cursor, whatever that is.
     let again = reader
         .request(Method::GET, &path)
         .header(ACCEPT, "text/event-stream");
@@ -149,7 +149,7 @@ async fn connections_are_bounded_with_those_of_viewers() {
         Sse::from_response(open(&stack.api(), &path, "192.0.2.1").await).await,
         Sse::from_response(open(&stack.api(), &path, "192.0.2.1").await).await,
     );
-    // The third is kept alive by the client that asks the next question.
+    // The third is kept alive by the client that sends the next request.
     let third = stack.api();
     third.run(run).await;
     let refused = stack.api().request(Method::GET, "/healthz").send().await;

@@ -1,4 +1,4 @@
-//! Whose user somebody is whom the issuer knows.
+//! Which user an account of the provider signs in as.
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::eventually::WAIT_DEADLINE;
@@ -12,7 +12,7 @@ use super::super::fixtures::{ask, operator, user};
 use super::fixture::Scene;
 
 impl Scene {
-    /// Tries to sign in as somebody who is not let in, and gives the reason that is written down.
+    /// Tries to sign in with an account that must be refused; returns the reason in the audit log.
     async fn turns_away(&self, account: &Account) -> String {
         self.provider.sign_in_as(account.clone());
         let browser = OidcBrowser::default();
@@ -60,7 +60,7 @@ async fn only_a_verified_address_finds_a_user() {
             "{account:?}"
         );
     }
-    // A letter that is another one, and becomes this one when it gets small.
+    // A different letter whose lower case equals this one.
     user(&scene.stack, "kim", &["admin"]).await;
     let kelvin = with_email(&Account::new("eve"), "\u{212a}im@example.com");
     let reason = scene.turns_away(&kelvin).await;
@@ -70,12 +70,12 @@ async fn only_a_verified_address_finds_a_user() {
     );
     assert_eq!(scene.turns_away(&Account::new("nobody")).await, "unknown");
     let upper = Account {
-        // As some issuers say it.
+        // As some providers send it.
         verified: "true".into(),
         ..with_email(&ada, "ADA@Example.com")
     };
     assert_eq!(scene.lets_in(&upper).await["name"], "ada");
-    // Whom the page tells.
+    // The page shows the reason.
     scene.provider.sign_in_as(Account::new("nobody"));
     let browser = OidcBrowser::default();
     let back = scene.come_back(&browser, "/v1/session/oidc").await;
@@ -99,7 +99,7 @@ async fn who_is_linked_stays_it_whatever_addresses_become() {
     user(&scene.stack, "bob", &["admin"]).await;
     let ada = Account::new("ada");
     assert_eq!(scene.lets_in(&ada).await["name"], "ada");
-    // Another address at the issuer, even one that is somebody else's here, or none.
+    // The address changes at the provider, even to that of another user here, or to none.
     assert_eq!(
         scene.lets_in(&with_email(&ada, "bob@example.com")).await["name"],
         "ada"
@@ -109,14 +109,14 @@ async fn who_is_linked_stays_it_whatever_addresses_become() {
         ..ada.clone()
     };
     assert_eq!(scene.lets_in(&unverified).await["name"], "ada");
-    // Another one here.
+    // The address changes here.
     let moved = json!({"email": "ada@elsewhere.example"});
     ask(&api, Method::PATCH, "/v1/users/ada", &moved, 200).await;
     assert_eq!(scene.lets_in(&ada).await["name"], "ada");
-    // And whoever gets her address is not her.
+    // An account that gets her old address is not her.
     let heir = with_email(&Account::new("heir"), "ada@elsewhere.example");
     assert_eq!(scene.turns_away(&heir).await, "linked");
-    // Until the operator says so, which ends what was begun.
+    // Until an operator unlinks her, which ends her sessions.
     scene.provider.sign_in_as(ada.clone());
     let before = OidcBrowser::default();
     scene.sign_in(&before).await;
@@ -154,7 +154,7 @@ async fn an_administrator_says_who_somebody_is_whose_address_nobody_verifies() {
         ..Account::new("ada")
     };
     assert_eq!(scene.turns_away(&ada).await, "unverified");
-    // The log tells whom to link.
+    // The log names the account to link.
     let refused = scene.audit("session.refused").await;
     let link = json!({"subject": refused[0]["details"]["subject"]});
     let identities = |name: &str| format!("/v1/users/{name}/identities");
@@ -253,7 +253,7 @@ async fn of_a_new_person_in_many_windows_one_user_is_made() {
 async fn a_role_that_does_not_exist_makes_nobody() {
     let settings = [("RUNCAST_OIDC_CREATE", "on"), ("RUNCAST_OIDC_ROLE", "team")];
     let mut scene = Scene::prepare(Algorithm::Es256, &settings).await;
-    // It shows at the start,
+    // It is detected at the start,
     let mut process = scene
         .stack
         .service_spec(Service::Gateway)
@@ -269,7 +269,7 @@ async fn a_role_that_does_not_exist_makes_nobody() {
     let provider = scene.provider.url();
     let fit = format!("ok  RUNCAST_OIDC_ISSUER  {provider}");
     assert!(said.contains(&fit), "{said}");
-    // and where somebody takes it away later nobody is made without it.
+    // and if the role is deleted later, no user is created without it.
     let (api, path) = (scene.stack.api(), "/v1/roles/team");
     ask(&api, Method::DELETE, path, &Value::Null, 204).await;
     assert_eq!(scene.turns_away(&Account::new("new")).await, "unfit");

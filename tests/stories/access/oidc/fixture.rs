@@ -1,4 +1,4 @@
-//! Signing in by OpenID Connect, at an issuer of one's own: the whole way, by HTTP, with a browser's cookies.
+//! A stack with an OpenID Connect provider, and the steps of signing in.
 
 use reqwest::{Response, StatusCode};
 use runcast_tests::api::problem;
@@ -14,27 +14,27 @@ use super::super::fixtures::json_of;
 /// The host of every gateway.
 pub(super) const HOST: &str = "127.0.0.1";
 
-/// The cookie of a session.
+/// The session cookie.
 pub(super) const SESSION: &str = "runcast_session";
 
-/// The cookie of a sign-in that goes on.
+/// The cookie of a login in progress.
 pub(super) const ATTEMPT: &str = "runcast_oidc";
 
-/// An installation and its issuer.
+/// An installation and its provider.
 pub(crate) struct Scene {
     pub(crate) stack: Stack,
     pub(crate) provider: OidcProvider,
 }
 
 impl Scene {
-    /// Everything, with these settings of the gateway beside those of the issuer.
+    /// Starts everything, with these settings of the gateway in addition to those of the provider.
     pub(super) async fn start(settings: &[(&'static str, &str)]) -> Self {
         let mut scene = Self::prepare(Algorithm::Es256, settings).await;
         scene.stack.start_all().await;
         scene
     }
 
-    /// The same, with services still to be launched.
+    /// The same without services.
     pub(crate) async fn prepare(algorithm: Algorithm, settings: &[(&'static str, &str)]) -> Self {
         let mut stack = Stack::without_services().await;
         let address = loopback(free_port());
@@ -46,7 +46,7 @@ impl Scene {
         set("RUNCAST_OIDC_ISSUER", &provider.url());
         set("RUNCAST_OIDC_CLIENT_ID", CLIENT_ID);
         set("RUNCAST_OIDC_CLIENT_SECRET", CLIENT_SECRET);
-        // The issuer is on this machine.
+        // The provider is on this machine.
         set("NO_PROXY", "localhost,127.0.0.1");
         for (name, value) in settings {
             set(name, value);
@@ -54,38 +54,38 @@ impl Scene {
         Self { stack, provider }
     }
 
-    /// An address of the gateway.
+    /// A URL of the gateway.
     pub(super) fn at(&self, path: &str) -> String {
         format!("{}{path}", self.stack.api().base())
     }
 
-    /// Goes to the issuer and back, and stops before the gateway: with where it is sent.
+    /// Goes to the provider and back; returns the callback URL without requesting it.
     pub(super) async fn come_back(&self, browser: &OidcBrowser, path: &str) -> String {
         let provider = redirect_target(browser.get(&self.at(path)).await).await;
         assert!(provider.starts_with(&self.provider.url()), "{provider}");
         redirect_target(browser.get(&provider).await).await
     }
 
-    /// Signs in, as far as that goes: with the last answer of the gateway.
+    /// Signs in; returns the gateway's last response, whatever it is.
     pub(super) async fn try_sign_in(&self, browser: &OidcBrowser) -> Response {
         let back = self.come_back(browser, "/v1/session/oidc").await;
         browser.get(&back).await
     }
 
-    /// Signs in, and gives who one is then.
+    /// Signs in; returns the session.
     pub(super) async fn sign_in(&self, browser: &OidcBrowser) -> Value {
         let to = redirect_target(self.try_sign_in(browser).await).await;
         assert_eq!(to, "/");
         self.who(browser).await
     }
 
-    /// Who has signed in.
+    /// The current session.
     pub(super) async fn who(&self, browser: &OidcBrowser) -> Value {
         let answer = browser.get(&self.at("/v1/session")).await;
         json_of(answer, StatusCode::OK).await
     }
 
-    /// Checks that nobody is signed in by an answer, and gives why.
+    /// Checks that a response signs in nobody, and returns the reason.
     pub(super) async fn refused(
         &self,
         browser: &OidcBrowser,
@@ -97,7 +97,7 @@ impl Scene {
         why
     }
 
-    /// Entries of the audit log of this action, newest first.
+    /// Entries of the audit log with this action, newest first.
     pub(super) async fn audit(&self, action: &str) -> Vec<Value> {
         let api = self.stack.api();
         let page = api.get(&format!("/v1/audit?action={action}")).await;

@@ -1,4 +1,4 @@
-//! An answer is good once, in time, and for the browser that has asked.
+//! A callback is valid once, in time, and only in the browser that started the login.
 
 use redis::AsyncCommands as _;
 use reqwest::StatusCode;
@@ -8,7 +8,7 @@ use runcast_tests::oidc_provider::Account;
 use super::super::fixtures::user;
 use super::fixture::{ATTEMPT, HOST, Scene};
 
-/// The address with another `state`.
+/// The URL with another `state`.
 fn with_state(back: &str, state: &str) -> String {
     let mut url: reqwest::Url = back.parse().expect("an address");
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
@@ -27,7 +27,7 @@ async fn an_answer_is_for_the_browser_that_has_asked_and_good_once() {
     user(&scene.stack, "ada", &["viewer"]).await;
     let (ada, eve) = (OidcBrowser::default(), OidcBrowser::default());
     let back = scene.come_back(&ada, "/v1/session/oidc").await;
-    // Eve is known to the issuer as well, and would like Ada to be her, or to be Ada.
+    // Eve has an account as well. She wants Ada to sign in as Eve, or to sign in as Ada.
     scene.provider.sign_in_as(Account::new("eve"));
     let of_eve = scene.come_back(&eve, "/v1/session/oidc").await;
     let nobody = OidcBrowser::default();
@@ -48,11 +48,11 @@ async fn an_answer_is_for_the_browser_that_has_asked_and_good_once() {
             .await;
         assert!(why.contains("begin again"), "{why}");
     }
-    // None of that has taken anything away.
+    // None of these attempts used up the login.
     let secret = ada.cookie(HOST, ATTEMPT).expect("still");
     assert_eq!(redirect_target(ada.get(&back).await).await, "/");
     assert_eq!(scene.who(&ada).await["name"], "ada");
-    // Again, also with the cookie that is over.
+    // Again, also with the used cookie.
     let thief = OidcBrowser::default();
     thief.set_cookie(HOST, ATTEMPT, &secret);
     let answer = thief.get(&back).await;
@@ -104,7 +104,7 @@ async fn an_attempt_lasts_ten_minutes_and_tells_a_reader_of_redis_no_way_in() {
     scene
         .refused(&browser, answer, StatusCode::BAD_REQUEST)
         .await;
-    // Somebody who looks at a page is told by the page.
+    // A browser that requests a page is shown the page.
     assert_eq!(
         redirect_target(browser.get_page(&back).await).await,
         "/#/?sign-in=stale"

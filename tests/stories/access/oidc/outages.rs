@@ -1,4 +1,4 @@
-//! An issuer that is away, or Redis, keeps nobody from signing in by another way.
+//! When the provider or Redis is unreachable, other ways to sign in still work.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use runcast_tests::stack::Service;
 use super::super::fixtures::{sign_in, user};
 use super::fixture::{ATTEMPT, HOST, SESSION, Scene};
 
-/// Longest time in which a sign-in may find out that the issuer does not answer.
+/// Longest time for a login to detect that the provider does not answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,7 +35,7 @@ async fn without_the_issuer_everything_else_works() {
     assert_eq!(by_password.status(Method::GET, "/v1/runs").await, 200);
     let ready = send(api.anonymous(Method::GET, "/readyz")).await;
     assert_eq!(ready.status(), StatusCode::OK, "others than it are needed");
-    // What many asked in vain is told once in a while.
+    // Repeated failures are logged once in a while.
     let logs = scene.stack.logs(Service::Gateway);
     let lines = logs
         .lines()
@@ -52,7 +52,7 @@ async fn without_the_issuer_everything_else_works() {
     })
     .await;
     let back = redirect_target(browser.get(&redirect_target(begun).await).await).await;
-    // It leaves while somebody is there.
+    // It stops while a user is at the provider.
     scene.provider.stop();
     let answer = browser.get(&back).await;
     scene
@@ -112,7 +112,7 @@ async fn without_redis_one_signs_in_by_a_password() {
         .await;
     let by_password = sign_in(&scene.stack.api(), "ada").await;
     assert_eq!(by_password.status(Method::GET, "/v1/runs").await, 200);
-    // The attempt goes on when Redis is back: nothing was taken.
+    // The login continues when Redis is back: its state was not used up.
     scene.stack.redis.restart().await;
     eventually("Redis is asked again", async || {
         let answer = browser.get(&back).await;

@@ -1,4 +1,4 @@
-//! The whole way: to the issuer and back, at one gateway or two, and what is left of it.
+//! The whole flow: to the provider and back, at one gateway or two, and what it leaves behind.
 
 use reqwest::header::SET_COOKIE;
 use reqwest::{Method, StatusCode, Url};
@@ -14,7 +14,7 @@ use super::fixture::{ATTEMPT, HOST, SESSION, Scene};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
-    // By RSA, as most issuers do; all other stories by ECDSA.
+    // With RSA, as most providers use; all other stories use ECDSA.
     let mut scene = Scene::prepare(Algorithm::Rs256, &[("RUNCAST_OIDC_NAME", "Example")]).await;
     scene.stack.start_all().await;
     let id = user(&scene.stack, "ada", &["operator"]).await;
@@ -22,7 +22,7 @@ async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
     let ways = browser.get(&scene.at("/v1/session/ways")).await;
     let ways = json_of(ways, StatusCode::OK).await;
     assert_eq!(ways, json!({"oidc": {"name": "Example"}}));
-    // What somebody has put there before is not what the session goes on with.
+    // A session never continues a cookie that was set before.
     browser.set_cookie(HOST, SESSION, "AAAAAAAAAAAAAAAAAAAAAA");
     let begin = "/v1/session/oidc?return_to=%2F%23%2Fruns%2F0190&client=laptop";
     let begun = browser.get(&scene.at(begin)).await;
@@ -53,7 +53,8 @@ async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
     };
     assert_eq!(created["details"]["by"], "oidc", "{created}");
 
-    // The same client again, by a password: it replaces the session, and both ways are told apart.
+    // The same client again, by password: it replaces the session, and the two ways are
+    // distinguished.
     let body = json!({"user": "ada", "password": PASSWORD, "client": "laptop"});
     sign_in_with(&scene.stack.api(), &body).await;
     let over = browser.get(&scene.at("/v1/session")).await;
@@ -84,7 +85,7 @@ async fn a_session_that_was_there_ends() {
 async fn one_begins_at_one_gateway_and_comes_back_at_the_other() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
-    // Under the same address, as browsers see it.
+    // Both have the same address, as browsers see it.
     let other = second_gateway(&scene.stack, &[]).await;
     let bases = [
         scene.stack.api().base().to_owned(),
@@ -98,7 +99,7 @@ async fn one_begins_at_one_gateway_and_comes_back_at_the_other() {
         let back = back.replace(&bases[0], &bases[ends]);
         assert_eq!(redirect_target(browser.get(&back).await).await, "/");
         assert_eq!(scene.who(&browser).await["name"], "ada");
-        // And it is over at both.
+        // The login is over at both.
         for base in &bases {
             let again = back.replace(&bases[ends], base);
             problem(browser.get(&again).await, StatusCode::BAD_REQUEST).await;
@@ -126,7 +127,7 @@ async fn nobody_is_led_to_another_server() {
         assert!(why.starts_with("return_to"), "{why}");
     }
     assert_eq!(browser.cookie(HOST, ATTEMPT), None);
-    // Nor does a page elsewhere send anybody off.
+    // Other sites cannot redirect a browser either.
     let request = scene.stack.api().anonymous(Method::GET, "/v1/session/oidc");
     let answer = send(request.header("sec-fetch-site", "cross-site")).await;
     problem(answer, StatusCode::FORBIDDEN).await;
@@ -201,7 +202,7 @@ async fn a_page_by_https_gets_cookies_that_stay_with_its_host() {
     let callback = to.query_pairs().find(|(name, _)| name == "redirect_uri");
     let callback = callback.expect("an address to come back to").1;
     assert_eq!(callback, format!("{url}/v1/session/oidc/callback"));
-    // A cookie of the other name was put there by another host.
+    // The cookie without the prefix was set by another host.
     let secret = browser.cookie(HOST, "__Host-runcast_oidc");
     let other = OidcBrowser::default();
     other.set_cookie(HOST, ATTEMPT, &secret.expect("a secret"));

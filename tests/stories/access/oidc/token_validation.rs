@@ -1,4 +1,4 @@
-//! What the issuer sends is believed only if the issuer has said it, to us, for this attempt, and lately.
+//! An ID token is accepted only if the provider issued it, for us, for this login, and recently.
 
 use reqwest::StatusCode;
 use runcast_tests::eventually::eventually;
@@ -48,7 +48,7 @@ async fn a_token_that_proves_nothing_signs_nobody_in() {
         redirect_target(page.get_page(&back).await).await,
         "/#/?sign-in=unproven"
     );
-    // It is the lies that are refused.
+    // The faults were refused, not the login.
     scene.provider.set_token_fault(None);
     assert_eq!(scene.sign_in(&OidcBrowser::default()).await["name"], "ada");
 }
@@ -67,7 +67,7 @@ async fn a_code_is_of_the_issuer_and_of_this_attempt() {
             .and_then(|rest| rest.split('&').next());
         code.expect("a code").to_owned()
     };
-    // The code of somebody else's attempt: its verifier is missing.
+    // The code of another login: its verifier does not match.
     let crossed = of_eve.replace(&code(&of_eve), &code(&back));
     let answer = eve.get(&crossed).await;
     scene.refused(&eve, answer, StatusCode::UNAUTHORIZED).await;
@@ -89,7 +89,7 @@ async fn an_issuer_may_change_its_key_at_any_time() {
     user(&scene.stack, "ada", &["viewer"]).await;
     scene.sign_in(&OidcBrowser::default()).await;
     scene.provider.rotate_key();
-    // It is not asked for its keys again and again.
+    // The keys are not requested for every login.
     eventually("the new key is known", async || {
         let browser = OidcBrowser::default();
         match scene.try_sign_in(&browser).await.status() {
