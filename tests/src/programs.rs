@@ -75,13 +75,16 @@ pub fn postgres_folder() -> PathBuf {
 /// A free port below the range of ports for outgoing connections. Two test processes may get the
 /// same one: try again with another if it was taken in the meantime.
 pub fn free_port() -> u16 {
-    const RANGE: std::ops::Range<u16> = 20_000..32_000;
+    const PORT_RANGE: std::ops::Range<u16> = 20_000..32_000;
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
         let [one, other, ..] = *uuid::Uuid::new_v4().as_bytes();
         AtomicU16::new(u16::from_be_bytes([one, other]))
     });
     (0..1000)
-        .map(|_| RANGE.start + NEXT.fetch_add(1, Ordering::Relaxed) % (RANGE.end - RANGE.start))
+        .map(|_| {
+            PORT_RANGE.start
+                + NEXT.fetch_add(1, Ordering::Relaxed) % (PORT_RANGE.end - PORT_RANGE.start)
+        })
         .find(|&port| TcpListener::bind(loopback(port)).is_ok())
         .expect("no free port among a thousand between 20000 and 32000")
 }

@@ -17,7 +17,7 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 const MAX_PORT_ATTEMPTS: usize = 5;
 
 /// The bucket that every server has.
-pub const BUCKET: &str = "archive";
+pub const BUCKET_NAME: &str = "archive";
 
 /// A running server. It ends when dropped, with all its objects.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    /// Starts a server with an empty [`BUCKET`].
+    /// Starts a server with an empty [`BUCKET_NAME`].
     pub async fn start(folder: &Path) -> Self {
         runcast_common::connect::install_tls_provider();
         let client = Client::builder()
@@ -53,7 +53,7 @@ impl S3Server {
             eventually_within(START_DEADLINE, "the S3 server answers", async || {
                 ended = process.try_wait().is_some();
                 let made = client
-                    .put(format!("http://127.0.0.1:{port}/{BUCKET}"))
+                    .put(format!("http://127.0.0.1:{port}/{BUCKET_NAME}"))
                     .send()
                     .await;
                 match made {
@@ -91,9 +91,10 @@ impl S3Server {
     }
 
     async fn names(&self, query: &str) -> Vec<String> {
-        let request = self
-            .client
-            .get(format!("http://127.0.0.1:{}/{BUCKET}{query}", self.port));
+        let request = self.client.get(format!(
+            "http://127.0.0.1:{}/{BUCKET_NAME}{query}",
+            self.port
+        ));
         let list = request
             .send()
             .await
@@ -111,7 +112,7 @@ impl S3Server {
 /// The settings of a service that uses such a server at this port.
 pub fn settings(port: u16) -> [(&'static str, String); 5] {
     [
-        ("RUNCAST_ARCHIVE", format!("s3://{BUCKET}/runs")),
+        ("RUNCAST_ARCHIVE", format!("s3://{BUCKET_NAME}/runs")),
         ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")),
         ("AWS_REGION", "eu-central-1".to_owned()),
         ("AWS_ACCESS_KEY_ID", "story".to_owned()),

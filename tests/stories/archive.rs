@@ -20,10 +20,10 @@ use uuid::Uuid;
 /// Failed jobs are retried after 3 s, 7 s, 20 s and so on.
 pub(crate) const AFTER_FAILURES: Duration = Duration::from_secs(120);
 
-pub(crate) const KEPT: &str = "SELECT count(*) FROM archives WHERE state = 'kept'";
-const ROWS_GONE: &str = "SELECT count(*) FROM archives WHERE rows_gone_at IS NOT NULL";
-pub(crate) const ROWS: &str = "SELECT count(*) FROM events";
-pub(crate) const JOBS: &str = "SELECT count(*) FROM tasks.jobs";
+pub(crate) const KEPT_QUERY: &str = "SELECT count(*) FROM archives WHERE state = 'kept'";
+const ROWS_DELETED_QUERY: &str = "SELECT count(*) FROM archives WHERE rows_gone_at IS NOT NULL";
+pub(crate) const ROWS_QUERY: &str = "SELECT count(*) FROM events";
+pub(crate) const JOBS_QUERY: &str = "SELECT count(*) FROM tasks.jobs";
 
 /// A stack with a folder as its archive. Its worker is not started yet.
 pub(crate) async fn with_folder() -> (Stack, PathBuf) {
@@ -172,7 +172,7 @@ async fn frames(stack: &Stack, run: Uuid, after: Option<&str>) -> Vec<(String, S
 
 /// Waits until a run is archived and its rows are deleted.
 pub(crate) async fn archived(stack: &Stack, objects: i64) {
-    for count in [KEPT, ROWS_GONE] {
+    for count in [KEPT_QUERY, ROWS_DELETED_QUERY] {
         eventually_within(AFTER_FAILURES, count, async || {
             let number = stack.database.query_number(count).await;
             (number == objects).then_some(()).ok_or(format!("{number}"))
@@ -197,13 +197,13 @@ fn files(folder: &PathBuf) -> Vec<PathBuf> {
 }
 
 /// Diverse output: many lines, NUL, invalid UTF-8, a line of 1 MiB, an empty line.
-const ALL_SORTS: &str = r"seq 1 3000; printf 'nul \000 and \377\376 \n'; head -c 1048576 /dev/zero | tr '\0' x; echo;
+const DIVERSE_OUTPUT: &str = r"seq 1 3000; printf 'nul \000 and \377\376 \n'; head -c 1048576 /dev/zero | tr '\0' x; echo;
     head -c 1048576 /dev/urandom; echo; echo; echo last >&2";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_archived_run_is_shown_byte_by_byte_as_before() {
     let (mut stack, folder) = with_folder().await;
-    let run = sealed_run(&mut stack, ALL_SORTS).await;
+    let run = sealed_run(&mut stack, DIVERSE_OUTPUT).await;
     let stored = stack.database.events(run).await;
     assert!(
         text(&stored, Kind::Output).len() > 2 * 1024 * 1024
@@ -290,7 +290,7 @@ async fn a_run_that_goes_on_is_read_on_without_a_seam() {
 
     stack.start_service(Service::Worker).await;
     archived(&stack, 2).await;
-    assert_eq!(stack.database.query_number(ROWS).await, 0);
+    assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
     assert_eq!(snapshot(&stack, run).await, joined);
 }
 
@@ -316,7 +316,7 @@ async fn a_worker_that_dies_before_the_run_is_passed_on_leaves_the_rows() {
     stack.kill(Service::Worker);
     barrier.terminate_waiters().await;
     assert_eq!(stack.database.events(run).await, rows);
-    assert_eq!(stack.database.query_number(KEPT).await, 0);
+    assert_eq!(stack.database.query_number(KEPT_QUERY).await, 0);
     assert_eq!(snapshot(&stack, run).await, before);
 
     stack.start_service(Service::Worker).await;
@@ -357,7 +357,7 @@ async fn a_worker_that_dies_while_rows_go_leaves_a_run_that_can_be_read() {
     assert_eq!(snapshot(&stack, run).await, before, "after it died");
     stack.start_service(Service::Worker).await;
     archived(&stack, 1).await;
-    assert_eq!(stack.database.query_number(ROWS).await, 0);
+    assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
     assert_eq!(snapshot(&stack, run).await, before);
 }
 
@@ -382,7 +382,7 @@ async fn a_damaged_object_is_found_before_anything_goes() {
     for (barrier, damage) in [(first, flip_a_bit as fn(&PathBuf)), (second, cut_short)] {
         barrier.wait_reached().await;
         files(&folder).iter().for_each(damage);
-        assert_eq!(stack.database.query_number(KEPT).await, 0);
+        assert_eq!(stack.database.query_number(KEPT_QUERY).await, 0);
         assert_eq!(stack.database.events(run).await, rows);
         barrier.release().await;
         let told = "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'archive_run'

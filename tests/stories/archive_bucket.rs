@@ -12,12 +12,12 @@ use runcast_tests::stack::{Service, Stack};
 use uuid::Uuid;
 
 use crate::archive::{
-    AFTER_FAILURES, JOBS, KEPT, ROWS, archived, remove_from_redis, sealed_run, snapshot,
-    with_bucket, with_folder,
+    AFTER_FAILURES, JOBS_QUERY, KEPT_QUERY, ROWS_QUERY, archived, remove_from_redis, sealed_run,
+    snapshot, with_bucket, with_folder,
 };
 
 /// 24 MiB that do not compress: an object of several parts.
-const LARGE: &str = "head -c 25165824 /dev/urandom";
+const LARGE_OUTPUT: &str = "head -c 25165824 /dev/urandom";
 
 async fn in_bucket() -> (Stack, S3Server) {
     let mut stack = Stack::without_services().await;
@@ -33,7 +33,7 @@ async fn a_bucket_keeps_runs_as_a_folder_does() {
     let before = snapshot(&stack, run).await;
     stack.start_service(Service::Worker).await;
     archived(&stack, 1).await;
-    assert_eq!(stack.database.query_number(ROWS).await, 0);
+    assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
     assert_eq!(snapshot(&stack, run).await, before);
     let objects = server.objects().await;
     assert!(
@@ -55,14 +55,14 @@ async fn an_upload_that_was_broken_off_is_taken_back() {
     let server = S3Server::start(stack.folder()).await;
     let chaos = stack.proxy_port(server.port()).await;
     with_bucket(&mut stack, chaos.port()).await;
-    let run = sealed_run(&mut stack, LARGE).await;
-    let rows = stack.database.query_number(ROWS).await;
+    let run = sealed_run(&mut stack, LARGE_OUTPUT).await;
+    let rows = stack.database.query_number(ROWS_QUERY).await;
     chaos.block_requests(b"partNumber=2");
     stack.start_service(Service::Worker).await;
     chaos.wait_for_hits(1).await;
     stack.kill(Service::Worker);
     assert_eq!(server.uploads().await.len(), 1, "half an upload");
-    assert_eq!(stack.database.query_number(ROWS).await, rows);
+    assert_eq!(stack.database.query_number(ROWS_QUERY).await, rows);
     chaos.block_requests(b"nothing that is ever said");
     chaos.cut();
 
@@ -101,7 +101,7 @@ async fn a_store_that_is_down_delays_and_loses_nothing() {
         (number == 1).then_some(()).ok_or(format!("{number}"))
     })
     .await;
-    assert_eq!(stack.database.query_number(KEPT).await, 0);
+    assert_eq!(stack.database.query_number(KEPT_QUERY).await, 0);
     chaos.forward();
     archived(&stack, 1).await;
     assert_eq!(snapshot(&stack, run).await, before);
@@ -158,7 +158,7 @@ async fn a_day_that_is_archived_as_a_whole_is_emptied_at_once() {
     }
     stack.start_service(Service::Worker).await;
     archived(&stack, 2).await;
-    assert_eq!(stack.database.query_number(ROWS).await, 0);
+    assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
     for (run, events) in runs.into_iter().zip([50, 60]) {
         assert_eq!(snapshot(&stack, run).await.backwards.len(), events);
     }
@@ -197,7 +197,7 @@ async fn runs_go_by_the_rule_for_their_label() {
     stack.start_service(Service::Worker).await;
     let left = "SELECT count(*) FROM runs";
     stack.database.wait_for_number(left, 4).await;
-    stack.database.wait_for_number(JOBS, 0).await;
+    stack.database.wait_for_number(JOBS_QUERY, 0).await;
     for run in gone {
         assert!(stack.database.events(run).await.is_empty());
     }

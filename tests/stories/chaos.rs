@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 /// Longer than any reply takes, but short.
-const MOMENT: Duration = Duration::from_millis(300);
+const SHORT_WAIT: Duration = Duration::from_millis(300);
 
 async fn set(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<()> {
     redis::cmd("SET")
@@ -59,7 +59,7 @@ async fn the_proxy_does_what_it_says() {
     chaos.wait_for_hits(1).await;
 
     chaos.block_requests(b"held");
-    let silence = timeout(MOMENT, set(&mut client, "held")).await;
+    let silence = timeout(SHORT_WAIT, set(&mut client, "held")).await;
     assert!(
         silence.is_err(),
         "a held request gets no answer: {silence:?}"
@@ -79,7 +79,7 @@ async fn the_proxy_does_what_it_says() {
 
     chaos.half_open();
     chaos.forward();
-    let silence = timeout(MOMENT, set(&mut old, "half-open")).await;
+    let silence = timeout(SHORT_WAIT, set(&mut old, "half-open")).await;
     assert!(silence.is_err(), "an old connection is silent: {silence:?}");
     assert!(!has(&mut direct, "half-open").await);
     let mut client = connect(&through).await;
@@ -87,10 +87,10 @@ async fn the_proxy_does_what_it_says() {
         .await
         .expect("a new one is not");
 
-    chaos.delay(MOMENT);
+    chaos.delay(SHORT_WAIT);
     let start = Instant::now();
     set(&mut client, "delayed").await.expect("it comes late");
-    assert!(start.elapsed() >= MOMENT);
+    assert!(start.elapsed() >= SHORT_WAIT);
 
     chaos.refuse();
     set(&mut client, "refused")

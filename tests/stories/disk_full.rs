@@ -20,11 +20,11 @@ use uuid::Uuid;
 use crate::viewer::{assert_text, numbers};
 
 /// Size of the disk, and of what is published: several times as much.
-const DISK: &str = "1m";
-const LINES: u64 = 40_000;
+const DISK_SIZE: &str = "1m";
+const LINE_COUNT: u64 = 40_000;
 
 /// Mounts the disk, runs the remaining arguments as a command, and copies the files out.
-const ON_A_SMALL_DISK: &str = r#"
+const SMALL_DISK_SCRIPT: &str = r#"
 size=$1 disk=$2 kept=$3; shift 3
 mount -t tmpfs -o "size=$size,mode=700" spool "$disk" || exit 99
 "$@"
@@ -70,10 +70,10 @@ impl World {
             "--mount",
             "sh",
             "-c",
-            ON_A_SMALL_DISK,
+            SMALL_DISK_SCRIPT,
             "sh",
         ];
-        let folders = [DISK, &disk, &kept];
+        let folders = [DISK_SIZE, &disk, &kept];
         let wrap = [
             &runcast,
             "wrap",
@@ -116,13 +116,15 @@ fn told(process: &Process) -> String {
 }
 
 fn script(end: &str) -> String {
-    format!("seq -f 'a line of the run that is as long as lines are, number %.0f' {LINES}; {end}")
+    format!(
+        "seq -f 'a line of the run that is as long as lines are, number %.0f' {LINE_COUNT}; {end}"
+    )
 }
 
 fn lines() -> String {
     numbers(
         "a line of the run that is as long as lines are, number",
-        1..=LINES,
+        1..=LINE_COUNT,
     )
 }
 
@@ -192,7 +194,10 @@ async fn what_the_disk_had_room_for_is_sent_later_and_the_rest_is_counted() {
     let events = world.stack.database.events(world.run).await;
     let stored = text(&events, Kind::Output);
     let count = stored.iter().filter(|byte| **byte == b'\n').count() as u64;
-    assert!((1000..LINES).contains(&count), "{count} lines had room");
+    assert!(
+        (1000..LINE_COUNT).contains(&count),
+        "{count} lines had room"
+    );
     assert!(whole.as_bytes().starts_with(&stored), "a beginning of all");
     // The last status still had room, and the gap stands where the events are missing.
     let [gap] = &missing(&events)[..] else {
@@ -200,7 +205,7 @@ async fn what_the_disk_had_room_for_is_sent_later_and_the_rest_is_counted() {
     };
     assert_eq!(
         (&gap["count"], &gap["reason"]),
-        (&(LINES - count).into(), &"unreadable".into())
+        (&(LINE_COUNT - count).into(), &"unreadable".into())
     );
     let kinds: Vec<i16> = events.iter().map(|event| event.kind).collect();
     let (gap, status) = (Kind::Gap.number(), Kind::Status.number());

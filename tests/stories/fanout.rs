@@ -49,9 +49,9 @@ async fn two_hundred_who_come_back_at_once_each_get_the_rest() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("storm").await;
     let mut publisher = publisher(&stack, &run).await;
-    const LINES: u64 = 20_000;
+    const LINE_COUNT: u64 = 20_000;
     let mut last = EventId::ZERO;
-    for first in (1..=LINES).step_by(500) {
+    for first in (1..=LINE_COUNT).step_by(500) {
         last = publisher
             .publish(&numbered_lines("line", first..=first + 499))
             .await;
@@ -60,13 +60,16 @@ async fn two_hundred_who_come_back_at_once_each_get_the_rest() {
     let viewers = (0..200_u64).map(|number| {
         let (api, run) = (stack.api(), run.id);
         tokio::spawn(async move {
-            let after = (number * 97) % LINES;
+            let after = (number * 97) % LINE_COUNT;
             let cursor = EventId::new(last.epoch, after).to_string();
             let mut stream = api.watch(run, Some(&cursor)).await;
             let frames = stream.read_until("ready").await;
             let seqs = frames.iter().filter(|frame| frame.event == "output");
             let seqs: Vec<u64> = seqs.map(|frame| frame.id.seq).collect();
-            assert!(seqs.iter().copied().eq(after + 1..=LINES), "behind {after}");
+            assert!(
+                seqs.iter().copied().eq(after + 1..=LINE_COUNT),
+                "behind {after}"
+            );
         })
     });
     for viewer in viewers.collect::<Vec<_>>() {

@@ -40,12 +40,12 @@ async fn assert_shows(stream: &mut Sse, lines: &[Vec<u8>], first: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trimmed_history_is_joined_to_live() {
-    const TRIMMED: u64 = 3_000;
+    const TRIMMED_EVENTS: u64 = 3_000;
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("long").await;
     let keys = stack.keys().run(run.id);
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let stored = numbered_lines("stored", 1..=LIVE_WINDOW_EVENTS + TRIMMED);
+    let stored = numbered_lines("stored", 1..=LIVE_WINDOW_EVENTS + TRIMMED_EVENTS);
     let mut last = EventId::ZERO;
     for entry in stored.chunks(500) {
         last = publisher.publish(entry).await;
@@ -66,7 +66,7 @@ async fn trimmed_history_is_joined_to_live() {
         let entries = Entry::parse_range(reply).expect("entries");
         let first = entries.into_iter().flatten().next();
         let first = first.ok_or("no readable entry")?.last;
-        let trimmed = (first.seq > TRIMMED).then_some(());
+        let trimmed = (first.seq > TRIMMED_EVENTS).then_some(());
         trimmed.ok_or_else(|| format!("the first entry ends with {first}"))
     })
     .await;
@@ -133,7 +133,7 @@ fn assert_events(events: &[String], lines: &[Vec<u8>], epoch: u64, first: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trimmed() {
-    const EVENTS: u64 = 6_000;
+    const EVENT_COUNT: u64 = 6_000;
     let seed = rand::random();
     writeln!(std::io::stderr(), "seed {seed}").expect("stderr takes a line");
     let mut dice = StdRng::seed_from_u64(seed);
@@ -141,7 +141,7 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
     let (api, run) = (stack.api(), stack.api().create_run("pages").await);
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
-    let lines = numbered_lines("line", 1..=EVENTS);
+    let lines = numbered_lines("line", 1..=EVENT_COUNT);
     let epoch = publisher.publish(&lines[..200]).await.epoch;
 
     let stream = stack.keys().run(run.id).stream;
@@ -160,7 +160,7 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
         // Forward, until the writer is done and all events were read.
         let mut seen = 0;
         let mut after = "0-0".to_owned();
-        while seen < EVENTS {
+        while seen < EVENT_COUNT {
             let limit = dice.random_range(1..=700);
             let path = format!(
                 "/v1/runs/{}/events?limit={limit}&after={after}&wait=5",
@@ -206,7 +206,7 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
             forget.arg(&stream).arg("MAXLEN").arg(0);
             let _: u64 = forget.query_async(&mut redis).await.expect("a trim");
         }
-        let (mut before, mut missing) = ("end".to_owned(), EVENTS);
+        let (mut before, mut missing) = ("end".to_owned(), EVENT_COUNT);
         loop {
             let path = format!("/v1/runs/{}/events?limit=997&before={before}", run.id);
             let page = page(&api, &path).await;

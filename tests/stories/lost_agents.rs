@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Silence counts after 10 s of watching, lasts 10 s, and is checked every second.
-const LOSS: Duration = Duration::from_secs(60);
+const LOSS_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A stack whose worker treats silence as loss sooner than usual: agents send a heartbeat every 5
 /// s.
@@ -33,7 +33,7 @@ async fn impatient() -> Stack {
 
 async fn becomes(stack: &Stack, run: Uuid, status: &str) {
     let what = format!("the run is {status}");
-    eventually_within(LOSS, &what, async || {
+    eventually_within(LOSS_DEADLINE, &what, async || {
         let described = stack.api().run(run).await;
         let statuses = [&described["status"], &described["variations"][0]["status"]];
         if statuses.iter().all(|&seen| seen == status) {
@@ -127,7 +127,7 @@ async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
 
 /// Waits for an update of the run with this status and this health of its agent.
 async fn told(viewer: &mut Sse, status: &str, health: &str) {
-    let deadline = Instant::now() + LOSS;
+    let deadline = Instant::now() + LOSS_DEADLINE;
     loop {
         let frame = viewer.next_before(deadline).await.expect("in time");
         let frame = frame.expect("the stream goes on");

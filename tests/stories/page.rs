@@ -17,7 +17,7 @@ use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
-use crate::access::fixtures::{PASSWORD, user};
+use crate::access::fixtures::{USER_PASSWORD, user};
 use crate::access::oidc::fixture::Scene;
 
 /// Longest time for a browser to start and run its test.
@@ -90,7 +90,7 @@ async fn a_browser_signs_in_by_name_and_password() {
     user(&stack, "ada", &["viewer"]).await;
     let settings = [
         ("RUNCAST_E2E_USER", "ada".to_owned()),
-        ("RUNCAST_E2E_PASSWORD", PASSWORD.to_owned()),
+        ("RUNCAST_E2E_PASSWORD", USER_PASSWORD.to_owned()),
     ];
     play(&stack, "session.spec", Uuid::nil(), &settings).await;
 }
@@ -111,16 +111,16 @@ async fn a_browser_signs_in_by_the_issuer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_browser_opens_a_long_run_at_its_end_and_finds_any_place_of_it() {
-    const LINES: u64 = 200_000;
+    const LINE_COUNT: u64 = 200_000;
     let stack = Stack::start().await;
     let run = stack.api().create_run("long").await;
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
     let mut last = EventId::ZERO;
-    for entry in numbered_lines("line", 1..=LINES).chunks(MAX_ENTRY_EVENTS) {
+    for entry in numbered_lines("line", 1..=LINE_COUNT).chunks(MAX_ENTRY_EVENTS) {
         last = publisher.publish(entry).await;
     }
     stack.database.wait_stored(run.id, last).await;
-    let lines = [("RUNCAST_E2E_LINES", LINES.to_string())];
+    let lines = [("RUNCAST_E2E_LINES", LINE_COUNT.to_string())];
     play(&stack, "long.spec", run.id, &lines).await;
 }

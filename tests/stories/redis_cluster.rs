@@ -66,7 +66,7 @@ async fn assert_whole(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runs_lie_on_all_nodes() {
-    const TICKS: u32 = 20;
+    const TICK_COUNT: u32 = 20;
     let (mut stack, redis) = start(true).await;
     let mut runs = Vec::new();
     for node in 0..MASTER_COUNT {
@@ -75,7 +75,7 @@ async fn runs_lie_on_all_nodes() {
     while runs.len() < 20 {
         runs.push(stack.api().create_run("anywhere").await.id);
     }
-    let command = ticking(TICKS, "0.05");
+    let command = ticking(TICK_COUNT, "0.05");
     let command = command.each_ref().map(String::as_str);
     let playing: Vec<_> = runs
         .iter()
@@ -86,7 +86,7 @@ async fn runs_lie_on_all_nodes() {
         .collect();
     for (run, mut wrap, viewer) in playing {
         let viewer = viewer.await.expect("the viewer's task");
-        let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICKS).await;
+        let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICK_COUNT).await;
         assert_eq!(viewer.gaps, Vec::<String>::new());
     }
     assert_eq!(
@@ -130,9 +130,9 @@ async fn runs_lie_on_all_nodes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_is_followed_by_its_replica() {
-    const TICKS: u32 = 250;
+    const TICK_COUNT: u32 = 250;
     let (mut stack, mut redis) = start(false).await;
-    let command = ticking(TICKS, "0.02");
+    let command = ticking(TICK_COUNT, "0.02");
     let command = command.each_ref().map(String::as_str);
     let (here, elsewhere) = (run_on(&stack, 0).await, run_on(&stack, 1).await);
     let mut wraps = [here, elsewhere].map(|run| stack.wrap(run, &command));
@@ -142,7 +142,7 @@ async fn a_killed_node_is_followed_by_its_replica() {
     redis.nodes[0].kill();
     for ((run, wrap), viewer) in [here, elsewhere].into_iter().zip(&mut wraps).zip(viewers) {
         let viewer = viewer.await.expect("the viewer's task");
-        let viewer = assert_whole(&stack, run, wrap, viewer, TICKS).await;
+        let viewer = assert_whole(&stack, run, wrap, viewer, TICK_COUNT).await;
         let may_miss = run == here;
         let is_told = |reason: &String| may_miss && reason == "reborn";
         assert!(viewer.gaps.iter().all(is_told), "{:?}", viewer.gaps);
@@ -158,9 +158,9 @@ async fn a_killed_node_is_followed_by_its_replica() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_moves_in_the_middle_of_a_run_loses_and_doubles_nothing() {
-    const TICKS: u32 = 300;
+    const TICK_COUNT: u32 = 300;
     let (mut stack, redis) = start(false).await;
-    let command = ticking(TICKS, "0.02");
+    let command = ticking(TICK_COUNT, "0.02");
     let command = command.each_ref().map(String::as_str);
     let run = run_on(&stack, 0).await;
     let keys = stack.keys().run(run);
@@ -180,7 +180,7 @@ async fn a_slot_that_moves_in_the_middle_of_a_run_loses_and_doubles_nothing() {
 
     redis.wait_for_subscriber(2, &keys.bell).await;
     let viewer = viewer.await.expect("the viewer's task");
-    let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICKS).await;
+    let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICK_COUNT).await;
     assert_eq!(viewer.gaps, Vec::<String>::new());
     assert_eq!(
         viewer.repeated, 0,

@@ -11,11 +11,11 @@ use uuid::Uuid;
 use crate::crashes::ticking;
 use crate::viewer::{Viewer, assert_text, numbers};
 
-const TICKS: u32 = 300;
+const TICK_COUNT: u32 = 300;
 
 /// The checks at the end of each of these stories.
 async fn assert_whole(stack: &Stack, run: Uuid, viewer: &Viewer) -> Vec<StoredEvent> {
-    let said = numbers("tick", 1..=TICKS.into());
+    let said = numbers("tick", 1..=TICK_COUNT.into());
     let events = stack.database.wait_sealed(run).await;
     assert_text(&text(&events, Kind::Output), &said);
     assert_text(&viewer.text("output"), &said);
@@ -40,7 +40,7 @@ async fn flush(stack: &Stack) {
 async fn a_flushed_redis_costs_a_resend_and_nothing_else() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("flushed").await.id;
-    let command = ticking(TICKS, "0.02");
+    let command = ticking(TICK_COUNT, "0.02");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
 
@@ -81,7 +81,7 @@ async fn a_flushed_redis_costs_a_resend_and_nothing_else() {
 async fn a_flush_under_a_working_persister_loses_nothing() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("flushed twice").await.id;
-    let command = ticking(TICKS, "0.02");
+    let command = ticking(TICK_COUNT, "0.02");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
     for count in [50, 150] {
@@ -98,7 +98,7 @@ async fn a_flush_under_a_working_persister_loses_nothing() {
 async fn a_redis_that_comes_back_empty_is_filled_again() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("restarted").await.id;
-    let command = ticking(TICKS, "0.02");
+    let command = ticking(TICK_COUNT, "0.02");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
     stack.database.wait_stored_events(run, 50).await;

@@ -12,7 +12,7 @@ use crate::crashes::ticking;
 use crate::viewer::{Viewer, assert_text, numbers};
 
 async fn lose_the_master(with_tls: bool) {
-    const TICKS: u32 = 250;
+    const TICK_COUNT: u32 = 250;
     let mut stack = Stack::without_services().await;
     let deployment = RedisDeployment::new(stack.folder(), stack.keys(), with_tls);
     let mut redis = RedisSentinels::start(deployment).await;
@@ -25,7 +25,7 @@ async fn lose_the_master(with_tls: bool) {
     );
 
     let run = stack.api().create_run("failed over").await.id;
-    let command = ticking(TICKS, "0.02");
+    let command = ticking(TICK_COUNT, "0.02");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
     stack.database.wait_stored_events(run, 50).await;
@@ -37,7 +37,7 @@ async fn lose_the_master(with_tls: bool) {
         "{}",
         wrap.logs()
     );
-    let said = numbers("tick", 1..=TICKS.into());
+    let said = numbers("tick", 1..=TICK_COUNT.into());
     let events = stack.database.wait_sealed(run).await;
     assert_text(&text(&events, Kind::Output), &said);
     let viewer = viewer.await.expect("the viewer's task");

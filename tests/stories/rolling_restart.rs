@@ -17,16 +17,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-const VIEWERS: usize = 1_000;
+const VIEWER_COUNT: usize = 1_000;
 
 /// Each viewer has one socket here, two in the proxy, and one in its gateway.
-const FILES: u64 = 4 * VIEWERS as u64 + 1_000;
+const NEEDED_FILES: u64 = 4 * VIEWER_COUNT as u64 + 1_000;
 
 /// Pause between two messages.
-const PACE: Duration = Duration::from_millis(50);
+const MESSAGE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Longest wait for a thousand viewers, which the gateway spreads over seconds.
-const DEADLINE: Duration = Duration::from_secs(60);
+const CROWD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A second gateway of the stack, on a port that it keeps across restarts.
 struct Gateway {
@@ -83,7 +83,7 @@ fn publish(mut publisher: Publisher, mut stop: watch::Receiver<bool>) -> JoinHan
                 .publish(&[message(Stamp { due_ns, number })])
                 .await;
             // The sender lives as long as the story.
-            drop(tokio::time::timeout(PACE, stop.changed()).await);
+            drop(tokio::time::timeout(MESSAGE_INTERVAL, stop.changed()).await);
         }
         number
     })
@@ -92,7 +92,7 @@ fn publish(mut publisher: Publisher, mut stop: watch::Receiver<bool>) -> JoinHan
 fn watch_run(stack: &Stack, run: Uuid, chaos: &ChaosProxy) -> Crowd {
     let token = stack.token().to_owned();
     Crowd::start(CrowdPlan {
-        viewers: VIEWERS / 2,
+        viewers: VIEWER_COUNT / 2,
         address: loopback(chaos.port()),
         request: Box::new(move |_, cursor| {
             let cursor = cursor.map(|id| format!("Last-Event-ID: {id}\r\n"));
@@ -110,9 +110,9 @@ fn watch_run(stack: &Stack, run: Uuid, chaos: &ChaosProxy) -> Crowd {
 
 /// Waits until all streams of both crowds are open.
 async fn all_watch(crowds: &[Crowd]) {
-    eventually_within(DEADLINE, "everybody watches", async || {
+    eventually_within(CROWD_DEADLINE, "everybody watches", async || {
         let open: u64 = crowds.iter().map(|crowd| crowd.counts().open).sum();
-        (open == VIEWERS as u64)
+        (open == VIEWER_COUNT as u64)
             .then_some(())
             .ok_or_else(|| format!("{crowds:?}"))
     })
@@ -121,7 +121,7 @@ async fn all_watch(crowds: &[Crowd]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_costs_no_viewer_an_event() {
-    raise_limit(FILES);
+    raise_limit(NEEDED_FILES);
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Gateway).await;
     stack.start_service(Service::Persister).await;
@@ -133,9 +133,9 @@ async fn a_rolling_restart_costs_no_viewer_an_event() {
 
     let chaos = ChaosProxy::start(one.port).await;
     let first = watch_run(&stack, run.id, &chaos);
-    eventually_within(DEADLINE, "the first half watches", async || {
+    eventually_within(CROWD_DEADLINE, "the first half watches", async || {
         let open = first.counts().open;
-        (open == VIEWERS as u64 / 2)
+        (open == VIEWER_COUNT as u64 / 2)
             .then_some(())
             .ok_or_else(|| format!("{first:?}"))
     })
@@ -158,9 +158,9 @@ async fn a_rolling_restart_costs_no_viewer_an_event() {
     stop.send_replace(true);
     let last = publishing.await.expect("the publisher's task");
     for (crowd, moves) in crowds.iter().zip([2, 1]) {
-        eventually_within(DEADLINE, "everybody has seen all", async || {
+        eventually_within(CROWD_DEADLINE, "everybody has seen all", async || {
             let there = crowd.viewers_at(last);
-            (there == VIEWERS / 2)
+            (there == VIEWER_COUNT / 2)
                 .then_some(())
                 .ok_or_else(|| format!("{there}: {crowd:?}"))
         })
@@ -172,7 +172,7 @@ async fn a_rolling_restart_costs_no_viewer_an_event() {
             "{:?}",
             crowd.first_error()
         );
-        let moved = moves * VIEWERS as u64 / 2;
+        let moved = moves * VIEWER_COUNT as u64 / 2;
         assert_eq!(
             (sums.closing, sums.ended),
             (moved, moved),

@@ -2,7 +2,7 @@
 //! much that it does not. No request may cause a server error, and each response must match the
 //! document in status, headers, content type and schema.
 //!
-//! The seed is fixed, with [`EXAMPLES`] per operation and phase; `RUNCAST_SCHEMATHESIS=N` sets
+//! The seed is fixed, with [`DEFAULT_EXAMPLES`] per operation and phase; `RUNCAST_SCHEMATHESIS=N` sets
 //! more. Schemathesis gets ids of real objects, so that not every request ends with 404, and
 //! creates others itself. Endless responses are excluded by name below.
 
@@ -23,24 +23,24 @@ use crate::access::fixtures::ask;
 use crate::access_matrix::path_parameters::PathParameters;
 
 /// Default number of examples per operation.
-const EXAMPLES: u32 = 8;
+const DEFAULT_EXAMPLES: u32 = 8;
 
 /// How often it uses the known ids.
-const KNOWN: f64 = 0.8;
+const KNOWN_ID_SHARE: f64 = 0.8;
 
 /// Longest time for each example.
-const DEADLINE: Duration = Duration::from_secs(60);
+const EXAMPLE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The checks of each response.
-const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+const RESPONSE_CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_headers_conformance,response_schema_conformance,ignored_auth,unsupported_method,\
     allow_header_conformance,missing_required_header,use_after_free";
 
 /// Streams of live runs end with the run. Their error responses are those of `/text` and `/events`.
-const ENDLESS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/stream"];
+const ENDLESS_PATHS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/stream"];
 
 /// It would find its own token in the list of tokens and revoke it.
-const LOCKS_OUT: &str = "DELETE /v1/tokens/{token}";
+const EXCLUDED_OPERATION: &str = "DELETE /v1/tokens/{token}";
 
 /// Its settings: ids for most paths, an ended run beside a live one, and bounds on time.
 fn settings(places: &PathParameters, over: Uuid) -> String {
@@ -52,8 +52,9 @@ fn settings(places: &PathParameters, over: Uuid) -> String {
             _ => format!(r#""{thing}""#),
         };
         dictionaries += &format!("[dictionaries.{name}]\nvalues = [{values}]\n");
-        parameters +=
-            &format!("\"path.{name}\" = {{ dictionary = \"{name}\", probability = {KNOWN} }}\n");
+        parameters += &format!(
+            "\"path.{name}\" = {{ dictionary = \"{name}\", probability = {KNOWN_ID_SHARE} }}\n"
+        );
     }
     format!(
         r#"
@@ -91,7 +92,7 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
         .await;
     let over = api.create_run("over").await;
     let mut wrap = stack.wrap(over.id, &["echo", "all there is"]);
-    assert!(wrap.wait_exit(DEADLINE).await.success());
+    assert!(wrap.wait_exit(EXAMPLE_DEADLINE).await.success());
 
     // It finds its own token in the list of tokens; after revoking it, it would get only 401.
     let keep =
@@ -107,7 +108,9 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
     let config = stack.folder().join("schemathesis.toml");
     fs::write(&config, settings(&places, over.id)).expect("a file of settings");
     let examples = std::env::var("RUNCAST_SCHEMATHESIS").ok();
-    let examples = examples.map_or(EXAMPLES, |text| text.parse().expect("a number of examples"));
+    let examples = examples.map_or(DEFAULT_EXAMPLES, |text| {
+        text.parse().expect("a number of examples")
+    });
     let (address, header) = (
         format!("{}/openapi.json", api.base()),
         format!("Authorization: Bearer {}", stack.token()),
@@ -121,7 +124,7 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
         "--header",
         &header,
         "--checks",
-        CHECKS,
+        RESPONSE_CHECKS,
         "--seed",
         "1",
         "--max-examples",
@@ -132,14 +135,14 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
         "10",
         "--continue-on-failure",
     ];
-    for path in ENDLESS {
+    for path in ENDLESS_PATHS {
         arguments.extend(["--exclude-path", path]);
     }
-    arguments.extend(["--exclude-name", LOCKS_OUT]);
+    arguments.extend(["--exclude-name", EXCLUDED_OPERATION]);
     let program = programs::python_program("schemathesis4", "schemathesis");
     let recipe = ProcessSpec::new("schemathesis", program, &arguments, stack.folder());
     let mut asking = recipe.start(stack.folder());
-    let status = asking.wait_exit(DEADLINE * examples).await;
+    let status = asking.wait_exit(EXAMPLE_DEADLINE * examples).await;
     assert!(status.success(), "{}", asking.logs());
     // It has not locked itself out.
     api.get("/v1/session").await;

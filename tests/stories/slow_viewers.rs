@@ -73,12 +73,12 @@ async fn a_viewer_who_reads_slowly_misses_nothing_and_holds_up_nobody() {
     let mut quick = stack.api().watch(run.id, None).await;
     quick.read_until("ready").await;
     // 24 MiB: far more than the ring and the socket buffers hold.
-    const ENTRIES: u64 = 240;
-    const LINES: u64 = 100;
+    const ENTRY_COUNT: u64 = 240;
+    const LINES_PER_ENTRY: u64 = 100;
     let filler = "x".repeat(1000);
-    for entry in 0..ENTRIES {
-        let lines: Vec<Vec<u8>> = (0..LINES)
-            .map(|line| output_line(&format!("{} {filler}", entry * LINES + line)))
+    for entry in 0..ENTRY_COUNT {
+        let lines: Vec<Vec<u8>> = (0..LINES_PER_ENTRY)
+            .map(|line| output_line(&format!("{} {filler}", entry * LINES_PER_ENTRY + line)))
             .collect();
         publisher.publish(&lines).await;
         let length = within(WAIT_DEADLINE, "some bytes", slow.read(&mut buffer))
@@ -114,7 +114,7 @@ async fn a_viewer_who_reads_slowly_misses_nothing_and_holds_up_nobody() {
         assert_eq!(data["id"], id.as_str());
         expected += 1;
     }
-    assert_eq!(expected, ENTRIES * LINES + 1);
+    assert_eq!(expected, ENTRY_COUNT * LINES_PER_ENTRY + 1);
     assert_eq!(events.last().expect("a frame").0, "end");
     assert!(!text.contains("event: gap"), "nothing was lost");
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 /// Pause of a viewer whose gateway is unreachable.
-const RETRY: Duration = Duration::from_millis(50);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A reader of one run that reconnects whenever its stream breaks.
 pub(crate) struct Viewer {
@@ -99,7 +99,7 @@ impl Viewer {
             match request.send().await {
                 Ok(response) => break response,
                 Err(error) if Instant::now() > give_up => panic!("no gateway: {error}"),
-                Err(_not_there) => sleep(RETRY).await,
+                Err(_not_there) => sleep(RETRY_PAUSE).await,
             }
         };
         if response.status() == StatusCode::NO_CONTENT && self.cursor.is_some() {

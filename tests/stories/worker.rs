@@ -14,10 +14,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// More than the time until the jobs of a dead worker are reassigned.
-const RECOVERY: Duration = Duration::from_secs(90);
+const RECOVERY_DEADLINE: Duration = Duration::from_secs(90);
 
 /// What a worker logs when it acquires the lease.
-const WATCHES: &str = "this worker watches agents now";
+const LEASE_LOG_LINE: &str = "this worker watches agents now";
 
 /// A worker beside the stack's own.
 fn another_worker(stack: &Stack) -> Process {
@@ -48,7 +48,7 @@ async fn another_worker_takes_over_from_a_killed_one() {
         .wait_for_line("Runcast worker is ready", WAIT_DEADLINE)
         .await;
     stack.kill(Service::Worker);
-    logs(&other, WATCHES).await;
+    logs(&other, LEASE_LOG_LINE).await;
     assert_eq!(stack.database.query_number(token).await, 2);
     other.signal(Signal::SIGTERM);
     assert!(other.wait_exit(WAIT_DEADLINE).await.success());
@@ -67,7 +67,7 @@ async fn a_worker_that_was_paused_finds_its_lease_gone() {
         .wait_for_line("Runcast worker is ready", WAIT_DEADLINE)
         .await;
     stack.stop(Service::Worker).await;
-    logs(&paused, WATCHES).await;
+    logs(&paused, LEASE_LOG_LINE).await;
     paused.signal(Signal::SIGSTOP);
     stack.start_service(Service::Worker).await;
     stack.database.wait_for_number(token, 3).await;
@@ -230,7 +230,7 @@ async fn the_job_of_a_killed_worker_goes_to_another() {
     stack.kill(Service::Worker);
     stack.database.execute(&partitions("SELECT false")).await;
     let mut other = another_worker(&stack);
-    eventually_within(RECOVERY, "all jobs are done", async || {
+    eventually_within(RECOVERY_DEADLINE, "all jobs are done", async || {
         let left = stack
             .database
             .query_number("SELECT count(*) FROM tasks.jobs")

@@ -1,6 +1,7 @@
-//! Clients that ask for the same thing again and again, each on a connection of its own, as fast as they are answered.
+//! Clients that send the same request again and again, each on a connection of its own, as fast as
+//! they get responses.
 //!
-//! They read just enough of an answer to know where it ends, so that they cost less than the server.
+//! They read just enough of a response to find its end, so that they cost less than the server.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,17 +11,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for a response.
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What came of it.
+/// The result.
 pub(crate) struct Asked {
-    /// Answers a second.
+    /// Responses per second.
     pub(crate) rate: f64,
     pub(crate) times: Histogram,
 }
 
-/// Lets so many clients send this request for some time; each answer must have this status.
+/// Lets this many clients send this request for some time; each response must have this status.
 pub(crate) async fn ask(
     address: SocketAddr,
     request: &str,
@@ -52,7 +53,7 @@ pub(crate) async fn ask(
     }
 }
 
-/// Nanoseconds of each answer that came in time.
+/// Nanoseconds of each response that arrived in time.
 async fn one(mut socket: TcpStream, request: &str, status: u16, end: Instant) -> Vec<u64> {
     let head = format!("HTTP/1.1 {status} ");
     let (mut times, mut heard) = (Vec::new(), Vec::with_capacity(4096));
@@ -63,7 +64,7 @@ async fn one(mut socket: TcpStream, request: &str, status: u16, end: Instant) ->
             .await
             .expect("it is heard");
         let answering = answer(&mut socket, &mut heard);
-        timeout(PATIENCE, answering)
+        timeout(RESPONSE_DEADLINE, answering)
             .await
             .expect("an answer in time");
         assert!(
@@ -79,7 +80,7 @@ async fn one(mut socket: TcpStream, request: &str, status: u16, end: Instant) ->
     }
 }
 
-/// Reads one answer, whose length its head tells.
+/// Reads one response by the length in its head.
 async fn answer(socket: &mut TcpStream, heard: &mut Vec<u8>) {
     heard.clear();
     loop {

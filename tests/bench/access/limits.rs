@@ -1,4 +1,4 @@
-//! The script that counts requests, beside the least that a call to Redis costs.
+//! The rate limit script, compared with the cheapest call to Redis.
 
 use std::time::Duration;
 

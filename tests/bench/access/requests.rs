@@ -1,7 +1,8 @@
-//! Requests/s of a cheap route with a token, beside the same route without, and a route that asks nobody who they are.
+//! Requests/s of a cheap route with a token, of the same route without, and of a route without
+//! authentication.
 //!
-//! With a token each request asks Redis twice: for the copy of the token, and to be counted. `/v1/session` asks
-//! nothing else then.
+//! With a token each request makes two calls to Redis: for the cached token, and for the rate
+//! limit. `/v1/session` makes no others.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! How long a viewer waits for its first event, by how many events it is behind: from Redis, and from Postgres when Redis
-//! no longer holds the stream.
+//! How long a viewer waits for its first event, by how many events it is behind: from Redis, and
+//! from Postgres when Redis no longer holds the stream.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,9 +10,9 @@ use runcast_tests::stamp::stamps;
 
 use crate::measure::{median, quantile, say};
 use crate::side::Side;
-use crate::{PATIENCE, Scale};
+use crate::{CROWD_DEADLINE, Scale};
 
-const TRIES: usize = 15;
+const ATTEMPTS_PER_DEPTH: usize = 15;
 
 pub(crate) async fn depth(scale: Scale) {
     let mut side = Side::runcast(1, &[Service::Gateway]).await;
@@ -22,16 +22,16 @@ pub(crate) async fn depth(scale: Scale) {
     let epoch = id.split('-').next().expect("an id").to_owned();
     let depths = [1, 10_000.min(events), events];
     say(format_args!(
-        "\nDepth: a run of {events} events, from the request until the first event is there, {TRIES} tries each, ms\n\n\
+        "\nDepth: a run of {events} events, from the request until the first event is there, {ATTEMPTS_PER_DEPTH} tries each, ms\n\n\
          | from | events behind | median | most | beside the shallowest |\n|---|---|---|---|---|"
     ));
     let measure = |side: &Side, from: &str| {
         let mut shallowest = None;
         for depth in depths {
             let after = format!("{epoch}-{}", events - depth);
-            // The first viewer of a run has its tail started for all others.
+            // The first viewer of a run starts its tail for all others.
             first_event(side, Some(&after));
-            let tries: Vec<f64> = (0..TRIES)
+            let tries: Vec<f64> = (0..ATTEMPTS_PER_DEPTH)
                 .map(|_| {
                     let first = first_event(side, Some(&after));
                     assert_eq!(first.number, events - depth + 1, "the event behind {after}");
@@ -51,19 +51,19 @@ pub(crate) async fn depth(scale: Scale) {
     let stack = side.stack();
     stack.start_service(Service::Persister).await;
     stack.database.wait_stored_events(run, events).await;
-    // As it happens by itself 15 minutes after the last append.
+    // As happens 15 minutes after the last append.
     let mut redis = stack.redis.connection().await;
     let mut command = redis::cmd("UNLINK");
     command.arg(&stack.keys().run(run).stream);
     let _gone: u64 = command.query_async(&mut redis).await.expect("an answer");
-    // And no gateway remembers what it has read from there.
+    // The gateway must not have cached it either.
     stack.kill(Service::Gateway);
     stack.start_service(Service::Gateway).await;
     side.look_up();
     measure(&side, "Postgres");
 }
 
-/// The first event of a stream.
+/// The time to the first event of a stream.
 struct First {
     id: String,
     number: u64,
@@ -73,7 +73,9 @@ struct First {
 fn first_event(side: &Side, after: Option<&str>) -> First {
     let start = Instant::now();
     let mut stream = TcpStream::connect(side.address).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    stream
+        .set_read_timeout(Some(CROWD_DEADLINE))
+        .expect("a deadline");
     let request = (side.request())(0, after);
     stream.write_all(request.as_bytes()).expect("it is sent");
     let (mut said, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
@@ -81,7 +83,7 @@ fn first_event(side: &Side, after: Option<&str>) -> First {
         let length = stream.read(&mut buffer).expect("an answer in time");
         assert_ne!(length, 0, "{}", String::from_utf8_lossy(&said));
         said.extend_from_slice(&buffer[..length]);
-        // Its id comes behind its data.
+        // Its id follows its data.
         if let (Some(mark), Some(id)) = (stamps(&said).next(), id_behind_the_first_mark(&said)) {
             return First {
                 id,

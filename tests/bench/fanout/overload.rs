@@ -1,5 +1,5 @@
-//! More than can be delivered: what it costs a server in memory, what it does to its viewers, and whether they find
-//! everything all the same.
+//! More than can be delivered: what it costs a server in memory, what it does to its viewers, and
+//! whether they still receive everything.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use runcast_tests::crowd::{Crowd, CrowdPlan};
 use crate::measure::{quantile, rss_kib, say};
 use crate::publish::Pace;
 use crate::side::{Name, Side};
-use crate::{PATIENCE, Scale};
+use crate::{CROWD_DEADLINE, Scale};
 
-const RATE: u64 = 4_000;
+const MESSAGES_PER_SECOND: u64 = 4_000;
 
 pub(crate) async fn overload(scale: Scale) {
     say(format_args!(
-        "\nOverload: {} viewers of one channel, {RATE} messages/s for {:?}; RSS of the server while it lasts, MiB; viewers \
+        "\nOverload: {} viewers of one channel, {MESSAGES_PER_SECOND} messages/s for {:?}; RSS of the server while it lasts, MiB; viewers \
          of Runcast come back as they are told to, those of the others have no way to\n\n\
          | | RSS before | median | most | after | deliveries/s while it lasts | p50 ms | p99 ms | streams ended | `closing` told \
          | until all have all, s | missing or double |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -41,9 +41,9 @@ async fn play(name: Name, scale: Scale) -> Result<(), String> {
         max_connecting: 256,
         record_all: true,
     });
-    crowd.wait_all_open(PATIENCE)?;
+    crowd.wait_all_open(CROWD_DEADLINE)?;
     let pace = Pace {
-        rate: RATE,
+        rate: MESSAGES_PER_SECOND,
         time: scale.overload,
         tick: Duration::from_millis(1),
     };
@@ -58,9 +58,9 @@ async fn play(name: Name, scale: Scale) -> Result<(), String> {
     let delivered = crowd.counts().messages as f64 / scale.overload.as_secs_f64();
     let start = Instant::now();
     let last = side.publisher.last();
-    let caught_up = crowd.wait_until(PATIENCE, |crowd| {
+    let caught_up = crowd.wait_until(CROWD_DEADLINE, |crowd| {
         let mut used = used.borrow_mut();
-        // Not with each look: it costs the server nothing, but us.
+        // Not at each check: it is free for the server, but not for this process.
         if start.elapsed() > Duration::from_millis(100) * u32::try_from(used.len()).unwrap_or(1) {
             used.push(mib());
         }
@@ -69,7 +69,7 @@ async fn play(name: Name, scale: Scale) -> Result<(), String> {
     let caught_up = match caught_up {
         Ok(took) => format!("{:.1}", took.as_secs_f64()),
         Err(_late) => format!(
-            "{} of {} after {PATIENCE:?}",
+            "{} of {} after {CROWD_DEADLINE:?}",
             crowd.viewers_at(last),
             scale.viewers
         ),

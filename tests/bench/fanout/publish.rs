@@ -1,9 +1,9 @@
-//! Publishing at a rate: the same messages to each side in the way its own publishers use.
+//! Publishing at a rate: the same messages to each side, in the way that its own publishers use.
 //!
-//! To Runcast by the append script, what is due in one call for each run and all runs in one pipeline, as agents
-//! do; to the others by HTTP, one request for each message, pipelined on one connection that is kept alive, with
-//! [`MOST_UNANSWERED`] on their way at most. A message is stamped with the moment when it was due: a publisher that
-//! comes late does not hide what its lateness costs.
+//! To Runcast by the append script: all due messages of a run in one call, and all runs in one
+//! pipeline, as agents do. To the others by HTTP: one request per message, pipelined on one
+//! keep-alive connection, with [`MAX_IN_FLIGHT_REQUESTS`] in flight at most. A message is stamped with the
+//! time when it was due, so a late publisher does not hide its delay.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -18,25 +18,26 @@ use runcast_common::scripts::{Append, Appended, Cap, Outcome};
 use runcast_tests::stamp::{Stamp, message, now_ns};
 use uuid::Uuid;
 
-/// Requests that wait for their answer at most.
-const MOST_UNANSWERED: u64 = 256;
+/// Most requests in flight.
+const MAX_IN_FLIGHT_REQUESTS: u64 = 256;
 
-/// Longest wait for an answer.
-const ANSWER: Duration = Duration::from_secs(20);
+/// Longest wait for a response.
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Nanoseconds of a second: a minute of them, times the highest rate, is far below what a `u64` holds.
+/// Nanoseconds of a second: a minute of them, times the highest rate, is far below the maximum of
+/// `u64`.
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Messages of one call at most.
+/// Most messages of one call.
 const MOST_AT_ONCE: usize = 4 * MAX_ENTRY_EVENTS;
 
-/// How fast, and for how long at most.
+/// A rate, and for how long at most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// Messages a second, over all channels.
+    /// Messages per second, over all channels.
     pub(crate) rate: u64,
     pub(crate) time: Duration,
-    /// What is due is sent no more often than this.
+    /// Shortest pause between two calls.
     pub(crate) tick: Duration,
 }
 
@@ -55,7 +56,7 @@ pub(crate) struct Publisher {
     way: Way,
     /// Number of the last message in each channel.
     last: Vec<u64>,
-    /// The channel whose turn it is.
+    /// The next channel.
     turn: usize,
 }
 
@@ -65,7 +66,7 @@ enum Way {
 }
 
 impl Publisher {
-    /// To runs, with the rights of an agent.
+    /// Publishes to runs, with the rights of an agent.
     pub(crate) fn to_redis(url: &str, keys: &Keys, runs: &[Uuid]) -> Self {
         let client = redis::Client::open(url).expect("an address of Redis");
         let producers = runs.iter().map(|&run| Producer {
@@ -76,7 +77,7 @@ impl Publisher {
         });
         let connection = client.get_connection().expect("a connection to Redis");
         connection
-            .set_read_timeout(Some(ANSWER))
+            .set_read_timeout(Some(RESPONSE_DEADLINE))
             .expect("a deadline");
         let way = Way::Redis(ToRedis {
             connection,
@@ -85,7 +86,8 @@ impl Publisher {
         Self::new(way, runs.len())
     }
 
-    /// To channels of an HTTP server, each by such a head of a request, without `Content-Length`.
+    /// Publishes to channels of an HTTP server; each has the head of its requests, without
+    /// `Content-Length`.
     pub(crate) fn to_http(address: SocketAddr, heads: Vec<String>) -> Self {
         let channels = heads.len();
         Self::new(Way::Http(ToHttp::connect(address, heads)), channels)
@@ -101,17 +103,17 @@ impl Publisher {
         self.last[0]
     }
 
-    /// Number of the last message of the channel that has fewest.
+    /// Number of the last message of the channel with fewest.
     pub(crate) fn least(&self) -> u64 {
         self.last.iter().copied().min().unwrap_or(0)
     }
 
-    /// How many channels there are.
+    /// The number of channels.
     pub(crate) fn channels(&self) -> usize {
         self.last.len()
     }
 
-    /// Publishes so many messages at once, and waits until they are taken.
+    /// Publishes this many messages at once, and waits until they are accepted.
     pub(crate) fn burst(&mut self, count: usize) {
         let mut left = count;
         while left > 0 {
@@ -123,7 +125,7 @@ impl Publisher {
         self.settle();
     }
 
-    /// Publishes at a pace; `go_on` is asked about every 50 ms.
+    /// Publishes at a pace; calls `go_on` about every 50 ms.
     pub(crate) fn publish(
         &mut self,
         pace: Pace,
@@ -179,7 +181,7 @@ impl Publisher {
         }
     }
 
-    /// Waits until everything is answered.
+    /// Waits for all responses.
     fn settle(&mut self) {
         if let Way::Http(http) = &mut self.way {
             http.wait_for(0);
@@ -245,11 +247,11 @@ struct ToHttp {
     answered: Arc<Answers>,
 }
 
-/// What the server has said.
+/// The responses so far.
 #[derive(Default)]
 struct Answers {
     yes: AtomicU64,
-    /// The first answer that was no.
+    /// The first error response.
     no: OnceLock<String>,
 }
 
@@ -257,7 +259,9 @@ impl ToHttp {
     fn connect(address: SocketAddr, heads: Vec<String>) -> Self {
         let stream = TcpStream::connect(address).expect("a connection to publish on");
         stream.set_nodelay(true).expect("no delay");
-        stream.set_write_timeout(Some(ANSWER)).expect("a deadline");
+        stream
+            .set_write_timeout(Some(RESPONSE_DEADLINE))
+            .expect("a deadline");
         let answered = Arc::new(Answers::default());
         let (reader, count) = (
             stream.try_clone().expect("its other half"),
@@ -285,14 +289,14 @@ impl ToHttp {
                 write!(requests, "{head}Content-Length: {length}\r\n\r\n").expect("memory");
                 requests.extend_from_slice(message);
             }
-            self.wait_for(MOST_UNANSWERED);
+            self.wait_for(MAX_IN_FLIGHT_REQUESTS);
             let written = self.stream.write_all(&requests);
             written.expect("the server takes what is published");
             self.sent += piece.len() as u64;
         }
     }
 
-    /// Waits until no more than so many are unanswered.
+    /// Waits until no more than this many requests are in flight.
     fn wait_for(&self, unanswered: u64) {
         let start = Instant::now();
         while self.sent - self.answered.yes.load(Ordering::Acquire) > unanswered {
@@ -300,7 +304,7 @@ impl ToHttp {
                 panic!("a request to publish was refused: {answer}");
             }
             assert!(
-                start.elapsed() < ANSWER,
+                start.elapsed() < RESPONSE_DEADLINE,
                 "{} of {} requests to publish are answered",
                 self.answered.yes.load(Ordering::Acquire),
                 self.sent
@@ -312,33 +316,33 @@ impl ToHttp {
 
 impl Drop for ToHttp {
     fn drop(&mut self) {
-        // The thread that reads holds the connection too.
+        // The reading thread holds the connection too.
         drop(self.stream.shutdown(std::net::Shutdown::Both));
     }
 }
 
-/// Counts answers that say yes, up to the first that does not.
+/// Counts successful responses, up to the first error.
 fn count_answers(mut stream: TcpStream, answers: &Answers) {
-    const ANY: &[u8] = b"HTTP/1.1 ";
+    const STATUS_LINE_START: &[u8] = b"HTTP/1.1 ";
     let mut buffer = vec![0; 64 * 1024];
     let mut carried = 0;
     while let Ok(length @ 1..) = stream.read(&mut buffer[carried..]) {
         let end = carried + length;
         let mut yes = 0;
-        for at in memchr::memmem::find_iter(&buffer[..end], ANY) {
-            match buffer[..end].get(at + ANY.len()) {
+        for at in memchr::memmem::find_iter(&buffer[..end], STATUS_LINE_START) {
+            match buffer[..end].get(at + STATUS_LINE_START.len()) {
                 Some(b'2') => yes += 1,
                 Some(_) => {
                     let answer = String::from_utf8_lossy(&buffer[at..end]).into_owned();
                     answers.no.get_or_init(|| answer);
                     return;
                 }
-                // It is cut off before its status, and counted next time.
+                // Cut off before its status; it is counted at the next read.
                 None => {}
             }
         }
         answers.yes.fetch_add(yes, Ordering::Release);
-        carried = end.min(ANY.len());
+        carried = end.min(STATUS_LINE_START.len());
         buffer.copy_within(end - carried..end, 0);
     }
 }

@@ -1,7 +1,8 @@
-//! The sides of the benchmark: each a server with its channels, started for one part and ended with it.
+//! The sides of the benchmark: each a server with its channels, started for one part and ended with
+//! it.
 //!
-//! Every server gets an address of the loopback device, the limit of open files of this process, and nothing that
-//! would make it slower than its own documentation does.
+//! Each server gets an address of the loopback device, the limit of open files of this process, and
+//! no setting that makes it slower than its own documentation does.
 
 use std::fmt;
 use std::fs;
@@ -26,10 +27,10 @@ use crate::measure;
 use crate::naive;
 use crate::publish::Publisher;
 
-/// Longest wait for a server to begin, or to end when asked.
-const TURN: Duration = Duration::from_secs(20);
+/// Longest wait for a server to start, or to stop on a signal.
+const SERVER_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Who is measured.
+/// The measured servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
     Runcast,
@@ -61,13 +62,13 @@ impl fmt::Display for Name {
     }
 }
 
-/// A server at work.
+/// A running server.
 pub(crate) struct Side {
     pub(crate) name: Name,
     pub(crate) address: SocketAddr,
     pub(crate) publisher: Publisher,
     pub(crate) runs: Vec<Uuid>,
-    /// Before what it stands on, which must outlive it.
+    /// Declared before the servers that it depends on, which must outlive it.
     server: Server,
     _redis: Option<RedisServer>,
     _folder: TempDir,
@@ -79,7 +80,7 @@ enum Server {
 }
 
 impl Side {
-    /// Starts a server with so many channels.
+    /// Starts a server with this many channels.
     pub(crate) async fn start(name: Name, channels: usize) -> Self {
         if name == Name::Runcast {
             return Self::runcast(channels, &[Service::Gateway, Service::Persister]).await;
@@ -98,7 +99,7 @@ impl Side {
             _ => nchan_recipe(port, redis.as_ref(), folder.path()),
         };
         let mut process = recipe.start(folder.path());
-        eventually_within(TURN, &format!("{name} listens"), async || {
+        eventually_within(SERVER_DEADLINE, &format!("{name} listens"), async || {
             if let Some(status) = process.try_wait() {
                 panic!("{name} ended by itself ({status})\n{}", process.logs());
             }
@@ -117,7 +118,7 @@ impl Side {
         }
     }
 
-    /// Starts Runcast with these services and so many runs.
+    /// Starts Runcast with these services and this many runs.
     pub(crate) async fn runcast(channels: usize, services: &[Service]) -> Self {
         let mut stack = Stack::without_services().await;
         for &service in services {
@@ -141,7 +142,7 @@ impl Side {
         }
     }
 
-    /// What viewers ask for, each of the channel that its number leads to.
+    /// The requests of viewers, each for the channel that its number maps to.
     pub(crate) fn request(&self) -> RequestBuilder {
         let (name, address) = (self.name, self.address);
         let token = match &self.server {
@@ -178,12 +179,12 @@ impl Side {
         }
     }
 
-    /// Looks again where its gateway is.
+    /// Updates the address of its gateway.
     pub(crate) fn look_up(&mut self) {
         self.address = gateway(self.stack());
     }
 
-    /// Proportional set size of the server, all its processes together, in KiB. Redis is not counted.
+    /// Proportional set size of the server's processes together, in KiB. Redis is not counted.
     pub(crate) fn pss_kib(&self) -> f64 {
         self.processes()
             .iter()
@@ -191,7 +192,7 @@ impl Side {
             .sum()
     }
 
-    /// Processor time, as [`Side::pss_kib`].
+    /// CPU time of the same processes.
     pub(crate) fn cpu(&self) -> Duration {
         self.processes().iter().map(|&id| measure::cpu(id)).sum()
     }
@@ -209,10 +210,10 @@ impl Side {
 impl Drop for Side {
     fn drop(&mut self) {
         if let Server::Process(process) = &mut self.server {
-            // nginx ends its workers when it is asked to, and cannot when it is killed.
+            // nginx ends its workers on SIGTERM, but not when it is killed.
             process.signal(Signal::SIGTERM);
             let asked = std::time::Instant::now();
-            while process.try_wait().is_none() && asked.elapsed() < TURN {
+            while process.try_wait().is_none() && asked.elapsed() < SERVER_DEADLINE {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
@@ -225,14 +226,14 @@ fn gateway(stack: &Stack) -> SocketAddr {
     address.parse().expect("an address with its port")
 }
 
-/// Whether a server is ready for viewers: nchan refuses them until it has found its Redis.
+/// Whether a server is ready for viewers: nchan refuses them until it has connected to its Redis.
 fn answers(name: Name, address: SocketAddr) -> Result<(), String> {
     let ask = || {
         let mut stream = TcpStream::connect(address)?;
         if !matches!(name, Name::NchanMemory | Name::NchanRedis) {
             return Ok(String::new());
         }
-        stream.set_read_timeout(Some(TURN))?;
+        stream.set_read_timeout(Some(SERVER_DEADLINE))?;
         write!(
             stream,
             "GET /sub?c=ready HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n"
@@ -253,7 +254,7 @@ fn naive_recipe(port: u16, folder: &Path) -> ProcessSpec {
     ProcessSpec::new(
         "naive",
         program,
-        &[naive::ARGUMENT, &port.to_string()],
+        &[naive::NAIVE_ARGUMENT, &port.to_string()],
         folder,
     )
 }
@@ -278,7 +279,7 @@ fn durable_streams_recipe(port: u16, folder: &Path) -> ProcessSpec {
 fn nchan_recipe(port: u16, redis: Option<&RedisServer>, folder: &Path) -> ProcessSpec {
     let (upstream, pass) = match redis {
         Some(redis) => {
-            // It knows no users but the default one.
+            // It supports no Redis user but the default one.
             let url = redis.url(redis.port()).replace("default:", ":");
             let url = url.trim_end_matches("/0");
             (
@@ -321,12 +322,12 @@ http {{
     fs::write(&path, config).expect("the configuration of nginx is written");
     let path = path.to_str().expect("a path in UTF-8");
     let mut recipe = ProcessSpec::new("nchan", "/usr/sbin/nginx", &["-c", path], folder);
-    // Killed, it would leave its workers behind.
+    // On SIGKILL it would leave its workers behind.
     recipe.parent_death_signal = "TERM";
     recipe
 }
 
-/// Workers run as we do: another user could not write where we let them.
+/// Workers run as our user: another could not write to our folder.
 fn whoami() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid());
     user.ok()
@@ -334,7 +335,7 @@ fn whoami() -> String {
         .map_or("root".to_owned(), |user| user.name)
 }
 
-/// Makes the channels, and gives how each is published to.
+/// Creates the channels, and returns a publisher for them.
 async fn publishing(name: Name, address: SocketAddr, channels: usize) -> Vec<String> {
     let mut heads = Vec::with_capacity(channels);
     for channel in 0..channels {

@@ -1,7 +1,8 @@
-//! Everybody comes back at once, to a gateway that has just started and holds nothing, while the run goes on.
+//! All viewers reconnect at once, to a gateway that has just started with an empty cache, while the
+//! run continues.
 //!
-//! Nine of ten viewers are up to [`SHORT`] events behind; each tenth up to [`LONG`], more than Redis keeps, so that it begins
-//! in Postgres.
+//! Nine of ten viewers are up to [`SHORT_LAG_EVENTS`] events behind; each tenth up to [`LONG_LAG_EVENTS`], more than
+//! Redis keeps, so that it starts in Postgres.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -12,17 +13,17 @@ use runcast_tests::stack::Service;
 use crate::measure::say;
 use crate::publish::Pace;
 use crate::side::Side;
-use crate::{PATIENCE, Scale, whole};
+use crate::{CROWD_DEADLINE, Scale, whole};
 
-const SHORT: u64 = 1_000;
-const LONG: u64 = 20_000;
+const SHORT_LAG_EVENTS: u64 = 1_000;
+const LONG_LAG_EVENTS: u64 = 20_000;
 
-/// Messages a second that come meanwhile.
-const RATE: u64 = 100;
+/// Messages per second that arrive meanwhile.
+const MESSAGES_PER_SECOND: u64 = 100;
 
 pub(crate) async fn storm(scale: Scale) {
     let mut side = Side::runcast(1, &[Service::Gateway, Service::Persister]).await;
-    let events = LONG + SHORT;
+    let events = LONG_LAG_EVENTS + SHORT_LAG_EVENTS;
     side.publisher
         .burst(usize::try_from(events).expect("a small number"));
     let run = side.runs[0];
@@ -33,13 +34,13 @@ pub(crate) async fn storm(scale: Scale) {
     stack.start_service(Service::Gateway).await;
     side.look_up();
 
-    // Spread evenly, and the same in every run of the benchmark.
+    // Spread evenly, and identical in every run of the benchmark.
     let seen = move |viewer: usize| {
         let scattered = (viewer as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let most = if viewer.is_multiple_of(10) {
-            LONG
+            LONG_LAG_EVENTS
         } else {
-            SHORT
+            SHORT_LAG_EVENTS
         };
         events - 1 - scattered % most
     };
@@ -62,8 +63,8 @@ pub(crate) async fn storm(scale: Scale) {
     let start = Instant::now();
     let (half, all) = (Cell::new(None), Cell::new(None));
     let pace = Pace {
-        rate: RATE,
-        time: PATIENCE,
+        rate: MESSAGES_PER_SECOND,
+        time: CROWD_DEADLINE,
         tick: Duration::ZERO,
     };
     side.publisher.publish(pace, |_| {
@@ -78,12 +79,12 @@ pub(crate) async fn storm(scale: Scale) {
     });
     let last = side.publisher.last();
     let verdict = crowd
-        .wait_all_received(last, PATIENCE)
+        .wait_all_received(last, CROWD_DEADLINE)
         .and_then(|_| whole(&crowd, scale.returning));
     let seconds = |took: Option<Duration>| took.map_or(f64::NAN, |took| took.as_secs_f64());
     say(format_args!(
         "\nStorm: {} viewers come back at once to a gateway that has just started, {total} events behind together, while \
-         {RATE} messages/s come\n\n\
+         {MESSAGES_PER_SECOND} messages/s come\n\n\
          | streams open after, p99, s | half have caught up, s | all have, s | events/s | streams ended | whole |\n|---|---|---|---|---|---|\n\
          | {:.1} | {:.1} | {:.1} | {:.0} | {} | {} |",
         scale.returning,

@@ -1,7 +1,8 @@
-//! The best sustained deliveries/s: the rate grows fourfold until somebody falls behind, then the limit is narrowed down.
+//! The best sustained deliveries/s: the rate grows fourfold until a viewer falls behind, then a
+//! search narrows the limit down.
 //!
-//! A rate is sustained when all of it was published as it was due, and everybody has everything at most [`BEHIND`]
-//! after the last message. A side that has failed once is started again, with a new crowd.
+//! A rate is sustained if all of it was published on time, and all viewers have everything at most
+//! [`MAX_DELAY`] after the last message. A side that has failed is restarted, with a new crowd.
 
 use std::time::Duration;
 
@@ -12,16 +13,16 @@ use crate::publish::Pace;
 use crate::side::{Name, Side};
 use crate::{Scale, gather, whole};
 
-/// How far behind a viewer may be in time.
-const BEHIND: Duration = Duration::from_millis(250);
+/// Longest delay of a viewer.
+const MAX_DELAY: Duration = Duration::from_millis(250);
 
-/// Messages a second that the search begins with.
+/// Messages per second of the first trial.
 const FIRST_RATE: u64 = 100;
 
-/// No publisher here goes faster.
+/// No publisher here is faster.
 const MOST_RATE: u64 = 200_000;
 
-/// The search ends when the rate that failed is no more than so many percent of the one that was sustained.
+/// The search ends when the failed rate is at most this many percent of the sustained one.
 const NEAR_PERCENT: u64 = 120;
 
 /// How long a rate is kept.
@@ -29,13 +30,13 @@ fn time(scale: Scale) -> Duration {
     scale.time * 2 / 3
 }
 
-/// What one rate came to.
+/// The result of one rate.
 #[derive(Debug, Clone, Copy)]
 struct Sustained {
     rate: u64,
-    /// Deliveries a second.
+    /// Deliveries per second.
     deliveries: f64,
-    /// Microseconds of processor time of the server for each.
+    /// Microseconds of the server's CPU time per delivery.
     cpu_us: f64,
     p99_ms: f64,
 }
@@ -81,7 +82,7 @@ pub(crate) async fn throughput(scale: Scale) {
     }
 }
 
-/// The best rate that was sustained, if one was, and what failed at the next.
+/// The best sustained rate, if any, and why the next one failed.
 async fn search(name: Name, scale: Scale) -> (Option<Sustained>, String) {
     let mut best: Option<Sustained> = None;
     let mut failed = (
@@ -131,7 +132,7 @@ fn trial(side: &mut Side, crowd: &Crowd, rate: u64, scale: Scale) -> Result<Sust
     let published = side.publisher.publish(pace, |publisher| {
         crowd.min_message() + behind >= publisher.last()
     });
-    let late = crowd.wait_all_received(side.publisher.last(), BEHIND)?;
+    let late = crowd.wait_all_received(side.publisher.last(), MAX_DELAY)?;
     let cpu = side.cpu().saturating_sub(before);
     whole(crowd, scale.viewers)?;
     let count = side.publisher.last() - first;

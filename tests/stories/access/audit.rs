@@ -6,7 +6,7 @@ use runcast_tests::api::Api;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::fixtures::{PASSWORD, ask, sign_in, user};
+use super::fixtures::{USER_PASSWORD, ask, sign_in, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_that_changes_access_is_in_the_log() {
@@ -16,7 +16,7 @@ async fn everything_that_changes_access_is_in_the_log() {
     let ada = sign_in(&api, "ada").await;
     let role = json!({"name": "team", "permissions": ["runs:read"]});
     ada.send(Method::POST, "/v1/roles", &role, 201).await;
-    let body = json!({"name": "eve", "email": "eve@example.com", "password": PASSWORD});
+    let body = json!({"name": "eve", "email": "eve@example.com", "password": USER_PASSWORD});
     ada.send(Method::POST, "/v1/users", &body, 201).await;
     let eve = "/v1/users/eve";
     ada.send(Method::PUT, "/v1/users/eve/roles/team", &Value::Null, 204)
@@ -94,7 +94,7 @@ async fn everything_that_changes_access_is_in_the_log() {
         .query_strings("SELECT a::text FROM audit_log a")
         .await
         .join("\n");
-    for secret in [PASSWORD, "$argon2", &text("token"), "a secret answer"] {
+    for secret in [USER_PASSWORD, "$argon2", &text("token"), "a secret answer"] {
         assert!(!rows.contains(secret), "{secret}");
     }
     // For administrators only.

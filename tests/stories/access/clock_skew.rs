@@ -13,14 +13,14 @@ use serde_json::json;
 use super::fixtures::{ask, sign_in, status_with, user};
 
 /// Debian's path; `tests/run` installs the package.
-const FOLDER: &str = "/usr/lib";
-const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
+const LIBRARY_FOLDER: &str = "/usr/lib";
+const FAKETIME_LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
 /// The library that fakes the clock.
 fn library() -> String {
-    let places = std::fs::read_dir(FOLDER).expect("a folder of libraries");
+    let places = std::fs::read_dir(LIBRARY_FOLDER).expect("a folder of libraries");
     let found = places
-        .filter_map(|entry| Some(entry.ok()?.path().join(LIBRARY)))
+        .filter_map(|entry| Some(entry.ok()?.path().join(FAKETIME_LIBRARY)))
         .find(|path| Path::exists(path));
     let path = found.expect("libfaketime is missing: call tests/run, which installs it");
     path.display().to_string()

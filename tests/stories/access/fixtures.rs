@@ -12,19 +12,19 @@ use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
 /// The password of all users.
-pub(crate) const PASSWORD: &str = "correct horse battery";
+pub(crate) const USER_PASSWORD: &str = "correct horse battery";
 
 /// Longest time for one gateway to learn what another has changed.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Runs `runcastd` with these arguments and [`PASSWORD`] on stdin; returns whether it succeeded,
+/// Runs `runcastd` with these arguments and [`USER_PASSWORD`] on stdin; returns whether it succeeded,
 /// and its output.
 pub(crate) async fn operator(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let mut recipe = stack.operator_spec(arguments);
     let program = programs::runcastd().display().to_string();
     let shell = [
         "-c".to_owned(),
-        format!("printf '%s\\n' '{PASSWORD}' | \"$0\" \"$@\""),
+        format!("printf '%s\\n' '{USER_PASSWORD}' | \"$0\" \"$@\""),
         program,
     ];
     recipe.program = "sh".into();
@@ -97,9 +97,9 @@ pub(crate) async fn try_sign_in(api: &Api, body: &Value) -> Response {
     send(request.json(body)).await
 }
 
-/// Signs in by name and [`PASSWORD`].
+/// Signs in by name and [`USER_PASSWORD`].
 pub(crate) async fn sign_in(api: &Api, name: &str) -> Browser {
-    sign_in_with(api, &json!({"user": name, "password": PASSWORD})).await
+    sign_in_with(api, &json!({"user": name, "password": USER_PASSWORD})).await
 }
 
 /// Signs in with this body.

@@ -15,12 +15,13 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::fixtures::{
-    AT_ONCE, Browser, PASSWORD, ask, new_token, revoke, second_gateway, sign_in, sign_in_with, user,
+    AT_ONCE, Browser, USER_PASSWORD, ask, new_token, revoke, second_gateway, sign_in, sign_in_with,
+    user,
 };
 use crate::fanout::publisher;
 
 /// Longest time until an expiry is noticed.
-const NOTICED: Duration = Duration::from_secs(40);
+const EXPIRY_DEADLINE: Duration = Duration::from_secs(40);
 
 /// An open response.
 pub(super) struct Open {
@@ -108,8 +109,8 @@ pub(super) async fn token(api: &Api, body: Value) -> (String, Api) {
     (id, Api::new(api.base(), &token))
 }
 
-pub(super) const OVER: &str = "has ended";
-pub(super) const CHANGED: &str = "has changed";
+pub(super) const ENDED_REASON: &str = "has ended";
+pub(super) const CHANGED_REASON: &str = "has changed";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_token_has_opened_ends_with_it_at_every_gateway() {
@@ -130,7 +131,7 @@ async fn what_a_token_has_opened_ends_with_it_at_every_gateway() {
     let path = format!("/v1/runs/{}/events?after=9999999999999-1&wait=50", run.id);
     let poll = tokio::spawn(send(there.request(Method::GET, &path)));
     revoke(&api, &id).await;
-    all_end(open, OVER).await;
+    all_end(open, ENDED_REASON).await;
     let polled = within(AT_ONCE, "a long poll", poll).await.expect("polled");
     assert_eq!(polled.status(), StatusCode::UNAUTHORIZED);
     assert!(others.iter().all(|one| !one.rest.is_finished()));
@@ -146,19 +147,19 @@ async fn what_a_browser_has_opened_ends_with_its_session_its_user_and_their_role
     let phone = sign_in(&api, "ada").await;
     let laptop = sign_in_with(
         &other.api,
-        &json!({"user": "ada", "password": PASSWORD, "client": "laptop"}),
+        &json!({"user": "ada", "password": USER_PASSWORD, "client": "laptop"}),
     )
     .await;
     // Only streams of the session that she signs out of end.
     let (of_phone, of_laptop) = (open_by(&run, &phone).await, open_by(&run, &laptop).await);
     let out = phone.at(&other.api);
     assert_eq!(out.status(Method::DELETE, "/v1/session").await, 204);
-    all_end(of_phone, OVER).await;
+    all_end(of_phone, ENDED_REASON).await;
     assert!(of_laptop.iter().all(|one| !one.rest.is_finished()));
     // A changed role: she must reopen all streams, with her new rights.
     let role = "/v1/users/ada/roles/operator";
     ask(&api, Method::PUT, role, &Value::Null, 204).await;
-    all_end(of_laptop, CHANGED).await;
+    all_end(of_laptop, CHANGED_REASON).await;
     let again = open_by(&run, &laptop).await;
     let mut by_http2 = over_http2(&stack, &other.api, &run, &laptop.cookie).await;
     ask(
@@ -169,11 +170,11 @@ async fn what_a_browser_has_opened_ends_with_its_session_its_user_and_their_role
         200,
     )
     .await;
-    all_end(again, OVER).await;
+    all_end(again, ENDED_REASON).await;
     by_http2.wait_exit(AT_ONCE).await;
     let said = String::from_utf8(by_http2.stdout()).expect("text");
     assert!(
-        said.contains("event: closing") && said.contains(OVER),
+        said.contains("event: closing") && said.contains(ENDED_REASON),
         "{said}"
     );
 }
@@ -204,7 +205,7 @@ async fn a_gateway_that_was_told_nothing_looks_when_it_hears_again() {
     chaos.refuse();
     revoke(&api, &id).await;
     chaos.forward();
-    open.ends(WAIT_DEADLINE, OVER).await;
+    open.ends(WAIT_DEADLINE, ENDED_REASON).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -220,6 +221,6 @@ async fn what_a_token_has_opened_ends_when_it_expires() {
     let (_, short) = token(&api, body).await;
     let open = open_all(&run, |path| short.request(Method::GET, path)).await;
     for one in open {
-        one.ends(NOTICED, OVER).await;
+        one.ends(EXPIRY_DEADLINE, ENDED_REASON).await;
     }
 }

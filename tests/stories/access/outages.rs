@@ -6,7 +6,9 @@ use runcast_tests::api::{problem, send};
 use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::fixtures::{PASSWORD, json_of, make_viewer, sign_in, status_with, try_sign_in, user};
+use super::fixtures::{
+    USER_PASSWORD, json_of, make_viewer, sign_in, status_with, try_sign_in, user,
+};
 
 async fn readiness(stack: &Stack) -> Value {
     let api = stack.api();
@@ -132,7 +134,7 @@ async fn without_postgres_who_is_known_stays_and_nobody_signs_in() {
     grow_old(&stack).await;
     assert_eq!(ada.get("/v1/session").await["name"], "ada");
     assert_eq!(status_with(&api, stack.token(), "/v1/session").await, 200);
-    let body = json!({"user": "ada", "password": PASSWORD});
+    let body = json!({"user": "ada", "password": USER_PASSWORD});
     let answer = try_sign_in(&api, &body).await;
     assert!(answer.headers().contains_key("retry-after"));
     problem(answer, StatusCode::SERVICE_UNAVAILABLE).await;

@@ -7,7 +7,7 @@ use runcast_tests::api::send;
 use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::fixtures::{PASSWORD, ask, second_gateway, sign_in, sign_in_with, user};
+use super::fixtures::{USER_PASSWORD, ask, second_gateway, sign_in, sign_in_with, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signing_in_starts_a_session_that_nobody_has_prepared() {
@@ -28,7 +28,7 @@ async fn signing_in_starts_a_session_that_nobody_has_prepared() {
     ] {
         let request = api.anonymous(Method::POST, "/v1/session");
         let request = request.header(COOKIE, &before);
-        let body = json!({"user": "ada", "password": PASSWORD});
+        let body = json!({"user": "ada", "password": USER_PASSWORD});
         let answer = send(request.json(&body)).await;
         assert_eq!(answer.status(), StatusCode::OK);
         let set = answer.headers().get("set-cookie").expect("a cookie");
@@ -50,7 +50,7 @@ async fn a_client_has_one_session_and_a_user_ends_any_of_theirs() {
     let other = second_gateway(&stack, &[]).await;
     user(&stack, "ada", &["viewer"]).await;
     user(&stack, "eve", &["viewer"]).await;
-    let laptop = json!({"user": "ada", "password": PASSWORD, "client": "laptop"});
+    let laptop = json!({"user": "ada", "password": USER_PASSWORD, "client": "laptop"});
     let before = sign_in_with(&api, &laptop).await;
     let after = sign_in_with(&other.api, &laptop).await;
     let phone = sign_in(&api, "ada").await;

@@ -12,14 +12,14 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::fixtures::{AT_ONCE, ask, new_token, revoke, second_gateway, sign_in, user};
-use super::open_streams::{CHANGED, OVER, Open, run_of_search, token};
+use super::open_streams::{CHANGED_REASON, ENDED_REASON, Open, run_of_search, token};
 
 /// The path that creates tickets.
-pub(crate) const TICKETS: &str = "/v1/stream-tickets";
+pub(crate) const TICKETS_PATH: &str = "/v1/stream-tickets";
 
 /// A ticket of this client, with these bounds.
 pub(crate) async fn ticket(api: &Api, bounds: &Value) -> String {
-    of(&ask(api, Method::POST, TICKETS, bounds, 201).await)
+    of(&ask(api, Method::POST, TICKETS_PATH, bounds, 201).await)
 }
 
 fn of(made: &Value) -> String {
@@ -174,14 +174,14 @@ async fn a_ticket_is_bound_to_what_it_was_made_for() {
         (&reader, json!({"scopes": ["admin"]}), 400),
         (&publisher, json!({}), 403),
     ] {
-        ask(api, Method::POST, TICKETS, &body, expected).await;
+        ask(api, Method::POST, TICKETS_PATH, &body, expected).await;
     }
     // It permits no more than the token.
     let one = ticket(&bound, &json!({})).await;
     assert_eq!(status(&api, &stream_of(&ads), &one).await, 403);
 }
 
-/// What is told until it holds this.
+/// The text of a stream up to and including `wanted`.
 async fn until(mut answer: Response, wanted: &str) -> String {
     assert_eq!(answer.status(), StatusCode::OK);
     let mut told = String::new();
@@ -203,7 +203,7 @@ async fn a_ticket_is_good_for_streams_alone() {
     let text = format!("{path}/text?follow");
     let control = format!("{path}/control");
     for (method, path) in [
-        (Method::POST, TICKETS),
+        (Method::POST, TICKETS_PATH),
         (Method::POST, "/v1/tokens"),
         (Method::POST, "/v1/runs"),
         (Method::POST, &control),
@@ -252,7 +252,7 @@ async fn a_ticket_and_its_stream_end_with_the_token() {
     }
     revoke(&api, &id).await;
     for open in all_open {
-        open.ends(AT_ONCE, OVER).await;
+        open.ends(AT_ONCE, ENDED_REASON).await;
     }
     for api in [&api, &other.api] {
         assert_eq!(status(api, &stream_of(&run), &unused).await, 401);
@@ -269,12 +269,20 @@ async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
     user(&stack, "ada", &["viewer"]).await;
     let phone = sign_in(&api, "ada").await;
     let laptop = sign_in(&other.api, "ada").await;
-    let of_phone = async || of(&phone.send(Method::POST, TICKETS, &json!({}), 201).await);
-    let of_laptop = async || of(&laptop.send(Method::POST, TICKETS, &json!({}), 201).await);
+    let of_phone = async || {
+        of(&phone
+            .send(Method::POST, TICKETS_PATH, &json!({}), 201)
+            .await)
+    };
+    let of_laptop = async || {
+        of(&laptop
+            .send(Method::POST, TICKETS_PATH, &json!({}), 201)
+            .await)
+    };
     // A session is accepted only from the page itself; no other site can create a ticket with it.
-    let elsewhere = phone.request(Method::POST, TICKETS).json(&json!({}));
+    let elsewhere = phone.request(Method::POST, TICKETS_PATH).json(&json!({}));
     let elsewhere = elsewhere.header("origin", "https://elsewhere.example");
-    let forged = api.anonymous(Method::POST, TICKETS).json(&json!({}));
+    let forged = api.anonymous(Method::POST, TICKETS_PATH).json(&json!({}));
     let forged = forged
         .header("cookie", &phone.cookie)
         .header("sec-fetch-site", "cross-site");
@@ -286,7 +294,7 @@ async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
     let by_laptop = open(&api, &path, &of_laptop().await).await;
     let out = phone.at(&other.api);
     assert_eq!(out.status(Method::DELETE, "/v1/session").await, 204);
-    by_phone.ends(AT_ONCE, OVER).await;
+    by_phone.ends(AT_ONCE, ENDED_REASON).await;
     assert_eq!(status(&api, &path, &unused).await, 401);
     assert!(!by_laptop.rest.is_finished());
     // More rights give a ticket no more to read, so its stream continues. The session's stream must
@@ -294,12 +302,12 @@ async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
     let by_cookie = Open::new(laptop.request(Method::GET, &path), &path).await;
     let role = "/v1/users/ada/roles/operator";
     ask(&api, Method::PUT, role, &Value::Null, 204).await;
-    by_cookie.ends(AT_ONCE, CHANGED).await;
+    by_cookie.ends(AT_ONCE, CHANGED_REASON).await;
     assert!(!by_laptop.rest.is_finished());
     let unused = of_laptop().await;
     let disabled = json!({"disabled": true});
     ask(&api, Method::PATCH, "/v1/users/ada", &disabled, 200).await;
-    by_laptop.ends(AT_ONCE, OVER).await;
+    by_laptop.ends(AT_ONCE, ENDED_REASON).await;
     assert_eq!(status(&api, &path, &unused).await, 401);
 }
 
@@ -312,12 +320,12 @@ async fn without_redis_there_are_no_tickets() {
     let reader = reader(&stack.api()).await;
     let one = ticket(&reader, &json!({})).await;
     stack.redis.kill();
-    let refused = reader.request(Method::POST, TICKETS).json(&json!({}));
+    let refused = reader.request(Method::POST, TICKETS_PATH).json(&json!({}));
     problem(send(refused).await, StatusCode::SERVICE_UNAVAILABLE).await;
     assert_eq!(status(&reader, &stream_of(&run), &one).await, 503);
     stack.redis.restart().await;
     let again = eventually("there are tickets again", async || {
-        let asked = reader.request(Method::POST, TICKETS).json(&json!({}));
+        let asked = reader.request(Method::POST, TICKETS_PATH).json(&json!({}));
         let answer = send(asked).await;
         match answer.status() {
             StatusCode::CREATED => Ok(of(&answer.json().await.expect("JSON"))),
@@ -330,9 +338,9 @@ async fn without_redis_there_are_no_tickets() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_listed_origins_get_tickets_and_use_them() {
-    const LISTED: &str = "https://app.example";
+    const LISTED_ORIGIN: &str = "https://app.example";
     let mut stack = Stack::without_services().await;
-    stack.set(Service::Gateway, "RUNCAST_CORS_ORIGINS", LISTED);
+    stack.set(Service::Gateway, "RUNCAST_CORS_ORIGINS", LISTED_ORIGIN);
     stack.start_all().await;
     let api = stack.api();
     let run = run_of_search(&stack).await;
@@ -340,9 +348,12 @@ async fn pages_of_listed_origins_get_tickets_and_use_them() {
         let header = answer.headers().get("access-control-allow-origin");
         header.map(|value| value.to_str().expect("text").to_owned())
     };
-    for (origin, expected) in [(LISTED, Some(LISTED)), ("https://evil.example", None)] {
+    for (origin, expected) in [
+        (LISTED_ORIGIN, Some(LISTED_ORIGIN)),
+        ("https://evil.example", None),
+    ] {
         let preflight = api
-            .anonymous(Method::OPTIONS, TICKETS)
+            .anonymous(Method::OPTIONS, TICKETS_PATH)
             .header(ORIGIN, origin)
             .header("access-control-request-method", "POST")
             .header(
@@ -351,7 +362,7 @@ async fn pages_of_listed_origins_get_tickets_and_use_them() {
             );
         let answer = send(preflight).await;
         assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
-        let making = api.request(Method::POST, TICKETS).json(&json!({}));
+        let making = api.request(Method::POST, TICKETS_PATH).json(&json!({}));
         let answer = send(making.header(ORIGIN, origin)).await;
         assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
         let one = of(&answer.json().await.expect("JSON"));

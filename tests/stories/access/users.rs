@@ -5,7 +5,9 @@ use runcast_tests::api::{problem, send};
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::fixtures::{PASSWORD, ask, json_of, operator, sign_in, sign_in_with, try_sign_in, user};
+use super::fixtures::{
+    USER_PASSWORD, ask, json_of, operator, sign_in, sign_in_with, try_sign_in, user,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_administrator_comes_from_the_command_line() {
@@ -23,7 +25,7 @@ async fn the_first_administrator_comes_from_the_command_line() {
         .database
         .query_strings("SELECT u::text FROM users u")
         .await;
-    assert!(rows[0].contains("$argon2id$") && !rows[0].contains(PASSWORD));
+    assert!(rows[0].contains("$argon2id$") && !rows[0].contains(USER_PASSWORD));
     let (well, said) = operator(&stack, &["user", "create", "b", "--email", "b@c"]).await;
     assert!(!well && said.contains("--password-stdin"), "{said}");
 }
@@ -32,7 +34,7 @@ async fn the_first_administrator_comes_from_the_command_line() {
 async fn a_name_and_an_address_are_given_once_whatever_their_case() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let new = |name: &str, email: &str| json!({"name": name, "email": email, "password": PASSWORD, "roles": ["viewer"]});
+    let new = |name: &str, email: &str| json!({"name": name, "email": email, "password": USER_PASSWORD, "roles": ["viewer"]});
     // Ten at once: one wins.
     let body = new("Grace", "grace@example.com");
     let asking = (0..10).map(|_| send(api.request(Method::POST, "/v1/users").json(&body)));
@@ -84,11 +86,11 @@ async fn whoever_cannot_sign_in_is_told_the_same() {
     let mut told = Vec::new();
     for (name, password) in [
         ("ada", "wrong horse battery"),
-        ("nobody", PASSWORD),
-        ("bot", PASSWORD),
-        ("gone", PASSWORD),
-        ("\0", PASSWORD),
-        (&*"x".repeat(300), PASSWORD),
+        ("nobody", USER_PASSWORD),
+        ("bot", USER_PASSWORD),
+        ("gone", USER_PASSWORD),
+        ("\0", USER_PASSWORD),
+        (&*"x".repeat(300), USER_PASSWORD),
     ] {
         let body = json!({"user": name, "password": password});
         let answer = try_sign_in(&api, &body).await;
@@ -100,7 +102,7 @@ async fn whoever_cannot_sign_in_is_told_the_same() {
     for body in [
         json!({}),
         json!({"user": "ada"}),
-        json!({"token": stack.token(), "password": PASSWORD}),
+        json!({"token": stack.token(), "password": USER_PASSWORD}),
     ] {
         let answer = try_sign_in(&api, &body).await;
         problem(answer, StatusCode::BAD_REQUEST).await;
@@ -157,13 +159,14 @@ async fn one_keeps_what_one_likes_and_changes_ones_password() {
     let change = |old: &str| json!({"password": old, "new_password": new});
     here.send(Method::PUT, path, &change("wrong horse battery"), 403)
         .await;
-    here.send(Method::PUT, path, &change(PASSWORD), 204).await;
+    here.send(Method::PUT, path, &change(USER_PASSWORD), 204)
+        .await;
     assert_eq!(here.status(Method::GET, "/v1/session").await, 200);
     assert_eq!(there.status(Method::GET, "/v1/session").await, 401);
-    let old = try_sign_in(&api, &json!({"user": "ada", "password": PASSWORD})).await;
+    let old = try_sign_in(&api, &json!({"user": "ada", "password": USER_PASSWORD})).await;
     json_of(old, StatusCode::UNAUTHORIZED).await;
     sign_in_with(&api, &json!({"user": "ada", "password": new})).await;
     // A token may not change its owner.
     ask(&api, Method::PATCH, "/v1/session", &likes, 403).await;
-    ask(&api, Method::PUT, path, &change(PASSWORD), 403).await;
+    ask(&api, Method::PUT, path, &change(USER_PASSWORD), 403).await;
 }

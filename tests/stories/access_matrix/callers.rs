@@ -7,16 +7,16 @@ use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::path_parameters::{LABEL, PathParameters};
+use super::path_parameters::{PathParameters, RUN_LABEL};
 use crate::access::fixtures::{ask, sign_in, user};
 use crate::access::tickets::{ticket, with_ticket};
 
 /// All scopes.
-const SCOPES: [&str; 4] = ["runs:read", "runs:publish", "runs:control", "admin"];
+const ALL_SCOPES: [&str; 4] = ["runs:read", "runs:publish", "runs:control", "admin"];
 
 /// When valid credentials expire, and when expired ones did.
-const LATER: &str = "now() + interval '1 hour'";
-const BEFORE: &str = "now() - interval '1 second'";
+const FUTURE_EXPIRY: &str = "now() + interval '1 hour'";
+const PAST_EXPIRY: &str = "now() - interval '1 second'";
 
 /// The credential of a request.
 #[derive(Debug, Clone)]
@@ -143,17 +143,30 @@ pub(super) async fn callers(stack: &Stack, places: &PathParameters) -> Vec<Calle
 async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
     let header = |value: &str| Credential::Header(value.to_owned());
     let admin = TokenRow::new("admin");
-    let expired = admin.clone().with("expires_at", BEFORE).insert(stack).await;
-    let revoked = admin.clone().with("revoked_at", BEFORE).insert(stack).await;
-    let ended = session(stack, &format!("token_id, {BEFORE} FROM tokens LIMIT 1")).await;
-    let of_revoked = format!("token_id, {LATER} FROM tokens WHERE hash = sha256('{revoked}')");
+    let expired = admin
+        .clone()
+        .with("expires_at", PAST_EXPIRY)
+        .insert(stack)
+        .await;
+    let revoked = admin
+        .clone()
+        .with("revoked_at", PAST_EXPIRY)
+        .insert(stack)
+        .await;
+    let ended = session(
+        stack,
+        &format!("token_id, {PAST_EXPIRY} FROM tokens LIMIT 1"),
+    )
+    .await;
+    let of_revoked =
+        format!("token_id, {FUTURE_EXPIRY} FROM tokens WHERE hash = sha256('{revoked}')");
     let of_revoked = session(stack, &of_revoked).await;
 
     let gone = user(stack, "gone", &["admin"]).await;
     let disabled = json!({"disabled": true});
     let path = format!("/v1/users/{gone}");
     ask(&stack.api(), Method::PATCH, &path, &disabled, 200).await;
-    let of_gone = format!("user_id, {LATER} FROM users WHERE id = '{gone}'");
+    let of_gone = format!("user_id, {FUTURE_EXPIRY} FROM users WHERE id = '{gone}'");
     let of_gone = session(stack, &of_gone).await;
     let token_of_gone = format!("'{gone}'");
     let token_of_gone = admin.with("user_id", &token_of_gone).insert(stack).await;
@@ -205,7 +218,7 @@ async fn tokens(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
     let mut callers = Vec::new();
     let run = |run: Uuid| Some(("run_id", format!("'{run}'")));
     let label = |value: &str| {
-        let (name, _) = LABEL;
+        let (name, _) = RUN_LABEL;
         Some(("labels", format!(r#"'{{"{name}":"{value}"}}'"#)))
     };
     let bounds = [
@@ -223,7 +236,7 @@ async fn tokens(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
         (
             " of runs like this",
             Reach::Labelled { is_ours: true },
-            label(LABEL.1),
+            label(RUN_LABEL.1),
         ),
         (
             " of other runs",
@@ -231,14 +244,15 @@ async fn tokens(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
             label("other"),
         ),
     ];
-    for scope in SCOPES {
+    for scope in ALL_SCOPES {
         for (name, reach, bound) in &bounds {
             let mut row = TokenRow::new(scope);
             if let Some((column, value)) = bound {
                 row = row.with(column, value);
             }
             let secret = row.insert(stack).await;
-            let of_it = format!("token_id, {LATER} FROM tokens WHERE hash = sha256('{secret}')");
+            let of_it =
+                format!("token_id, {FUTURE_EXPIRY} FROM tokens WHERE hash = sha256('{secret}')");
             let name = format!("{scope}{name}");
             let is = Some(Somebody {
                 kind: Kind::Token,
@@ -263,8 +277,8 @@ async fn tokens(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
 /// Each role, and a custom role with bounds; signed in by password.
 async fn users(stack: &Stack) -> Vec<Caller> {
     let api = stack.api();
-    for (name, value) in [("mine", LABEL.1), ("theirs", "other")] {
-        let labels = json!({LABEL.0: value});
+    for (name, value) in [("mine", RUN_LABEL.1), ("theirs", "other")] {
+        let labels = json!({RUN_LABEL.0: value});
         let role = json!({"name": name, "permissions": ["runs:control", "runs:publish", "runs:read"], "labels": labels});
         ask(&api, Method::POST, "/v1/roles", &role, 201).await;
     }

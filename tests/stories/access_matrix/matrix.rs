@@ -2,7 +2,7 @@
 //! caller.
 //!
 //! The expected result follows from the operation's `security` and from the run. Scopes for some
-//! runs permit paths of those runs, and operations that [return only visible runs](NARROWED). The
+//! runs permit paths of those runs, and operations that [return only visible runs](BOUNDED_OPERATIONS). The
 //! few operations about the caller itself have [rules of their own](Operation::of_oneself). An
 //! operation without a policy, or one that ignores bounds, fails here without a new test.
 //! [`callers`] lists the callers.
@@ -19,7 +19,7 @@ use crate::access_matrix::path_parameters::PathParameters;
 
 /// Operations without a run in their path that still answer a bounded caller, with the visible runs
 /// only.
-const NARROWED: [(&str, &str); 5] = [
+const BOUNDED_OPERATIONS: [(&str, &str); 5] = [
     ("GET", "/v1/agents"),
     ("GET", "/v1/feed"),
     ("GET", "/v1/runs"),
@@ -149,7 +149,9 @@ impl Operation {
 
     /// Whether the bounds of a caller permit the operation.
     fn is_within(&self, scope: &str, who: &Somebody) -> bool {
-        let is_narrowed = NARROWED.iter().any(|(method, path)| self.is(method, path));
+        let is_narrowed = BOUNDED_OPERATIONS
+            .iter()
+            .any(|(method, path)| self.is(method, path));
         match who.reach {
             Reach::All => true,
             // It concerns all runs, so a bounded caller is refused.

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::matrix::Operation;
-use crate::access::fixtures::{PASSWORD, ask, sign_in, user};
+use crate::access::fixtures::{USER_PASSWORD, ask, sign_in, user};
 
 /// The label of the run in the paths, and of no other run.
-pub(super) const LABEL: (&str, &str) = ("team", "matrix");
+pub(super) const RUN_LABEL: (&str, &str) = ("team", "matrix");
 
 /// Ids of the objects in the stack.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl PathParameters {
         let session = browser.get("/v1/session").await["session"].clone();
         let token = json!({"name": "spare", "scopes": ["runs:read"]});
         let token = ask(&api, Method::POST, "/v1/tokens", &token, 201).await["id"].clone();
-        let run = json!({"name": "this", "labels": {LABEL.0: LABEL.1}});
+        let run = json!({"name": "this", "labels": {RUN_LABEL.0: RUN_LABEL.1}});
         Self {
             user,
             role: "spare".to_owned(),
@@ -125,12 +125,14 @@ impl PathParameters {
             return request;
         }
         let body = match (operation.method.as_str(), operation.path.as_str()) {
-            (_, "/v1/runs") => json!({"name": "matrix", "labels": {LABEL.0: LABEL.1}}),
+            (_, "/v1/runs") => json!({"name": "matrix", "labels": {RUN_LABEL.0: RUN_LABEL.1}}),
             (_, "/v1/runs/{run}/control") => json!({"command": "resume"}),
             (_, "/v1/runs/{run}/events") => json!({"kind": "output", "data": {"text": "matrix"}}),
             (_, "/v1/tokens") => json!({"name": "matrix", "scopes": ["runs:read"]}),
             ("PATCH", "/v1/session") => json!({"preferences": {}}),
-            (_, "/v1/session/password") => json!({"password": PASSWORD, "new_password": PASSWORD}),
+            (_, "/v1/session/password") => {
+                json!({"password": USER_PASSWORD, "new_password": USER_PASSWORD})
+            }
             _ => json!({}),
         };
         request.body(body.to_string())

@@ -13,16 +13,16 @@ use runcast_tests::stack::{Service, Stack};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::super::access::fixtures::{PASSWORD, sign_in, user};
+use super::super::access::fixtures::{USER_PASSWORD, sign_in, user};
 use super::fixtures::assert_calm;
 
-const GUESSES: usize = 10_000;
+const GUESS_COUNT: usize = 10_000;
 
 /// Concurrent guesses.
-const AT_ONCE: usize = 32;
+const CONCURRENT_GUESSES: usize = 32;
 
 /// Longest delay of another client, on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_DELAY: Duration = Duration::from_secs(10);
 
 async fn prepare() -> Stack {
     let mut stack = Stack::without_services().await;
@@ -57,7 +57,7 @@ fn served(api: Api, is_over: Arc<AtomicBool>) -> JoinHandle<(usize, Duration, us
             // Within the default of five a minute.
             if last.is_none_or(|last| last.elapsed() > Duration::from_secs(13)) {
                 let began = Instant::now();
-                let body = json!({"user": "bob", "password": PASSWORD});
+                let body = json!({"user": "bob", "password": USER_PASSWORD});
                 let request = api.anonymous(Method::POST, "/v1/session").json(&body);
                 let status = send(token(request)).await.status();
                 assert_eq!(status, StatusCode::OK, "somebody else signs in");
@@ -88,8 +88,8 @@ async fn guess(
             .status()
             .as_u16()
     };
-    let answers = futures::stream::iter(0..GUESSES).map(guess);
-    let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
+    let answers = futures::stream::iter(0..GUESS_COUNT).map(guess);
+    let mut answers = std::pin::pin!(answers.buffer_unordered(CONCURRENT_GUESSES));
     let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
     while let Some(status) = answers.next().await {
         *counts.entry(status).or_default() += 1;
@@ -98,19 +98,19 @@ async fn guess(
     is_over.store(true, Ordering::Relaxed);
     let (reads, slowest, signed_in, slowest_in) = served.await.expect("somebody else is served");
     tell(&format!(
-        "{GUESSES} passwords in {took:?}: {counts:?}; meanwhile {reads} reads, the slowest {slowest:?}, \
+        "{GUESS_COUNT} passwords in {took:?}: {counts:?}; meanwhile {reads} reads, the slowest {slowest:?}, \
          and {signed_in} sign-ins, the slowest {slowest_in:?}"
     ));
-    assert!(reads > 0 && slowest < PATIENCE, "a read took {slowest:?}");
+    assert!(reads > 0 && slowest < MAX_DELAY, "a read took {slowest:?}");
     assert!(
-        signed_in > 0 && slowest_in < PATIENCE,
+        signed_in > 0 && slowest_in < MAX_DELAY,
         "a sign-in took {slowest_in:?}"
     );
     let kinds: usize = [401, 429, 503]
         .iter()
         .filter_map(|kind| counts.get(kind))
         .sum();
-    assert_eq!(kinds, GUESSES, "nothing else: {counts:?}");
+    assert_eq!(kinds, GUESS_COUNT, "nothing else: {counts:?}");
     counts
 }
 
@@ -191,7 +191,7 @@ async fn passwords_that_no_limit_stops_starve_nobody() {
          and {signed_in} sign-ins, the slowest {slowest_in:?}",
         began.elapsed()
     ));
-    assert!(signed_in > 0 && slowest < PATIENCE && slowest_in < PATIENCE);
+    assert!(signed_in > 0 && slowest < MAX_DELAY && slowest_in < MAX_DELAY);
     sign_in(&api, "ada").await;
     assert_calm(&stack);
 }

@@ -6,7 +6,7 @@ use runcast_tests::api::{Api, problem, send};
 use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::super::access::fixtures::{Browser, PASSWORD, sign_in, user};
+use super::super::access::fixtures::{Browser, USER_PASSWORD, sign_in, user};
 use super::super::access_matrix::path_parameters::PathParameters;
 use super::fixtures::{assert_calm, operations};
 
@@ -28,7 +28,7 @@ async fn a_planted_session_is_never_gone_on_with() {
         both,
         eve.cookie.clone(),
     ] {
-        let body = json!({"user": "ada", "password": PASSWORD});
+        let body = json!({"user": "ada", "password": USER_PASSWORD});
         let request = api.anonymous(Method::POST, "/v1/session").json(&body);
         let answer = send(request.header(COOKIE, &planted)).await;
         assert_eq!(answer.status(), StatusCode::OK, "{planted}");
@@ -83,7 +83,7 @@ async fn json_with(api: &Api, cookie: &str) -> Value {
 }
 
 /// Headers that a browser sends with a request made by another site.
-const ELSEWHERE: [&[(&str, &str)]; 6] = [
+const CROSS_SITE_HEADERS: [&[(&str, &str)]; 6] = [
     &[("sec-fetch-site", "cross-site")],
     // Another host of the same domain, or another port of the same host.
     &[("sec-fetch-site", "same-site")],
@@ -119,7 +119,7 @@ async fn no_page_of_others_writes_with_the_cookie_of_an_administrator() {
             continue;
         }
         let real = places.path(&path);
-        for headers in ELSEWHERE {
+        for headers in CROSS_SITE_HEADERS {
             // A content type that a form can send, and one that it cannot.
             for kind in ["text/plain", "application/json"] {
                 let request = api.anonymous(method.clone(), &real);

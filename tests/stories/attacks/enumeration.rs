@@ -8,22 +8,22 @@ use runcast_tests::api::{Api, send};
 use runcast_tests::stack::Stack;
 use serde_json::json;
 
-use super::super::access::fixtures::{PASSWORD, ask, try_sign_in, user};
+use super::super::access::fixtures::{USER_PASSWORD, ask, try_sign_in, user};
 use super::fixtures::assert_calm;
 
 /// Attempts of each kind.
-const TRIES: usize = 40;
+const ATTEMPT_COUNT: usize = 40;
 
 /// Largest permitted ratio of medians. Without any work on a password, a response is some fifty
 /// times as fast.
-const ALIKE: f64 = 2.0;
+const MAX_MEDIAN_RATIO: f64 = 2.0;
 
 /// Users who cannot sign in, each for another reason.
-const CASES: [(&str, &str); 5] = [
+const FAILING_USERS: [(&str, &str); 5] = [
     ("ada", "wrong horse battery"),
-    ("nobody", PASSWORD),
-    ("bot", PASSWORD),
-    ("gone", PASSWORD),
+    ("nobody", USER_PASSWORD),
+    ("bot", USER_PASSWORD),
+    ("gone", USER_PASSWORD),
     ("nobody@example.com", "x"),
 ];
 
@@ -56,13 +56,13 @@ async fn every_failure_to_sign_in_is_told_in_the_same_words_and_headers() {
     let stack = prepare().await;
     let api = stack.api();
     let mut seen = Vec::new();
-    for (name, password) in CASES {
+    for (name, password) in FAILING_USERS {
         let body = json!({"user": name, "password": password});
         seen.push(told(try_sign_in(&api, &body).await).await);
     }
     let first = seen.first().expect("an answer").clone();
     assert_eq!(first.0, 401);
-    for (case, told) in CASES.iter().zip(seen) {
+    for (case, told) in FAILING_USERS.iter().zip(seen) {
         assert_eq!(told, first, "{case:?}");
     }
     // Administrators' routes do not reveal users to others either.
@@ -92,8 +92,8 @@ async fn every_failure_to_sign_in_takes_the_same_time() {
     let stack = prepare().await;
     let api = stack.api();
     let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
-    for _ in 0..TRIES {
-        for (name, password) in CASES {
+    for _ in 0..ATTEMPT_COUNT {
+        for (name, password) in FAILING_USERS {
             let took = took(&api, name, password).await;
             times.entry(name).or_default().push(took);
         }
@@ -102,11 +102,14 @@ async fn every_failure_to_sign_in_takes_the_same_time() {
         .into_iter()
         .map(|(name, mut times)| {
             times.sort();
-            (name, times[TRIES / 2].as_secs_f64() * 1e3)
+            (name, times[ATTEMPT_COUNT / 2].as_secs_f64() * 1e3)
         })
         .collect();
     let most = medians.values().copied().fold(f64::MIN, f64::max);
     let least = medians.values().copied().fold(f64::MAX, f64::min);
-    assert!(most / least < ALIKE, "medians in ms: {medians:?}");
+    assert!(
+        most / least < MAX_MEDIAN_RATIO,
+        "medians in ms: {medians:?}"
+    );
     assert_calm(&stack);
 }

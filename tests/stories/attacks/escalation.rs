@@ -5,7 +5,7 @@ use runcast_tests::api::{Api, send};
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::super::access::fixtures::{Browser, PASSWORD, ask, sign_in, sign_in_with, user};
+use super::super::access::fixtures::{Browser, USER_PASSWORD, ask, sign_in, sign_in_with, user};
 use super::fixtures::assert_calm;
 
 async fn refused(browser: &Browser, method: Method, path: &str, body: Value, status: u16) {
@@ -43,8 +43,7 @@ async fn nobody_gives_themselves_what_they_do_not_have() {
             refused(&browser, method, &path, body, 403).await;
         }
     }
-    let admin =
-        json!({"name": "eve", "email": "e@example.com", "password": PASSWORD, "roles": ["admin"]});
+    let admin = json!({"name": "eve", "email": "e@example.com", "password": USER_PASSWORD, "roles": ["admin"]});
     refused(&browser, Method::POST, "/v1/users", admin, 403).await;
     let wide = json!({"permissions": ["admin"]});
     refused(&browser, Method::PATCH, "/v1/roles/operator", wide, 403).await;
@@ -100,13 +99,13 @@ async fn a_field_that_nobody_asked_for_is_refused() {
         (
             Method::PUT,
             "/v1/session/password".to_owned(),
-            json!({"password": PASSWORD, "new_password": "another horse battery"}),
+            json!({"password": USER_PASSWORD, "new_password": "another horse battery"}),
             "user",
         ),
         (
             Method::POST,
             "/v1/session".to_owned(),
-            json!({"user": "ada", "password": PASSWORD}),
+            json!({"user": "ada", "password": USER_PASSWORD}),
             "scopes",
         ),
         (
@@ -209,7 +208,7 @@ async fn a_token_that_has_leaked_gives_no_more_than_itself() {
     assert_eq!(asked(Method::POST, "/v1/tokens", more).await, [403; 2]);
     let likes = json!({"preferences": {}});
     assert_eq!(asked(Method::PATCH, "/v1/session", likes).await, [403; 2]);
-    let password = json!({"password": PASSWORD, "new_password": "another horse battery"});
+    let password = json!({"password": USER_PASSWORD, "new_password": "another horse battery"});
     let path = "/v1/session/password";
     assert_eq!(asked(Method::PUT, path, password).await, [403; 2]);
     let run = json!({"name": "x"});

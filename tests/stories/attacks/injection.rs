@@ -7,11 +7,11 @@ use runcast_tests::api::send;
 use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::super::access::fixtures::{PASSWORD, ask, json_of, user};
+use super::super::access::fixtures::{USER_PASSWORD, ask, json_of, user};
 use super::fixtures::{assert_calm, raw};
 
 /// Text that could end a line, a header, a string or a statement.
-const ODD: [&str; 10] = [
+const ODD_TEXTS: [&str; 10] = [
     "a\r\nset-cookie: runcast_session=planted",
     "a\nERROR forged line of a log",
     "\u{1b}[2J\u{1b}[31mred",
@@ -70,7 +70,7 @@ async fn a_path_is_what_it_says_and_nothing_else() {
         assert!(["400", "401", "404"].contains(&status), "{path}: {heard}");
     }
     // With the right to it: a missing object is 404, invalid text 400, and nothing fails.
-    for odd in ODD
+    for odd in ODD_TEXTS
         .iter()
         .chain(&["\0", "%", "a b", "ß", &"x".repeat(3000)])
     {
@@ -103,7 +103,7 @@ async fn what_one_writes_comes_back_as_text_in_json_and_nowhere_else() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["operator"]).await;
-    for odd in ODD {
+    for odd in ODD_TEXTS {
         let body = json!({"name": odd, "labels": {"note": odd, odd: "x"}});
         let answer = send(api.request(Method::POST, "/v1/runs").json(&body)).await;
         let headers = answer.headers().clone();
@@ -137,7 +137,7 @@ async fn what_one_writes_comes_back_as_text_in_json_and_nowhere_else() {
         ask(&api, Method::POST, "/v1/users", &user, 400).await;
         let role = json!({"name": odd, "permissions": []});
         ask(&api, Method::POST, "/v1/roles", &role, 400).await;
-        let client = json!({"user": "ada", "password": PASSWORD, "client": odd});
+        let client = json!({"user": "ada", "password": USER_PASSWORD, "client": odd});
         let request = api.anonymous(Method::POST, "/v1/session");
         let answer = send(request.json(&client)).await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{odd:?}");

@@ -12,7 +12,7 @@ use super::super::access::fixtures::{Browser, ask, first_frame, sign_in, user};
 use super::fixtures::assert_calm;
 
 /// The output and the name of the other team's run.
-const SECRET: &str = "falcon-heavy-budget";
+const SECRET_NAME: &str = "falcon-heavy-budget";
 
 struct TwoTeams {
     stack: Stack,
@@ -37,9 +37,9 @@ async fn scene() -> TwoTeams {
     let made = ada.send(Method::POST, "/v1/tokens", &wanted, 201).await;
     let labels = |team: &str, name: &str| json!({"name": name, "labels": {"team": team}});
     let mine = api.create(&labels("search", "mine")).await;
-    let other = api.create(&labels("ads", SECRET)).await;
+    let other = api.create(&labels("ads", SECRET_NAME)).await;
     let mut agent = Publisher::new(other.publisher_connection().await, stack.keys(), other.id);
-    agent.publish(&numbered_lines(SECRET, 1..=3)).await;
+    agent.publish(&numbered_lines(SECRET_NAME, 1..=3)).await;
     stack.database.wait_stored_events(other.id, 3).await;
     TwoTeams {
         token: made["token"].as_str().expect("a token").to_owned(),
@@ -88,7 +88,7 @@ async fn no_way_leads_to_the_runs_of_another_team() {
             let path = format!("/v1/runs/{id}{rest}");
             for (status, text) in ask(&method, &path, body).await {
                 assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path}: {text}");
-                assert!(!text.contains(SECRET), "{path}: {text}");
+                assert!(!text.contains(SECRET_NAME), "{path}: {text}");
             }
         }
     }
@@ -105,7 +105,7 @@ async fn no_way_leads_to_the_runs_of_another_team() {
     ] {
         for (status, text) in ask(&Method::GET, path, &nothing).await {
             assert_eq!(status, StatusCode::OK, "{path}: {text}");
-            let named = [SECRET.to_owned(), other.to_string()];
+            let named = [SECRET_NAME.to_owned(), other.to_string()];
             assert!(
                 !named.iter().any(|name| text.contains(name)),
                 "{path}: {text}"
@@ -190,11 +190,12 @@ async fn no_run_is_made_for_or_moved_to_another_team() {
     assert!(!text.contains("rct_"), "{text}");
     // Keys belong to their user: the same key of an administrator is another one.
     let request = api.request(Method::POST, "/v1/runs").header(key, "two");
-    let hidden = send(request.json(&json!({"name": SECRET, "labels": {"team": "search"}}))).await;
+    let hidden =
+        send(request.json(&json!({"name": SECRET_NAME, "labels": {"team": "search"}}))).await;
     assert_eq!(hidden.status(), StatusCode::CREATED);
     let (status, text) = create("search", "two").await;
     assert_eq!(status, 201, "{text}");
-    assert!(!text.contains(SECRET), "{text}");
+    assert!(!text.contains(SECRET_NAME), "{text}");
     assert_calm(&scene.stack);
 }
 
@@ -219,11 +220,11 @@ async fn streams_of_many_runs_tell_nothing_of_another_team() {
     );
     // Events of the other team, then one of hers, which must be the first that she receives.
     let more = api
-        .create(&json!({"name": SECRET, "labels": {"team": "ads"}}))
+        .create(&json!({"name": SECRET_NAME, "labels": {"team": "ads"}}))
         .await;
     let connection = more.publisher_connection().await;
     let mut agent = Publisher::new(connection, scene.stack.keys(), more.id);
-    agent.publish(&numbered_lines(SECRET, 1..=3)).await;
+    agent.publish(&numbered_lines(SECRET_NAME, 1..=3)).await;
     let mine = api.create(&json!({"labels": {"team": "search"}})).await;
     let frames = feed.read_until("state").await;
     let told = frames.last().expect("a frame").json();

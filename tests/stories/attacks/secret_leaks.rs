@@ -8,12 +8,12 @@ use runcast_tests::eventually::eventually;
 use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::super::access::fixtures::{PASSWORD, ask, operator, sign_in, sign_in_with, user};
-use super::super::access::tickets::{TICKETS, by_ticket, ticket, with_ticket};
+use super::super::access::fixtures::{USER_PASSWORD, ask, operator, sign_in, sign_in_with, user};
+use super::super::access::tickets::{TICKETS_PATH, by_ticket, ticket, with_ticket};
 
 /// A password that is wrong for all users, and one that a user changes to.
-const WRONG: &str = "wrong-horse-password";
-const NEW: &str = "another-horse-password";
+const WRONG_PASSWORD: &str = "wrong-horse-password";
+const NEW_PASSWORD: &str = "another-horse-password";
 
 /// Secrets with their descriptions.
 #[derive(Default)]
@@ -55,9 +55,9 @@ async fn no_secret_is_ever_written_down_or_repeated() {
     let api = stack.api();
     let mut secrets = Secrets::default();
     secrets.keep("the admin token", stack.token());
-    secrets.keep("a password", PASSWORD);
-    secrets.keep("a wrong password", WRONG);
-    secrets.keep("a new password", NEW);
+    secrets.keep("a password", USER_PASSWORD);
+    secrets.keep("a wrong password", WRONG_PASSWORD);
+    secrets.keep("a new password", NEW_PASSWORD);
     let publishers = stack.redis.publisher_url(stack.redis.port());
     secrets.keep("the password of Redis", password_of(&publishers));
     user(&stack, "ada", &["operator"]).await;
@@ -89,11 +89,11 @@ async fn no_secret_is_ever_written_down_or_repeated() {
     secrets.keep("the hash of a password", &rows[0]);
 
     everything_goes_wrong(&stack, &secrets, &token).await;
-    let password = json!({"password": WRONG, "new_password": NEW});
+    let password = json!({"password": WRONG_PASSWORD, "new_password": NEW_PASSWORD});
     let path = "/v1/session/password";
     let change = |body: &Value| ada.request(Method::PUT, path).json(body);
     assert_eq!(status(&secrets, change(&password)).await, 403);
-    let password = json!({"password": PASSWORD, "new_password": NEW});
+    let password = json!({"password": USER_PASSWORD, "new_password": NEW_PASSWORD});
     assert_eq!(status(&secrets, change(&password)).await, 204);
 
     // An agent publishes with all that it was given.
@@ -120,7 +120,7 @@ async fn no_secret_is_ever_written_down_or_repeated() {
         ada.request(Method::GET, "/v1/runs"),
         api.request(Method::GET, "/v1/users"),
         api.anonymous(Method::POST, "/v1/session")
-            .json(&json!({"user": "ada", "password": NEW})),
+            .json(&json!({"user": "ada", "password": NEW_PASSWORD})),
         by_ticket(&api, &format!("/v1/watch?run={}", run.id), &late),
     ] {
         let seen = status(&secrets, request).await;
@@ -162,7 +162,7 @@ async fn tickets_go_wrong(api: &Api, secrets: &mut Secrets, path: &str) {
     secrets.keep("a ticket that nobody takes", &one);
     for (method, path, expected) in [
         (Method::GET, "/v1/session", 401),
-        (Method::POST, TICKETS, 401),
+        (Method::POST, TICKETS_PATH, 401),
         (Method::PUT, "/v1/feed", 405),
         (Method::GET, "/v1/nowhere", 404),
         (Method::GET, "/v1/runs/x/stream", 404),
@@ -172,7 +172,7 @@ async fn tickets_go_wrong(api: &Api, secrets: &mut Secrets, path: &str) {
         assert_eq!(seen, expected, "{method} {path}");
     }
     let body = json!({"runs": [one]});
-    let request = api.request(Method::POST, TICKETS).json(&body);
+    let request = api.request(Method::POST, TICKETS_PATH).json(&body);
     assert_eq!(status(secrets, request).await, 400);
 }
 
@@ -181,20 +181,20 @@ async fn everything_goes_wrong(stack: &Stack, secrets: &Secrets, token: &str) {
     let api = stack.api();
     let wrong = |body: Value| api.anonymous(Method::POST, "/v1/session").json(&body);
     for body in [
-        json!({"user": "ada", "password": WRONG}),
-        json!({"user": "nobody", "password": PASSWORD}),
+        json!({"user": "ada", "password": WRONG_PASSWORD}),
+        json!({"user": "nobody", "password": USER_PASSWORD}),
         json!({"token": format!("{token}x")}),
-        json!({"token": token, "password": PASSWORD}),
-        json!({"user": "ada", "password": PASSWORD, "token": token}),
-        json!({"user": {"a": "b"}, "password": PASSWORD}),
-        json!({"user": "ada", "password": [PASSWORD]}),
-        json!({"user": "ada", "password": {"is": PASSWORD}}),
-        json!({"user": "ada", "passphrase": PASSWORD}),
+        json!({"token": token, "password": USER_PASSWORD}),
+        json!({"user": "ada", "password": USER_PASSWORD, "token": token}),
+        json!({"user": {"a": "b"}, "password": USER_PASSWORD}),
+        json!({"user": "ada", "password": [USER_PASSWORD]}),
+        json!({"user": "ada", "password": {"is": USER_PASSWORD}}),
+        json!({"user": "ada", "passphrase": USER_PASSWORD}),
     ] {
         let status = status(secrets, wrong(body)).await;
         assert!(status.is_client_error(), "{status}");
     }
-    let cut = format!("{{\"user\": \"ada\", \"password\": \"{PASSWORD}\"");
+    let cut = format!("{{\"user\": \"ada\", \"password\": \"{USER_PASSWORD}\"");
     let request = api.anonymous(Method::POST, "/v1/session").body(cut);
     assert_eq!(status(secrets, request).await, 400);
     for (name, value) in [
@@ -211,9 +211,9 @@ async fn everything_goes_wrong(stack: &Stack, secrets: &Secrets, token: &str) {
     // An invalid user and email with a valid password.
     let admin = Api::new(api.base(), stack.token());
     for body in [
-        json!({"name": "?", "email": "x@example.com", "password": PASSWORD}),
-        json!({"name": "ada", "email": "x@example.com", "password": PASSWORD}),
-        json!({"name": "x", "email": "x@example.com", "password": {"is": PASSWORD}}),
+        json!({"name": "?", "email": "x@example.com", "password": USER_PASSWORD}),
+        json!({"name": "ada", "email": "x@example.com", "password": USER_PASSWORD}),
+        json!({"name": "x", "email": "x@example.com", "password": {"is": USER_PASSWORD}}),
     ] {
         let request = admin.request(Method::POST, "/v1/users").json(&body);
         let status = status(secrets, request).await;
@@ -256,7 +256,7 @@ fn value_of(cookie: &str) -> &str {
     cookie.split_once('=').expect("a pair").1
 }
 
-/// `redis://USER:PASSWORD@...`
+/// `redis://USER:USER_PASSWORD@...`
 fn password_of(url: &str) -> &str {
     let (user, _) = url.split_once('@').expect("somebody signs in");
     user.rsplit(':').next().expect("a password")

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::page::path_with_node;
 
 /// Longest wait for a client to receive something: a browser must start first, beside others.
-const DEADLINE: Duration = Duration::from_secs(90);
+const CLIENT_DEADLINE: Duration = Duration::from_secs(90);
 
 /// The kinds of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,7 +215,7 @@ impl Client {
     /// Waits until it has received enough.
     pub(super) async fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
         let what = format!("{:?} sees {what}", self.kind);
-        eventually_within(DEADLINE, &what, async || {
+        eventually_within(CLIENT_DEADLINE, &what, async || {
             if enough(self) {
                 return Ok(());
             }
@@ -243,7 +243,7 @@ impl Client {
     /// Waits until it has stopped on its own; returns the status of the last response, where the
     /// client can tell.
     pub(super) async fn until_over(&mut self) -> Option<u64> {
-        let status = self.process.wait_exit(DEADLINE).await;
+        let status = self.process.wait_exit(CLIENT_DEADLINE).await;
         let saw = self.saw();
         let last = saw
             .last()

@@ -10,10 +10,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// Producers of the run, one per variation.
-pub(crate) const PRODUCERS: usize = 2;
+pub(crate) const PRODUCER_COUNT: usize = 2;
 
 /// Longest plan.
-const STEPS: usize = 14;
+const MAX_STEPS: usize = 14;
 
 /// A line without its newline; messages show only its beginning.
 #[derive(Clone)]
@@ -65,7 +65,7 @@ pub(crate) enum End {
 }
 
 fn producer() -> impl Strategy<Value = usize> {
-    0..PRODUCERS
+    0..PRODUCER_COUNT
 }
 
 /// Lines without the byte that marks the start of a process: text, colours, carriage returns,
@@ -106,5 +106,5 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Any plan.
 pub(crate) fn plan() -> impl Strategy<Value = Vec<Step>> {
-    vec(step(), 1..=STEPS)
+    vec(step(), 1..=MAX_STEPS)
 }

@@ -23,11 +23,11 @@ use uuid::Uuid;
 use super::plan::Line;
 
 /// The first byte that a process prints.
-const BEGIN: u8 = 1;
+const START_BYTE: u8 = 1;
 
 /// Lines printed by an old process while its successor starts; they take longer than the start.
-const HECKLES: u32 = 150;
-const HECKLE_PAUSE: Duration = Duration::from_millis(1);
+const LATE_LINES: u32 = 150;
+const LATE_LINE_PAUSE: Duration = Duration::from_millis(1);
 
 /// One process.
 struct Incarnation {
@@ -166,10 +166,10 @@ impl Producer {
     /// Lets the process before the newest one print, for as long as the newest one needs to start.
     pub(crate) async fn heckle(&mut self) {
         let before = self.processes.len() - 2;
-        for number in 0..HECKLES {
+        for number in 0..LATE_LINES {
             let line = format!("0 said to a rival: {number}\n");
             self.processes[before].say(line.as_bytes()).await;
-            sleep(HECKLE_PAUSE).await;
+            sleep(LATE_LINE_PAUSE).await;
         }
     }
 
@@ -204,7 +204,7 @@ impl Producer {
             let pairs = rest.iter().zip(said);
             let mut same = pairs.take_while(|(one, other)| one == other).count();
             // This process ends where the next one begins, however similar their lines are.
-            while same > 0 && rest.get(same).is_some_and(|byte| *byte != BEGIN) {
+            while same > 0 && rest.get(same).is_some_and(|byte| *byte != START_BYTE) {
                 same -= 1;
             }
             assert!(
@@ -228,7 +228,11 @@ impl Producer {
 
 impl Incarnation {
     async fn say(&mut self, line: &[u8]) {
-        let begin: &[u8] = if self.said.is_empty() { &[BEGIN] } else { &[] };
+        let begin: &[u8] = if self.said.is_empty() {
+            &[START_BYTE]
+        } else {
+            &[]
+        };
         let written = [begin, line].concat();
         let mut pipe = self.pipe.as_ref().expect("it was not finished");
         // Short enough that the pipe takes it entirely or not at all.

@@ -2,8 +2,8 @@
 //! persister, Postgres holds each event once, in order, byte for byte, and the run is sealed.
 //!
 //! `proptest` generates plans of such steps. It shrinks a plan that fails, and adds its seed to
-//! [`KNOWN`], whose plans are tried first from then on. `PROPTEST_CASES` sets the number of plans
-//! (default [`CASES`]), `PROPTEST_RNG_SEED` their seed.
+//! [`KNOWN_SEEDS_FILE`], whose plans are tried first from then on. `PROPTEST_CASES` sets the number of plans
+//! (default [`DEFAULT_CASES`]), `PROPTEST_RNG_SEED` their seed.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use runcast_tests::database::{StoredEvent, text, variation_events};
 use runcast_tests::stack::{Service, Stack};
 use uuid::Uuid;
 
-use crate::interleavings::plan::{End, PRODUCERS, Step, plan};
+use crate::interleavings::plan::{End, PRODUCER_COUNT, Step, plan};
 use crate::interleavings::producer::Producer;
 
 /// Plans of an ordinary test run: 20 to 30 s.
-const CASES: u32 = 10;
+const DEFAULT_CASES: u32 = 10;
 
 /// Plans to try while a failing one is shrunk, and for how long: a plan that fails by a timeout
 /// takes half a minute.
-const SHRINKING: u32 = 60;
-const SHRINKING_MS: u32 = 5 * 60 * 1000;
+const MAX_SHRINK_CASES: u32 = 60;
+const MAX_SHRINK_MS: u32 = 5 * 60 * 1000;
 
 /// Seeds of plans that failed once.
-const KNOWN: &str = concat!(
+const KNOWN_SEEDS_FILE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/stories/interleavings/known.txt"
 );
@@ -41,13 +41,13 @@ fn whatever_happens_each_event_is_stored_once_in_order_and_whole() {
         .expect("a runtime");
     let world = RefCell::new(runtime.block_on(World::start()));
     let mut config = Config {
-        max_shrink_iters: SHRINKING,
-        max_shrink_time: SHRINKING_MS,
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(KNOWN))),
+        max_shrink_iters: MAX_SHRINK_CASES,
+        max_shrink_time: MAX_SHRINK_MS,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(KNOWN_SEEDS_FILE))),
         ..Config::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = CASES;
+        config.cases = DEFAULT_CASES;
         // By default all runs try the same plans, so that a failure comes from a change of the
         // code. With PROPTEST_CASES they try new ones.
         config.rng_seed = RngSeed::Fixed(1);
@@ -94,9 +94,12 @@ impl World {
         // The previous plan may have failed anywhere.
         self.recover().await;
         let api = self.stack.api();
-        let run = api.create_run_of("any interleaving", PRODUCERS).await.id;
+        let run = api
+            .create_run_of("any interleaving", PRODUCER_COUNT)
+            .await
+            .id;
         let redis = self.stack.redis.publisher_url(self.chaos.port());
-        let producers = (0..PRODUCERS)
+        let producers = (0..PRODUCER_COUNT)
             .map(|variation| Producer::start(&mut self.stack, run, variation, &redis))
             .collect();
         let mut play = RunState { run, producers };
@@ -122,7 +125,7 @@ impl World {
             Step::Say { producer, lines } => play.producers[*producer].say(lines).await,
             Step::Store => {
                 self.recover().await;
-                for variation in 0..PRODUCERS {
+                for variation in 0..PRODUCER_COUNT {
                     self.keep(play, variation, false).await;
                 }
             }
@@ -210,7 +213,7 @@ impl World {
         let distinct: std::collections::BTreeSet<Uuid> = producers.collect();
         assert_eq!(
             distinct.len(),
-            PRODUCERS,
+            PRODUCER_COUNT,
             "each variation stays one producer"
         );
         assert_eq!(self.stack.database.dead_letters(play.run).await, []);

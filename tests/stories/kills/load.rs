@@ -22,13 +22,13 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 /// Pause between two bursts.
-const PAUSE: Duration = Duration::from_millis(20);
+const BURST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Most lines of a burst.
-const BURST: u32 = 10;
+const MAX_BURST_LINES: u32 = 10;
 
 /// Longest time without any progress in reading.
-const STUCK: Duration = Duration::from_secs(60);
+const READ_DEADLINE: Duration = Duration::from_secs(60);
 
 /// One producer.
 pub(crate) struct Source {
@@ -100,16 +100,16 @@ async fn speak(mut pipe: Sender, mut rng: StdRng, stop: watch::Receiver<bool>) -
     let mut said = Vec::new();
     let mut number = 0;
     while !*stop.borrow() {
-        for _ in 0..rng.random_range(1..=BURST) {
+        for _ in 0..rng.random_range(1..=MAX_BURST_LINES) {
             number += 1;
             let line = line(number, &mut rng);
-            let written = timeout(STUCK, pipe.write_all(&line)).await;
+            let written = timeout(READ_DEADLINE, pipe.write_all(&line)).await;
             written
                 .expect("a command reads its lines")
                 .expect("a pipe takes a line");
             said.extend_from_slice(&line);
         }
-        sleep(PAUSE).await;
+        sleep(BURST_PAUSE).await;
     }
     said
 }

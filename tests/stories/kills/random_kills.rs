@@ -6,7 +6,7 @@
 //! append-only file, empty, or as it was at an earlier crash, as after a failover to a replica that
 //! lagged.
 //!
-//! An ordinary test run has [`KILLS`] kills with a fixed seed. `RUNCAST_KILLS=100` sets another
+//! An ordinary test run has [`DEFAULT_KILLS`] kills with a fixed seed. `RUNCAST_KILLS=100` sets another
 //! number, with a new seed, and `RUNCAST_KILLS_SEED` sets the seed; it is printed.
 
 use std::collections::BTreeSet;
@@ -31,16 +31,16 @@ use uuid::Uuid;
 use crate::kills::load::Source;
 
 /// Kills of an ordinary test run, and its seed.
-const KILLS: u32 = 20;
-const SEED: u64 = 1;
+const DEFAULT_KILLS: u32 = 20;
+const DEFAULT_SEED: u64 = 1;
 
 /// Runs, and producers per run, one per variation.
-const RUNS: usize = 3;
-const PRODUCERS: usize = 2;
+const RUN_COUNT: usize = 3;
+const PRODUCERS_PER_RUN: usize = 2;
 
 /// Longest pause before a kill, and longest downtime of a killed server, in milliseconds.
-const MOMENT_MS: u64 = 700;
-const DOWN_MS: u64 = 400;
+const MAX_PAUSE_MS: u64 = 700;
+const MAX_DOWN_MS: u64 = 400;
 
 /// What is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +75,8 @@ fn given<T: std::str::FromStr>(name: &str) -> Option<T> {
 async fn whatever_dies_at_whatever_moment_each_event_is_stored_once_and_whole() {
     let asked: Option<u32> = given("RUNCAST_KILLS");
     let seed = given("RUNCAST_KILLS_SEED");
-    let seed = seed.unwrap_or_else(|| asked.map_or(SEED, |_| rand::random()));
-    let kills = asked.unwrap_or(KILLS);
+    let seed = seed.unwrap_or_else(|| asked.map_or(DEFAULT_SEED, |_| rand::random()));
+    let kills = asked.unwrap_or(DEFAULT_KILLS);
     say(&format!(
         "{kills} kills: RUNCAST_KILLS={kills} RUNCAST_KILLS_SEED={seed}\n"
     ));
@@ -117,11 +117,11 @@ impl KillScenario {
         let persisters = [persister(&stack, 0).await, persister(&stack, 1).await];
         let stop = watch::Sender::new(false);
         let mut runs = Vec::new();
-        for number in 0..RUNS {
+        for number in 0..RUN_COUNT {
             let api = stack.api();
-            let run = api.create_run_of("under fire", PRODUCERS).await.id;
-            let sources = (0..PRODUCERS).map(|variation| {
-                let own = seed ^ ((number * PRODUCERS + variation) as u64) << 32;
+            let run = api.create_run_of("under fire", PRODUCERS_PER_RUN).await.id;
+            let sources = (0..PRODUCERS_PER_RUN).map(|variation| {
+                let own = seed ^ ((number * PRODUCERS_PER_RUN + variation) as u64) << 32;
                 let heard = stop.subscribe();
                 Source::start(&mut stack, run, variation, variation == 0, own, heard)
             });
@@ -139,8 +139,8 @@ impl KillScenario {
     }
 
     async fn kill(&mut self, rng: &mut StdRng) {
-        sleep(Duration::from_millis(rng.random_range(0..MOMENT_MS))).await;
-        let down = Duration::from_millis(rng.random_range(0..DOWN_MS));
+        sleep(Duration::from_millis(rng.random_range(0..MAX_PAUSE_MS))).await;
+        let down = Duration::from_millis(rng.random_range(0..MAX_DOWN_MS));
         match victim(rng) {
             Victim::Persister(number) => {
                 let killed = &mut self.persisters[number];
@@ -173,7 +173,11 @@ impl KillScenario {
             let told = |event: &&_| is_gap(event);
             assert_eq!(events.iter().find(told), None, "nothing was lost");
             let producers: BTreeSet<Uuid> = events.iter().map(|event| event.producer).collect();
-            assert_eq!(producers.len(), PRODUCERS, "each variation is one producer");
+            assert_eq!(
+                producers.len(),
+                PRODUCERS_PER_RUN,
+                "each variation is one producer"
+            );
             assert_eq!(self.stack.database.dead_letters(run).await, []);
             count += events.len();
         }

@@ -14,11 +14,11 @@ use crate::access::tickets::{by_ticket, ticket};
 
 use super::fixtures::{from, limited, list, metric, somebody};
 
-const ATTACKER: &str = "203.0.113.9";
-const GUESSES: usize = 10_000;
+const ATTACKER_ADDRESS: &str = "203.0.113.9";
+const GUESS_COUNT: usize = 10_000;
 
 /// Concurrent guesses.
-const AT_ONCE: usize = 32;
+const CONCURRENT_GUESSES: usize = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
@@ -27,7 +27,7 @@ async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
     // A client behind the same address that had a valid credential before.
     let as_attacker = async || {
         let request = known.request(Method::GET, "/v1/runs?limit=1");
-        send(from(request, ATTACKER)).await.status()
+        send(from(request, ATTACKER_ADDRESS)).await.status()
     };
     assert_eq!(as_attacker().await, StatusCode::OK);
 
@@ -57,12 +57,15 @@ async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
         };
         (
             number % 2,
-            send(from(request, ATTACKER)).await.status().as_u16(),
+            send(from(request, ATTACKER_ADDRESS))
+                .await
+                .status()
+                .as_u16(),
         )
     };
-    let answers = futures::stream::iter(0..GUESSES).map(guess);
+    let answers = futures::stream::iter(0..GUESS_COUNT).map(guess);
     let mut counts: BTreeMap<_, usize> = BTreeMap::new();
-    let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
+    let mut answers = std::pin::pin!(answers.buffer_unordered(CONCURRENT_GUESSES));
     while let Some(answer) = answers.next().await {
         *counts.entry(answer).or_default() += 1;
     }
@@ -81,13 +84,13 @@ async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
         .sum();
     let seconds = usize::try_from(took.as_secs()).expect("seconds");
     // 30 at once, and one every two seconds, plus the requests in progress.
-    let most = 30 + seconds / 2 + AT_ONCE;
+    let most = 30 + seconds / 2 + CONCURRENT_GUESSES;
     assert!((5..=most).contains(&looked_up), "{counts:?} in {took:?}");
     let refused: usize = [0, 1]
         .iter()
         .filter_map(|kind| counts.get(&(*kind, 429)))
         .sum();
-    assert_eq!(refused + looked_up, GUESSES, "nothing else: {counts:?}");
+    assert_eq!(refused + looked_up, GUESS_COUNT, "nothing else: {counts:?}");
     assert!(
         count > 0 && slowest < Duration::from_secs(5),
         "{count} served, one in {slowest:?}"
@@ -99,7 +102,10 @@ async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
     // again.
     let fresh = somebody(&stack, "runs:read").await;
     runcast_tests::eventually::eventually("the address may try again", async || {
-        let request = from(fresh.request(Method::GET, "/v1/runs?limit=1"), ATTACKER);
+        let request = from(
+            fresh.request(Method::GET, "/v1/runs?limit=1"),
+            ATTACKER_ADDRESS,
+        );
         match send(request).await.status() {
             StatusCode::OK => Ok(()),
             status => Err(status.to_string()),
@@ -119,19 +125,19 @@ async fn tickets_that_are_wrong_count_as_guesses() {
         send(from(request, address)).await
     };
     let used = ticket(&reader, &json!({})).await;
-    assert_eq!(ask(&used, ATTACKER).await.status(), StatusCode::OK);
+    assert_eq!(ask(&used, ATTACKER_ADDRESS).await.status(), StatusCode::OK);
     for guess in ["rcs_x".to_owned(), format!("rcs_{:043}", 1), used.clone()] {
-        let status = ask(&guess, ATTACKER).await.status();
+        let status = ask(&guess, ATTACKER_ADDRESS).await.status();
         assert_eq!(status, StatusCode::UNAUTHORIZED);
     }
     for _ in 0..2 {
-        let status = ask(&used, ATTACKER).await.status();
+        let status = ask(&used, ATTACKER_ADDRESS).await.status();
         assert_eq!(status, StatusCode::UNAUTHORIZED);
     }
     // Now the address must wait even with a valid ticket, which is not used up.
     let right = ticket(&reader, &json!({})).await;
     for shown in [&used, &right] {
-        let answer = ask(shown, ATTACKER).await;
+        let answer = ask(shown, ATTACKER_ADDRESS).await;
         assert_eq!(answer.status(), StatusCode::OK, "a stream that ends");
         let said = answer.text().await.expect("all of it");
         assert!(
@@ -147,7 +153,7 @@ fn tell(count: usize, slowest: Duration, took: Duration, looked_up: usize) {
     use std::io::Write as _;
     writeln!(
         std::io::stderr(),
-        "{GUESSES} guesses in {took:?}, {looked_up} looked up; meanwhile {count} requests of another client, the slowest {slowest:?}"
+        "{GUESS_COUNT} guesses in {took:?}, {looked_up} looked up; meanwhile {count} requests of another client, the slowest {slowest:?}"
     )
     .expect("stderr takes a text");
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::fixtures::{header, list};
 
 /// Longer than any deadline of a request.
-const PATIENCE: Duration = Duration::from_secs(45);
+const REQUEST_DEADLINE: Duration = Duration::from_secs(45);
 
 async fn connect(stack: &Stack) -> TcpStream {
     let base = stack.api().base().to_owned();
@@ -26,7 +26,7 @@ async fn answer(stack: &Stack, said: &[u8]) -> String {
     // The gateway may close in the middle of it.
     let _sent = socket.write_all(said).await;
     let mut heard = Vec::new();
-    let reading = within(PATIENCE, "the end", socket.read_to_end(&mut heard));
+    let reading = within(REQUEST_DEADLINE, "the end", socket.read_to_end(&mut heard));
     let _ended = reading.await;
     String::from_utf8_lossy(&heard).into_owned()
 }
@@ -96,7 +96,7 @@ async fn requests_that_are_too_slow_are_given_up() {
     assert_eq!(nothing, "");
     assert!(between.starts_with("HTTP/1.1 200 "), "{between}");
     let took = began.elapsed();
-    assert!(took < PATIENCE, "{took:?}");
+    assert!(took < REQUEST_DEADLINE, "{took:?}");
 }
 
 /// Sends these bytes, then one byte per second; returns what the gateway sends until the end.
@@ -112,7 +112,7 @@ async fn trickle(stack: &Stack, said: &[u8]) -> String {
             }
         }
     };
-    let reading = within(PATIENCE, "the end", reader.read_to_end(&mut heard));
+    let reading = within(REQUEST_DEADLINE, "the end", reader.read_to_end(&mut heard));
     tokio::select! {
         _ended = reading => {}
         () = trickling => {}

@@ -12,13 +12,13 @@ use serde_json::Value;
 use super::super::fixtures::json_of;
 
 /// The host of every gateway.
-pub(super) const HOST: &str = "127.0.0.1";
+pub(super) const GATEWAY_HOST: &str = "127.0.0.1";
 
 /// The session cookie.
-pub(super) const SESSION: &str = "runcast_session";
+pub(super) const SESSION_COOKIE: &str = "runcast_session";
 
 /// The cookie of a login in progress.
-pub(super) const ATTEMPT: &str = "runcast_oidc";
+pub(super) const LOGIN_COOKIE: &str = "runcast_oidc";
 
 /// An installation and its provider.
 pub(crate) struct Scene {
@@ -85,7 +85,7 @@ impl Scene {
         json_of(answer, StatusCode::OK).await
     }
 
-    /// Checks that a response signs in nobody, and returns the reason.
+    /// Checks that a response signs no user in, and returns the reason.
     pub(super) async fn refused(
         &self,
         browser: &OidcBrowser,
@@ -93,7 +93,7 @@ impl Scene {
         status: StatusCode,
     ) -> String {
         let why = problem(answer, status).await;
-        assert_eq!(browser.cookie(HOST, SESSION), None, "{why}");
+        assert_eq!(browser.cookie(GATEWAY_HOST, SESSION_COOKIE), None, "{why}");
         why
     }
 

@@ -6,7 +6,7 @@ use runcast_tests::oidc_browser::{OidcBrowser, redirect_target};
 use runcast_tests::oidc_provider::Account;
 
 use super::super::fixtures::user;
-use super::fixture::{ATTEMPT, HOST, Scene};
+use super::fixture::{GATEWAY_HOST, LOGIN_COOKIE, Scene};
 
 /// The URL with another `state`.
 fn with_state(back: &str, state: &str) -> String {
@@ -49,12 +49,12 @@ async fn an_answer_is_for_the_browser_that_has_asked_and_good_once() {
         assert!(why.contains("begin again"), "{why}");
     }
     // None of these attempts used up the login.
-    let secret = ada.cookie(HOST, ATTEMPT).expect("still");
+    let secret = ada.cookie(GATEWAY_HOST, LOGIN_COOKIE).expect("still");
     assert_eq!(redirect_target(ada.get(&back).await).await, "/");
     assert_eq!(scene.who(&ada).await["name"], "ada");
     // Again, also with the used cookie.
     let thief = OidcBrowser::default();
-    thief.set_cookie(HOST, ATTEMPT, &secret);
+    thief.set_cookie(GATEWAY_HOST, LOGIN_COOKIE, &secret);
     let answer = thief.get(&back).await;
     scene.refused(&thief, answer, StatusCode::BAD_REQUEST).await;
     assert_eq!(scene.who(&ada).await["name"], "ada");
@@ -79,7 +79,9 @@ async fn an_attempt_lasts_ten_minutes_and_tells_a_reader_of_redis_no_way_in() {
     let scene = Scene::start(&[]).await;
     let browser = OidcBrowser::default();
     let back = scene.come_back(&browser, "/v1/session/oidc").await;
-    let secret = browser.cookie(HOST, ATTEMPT).expect("a secret");
+    let secret = browser
+        .cookie(GATEWAY_HOST, LOGIN_COOKIE)
+        .expect("a secret");
     let mut redis = scene.stack.redis.connection().await;
     let pattern = format!("{}auth:attempt:*", scene.stack.keys().prefix());
     let keys: Vec<String> = redis.keys(&pattern).await.expect("keys");

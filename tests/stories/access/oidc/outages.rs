@@ -10,10 +10,10 @@ use runcast_tests::oidc_provider::Algorithm;
 use runcast_tests::stack::Service;
 
 use super::super::fixtures::{sign_in, user};
-use super::fixture::{ATTEMPT, HOST, SESSION, Scene};
+use super::fixture::{GATEWAY_HOST, LOGIN_COOKIE, SESSION_COOKIE, Scene};
 
 /// Longest time for a login to detect that the provider does not answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const LOGIN_DEADLINE: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_issuer_everything_else_works() {
@@ -30,7 +30,7 @@ async fn without_the_issuer_everything_else_works() {
     }
     let page = browser.get_page(&scene.at("/v1/session/oidc")).await;
     assert_eq!(redirect_target(page).await, "/#/?sign-in=unavailable");
-    assert_eq!(browser.cookie(HOST, ATTEMPT), None);
+    assert_eq!(browser.cookie(GATEWAY_HOST, LOGIN_COOKIE), None);
     let by_password = sign_in(&api, "ada").await;
     assert_eq!(by_password.status(Method::GET, "/v1/runs").await, 200);
     let ready = send(api.anonymous(Method::GET, "/readyz")).await;
@@ -74,7 +74,7 @@ async fn an_issuer_that_says_nothing_is_waited_for_only_so_long() {
     for answer in futures::future::join_all(all).await {
         problem(answer, StatusCode::SERVICE_UNAVAILABLE).await;
     }
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < LOGIN_DEADLINE, "{:?}", began.elapsed());
     scene.provider.set_hanging(false);
     let browser = &browsers[0];
     let begun = eventually("the issuer is asked again", async || {
@@ -92,7 +92,7 @@ async fn an_issuer_that_says_nothing_is_waited_for_only_so_long() {
     scene
         .refused(browser, answer, StatusCode::SERVICE_UNAVAILABLE)
         .await;
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < LOGIN_DEADLINE, "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,5 +122,5 @@ async fn without_redis_one_signs_in_by_a_password() {
         }
     })
     .await;
-    assert!(browser.cookie(HOST, SESSION).is_some());
+    assert!(browser.cookie(GATEWAY_HOST, SESSION_COOKIE).is_some());
 }

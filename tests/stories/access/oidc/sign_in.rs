@@ -9,8 +9,8 @@ use runcast_tests::oidc_provider::TokenFault;
 use runcast_tests::stack::{Service, Stack};
 use serde_json::json;
 
-use super::super::fixtures::{PASSWORD, json_of, second_gateway, sign_in_with, user};
-use super::fixture::{ATTEMPT, HOST, SESSION, Scene};
+use super::super::fixtures::{USER_PASSWORD, json_of, second_gateway, sign_in_with, user};
+use super::fixture::{GATEWAY_HOST, LOGIN_COOKIE, SESSION_COOKIE, Scene};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
@@ -23,7 +23,7 @@ async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
     let ways = json_of(ways, StatusCode::OK).await;
     assert_eq!(ways, json!({"oidc": {"name": "Example"}}));
     // A session never continues a cookie that was set before.
-    browser.set_cookie(HOST, SESSION, "AAAAAAAAAAAAAAAAAAAAAA");
+    browser.set_cookie(GATEWAY_HOST, SESSION_COOKIE, "AAAAAAAAAAAAAAAAAAAAAA");
     let begin = "/v1/session/oidc?return_to=%2F%23%2Fruns%2F0190&client=laptop";
     let begun = browser.get(&scene.at(begin)).await;
     assert_eq!(begun.status(), StatusCode::SEE_OTHER);
@@ -33,7 +33,9 @@ async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
         assert!(set.contains(word), "{set}");
     }
     let to = redirect_target(begun).await;
-    let secret = browser.cookie(HOST, ATTEMPT).expect("a secret");
+    let secret = browser
+        .cookie(GATEWAY_HOST, LOGIN_COOKIE)
+        .expect("a secret");
     assert!(!to.contains(&secret), "it stays in the browser: {to}");
     let back = redirect_target(browser.get(&to).await).await;
     assert_eq!(
@@ -42,7 +44,11 @@ async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
     );
     let who = scene.who(&browser).await;
     assert_eq!(who["user"]["id"].as_str(), Some(id.as_str()), "{who}");
-    assert_eq!(browser.cookie(HOST, ATTEMPT), None, "it is over");
+    assert_eq!(
+        browser.cookie(GATEWAY_HOST, LOGIN_COOKIE),
+        None,
+        "it is over"
+    );
     let [linked] = &scene.audit("identity.linked").await[..] else {
         panic!("linked once");
     };
@@ -55,7 +61,7 @@ async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
 
     // The same client again, by password: it replaces the session, and the two ways are
     // distinguished.
-    let body = json!({"user": "ada", "password": PASSWORD, "client": "laptop"});
+    let body = json!({"user": "ada", "password": USER_PASSWORD, "client": "laptop"});
     sign_in_with(&scene.stack.api(), &body).await;
     let over = browser.get(&scene.at("/v1/session")).await;
     assert_eq!(over.status(), StatusCode::UNAUTHORIZED);
@@ -69,12 +75,16 @@ async fn a_session_that_was_there_ends() {
     user(&scene.stack, "ada", &["viewer"]).await;
     let browser = OidcBrowser::default();
     scene.sign_in(&browser).await;
-    let before = browser.cookie(HOST, SESSION).expect("a session");
+    let before = browser
+        .cookie(GATEWAY_HOST, SESSION_COOKIE)
+        .expect("a session");
     scene.sign_in(&browser).await;
-    let after = browser.cookie(HOST, SESSION).expect("a session");
+    let after = browser
+        .cookie(GATEWAY_HOST, SESSION_COOKIE)
+        .expect("a session");
     assert_ne!(before, after);
     let other = OidcBrowser::default();
-    other.set_cookie(HOST, SESSION, &before);
+    other.set_cookie(GATEWAY_HOST, SESSION_COOKIE, &before);
     let answer = other.get(&scene.at("/v1/session")).await;
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(scene.audit("identity.linked").await.len(), 1);
@@ -126,7 +136,7 @@ async fn nobody_is_led_to_another_server() {
         let why = problem(answer, StatusCode::BAD_REQUEST).await;
         assert!(why.starts_with("return_to"), "{why}");
     }
-    assert_eq!(browser.cookie(HOST, ATTEMPT), None);
+    assert_eq!(browser.cookie(GATEWAY_HOST, LOGIN_COOKIE), None);
     // Other sites cannot redirect a browser either.
     let request = scene.stack.api().anonymous(Method::GET, "/v1/session/oidc");
     let answer = send(request.header("sec-fetch-site", "cross-site")).await;
@@ -203,9 +213,9 @@ async fn a_page_by_https_gets_cookies_that_stay_with_its_host() {
     let callback = callback.expect("an address to come back to").1;
     assert_eq!(callback, format!("{url}/v1/session/oidc/callback"));
     // The cookie without the prefix was set by another host.
-    let secret = browser.cookie(HOST, "__Host-runcast_oidc");
+    let secret = browser.cookie(GATEWAY_HOST, "__Host-runcast_oidc");
     let other = OidcBrowser::default();
-    other.set_cookie(HOST, ATTEMPT, &secret.expect("a secret"));
+    other.set_cookie(GATEWAY_HOST, LOGIN_COOKIE, &secret.expect("a secret"));
     let state = to.query_pairs().find(|(name, _)| name == "state");
     let state = state.expect("a state").1;
     let back = scene.at(&format!("/v1/session/oidc/callback?code=c&state={state}"));
@@ -223,12 +233,12 @@ async fn nothing_secret_is_written_down_or_told() {
         scene.provider.set_token_fault(lie);
         let browser = OidcBrowser::default();
         let back = scene.come_back(&browser, "/v1/session/oidc").await;
-        secrets.extend(browser.cookie(HOST, ATTEMPT));
+        secrets.extend(browser.cookie(GATEWAY_HOST, LOGIN_COOKIE));
         for _ in 0..2 {
             let answer = browser.get(&back).await;
             told.push(answer.text().await.expect("a body"));
         }
-        secrets.extend(browser.cookie(HOST, SESSION));
+        secrets.extend(browser.cookie(GATEWAY_HOST, SESSION_COOKIE));
     }
     secrets.extend(scene.provider.secrets());
     assert!(secrets.len() >= 10, "{}", secrets.len());

@@ -8,7 +8,7 @@ use runcast_tests::programs::{free_port, loopback};
 use runcast_tests::stack::Service;
 
 use super::super::fixtures::user;
-use super::fixture::{ATTEMPT, HOST, SESSION, Scene};
+use super::fixture::{GATEWAY_HOST, LOGIN_COOKIE, SESSION_COOKIE, Scene};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_proves_nothing_signs_nobody_in() {
@@ -26,7 +26,11 @@ async fn a_token_that_proves_nothing_signs_nobody_in() {
         let status = answer.status();
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{lie:?}");
         scene.refused(&browser, answer, status).await;
-        assert_eq!(browser.cookie(HOST, ATTEMPT), None, "{lie:?}: it is over");
+        assert_eq!(
+            browser.cookie(GATEWAY_HOST, LOGIN_COOKIE),
+            None,
+            "{lie:?}: it is over"
+        );
     }
     for table in ["sessions", "identities"] {
         let count = format!("SELECT count(*) FROM {table}");
@@ -79,7 +83,7 @@ async fn a_code_is_of_the_issuer_and_of_this_attempt() {
         let back = scene.come_back(&browser, "/v1/session/oidc").await;
         let answer = browser.get(&back.replace(from, to)).await;
         assert!(answer.status().is_client_error(), "{}", answer.status());
-        assert_eq!(browser.cookie(HOST, SESSION), None);
+        assert_eq!(browser.cookie(GATEWAY_HOST, SESSION_COOKIE), None);
     }
 }
 

@@ -1,8 +1,8 @@
-//! Users with sessions and tokens, many at once, as the store has them.
+//! Many users with sessions and tokens, inserted directly as the store keeps them.
 
 use runcast_tests::stack::Stack;
 
-/// Makes so many users who may read, each with a session and a token.
+/// Creates this many users with read access, each with a session and a token.
 pub(crate) async fn make(stack: &Stack, count: usize) {
     for statement in [
         format!(
@@ -10,10 +10,10 @@ pub(crate) async fn make(stack: &Stack, count: usize) {
              SELECT gen_random_uuid(), 'user' || n, 'user' || n || '@example.com' FROM generate_series(0, {count} - 1) n"
         ),
         "INSERT INTO user_roles (user_id, role) SELECT id, 'viewer' FROM users".to_owned(),
-        // Half of the tokens are of users, half of nobody.
+        // Half of the tokens belong to users, half to none.
         format!(
             "INSERT INTO tokens (id, hash, name, scopes, user_id)
-             SELECT gen_random_uuid(), sha256(('{TOKEN}' || lpad(n::text, 43, '0'))::bytea), 'bench', '{{runs:read}}',
+             SELECT gen_random_uuid(), sha256(('{TOKEN_PREFIX}' || lpad(n::text, 43, '0'))::bytea), 'bench', '{{runs:read}}',
                     CASE WHEN n % 2 = 0 THEN (SELECT id FROM users WHERE name = 'user' || n) END
                FROM generate_series(0, {count} - 1) n"
         ),
@@ -25,10 +25,10 @@ pub(crate) async fn make(stack: &Stack, count: usize) {
     }
 }
 
-/// What tokens begin with.
-const TOKEN: &str = "rct_";
+/// The prefix of tokens.
+const TOKEN_PREFIX: &str = "rct_";
 
-/// Starts the session of a user, ending the one before.
+/// Starts a session of a user, and ends the previous one.
 pub(crate) async fn sign_in(stack: &Stack, user: usize, number: usize) {
     let end = format!(
         "DELETE FROM sessions WHERE user_id = (SELECT id FROM users WHERE name = 'user{user}')"
@@ -42,7 +42,7 @@ pub(crate) async fn sign_in(stack: &Stack, user: usize, number: usize) {
     stack.database.execute(&start).await;
 }
 
-/// Revokes and restores a token, which is two changes of it.
+/// Revokes and restores a token: two changes.
 pub(crate) async fn change_token(stack: &Stack, token_of: usize) {
     for revoked in ["now()", "NULL"] {
         let change = format!(
@@ -53,7 +53,7 @@ pub(crate) async fn change_token(stack: &Stack, token_of: usize) {
     }
 }
 
-/// Gives a user one more role, or takes it.
+/// Gives a user one more role, or removes it.
 pub(crate) async fn change_roles(stack: &Stack, user: usize) {
     let take = format!(
         "DELETE FROM user_roles WHERE role = 'operator'
@@ -67,12 +67,12 @@ pub(crate) async fn change_roles(stack: &Stack, user: usize) {
     stack.database.execute(&give).await;
 }
 
-/// The secret of a user's session of that number.
+/// The secret of a user's session with this number.
 pub(crate) fn session(user: usize, number: usize) -> String {
     format!("session-{user}-{number}")
 }
 
 /// The secret of a token.
 pub(crate) fn token(number: usize) -> String {
-    format!("{TOKEN}{number:043}")
+    format!("{TOKEN_PREFIX}{number:043}")
 }
