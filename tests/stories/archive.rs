@@ -201,7 +201,7 @@ const DIVERSE_OUTPUT: &str = r"seq 1 3000; printf 'nul \000 and \377\376 \n'; he
     head -c 1048576 /dev/urandom; echo; echo; echo last >&2";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_archived_run_is_shown_byte_by_byte_as_before() {
+async fn archived_run_reads_byte_for_byte_the_same() {
     let (mut stack, folder) = with_folder().await;
     let run = sealed_run(&mut stack, DIVERSE_OUTPUT).await;
     let stored = stack.database.events(run).await;
@@ -262,7 +262,7 @@ async fn an_archived_run_is_shown_byte_by_byte_as_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_goes_on_is_read_on_without_a_seam() {
+async fn continued_archived_run_reads_without_gap() {
     let (mut stack, _folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 500").await;
     stack.start_service(Service::Worker).await;
@@ -295,7 +295,7 @@ async fn a_run_that_goes_on_is_read_on_without_a_seam() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_dies_before_the_run_is_passed_on_leaves_the_rows() {
+async fn worker_killed_before_commit_leaves_the_rows() {
     let (mut stack, folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
     let (rows, before) = (
@@ -337,7 +337,7 @@ async fn a_worker_that_dies_before_the_run_is_passed_on_leaves_the_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_dies_while_rows_go_leaves_a_run_that_can_be_read() {
+async fn worker_killed_while_deleting_rows_leaves_run_readable() {
     let (mut stack, _folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
     let before = snapshot(&stack, run).await;
@@ -362,7 +362,7 @@ async fn a_worker_that_dies_while_rows_go_leaves_a_run_that_can_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_object_is_found_before_anything_goes() {
+async fn damaged_object_is_detected_before_rows_are_deleted() {
     let (mut stack, folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
     let (rows, before) = (
@@ -406,7 +406,7 @@ fn cut_short(path: &PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damage_and_absence_are_told_to_readers() {
+async fn readers_are_told_of_damaged_and_missing_objects() {
     let (mut stack, folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
     let before = snapshot(&stack, run).await;

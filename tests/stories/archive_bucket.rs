@@ -27,7 +27,7 @@ async fn in_bucket() -> (Stack, S3Server) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bucket_keeps_runs_as_a_folder_does() {
+async fn bucket_archives_runs_like_a_folder() {
     let (mut stack, server) = in_bucket().await;
     let run = sealed_run(&mut stack, "seq 1 3000; head -c 100000 /dev/urandom").await;
     let before = snapshot(&stack, run).await;
@@ -50,7 +50,7 @@ async fn a_bucket_keeps_runs_as_a_folder_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_that_was_broken_off_is_taken_back() {
+async fn interrupted_upload_is_aborted() {
     let mut stack = Stack::without_services().await;
     let server = S3Server::start(stack.folder()).await;
     let chaos = stack.proxy_port(server.port()).await;
@@ -84,7 +84,7 @@ async fn an_upload_that_was_broken_off_is_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_is_down_delays_and_loses_nothing() {
+async fn unavailable_store_delays_but_loses_nothing() {
     let mut stack = Stack::without_services().await;
     let server = S3Server::start(stack.folder()).await;
     let chaos = stack.proxy_port(server.port()).await;
@@ -147,7 +147,7 @@ async fn seal(stack: &Stack, run: Uuid) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_day_that_is_archived_as_a_whole_is_emptied_at_once() {
+async fn fully_archived_day_is_truncated() {
     let (mut stack, _folder) = with_folder().await;
     let runs = [
         old_run(&stack, 9, "{}", 50).await,
@@ -174,7 +174,7 @@ async fn a_day_that_is_archived_as_a_whole_is_emptied_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn runs_go_by_the_rule_for_their_label() {
+async fn retention_follows_label_rules() {
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Persister).await;
     let gone = [
@@ -213,7 +213,7 @@ async fn runs_go_by_the_rule_for_their_label() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rules_that_make_no_sense_are_refused_at_start() {
+async fn invalid_retention_rules_are_refused_at_start() {
     let stack = Stack::without_services().await;
     for (rules, named) in [
         ("project=search", "project=search"),
@@ -238,7 +238,7 @@ async fn rules_that_make_no_sense_are_refused_at_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_archived_run_goes_with_its_object_whoever_dies() {
+async fn expired_run_and_object_are_deleted_despite_crash() {
     let (mut stack, server) = in_bucket().await;
     let runs = [
         old_run(&stack, 9, r#"{"project": "search"}"#, 20).await,

@@ -33,7 +33,7 @@ async fn has(connection: &mut MultiplexedConnection, key: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_proxy_does_what_it_says() {
+async fn proxy_injects_each_fault() {
     let folder = TempDir::with_prefix("runcast-chaos-").expect("a folder");
     let server = RedisServer::start(folder.path(), &Keys::default()).await;
     let mut direct = server.connection().await;

@@ -44,7 +44,7 @@ fn states(frames: &[Frame], id: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cancel_ends_a_command_and_the_run_ends_cancelled() {
+async fn cancel_ends_command_and_run() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("cancelled").await;
     let mut stream = stack.api().watch(run.id, None).await;
@@ -121,7 +121,7 @@ async fn cancel_ends_a_command_and_the_run_ends_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_that_does_not_end_is_killed_after_the_grace_period() {
+async fn stubborn_command_is_killed_after_grace_period() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("stubborn").await.id;
     let mut stream = stack.api().watch(run, None).await;
@@ -163,7 +163,7 @@ async fn a_command_that_does_not_end_is_killed_after_the_grace_period() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_waits_for_its_agent_but_not_beyond_the_run() {
+async fn pending_command_expires_with_the_run() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("early").await.id;
     let cancel = accepted(tell(&stack, run, None, json!({"command": "cancel"})).await).await;

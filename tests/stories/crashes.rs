@@ -44,17 +44,17 @@ async fn lose_answers(from_the_first: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_whose_answer_is_lost_is_stored_once() {
+async fn append_with_lost_reply_is_stored_once() {
     lose_answers(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_that_loses_its_first_answer_publishes_all_the_same() {
+async fn agent_with_lost_first_reply_still_publishes() {
     lose_answers(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_persister_killed_between_commit_and_acknowledge_stores_once() {
+async fn persister_killed_before_acknowledge_stores_once() {
     let settle = redis::Script::new(include_str!("../../common/src/scripts/settle.lua"));
     let mut stack = Stack::without_services().await;
     let chaos = stack.proxy_redis().await;
@@ -95,7 +95,7 @@ async fn a_persister_killed_between_commit_and_acknowledge_stores_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn persister_and_gateway_killed_in_the_middle_of_a_run_lose_nothing() {
+async fn killed_persister_and_gateway_lose_nothing() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("killed").await.id;
     let command = ticking(400, "0.01");
@@ -131,7 +131,7 @@ async fn persister_and_gateway_killed_in_the_middle_of_a_run_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_persisters_store_once() {
+async fn two_persisters_store_each_event_once() {
     let mut stack = Stack::start().await;
     // A second persister, as in a deployment with two replicas; it ends with this story.
     let second = stack.folder().join("second");

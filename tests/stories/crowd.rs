@@ -82,7 +82,7 @@ async fn sees(crowd: &Crowd, what: &str, enough: impl Fn(&CrowdCounts) -> bool) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crowd_reads_an_answer_however_it_is_cut() {
+async fn crowd_parses_responses_cut_anywhere() {
     let body = frames(1..=20);
     // Chunks that end within frames, and writes that end within anything.
     let pieces: Vec<&[u8]> = body.chunks(97).collect();
@@ -104,7 +104,7 @@ async fn a_crowd_reads_an_answer_however_it_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crowd_notices_what_is_missing_doubled_or_swapped() {
+async fn crowd_detects_missing_doubled_and_swapped_messages() {
     for numbers in [
         vec![1, 3],
         vec![1, 1],
@@ -122,7 +122,7 @@ async fn a_crowd_notices_what_is_missing_doubled_or_swapped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crowd_comes_back_with_the_last_whole_frame() {
+async fn crowd_reconnects_with_last_complete_frame() {
     let mut cut = [&b"retry: 10\n"[..], &frames(1..=3)].concat();
     // Its id is there, but the empty line after it is not.
     cut.pop();

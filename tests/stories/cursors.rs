@@ -38,7 +38,7 @@ fn assert_frames(frames: &[Frame], lines: &[Vec<u8>], producer: Uuid, epoch: u64
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_viewer_resumes_in_the_middle_of_an_entry() {
+async fn viewer_resumes_in_the_middle_of_an_entry() {
     let mut stack = Stack::start().await;
     let all = numbered_lines("line", 1..=10);
     let (run, mut publisher, last) = run_with(&stack, &all).await;
@@ -82,7 +82,7 @@ async fn a_viewer_resumes_in_the_middle_of_an_entry() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cursor_is_read_in_every_form_or_refused() {
+async fn all_cursor_forms_are_parsed_or_refused() {
     let stack = Stack::start().await;
     let all = numbered_lines("line", 1..=5);
     let (run, publisher, last) = run_with(&stack, &all).await;
@@ -131,7 +131,7 @@ async fn a_cursor_is_read_in_every_form_or_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn channels_show_what_they_name_and_nothing_else() {
+async fn channels_filter_events() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("channels").await.id;
     let mut wrap = stack.wrap(run, &["sh", "-c", "echo out; echo err >&2"]);
@@ -157,7 +157,7 @@ async fn channels_show_what_they_name_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_is_over_ends_its_streams_and_then_has_no_content() {
+async fn ended_run_ends_streams_then_returns_204() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("short").await.id;
     let mut early = stack.api().watch(run, None).await;
@@ -188,7 +188,7 @@ async fn a_run_that_is_over_ends_its_streams_and_then_has_no_content() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_stream_is_kept_alive_and_a_stopping_gateway_says_so() {
+async fn idle_stream_gets_keep_alives_and_closing_notice() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("silent").await.id;
     let mut stream = stack.api().watch(run, None).await;

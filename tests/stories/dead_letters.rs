@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unreadable_entry_goes_aside_and_the_stream_goes_on() {
+async fn unreadable_entry_becomes_dead_letter_and_stream_continues() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("damaged").await;
     let keys = stack.keys().run(run.id);
@@ -103,7 +103,7 @@ async fn assert_steps_over(stream: &mut Sse, broken: EventId) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_is_no_event_goes_aside_alone() {
+async fn invalid_line_becomes_a_dead_letter_alone() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("bad lines").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
@@ -180,7 +180,7 @@ async fn dead_letter(stack: &Stack, arguments: &[&str]) -> (bool, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_looks_at_dead_letters_reads_them_again_and_drops_them() {
+async fn operator_lists_replays_and_drops_dead_letters() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("operator").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
@@ -245,7 +245,7 @@ async fn an_operator_looks_at_dead_letters_reads_them_again_and_drops_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_entry_is_read_again_where_its_place_is_free() {
+async fn whole_entry_is_replayed_into_its_hole() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("entry").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);

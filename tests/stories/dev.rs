@@ -40,7 +40,7 @@ fn processes_on(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_starts_from_nothing_and_again_from_what_it_kept() {
+async fn dev_starts_empty_and_restarts_with_its_data() {
     let folder = TempDir::with_prefix("runcast-dev-").expect("a folder");
     // Its Postgres runs as another user, who needs access to its data.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");

@@ -140,7 +140,7 @@ fn missing(events: &[StoredEvent]) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_has_no_room_on_the_disk_waits_in_memory_until_redis_is_back() {
+async fn events_without_disk_space_wait_in_memory() {
     let world = World::start().await;
     world.chaos.refuse();
     let go = world.stack.folder().join("go");
@@ -172,7 +172,7 @@ async fn what_has_no_room_on_the_disk_waits_in_memory_until_redis_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_disk_had_room_for_is_sent_later_and_the_rest_is_counted() {
+async fn spooled_events_are_resent_and_the_rest_is_counted() {
     let world = World::start().await;
     world.chaos.refuse();
     let mut wrap = world.wrap("1", &script("exit 7"));

@@ -84,7 +84,7 @@ async fn date_back(stack: &Stack, run: Uuid, hours: u64) -> Uuid {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_export_holds_every_byte_and_goes_on_where_it_was_cut_off() {
+async fn export_is_complete_and_resumes() {
     let mut stack = Stack::start().await;
     let script = r"i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; printf 'a\0b\377\n'; echo oops >&2";
     let created = stack.api().create_run("exported").await.id;
@@ -158,7 +158,7 @@ async fn an_export_holds_every_byte_and_goes_on_where_it_was_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_export_holds_what_was_asked_for() {
+async fn export_filters_by_time_label_and_run() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("chosen").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);

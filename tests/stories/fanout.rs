@@ -45,7 +45,7 @@ pub(crate) fn frames(text: &str) -> Vec<(String, Value, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_who_come_back_at_once_each_get_the_rest() {
+async fn two_hundred_reconnecting_viewers_get_the_rest() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("storm").await;
     let mut publisher = publisher(&stack, &run).await;
@@ -80,7 +80,7 @@ async fn two_hundred_who_come_back_at_once_each_get_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bells_that_are_lost_cost_no_event() {
+async fn lost_wakeups_lose_no_event() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("bells").await;
     let mut publisher = publisher(&stack, &run).await;
@@ -102,7 +102,7 @@ async fn bells_that_are_lost_cost_no_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_is_deleted_while_it_is_watched_ends() {
+async fn deleted_run_ends_its_streams() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("deleted").await;
     let last = publisher(&stack, &run)
@@ -125,7 +125,7 @@ async fn a_run_that_is_deleted_while_it_is_watched_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixty_four_channels_are_one_stream() {
+async fn stream_accepts_sixty_four_channels() {
     let stack = Stack::start().await;
     let run = stack.api().create_run_of("channels", 66).await;
     let mut publisher = publisher(&stack, &run).await;
@@ -176,7 +176,7 @@ async fn curl(arguments: &[&str], token: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_kind_of_connection_carries_a_stream_to_its_end() {
+async fn streams_work_over_every_kind_of_connection() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("connections").await;
     let mut publisher = publisher(&stack, &run).await;
@@ -224,7 +224,7 @@ async fn every_kind_of_connection_carries_a_stream_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_listed_origins_may_ask_and_no_others() {
+async fn cors_allows_only_listed_origins() {
     let mut stack = Stack::start().await;
     stack.stop(Service::Gateway).await;
     stack.set(

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_viewer_sees_that_an_agent_lives_and_how_much_it_uses() {
+async fn viewer_receives_heartbeats_with_resource_usage() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("alive").await.id;
     let mut wrap = stack.wrap(run, &["sh", "-c", "echo hello; exec sleep 60"]);

@@ -39,7 +39,7 @@ async fn assert_shows(stream: &mut Sse, lines: &[Vec<u8>], first: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn trimmed_history_is_joined_to_live() {
+async fn trimmed_history_joins_live_events() {
     const TRIMMED_EVENTS: u64 = 3_000;
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("long").await;
@@ -132,7 +132,7 @@ fn assert_events(events: &[String], lines: &[Vec<u8>], epoch: u64, first: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trimmed() {
+async fn pages_are_complete_in_both_directions_while_run_is_written() {
     const EVENT_COUNT: u64 = 6_000;
     let seed = rand::random();
     writeln!(std::io::stderr(), "seed {seed}").expect("stderr takes a line");
@@ -222,7 +222,7 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_stream_goes_on_from_a_page_without_a_seam() {
+async fn stream_continues_from_a_page_without_gap() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("seam").await;
     let connection = run.publisher_connection().await;
@@ -277,7 +277,7 @@ async fn the_stream_goes_on_from_a_page_without_a_seam() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_moment_is_found_in_what_is_stored_and_in_what_is_not() {
+async fn events_are_found_by_time_stored_or_not() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("moments").await;
     let connection = run.publisher_connection().await;
@@ -314,7 +314,7 @@ async fn a_moment_is_found_in_what_is_stored_and_in_what_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_poll_is_woken_by_one_event() {
+async fn long_poll_is_woken_by_one_event() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("poll").await;
     let connection = run.publisher_connection().await;
@@ -365,7 +365,7 @@ async fn a_long_poll_is_woken_by_one_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_go_across_a_lost_redis_in_both_directions() {
+async fn pages_cross_a_redis_data_loss_in_both_directions() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("epochs").await;
     let connection = run.publisher_connection().await;

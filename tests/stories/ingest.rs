@@ -27,7 +27,7 @@ async fn publish(stack: &Stack, run: Uuid, first: u64, lines: &[Vec<u8>]) -> Res
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_is_sent_again_is_stored_once() {
+async fn repeated_request_is_stored_once() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("over http").await.id;
     let lines = numbered_lines("line", 1..=5);
@@ -60,7 +60,7 @@ async fn a_request_that_is_sent_again_is_stored_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_event_is_refused_and_not_stored() {
+async fn invalid_events_are_refused() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("refused").await.id;
     let mut oversized = output_line("text");

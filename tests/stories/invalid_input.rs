@@ -35,7 +35,7 @@ fn end_of(lines: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_that_are_no_events_go_aside_one_by_one_and_the_run_is_sealed() {
+async fn invalid_lines_become_dead_letters_and_run_is_sealed() {
     let mebibyte = [
         br#"{"kind":"output","text":""#,
         &[b'x'; 1 << 20][..],
@@ -100,7 +100,7 @@ async fn lines_that_are_no_events_go_aside_one_by_one_and_the_run_is_sealed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn odd_events_are_events_and_a_clock_that_jumps_changes_no_order() {
+async fn unusual_events_are_stored_and_clock_jumps_keep_order() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("odd lines").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
@@ -200,7 +200,7 @@ fn bomb(told: u64, blocks: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn entries_that_cannot_be_read_go_aside_and_the_run_goes_on() {
+async fn unreadable_entries_become_dead_letters_and_run_continues() {
     let lines = [output_line(&"the same again\n".repeat(500)), b"\n".to_vec()].concat();
     let packed = Body::packed(&lines);
     assert_eq!(packed.field(), "z");

@@ -51,7 +51,7 @@ async fn agents(stack: &Stack, query: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_is_lost_while_its_agent_is_silent() {
+async fn run_is_lost_while_its_agent_is_silent() {
     let mut stack = impatient().await;
     let run = stack.api().create_run("silent").await.id;
     let script = "echo here; while [ ! -e done ]; do sleep 0.1; done";
@@ -77,7 +77,7 @@ async fn a_run_is_lost_while_its_agent_is_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_agent_is_lost_and_its_successor_ends_the_run() {
+async fn killed_agent_is_lost_and_successor_ends_run() {
     let mut stack = impatient().await;
     let run = stack.api().create_run("killed").await.id;
     let mut first = stack.wrap(run, &["sh", "-c", "echo here; exec sleep 60"]);
@@ -142,7 +142,7 @@ async fn told(viewer: &mut Sse, status: &str, health: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_lost_agent_publishes_brings_its_run_back_and_viewers_are_told() {
+async fn publishing_revives_a_lost_run_and_notifies_viewers() {
     let mut stack = impatient().await;
     let run = stack.api().create_run("found").await;
     let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
@@ -199,7 +199,7 @@ async fn what_a_lost_agent_publishes_brings_its_run_back_and_viewers_are_told() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_list_of_agents_has_pages_and_refuses_nonsense() {
+async fn agent_list_is_paged_and_validates_queries() {
     let mut stack = Stack::start().await;
     let mut wraps = Vec::new();
     for name in ["one", "two", "three"] {

@@ -24,7 +24,7 @@ fn noise_of(count: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn above_the_budget_the_biggest_run_waits_and_small_ones_go_on() {
+async fn above_budget_biggest_run_waits_and_small_ones_continue() {
     let mut stack = Stack::without_services().await;
     let chaos = stack.proxy_postgres().await;
     let address = stack.database_url(chaos.port());
@@ -68,7 +68,7 @@ async fn above_the_budget_the_biggest_run_waits_and_small_ones_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn above_the_budget_idle_runs_give_back_what_they_keep_for_viewers() {
+async fn above_budget_idle_runs_are_trimmed() {
     let stack = Stack::start().await;
     let mut redis = stack.redis.connection().await;
     let mut limit = redis::cmd("CONFIG");
@@ -104,7 +104,7 @@ async fn memory(redis: &mut MultiplexedConnection) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_without_memory_is_emptied_by_storing() {
+async fn full_redis_is_relieved_by_storing() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("no memory").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
@@ -138,7 +138,7 @@ async fn a_redis_without_memory_is_emptied_by_storing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_smaller_window_trims_what_is_stored_and_nothing_else() {
+async fn smaller_live_window_trims_only_stored_events() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("window").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);

@@ -17,7 +17,7 @@ use crate::crashes::ticking;
 use crate::viewer::{Viewer, assert_text, numbers};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_postgres_viewers_go_on_and_storing_catches_up() {
+async fn without_postgres_viewers_continue_and_storing_catches_up() {
     let mut stack = Stack::without_services().await;
     let chaos = stack.proxy_postgres().await;
     let address = stack.database_url(chaos.port());
@@ -56,7 +56,7 @@ async fn says(stream: &mut Sse, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_half_open_connection_to_redis_is_given_up() {
+async fn half_open_redis_connection_times_out() {
     let mut stack = Stack::without_services().await;
     let chaos = stack.proxy_redis().await;
     let address = stack.redis.url(chaos.port());
@@ -80,7 +80,7 @@ async fn a_half_open_connection_to_redis_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_postgres_that_is_restarted_is_noticed_by_no_viewer() {
+async fn postgres_restart_is_invisible_to_viewers() {
     let mut stack =
         Stack::with_postgres(Arc::new(PostgresServer::start(Durability::Fsync).await)).await;
     stack.start_all().await;

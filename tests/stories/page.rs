@@ -67,7 +67,7 @@ async fn play(stack: &Stack, story: &str, run: Uuid, settings: &[(&str, String)]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_shows_a_command_that_is_still_running() {
+async fn browser_shows_a_running_command() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("ticks").await.id;
     let script = "i=1; while [ $i -le 3000 ]; do echo tick $i; i=$((i+1)); sleep 0.2; done";
@@ -85,7 +85,7 @@ async fn a_browser_shows_a_command_that_is_still_running() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_signs_in_by_name_and_password() {
+async fn browser_signs_in_with_password() {
     let stack = Stack::start().await;
     user(&stack, "ada", &["viewer"]).await;
     let settings = [
@@ -96,7 +96,7 @@ async fn a_browser_signs_in_by_name_and_password() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_signs_in_by_the_issuer() {
+async fn browser_signs_in_with_oidc() {
     let name = [("RUNCAST_OIDC_NAME", "Example")];
     let mut scene = Scene::prepare(Algorithm::Rs256, &name).await;
     scene.stack.start_all().await;
@@ -110,7 +110,7 @@ async fn a_browser_signs_in_by_the_issuer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_opens_a_long_run_at_its_end_and_finds_any_place_of_it() {
+async fn browser_opens_long_run_at_end_and_seeks() {
     const LINE_COUNT: u64 = 200_000;
     let stack = Stack::start().await;
     let run = stack.api().create_run("long").await;

@@ -51,17 +51,17 @@ async fn holds_each_line_once(stack: &Stack, run: Uuid) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_before_its_commit() {
+async fn persister_killed_before_commit() {
     drop(broken_before_postgres(|chaos| chaos.block_requests(b"COMMIT")).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_in_its_copy() {
+async fn persister_killed_during_copy() {
     drop(broken_before_postgres(|chaos| chaos.block_requests(b"PGCOPY")).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut_off_in_its_copy_and_before_the_answer_to_its_commit() {
+async fn connection_cut_during_copy_and_before_commit_reply() {
     for pattern in [&b"PGCOPY"[..], b"COMMIT"] {
         let mut stack = Stack::without_services().await;
         let chaos = stack.proxy_postgres().await;
@@ -80,7 +80,7 @@ async fn cut_off_in_its_copy_and_before_the_answer_to_its_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_after_redis_was_told_and_before_it_knows() {
+async fn persister_killed_before_settle_reply() {
     let settle = redis::Script::new(include_str!("../../common/src/scripts/settle.lua"));
     let mut stack = Stack::without_services().await;
     let chaos = stack.proxy_redis().await;
@@ -104,7 +104,7 @@ async fn killed_after_redis_was_told_and_before_it_knows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_ends_all_connections_as_for_a_restart() {
+async fn postgres_terminates_all_connections() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("restarted").await.id;
     let mut stack = stack;
@@ -122,7 +122,7 @@ async fn postgres_ends_all_connections_as_for_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_slept_through_its_claim_does_no_harm_when_it_wakes() {
+async fn persister_resumed_after_losing_its_claim_does_no_harm() {
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Gateway).await;
     let folder = stack.folder().join("sleeper");
@@ -176,7 +176,7 @@ fn value(metrics: &str, name: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_persister_tells_what_it_does() {
+async fn persister_exposes_metrics() {
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Gateway).await;
     stack.set(Service::Persister, "RUNCAST_METRICS_LISTEN", "127.0.0.1:0");

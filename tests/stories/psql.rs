@@ -41,7 +41,7 @@ async fn events_are_readable_in_sql() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_are_packed_with_lz4_in_every_partition() {
+async fn all_partitions_compress_bodies_with_lz4() {
     let stack = Stack::without_services().await;
     let packed = stack
         .database

@@ -57,7 +57,7 @@ impl RunningService {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_says_what_it_lacks() {
+async fn readiness_names_unreachable_servers() {
     let mut stack = Stack::without_services().await;
     let (redis, postgres) = (stack.proxy_redis().await, stack.proxy_postgres().await);
     for service in [Service::Persister, Service::Worker] {
@@ -96,7 +96,7 @@ async fn a_service_says_what_it_lacks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_partition_that_is_missing_tomorrow_is_told_today() {
+async fn readiness_reports_missing_next_partition() {
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Gateway).await;
     let (redis, postgres) = (stack.proxy_redis().await, stack.proxy_postgres().await);

@@ -65,7 +65,7 @@ async fn assert_whole(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn runs_lie_on_all_nodes() {
+async fn runs_are_spread_over_all_nodes() {
     const TICK_COUNT: u32 = 20;
     let (mut stack, redis) = start(true).await;
     let mut runs = Vec::new();
@@ -129,7 +129,7 @@ async fn runs_lie_on_all_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_node_is_followed_by_its_replica() {
+async fn replica_replaces_a_killed_node() {
     const TICK_COUNT: u32 = 250;
     let (mut stack, mut redis) = start(false).await;
     let command = ticking(TICK_COUNT, "0.02");
@@ -157,7 +157,7 @@ async fn a_killed_node_is_followed_by_its_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slot_that_moves_in_the_middle_of_a_run_loses_and_doubles_nothing() {
+async fn slot_migration_neither_loses_nor_duplicates_events() {
     const TICK_COUNT: u32 = 300;
     let (mut stack, redis) = start(false).await;
     let command = ticking(TICK_COUNT, "0.02");

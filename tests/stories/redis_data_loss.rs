@@ -37,7 +37,7 @@ async fn flush(stack: &Stack) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flushed_redis_costs_a_resend_and_nothing_else() {
+async fn flushed_redis_costs_only_a_resend() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("flushed").await.id;
     let command = ticking(TICK_COUNT, "0.02");
@@ -78,7 +78,7 @@ async fn a_flushed_redis_costs_a_resend_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flush_under_a_working_persister_loses_nothing() {
+async fn flush_under_busy_persister_loses_nothing() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("flushed twice").await.id;
     let command = ticking(TICK_COUNT, "0.02");
@@ -95,7 +95,7 @@ async fn a_flush_under_a_working_persister_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_comes_back_empty_is_filled_again() {
+async fn empty_restarted_redis_is_refilled() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("restarted").await.id;
     let command = ticking(TICK_COUNT, "0.02");

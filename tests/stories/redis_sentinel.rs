@@ -65,11 +65,11 @@ async fn lose_the_master(with_tls: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_master_is_followed_by_its_replica() {
+async fn replica_replaces_a_killed_master() {
     lose_the_master(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_master_is_followed_by_its_replica_with_tls() {
+async fn replica_replaces_a_killed_master_with_tls() {
     lose_the_master(true).await;
 }

@@ -11,7 +11,7 @@ use crate::crashes::ticking;
 use crate::viewer::{Viewer, assert_text, numbers};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_private_authority_is_named_once_and_agents_are_told_of_it() {
+async fn private_authority_is_configured_once_and_passed_to_agents() {
     let mut stack = Stack::without_services().await;
     let deployment = RedisDeployment::new(stack.folder(), stack.keys(), true);
     let node = deployment.start_node("tls", |_port| String::new()).await;

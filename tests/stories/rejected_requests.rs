@@ -8,7 +8,7 @@ use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_run_is_not_found() {
+async fn unknown_run_is_not_found() {
     let stack = Stack::start().await;
     let api = stack.api();
     let unknown = Uuid::now_v7();
@@ -23,7 +23,7 @@ async fn an_unknown_run_is_not_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_method_is_refused_with_the_right_ones() {
+async fn wrong_method_is_refused_with_allowed_ones() {
     let stack = Stack::start().await;
     let api = stack.api();
     let run = api.create_run("methods").await.id;
@@ -46,7 +46,7 @@ async fn a_wrong_method_is_refused_with_the_right_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_gets_in_without_a_token_of_the_right_scope() {
+async fn requests_need_a_token_of_the_right_scope() {
     let stack = Stack::start().await;
     let api = stack.api();
     let run = api.create_run("closed").await;
@@ -66,7 +66,7 @@ async fn nobody_gets_in_without_a_token_of_the_right_scope() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_makes_no_sense_is_refused_with_the_reason() {
+async fn invalid_body_is_refused_with_the_reason() {
     let stack = Stack::start().await;
     let api = stack.api();
     for body in [
@@ -92,7 +92,7 @@ async fn a_body_that_makes_no_sense_is_refused_with_the_reason() {
 }
 
 #[test]
-fn an_oversized_event_is_refused_with_its_size_and_the_limit() {
+fn oversized_event_is_refused_with_size_and_limit() {
     let text = "x".repeat(MAX_EVENT_BYTES);
     let payload = Text {
         text: Some(&text),

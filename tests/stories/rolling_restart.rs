@@ -120,7 +120,7 @@ async fn all_watch(crowds: &[Crowd]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_costs_no_viewer_an_event() {
+async fn rolling_restart_loses_no_event() {
     raise_limit(NEEDED_FILES);
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Gateway).await;

@@ -76,7 +76,7 @@ parameters = {{ "query.follow" = "false" }}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
+async fn documented_requests_never_cause_server_errors() {
     let mut stack = Stack::without_services().await;
     // Without a worker, no request is sent to the webhooks that it invents.
     stack.start_service(Service::Persister).await;

@@ -35,7 +35,7 @@ fn texts(answer: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
+async fn search_finds_lines_in_any_store_and_across_chunks() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("search").await;
     let connection = run.publisher_connection().await;
@@ -148,7 +148,7 @@ async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_looked_for_is_refused_with_the_reason() {
+async fn invalid_searches_are_refused_with_the_reason() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("refused").await.id;
     let long = format!("q={}", "x".repeat(1_001));

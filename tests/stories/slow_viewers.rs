@@ -63,7 +63,7 @@ async fn flood(publisher: &mut Publisher) -> EventId {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_viewer_who_reads_slowly_misses_nothing_and_holds_up_nobody() {
+async fn slow_viewer_misses_nothing_and_delays_none() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("slow").await;
     let mut publisher = publisher(&stack, &run).await;
@@ -120,7 +120,7 @@ async fn a_viewer_who_reads_slowly_misses_nothing_and_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
+async fn stalled_viewer_is_closed_and_resumes() {
     let stack = Stack::start().await;
     let (_gateway, base, metrics) = gateway(&stack, &[("RUNCAST_VIEWER_TIMEOUT", "1s")]).await;
     let run = stack.api().create_run("stalled").await;
@@ -159,7 +159,7 @@ async fn a_viewer_who_takes_nothing_is_closed_and_resumes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_who_takes_nothing_of_what_the_library_sends_is_cut_off() {
+async fn stalled_http_client_is_disconnected() {
     let stack = Stack::start().await;
     let (_gateway, base, metrics) = gateway(&stack, &[("RUNCAST_VIEWER_TIMEOUT", "1s")]).await;
     let open = async |count: u32| {
@@ -186,7 +186,7 @@ async fn a_client_who_takes_nothing_of_what_the_library_sends_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_without_memory_sends_viewers_away_and_they_resume() {
+async fn gateway_without_memory_sheds_viewers_who_resume() {
     let mut stack = Stack::start().await;
     stack.stop(Service::Gateway).await;
     // Less than any process uses.
@@ -229,7 +229,7 @@ async fn a_gateway_without_memory_sends_viewers_away_and_they_resume() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_whom_the_library_carries_are_sent_away_too() {
+async fn http_library_streams_are_shed_too() {
     let mut stack = Stack::start().await;
     stack.stop(Service::Gateway).await;
     stack.set(Service::Gateway, "RUNCAST_MEMORY_LIMIT", "1MiB");
@@ -262,7 +262,7 @@ async fn those_whom_the_library_carries_are_sent_away_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_memory_whoever_takes_nothing_is_cut_off_soon() {
+async fn without_memory_stalled_clients_are_disconnected_soon() {
     let stack = Stack::start().await;
     let (_gateway, base, metrics) = gateway(
         &stack,

@@ -19,7 +19,7 @@ async fn refusal(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schema_that_does_not_fit_is_refused() {
+async fn mismatched_schema_is_refused() {
     let stack = Stack::without_services().await;
     let cases = [
         // Changed after it was applied; older than the program; newer than the program.
@@ -45,7 +45,7 @@ async fn a_schema_that_does_not_fit_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_cannot_be_reached_is_named_by_its_setting() {
+async fn unreachable_server_is_named_by_its_setting() {
     let stack = Stack::without_services().await;
     let port = free_port();
     let (redis, postgres) = (stack.redis.url(port), stack.database_url(port));
@@ -69,7 +69,7 @@ async fn a_server_that_cannot_be_reached_is_named_by_its_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_setting_that_makes_no_sense_is_named() {
+async fn invalid_setting_is_named() {
     let stack = Stack::without_services().await;
     for (name, value) in [
         ("REDIS_URL", "localhost"),
@@ -87,7 +87,7 @@ async fn a_setting_that_makes_no_sense_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn migrating_needs_the_database_alone() {
+async fn migrate_needs_only_the_database() {
     let stack = Stack::without_services().await;
     let address = stack.database_url(stack.database_port());
     let recipe = ProcessSpec::new(

@@ -47,7 +47,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_text_is_byte_for_byte_what_was_written() {
+async fn text_is_byte_for_byte_the_output() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("bytes").await;
     let connection = run.publisher_connection().await;
@@ -148,7 +148,7 @@ async fn a_text_is_byte_for_byte_what_was_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_text_is_followed_until_the_run_is_over() {
+async fn text_is_followed_until_the_run_ends() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("followed").await.id;
     let folder = stack.folder().to_owned();
@@ -201,7 +201,7 @@ async fn a_text_is_followed_until_the_run_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_finished_text_is_had_in_parts_packed_or_not_at_all() {
+async fn finished_text_supports_ranges_compression_and_etags() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("finished").await.id;
     // Several times the number of lines that the byte index marks at once.

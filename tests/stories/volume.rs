@@ -12,7 +12,7 @@ use runcast_tests::stack::Stack;
 use crate::viewer::{Viewer, assert_text};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_thousand_lines_arrive_once() {
+async fn fifty_thousand_lines_are_stored_once() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("seq").await.id;
     let viewer = Viewer::new(stack.api(), run);

@@ -44,7 +44,7 @@ async fn watch(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
+async fn several_runs_share_a_connection_and_resume() {
     let stack = Stack::start().await;
     let mut runs = Vec::new();
     for name in ["one", "two", "three"] {
@@ -112,7 +112,7 @@ async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn runs_with_a_label_join_while_they_are_watched() {
+async fn new_runs_with_the_label_join_a_watch() {
     let stack = Stack::start().await;
     let create = async |team: &str| {
         let described = json!({"name": "labelled", "labels": {"team": team}});
@@ -156,7 +156,7 @@ async fn runs_with_a_label_join_while_they_are_watched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_feed_tells_of_every_run_and_is_resumed() {
+async fn feed_reports_every_run_and_resumes() {
     let stack = Stack::start().await;
     let mut feed = send(stack.api().request(Method::GET, "/v1/feed")).await;
     assert_eq!(feed.status(), StatusCode::OK);

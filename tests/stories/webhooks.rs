@@ -95,7 +95,7 @@ async fn runs_begin(stack: &Stack, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_is_told_of_the_runs_that_it_asked_for() {
+async fn receiver_gets_notifications_of_selected_runs() {
     let mut stack = with_worker().await;
     stack.start_service(Service::Gateway).await;
     stack.start_service(Service::Persister).await;
@@ -174,7 +174,7 @@ async fn a_receiver_is_told_of_the_runs_that_it_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_is_not_whole_says_how_much_is_missing() {
+async fn incomplete_run_reports_missing_events() {
     let mut stack = with_worker().await;
     stack.start_service(Service::Gateway).await;
     stack.start_service(Service::Persister).await;
@@ -217,7 +217,7 @@ async fn a_run_that_is_not_whole_says_how_much_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_not_received_is_sent_again_with_the_same_id() {
+async fn failed_delivery_is_retried_with_the_same_id() {
     let stack = with_worker().await;
     let mut receiver = WebhookReceiver::start().await;
     let (_, secret) = add(&stack, &[&receiver.url(), "--on", "running"]).await;
@@ -269,7 +269,7 @@ async fn what_was_not_received_is_sent_again_with_the_same_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_dies_before_it_wrote_it_down_has_sent_it_once_more() {
+async fn worker_killed_before_commit_sends_again() {
     let mut stack = with_worker().await;
     let receiver = WebhookReceiver::start().await;
     add(&stack, &[&receiver.url(), "--on", "running"]).await;
@@ -286,7 +286,7 @@ async fn a_worker_that_dies_before_it_wrote_it_down_has_sent_it_once_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_given_up_waits_for_an_operator() {
+async fn abandoned_delivery_waits_for_an_operator() {
     let mut stack = with_worker().await;
     stack.stop(Service::Worker).await;
     stack.set(Service::Worker, "RUNCAST_WEBHOOK_GIVE_UP", "500ms");
@@ -317,7 +317,7 @@ async fn what_is_given_up_waits_for_an_operator() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_workers_send_each_delivery_once_and_a_slow_receiver_stops_nobody() {
+async fn two_workers_send_once_and_slow_receiver_delays_none() {
     let stack = with_worker().await;
     let recipe = ProcessSpec {
         name: "worker-2".to_owned(),
@@ -356,7 +356,7 @@ async fn two_workers_send_each_delivery_once_and_a_slow_receiver_stops_nobody() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_is_gone_is_asked_no_more() {
+async fn gone_receiver_is_disabled() {
     let stack = with_worker().await;
     let receiver = WebhookReceiver::start().await;
     receiver.reply_default(Reply::Status(410));
@@ -382,7 +382,7 @@ async fn a_receiver_that_is_gone_is_asked_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_within_the_cluster_is_connected_to_unless_it_is_allowed() {
+async fn internal_addresses_are_refused_unless_allowed() {
     let mut stack = Stack::without_services().await;
     stack.set(Service::Worker, "RUNCAST_WEBHOOK_FIRST_RETRY", "200ms");
     stack.start_service(Service::Worker).await;
@@ -432,7 +432,7 @@ async fn nothing_within_the_cluster_is_connected_to_unless_it_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_administrator_keeps_webhooks_over_http() {
+async fn administrator_manages_webhooks_over_http() {
     let mut stack = with_worker().await;
     stack.set(Service::Gateway, "RUNCAST_WEBHOOK_ALLOW", "127.0.0.0/8");
     stack.start_service(Service::Gateway).await;

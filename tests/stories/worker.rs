@@ -57,7 +57,7 @@ async fn another_worker_takes_over_from_a_killed_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_was_paused_finds_its_lease_gone() {
+async fn paused_worker_detects_its_lost_lease() {
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Worker).await;
     let token = "SELECT coalesce(max(token), 0) FROM leases";
@@ -94,7 +94,7 @@ async fn a_worker_that_was_paused_finds_its_lease_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_fencing_number_changes_nothing() {
+async fn stale_fencing_token_changes_nothing() {
     let mut stack = Stack::without_services().await;
     // A worker that takes the lease loses it before it can act, as if it had been paused in
     // between.
@@ -121,7 +121,7 @@ async fn an_old_fencing_number_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_fails_is_tried_again() {
+async fn failed_job_is_retried() {
     let mut stack = Stack::without_services().await;
     stack
         .database
@@ -140,7 +140,7 @@ async fn a_job_that_fails_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
+async fn operator_lists_jobs_and_restarts_a_dead_one() {
     let mut stack = Stack::without_services().await;
     stack
         .database
@@ -213,7 +213,7 @@ async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_job_of_a_killed_worker_goes_to_another() {
+async fn killed_workers_job_is_reassigned() {
     let mut stack = Stack::without_services().await;
     let partitions = |body: &str| {
         format!(
@@ -243,7 +243,7 @@ async fn the_job_of_a_killed_worker_goes_to_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn days_of_runs_that_are_too_old_go() {
+async fn expired_days_are_deleted() {
     let mut stack = Stack::without_services().await;
     // A day with a run, one that was removed by half, and one with a live run.
     stack
@@ -279,7 +279,7 @@ async fn days_of_runs_that_are_too_old_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_told_of_access_goes_after_a_year() {
+async fn audit_entries_are_deleted_after_a_year() {
     let mut stack = Stack::without_services().await;
     // Several batches beside younger entries; some of those have the smallest ids.
     let entries = |name: &str, days: u32, count: u32| {
@@ -310,7 +310,7 @@ async fn age(redis: &mut MultiplexedConnection, key: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_of_runs_that_do_not_exist_go() {
+async fn orphaned_keys_are_deleted() {
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Gateway).await;
     let live = stack.api().create_run("live").await.id;
@@ -368,7 +368,7 @@ async fn keys_of_runs_that_do_not_exist_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silence_counts_only_while_somebody_looks() {
+async fn silence_counts_only_while_watched() {
     let stack = Stack::without_services().await;
     let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
     let shared = Redis::new(&url).expect("a Redis");

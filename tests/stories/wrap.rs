@@ -12,7 +12,7 @@ use runcast_tests::stack::Stack;
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_exit_code_is_that_of_the_command() {
+async fn wrap_returns_the_commands_exit_code() {
     let mut stack = Stack::start().await;
     let plain = stack.folder().join("plain-text");
     std::fs::write(&plain, "no program").expect("a file");
@@ -94,7 +94,7 @@ async fn signals_reach_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_pass_as_they_are() {
+async fn bytes_pass_unchanged() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("bytes").await.id;
     // NUL, invalid UTF-8, carriage returns, colours, a cut character, and no final newline.
@@ -121,7 +121,7 @@ async fn bytes_pass_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_partial_line_is_seen_before_its_newline() {
+async fn partial_line_is_delivered_before_its_newline() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("question").await.id;
     let answer = stack.folder().join("answer");
@@ -145,7 +145,7 @@ async fn a_partial_line_is_seen_before_its_newline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_run_it_creates_one() {
+async fn wrap_without_run_creates_one() {
     let mut stack = Stack::start().await;
     stack.api().create_run("made by hand, without labels").await;
     let labels = ["--label", "team=search", "--label", "stage=test=1"];
@@ -192,7 +192,7 @@ async fn without_a_run_it_creates_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn variations_of_one_run_stand_side_by_side() {
+async fn variations_of_a_run_are_separate() {
     let mut stack = Stack::start().await;
     let run = create_two(&stack).await;
     let mut processes = Vec::new();
@@ -239,7 +239,7 @@ async fn create_two(stack: &Stack) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_runs_whether_or_not_it_can_be_published() {
+async fn command_runs_even_if_publishing_fails() {
     let stack = Stack::without_services().await;
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let script = ["wrap", "--", "sh", "-c", "echo out; exit 3"];
@@ -261,7 +261,7 @@ async fn a_command_runs_whether_or_not_it_can_be_published() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tail_follows_a_run_to_its_end() {
+async fn tail_follows_a_run_to_its_end() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("followed").await.id;
     let id = run.to_string();

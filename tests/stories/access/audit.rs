@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::fixtures::{USER_PASSWORD, ask, sign_in, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_that_changes_access_is_in_the_log() {
+async fn audit_log_records_all_access_changes() {
     let stack = Stack::start().await;
     let api = stack.api();
     let id = user(&stack, "ada", &["admin"]).await;

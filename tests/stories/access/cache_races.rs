@@ -12,7 +12,7 @@ use super::fixtures::{ask, new_token, revoke, second_gateway, sign_in, status_wi
 /// A gateway has read that a token is valid. While the reply is on its way, the token is revoked
 /// elsewhere. The gateway must not cache the old state, and the next request is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_was_overtaken_by_a_revocation_leaves_no_copy() {
+async fn slow_lookup_does_not_cache_a_revoked_token() {
     let stack = Stack::start().await;
     let api = stack.api();
     let chaos = ChaosProxy::start(stack.database_port()).await;
@@ -49,7 +49,7 @@ async fn a_reader_that_was_overtaken_by_a_revocation_leaves_no_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_revoked_while_redis_is_away_is_refused_when_it_is_back() {
+async fn revocation_during_redis_outage_holds_after_it() {
     let mut stack = Stack::start().await;
     let api = stack.api();
     let body = json!({"name": "away", "scopes": ["runs:read"]});

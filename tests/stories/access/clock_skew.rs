@@ -45,7 +45,7 @@ async fn gateway(stack: &Stack, off: &str) -> (Process, Api) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_whose_clock_is_an_hour_off_lets_in_exactly_whom_others_do() {
+async fn gateway_with_wrong_clock_accepts_the_same_credentials() {
     let stack = Stack::start().await;
     let right = stack.api();
     user(&stack, "ada", &["viewer"]).await;
@@ -105,7 +105,7 @@ async fn a_gateway_whose_clock_is_an_hour_off_lets_in_exactly_whom_others_do() {
 
 /// An active session is prolonged, without a write per request, whichever clock is wrong.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_in_use_goes_on_at_a_gateway_whose_clock_is_wrong() {
+async fn active_session_is_prolonged_by_gateway_with_wrong_clock() {
     let stack = Stack::start().await;
     user(&stack, "ada", &["viewer"]).await;
     for off in ["+1h", "-1h"] {

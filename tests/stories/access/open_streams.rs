@@ -113,7 +113,7 @@ pub(super) const ENDED_REASON: &str = "has ended";
 pub(super) const CHANGED_REASON: &str = "has changed";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_token_has_opened_ends_with_it_at_every_gateway() {
+async fn revoked_token_closes_its_streams_at_all_gateways() {
     let stack = Stack::start().await;
     let api = stack.api();
     let other = second_gateway(&stack, &[]).await;
@@ -138,7 +138,7 @@ async fn what_a_token_has_opened_ends_with_it_at_every_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_browser_has_opened_ends_with_its_session_its_user_and_their_role() {
+async fn session_streams_close_on_sign_out_and_changes() {
     let stack = Stack::start().await;
     let api = stack.api();
     let other = second_gateway(&stack, &[]).await;
@@ -191,7 +191,7 @@ async fn over_http2(stack: &Stack, api: &Api, run: &CreatedRun, cookie: &str) ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_was_told_nothing_looks_when_it_hears_again() {
+async fn reconnected_gateway_catches_up_on_revocations() {
     let stack = Stack::start().await;
     let api = stack.api();
     let chaos = ChaosProxy::start(stack.redis.port()).await;
@@ -209,7 +209,7 @@ async fn a_gateway_that_was_told_nothing_looks_when_it_hears_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_token_has_opened_ends_when_it_expires() {
+async fn expired_token_closes_its_streams() {
     let stack = Stack::start().await;
     let api = stack.api();
     let run = run_of_search(&stack).await;

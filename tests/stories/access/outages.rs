@@ -17,7 +17,7 @@ async fn readiness(stack: &Stack) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flushed_redis_signs_nobody_out() {
+async fn flushed_redis_keeps_sessions() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["viewer"]).await;
@@ -36,7 +36,7 @@ async fn a_flushed_redis_signs_nobody_out() {
 
 /// Rights are looked up again as they are now, not as they were cached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_flush_everybody_may_what_they_may_now() {
+async fn flushed_redis_reloads_current_permissions() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["operator"]).await;
@@ -67,7 +67,7 @@ async fn after_a_flush_everybody_may_what_they_may_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_redis_one_is_known_and_signs_in() {
+async fn without_redis_sessions_and_sign_in_work() {
     let mut stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["viewer"]).await;
@@ -113,7 +113,7 @@ async fn grow_old(stack: &Stack) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_postgres_who_is_known_stays_and_nobody_signs_in() {
+async fn without_postgres_cached_credentials_work_and_sign_in_fails() {
     let mut stack = Stack::without_services().await;
     let chaos = stack.proxy_postgres().await;
     let url = stack.database_url(chaos.port());

@@ -59,7 +59,7 @@ async fn soon(what: &str, known: &Known, api: &Api, expected: [u16; 2]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_gateway_takes_away_the_other_no_longer_gives() {
+async fn revocation_at_one_gateway_applies_at_the_other() {
     let stack = Stack::start().await;
     let other = second_gateway(&stack, &[]).await;
     let (here, there) = (&stack.api(), &other.api);
@@ -108,7 +108,7 @@ async fn what_one_gateway_takes_away_the_other_no_longer_gives() {
 
 /// The command line and `psql` change only Postgres, which notifies the gateways.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
+async fn revocation_by_operator_applies_at_all_gateways() {
     let stack = Stack::start().await;
     let other = second_gateway(&stack, &[]).await;
     let both = [&stack.api(), &other.api];
@@ -169,7 +169,7 @@ async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
 /// A gateway is killed after it has committed to Postgres, and before it has informed Redis. The
 /// others finish its work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() {
+async fn invalidation_completes_after_gateway_crash() {
     let mut stack = Stack::without_services().await;
     let chaos = stack.proxy_redis().await;
     let url = stack.redis.url(chaos.port());
@@ -218,7 +218,7 @@ async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() 
 
 /// Revocation does not depend on Redis: a gateway that cannot reach it asks Postgres.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_redis_what_is_taken_away_is_gone_at_once_everywhere() {
+async fn without_redis_revocation_applies_at_once() {
     let mut stack = Stack::start().await;
     let other = second_gateway(&stack, &[]).await;
     let (here, there) = (stack.api(), other.api.clone());

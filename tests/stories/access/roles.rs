@@ -31,7 +31,7 @@ async fn statuses(browser: &Browser, run: uuid::Uuid) -> [u16; 4] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_role_permits_what_it_says() {
+async fn each_role_grants_its_permissions() {
     let stack = Stack::start().await;
     let api = stack.api();
     let run = api.create_run("for all").await.id;
@@ -48,7 +48,7 @@ async fn each_role_permits_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_changed_role_counts_at_once_for_all_who_have_it() {
+async fn changed_role_applies_to_all_its_users() {
     let stack = Stack::start().await;
     let api = stack.api();
     let other = second_gateway(&stack, &[]).await;
@@ -99,7 +99,7 @@ async fn a_changed_role_counts_at_once_for_all_who_have_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_for_some_runs_shows_those_alone() {
+async fn bounded_role_shows_only_its_runs() {
     let stack = Stack::start().await;
     let api = stack.api();
     let labelled = |team: &str| json!({"name": team, "labels": {"team": team}});
@@ -144,7 +144,7 @@ async fn a_role_for_some_runs_shows_those_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
+async fn multi_run_streams_contain_only_visible_runs() {
     let stack = Stack::start().await;
     let api = stack.api();
     let role =

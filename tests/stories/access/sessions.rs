@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::fixtures::{USER_PASSWORD, ask, second_gateway, sign_in, sign_in_with, user};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn signing_in_starts_a_session_that_nobody_has_prepared() {
+async fn sign_in_creates_a_fresh_session() {
     let stack = Stack::start().await;
     let https = [("RUNCAST_PUBLIC_URL", "https://runcast.example.com")];
     let gateway = second_gateway(&stack, &https).await;
@@ -44,7 +44,7 @@ async fn signing_in_starts_a_session_that_nobody_has_prepared() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_has_one_session_and_a_user_ends_any_of_theirs() {
+async fn client_has_one_session_and_user_ends_any() {
     let stack = Stack::start().await;
     let api = stack.api();
     let other = second_gateway(&stack, &[]).await;
@@ -101,7 +101,7 @@ async fn a_client_has_one_session_and_a_user_ends_any_of_theirs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_stored_of_a_session_lets_nobody_in() {
+async fn stored_session_data_is_not_a_credential() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["viewer"]).await;
@@ -133,7 +133,7 @@ async fn what_is_stored_of_a_session_lets_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_is_used_lives_on_and_is_written_once_a_minute() {
+async fn used_session_is_prolonged_once_a_minute() {
     let mut stack = Stack::without_services().await;
     stack.set(Service::Gateway, "RUNCAST_SESSION_IDLE", "30m");
     stack.start_all().await;

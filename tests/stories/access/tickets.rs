@@ -68,7 +68,7 @@ fn stream_of(run: &CreatedRun) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_opens_one_stream_at_one_gateway() {
+async fn ticket_opens_one_stream() {
     let stack = Stack::start().await;
     let api = stack.api();
     let other = second_gateway(&stack, &[]).await;
@@ -95,7 +95,7 @@ async fn a_ticket_opens_one_stream_at_one_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_lives_in_redis_for_half_a_minute() {
+async fn ticket_expires_after_half_a_minute() {
     let stack = Stack::start().await;
     let run = run_of_search(&stack).await;
     let reader = reader(&stack.api()).await;
@@ -130,7 +130,7 @@ async fn a_ticket_lives_in_redis_for_half_a_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_is_bound_to_what_it_was_made_for() {
+async fn ticket_is_limited_to_its_bounds() {
     let mut stack = Stack::start().await;
     let api = stack.api();
     let search = api.create(&json!({"labels": {"team": "search"}})).await;
@@ -194,7 +194,7 @@ async fn until(mut answer: Response, wanted: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_is_good_for_streams_alone() {
+async fn ticket_opens_only_streams() {
     let stack = Stack::start().await;
     let api = stack.api();
     let run = run_of_search(&stack).await;
@@ -231,7 +231,7 @@ async fn a_ticket_is_good_for_streams_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_and_its_stream_end_with_the_token() {
+async fn ticket_and_its_stream_end_with_the_token() {
     let stack = Stack::start().await;
     let api = stack.api();
     let other = second_gateway(&stack, &[]).await;
@@ -260,7 +260,7 @@ async fn a_ticket_and_its_stream_end_with_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
+async fn ticket_and_its_stream_end_with_session_and_user() {
     let stack = Stack::start().await;
     let api = stack.api();
     let other = second_gateway(&stack, &[]).await;
@@ -313,7 +313,7 @@ async fn a_ticket_and_its_stream_end_with_the_session_and_the_user() {
 
 /// One use among all gateways needs a store that all of them share.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_redis_there_are_no_tickets() {
+async fn without_redis_tickets_are_unavailable() {
     let mut stack = Stack::start().await;
     let run = run_of_search(&stack).await;
     stack.database.wait_stored_events(run.id, 3).await;
@@ -337,7 +337,7 @@ async fn without_redis_there_are_no_tickets() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_listed_origins_get_tickets_and_use_them() {
+async fn listed_origins_create_and_use_tickets() {
     const LISTED_ORIGIN: &str = "https://app.example";
     let mut stack = Stack::without_services().await;
     stack.set(Service::Gateway, "RUNCAST_CORS_ORIGINS", LISTED_ORIGIN);

@@ -11,7 +11,7 @@ use super::fixtures::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_token_is_refused_at_every_gateway_before_the_answer() {
+async fn revoked_token_is_refused_before_the_response() {
     let stack = Stack::start().await;
     let api = stack.api();
     let other = second_gateway(&stack, &[]).await;
@@ -31,7 +31,7 @@ async fn a_revoked_token_is_refused_at_every_gateway_before_the_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_never_may_more_than_its_owner_may_now() {
+async fn token_never_exceeds_its_owners_current_rights() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["operator"]).await;
@@ -78,7 +78,7 @@ async fn a_token_never_may_more_than_its_owner_may_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
+async fn token_bounds_and_expiry_are_enforced() {
     let stack = Stack::start().await;
     let api = stack.api();
     let search = api.create(&json!({"labels": {"team": "search"}})).await;
@@ -116,7 +116,7 @@ async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn uses_are_counted_without_a_write_for_each() {
+async fn token_uses_are_counted_in_batches() {
     let stack = Stack::start().await;
     let api = stack.api();
     let (id, token) = new_token(&api, json!({"name": "busy", "scopes": ["runs:read"]})).await;
@@ -135,7 +135,7 @@ async fn uses_are_counted_without_a_write_for_each() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_operator_makes_lists_and_revokes_tokens() {
+async fn operator_creates_lists_and_revokes_tokens() {
     let stack = Stack::start().await;
     let api = stack.api();
     let make = [

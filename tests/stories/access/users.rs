@@ -10,7 +10,7 @@ use super::fixtures::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_administrator_comes_from_the_command_line() {
+async fn first_administrator_is_created_by_command() {
     let stack = Stack::start().await;
     let id = user(&stack, "ada", &["admin"]).await;
     let browser = sign_in(&stack.api(), "Ada").await;
@@ -31,7 +31,7 @@ async fn the_first_administrator_comes_from_the_command_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_and_an_address_are_given_once_whatever_their_case() {
+async fn names_and_emails_are_unique_ignoring_case() {
     let stack = Stack::start().await;
     let api = stack.api();
     let new = |name: &str, email: &str| json!({"name": name, "email": email, "password": USER_PASSWORD, "roles": ["viewer"]});
@@ -74,7 +74,7 @@ async fn a_name_and_an_address_are_given_once_whatever_their_case() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_cannot_sign_in_is_told_the_same() {
+async fn all_sign_in_failures_look_the_same() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["viewer"]).await;
@@ -112,7 +112,7 @@ async fn whoever_cannot_sign_in_is_told_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_disabled_is_out_at_once_and_comes_back_by_signing_in() {
+async fn disabled_user_is_signed_out_until_enabled() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["viewer"]).await;
@@ -144,7 +144,7 @@ async fn who_is_disabled_is_out_at_once_and_comes_back_by_signing_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_keeps_what_one_likes_and_changes_ones_password() {
+async fn user_changes_preferences_and_password() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["viewer"]).await;

@@ -177,7 +177,7 @@ impl Operation {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_gets_through_exactly_where_the_document_says() {
+async fn callers_are_admitted_as_documented() {
     let stack = Stack::start().await;
     let api = stack.api();
     let document = api.get("/openapi.json").await;
@@ -218,7 +218,7 @@ async fn everybody_gets_through_exactly_where_the_document_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_not_control_a_run_writes_nothing() {
+async fn refused_commands_write_nothing() {
     let stack = Stack::start().await;
     let api = stack.api();
     let places = PathParameters::prepare(&stack).await;
@@ -247,7 +247,7 @@ async fn who_may_not_control_a_run_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_document_is_for_everybody_and_known_by_its_tag() {
+async fn openapi_document_is_public_and_has_an_etag() {
     let stack = Stack::start().await;
     let api = stack.api();
     let first = send(api.anonymous(Method::GET, "/openapi.json")).await;

@@ -125,7 +125,7 @@ fn most(took: Duration) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_passwords_from_one_address_are_limited() {
+async fn guesses_from_one_address_are_limited() {
     let stack = prepare().await;
     let began = Instant::now();
     // Of many users, so that the limit by address applies.
@@ -144,7 +144,7 @@ async fn ten_thousand_passwords_from_one_address_are_limited() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_passwords_from_as_many_addresses_are_limited() {
+async fn guesses_from_many_addresses_are_limited() {
     let stack = prepare().await;
     let began = Instant::now();
     let address = |number: usize| format!("10.{}.{}.9", number / 250, number % 250);
@@ -165,7 +165,7 @@ async fn ten_thousand_passwords_from_as_many_addresses_are_limited() {
 /// Each user once, from an address of its own: no limit applies, and argon2 must not take more than
 /// its share of the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn passwords_that_no_limit_stops_starve_nobody() {
+async fn unlimited_guesses_do_not_starve_other_clients() {
     let stack = prepare().await;
     let api = stack.api();
     let is_over = Arc::new(AtomicBool::new(false));

@@ -12,7 +12,7 @@ use super::fixtures::{assert_calm, operations};
 
 /// Signing in creates a new secret session, whatever cookies the browser was made to send.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_planted_session_is_never_gone_on_with() {
+async fn planted_session_cookie_is_never_adopted() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "eve", &["viewer"]).await;
@@ -57,7 +57,7 @@ async fn a_planted_session_is_never_gone_on_with() {
 /// Another host of the same domain can set a cookie for this one, but none with the prefix
 /// `__Host-`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_https_only_a_cookie_that_is_bound_to_the_host_counts() {
+async fn https_accepts_only_host_prefixed_cookies() {
     let mut stack = Stack::without_services().await;
     let url = "https://runcast.example.com";
     stack.set(Service::Gateway, "RUNCAST_PUBLIC_URL", url);
@@ -105,7 +105,7 @@ fn elsewhere(request: RequestBuilder, headers: &[(&str, &str)]) -> RequestBuilde
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_page_of_others_writes_with_the_cookie_of_an_administrator() {
+async fn cross_site_requests_cannot_write() {
     let stack = Stack::start().await;
     let api = stack.api();
     let places = PathParameters::prepare(&stack).await;

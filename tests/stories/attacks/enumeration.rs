@@ -52,7 +52,7 @@ async fn told(answer: Response) -> (u16, BTreeMap<String, String>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_failure_to_sign_in_is_told_in_the_same_words_and_headers() {
+async fn sign_in_failures_have_identical_responses() {
     let stack = prepare().await;
     let api = stack.api();
     let mut seen = Vec::new();
@@ -88,7 +88,7 @@ async fn took(api: &Api, name: &str, password: &str) -> Duration {
 /// The kinds take turns, so that other load affects all alike; the median ignores pauses of the
 /// machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_failure_to_sign_in_takes_the_same_time() {
+async fn sign_in_failures_take_the_same_time() {
     let stack = prepare().await;
     let api = stack.api();
     let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();

@@ -14,7 +14,7 @@ async fn refused(browser: &Browser, method: Method, path: &str, body: Value, sta
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_gives_themselves_what_they_do_not_have() {
+async fn users_cannot_grant_rights_they_lack() {
     let stack = Stack::start().await;
     let api = stack.api();
     let ada = user(&stack, "ada", &["operator"]).await;
@@ -70,7 +70,7 @@ async fn nobody_gives_themselves_what_they_do_not_have() {
 
 /// Unknown fields of a body are refused by name: none reaches the store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_field_that_nobody_asked_for_is_refused() {
+async fn unknown_fields_are_refused() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["operator"]).await;
@@ -171,7 +171,7 @@ async fn a_field_that_nobody_asked_for_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_has_leaked_gives_no_more_than_itself() {
+async fn leaked_token_cannot_be_extended() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["operator"]).await;

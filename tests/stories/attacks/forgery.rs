@@ -40,7 +40,7 @@ async fn status(api: &Api, name: &str, value: &[u8]) -> StatusCode {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_almost_a_secret_is_one() {
+async fn altered_secrets_are_refused() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["admin"]).await;
@@ -73,7 +73,7 @@ async fn nothing_that_is_almost_a_secret_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn headers_of_noise_are_refused_and_nothing_more() {
+async fn random_headers_are_refused_without_errors() {
     let stack = Stack::start().await;
     let mut random = rand::rng();
     for round in 0..300 {

@@ -37,7 +37,7 @@ fn assert_no_forged_line(stack: &Stack) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_path_is_what_it_says_and_nothing_else() {
+async fn escaped_paths_reach_no_other_route() {
     let stack = Stack::start().await;
     let api = stack.api();
     let run = api.create_run("x").await.id;
@@ -99,7 +99,7 @@ async fn a_path_is_what_it_says_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_writes_comes_back_as_text_in_json_and_nowhere_else() {
+async fn input_is_returned_only_as_json_text() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["operator"]).await;
@@ -164,7 +164,7 @@ fn url_encoded(text: &str) -> String {
 
 /// Requests inside of requests, and headers that no client sends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_two_servers_could_read_differently_are_refused() {
+async fn ambiguous_requests_are_refused() {
     let stack = Stack::start().await;
     let token = stack.token();
     let hidden =

@@ -51,7 +51,7 @@ async fn scene() -> TwoTeams {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_way_leads_to_the_runs_of_another_team() {
+async fn other_teams_runs_are_unreachable() {
     let scene = scene().await;
     let (api, other) = (scene.stack.api(), scene.other.id);
     let by_token = Api::new(api.base(), &scene.token);
@@ -142,7 +142,7 @@ async fn no_way_leads_to_the_runs_of_another_team() {
 
 /// Labels are fixed: no route changes them, and no run is created twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_run_is_made_for_or_moved_to_another_team() {
+async fn runs_cannot_be_created_for_or_moved_to_other_teams() {
     let scene = scene().await;
     let (api, ada) = (scene.stack.api(), &scene.ada);
     for labels in [
@@ -200,7 +200,7 @@ async fn no_run_is_made_for_or_moved_to_another_team() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_of_many_runs_tell_nothing_of_another_team() {
+async fn multi_run_streams_hide_other_teams() {
     let scene = scene().await;
     let api = scene.stack.api();
     let stream = async |path: &str| {

@@ -43,7 +43,7 @@ async fn status(secrets: &Secrets, request: RequestBuilder) -> StatusCode {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_is_ever_written_down_or_repeated() {
+async fn secrets_appear_in_no_log_or_response() {
     let mut stack = Stack::without_services().await;
     for service in Service::ALL {
         stack.set(service, "RUNCAST_LOG", "debug");

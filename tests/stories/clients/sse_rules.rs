@@ -108,7 +108,7 @@ fn absences(client: &Client) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_go_on_exactly_where_a_frame_was_cut() {
+async fn clients_resume_at_a_cut_frame() {
     let stack = Stack::start().await;
     let mut run = Run::new(&stack).await;
     run.publish(20).await;
@@ -158,7 +158,7 @@ async fn clients_go_on_exactly_where_a_frame_was_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_never_take_a_keep_alive_for_an_event() {
+async fn clients_ignore_keep_alives() {
     let stack = Stack::start().await;
     let mut run = Run::new(&stack).await;
     run.publish(1).await;
@@ -190,7 +190,7 @@ async fn clients_never_take_a_keep_alive_for_an_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_stay_away_once_a_run_is_over() {
+async fn clients_stop_when_a_run_has_ended() {
     let mut stack = Stack::start().await;
     let run = Run::new(&stack).await;
     let mut clients = start_all(&stack, &run, |_| {}).await;
@@ -221,7 +221,7 @@ async fn clients_stay_away_once_a_run_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_are_told_of_a_gap_in_its_place() {
+async fn clients_receive_gaps_in_order() {
     let mut stack = Stack::without_services().await;
     // Without a persister nothing is stored, so what Redis loses is lost.
     stack.start_service(Service::Gateway).await;
@@ -259,7 +259,7 @@ async fn clients_are_told_of_a_gap_in_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_begin_where_they_say_or_are_refused_for_good() {
+async fn clients_start_at_their_cursor_or_stop() {
     let stack = Stack::start().await;
     let mut run = Run::new(&stack).await;
     run.publish(10).await;
@@ -303,7 +303,7 @@ async fn clients_begin_where_they_say_or_are_refused_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_move_to_another_gateway_when_theirs_is_stopped() {
+async fn clients_reconnect_to_another_gateway() {
     let mut stack = Stack::start().await;
     let mut run = Run::new(&stack).await;
     run.publish(10).await;
@@ -340,7 +340,7 @@ async fn clients_move_to_another_gateway_when_theirs_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_of_another_origin_follows_by_tickets() {
+async fn cross_origin_page_follows_with_tickets() {
     let mut stack = Stack::without_services().await;
     // To a browser another port is another origin.
     let origin = format!("http://127.0.0.1:{}", free_port());

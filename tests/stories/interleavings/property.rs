@@ -33,7 +33,7 @@ const KNOWN_SEEDS_FILE: &str = concat!(
 );
 
 #[test]
-fn whatever_happens_each_event_is_stored_once_in_order_and_whole() {
+fn any_interleaving_stores_each_event_once_in_order() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -72,7 +72,7 @@ fn given<T: std::str::FromStr>(name: &str) -> Option<T> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_dies_at_whatever_moment_each_event_is_stored_once_and_whole() {
+async fn random_kills_store_each_event_once() {
     let asked: Option<u32> = given("RUNCAST_KILLS");
     let seed = given("RUNCAST_KILLS_SEED");
     let seed = seed.unwrap_or_else(|| asked.map_or(DEFAULT_SEED, |_| rand::random()));

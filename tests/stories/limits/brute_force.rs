@@ -21,7 +21,7 @@ const GUESS_COUNT: usize = 10_000;
 const CONCURRENT_GUESSES: usize = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
+async fn guesses_are_limited_and_other_clients_served() {
     let stack = limited("read=1000000/min").await;
     let (api, known) = (stack.api(), somebody(&stack, "runs:read").await);
     // A client behind the same address that had a valid credential before.
@@ -116,7 +116,7 @@ async fn ten_thousand_guesses_are_limited_and_others_are_served_meanwhile() {
 
 /// An invalid ticket counts as a wrong credential, and so does a used one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tickets_that_are_wrong_count_as_guesses() {
+async fn invalid_tickets_count_as_guesses() {
     let stack = limited("failed=5/min").await;
     let api = stack.api();
     let reader = somebody(&stack, "runs:read").await;

@@ -37,7 +37,7 @@ async fn publish(stack: &Stack, run: &CreatedRun, body: Vec<u8>) -> Response {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_publishes_too_fast_is_slowed_down() {
+async fn fast_publisher_is_throttled() {
     let stack = limited("publish=512KiB/s:1MiB").await;
     let run = stack.api().create_run("fast").await;
     let (body, said) = lines(2 << 20);
@@ -60,7 +60,7 @@ async fn who_publishes_too_fast_is_slowed_down() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_publishes_far_too_fast_is_refused_and_sends_the_rest_again() {
+async fn excessive_publisher_is_refused_and_resends() {
     let mut stack = limited("publish=1KiB/s:1MiB").await;
     let run = stack.api().create_run("far too fast").await;
     let other = stack.api().create_run("other").await;

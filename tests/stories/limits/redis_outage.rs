@@ -20,7 +20,7 @@ async fn counts_by(stack: &Stack, source: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_redis_each_gateway_counts_for_itself() {
+async fn without_redis_each_gateway_counts_locally() {
     let mut stack = Stack::without_services().await;
     let chaos = stack.proxy_redis().await;
     set(&mut stack, "read=5/h");

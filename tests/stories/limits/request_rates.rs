@@ -11,7 +11,7 @@ use serde_json::json;
 use super::fixtures::{from, header, limited, list, metric, somebody};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_asks_too_much_is_told_how_much_is_left_and_when_to_come_back() {
+async fn limited_client_gets_remaining_quota_and_retry_time() {
     let stack = limited("read=3/h,write=2/h").await;
     let (one, other) = (
         somebody(&stack, "runs:read").await,
@@ -55,7 +55,7 @@ async fn who_asks_too_much_is_told_how_much_is_left_and_when_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_guard_refuses_counts_as_well() {
+async fn unauthorized_requests_count() {
     let stack = limited("read=3/h,write=3/h").await;
     let one = somebody(&stack, "runs:publish").await;
     let ask = async |method: Method, path: &str| send(one.request(method, path)).await;
@@ -89,7 +89,7 @@ async fn what_the_guard_refuses_counts_as_well() {
 /// With a stolen session one guesses the user's password no faster by changing it than by signing
 /// in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_is_guessed_no_faster_from_inside() {
+async fn password_change_attempts_are_limited() {
     let stack = limited("sign-in=3/h").await;
     let api = stack.api();
     let password = "correct horse battery";
@@ -114,7 +114,7 @@ async fn a_password_is_guessed_no_faster_from_inside() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_taken_comes_back_and_counts_at_all_gateways() {
+async fn quota_refills_and_is_shared_by_all_gateways() {
     let stack = limited("read=2/s").await;
     let mut second = stack
         .service_spec(Service::Gateway)
@@ -155,7 +155,7 @@ async fn what_was_taken_comes_back_and_counts_at_all_gateways() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn searches_are_counted_in_a_window_and_as_reads() {
+async fn searches_count_in_a_window_and_as_reads() {
     let stack = limited("read=100/h,search=2/h").await;
     let run = stack.api().create_run("searched").await.id;
     let reader = somebody(&stack, "runs:read").await;
@@ -181,7 +181,7 @@ async fn searches_are_counted_in_a_window_and_as_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn signing_in_is_limited_by_address_and_by_whose_token_it_is() {
+async fn sign_in_is_limited_by_address_and_principal() {
     let stack = limited("sign-in=3/h").await;
     let api = stack.api();
     let sign_in = async |token: &str, address: &str| {
@@ -213,7 +213,7 @@ async fn signing_in_is_limited_by_address_and_by_whose_token_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_a_trusted_proxy_says_whom_it_asks_for() {
+async fn only_trusted_proxies_set_the_client_address() {
     let mut stack = runcast_tests::stack::Stack::without_services().await;
     stack.set(Service::Gateway, "RUNCAST_LIMITS", "sign-in=3/h");
     stack.start_all().await;

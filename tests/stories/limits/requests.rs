@@ -32,7 +32,7 @@ async fn answer(stack: &Stack, said: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_are_too_large_are_refused_with_the_limit() {
+async fn oversized_requests_are_refused_with_the_limit() {
     let stack = Stack::start().await;
     let api = stack.api();
     let large = "x".repeat(40 * 1024);
@@ -71,7 +71,7 @@ async fn requests_that_are_too_large_are_refused_with_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_are_too_slow_are_given_up() {
+async fn slow_requests_time_out() {
     let stack = Stack::start().await;
     let began = Instant::now();
     let token = stack.token();
@@ -149,7 +149,7 @@ fn assert_secured(response: &Response) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answer_tells_browsers_what_it_may_not_do() {
+async fn all_responses_have_security_headers() {
     let mut stack = Stack::start().await;
     let api = stack.api();
     let answers = async |api: &Api| {

@@ -40,7 +40,7 @@ async fn open_streams(stack: &Stack, expected: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_are_bounded_by_principal_and_by_address_and_given_back() {
+async fn streams_are_limited_by_principal_and_address_and_released() {
     let stack = limited("streams=2,streams-by-address=3").await;
     let run = stack.api().create_run("crowded").await.id;
     let (one, other) = (
@@ -99,7 +99,7 @@ async fn streams_are_bounded_by_principal_and_by_address_and_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_over_http2_are_counted_and_given_back() {
+async fn http2_streams_are_counted_and_released() {
     let stack = limited("streams=1").await;
     let run = stack.api().create_run("multiplexed").await.id;
     let token = stack.create_token("runs:read").await;
@@ -117,7 +117,7 @@ async fn streams_over_http2_are_counted_and_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_over_the_limit_of_requests_is_asked_to_come_back() {
+async fn rate_limited_stream_is_asked_to_retry() {
     let stack = limited("read=1/h").await;
     let run = stack.api().create_run("impatient").await.id;
     let reader = somebody(&stack, "runs:read").await;
@@ -141,7 +141,7 @@ async fn a_stream_over_the_limit_of_requests_is_asked_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_are_bounded_with_those_of_viewers() {
+async fn connection_limit_includes_viewers() {
     let stack = limited("connections=3").await;
     let run = stack.api().create_run("few").await.id;
     let path = format!("/v1/runs/{run}/stream");

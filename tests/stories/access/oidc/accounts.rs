@@ -39,7 +39,7 @@ fn with_email(account: &Account, email: &str) -> Account {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_a_verified_address_finds_a_user() {
+async fn only_a_verified_email_links_to_a_user() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["admin"]).await;
     let ada = Account::new("ada");
@@ -92,7 +92,7 @@ async fn only_a_verified_address_finds_a_user() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_linked_stays_it_whatever_addresses_become() {
+async fn linked_account_stays_linked_when_emails_change() {
     let scene = Scene::start(&[]).await;
     let api = scene.stack.api();
     user(&scene.stack, "ada", &["viewer"]).await;
@@ -144,7 +144,7 @@ async fn who_is_linked_stays_it_whatever_addresses_become() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_administrator_says_who_somebody_is_whose_address_nobody_verifies() {
+async fn administrator_links_account_without_verified_email() {
     let scene = Scene::start(&[]).await;
     let api = scene.stack.api();
     user(&scene.stack, "ada", &["viewer"]).await;
@@ -174,7 +174,7 @@ async fn an_administrator_says_who_somebody_is_whose_address_nobody_verifies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_disabled_here_does_not_get_in_by_being_known_there() {
+async fn disabled_user_cannot_sign_in_with_oidc() {
     let scene = Scene::start(&[("RUNCAST_OIDC_CREATE", "on")]).await;
     let api = scene.stack.api();
     user(&scene.stack, "ada", &["viewer"]).await;
@@ -190,7 +190,7 @@ async fn who_is_disabled_here_does_not_get_in_by_being_known_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whom_nobody_has_made_becomes_a_user_where_that_is_wanted() {
+async fn new_account_creates_user_if_configured() {
     let scene = Scene::start(&[("RUNCAST_OIDC_CREATE", "on")]).await;
     user(&scene.stack, "ada", &["admin"]).await;
     let other = with_email(&Account::new("Ada"), "ada@other.example");
@@ -225,7 +225,7 @@ async fn whom_nobody_has_made_becomes_a_user_where_that_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_new_person_in_many_windows_one_user_is_made() {
+async fn concurrent_first_sign_ins_create_one_user() {
     let scene = Scene::start(&[
         ("RUNCAST_OIDC_CREATE", "on"),
         ("RUNCAST_OIDC_ROLE", "operator"),
@@ -250,7 +250,7 @@ async fn of_a_new_person_in_many_windows_one_user_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_does_not_exist_makes_nobody() {
+async fn missing_default_role_creates_no_user() {
     let settings = [("RUNCAST_OIDC_CREATE", "on"), ("RUNCAST_OIDC_ROLE", "team")];
     let mut scene = Scene::prepare(Algorithm::Es256, &settings).await;
     // It is detected at the start,

@@ -22,7 +22,7 @@ fn with_state(back: &str, state: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_is_for_the_browser_that_has_asked_and_good_once() {
+async fn callback_is_valid_once_and_only_in_its_browser() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     let (ada, eve) = (OidcBrowser::default(), OidcBrowser::default());
@@ -61,7 +61,7 @@ async fn an_answer_is_for_the_browser_that_has_asked_and_good_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_that_come_back_at_once_one_signs_in() {
+async fn concurrent_callbacks_sign_in_once() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     let browser = OidcBrowser::default();
@@ -75,7 +75,7 @@ async fn of_many_that_come_back_at_once_one_signs_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attempt_lasts_ten_minutes_and_tells_a_reader_of_redis_no_way_in() {
+async fn login_state_expires_and_is_useless_to_redis_readers() {
     let scene = Scene::start(&[]).await;
     let browser = OidcBrowser::default();
     let back = scene.come_back(&browser, "/v1/session/oidc").await;

@@ -16,7 +16,7 @@ use super::fixture::{GATEWAY_HOST, LOGIN_COOKIE, SESSION_COOKIE, Scene};
 const LOGIN_DEADLINE: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_the_issuer_everything_else_works() {
+async fn unreachable_provider_affects_only_oidc_sign_in() {
     let mut scene = Scene::prepare(Algorithm::Es256, &[]).await;
     scene.provider.stop();
     scene.stack.start_all().await;
@@ -63,7 +63,7 @@ async fn without_the_issuer_everything_else_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_issuer_that_says_nothing_is_waited_for_only_so_long() {
+async fn hanging_provider_times_out() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     scene.provider.set_hanging(true);
@@ -96,7 +96,7 @@ async fn an_issuer_that_says_nothing_is_waited_for_only_so_long() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_redis_one_signs_in_by_a_password() {
+async fn without_redis_password_sign_in_works() {
     let mut scene = Scene::start(&[]).await;
     scene.stack.redis.enable_append_only_file().await;
     user(&scene.stack, "ada", &["viewer"]).await;

@@ -13,7 +13,7 @@ use super::super::fixtures::{USER_PASSWORD, json_of, second_gateway, sign_in_wit
 use super::fixture::{GATEWAY_HOST, LOGIN_COOKIE, SESSION_COOKIE, Scene};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
+async fn user_signs_in_and_returns_to_the_requested_page() {
     // With RSA, as most providers use; all other stories use ECDSA.
     let mut scene = Scene::prepare(Algorithm::Rs256, &[("RUNCAST_OIDC_NAME", "Example")]).await;
     scene.stack.start_all().await;
@@ -70,7 +70,7 @@ async fn a_user_signs_in_by_the_issuer_and_goes_on_to_where_they_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_was_there_ends() {
+async fn sign_in_ends_the_previous_session() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     let browser = OidcBrowser::default();
@@ -92,7 +92,7 @@ async fn a_session_that_was_there_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_begins_at_one_gateway_and_comes_back_at_the_other() {
+async fn login_may_start_and_end_at_different_gateways() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     // Both have the same address, as browsers see it.
@@ -118,7 +118,7 @@ async fn one_begins_at_one_gateway_and_comes_back_at_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_led_to_another_server() {
+async fn no_redirect_leaves_the_gateway() {
     let scene = Scene::start(&[]).await;
     let browser = OidcBrowser::default();
     for to in [
@@ -144,7 +144,7 @@ async fn nobody_is_led_to_another_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_an_issuer_nothing_changes_and_half_of_one_is_refused() {
+async fn oidc_is_optional_and_incomplete_settings_are_refused() {
     let mut scene = Scene::prepare(Algorithm::Es256, &[]).await;
     for name in [
         "RUNCAST_OIDC_ISSUER",
@@ -182,7 +182,7 @@ async fn without_an_issuer_nothing_changes_and_half_of_one_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_signs_in_no_more_often_than_by_a_password() {
+async fn oidc_sign_in_shares_the_sign_in_limit() {
     let scene = Scene::start(&[("RUNCAST_LIMITS", "sign-in=3/min")]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     let browser = OidcBrowser::default();
@@ -197,7 +197,7 @@ async fn one_signs_in_no_more_often_than_by_a_password() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_by_https_gets_cookies_that_stay_with_its_host() {
+async fn https_cookies_have_the_host_prefix() {
     let mut scene = Scene::prepare(Algorithm::Es256, &[]).await;
     let url = "https://runcast.example.com";
     scene.stack.set(Service::Gateway, "RUNCAST_PUBLIC_URL", url);
@@ -223,7 +223,7 @@ async fn a_page_by_https_gets_cookies_that_stay_with_its_host() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_secret_is_written_down_or_told() {
+async fn secrets_are_neither_stored_nor_returned() {
     let mut scene = Scene::prepare(Algorithm::Es256, &[("RUNCAST_LOG", "debug")]).await;
     scene.stack.start_all().await;
     user(&scene.stack, "ada", &["viewer"]).await;

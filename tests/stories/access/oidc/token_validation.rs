@@ -11,7 +11,7 @@ use super::super::fixtures::user;
 use super::fixture::{GATEWAY_HOST, LOGIN_COOKIE, SESSION_COOKIE, Scene};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_proves_nothing_signs_nobody_in() {
+async fn invalid_id_tokens_are_refused() {
     let metrics = loopback(free_port()).to_string();
     let settings = [
         ("RUNCAST_OIDC_CREATE", "on"),
@@ -58,7 +58,7 @@ async fn a_token_that_proves_nothing_signs_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_code_is_of_the_issuer_and_of_this_attempt() {
+async fn foreign_codes_are_refused() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     let (ada, eve) = (OidcBrowser::default(), OidcBrowser::default());
@@ -88,7 +88,7 @@ async fn a_code_is_of_the_issuer_and_of_this_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_issuer_may_change_its_key_at_any_time() {
+async fn provider_may_rotate_its_key() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     scene.sign_in(&OidcBrowser::default()).await;
@@ -106,7 +106,7 @@ async fn an_issuer_may_change_its_key_at_any_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_may_be_told_only_to_who_asks_once_more() {
+async fn email_may_come_only_from_userinfo() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     scene.provider.profile_only_in_userinfo();
@@ -122,7 +122,7 @@ async fn an_address_may_be_told_only_to_who_asks_once_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_issuer_that_says_no_is_quoted_nowhere_but_in_the_log() {
+async fn provider_error_appears_only_in_the_log() {
     let scene = Scene::start(&[]).await;
     let browser = OidcBrowser::default();
     scene
