@@ -32,8 +32,8 @@ use sqlx::{Connection as _, PgConnection};
 
 use self::measure::{EVENT_BYTES, cpu, median, quantile, say, spread};
 use self::storing::{
-    Load, append_one, checkpoint, create_runs, fill, holds_exactly, persist, redis_cpu,
-    redis_memory,
+    Load, append_one, checkpoint, create_runs, fill, persist, redis_cpu, redis_memory,
+    wait_stored_exactly,
 };
 
 const ROUND_COUNT: usize = 5;
@@ -199,7 +199,7 @@ async fn latency(stack: &Stack, connection: &mut PgConnection) {
         for &run in &runs {
             let start = Instant::now();
             append_one(stack, run, round as u64).await;
-            holds_exactly(connection, run, round + 1, start).await;
+            wait_stored_exactly(connection, run, round + 1, start).await;
             waits.push(start.elapsed().as_secs_f64() * 1e3);
         }
     }

@@ -113,7 +113,7 @@ pub(crate) async fn append_one(stack: &Stack, run: Uuid, number: u64) {
 }
 
 /// As [`holds`], for one run, checked every millisecond.
-pub(crate) async fn holds_exactly(
+pub(crate) async fn wait_stored_exactly(
     connection: &mut PgConnection,
     run: Uuid,
     events: usize,

@@ -135,10 +135,15 @@ pub(crate) async fn snapshot(stack: &Stack, run: Uuid) -> RunSnapshot {
         .iter()
         .map(Value::to_string)
         .collect();
-    let asked = stack
+    let requested = stack
         .api()
         .request(Method::GET, &format!("/v1/runs/{run}/text"));
-    let text = send(asked).await.bytes().await.expect("a text").to_vec();
+    let text = send(requested)
+        .await
+        .bytes()
+        .await
+        .expect("a text")
+        .to_vec();
     let found = format!("/v1/runs/{run}/search?regex=%5E1?999$&before=end");
     let found = stack.api().get(&found).await["matches"].to_string();
     let line = format!("/v1/runs/{run}/events?line=700&limit=1");
@@ -171,7 +176,7 @@ async fn frames(stack: &Stack, run: Uuid, after: Option<&str>) -> Vec<(String, S
 }
 
 /// Waits until a run is archived and its rows are deleted.
-pub(crate) async fn archived(stack: &Stack, objects: i64) {
+pub(crate) async fn wait_archived(stack: &Stack, objects: i64) {
     for count in [KEPT_QUERY, ROWS_DELETED_QUERY] {
         eventually_within(AFTER_FAILURES, count, async || {
             let number = stack.database.query_number(count).await;
@@ -224,7 +229,7 @@ async fn archived_run_reads_byte_for_byte_the_same() {
     stack.database.execute(&keep).await;
 
     stack.start_service(Service::Worker).await;
-    archived(&stack, 1).await;
+    wait_archived(&stack, 1).await;
     assert_eq!(stack.database.events(run).await, [], "its rows are gone");
     assert!(
         !stack.database.events(young).await.is_empty(),
@@ -266,7 +271,7 @@ async fn continued_archived_run_reads_without_gap() {
     let (mut stack, _folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 500").await;
     stack.start_service(Service::Worker).await;
-    archived(&stack, 1).await;
+    wait_archived(&stack, 1).await;
     stack.stop(Service::Worker).await;
     // A later attempt: its events are rows that follow those in the archive.
     let mut wrap = stack.wrap(run, &["seq", "501", "700"]);
@@ -289,7 +294,7 @@ async fn continued_archived_run_reads_without_gap() {
     assert_eq!(joined.stream.len(), backwards);
 
     stack.start_service(Service::Worker).await;
-    archived(&stack, 2).await;
+    wait_archived(&stack, 2).await;
     assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
     assert_eq!(snapshot(&stack, run).await, joined);
 }
@@ -320,7 +325,7 @@ async fn worker_killed_before_commit_leaves_the_rows() {
     assert_eq!(snapshot(&stack, run).await, before);
 
     stack.start_service(Service::Worker).await;
-    archived(&stack, 1).await;
+    wait_archived(&stack, 1).await;
     assert_eq!(snapshot(&stack, run).await, before);
     // What the dead worker left is known, and removed at the next attempt.
     let left = "SELECT count(*) FROM archives WHERE state = 'leaving'";
@@ -356,7 +361,7 @@ async fn worker_killed_while_deleting_rows_leaves_run_readable() {
     barrier.terminate_waiters().await;
     assert_eq!(snapshot(&stack, run).await, before, "after it died");
     stack.start_service(Service::Worker).await;
-    archived(&stack, 1).await;
+    wait_archived(&stack, 1).await;
     assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
     assert_eq!(snapshot(&stack, run).await, before);
 }
@@ -385,11 +390,11 @@ async fn damaged_object_is_detected_before_rows_are_deleted() {
         assert_eq!(stack.database.query_number(KEPT_QUERY).await, 0);
         assert_eq!(stack.database.events(run).await, rows);
         barrier.release().await;
-        let told = "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'archive_run'
+        let received = "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'archive_run'
                         AND last_error LIKE '%was written and is damaged%'";
-        stack.database.wait_for_number(told, 1).await;
+        stack.database.wait_for_number(received, 1).await;
     }
-    archived(&stack, 1).await;
+    wait_archived(&stack, 1).await;
     assert_eq!(snapshot(&stack, run).await, before);
 }
 
@@ -411,15 +416,15 @@ async fn readers_are_told_of_damaged_and_missing_objects() {
     let run = sealed_run(&mut stack, "seq 1 2000").await;
     let before = snapshot(&stack, run).await;
     stack.start_service(Service::Worker).await;
-    archived(&stack, 1).await;
+    wait_archived(&stack, 1).await;
     // The gateway still caches what it has returned before.
     stack.stop(Service::Gateway).await;
     stack.start_service(Service::Gateway).await;
     let away = stack.folder().join("away");
     fs::rename(&folder, &away).expect("the place is away");
     let path = format!("/v1/runs/{run}/events");
-    let asked = send(stack.api().request(Method::GET, &path)).await;
-    let detail = problem(asked, StatusCode::SERVICE_UNAVAILABLE).await;
+    let requested = send(stack.api().request(Method::GET, &path)).await;
+    let detail = problem(requested, StatusCode::SERVICE_UNAVAILABLE).await;
     assert!(detail.contains("the archive at file://"), "{detail}");
     let mut stream = stack.api().watch(run, None).await;
     let degraded = stream.next().await;
@@ -441,8 +446,8 @@ async fn readers_are_told_of_damaged_and_missing_objects() {
     stack.stop(Service::Gateway).await;
     stack.start_service(Service::Gateway).await;
     files(&folder).iter().for_each(flip_a_bit);
-    let asked = send(stack.api().request(Method::GET, &path)).await;
-    let detail = problem(asked, StatusCode::INTERNAL_SERVER_ERROR).await;
+    let requested = send(stack.api().request(Method::GET, &path)).await;
+    let detail = problem(requested, StatusCode::INTERNAL_SERVER_ERROR).await;
     assert!(
         detail.contains("damaged") && detail.contains(&run.to_string()),
         "{detail}"
@@ -454,8 +459,8 @@ async fn readers_are_told_of_damaged_and_missing_objects() {
     stack.stop(Service::Gateway).await;
     stack.unset(Service::Gateway, "RUNCAST_ARCHIVE");
     stack.start_service(Service::Gateway).await;
-    let asked = send(stack.api().request(Method::GET, &path)).await;
-    let detail = problem(asked, StatusCode::SERVICE_UNAVAILABLE).await;
+    let requested = send(stack.api().request(Method::GET, &path)).await;
+    let detail = problem(requested, StatusCode::SERVICE_UNAVAILABLE).await;
     assert!(detail.contains("RUNCAST_ARCHIVE"), "{detail}");
     assert!(stack.check().await.contains("RUNCAST_ARCHIVE"));
 }

@@ -12,8 +12,8 @@ use runcast_tests::stack::{Service, Stack};
 use uuid::Uuid;
 
 use crate::archive::{
-    AFTER_FAILURES, JOBS_QUERY, KEPT_QUERY, ROWS_QUERY, archived, remove_from_redis, sealed_run,
-    snapshot, with_bucket, with_folder,
+    AFTER_FAILURES, JOBS_QUERY, KEPT_QUERY, ROWS_QUERY, remove_from_redis, sealed_run, snapshot,
+    wait_archived, with_bucket, with_folder,
 };
 
 /// 24 MiB that do not compress: an object of several parts.
@@ -32,7 +32,7 @@ async fn bucket_archives_runs_like_a_folder() {
     let run = sealed_run(&mut stack, "seq 1 3000; head -c 100000 /dev/urandom").await;
     let before = snapshot(&stack, run).await;
     stack.start_service(Service::Worker).await;
-    archived(&stack, 1).await;
+    wait_archived(&stack, 1).await;
     assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
     assert_eq!(snapshot(&stack, run).await, before);
     let objects = server.objects().await;
@@ -67,7 +67,7 @@ async fn interrupted_upload_is_aborted() {
     chaos.cut();
 
     stack.start_service(Service::Worker).await;
-    archived(&stack, 1).await;
+    wait_archived(&stack, 1).await;
     stack.stop(Service::Worker).await;
     stack.start_service(Service::Worker).await;
     eventually("the half upload is gone", async || {
@@ -103,7 +103,7 @@ async fn unavailable_store_delays_but_loses_nothing() {
     .await;
     assert_eq!(stack.database.query_number(KEPT_QUERY).await, 0);
     chaos.forward();
-    archived(&stack, 1).await;
+    wait_archived(&stack, 1).await;
     assert_eq!(snapshot(&stack, run).await, before);
 }
 
@@ -157,15 +157,15 @@ async fn fully_archived_day_is_truncated() {
         seal(&stack, run).await;
     }
     stack.start_service(Service::Worker).await;
-    archived(&stack, 2).await;
+    wait_archived(&stack, 2).await;
     assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
     for (run, events) in runs.into_iter().zip([50, 60]) {
         assert_eq!(snapshot(&stack, run).await.backwards.len(), events);
     }
     eventually("the worker says how", async || {
         let logs = stack.logs(Service::Worker);
-        let said = logs.contains("dropped all rows of a day that is archived");
-        said.then_some(()).ok_or(logs)
+        let output = logs.contains("dropped all rows of a day that is archived");
+        output.then_some(()).ok_or(logs)
     })
     .await;
     // The partition of that day still receives events of a run that continues.
@@ -248,7 +248,7 @@ async fn expired_run_and_object_are_deleted_despite_crash() {
         seal(&stack, run).await;
     }
     stack.start_service(Service::Worker).await;
-    archived(&stack, 2).await;
+    wait_archived(&stack, 2).await;
     stack.stop(Service::Worker).await;
     assert_eq!(server.objects().await.len(), 2);
 

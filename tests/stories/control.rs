@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// Sends a command to a run, with this token or the admin's.
-async fn tell(stack: &Stack, run: Uuid, token: Option<&str>, body: Value) -> Response {
+async fn send_command(stack: &Stack, run: Uuid, token: Option<&str>, body: Value) -> Response {
     let (api, path) = (stack.api(), format!("/v1/runs/{run}/control"));
     let request = match token {
         Some(token) => api.anonymous(Method::POST, &path).bearer_auth(token),
@@ -25,9 +25,9 @@ async fn tell(stack: &Stack, run: Uuid, token: Option<&str>, body: Value) -> Res
 }
 
 /// The id of the accepted command.
-async fn accepted(answer: Response) -> String {
-    let status = answer.status();
-    let body = answer.text().await.expect("a body");
+async fn accepted(response: Response) -> String {
+    let status = response.status();
+    let body = response.text().await.expect("a body");
     assert_eq!(status, StatusCode::ACCEPTED, "{body}");
     let body: Value = serde_json::from_str(&body).expect("JSON");
     body["id"].as_str().expect("an id").to_owned()
@@ -35,11 +35,12 @@ async fn accepted(answer: Response) -> String {
 
 /// The states of one command, from the frames of a viewer.
 fn states(frames: &[Frame], id: &str) -> Vec<String> {
-    let told = frames.iter().filter(|frame| frame.event == "control");
-    let told = told
+    let received = frames.iter().filter(|frame| frame.event == "control");
+    let received = received
         .map(Frame::json)
         .filter(|event| event["command_id"] == id);
-    told.map(|event| event["state"].as_str().expect("a state").to_owned())
+    received
+        .map(|event| event["state"].as_str().expect("a state").to_owned())
         .collect()
 }
 
@@ -53,7 +54,7 @@ async fn cancel_ends_command_and_run() {
     wrap.wait_for_line("ready", WAIT_DEADLINE).await;
 
     // An agent's token permits publishing, not commands.
-    let refused = tell(
+    let refused = send_command(
         &stack,
         run.id,
         Some(&run.token),
@@ -62,18 +63,18 @@ async fn cancel_ends_command_and_run() {
     .await;
     let detail = problem(refused, StatusCode::FORBIDDEN).await;
     assert!(detail.contains("runs:control"), "{detail}");
-    let nowhere = tell(&stack, Uuid::now_v7(), None, json!({"command": "cancel"})).await;
+    let nowhere = send_command(&stack, Uuid::now_v7(), None, json!({"command": "cancel"})).await;
     problem(nowhere, StatusCode::NOT_FOUND).await;
     let nobody = json!({"command": "cancel", "variation": 1});
     problem(
-        tell(&stack, run.id, None, nobody).await,
+        send_command(&stack, run.id, None, nobody).await,
         StatusCode::NOT_FOUND,
     )
     .await;
 
     // A wrapped command supports no input: its agent refuses that with a reason.
     let input = json!({"command": "input", "data": "y\n"});
-    let input = accepted(tell(&stack, run.id, None, input).await).await;
+    let input = accepted(send_command(&stack, run.id, None, input).await).await;
     let refused = loop {
         let frame = stream.next().await;
         if frame.event == "control" && frame.json()["state"] == "refused" {
@@ -86,7 +87,7 @@ async fn cancel_ends_command_and_run() {
     assert!(wrap.try_wait().is_none(), "it goes on");
 
     let cancel = json!({"command": "cancel", "variation": 0});
-    let cancel = accepted(tell(&stack, run.id, None, cancel).await).await;
+    let cancel = accepted(send_command(&stack, run.id, None, cancel).await).await;
     assert_ne!(cancel, input);
     let ended = wrap.wait_exit(WAIT_DEADLINE).await;
     assert_eq!(shell_exit_code(ended), 143, "{}", wrap.logs());
@@ -101,22 +102,23 @@ async fn cancel_ends_command_and_run() {
     );
     assert_eq!(stack.api().run(run.id).await["status"], "cancelled");
     // Six control events: refused requests wrote nothing.
-    let told = events
+    let received = events
         .iter()
         .filter(|event| event.kind == Kind::Control.number());
-    let told: Vec<Value> = told
+    let received: Vec<Value> = received
         .map(|event| serde_json::from_slice(&event.body).expect("JSON"))
         .collect();
-    assert_eq!(told.len(), 6, "{told:?}");
+    assert_eq!(received.len(), 6, "{received:?}");
     assert_eq!(
-        told.iter()
+        received
+            .iter()
             .filter(|event| event["command_id"] == *cancel)
             .count(),
         3
     );
-    assert_eq!(told[3]["by"], "story", "{told:?}");
+    assert_eq!(received[3]["by"], "story", "{received:?}");
 
-    let late = tell(&stack, run.id, None, json!({"command": "cancel"})).await;
+    let late = send_command(&stack, run.id, None, json!({"command": "cancel"})).await;
     problem(late, StatusCode::CONFLICT).await;
 }
 
@@ -140,12 +142,13 @@ async fn stubborn_command_is_killed_after_grace_period() {
     ];
     let mut wrap = stack.runcast(&arguments, &[]);
     wrap.wait_for_line("ready", WAIT_DEADLINE).await;
-    let asked = Instant::now();
-    let cancel = accepted(tell(&stack, run, None, json!({"command": "cancel"})).await).await;
+    let requested = Instant::now();
+    let cancel =
+        accepted(send_command(&stack, run, None, json!({"command": "cancel"})).await).await;
     let ended = wrap.wait_exit(WAIT_DEADLINE).await;
     assert_eq!(shell_exit_code(ended), 137, "{}", wrap.logs());
     assert!(
-        asked.elapsed() >= Duration::from_secs(1),
+        requested.elapsed() >= Duration::from_secs(1),
         "it had its grace"
     );
     let frames = stream.read_until("end").await;
@@ -166,7 +169,8 @@ async fn stubborn_command_is_killed_after_grace_period() {
 async fn pending_command_expires_with_the_run() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("early").await.id;
-    let cancel = accepted(tell(&stack, run, None, json!({"command": "cancel"})).await).await;
+    let cancel =
+        accepted(send_command(&stack, run, None, json!({"command": "cancel"})).await).await;
     let mut wrap = stack.wrap(run, &["sleep", "60"]);
     let ended = wrap.wait_exit(WAIT_DEADLINE).await;
     assert_eq!(shell_exit_code(ended), 143, "{}", wrap.logs());

@@ -17,7 +17,7 @@ pub(crate) fn ticking(count: u32, pause: &str) -> [String; 3] {
 
 /// A run whose agent loses the replies to its next appends, from the first or from the tenth event
 /// on.
-async fn lose_answers(from_the_first: bool) {
+async fn drop_replies(from_the_first: bool) {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("lost answers").await.id;
     let chaos = stack.proxy_redis().await;
@@ -35,22 +35,22 @@ async fn lose_answers(from_the_first: bool) {
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
     chaos.wait_for_hits(5).await;
 
-    let said = numbers("tick", 1..=200);
+    let output = numbers("tick", 1..=200);
     let events = stack.database.wait_sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&text(&events, Kind::Output), &output);
     let viewer = Viewer::new(stack.api(), run).until_the_end().await;
-    assert_text(&viewer.text("output"), &said);
+    assert_text(&viewer.text("output"), &output);
     assert_eq!(viewer.repeated, 0, "a resend must not get a second id");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn append_with_lost_reply_is_stored_once() {
-    lose_answers(false).await;
+    drop_replies(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agent_with_lost_first_reply_still_publishes() {
-    lose_answers(true).await;
+    drop_replies(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,21 +77,24 @@ async fn persister_killed_before_acknowledge_stores_once() {
     let mut redis = stack.redis.connection().await;
     let mut command = redis::cmd("HGET");
     command.arg(stack.keys().run(run).meta).arg("watermark");
-    let told: Option<String> = command
+    let received: Option<String> = command
         .query_async(&mut redis)
         .await
         .expect("the meta hash");
-    assert_eq!(told, None, "Redis was told before the persister was killed");
+    assert_eq!(
+        received, None,
+        "Redis was told before the persister was killed"
+    );
 
     stack.kill(Service::Persister);
     stack.unset(Service::Persister, "REDIS_URL");
     stack.start_service(Service::Persister).await;
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
-    let said = numbers("line", 1..=1000);
+    let output = numbers("line", 1..=1000);
     let events = stack.database.wait_sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&text(&events, Kind::Output), &output);
     let viewer = Viewer::new(stack.api(), run).until_the_end().await;
-    assert_text(&viewer.text("output"), &said);
+    assert_text(&viewer.text("output"), &output);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,12 +119,12 @@ async fn killed_persister_and_gateway_lose_nothing() {
     stack.start_service(Service::Worker).await;
 
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
-    let said = numbers("tick", 1..=400);
+    let output = numbers("tick", 1..=400);
     let events = stack.database.wait_sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&text(&events, Kind::Output), &output);
     let viewer = viewer.await.expect("the viewer's task");
     assert!(viewer.connections > 1, "the viewer was to lose its gateway");
-    assert_text(&viewer.text("output"), &said);
+    assert_text(&viewer.text("output"), &output);
     assert_eq!(
         (viewer.repeated, viewer.gaps.len()),
         (0, 0),

@@ -22,36 +22,36 @@ fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
 
 /// The pieces as chunks of a response, with or without the final chunk.
 fn chunked(pieces: &[&[u8]], ends: bool) -> Vec<u8> {
-    let mut answer =
+    let mut response =
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
             .to_vec();
     for piece in pieces {
-        answer.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-        answer.extend_from_slice(piece);
-        answer.extend_from_slice(b"\r\n");
+        response.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        response.extend_from_slice(piece);
+        response.extend_from_slice(b"\r\n");
     }
     if ends {
-        answer.extend_from_slice(b"0\r\n\r\n");
+        response.extend_from_slice(b"0\r\n\r\n");
     }
-    answer
+    response
 }
 
 /// Serves each response to one connection, in writes of this size. Returns the requests.
-fn serve(answers: Vec<Vec<u8>>, bytes: usize) -> (u16, JoinHandle<Vec<String>>) {
+fn serve(responses: Vec<Vec<u8>>, bytes: usize) -> (u16, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind(loopback(0)).expect("a free port");
     let port = listener.local_addr().expect("its address").port();
     let serving = std::thread::spawn(move || {
-        let serve = |answer: Vec<u8>| {
+        let serve = |response: Vec<u8>| {
             let (mut stream, _) = listener.accept().expect("a viewer");
             stream.set_nodelay(true).expect("no delay");
             let mut request = vec![0; 4096];
             let length = stream.read(&mut request).expect("a request");
-            for piece in answer.chunks(bytes) {
+            for piece in response.chunks(bytes) {
                 stream.write_all(piece).expect("it is taken");
             }
             String::from_utf8_lossy(&request[..length]).into_owned()
         };
-        answers.into_iter().map(serve).collect()
+        responses.into_iter().map(serve).collect()
     });
     (port, serving)
 }
@@ -138,16 +138,16 @@ async fn crowd_reconnects_with_last_complete_frame() {
         "{:?}",
         crowd.first_error()
     );
-    let asked = tokio::time::timeout(
+    let requested = tokio::time::timeout(
         WAIT_DEADLINE,
         tokio::task::spawn_blocking(|| serving.join()),
     );
-    let asked = asked
+    let requested = requested
         .await
         .expect("in time")
         .expect("a thread")
         .expect("the server");
-    for (request, cursor) in asked.iter().zip(["none", "7-2", "7-4"]) {
+    for (request, cursor) in requested.iter().zip(["none", "7-2", "7-4"]) {
         assert!(
             request.contains(&format!("Last-Event-ID: {cursor}\r\n")),
             "{request}"

@@ -98,11 +98,11 @@ async fn all_cursor_forms_are_parsed_or_refused() {
         "1-2x",
         "99999999999999999999-1",
     ] {
-        let answer = api.stream(run, Some(malformed), "").await;
-        let detail = problem(answer, StatusCode::BAD_REQUEST).await;
+        let response = api.stream(run, Some(malformed), "").await;
+        let detail = problem(response, StatusCode::BAD_REQUEST).await;
         assert!(detail.contains("event id"), "{malformed}: {detail}");
-        let answer = api.stream(run, None, &format!("?after={malformed}")).await;
-        problem(answer, StatusCode::BAD_REQUEST).await;
+        let response = api.stream(run, None, &format!("?after={malformed}")).await;
+        problem(response, StatusCode::BAD_REQUEST).await;
     }
 
     let epoch = last.epoch;
@@ -149,11 +149,11 @@ async fn channels_filter_events() {
         let mut stream = Sse::from_response(stack.api().stream(run, None, query).await).await;
         let frames = stream.read_until("end").await;
         let events = frames.iter().filter(|frame| !frame.is_connection_notice());
-        let shown: Vec<_> = events.map(|frame| frame.event.as_str()).collect();
-        assert_eq!(shown, kinds, "{query}");
+        let displayed: Vec<_> = events.map(|frame| frame.event.as_str()).collect();
+        assert_eq!(displayed, kinds, "{query}");
     }
-    let answer = stack.api().stream(run, None, "?channel=nonsense").await;
-    problem(answer, StatusCode::BAD_REQUEST).await;
+    let response = stack.api().stream(run, None, "?channel=nonsense").await;
+    problem(response, StatusCode::BAD_REQUEST).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,14 +177,14 @@ async fn ended_run_ends_streams_then_returns_204() {
     // EventSource reconnects on its own; only 204 stops it.
     let path = format!("/v1/runs/{run}/stream");
     let again = stack.api().request(Method::GET, &path);
-    let answer = send(again.header("last-event-id", end.id.to_string())).await;
-    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    let response = send(again.header("last-event-id", end.id.to_string())).await;
+    assert_eq!(response.status(), StatusCode::NO_CONTENT);
 
     // A late viewer receives everything, and the end.
     let mut late = stack.api().watch(run, None).await;
     let frames = late.read_until("end").await;
-    let shown = frames.iter().filter(|frame| !frame.is_connection_notice());
-    assert_eq!(shown.count(), events.len());
+    let displayed = frames.iter().filter(|frame| !frame.is_connection_notice());
+    assert_eq!(displayed.count(), events.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,9 +193,9 @@ async fn idle_stream_gets_keep_alives_and_closing_notice() {
     let run = stack.api().create_run("silent").await.id;
     let mut stream = stack.api().watch(run, None).await;
     assert_eq!(stream.next().await.event, "ready");
-    let kept = stream.expect_keep_alive(Duration::from_secs(20)).await;
+    let retained = stream.expect_keep_alive(Duration::from_secs(20)).await;
     assert!(
-        kept.is_ok(),
+        retained.is_ok(),
         "a line every 15 s, so that no proxy takes the connection for dead"
     );
 

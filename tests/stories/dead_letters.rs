@@ -57,9 +57,9 @@ async fn unreadable_entry_becomes_dead_letter_and_stream_continues() {
     assert_note(&stored[3]);
 
     // A viewer that was connected, and one that comes when it is history.
-    assert_steps_over(&mut viewer, broken).await;
+    assert_gap_in_place(&mut viewer, broken).await;
     let mut late = stack.api().watch(run.id, None).await;
-    assert_steps_over(&mut late, broken).await;
+    assert_gap_in_place(&mut late, broken).await;
 }
 
 /// Checks that a stored gap stands for exactly one missing event.
@@ -85,7 +85,7 @@ fn assert_note(note: &StoredEvent) {
 }
 
 /// Checks that a viewer receives events 1 to 7 except the broken one, and a gap for that.
-async fn assert_steps_over(stream: &mut Sse, broken: EventId) {
+async fn assert_gap_in_place(stream: &mut Sse, broken: EventId) {
     let (mut seqs, mut gaps) = (Vec::new(), Vec::new());
     while seqs.last() != Some(&7) {
         let frame = stream.next().await;
@@ -157,13 +157,16 @@ async fn invalid_line_becomes_a_dead_letter_alone() {
     // Its producer published them, so they count as stored: the next append has no gap.
     publisher.publish(&[output_line("fourth\n")]).await;
     let mut frames = stack.api().watch(run.id, None).await;
-    let shown = frames.read_until("ready").await;
-    let texts: Vec<_> = shown
+    let displayed = frames.read_until("ready").await;
+    let texts: Vec<_> = displayed
         .iter()
         .filter(|frame| frame.event == "output")
         .collect();
     assert_eq!(texts.len(), 4);
-    let gaps = shown.iter().filter(|frame| frame.event == "gap").count();
+    let gaps = displayed
+        .iter()
+        .filter(|frame| frame.event == "gap")
+        .count();
     assert_eq!(gaps, 2);
 }
 
@@ -172,10 +175,10 @@ async fn dead_letter(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let arguments = [&["dead-letter"], arguments].concat();
     let mut process = stack.operator_spec(&arguments).start(stack.folder());
     let status = process.wait_exit(WAIT_DEADLINE).await;
-    let said = [process.stdout(), process.stderr()].concat();
+    let output = [process.stdout(), process.stderr()].concat();
     (
         status.success(),
-        String::from_utf8(said).expect("what is shown is text"),
+        String::from_utf8(output).expect("what is shown is text"),
     )
 }
 
@@ -210,8 +213,8 @@ async fn operator_lists_replays_and_drops_dead_letters() {
     let (early, late) = (early["id"].to_string(), late["id"].to_string());
     let (_, table) = dead_letter(&stack, &["list", "--run", &run.id.to_string()]).await;
     assert_eq!(table.lines().count(), 3, "{table}");
-    let (_, shown) = dead_letter(&stack, &["show", &early]).await;
-    assert!(shown.contains(r"no \x1b[2JJSON \xff"), "{shown}");
+    let (_, displayed) = dead_letter(&stack, &["show", &early]).await;
+    assert!(displayed.contains(r"no \x1b[2JJSON \xff"), "{displayed}");
     let mut raw = stack
         .operator_spec(&["dead-letter", "show", &early, "--raw"])
         .start(stack.folder());
@@ -224,8 +227,8 @@ async fn operator_lists_replays_and_drops_dead_letters() {
     let line = String::from_utf8(output_line("second\n")).expect("text");
     let tamper = format!("UPDATE dead_letters SET body = '{line}'::text::bytea WHERE id = {early}");
     stack.database.execute(&tamper.replace(r"\n", r"\\n")).await;
-    let (replayed, said) = dead_letter(&stack, &["replay", &early]).await;
-    assert!(replayed, "{said}");
+    let (replayed, output) = dead_letter(&stack, &["replay", &early]).await;
+    assert!(replayed, "{output}");
     let events = stack.database.events(run.id).await;
     assert_eq!(text(&events, Kind::Output), b"first\nsecond\nthird\n");
     assert_eq!(
@@ -240,8 +243,8 @@ async fn operator_lists_replays_and_drops_dead_letters() {
     assert!(dropped);
     let (_, list) = dead_letter(&stack, &["list"]).await;
     assert_eq!(list, "no dead letters\n");
-    let (shown, why) = dead_letter(&stack, &["show", &late]).await;
-    assert!(!shown && why.contains(&late), "{why}");
+    let (displayed, why) = dead_letter(&stack, &["show", &late]).await;
+    assert!(!displayed && why.contains(&late), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -269,14 +272,14 @@ async fn whole_entry_is_replayed_into_its_hole() {
         let newest = "SELECT max(id)::text FROM dead_letters";
         stack.database.query_strings(newest).await.remove(0)
     };
-    let taken = put_aside(last.seq).await;
-    let (replayed, why) = dead_letter(&stack, &["replay", &taken]).await;
+    let collected = put_aside(last.seq).await;
+    let (replayed, why) = dead_letter(&stack, &["replay", &collected]).await;
     assert!(!replayed && why.contains("not free"), "{why}");
     assert_eq!(stack.database.events(run.id).await.len(), 3);
 
     let free = put_aside(last.seq + 2).await;
-    let (replayed, said) = dead_letter(&stack, &["replay", &free]).await;
-    assert!(replayed && said.contains("2 events"), "{said}");
+    let (replayed, output) = dead_letter(&stack, &["replay", &free]).await;
+    assert!(replayed && output.contains("2 events"), "{output}");
     let events = stack.database.events(run.id).await;
     assert_eq!(events.len(), 5);
     assert_eq!(events[4].producer_seq, 2);

@@ -35,25 +35,25 @@ exit $code
 "#;
 
 /// One run whose producer has a small disk, and a Redis that can be made unreachable.
-struct World {
+struct Installation {
     stack: Stack,
     chaos: Arc<ChaosProxy>,
     run: Uuid,
-    kept: PathBuf,
+    retained: PathBuf,
 }
 
-impl World {
+impl Installation {
     async fn start() -> Self {
         let mut stack = Stack::start().await;
         let chaos = stack.proxy_redis().await;
         let run = stack.api().create_run("disk full").await.id;
-        let kept = stack.folder().join("kept");
-        std::fs::create_dir(&kept).expect("a folder");
+        let retained = stack.folder().join("kept");
+        std::fs::create_dir(&retained).expect("a folder");
         Self {
             stack,
             chaos,
             run,
-            kept,
+            retained,
         }
     }
 
@@ -64,7 +64,7 @@ impl World {
         let run = self.run.to_string();
         let runcast = programs::runcast();
         let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-        let (disk, kept, runcast) = (path(&disk), path(&self.kept), path(&runcast));
+        let (disk, retained, runcast) = (path(&disk), path(&self.retained), path(&runcast));
         let namespaces = [
             "--map-root-user",
             "--mount",
@@ -73,7 +73,7 @@ impl World {
             SMALL_DISK_SCRIPT,
             "sh",
         ];
-        let folders = [DISK_SIZE, &disk, &kept];
+        let folders = [DISK_SIZE, &disk, &retained];
         let wrap = [
             &runcast,
             "wrap",
@@ -101,17 +101,18 @@ impl World {
     }
 
     async fn resend(&self) -> Process {
-        let kept = self.kept.to_str().expect("UTF-8");
-        let arguments = ["resend", kept, "--timeout", "20"];
-        let mut resend = ProcessSpec::new("resend", programs::runcast(), &arguments, &self.kept)
-            .with_env(self.settings())
-            .start(self.stack.folder());
+        let retained = self.retained.to_str().expect("UTF-8");
+        let arguments = ["resend", retained, "--timeout", "20"];
+        let mut resend =
+            ProcessSpec::new("resend", programs::runcast(), &arguments, &self.retained)
+                .with_env(self.settings())
+                .start(self.stack.folder());
         resend.wait_exit(WAIT_DEADLINE).await;
         resend
     }
 }
 
-fn told(process: &Process) -> String {
+fn output_of(process: &Process) -> String {
     String::from_utf8_lossy(&process.stderr()).into_owned()
 }
 
@@ -129,7 +130,7 @@ fn lines() -> String {
 }
 
 /// The counts of all gaps.
-fn missing(events: &[StoredEvent]) -> Vec<Value> {
+fn gap_counts(events: &[StoredEvent]) -> Vec<Value> {
     let gaps = events
         .iter()
         .filter(|event| event.kind == Kind::Gap.number());
@@ -141,56 +142,60 @@ fn missing(events: &[StoredEvent]) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_without_disk_space_wait_in_memory() {
-    let world = World::start().await;
+    let world = Installation::start().await;
     world.chaos.refuse();
     let go = world.stack.folder().join("go");
     let wait = format!("until [ -e {} ]; do sleep 0.05; done; exit 7", go.display());
     let mut wrap = world.wrap("30", &script(&wait));
     let whole = lines();
     eventually("the command has said all", async || {
-        let said = wrap.stdout().len();
-        let there = (said == whole.len()).then_some(());
-        there.ok_or_else(|| format!("{said} of {} bytes\n{}", whole.len(), wrap.logs()))
+        let output = wrap.stdout().len();
+        let there = (output == whole.len()).then_some(());
+        there.ok_or_else(|| format!("{output} of {} bytes\n{}", whole.len(), wrap.logs()))
     })
     .await;
     world.chaos.forward();
     std::fs::write(&go, "").expect("a file");
     let code = shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await);
-    let told = told(&wrap);
-    assert_eq!(code, 7, "{told}");
+    let output_of = output_of(&wrap);
+    assert_eq!(code, 7, "{output_of}");
     assert!(
-        told.contains("spool") && told.contains("No space left"),
-        "{told}"
+        output_of.contains("spool") && output_of.contains("No space left"),
+        "{output_of}"
     );
     assert!(
-        !told.contains("panicked") && !told.contains("lost"),
-        "{told}"
+        !output_of.contains("panicked") && !output_of.contains("lost"),
+        "{output_of}"
     );
     let events = world.stack.database.wait_sealed(world.run).await;
     assert_text(&text(&events, Kind::Output), &whole);
-    assert_eq!(missing(&events), [] as [Value; 0]);
+    assert_eq!(gap_counts(&events), [] as [Value; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spooled_events_are_resent_and_the_rest_is_counted() {
-    let world = World::start().await;
+    let world = Installation::start().await;
     world.chaos.refuse();
     let mut wrap = world.wrap("1", &script("exit 7"));
     let code = shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await);
-    let said = told(&wrap);
-    assert_eq!(code, 7, "{said}");
+    let output = output_of(&wrap);
+    assert_eq!(code, 7, "{output}");
     let whole = lines();
     assert_text(&wrap.stdout(), &whole);
-    let kept = "events are not sent yet";
+    let retained = "events are not sent yet";
     assert!(
-        said.contains("events are lost") && said.contains(kept),
-        "{said}"
+        output.contains("events are lost") && output.contains(retained),
+        "{output}"
     );
-    assert!(!said.contains("panicked"), "{said}");
+    assert!(!output.contains("panicked"), "{output}");
 
     world.chaos.forward();
     let resend = world.resend().await;
-    assert!(told(&resend).contains("all is stored"), "{}", resend.logs());
+    assert!(
+        output_of(&resend).contains("all is stored"),
+        "{}",
+        resend.logs()
+    );
     let events = world.stack.database.events(world.run).await;
     let stored = text(&events, Kind::Output);
     let count = stored.iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -200,8 +205,8 @@ async fn spooled_events_are_resent_and_the_rest_is_counted() {
     );
     assert!(whole.as_bytes().starts_with(&stored), "a beginning of all");
     // The last status still had room, and the gap stands where the events are missing.
-    let [gap] = &missing(&events)[..] else {
-        panic!("one gap, not {:?}", missing(&events));
+    let [gap] = &gap_counts(&events)[..] else {
+        panic!("one gap, not {:?}", gap_counts(&events));
     };
     assert_eq!(
         (&gap["count"], &gap["reason"]),

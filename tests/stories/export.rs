@@ -99,9 +99,9 @@ async fn export_is_complete_and_resumes() {
     let old = date_back(&stack, created, 2).await;
 
     let folder = stack.folder().join("export");
-    let (code, said) = export(&stack, &folder, &[]).await;
-    assert_eq!(code, 0, "{said}");
-    assert!(said.contains("3 runs and"), "{said}");
+    let (code, output) = export(&stack, &folder, &[]).await;
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("3 runs and"), "{output}");
     let exported = events(&folder);
     for run in [created, open.id, old] {
         assert!(exported[&run] == stored(&stack, run).await, "run {run}");
@@ -138,12 +138,12 @@ async fn export_is_complete_and_resumes() {
     fs::rename(late, late.with_extension("parquet.part")).expect("renamed");
     let half = files(&folder, "events").pop().expect("a file");
     fs::write(half, b"PAR1, but cut").expect("written");
-    let (code, said) = export(&stack, &folder, &[]).await;
-    assert_eq!(code, 0, "{said}");
-    let kept = format!("; {} hours were there already", runs.len() - 1);
+    let (code, output) = export(&stack, &folder, &[]).await;
+    assert_eq!(code, 0, "{output}");
+    let retained = format!("; {} hours were there already", runs.len() - 1);
     assert!(
-        said.contains("of 1 hours written") && said.contains(&kept),
-        "{said}"
+        output.contains("of 1 hours written") && output.contains(&retained),
+        "{output}"
     );
     assert_eq!(modified(early), before);
     assert!(events(&folder) == exported);
@@ -152,9 +152,9 @@ async fn export_is_complete_and_resumes() {
             .iter()
             .all(|path| path.extension().is_some_and(|end| end == "parquet"))
     );
-    let (code, said) = export(&stack, &folder, &["--label", "team=old"]).await;
+    let (code, output) = export(&stack, &folder, &["--label", "team=old"]).await;
     assert_eq!(code, 1);
-    assert!(said.contains("another selection"), "{said}");
+    assert!(output.contains("another selection"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,15 +178,15 @@ async fn export_filters_by_time_label_and_run() {
     ];
     for (number, (arguments, expected)) in cases.into_iter().enumerate() {
         let folder = stack.folder().join(format!("export-{number}"));
-        let (code, said) = export(&stack, &folder, arguments).await;
-        assert_eq!(code, 0, "{said}");
+        let (code, output) = export(&stack, &folder, arguments).await;
+        assert_eq!(code, 0, "{output}");
         let exported: Vec<Uuid> = events(&folder).into_keys().collect();
         assert_eq!(exported, expected, "{arguments:?}");
     }
     let folder = stack.folder().join("refused");
-    let (code, said) = export(&stack, &folder, &["--from", "yesterday"]).await;
+    let (code, output) = export(&stack, &folder, &["--from", "yesterday"]).await;
     assert!(
-        code == 2 && said.contains("expected a day"),
-        "{code} {said}"
+        code == 2 && output.contains("expected a day"),
+        "{code} {output}"
     );
 }

@@ -120,8 +120,8 @@ async fn deleted_run_ends_its_streams() {
         .expect("flushed");
     let end = stream.read_until("end").await.pop().expect("a frame");
     assert_eq!(end.json()["status"], "deleted");
-    let answer = stack.api().stream(run.id, None, "").await;
-    problem(answer, StatusCode::NOT_FOUND).await;
+    let response = stack.api().stream(run.id, None, "").await;
+    problem(response, StatusCode::NOT_FOUND).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,8 +170,8 @@ async fn curl(arguments: &[&str], token: &str) -> String {
     let output = within(WAIT_DEADLINE * 2, "curl ends", command.output())
         .await
         .expect("curl runs");
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{told}");
+    let received = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{received}");
     String::from_utf8(output.stdout).expect("text")
 }
 
@@ -209,12 +209,12 @@ async fn streams_work_over_every_kind_of_connection() {
         let url = format!("{}/{path}", base.trim_end_matches('/'));
         let mut arguments = arguments.to_vec();
         arguments.push(&url);
-        let shown = curl(&arguments, stack.token()).await;
+        let displayed = curl(&arguments, stack.token()).await;
         assert!(
-            shown.ends_with(&format!("{version}\n")),
-            "{version}: {shown:.300}"
+            displayed.ends_with(&format!("{version}\n")),
+            "{version}: {displayed:.300}"
         );
-        let events = frames(&shown);
+        let events = frames(&displayed);
         let outputs = events.iter().filter(|(event, _, _)| event == "output");
         let seqs = outputs.filter_map(|(_, data, _)| data["seq"].as_u64());
         assert!(seqs.eq(1..=1000), "{version}");
@@ -247,20 +247,20 @@ async fn cors_allows_only_listed_origins() {
                 "access-control-request-headers",
                 "authorization,last-event-id",
             );
-        let asked = send(ask).await;
+        let requested = send(ask).await;
         let stream = stack
             .api()
             .request(Method::GET, &path)
             .header("origin", origin);
-        for answer in [asked, send(stream).await] {
-            let named = answer.headers().get("access-control-allow-origin");
+        for response in [requested, send(stream).await] {
+            let named = response.headers().get("access-control-allow-origin");
             assert_eq!(
                 named.is_some_and(|named| named == origin),
                 allowed,
                 "{origin}"
             );
             assert!(
-                answer
+                response
                     .headers()
                     .get("access-control-allow-credentials")
                     .is_none()

@@ -16,18 +16,18 @@ async fn viewer_receives_heartbeats_with_resource_usage() {
 
     let mut viewer = stack.api().watch(run, None).await.with_heartbeats();
     // The first two: the second reports the CPU time used since the first.
-    let mut beats: Vec<Value> = Vec::new();
+    let mut heartbeats: Vec<Value> = Vec::new();
     let mut last = None;
-    while beats.len() < 2 {
+    while heartbeats.len() < 2 {
         let frame = viewer.next_before(Instant::now() + WAIT_DEADLINE).await;
         let frame = frame.expect("in time").expect("the stream goes on");
         if frame.event == "heartbeat" {
             assert_eq!(Some(frame.id), last, "a sign of life moves no cursor");
-            beats.push(frame.json());
+            heartbeats.push(frame.json());
         }
         last = Some(frame.id);
     }
-    let beat = &beats[1];
+    let beat = &heartbeats[1];
     assert_eq!(
         (&beat["kind"], &beat["variation"]),
         (&"heartbeat".into(), &0.into())

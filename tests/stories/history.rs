@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 /// Reads events of the connection and compares each with the published line.
-async fn assert_shows(stream: &mut Sse, lines: &[Vec<u8>], first: u64) {
+async fn assert_next_events(stream: &mut Sse, lines: &[Vec<u8>], first: u64) {
     for (line, seq) in lines.iter().zip(first..) {
         let mut frame = stream.next().await;
         while frame.event == "ready" {
@@ -78,16 +78,16 @@ async fn trimmed_history_joins_live_events() {
     for entry in live.chunks(7) {
         publisher.publish(entry).await;
     }
-    assert_shows(&mut viewer, &stored, 1).await;
+    assert_next_events(&mut viewer, &stored, 1).await;
     let first_live = stored.len() as u64 + 1;
-    assert_shows(&mut viewer, &live, first_live).await;
+    assert_next_events(&mut viewer, &live, first_live).await;
 
     // The same for a viewer that comes later, to a gateway with an empty cache.
     stack.stop(Service::Gateway).await;
     stack.start_service(Service::Gateway).await;
     let mut late = stack.api().watch(run.id, None).await;
-    assert_shows(&mut late, &stored, 1).await;
-    assert_shows(&mut late, &live, first_live).await;
+    assert_next_events(&mut late, &stored, 1).await;
+    assert_next_events(&mut late, &live, first_live).await;
     assert_eq!(late.next().await.event, "ready");
     stack.start_service(Service::Persister).await;
 }
@@ -101,16 +101,16 @@ async fn append_and_trim(
     database: &Database,
     run: Uuid,
     lines: &[Vec<u8>],
-    dice: &mut StdRng,
+    rng: &mut StdRng,
 ) -> EventId {
     let (mut rest, mut last) = (lines, EventId::ZERO);
     while !rest.is_empty() {
-        let size = dice.random_range(1..=rest.len().min(90));
+        let size = rng.random_range(1..=rest.len().min(90));
         last = publisher.publish(&rest[..size]).await;
         rest = &rest[size..];
-        if dice.random_ratio(1, 4) {
+        if rng.random_ratio(1, 4) {
             let stored = database.run(run).await.watermark;
-            let upto = dice.random_range(0..=stored.seq);
+            let upto = rng.random_range(0..=stored.seq);
             let mut trim = redis::cmd("XTRIM");
             trim.arg(stream).arg("MINID").arg("=");
             trim.arg(format!("{}-{}", stored.epoch, upto + 1));
@@ -136,7 +136,7 @@ async fn pages_are_complete_in_both_directions_while_run_is_written() {
     const EVENT_COUNT: u64 = 6_000;
     let seed = rand::random();
     writeln!(std::io::stderr(), "seed {seed}").expect("stderr takes a line");
-    let mut dice = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
     let stack = Stack::start().await;
     let (api, run) = (stack.api(), stack.api().create_run("pages").await);
     let connection = run.publisher_connection().await;
@@ -146,7 +146,7 @@ async fn pages_are_complete_in_both_directions_while_run_is_written() {
 
     let stream = stack.keys().run(run.id).stream;
     let redis = stack.redis.connection().await;
-    let mut writer_dice = StdRng::seed_from_u64(seed.wrapping_add(1));
+    let mut writer_rng = StdRng::seed_from_u64(seed.wrapping_add(1));
     let writing = append_and_trim(
         &mut publisher,
         redis,
@@ -154,14 +154,14 @@ async fn pages_are_complete_in_both_directions_while_run_is_written() {
         &stack.database,
         run.id,
         &lines[200..],
-        &mut writer_dice,
+        &mut writer_rng,
     );
     let reading = async {
         // Forward, until the writer is done and all events were read.
         let mut seen = 0;
         let mut after = "0-0".to_owned();
         while seen < EVENT_COUNT {
-            let limit = dice.random_range(1..=700);
+            let limit = rng.random_range(1..=700);
             let path = format!(
                 "/v1/runs/{}/events?limit={limit}&after={after}&wait=5",
                 run.id
@@ -174,7 +174,7 @@ async fn pages_are_complete_in_both_directions_while_run_is_written() {
             after = page.newer().to_owned();
             assert_eq!(after, format!("{epoch}-{seen}"));
             // Meanwhile backward from some end, now and then.
-            if dice.random_ratio(1, 3) {
+            if rng.random_ratio(1, 3) {
                 let path = format!("/v1/runs/{}/events?limit={limit}&before=end", run.id);
                 let mut page = self::page(&api, &path).await;
                 let (_, end) = page.newer().split_once('-').expect("an id");
@@ -245,7 +245,7 @@ async fn stream_continues_from_a_page_without_gap() {
     let newer = page.newer();
     let mut stream = stack.api().watch(run.id, Some(newer)).await;
     publisher.publish(&lines[2_500..]).await;
-    assert_shows(&mut stream, &lines[2_500..], 2_501).await;
+    assert_next_events(&mut stream, &lines[2_500..], 2_501).await;
 
     // By line number, on either side of the watermark; and on a channel with no such event.
     for line in [1, 400, 401, 2_999] {

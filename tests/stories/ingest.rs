@@ -32,9 +32,9 @@ async fn repeated_request_is_stored_once() {
     let run = stack.api().create_run("over http").await.id;
     let lines = numbered_lines("line", 1..=5);
     for (first, lines) in [(1, &lines[..3]), (1, &lines[..3]), (4, &lines[3..])] {
-        let answer = publish(&stack, run, first, lines).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        let accepted: Value = answer.json().await.expect("JSON");
+        let response = publish(&stack, run, first, lines).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let accepted: Value = response.json().await.expect("JSON");
         assert_eq!(
             accepted["stored"],
             first + lines.len() as u64 - 1,
@@ -49,8 +49,8 @@ async fn repeated_request_is_stored_once() {
         b"line 1\nline 2\nline 3\nline 4\nline 5\n"
     );
 
-    let answer = publish(&stack, run, 9, &lines).await;
-    let detail = problem(answer, StatusCode::CONFLICT).await;
+    let response = publish(&stack, run, 9, &lines).await;
+    let detail = problem(response, StatusCode::CONFLICT).await;
     assert!(
         detail.contains('6'),
         "it names the seq that must come first: {detail}"
@@ -69,10 +69,10 @@ async fn invalid_events_are_refused() {
     oversized.resize(MAX_EVENT_BYTES + 100, b'x');
     oversized.extend_from_slice(br#""}"#);
 
-    let answer = publish(&stack, run, 1, std::slice::from_ref(&oversized)).await;
-    let status = answer.status();
+    let response = publish(&stack, run, 1, std::slice::from_ref(&oversized)).await;
+    let status = response.status();
     assert!(status.is_client_error(), "{status}");
-    let detail = problem(answer, status).await;
+    let detail = problem(response, status).await;
     for number in [oversized.len(), MAX_EVENT_BYTES] {
         assert!(
             detail.contains(&number.to_string()),
@@ -80,14 +80,14 @@ async fn invalid_events_are_refused() {
         );
     }
     for line in ["this is no JSON", "[]", r#"{"kind":"nonsense"}"#] {
-        let answer = publish(&stack, run, 1, &[line.as_bytes().to_vec()]).await;
-        let detail = problem(answer, StatusCode::BAD_REQUEST).await;
+        let response = publish(&stack, run, 1, &[line.as_bytes().to_vec()]).await;
+        let detail = problem(response, StatusCode::BAD_REQUEST).await;
         assert!(!detail.is_empty(), "{line}");
     }
 
     // None of them has used a seq.
-    let answer = publish(&stack, run, 1, &[output_line("fine\n")]).await;
-    assert_eq!(answer.status(), StatusCode::OK);
+    let response = publish(&stack, run, 1, &[output_line("fine\n")]).await;
+    assert_eq!(response.status(), StatusCode::OK);
     stack.database.wait_stored_events(run, 1).await;
     let events = stack.database.events(run).await;
     assert_eq!(text(&events, Kind::Output), b"fine\n");

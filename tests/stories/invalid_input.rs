@@ -84,9 +84,13 @@ async fn invalid_lines_become_dead_letters_and_run_is_sealed() {
     let letters = stack.database.dead_letters(run.id).await;
     assert_eq!(letters.len(), bad.len());
     for (letter, (line, reason)) in letters.iter().zip(bad) {
-        let shown = String::from_utf8_lossy(&line[..line.len().min(60)]);
-        assert!(letter.body == line, "{shown} is kept as it came");
-        assert!(letter.reason.contains(reason), "{shown}: {}", letter.reason);
+        let displayed = String::from_utf8_lossy(&line[..line.len().min(60)]);
+        assert!(letter.body == line, "{displayed} is kept as it came");
+        assert!(
+            letter.reason.contains(reason),
+            "{displayed}: {}",
+            letter.reason
+        );
     }
     // A viewer receives the valid ones, and gaps for the others.
     let frames = stack
@@ -157,8 +161,8 @@ async fn unusual_events_are_stored_and_clock_jumps_keep_order() {
         .read_until("end")
         .await;
     let ticks = frames.iter().filter(|frame| frame.event == "output");
-    let shown: Vec<_> = ticks.map(|frame| frame.json()["time"].as_u64()).collect();
-    assert_eq!(shown, times.map(Some));
+    let displayed: Vec<_> = ticks.map(|frame| frame.json()["time"].as_u64()).collect();
+    assert_eq!(displayed, times.map(Some));
 }
 
 /// The fields of an entry in a stream.
@@ -187,10 +191,10 @@ fn entry(changed: &[(&'static str, &[u8])]) -> Fields {
 }
 
 /// A zstd frame that claims this length, of blocks that each repeat one byte 128 Ki times.
-fn bomb(told: u64, blocks: usize) -> Vec<u8> {
+fn bomb(received: u64, blocks: usize) -> Vec<u8> {
     // The magic number, then a descriptor: a length of eight bytes follows, after a window byte.
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1100_0000, 0x38];
-    frame.extend(told.to_le_bytes());
+    frame.extend(received.to_le_bytes());
     for block in 1..=blocks {
         let header = (128 * 1024) << 3 | 1 << 1 | usize::from(block == blocks);
         frame.extend(&header.to_le_bytes()[..3]);
@@ -206,9 +210,9 @@ async fn unreadable_entries_become_dead_letters_and_run_continues() {
     assert_eq!(packed.field(), "z");
     let (cut, mut bent) = (&packed.bytes()[..40], packed.bytes().to_vec());
     bent[20] ^= 0xff;
-    let told = bomb(1 << 40, 1);
+    let received = bomb(1 << 40, 1);
     let hidden = bomb(100, 4096);
-    let most = bomb(MAX_BODY_BYTES as u64, 4096);
+    let max = bomb(MAX_BODY_BYTES as u64, 4096);
     let bad: [(&'static str, &[u8], &str); 15] = [
         ("p", b"nobody", "not a producer id"),
         ("p", b"\xff\0", "not a producer id"),
@@ -222,9 +226,9 @@ async fn unreadable_entries_become_dead_letters_and_run_continues() {
         ("b", b"no end", "0 lines"),
         ("z", cut, "packed body"),
         ("z", &bent, "packed body"),
-        ("z", &told, "over the limit"),
+        ("z", &received, "over the limit"),
         ("z", &hidden, "packed body"),
-        ("z", &most, "packed body"),
+        ("z", &max, "packed body"),
     ];
     let stack = Stack::start().await;
     let run = stack.api().create_run("bad entries").await;
@@ -263,8 +267,8 @@ async fn unreadable_entries_become_dead_letters_and_run_continues() {
     assert_eq!(letters.len(), bad.len(), "{reasons:?}");
     for (letter, (name, value, reason)) in letters.iter().zip(bad) {
         assert!(letter.reason.contains(reason), "{name}: {}", letter.reason);
-        let kept = letter.body.windows(value.len()).any(|part| part == value);
-        assert!(kept, "{name}: its bytes are kept");
+        let retained = letter.body.windows(value.len()).any(|part| part == value);
+        assert!(retained, "{name}: its bytes are kept");
     }
     let gaps = events
         .iter()

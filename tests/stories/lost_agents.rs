@@ -23,7 +23,7 @@ const LOSS_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A stack whose worker treats silence as loss sooner than usual: agents send a heartbeat every 5
 /// s.
-async fn impatient() -> Stack {
+async fn start_with_short_silence() -> Stack {
     let mut stack = Stack::without_services().await;
     stack.set(Service::Worker, "RUNCAST_STALE_AFTER", "8s");
     stack.set(Service::Worker, "RUNCAST_LOST_AFTER", "10s");
@@ -31,7 +31,7 @@ async fn impatient() -> Stack {
     stack
 }
 
-async fn becomes(stack: &Stack, run: Uuid, status: &str) {
+async fn wait_for_status(stack: &Stack, run: Uuid, status: &str) {
     let what = format!("the run is {status}");
     eventually_within(LOSS_DEADLINE, &what, async || {
         let described = stack.api().run(run).await;
@@ -52,55 +52,55 @@ async fn agents(stack: &Stack, query: &str) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn run_is_lost_while_its_agent_is_silent() {
-    let mut stack = impatient().await;
+    let mut stack = start_with_short_silence().await;
     let run = stack.api().create_run("silent").await.id;
     let script = "echo here; while [ ! -e done ]; do sleep 0.1; done";
     let mut wrap = stack.wrap(run, &["sh", "-c", script]);
     wrap.wait_for_line("here", WAIT_DEADLINE).await;
-    becomes(&stack, run, "running").await;
+    wait_for_status(&stack, run, "running").await;
 
     wrap.signal(Signal::SIGSTOP);
-    becomes(&stack, run, "lost").await;
+    wait_for_status(&stack, run, "lost").await;
     let [lost] = &agents(&stack, "health=lost").await[..] else {
         panic!("one lost agent")
     };
     assert_eq!(lost["run"], run.to_string());
 
     wrap.signal(Signal::SIGCONT);
-    becomes(&stack, run, "running").await;
+    wait_for_status(&stack, run, "running").await;
     assert_eq!(agents(&stack, "health=alive").await.len(), 1);
 
     std::fs::write(stack.folder().join("done"), "").expect("a file");
     wrap.wait_exit(WAIT_DEADLINE).await;
-    becomes(&stack, run, "succeeded").await;
+    wait_for_status(&stack, run, "succeeded").await;
     stack.database.wait_sealed(run).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_agent_is_lost_and_successor_ends_run() {
-    let mut stack = impatient().await;
+    let mut stack = start_with_short_silence().await;
     let run = stack.api().create_run("killed").await.id;
     let mut first = stack.wrap(run, &["sh", "-c", "echo here; exec sleep 60"]);
     first.wait_for_line("here", WAIT_DEADLINE).await;
-    becomes(&stack, run, "running").await;
+    wait_for_status(&stack, run, "running").await;
     first.kill();
-    becomes(&stack, run, "lost").await;
+    wait_for_status(&stack, run, "lost").await;
     // A status that is stored late does not revive it.
     let late = format!("UPDATE variations SET status = 'running' WHERE run_id = '{run}'");
     stack.database.execute(&late).await;
-    becomes(&stack, run, "lost").await;
+    wait_for_status(&stack, run, "lost").await;
 
     let mut second = stack.wrap(run, &["sh", "-c", "echo there; sleep 12"]);
     second.wait_for_line("there", WAIT_DEADLINE).await;
-    becomes(&stack, run, "running").await;
+    wait_for_status(&stack, run, "running").await;
     second.wait_exit(WAIT_DEADLINE).await;
-    becomes(&stack, run, "succeeded").await;
+    wait_for_status(&stack, run, "succeeded").await;
     let lost = agents(&stack, "health=lost").await;
     assert_eq!(lost.len(), 1, "the first stays lost: {lost:?}");
 }
 
 /// A heartbeat of an agent that publishes by itself.
-async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
+async fn send_heartbeat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
     let about = Agent {
         run,
         variation: 0,
@@ -126,7 +126,7 @@ async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
 }
 
 /// Waits for an update of the run with this status and this health of its agent.
-async fn told(viewer: &mut Sse, status: &str, health: &str) {
+async fn wait_for_update(viewer: &mut Sse, status: &str, health: &str) {
     let deadline = Instant::now() + LOSS_DEADLINE;
     loop {
         let frame = viewer.next_before(deadline).await.expect("in time");
@@ -143,7 +143,7 @@ async fn told(viewer: &mut Sse, status: &str, health: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishing_revives_a_lost_run_and_notifies_viewers() {
-    let mut stack = impatient().await;
+    let mut stack = start_with_short_silence().await;
     let run = stack.api().create_run("found").await;
     let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
     let shared = Redis::new(&url).expect("a Redis");
@@ -154,7 +154,7 @@ async fn publishing_revives_a_lost_run_and_notifies_viewers() {
     let channel = stack.keys().updates();
     updates.subscribe(channel).await.expect("a subscription");
 
-    beat(&stack, &shared, run.id, publisher.producer).await;
+    send_heartbeat(&stack, &shared, run.id, publisher.producer).await;
     eventually_within(WAIT_DEADLINE, "the agent is known", async || {
         let count = agents(&stack, "health=alive").await.len();
         (count == 1).then_some(()).ok_or(format!("{count}"))
@@ -165,8 +165,8 @@ async fn publishing_revives_a_lost_run_and_notifies_viewers() {
     let early = publisher
         .publish(&[event_lines::output_line("early\n")])
         .await;
-    told(&mut viewer, "lost", "lost").await;
-    becomes(&stack, run.id, "lost").await;
+    wait_for_update(&mut viewer, "lost", "lost").await;
+    wait_for_status(&stack, run.id, "lost").await;
     stack.start_service(Service::Persister).await;
     stack.database.wait_stored(run.id, early).await;
     assert_eq!(stack.database.run(run.id).await.status, "lost");
@@ -175,12 +175,12 @@ async fn publishing_revives_a_lost_run_and_notifies_viewers() {
     let late = publisher
         .publish(&[event_lines::output_line("late\n")])
         .await;
-    told(&mut viewer, "pending", "alive").await;
+    wait_for_update(&mut viewer, "pending", "alive").await;
     stack.database.wait_stored(run.id, late).await;
-    becomes(&stack, run.id, "pending").await;
+    wait_for_status(&stack, run.id, "pending").await;
     // Its silence counts again.
-    told(&mut viewer, "pending", "stale").await;
-    told(&mut viewer, "lost", "lost").await;
+    wait_for_update(&mut viewer, "pending", "stale").await;
+    wait_for_update(&mut viewer, "lost", "lost").await;
 
     let mut statuses = Vec::new();
     let mut messages = updates.on_message();

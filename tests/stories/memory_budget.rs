@@ -96,8 +96,8 @@ async fn above_budget_idle_runs_are_trimmed() {
 async fn memory(redis: &mut MultiplexedConnection) -> u64 {
     let mut info = redis::cmd("INFO");
     info.arg("memory");
-    let told: String = info.query_async(redis).await.expect("INFO");
-    let mut lines = told.lines();
+    let received: String = info.query_async(redis).await.expect("INFO");
+    let mut lines = received.lines();
     let used = lines.find_map(|line| line.strip_prefix("used_memory:"));
     used.and_then(|used| used.trim().parse().ok())
         .expect("used memory")

@@ -29,11 +29,11 @@ async fn without_postgres_viewers_continue_and_storing_catches_up() {
     let command = ticking(300, "0.02");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let mut live = stack.api().watch(run, None).await;
-    says(&mut live, "tick 20\n").await;
+    read_until_text(&mut live, "tick 20\n").await;
     stack.database.wait_stored_events(run, 10).await;
     chaos.refuse();
     let stored = stack.database.run(run).await.events;
-    says(&mut live, "tick 150\n").await;
+    read_until_text(&mut live, "tick 150\n").await;
     let now = stack.database.run(run).await.events;
     assert!(
         now < 100,
@@ -43,15 +43,15 @@ async fn without_postgres_viewers_continue_and_storing_catches_up() {
     live.read_until("end").await;
 
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
-    let said = numbers("tick", 1..=300);
+    let output = numbers("tick", 1..=300);
     let events = stack.database.wait_sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&text(&events, Kind::Output), &output);
     let late = Viewer::new(stack.api(), run).until_the_end().await;
-    assert_text(&late.text("output"), &said);
+    assert_text(&late.text("output"), &output);
 }
 
 /// Reads a stream up to the event with this text.
-async fn says(stream: &mut Sse, text: &str) {
+async fn read_until_text(stream: &mut Sse, text: &str) {
     while stream.next().await.json()["text"] != text {}
 }
 
@@ -68,15 +68,15 @@ async fn half_open_redis_connection_times_out() {
     let command = ticking(200, "0.02");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let mut live = stack.api().watch(run, None).await;
-    says(&mut live, "tick 20\n").await;
+    read_until_text(&mut live, "tick 20\n").await;
     // Existing connections stay silent for ever; new ones work.
     chaos.half_open();
     chaos.forward();
     live.read_until("end").await;
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
-    let said = numbers("tick", 1..=200);
+    let output = numbers("tick", 1..=200);
     let events = stack.database.wait_sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&text(&events, Kind::Output), &output);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,11 +101,11 @@ async fn postgres_restart_is_invisible_to_viewers() {
             .await;
     }
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
-    let said = numbers("tick", 1..=400);
+    let output = numbers("tick", 1..=400);
     let events = stack.database.wait_sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&text(&events, Kind::Output), &output);
     let viewer = viewer.await.expect("the viewer's task");
-    assert_text(&viewer.text("output"), &said);
+    assert_text(&viewer.text("output"), &output);
     assert_eq!((viewer.connections, viewer.repeated), (1, 0));
     assert_eq!(viewer.gaps, [""; 0]);
 }

@@ -38,16 +38,16 @@ async fn broken_before_postgres(tell: impl FnOnce(&runcast_tests::chaos::ChaosPr
     stack.unset(Service::Persister, "DATABASE_URL");
     stack.start_service(Service::Persister).await;
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
-    holds_each_line_once(&stack, run).await;
+    assert_each_line_once(&stack, run).await;
     stack
 }
 
-async fn holds_each_line_once(stack: &Stack, run: Uuid) {
-    let said = numbers("line", 1..=1000);
+async fn assert_each_line_once(stack: &Stack, run: Uuid) {
+    let output = numbers("line", 1..=1000);
     let events = stack.database.wait_sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&text(&events, Kind::Output), &output);
     let viewer = Viewer::new(stack.api(), run).until_the_end().await;
-    assert_text(&viewer.text("output"), &said);
+    assert_text(&viewer.text("output"), &output);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,7 +75,7 @@ async fn connection_cut_during_copy_and_before_commit_reply() {
         let mut wrap = stack.wrap(run, &["seq", "-f", "line %g", "1000"]);
         chaos.wait_for_hits(1).await;
         assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
-        holds_each_line_once(&stack, run).await;
+        assert_each_line_once(&stack, run).await;
     }
 }
 
@@ -100,7 +100,7 @@ async fn persister_killed_before_settle_reply() {
     stack.unset(Service::Persister, "REDIS_URL");
     stack.start_service(Service::Persister).await;
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
-    holds_each_line_once(&stack, run).await;
+    assert_each_line_once(&stack, run).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,8 +127,8 @@ async fn persister_resumed_after_losing_its_claim_does_no_harm() {
     stack.start_service(Service::Gateway).await;
     let folder = stack.folder().join("sleeper");
     std::fs::create_dir(&folder).expect("a folder for its logs");
-    let mut sleeper = stack.service_spec(Service::Persister).start(&folder);
-    sleeper
+    let mut paused = stack.service_spec(Service::Persister).start(&folder);
+    paused
         .wait_for_line("Runcast persister is ready", WAIT_DEADLINE)
         .await;
     let run = stack.api().create_run("slept").await;
@@ -138,12 +138,12 @@ async fn persister_resumed_after_losing_its_claim_does_no_harm() {
 
     // It is the only consumer of the ready queue, so Redis assigns it the run although it is
     // stopped.
-    sleeper.signal(Signal::SIGSTOP);
+    paused.signal(Signal::SIGSTOP);
     publisher.publish(&numbered_lines("event", 4..=6)).await;
     stack.start_service(Service::Persister).await;
     let last = publisher.publish(&numbered_lines("event", 7..=9)).await;
     stack.database.wait_stored(run.id, last).await;
-    sleeper.signal(Signal::SIGCONT);
+    paused.signal(Signal::SIGCONT);
     let mut last = last;
     for number in 10..=60 {
         last = publisher
@@ -159,11 +159,11 @@ async fn persister_resumed_after_losing_its_claim_does_no_harm() {
         .map(|event| event.producer_seq)
         .collect();
     assert_eq!(seqs, (1..=60).collect::<Vec<u64>>());
-    sleeper.signal(Signal::SIGTERM);
+    paused.signal(Signal::SIGTERM);
     assert!(
-        sleeper.wait_exit(WAIT_DEADLINE).await.success(),
+        paused.wait_exit(WAIT_DEADLINE).await.success(),
         "{}",
-        sleeper.logs()
+        paused.logs()
     );
 }
 
@@ -188,9 +188,9 @@ async fn persister_exposes_metrics() {
         .build();
     let client = client.expect("an HTTP client");
     let scrape = async || {
-        let answer = client.get(&address).send().await.expect("an answer");
-        assert_eq!(answer.status(), 200);
-        answer.text().await.expect("text")
+        let response = client.get(&address).send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        response.text().await.expect("text")
     };
     let run = stack.api().create_run("told").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
@@ -218,8 +218,11 @@ async fn persister_exposes_metrics() {
         ("redis_buffer_depth", 0.0),
         ("runcast_redis_healthy", 1.0),
     ] {
-        let told = value(&metrics, name);
-        assert!((told - expected).abs() < 0.5, "{name}: {told}\n{metrics}");
+        let received = value(&metrics, name);
+        assert!(
+            (received - expected).abs() < 0.5,
+            "{name}: {received}\n{metrics}"
+        );
     }
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
 }

@@ -48,9 +48,9 @@ impl RunningService {
         let what = format!("{} answers {status}", self.process.name());
         eventually(&what, async || {
             let (now, body) = self.get("/readyz").await;
-            let answer: Value = serde_json::from_str(&body).expect("JSON");
-            assert_eq!(answer["ready"], now == 200, "{body}");
-            if now == status { Ok(answer) } else { Err(body) }
+            let reply: Value = serde_json::from_str(&body).expect("JSON");
+            assert_eq!(reply["ready"], now == 200, "{body}");
+            if now == status { Ok(reply) } else { Err(body) }
         })
         .await
     }
@@ -62,17 +62,17 @@ async fn readiness_names_unreachable_servers() {
     let (redis, postgres) = (stack.proxy_redis().await, stack.proxy_postgres().await);
     for service in [Service::Persister, Service::Worker] {
         let running = RunningService::start(&mut stack, service, &redis, &postgres).await;
-        let well = running.becomes(200).await;
+        let succeeded = running.becomes(200).await;
         for what in ["redis", "postgres", "schema", "partitions"] {
-            assert_eq!(well[what], "ok", "{well}");
+            assert_eq!(succeeded[what], "ok", "{succeeded}");
         }
         let version = "SELECT max(version) FROM _sqlx_migrations";
         let version = stack.database.query_number(version).await;
-        assert_eq!(well["schema_version"], version, "{well}");
+        assert_eq!(succeeded["schema_version"], version, "{succeeded}");
 
         redis.refuse();
-        let answer = running.becomes(503).await;
-        assert_eq!(answer["redis"], "unreachable");
+        let reply = running.becomes(503).await;
+        assert_eq!(reply["redis"], "unreachable");
         assert_eq!((running.get("/healthz").await).0, 200, "it lives");
         redis.forward();
         running.becomes(200).await;
@@ -84,9 +84,9 @@ async fn readiness_names_unreachable_servers() {
         }
 
         postgres.half_open();
-        let answer = running.becomes(503).await;
+        let reply = running.becomes(503).await;
         assert_eq!(
-            (&answer["postgres"], &answer["redis"]),
+            (&reply["postgres"], &reply["redis"]),
             (&"unreachable".into(), &"ok".into())
         );
         postgres.cut();
@@ -102,23 +102,23 @@ async fn readiness_reports_missing_next_partition() {
     let (redis, postgres) = (stack.proxy_redis().await, stack.proxy_postgres().await);
     let persister = RunningService::start(&mut stack, Service::Persister, &redis, &postgres).await;
     persister.becomes(200).await;
-    let said = stack.check().await;
+    let output = stack.check().await;
     assert!(
-        said.contains("ok  partitions") && said.contains("nobody waits"),
-        "{said}"
+        output.contains("ok  partitions") && output.contains("nobody waits"),
+        "{output}"
     );
     let drop = "DO $$ BEGIN
          EXECUTE format('DROP TABLE events_%s', to_char((now() AT TIME ZONE 'UTC')::date + 1, 'YYYYMMDD'));
      END $$";
     stack.database.execute(drop).await;
-    let answer = persister.becomes(503).await;
-    let partitions = answer["partitions"].as_str().expect("words");
+    let reply = persister.becomes(503).await;
+    let partitions = reply["partitions"].as_str().expect("words");
     assert!(partitions.contains("tomorrow"), "{partitions}");
     // It still serves viewers.
     let gateway = stack.api().get("/readyz").await;
     assert_eq!(gateway["partitions"], partitions, "{gateway}");
-    let said = stack.check().await;
-    assert!(said.contains("tomorrow"), "{said}");
+    let output = stack.check().await;
+    assert!(output.contains("tomorrow"), "{output}");
     let mut migrate = stack.operator_spec(&["migrate"]).start(stack.folder());
     assert!(migrate.wait_exit(WAIT_DEADLINE).await.success());
     persister.becomes(200).await;

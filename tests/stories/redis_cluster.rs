@@ -56,11 +56,11 @@ async fn assert_whole(
         "{}",
         wrap.logs()
     );
-    let said = numbers("tick", 1..=ticks.into());
+    let output = numbers("tick", 1..=ticks.into());
     let events = stack.database.wait_sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&text(&events, Kind::Output), &output);
     let viewer = viewer.until_the_end().await;
-    assert_text(&viewer.text("output"), &said);
+    assert_text(&viewer.text("output"), &output);
     viewer
 }
 
@@ -100,20 +100,20 @@ async fn runs_are_spread_over_all_nodes() {
 
     // Redis does not list a replica before it has synced.
     eventually("all nodes are named", async || {
-        let said = stack.check().await;
-        let is_whole = said.contains("(cluster: 3 masters and 1 replicas");
-        if is_whole { Ok(()) } else { Err(said) }
+        let output = stack.check().await;
+        let is_whole = output.contains("(cluster: 3 masters and 1 replicas");
+        if is_whole { Ok(()) } else { Err(output) }
     })
     .await;
     // Every node is checked: one that would evict unstored data is refused.
     let () = redis.nodes[MASTER_COUNT]
         .query(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
         .await;
-    let said = stack.check().await;
+    let output = stack.check().await;
     let port = redis.nodes[MASTER_COUNT].port().to_string();
     assert!(
-        said.contains("REDIS_URL") && said.contains("noeviction") && said.contains(&port),
-        "{said}"
+        output.contains("REDIS_URL") && output.contains("noeviction") && output.contains(&port),
+        "{output}"
     );
 
     // A cluster node configured as a standalone server is detected.
@@ -121,10 +121,10 @@ async fn runs_are_spread_over_all_nodes() {
         redis.deployment.urls(&redis.nodes[1]),
         redis.deployment.ca().as_deref(),
     );
-    let said = stack.check().await;
+    let output = stack.check().await;
     assert!(
-        said.contains("REDIS_URL") && said.contains("redis+cluster://"),
-        "{said}"
+        output.contains("REDIS_URL") && output.contains("redis+cluster://"),
+        "{output}"
     );
 }
 
@@ -134,13 +134,13 @@ async fn replica_replaces_a_killed_node() {
     let (mut stack, mut redis) = start(false).await;
     let command = ticking(TICK_COUNT, "0.02");
     let command = command.each_ref().map(String::as_str);
-    let (here, elsewhere) = (run_on(&stack, 0).await, run_on(&stack, 1).await);
-    let mut wraps = [here, elsewhere].map(|run| stack.wrap(run, &command));
+    let (here, cross_site) = (run_on(&stack, 0).await, run_on(&stack, 1).await);
+    let mut wraps = [here, cross_site].map(|run| stack.wrap(run, &command));
     let viewers =
-        [here, elsewhere].map(|run| tokio::spawn(Viewer::new(stack.api(), run).until_the_end()));
+        [here, cross_site].map(|run| tokio::spawn(Viewer::new(stack.api(), run).until_the_end()));
     stack.database.wait_stored_events(here, 50).await;
     redis.nodes[0].kill();
-    for ((run, wrap), viewer) in [here, elsewhere].into_iter().zip(&mut wraps).zip(viewers) {
+    for ((run, wrap), viewer) in [here, cross_site].into_iter().zip(&mut wraps).zip(viewers) {
         let viewer = viewer.await.expect("the viewer's task");
         let viewer = assert_whole(&stack, run, wrap, viewer, TICK_COUNT).await;
         let may_miss = run == here;

@@ -15,10 +15,10 @@ const TICK_COUNT: u32 = 300;
 
 /// The checks at the end of each of these stories.
 async fn assert_whole(stack: &Stack, run: Uuid, viewer: &Viewer) -> Vec<StoredEvent> {
-    let said = numbers("tick", 1..=TICK_COUNT.into());
+    let output = numbers("tick", 1..=TICK_COUNT.into());
     let events = stack.database.wait_sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
-    assert_text(&viewer.text("output"), &said);
+    assert_text(&text(&events, Kind::Output), &output);
+    assert_text(&viewer.text("output"), &output);
     events
 }
 

@@ -18,10 +18,10 @@ async fn lose_the_master(with_tls: bool) {
     let mut redis = RedisSentinels::start(deployment).await;
     stack.use_redis(redis.urls(), redis.deployment.ca().as_deref());
     stack.start_all().await;
-    let said = stack.check().await;
+    let output = stack.check().await;
     assert!(
-        said.contains("(Sentinel: a master and 1 replicas"),
-        "{said}"
+        output.contains("(Sentinel: a master and 1 replicas"),
+        "{output}"
     );
 
     let run = stack.api().create_run("failed over").await.id;
@@ -37,11 +37,11 @@ async fn lose_the_master(with_tls: bool) {
         "{}",
         wrap.logs()
     );
-    let said = numbers("tick", 1..=TICK_COUNT.into());
+    let output = numbers("tick", 1..=TICK_COUNT.into());
     let events = stack.database.wait_sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_text(&text(&events, Kind::Output), &output);
     let viewer = viewer.await.expect("the viewer's task");
-    assert_text(&viewer.text("output"), &said);
+    assert_text(&viewer.text("output"), &output);
     // Only what the replica had not received yet may be missing.
     assert!(
         viewer.gaps.iter().all(|reason| reason == "reborn"),

@@ -24,10 +24,10 @@ async fn private_authority_is_configured_once_and_passed_to_agents() {
         .with_env([("RUNCAST_REDIS_CA", "")]);
     let mut alone = alone.start(stack.folder());
     assert_eq!(alone.wait_exit(WAIT_DEADLINE).await.code(), Some(1));
-    let said = String::from_utf8_lossy(&alone.stderr()).into_owned();
+    let output = String::from_utf8_lossy(&alone.stderr()).into_owned();
     assert!(
-        said.contains("REDIS_URL") && said.contains("UnknownIssuer"),
-        "{said}"
+        output.contains("REDIS_URL") && output.contains("UnknownIssuer"),
+        "{output}"
     );
 
     stack.start_all().await;

@@ -14,12 +14,12 @@ async fn unknown_run_is_not_found() {
     let unknown = Uuid::now_v7();
     for path in ["", "/stream", "/events"] {
         let path = format!("/v1/runs/{unknown}{path}");
-        let answer = send(api.request(Method::GET, &path)).await;
-        let detail = problem(answer, StatusCode::NOT_FOUND).await;
+        let response = send(api.request(Method::GET, &path)).await;
+        let detail = problem(response, StatusCode::NOT_FOUND).await;
         assert!(detail.contains(&unknown.to_string()), "{path}: {detail}");
     }
-    let answer = send(api.request(Method::GET, "/v1/nothing-like-this")).await;
-    problem(answer, StatusCode::NOT_FOUND).await;
+    let response = send(api.request(Method::GET, "/v1/nothing-like-this")).await;
+    problem(response, StatusCode::NOT_FOUND).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -34,14 +34,14 @@ async fn wrong_method_is_refused_with_allowed_ones() {
         (Method::DELETE, format!("/v1/runs/{run}/events")),
     ];
     for (method, path) in cases {
-        let answer = send(api.request(method.clone(), &path)).await;
-        let allow = answer.headers().get("allow").cloned();
+        let response = send(api.request(method.clone(), &path)).await;
+        let allow = response.headers().get("allow").cloned();
         let allow = allow.unwrap_or_else(|| panic!("{method} {path}: no Allow header"));
         assert!(
             allow.to_str().is_ok_and(|names| names.contains("GET")),
             "{allow:?}"
         );
-        problem(answer, StatusCode::METHOD_NOT_ALLOWED).await;
+        problem(response, StatusCode::METHOD_NOT_ALLOWED).await;
     }
 }
 
@@ -52,8 +52,8 @@ async fn requests_need_a_token_of_the_right_scope() {
     let run = api.create_run("closed").await;
     let paths = ["/v1/runs".to_owned(), format!("/v1/runs/{}/stream", run.id)];
     for path in &paths {
-        let answer = send(api.anonymous(Method::GET, path)).await;
-        problem(answer, StatusCode::UNAUTHORIZED).await;
+        let response = send(api.anonymous(Method::GET, path)).await;
+        problem(response, StatusCode::UNAUTHORIZED).await;
         let wrong = api.anonymous(Method::GET, path).bearer_auth("not-a-token");
         problem(send(wrong).await, StatusCode::UNAUTHORIZED).await;
     }
@@ -80,13 +80,13 @@ async fn invalid_body_is_refused_with_the_reason() {
         let request = request
             .header("content-type", "application/json")
             .body(body);
-        let answer = send(request).await;
-        let status = answer.status();
+        let response = send(request).await;
+        let status = response.status();
         assert!(
             status == StatusCode::BAD_REQUEST || status == StatusCode::UNPROCESSABLE_ENTITY,
             "{body:?} is answered with {status}"
         );
-        let detail = problem(answer, status).await;
+        let detail = problem(response, status).await;
         assert!(!detail.is_empty(), "{body:?}");
     }
 }

@@ -26,8 +26,8 @@ async fn found(api: &Api, run: Uuid, query: &str) -> Value {
     api.get(&format!("/v1/runs/{run}/search?{query}")).await
 }
 
-fn texts(answer: &Value) -> Vec<&str> {
-    let matches = answer["matches"].as_array().expect("matches");
+fn texts(response: &Value) -> Vec<&str> {
+    let matches = response["matches"].as_array().expect("matches");
     matches
         .iter()
         .map(|found| found["text"].as_str().expect("a text"))
@@ -111,10 +111,10 @@ async fn search_finds_lines_in_any_store_and_across_chunks() {
         let (mut cursor, mut seen) = (start.to_owned(), Vec::new());
         for _ in 0..30 {
             let query = format!("regex=7\\d*7$&limit=13&{direction}={cursor}");
-            let answer = found(&api, run.id, &query).await;
-            seen.extend(texts(&answer).into_iter().map(str::to_owned));
-            cursor = answer["cursor"].as_str().expect("a cursor").to_owned();
-            if answer["done"] == true {
+            let response = found(&api, run.id, &query).await;
+            seen.extend(texts(&response).into_iter().map(str::to_owned));
+            cursor = response["cursor"].as_str().expect("a cursor").to_owned();
+            if response["done"] == true {
                 break;
             }
         }
@@ -164,13 +164,13 @@ async fn invalid_searches_are_refused_with_the_reason() {
         ("q=a&before=x", "event id"),
     ] {
         let path = format!("/v1/runs/{run}/search?{query}");
-        let answer = send(stack.api().request(Method::GET, &path)).await;
-        let detail = problem(answer, StatusCode::BAD_REQUEST).await;
+        let response = send(stack.api().request(Method::GET, &path)).await;
+        let detail = problem(response, StatusCode::BAD_REQUEST).await;
         assert!(detail.contains(words), "{query}: {detail}");
     }
-    let answer = found(&stack.api(), run, "q=nothing").await;
+    let response = found(&stack.api(), run, "q=nothing").await;
     assert_eq!(
-        (answer["done"].clone(), answer["matches"].clone()),
+        (response["done"].clone(), response["matches"].clone()),
         (json!(true), json!([]))
     );
 }

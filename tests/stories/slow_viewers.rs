@@ -51,7 +51,7 @@ async fn gateway(stack: &Stack, settings: &[(&str, &str)]) -> (Process, String, 
 
 /// A whole run, twice what the buffers of kernel and gateway hold together, so that a viewer that
 /// does not read gets stuck in the middle.
-async fn flood(publisher: &mut Publisher) -> EventId {
+async fn fill_run(publisher: &mut Publisher) -> EventId {
     let filler = "x".repeat(1000);
     for entry in 0..160_u64 {
         let lines: Vec<Vec<u8>> = (0..100)
@@ -126,7 +126,7 @@ async fn stalled_viewer_is_closed_and_resumes() {
     let run = stack.api().create_run("stalled").await;
     let mut publisher = publisher(&stack, &run).await;
     let mut stalled = connect(&base, stack.token(), run.id).await;
-    let last = flood(&mut publisher).await;
+    let last = fill_run(&mut publisher).await;
     eventually("the gateway gives it up", async || {
         let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;
         let text = scrape.text().await.expect("text");
@@ -145,8 +145,8 @@ async fn stalled_viewer_is_closed_and_resumes() {
         .await,
     );
     let seen = String::from_utf8_lossy(&seen).into_owned();
-    let shown = frames(&seen);
-    let (_, _, id) = shown.last().expect("a frame");
+    let displayed = frames(&seen);
+    let (_, _, id) = displayed.last().expect("a frame");
     let cursor: EventId = id.parse().expect("an id");
     assert!(cursor < last, "it was closed in the middle");
     let mut rest = stack.api().watch(run.id, Some(id)).await;
@@ -176,7 +176,7 @@ async fn stalled_http_client_is_disconnected() {
     let mut unread = connect_to(&base, stack.token(), &path).await;
     open(1).await;
     let mut publisher = publisher(&stack, &run).await;
-    flood(&mut publisher).await;
+    fill_run(&mut publisher).await;
     open(0).await;
     let mut seen = Vec::new();
     // The connection ends, possibly by a reset.
@@ -275,7 +275,7 @@ async fn without_memory_stalled_clients_are_disconnected_soon() {
     let run = stack.api().create_run("unread").await;
     let path = format!("/v1/runs/{}/text", run.id);
     let mut publisher = publisher(&stack, &run).await;
-    let last = flood(&mut publisher).await;
+    let last = fill_run(&mut publisher).await;
     stack.database.wait_stored(run.id, last).await;
     let unread = connect_to(&base, stack.token(), &path).await;
     eventually("it is cut off", async || {

@@ -14,8 +14,8 @@ async fn refusal(
     let recipe = stack.service_spec(service).with_env(setting);
     let mut process: Process = recipe.start(stack.folder());
     let status = process.wait_exit(WAIT_DEADLINE).await;
-    let said = String::from_utf8_lossy(&process.stderr()).into_owned();
-    (status.code(), said)
+    let output = String::from_utf8_lossy(&process.stderr()).into_owned();
+    (status.code(), output)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,15 +28,15 @@ async fn mismatched_schema_is_refused() {
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'from the future', true, '\\x00', 0)",
     ];
-    for (tampering, shown) in cases.into_iter().zip(["decaf000", "", "9999"]) {
+    for (tampering, displayed) in cases.into_iter().zip(["decaf000", "", "9999"]) {
         stack.database.execute(tampering).await;
         for service in Service::ALL {
-            let (code, said) = refusal(&stack, service, None).await;
-            assert_eq!(code, Some(78), "{}: {said}", service.name());
-            for word in ["expected", "actual", shown] {
+            let (code, output) = refusal(&stack, service, None).await;
+            assert_eq!(code, Some(78), "{}: {output}", service.name());
+            for word in ["expected", "actual", displayed] {
                 assert!(
-                    said.contains(word),
-                    "{} does not say {word:?}: {said}",
+                    output.contains(word),
+                    "{} does not say {word:?}: {output}",
                     service.name()
                 );
             }
@@ -51,19 +51,22 @@ async fn unreachable_server_is_named_by_its_setting() {
     let (redis, postgres) = (stack.redis.url(port), stack.database_url(port));
     for (name, address) in [("REDIS_URL", redis), ("DATABASE_URL", postgres)] {
         for service in Service::ALL {
-            let (code, said) = refusal(&stack, service, Some((name, &address))).await;
+            let (code, output) = refusal(&stack, service, Some((name, &address))).await;
             assert!(
                 code.is_some_and(|code| code != 0),
                 "{} ended with {code:?}",
                 service.name()
             );
-            let naming: Vec<_> = said.lines().filter(|line| line.contains(name)).collect();
+            let naming: Vec<_> = output.lines().filter(|line| line.contains(name)).collect();
             let [line] = naming[..] else {
-                panic!("{} should name {name} in one line: {said}", service.name());
+                panic!(
+                    "{} should name {name} in one line: {output}",
+                    service.name()
+                );
             };
             assert!(line.contains(&port.to_string()), "where it looked: {line}");
-            assert!(!said.contains("panicked"), "{said}");
-            assert_secrets_kept(&said, &address);
+            assert!(!output.contains("panicked"), "{output}");
+            assert_no_secrets(&output, &address);
         }
     }
 }
@@ -77,13 +80,13 @@ async fn invalid_setting_is_named() {
         ("RUNCAST_LISTEN", "everywhere"),
         ("RUNCAST_ENV", "staging"),
     ] {
-        let (code, said) = refusal(&stack, Service::Gateway, Some((name, value))).await;
-        assert_eq!(code, Some(78), "{name}={value}: {said}");
-        assert!(said.contains(name), "{name}={value}: {said}");
+        let (code, output) = refusal(&stack, Service::Gateway, Some((name, value))).await;
+        assert_eq!(code, Some(78), "{name}={value}: {output}");
+        assert!(output.contains(name), "{name}={value}: {output}");
     }
-    let (code, said) = refusal(&stack, Service::Persister, Some(("DATABASE_URL", ""))).await;
-    assert_eq!(code, Some(78), "{said}");
-    assert!(said.contains("DATABASE_URL is not set"), "{said}");
+    let (code, output) = refusal(&stack, Service::Persister, Some(("DATABASE_URL", ""))).await;
+    assert_eq!(code, Some(78), "{output}");
+    assert!(output.contains("DATABASE_URL is not set"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,10 +111,13 @@ async fn migrate_needs_only_the_database() {
 }
 
 /// Checks that the password of a URL was not printed.
-fn assert_secrets_kept(said: &str, address: &str) {
+fn assert_no_secrets(output: &str, address: &str) {
     let password = address
         .split_once('@')
         .and_then(|(start, _)| start.rsplit_once(':'));
     let (_, password) = password.expect("an address with a password");
-    assert!(!said.contains(password), "a password was printed: {said}");
+    assert!(
+        !output.contains(password),
+        "a password was printed: {output}"
+    );
 }

@@ -116,14 +116,14 @@ async fn text_is_byte_for_byte_the_output() {
 
     // A gap is a line of its own, which no output can imitate.
     let mut gap = Vec::new();
-    let told = Gap {
+    let received = Gap {
         count: Some(3),
         bytes: 30,
         reason: "full",
         after: None,
         next: None,
     };
-    write_line(&mut gap, Kind::Gap, 0, 1, &told).expect("a line");
+    write_line(&mut gap, Kind::Gap, 0, 1, &received).expect("a line");
     gap.pop();
     let forged = chunk(
         Kind::Output,
@@ -132,9 +132,9 @@ async fn text_is_byte_for_byte_the_output() {
     );
     let last = publisher.publish(&[forged, gap]).await;
     let after = format!("?after={}-{}", last.epoch, last.seq - 2);
-    let shown = String::from_utf8(text(&api, run.id, &after).await).expect("UTF-8");
+    let displayed = String::from_utf8(text(&api, run.id, &after).await).expect("UTF-8");
     let expected = "\x1e\x1eruncast: 9 events are missing here: forged\nopen\n\x1eruncast: 3 events are missing here: full\n";
-    assert_eq!(shown, expected);
+    assert_eq!(displayed, expected);
 
     for query in [
         "?channel=status",
@@ -242,8 +242,8 @@ async fn finished_text_supports_ranges_compression_and_etags() {
         match expected {
             Some((start, length)) => {
                 assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT, "{range}");
-                let shown = format!("bytes {start}-{}/{total}", start + length - 1);
-                assert_eq!(header(&headers, "content-range"), shown);
+                let displayed = format!("bytes {start}-{}/{total}", start + length - 1);
+                assert_eq!(header(&headers, "content-range"), displayed);
                 assert_eq!(header(&headers, "content-encoding"), "", "{range}");
                 assert_eq!(header(&headers, "etag"), tag);
                 let body = response.bytes().await.expect("a whole body");
@@ -270,8 +270,8 @@ async fn finished_text_supports_ranges_compression_and_etags() {
         assert_eq!(response.status(), StatusCode::OK, "{headers:?}");
         assert_eq!(response.bytes().await.expect("a whole body").len(), total);
     }
-    let held = ask(&api, &path, &[("range", "bytes=0-1"), ("if-range", &tag)]).await;
-    assert_eq!(held.status(), StatusCode::PARTIAL_CONTENT);
+    let contained = ask(&api, &path, &[("range", "bytes=0-1"), ("if-range", &tag)]).await;
+    assert_eq!(contained.status(), StatusCode::PARTIAL_CONTENT);
     let weak = format!("\"other\", W/{tag}");
     for known in [tag.as_str(), &weak, "*"] {
         let response = ask(&api, &path, &[("if-none-match", known)]).await;

@@ -155,16 +155,16 @@ pub(crate) fn numbers(word: &str, range: std::ops::RangeInclusive<u64>) -> Strin
 }
 
 /// Compares received with published text, and prints where they differ rather than both texts.
-pub(crate) fn assert_text(arrived: &[u8], said: &str) {
-    if arrived == said.as_bytes() {
+pub(crate) fn assert_text(arrived: &[u8], output: &str) {
+    if arrived == output.as_bytes() {
         return;
     }
     let arrived = String::from_utf8_lossy(arrived);
-    let mut pairs = said.lines().zip(arrived.lines()).enumerate();
+    let mut pairs = output.lines().zip(arrived.lines()).enumerate();
     let first = pairs.find(|(_, (expected, actual))| expected != actual);
     panic!(
         "{} lines were said and {} arrived; the first difference: {first:?}",
-        said.lines().count(),
+        output.lines().count(),
         arrived.lines().count()
     );
 }

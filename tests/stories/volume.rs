@@ -24,8 +24,8 @@ async fn fifty_thousand_lines_are_stored_once() {
     let mut wrap = stack.wrap(run, &["seq", "0", "50000"]);
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
     let ended = start.elapsed();
-    let (viewer, shown) = viewer.await.expect("the viewer's task");
-    let shown = shown - start;
+    let (viewer, displayed) = viewer.await.expect("the viewer's task");
+    let displayed = displayed - start;
     let state = async || stack.database.run(run).await.sealed;
     while !state().await {
         assert!(
@@ -36,18 +36,18 @@ async fn fifty_thousand_lines_are_stored_once() {
     }
     let sealed = start.elapsed();
 
-    let said: String = (0..=50_000).map(|number| format!("{number}\n")).collect();
+    let output: String = (0..=50_000).map(|number| format!("{number}\n")).collect();
     let events = stack.database.wait_sealed(run).await;
     let rows = events
         .iter()
         .filter(|event| event.kind == Kind::Output.number());
     assert_eq!(rows.count(), 50_001);
-    assert_text(&text(&events, Kind::Output), &said);
-    assert_text(&viewer.text("output"), &said);
-    assert_eq!(wrap.stdout(), said.as_bytes());
+    assert_text(&text(&events, Kind::Output), &output);
+    assert_text(&viewer.text("output"), &output);
+    assert_eq!(wrap.stdout(), output.as_bytes());
     // Bypasses the test runner, which prints only the output of failed tests.
     let times = format!(
-        "seq 0 50000: wrap ended after {ended:?}, last line shown after {shown:?}, sealed after {sealed:?}\n"
+        "seq 0 50000: wrap ended after {ended:?}, last line shown after {displayed:?}, sealed after {sealed:?}\n"
     );
     std::io::stderr()
         .write_all(times.as_bytes())

@@ -26,12 +26,12 @@ async fn watch(
     if let Some(cursor) = cursor {
         request = request.header("last-event-id", cursor);
     }
-    let mut answer = send(request).await;
-    assert_eq!(answer.status(), StatusCode::OK);
+    let mut response = send(request).await;
+    assert_eq!(response.status(), StatusCode::OK);
     let mut text = String::new();
     within(WAIT_DEADLINE, "enough frames of a watch", async {
         while frames(&text).len() < count {
-            match answer.chunk().await.expect("read") {
+            match response.chunk().await.expect("read") {
                 Some(bytes) => text += std::str::from_utf8(&bytes).expect("text"),
                 None => break,
             }
@@ -85,8 +85,8 @@ async fn several_runs_share_a_connection_and_resume() {
     }
     assert_eq!(ends.len(), 4, "each run, and then all of them: {ends:?}");
     assert_eq!(ends.last(), Some(&None));
-    for ((run, _), most) in runs.iter().zip([61, 61, 11]) {
-        assert_eq!(seen[&run.to_string()], (1..=most).collect::<Vec<_>>());
+    for ((run, _), max) in runs.iter().zip([61, 61, 11]) {
+        assert_eq!(seen[&run.to_string()], (1..=max).collect::<Vec<_>>());
     }
     let again = stack
         .api()
@@ -99,14 +99,14 @@ async fn several_runs_share_a_connection_and_resume() {
         ("label=x", "NAME=VALUE"),
         (&format!("run={}&after=1-2", runs[0].0), "expected a cursor"),
     ] {
-        let answer = send(
+        let response = send(
             stack
                 .api()
                 .request(Method::GET, &format!("/v1/watch?{query}")),
         )
         .await;
-        assert!(answer.status().is_client_error(), "{query}");
-        let detail = answer.text().await.expect("a body");
+        assert!(response.status().is_client_error(), "{query}");
+        let detail = response.text().await.expect("a body");
         assert!(detail.contains(expected), "{query}: {detail}");
     }
 }
@@ -119,7 +119,7 @@ async fn new_runs_with_the_label_join_a_watch() {
         stack.api().create(&described).await.id
     };
     let (first, other) = (create("search").await, create("other").await);
-    let mut answer = send(
+    let mut response = send(
         stack
             .api()
             .request(Method::GET, "/v1/watch?label=team=search"),
@@ -135,7 +135,7 @@ async fn new_runs_with_the_label_join_a_watch() {
     let mut text = String::new();
     eventually("both runs are shown", async || {
         if let Ok(Ok(Some(bytes))) =
-            tokio::time::timeout(Duration::from_secs(1), answer.chunk()).await
+            tokio::time::timeout(Duration::from_secs(1), response.chunk()).await
         {
             text += std::str::from_utf8(&bytes).expect("text");
         }
@@ -161,17 +161,17 @@ async fn feed_reports_every_run_and_resumes() {
     let mut feed = send(stack.api().request(Method::GET, "/v1/feed")).await;
     assert_eq!(feed.status(), StatusCode::OK);
     let mut text = String::new();
-    let mut told = async |what: &str, run: &CreatedRun, wanted: &str| {
+    let mut received = async |what: &str, run: &CreatedRun, target: &str| {
         eventually(what, async || {
             let chunk = tokio::time::timeout(Duration::from_secs(1), feed.chunk());
             if let Ok(Ok(Some(bytes))) = chunk.await {
                 text += std::str::from_utf8(&bytes).expect("text");
             }
             let id = run.id.to_string();
-            let mut told = frames(&text)
+            let mut received = frames(&text)
                 .into_iter()
                 .filter(|(event, data, _)| event == "state" && data["run"] == id.as_str());
-            let found = told.find(|(_, data, _)| data["status"] == wanted);
+            let found = received.find(|(_, data, _)| data["status"] == target);
             found.map(|(_, _, id)| id).ok_or_else(|| text.clone())
         })
         .await
@@ -190,10 +190,10 @@ async fn feed_reports_every_run_and_resumes() {
     })
     .await;
     let second = stack.api().create_run("second").await;
-    let created = told("a new run is told of", &second, "pending").await;
+    let created = received("a new run is told of", &second, "pending").await;
     let mut publisher = publisher(&stack, &first).await;
     publisher.publish(&[last_line(0)]).await;
-    told("its end is told of", &first, "succeeded").await;
+    received("its end is told of", &first, "succeeded").await;
     // From that cursor the same frames come again, and none before.
     let ask = |id: &str| {
         let request = stack.api().request(Method::GET, "/v1/feed");

@@ -24,35 +24,35 @@ async fn webhook(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let recipe = stack.operator_spec(&arguments).with_env(own);
     let mut process = recipe.start(stack.folder());
     let status = process.wait_exit(WAIT_DEADLINE).await;
-    let said = [process.stdout(), process.stderr()].concat();
+    let output = [process.stdout(), process.stderr()].concat();
     (
         status.success(),
-        String::from_utf8(said).expect("what is shown is text"),
+        String::from_utf8(output).expect("what is shown is text"),
     )
 }
 
 /// Creates a webhook; returns its id and secret.
 async fn add(stack: &Stack, arguments: &[&str]) -> (String, String) {
     let arguments = [&["add"], arguments].concat();
-    let (made, said) = webhook(stack, &arguments).await;
-    assert!(made, "{said}");
-    let mut lines = said.lines().map(str::to_owned);
+    let (made, output) = webhook(stack, &arguments).await;
+    assert!(made, "{output}");
+    let mut lines = output.lines().map(str::to_owned);
     let both = lines.next().zip(lines.next());
     both.expect("an id and a secret")
 }
 
 async fn listed(stack: &Stack, arguments: &[&str]) -> Vec<Value> {
     let arguments = [arguments, &["--json"]].concat();
-    let (listed, said) = webhook(stack, &arguments).await;
-    assert!(listed, "{said}");
-    let lines = said.lines().filter(|line| line.starts_with('{'));
+    let (listed, output) = webhook(stack, &arguments).await;
+    assert!(listed, "{output}");
+    let lines = output.lines().filter(|line| line.starts_with('{'));
     lines
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect()
 }
 
 /// Waits until the only delivery is in this state, and returns it.
-async fn the_delivery(stack: &Stack, state: &str) -> Value {
+async fn wait_for_delivery(stack: &Stack, state: &str) -> Value {
     eventually(&format!("the delivery is {state}"), async || {
         let list = listed(stack, &["deliveries"]).await;
         match &list[..] {
@@ -78,7 +78,7 @@ async fn with_worker() -> Stack {
 }
 
 /// Starts this many runs, each in a transaction of its own.
-async fn runs_begin(stack: &Stack, count: usize) {
+async fn start_runs(stack: &Stack, count: usize) {
     let insert = format!(
         "INSERT INTO runs (id, name, created_by)
          SELECT gen_random_uuid(), 'story', 'story' FROM generate_series(1, {count});
@@ -125,9 +125,9 @@ async fn receiver_gets_notifications_of_selected_runs() {
         wrap.wait_exit(WAIT_DEADLINE).await;
         stack.database.wait_sealed(run).await;
     }
-    let told = eventually("failed and sealed are told", async || {
+    let reported = eventually("failed and sealed are told", async || {
         let received = receiver.received();
-        let told: BTreeMap<String, Value> = received
+        let reported: BTreeMap<String, Value> = received
             .iter()
             .map(|one| {
                 (
@@ -136,19 +136,19 @@ async fn receiver_gets_notifications_of_selected_runs() {
                 )
             })
             .collect();
-        let both = told.contains_key("run.failed") && told.contains_key("run.sealed");
+        let both = reported.contains_key("run.failed") && reported.contains_key("run.sealed");
         if both {
-            Ok(told)
+            Ok(reported)
         } else {
-            Err(format!("{told:?}"))
+            Err(format!("{reported:?}"))
         }
     })
     .await;
-    let failed = &told["run.failed"]["data"];
+    let failed = &reported["run.failed"]["data"];
     assert_eq!(failed["run"], ours.to_string());
     assert_eq!(failed["failure"]["exit_code"], 3, "{failed}");
     assert_eq!(failed["labels"]["team"], "search");
-    assert_eq!(told["run.sealed"]["data"]["sealed"], true);
+    assert_eq!(reported["run.sealed"]["data"]["sealed"], true);
     let ids: BTreeSet<String> = receiver
         .received()
         .iter()
@@ -164,8 +164,8 @@ async fn receiver_gets_notifications_of_selected_runs() {
         .collect();
     assert_eq!(ids.len(), receiver.received().len(), "each once");
 
-    let (tested, said) = webhook(&stack, &["test", &id]).await;
-    assert!(tested && said.contains("delivered in"), "{said}");
+    let (tested, output) = webhook(&stack, &["test", &id]).await;
+    assert!(tested && output.contains("delivered in"), "{output}");
     let (removed, _) = webhook(&stack, &["remove", &id]).await;
     assert!(!removed, "not without --yes");
     let (removed, _) = webhook(&stack, &["remove", &id, "--yes"]).await;
@@ -198,12 +198,12 @@ async fn incomplete_run_reports_missing_events() {
     let lines = [output_line("one of five\n"), end.to_string().into_bytes()];
     publisher.publish(&lines).await;
     // At once, to all three subscribers.
-    let told = viewer.read_until("end").await;
-    let told = told.last().expect("the end").json();
+    let reported = viewer.read_until("end").await;
+    let reported = reported.last().expect("the end").json();
     assert_eq!(
-        (&told["missing"], &told["sealed"]),
+        (&reported["missing"], &reported["sealed"]),
         (&json!(4), &json!(false)),
-        "{told}"
+        "{reported}"
     );
     let message = within(WAIT_DEADLINE, "an update", updates.on_message().next()).await;
     let message: String = message.expect("a message").get_payload().expect("text");
@@ -211,9 +211,9 @@ async fn incomplete_run_reports_missing_events() {
     assert_eq!((update[0].run, update[0].missing), (run.id, 4), "{message}");
     assert!(update[0].ended && !update[0].sealed, "{message}");
     let received = receiver.wait_for_requests(1).await;
-    let told = received[0].json();
-    assert_eq!(told["type"], "run.incomplete");
-    assert_eq!(told["data"]["missing"], 4, "{told}");
+    let reported = received[0].json();
+    assert_eq!(reported["type"], "run.incomplete");
+    assert_eq!(reported["data"]["missing"], 4, "{reported}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -222,7 +222,7 @@ async fn failed_delivery_is_retried_with_the_same_id() {
     let mut receiver = WebhookReceiver::start().await;
     let (_, secret) = add(&stack, &[&receiver.url(), "--on", "running"]).await;
     receiver.reply_next(&[Reply::Status(500), Reply::Redirect, Reply::Never]);
-    runs_begin(&stack, 1).await;
+    start_runs(&stack, 1).await;
     receiver.wait_for_requests(3).await;
     receiver.stop();
     let refused = "SELECT count(*) FROM webhook_attempts WHERE error LIKE '%refused%'";
@@ -232,7 +232,7 @@ async fn failed_delivery_is_retried_with_the_same_id() {
     })
     .await;
     receiver.restart().await;
-    let delivered = the_delivery(&stack, "delivered").await;
+    let delivered = wait_for_delivery(&stack, "delivered").await;
     assert_eq!(delivered["status"], 204, "{delivered}");
     let received = receiver.received();
     assert_eq!(received.len(), 4);
@@ -241,10 +241,10 @@ async fn failed_delivery_is_retried_with_the_same_id() {
         assert_eq!((one.id(), &one.body), (received[0].id(), &received[0].body));
     }
     let id = delivered["id"].as_str().expect("an id");
-    let (_, shown) = webhook(&stack, &["show", id]).await;
+    let (_, displayed) = webhook(&stack, &["show", id]).await;
     assert!(
-        shown.contains("run.running") && shown.contains("no answer in time"),
-        "{shown}"
+        displayed.contains("run.running") && displayed.contains("no answer in time"),
+        "{displayed}"
     );
     let errors = "SELECT coalesce(error, 'none') FROM webhook_attempts ORDER BY number";
     let errors = stack.database.query_strings(errors).await;
@@ -275,13 +275,13 @@ async fn worker_killed_before_commit_sends_again() {
     add(&stack, &[&receiver.url(), "--on", "running"]).await;
     // The receiver got it, but the worker never learns that.
     receiver.reply_next(&[Reply::Never]);
-    runs_begin(&stack, 1).await;
+    start_runs(&stack, 1).await;
     let first = receiver.wait_for_requests(1).await.remove(0);
     stack.kill(Service::Worker);
     stack.start_service(Service::Worker).await;
     let again = receiver.wait_for_requests(2).await.remove(1);
     assert_eq!((first.id(), first.body), (again.id(), again.body));
-    the_delivery(&stack, "delivered").await;
+    wait_for_delivery(&stack, "delivered").await;
     assert_eq!(receiver.received().len(), 2);
 }
 
@@ -294,8 +294,8 @@ async fn abandoned_delivery_waits_for_an_operator() {
     let receiver = WebhookReceiver::start().await;
     receiver.reply_default(Reply::Status(503));
     let (id, _) = add(&stack, &[&receiver.url(), "--on", "running"]).await;
-    runs_begin(&stack, 1).await;
-    let dead = the_delivery(&stack, "dead").await;
+    start_runs(&stack, 1).await;
+    let dead = wait_for_delivery(&stack, "dead").await;
     assert_eq!(dead["due_at"], Value::Null, "{dead}");
     let tried = receiver.received();
     assert!(tried.len() > 1, "{}", tried.len());
@@ -307,13 +307,16 @@ async fn abandoned_delivery_waits_for_an_operator() {
 
     receiver.reply_default(Reply::Status(200));
     let delivery = dead["id"].as_str().expect("an id");
-    let (replayed, said) = webhook(&stack, &["replay", delivery]).await;
-    assert!(replayed, "{said}");
-    the_delivery(&stack, "delivered").await;
+    let (replayed, output) = webhook(&stack, &["replay", delivery]).await;
+    assert!(replayed, "{output}");
+    wait_for_delivery(&stack, "delivered").await;
     let last = receiver.received().pop().expect("a request");
     assert_eq!(last.id(), tried[0].id());
-    let (replayed, said) = webhook(&stack, &["replay", &Uuid::now_v7().to_string()]).await;
-    assert!(!replayed && said.contains("there is no delivery"), "{said}");
+    let (replayed, output) = webhook(&stack, &["replay", &Uuid::now_v7().to_string()]).await;
+    assert!(
+        !replayed && output.contains("there is no delivery"),
+        "{output}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -334,7 +337,7 @@ async fn two_workers_send_once_and_slow_receiver_delays_none() {
     slow.reply_default(Reply::Never);
     add(&stack, &[&slow.url(), "--on", "running"]).await;
     let (id, _) = add(&stack, &[&quick.url(), "--on", "running"]).await;
-    runs_begin(&stack, 100).await;
+    start_runs(&stack, 100).await;
     let delivered = format!(
         "SELECT count(*) FROM webhook_deliveries WHERE webhook = '{id}' AND state = 'delivered'"
     );
@@ -345,8 +348,8 @@ async fn two_workers_send_once_and_slow_receiver_delays_none() {
     // A few deliveries to the slow one are in progress, not all, and it is throttled.
     eventually("the slow one is held", async || {
         let list = listed(&stack, &["list"]).await;
-        let held = list.iter().any(|one| !one["held_until"].is_null());
-        held.then_some(()).ok_or_else(|| format!("{list:?}"))
+        let contained = list.iter().any(|one| !one["held_until"].is_null());
+        contained.then_some(()).ok_or_else(|| format!("{list:?}"))
     })
     .await;
     let tried = slow.received().len();
@@ -361,19 +364,19 @@ async fn gone_receiver_is_disabled() {
     let receiver = WebhookReceiver::start().await;
     receiver.reply_default(Reply::Status(410));
     let (id, _) = add(&stack, &[&receiver.url(), "--on", "running"]).await;
-    runs_begin(&stack, 1).await;
-    the_delivery(&stack, "dead").await;
+    start_runs(&stack, 1).await;
+    wait_for_delivery(&stack, "dead").await;
     let (_, list) = webhook(&stack, &["list"]).await;
     assert!(
         list.contains("disabled") && list.contains("410 Gone"),
         "{list}"
     );
-    runs_begin(&stack, 1).await;
+    start_runs(&stack, 1).await;
     let (enabled, _) = webhook(&stack, &["enable", &id]).await;
     assert!(enabled);
     receiver.reply_default(Reply::Status(200));
-    let (tested, said) = webhook(&stack, &["test", &id]).await;
-    assert!(tested, "{said}");
+    let (tested, output) = webhook(&stack, &["test", &id]).await;
+    assert!(tested, "{output}");
     assert_eq!(
         receiver.received().len(),
         2,
@@ -404,23 +407,23 @@ async fn internal_addresses_are_refused_unless_allowed() {
             "user name or password",
         ),
     ] {
-        let (made, said) = webhook(&stack, &["add", &url]).await;
-        assert!(!made && said.contains(why), "{url}: {said}");
+        let (made, output) = webhook(&stack, &["add", &url]).await;
+        assert!(!made && output.contains(why), "{url}: {output}");
     }
     // A host name reveals nothing before it is resolved.
     let (id, _) = add(&stack, &[&format!("https://localhost:{port}/")]).await;
-    let (tested, said) = webhook(&stack, &["test", &id]).await;
+    let (tested, output) = webhook(&stack, &["test", &id]).await;
     assert!(
-        !tested && said.contains("is not a public address"),
-        "{said}"
+        !tested && output.contains("is not a public address"),
+        "{output}"
     );
     // A URL from when it was allowed.
     let smuggle = format!("UPDATE webhooks SET url = '{}'", receiver.url());
     stack.database.execute(&smuggle).await;
-    let (tested, said) = webhook(&stack, &["test", &id]).await;
+    let (tested, output) = webhook(&stack, &["test", &id]).await;
     assert!(
-        !tested && said.contains("is not a public address"),
-        "{said}"
+        !tested && output.contains("is not a public address"),
+        "{output}"
     );
     // The receiver was listening.
     let reached = tokio::time::timeout(
@@ -475,7 +478,7 @@ async fn administrator_manages_webhooks_over_http() {
     let tested = send(api.request(Method::POST, &format!("/v1/webhooks/{id}/test"))).await;
     assert_eq!(tested.status(), StatusCode::ACCEPTED);
     receiver.wait_for_requests(1).await[0].verify(secret);
-    the_delivery(&stack, "delivered").await;
+    wait_for_delivery(&stack, "delivered").await;
     let path = format!("/v1/webhooks/deliveries?webhook={id}&state=delivered");
     let log = api.get(&path).await;
     let delivery = log["deliveries"][0]["id"].as_str().expect("a delivery");

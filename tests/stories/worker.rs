@@ -52,8 +52,12 @@ async fn another_worker_takes_over_from_a_killed_one() {
     assert_eq!(stack.database.query_number(token).await, 2);
     other.signal(Signal::SIGTERM);
     assert!(other.wait_exit(WAIT_DEADLINE).await.success());
-    let held = "SELECT count(*) FROM leases WHERE expires_at > now()";
-    assert_eq!(stack.database.query_number(held).await, 0, "given back");
+    let contained = "SELECT count(*) FROM leases WHERE expires_at > now()";
+    assert_eq!(
+        stack.database.query_number(contained).await,
+        0,
+        "given back"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,12 +81,13 @@ async fn paused_worker_detects_its_lost_lease() {
     let what = "the paused worker knows that it lost the lease";
     eventually_within(WAIT_DEADLINE, what, async || {
         let logs = paused.logs();
-        let told = [
+        let received = [
             "another worker watches agents now",
             "has passed to another",
             "watching agents failed",
         ];
-        told.iter()
+        received
+            .iter()
             .any(|words| logs.contains(words))
             .then_some(())
             .ok_or(logs)
@@ -181,10 +186,10 @@ async fn operator_lists_jobs_and_restarts_a_dead_one() {
     );
     let mut table = stack.operator_spec(&["jobs"]).start(stack.folder());
     assert!(table.wait_exit(WAIT_DEADLINE).await.success());
-    let said = String::from_utf8(table.stdout()).expect("text");
+    let output = String::from_utf8(table.stdout()).expect("text");
     assert!(
-        said.contains("DEAD JOB") && said.contains("make_events_partition"),
-        "{said}"
+        output.contains("DEAD JOB") && output.contains("make_events_partition"),
+        "{output}"
     );
 
     // Only administrators may.
@@ -382,7 +387,7 @@ async fn silence_counts_only_while_watched() {
     liveness::expect(&shared, &keys, &[agent], ago(40))
         .await
         .expect("an agent");
-    let look = async |since: u64, last: u64| {
+    let lookup = async |since: u64, last: u64| {
         let mut redis = stack.redis.connection().await;
         let mut set = redis::cmd("HSET");
         set.arg(&keys.watch);
@@ -393,17 +398,17 @@ async fn silence_counts_only_while_watched() {
             .expect("a look")
             .silent
     };
-    assert_eq!(look(ago(20), ago(3)).await, [], "not watched for long");
-    assert_eq!(look(ago(90), ago(25)).await, [], "after an outage");
-    let silent = look(ago(90), ago(3)).await;
+    assert_eq!(lookup(ago(20), ago(3)).await, [], "not watched for long");
+    assert_eq!(lookup(ago(90), ago(25)).await, [], "after an outage");
+    let silent = lookup(ago(90), ago(3)).await;
     assert_eq!(silent, [(agent, ago(40))]);
     // It sent a heartbeat in the meantime, so it stays.
     liveness::forget(&shared, &keys.pulses, &[(agent, ago(39))])
         .await
         .expect("an answer");
-    assert_eq!(look(ago(90), ago(3)).await, silent);
+    assert_eq!(lookup(ago(90), ago(3)).await, silent);
     liveness::forget(&shared, &keys.pulses, &silent)
         .await
         .expect("an answer");
-    assert_eq!(look(ago(90), ago(3)).await, []);
+    assert_eq!(lookup(ago(90), ago(3)).await, []);
 }

@@ -76,7 +76,7 @@ async fn signals_reach_the_command() {
         ),
         (":", Signal::SIGTERM, 143, "ready\n"),
     ];
-    for (trap, signal, code, said) in cases {
+    for (trap, signal, code, output) in cases {
         let run = stack.api().create_run("signals").await.id;
         let script = format!("{trap}; echo ready; while :; do sleep 0.05; done");
         // A shell cannot trap a signal that was ignored when it started, as SIGINT is for
@@ -87,9 +87,9 @@ async fn signals_reach_the_command() {
         wrap.signal(signal);
         let ended = wrap.wait_exit(WAIT_DEADLINE).await;
         assert_eq!(shell_exit_code(ended), code, "{trap}\n{}", wrap.logs());
-        assert_eq!(wrap.stdout(), said.as_bytes());
+        assert_eq!(wrap.stdout(), output.as_bytes());
         let events = stack.database.wait_sealed(run).await;
-        assert_eq!(text(&events, Kind::Output), said.as_bytes());
+        assert_eq!(text(&events, Kind::Output), output.as_bytes());
     }
 }
 
@@ -124,10 +124,10 @@ async fn bytes_pass_unchanged() {
 async fn partial_line_is_delivered_before_its_newline() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("question").await.id;
-    let answer = stack.folder().join("answer");
+    let response = stack.folder().join("answer");
     let script = format!(
         "printf 'name? '; until [ -e {} ]; do sleep 0.02; done; echo done",
-        answer.display()
+        response.display()
     );
     let mut stream = stack.api().watch(run, None).await;
     let mut wrap = stack.wrap(run, &["sh", "-c", &script]);
@@ -137,7 +137,7 @@ async fn partial_line_is_delivered_before_its_newline() {
         seen += frame.json()["text"].as_str().unwrap_or_default();
     }
     assert!(wrap.try_wait().is_none(), "it waits for its answer");
-    std::fs::write(&answer, "me").expect("an answer");
+    std::fs::write(&response, "me").expect("an answer");
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
     stream.read_until("end").await;
     let events = stack.database.wait_sealed(run).await;
@@ -229,11 +229,11 @@ async fn variations_of_a_run_are_separate() {
 async fn create_two(stack: &Stack) -> String {
     let request = stack.api().request(reqwest::Method::POST, "/v1/runs");
     let request = request.header("content-type", "application/json");
-    let answer = request
+    let response = request
         .body(r#"{"name":"two","variations":2}"#)
         .send()
         .await;
-    let body = answer.expect("an answer").text().await.expect("a body");
+    let body = response.expect("an answer").text().await.expect("a body");
     let created: Value = serde_json::from_str(&body).expect("JSON");
     created["run"]["id"].as_str().expect("an id").to_owned()
 }
@@ -253,10 +253,10 @@ async fn command_runs_even_if_publishing_fails() {
         wrap.logs()
     );
     assert_eq!(wrap.stdout(), b"out\n");
-    let said = String::from_utf8(wrap.stderr()).expect("text");
+    let output = String::from_utf8(wrap.stderr()).expect("text");
     assert!(
-        said.contains("RUNCAST_URL"),
-        "it names what is to blame: {said}"
+        output.contains("RUNCAST_URL"),
+        "it names what is to blame: {output}"
     );
 }
 
@@ -306,9 +306,9 @@ async fn tail_follows_a_run_to_its_end() {
         "{}",
         late.logs()
     );
-    let said = String::from_utf8(late.stdout()).expect("UTF-8");
+    let output = String::from_utf8(late.stdout()).expect("UTF-8");
     let mut texts = Vec::new();
-    for line in said.lines() {
+    for line in output.lines() {
         let event: Value = serde_json::from_str(line).expect("JSON");
         if event["kind"] == "output" {
             texts.push(event["text"].clone());

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The result.
-pub(crate) struct Asked {
+pub(crate) struct RequestCounts {
     /// Responses per second.
     pub(crate) rate: f64,
     pub(crate) times: Histogram,
@@ -28,7 +28,7 @@ pub(crate) async fn ask(
     status: u16,
     clients: usize,
     time: Duration,
-) -> Asked {
+) -> RequestCounts {
     let mut sockets = Vec::with_capacity(clients);
     for _ in 0..clients {
         let socket = TcpStream::connect(address).await.expect("a connection");
@@ -47,7 +47,7 @@ pub(crate) async fn ask(
             times.record(took);
         }
     }
-    Asked {
+    RequestCounts {
         rate: times.total() as f64 / time.as_secs_f64(),
         times,
     }
@@ -56,21 +56,21 @@ pub(crate) async fn ask(
 /// Nanoseconds of each response that arrived in time.
 async fn one(mut socket: TcpStream, request: &str, status: u16, end: Instant) -> Vec<u64> {
     let head = format!("HTTP/1.1 {status} ");
-    let (mut times, mut heard) = (Vec::new(), Vec::with_capacity(4096));
+    let (mut times, mut received) = (Vec::new(), Vec::with_capacity(4096));
     loop {
         let began = Instant::now();
         socket
             .write_all(request.as_bytes())
             .await
             .expect("it is heard");
-        let answering = answer(&mut socket, &mut heard);
+        let answering = answer(&mut socket, &mut received);
         timeout(RESPONSE_DEADLINE, answering)
             .await
             .expect("an answer in time");
         assert!(
-            heard.starts_with(head.as_bytes()),
+            received.starts_with(head.as_bytes()),
             "{}",
-            String::from_utf8_lossy(&heard)
+            String::from_utf8_lossy(&received)
         );
         let now = Instant::now();
         if now > end {
@@ -81,12 +81,12 @@ async fn one(mut socket: TcpStream, request: &str, status: u16, end: Instant) ->
 }
 
 /// Reads one response by the length in its head.
-async fn answer(socket: &mut TcpStream, heard: &mut Vec<u8>) {
-    heard.clear();
+async fn answer(socket: &mut TcpStream, received: &mut Vec<u8>) {
+    received.clear();
     loop {
-        let read = socket.read_buf(heard).await.expect("an answer");
+        let read = socket.read_buf(received).await.expect("an answer");
         assert!(read > 0, "the gateway closed the connection");
-        let text = String::from_utf8_lossy(heard);
+        let text = String::from_utf8_lossy(received);
         let Some((head, body)) = text.split_once("\r\n\r\n") else {
             continue;
         };

@@ -40,7 +40,7 @@ struct Scale {
     /// Users, and as many tokens, in `mix`.
     users: usize,
     /// Requests in `mix`.
-    asked: usize,
+    requested: usize,
     /// Clients in `requests`.
     clients: usize,
     /// Length of each run of them.
@@ -51,7 +51,7 @@ const FULL_SCALE: Scale = Scale {
     calls: 2_000,
     rounds: 5,
     users: 1_000,
-    asked: 60_000,
+    requested: 60_000,
     clients: 1_000,
     time: Duration::from_secs(5),
 };
@@ -60,7 +60,7 @@ const QUICK_SCALE: Scale = Scale {
     calls: 100,
     rounds: 2,
     users: 100,
-    asked: 3_000,
+    requested: 3_000,
     clients: 100,
     time: Duration::from_secs(1),
 };

@@ -45,8 +45,8 @@ impl Zipf {
 
     fn pick(&self, random: &mut StdRng) -> usize {
         let all = self.0.last().copied().unwrap_or_default();
-        let wanted = random.random_range(0.0..all);
-        self.0.partition_point(|sum| *sum <= wanted)
+        let expected = random.random_range(0.0..all);
+        self.0.partition_point(|sum| *sum <= expected)
     }
 }
 
@@ -59,7 +59,7 @@ pub(crate) async fn mix(scale: Scale) {
     let zipf = Zipf::new(scale.users);
     let mut random = StdRng::seed_from_u64(6);
     // Chosen in advance, so that the order of responses changes nothing.
-    let asked: Vec<(usize, usize)> = (0..scale.asked)
+    let requested: Vec<(usize, usize)> = (0..scale.requested)
         .map(|number| (number, zipf.pick(&mut random)))
         .collect();
     let sessions: Vec<AtomicUsize> = (0..scale.users).map(|_| AtomicUsize::new(0)).collect();
@@ -86,12 +86,12 @@ pub(crate) async fn mix(scale: Scale) {
         }
     };
     let began = Instant::now();
-    let mut answers = std::pin::pin!(
-        futures::stream::iter(asked)
+    let mut responses = std::pin::pin!(
+        futures::stream::iter(requested)
             .map(ask)
             .buffer_unordered(AT_ONCE)
     );
-    while answers.next().await.is_some() {}
+    while responses.next().await.is_some() {}
     let took = began.elapsed();
     let counts = Api::new(&format!("http://{metrics}"), "");
     let text = send(counts.anonymous(Method::GET, "/metrics")).await;
@@ -99,7 +99,7 @@ pub(crate) async fn mix(scale: Scale) {
     say(format_args!(
         "\nCopies that were found: {} requests of {} users and as many tokens in {took:.1?}, {} of them refused\n\n\
          | | hits | misses | share |\n|---|---|---|---|",
-        scale.asked,
+        scale.requested,
         scale.users,
         refused.load(Ordering::Relaxed),
     ));

@@ -19,11 +19,11 @@ pub(crate) async fn requests(scale: Scale) {
     let address = api.base().strip_prefix("http://").expect("an address");
     let address: SocketAddr = address.parse().expect("an address");
     let request = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n{more}\r\n");
-    let shown = format!("authorization: Bearer {token}\r\n");
+    let displayed = format!("authorization: Bearer {token}\r\n");
     let sides = [
         (
             "/v1/session with a token",
-            request("/v1/session", &shown),
+            request("/v1/session", &displayed),
             200,
         ),
         ("/v1/session without", request("/v1/session", ""), 401),
@@ -33,12 +33,12 @@ pub(crate) async fn requests(scale: Scale) {
     for _ in 0..scale.rounds {
         for ((_, request, status), (rates, p50, p99, cost)) in sides.iter().zip(&mut figures) {
             let before = cpu(stack.process_id(Service::Gateway));
-            let asked = ask(address, request, *status, scale.clients, scale.time).await;
+            let requested = ask(address, request, *status, scale.clients, scale.time).await;
             let used = cpu(stack.process_id(Service::Gateway)) - before;
-            rates.push(asked.rate);
-            p50.push(asked.times.quantile_ms(0.5));
-            p99.push(asked.times.quantile_ms(0.99));
-            cost.push(used.as_secs_f64() * 1e6 / asked.times.total() as f64);
+            rates.push(requested.rate);
+            p50.push(requested.times.quantile_ms(0.5));
+            p99.push(requested.times.quantile_ms(0.99));
+            cost.push(used.as_secs_f64() * 1e6 / requested.times.total() as f64);
         }
     }
     say(format_args!(

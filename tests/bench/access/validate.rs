@@ -102,12 +102,12 @@ pub(crate) async fn validate(scale: Scale) {
                 assert!(matches!(seen, CacheEntry::Copy(_)), "{what}: {seen:?}");
             });
             from_redis.extend(looked.await);
-            let asked = timed(scale.calls, async || {
+            let requested = timed(scale.calls, async || {
                 let query = sqlx::query(query).bind(bound.as_bytes());
                 let row = query.fetch_one(&mut postgres).await.expect("a row");
                 assert!(!row.columns().is_empty());
             });
-            from_postgres.extend(asked.await);
+            from_postgres.extend(requested.await);
         }
         say(format_args!(
             "| {what} | {} | {} |",
@@ -139,11 +139,11 @@ async fn at_once(scale: Scale, mirror: &LeaseCache, key: &str, url: &str, sessio
     let pool = pool.connect(url).await.expect("connections");
     let (mut from_redis, mut from_postgres) = (Vec::new(), Vec::new());
     for _ in 0..scale.rounds {
-        let look = async || {
+        let lookup = async || {
             let seen = mirror.look(key).await;
             assert!(matches!(seen, CacheEntry::Copy(_)), "{seen:?}");
         };
-        from_redis.push(rate(scale.calls * 5, look).await);
+        from_redis.push(rate(scale.calls * 5, lookup).await);
         let ask = async || {
             let query = sqlx::query(SESSION_QUERY).bind(session.as_bytes());
             let row = query.fetch_one(&pool).await.expect("a row");

@@ -78,13 +78,13 @@ fn first_event(side: &Side, after: Option<&str>) -> First {
         .expect("a deadline");
     let request = (side.request())(0, after);
     stream.write_all(request.as_bytes()).expect("it is sent");
-    let (mut said, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+    let (mut output, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
     loop {
         let length = stream.read(&mut buffer).expect("an answer in time");
-        assert_ne!(length, 0, "{}", String::from_utf8_lossy(&said));
-        said.extend_from_slice(&buffer[..length]);
+        assert_ne!(length, 0, "{}", String::from_utf8_lossy(&output));
+        output.extend_from_slice(&buffer[..length]);
         // Its id follows its data.
-        if let (Some(mark), Some(id)) = (stamps(&said).next(), id_behind_the_first_mark(&said)) {
+        if let (Some(mark), Some(id)) = (stamps(&output).next(), id_after_first_stamp(&output)) {
             return First {
                 id,
                 number: mark.number,
@@ -94,8 +94,8 @@ fn first_event(side: &Side, after: Option<&str>) -> First {
     }
 }
 
-fn id_behind_the_first_mark(said: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(said);
+fn id_after_first_stamp(output: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(output);
     let (_, rest) = text.split_once("@@")?;
     let (_, rest) = rest.split_once("\nid: ")?;
     let (id, _) = rest.split_once('\n')?;

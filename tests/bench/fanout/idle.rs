@@ -6,7 +6,7 @@ use runcast_tests::crowd::{Crowd, CrowdPlan};
 
 use crate::measure::{median, say, spread};
 use crate::side::{Name, Side};
-use crate::{CROWD_DEADLINE, Scale, gather, whole};
+use crate::{CROWD_DEADLINE, Scale, connect_crowd, whole};
 
 /// How long viewers are idle before they are counted.
 const IDLE_PERIOD: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ pub(crate) async fn idle(scale: Scale) {
 
 async fn weigh(name: Name, viewers: usize) -> Result<(f64, f64), String> {
     let mut side = Side::start(name, 1).await;
-    let one = gather(&mut side, 1, false)?;
+    let one = connect_crowd(&mut side, 1, false)?;
     tokio::time::sleep(IDLE_PERIOD).await;
     let with_one = side.pss_kib();
     // Later viewers receive the first message or not, depending on whether their server keeps it.

@@ -141,7 +141,7 @@ async fn play(part: &str, scale: Scale) {
 
 /// Connects viewers to all channels of a side without publications, and waits until each has
 /// received one message.
-fn gather(side: &mut Side, viewers: usize, every_duration: bool) -> Result<Crowd, String> {
+fn connect_crowd(side: &mut Side, viewers: usize, every_duration: bool) -> Result<Crowd, String> {
     let crowd = Crowd::start(CrowdPlan {
         viewers,
         address: side.address,

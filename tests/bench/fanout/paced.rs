@@ -7,7 +7,7 @@ use runcast_tests::crowd::Histogram;
 use crate::measure::{median, say, spread};
 use crate::publish::Pace;
 use crate::side::{Name, Side};
-use crate::{CROWD_DEADLINE, Scale, gather, whole};
+use crate::{CROWD_DEADLINE, Scale, connect_crowd, whole};
 
 /// Channels of the part with many of them, and viewers of each.
 const RUN_COUNT: usize = 100;
@@ -99,22 +99,22 @@ struct Round {
 
 async fn round(name: Name, load: Load, time: Duration) -> Result<Round, String> {
     let mut side = Side::start(name, load.channels).await;
-    let crowd = gather(&mut side, load.viewers, true)?;
+    let crowd = connect_crowd(&mut side, load.viewers, true)?;
     let mut pace = Pace {
         rate: load.rate,
         time: WARM_UP,
         tick: Duration::ZERO,
     };
     side.publisher.publish(pace, |_| true);
-    crowd.wait_all_received(side.publisher.least(), CROWD_DEADLINE)?;
+    crowd.wait_all_received(side.publisher.min_message(), CROWD_DEADLINE)?;
     drop(crowd.take_latencies());
     let before = side.cpu();
     pace.time = time;
     let published = side.publisher.publish(pace, |_| true);
-    crowd.wait_all_received(side.publisher.least(), CROWD_DEADLINE)?;
+    crowd.wait_all_received(side.publisher.min_message(), CROWD_DEADLINE)?;
     let cpu = side.cpu().saturating_sub(before);
     whole(&crowd, load.viewers)?;
-    let late = (!published.kept_up).then(|| {
+    let late = (!published.kept_pace).then(|| {
         let (count, took) = (published.count, published.took);
         format!("the publisher came late: {count} messages in {took:.1?}")
     });

@@ -29,7 +29,7 @@ const RESPONSE_DEADLINE: Duration = Duration::from_secs(20);
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Most messages of one call.
-const MOST_AT_ONCE: usize = 4 * MAX_ENTRY_EVENTS;
+const MAX_MESSAGES_PER_CALL: usize = 4 * MAX_ENTRY_EVENTS;
 
 /// A rate, and for how long at most.
 #[derive(Debug, Clone, Copy)]
@@ -48,19 +48,19 @@ pub(crate) struct Published {
     pub(crate) count: u64,
     pub(crate) took: Duration,
     /// Whether it was sent as fast as it was due.
-    pub(crate) kept_up: bool,
+    pub(crate) kept_pace: bool,
 }
 
 /// Publishes to the channels of one side, in turn.
 pub(crate) struct Publisher {
-    way: Way,
+    way: Transport,
     /// Number of the last message in each channel.
     last: Vec<u64>,
     /// The next channel.
     turn: usize,
 }
 
-enum Way {
+enum Transport {
     Redis(ToRedis),
     Http(ToHttp),
 }
@@ -79,7 +79,7 @@ impl Publisher {
         connection
             .set_read_timeout(Some(RESPONSE_DEADLINE))
             .expect("a deadline");
-        let way = Way::Redis(ToRedis {
+        let way = Transport::Redis(ToRedis {
             connection,
             producers: producers.collect(),
         });
@@ -90,10 +90,10 @@ impl Publisher {
     /// `Content-Length`.
     pub(crate) fn to_http(address: SocketAddr, heads: Vec<String>) -> Self {
         let channels = heads.len();
-        Self::new(Way::Http(ToHttp::connect(address, heads)), channels)
+        Self::new(Transport::Http(ToHttp::connect(address, heads)), channels)
     }
 
-    fn new(way: Way, channels: usize) -> Self {
+    fn new(way: Transport, channels: usize) -> Self {
         let last = vec![0; channels];
         Self { way, last, turn: 0 }
     }
@@ -104,7 +104,7 @@ impl Publisher {
     }
 
     /// Number of the last message of the channel with fewest.
-    pub(crate) fn least(&self) -> u64 {
+    pub(crate) fn min_message(&self) -> u64 {
         self.last.iter().copied().min().unwrap_or(0)
     }
 
@@ -118,7 +118,7 @@ impl Publisher {
         let mut left = count;
         while left > 0 {
             let now = now_ns();
-            let piece = left.min(MOST_AT_ONCE);
+            let piece = left.min(MAX_MESSAGES_PER_CALL);
             self.send((0..piece).map(|_| now));
             left -= piece;
         }
@@ -134,18 +134,18 @@ impl Publisher {
         let due_ns = |number: u64| number * SECOND_NS / pace.rate;
         let (start, start_ns) = (Instant::now(), now_ns());
         let (mut sent, mut late) = (0u64, Duration::ZERO);
-        let mut next_look = Duration::from_millis(50);
+        let mut next_check = Duration::from_millis(50);
         while start.elapsed() < pace.time {
             let due = (now_ns() - start_ns) * pace.rate / SECOND_NS + 1;
-            let most = due.min(sent + MOST_AT_ONCE as u64);
+            let most = due.min(sent + MAX_MESSAGES_PER_CALL as u64);
             if most > sent {
                 self.send((sent..most).map(|number| start_ns + due_ns(number)));
                 sent = most;
             }
             let next = Duration::from_nanos(due_ns(sent));
             late = start.elapsed().saturating_sub(next);
-            if start.elapsed() > next_look {
-                next_look = start.elapsed() + Duration::from_millis(50);
+            if start.elapsed() > next_check {
+                next_check = start.elapsed() + Duration::from_millis(50);
                 if !go_on(self) {
                     break;
                 }
@@ -160,7 +160,7 @@ impl Publisher {
         Published {
             count: sent,
             took,
-            kept_up: late < Duration::from_millis(100),
+            kept_pace: late < Duration::from_millis(100),
         }
     }
 
@@ -176,14 +176,14 @@ impl Publisher {
             order.push(channel);
         }
         match &mut self.way {
-            Way::Redis(redis) => redis.send(&messages),
-            Way::Http(http) => http.send(&messages, &order),
+            Transport::Redis(redis) => redis.send(&messages),
+            Transport::Http(http) => http.send(&messages, &order),
         }
     }
 
     /// Waits for all responses.
     fn settle(&mut self) {
-        if let Way::Http(http) = &mut self.way {
+        if let Transport::Http(http) = &mut self.way {
             http.wait_for(0);
         }
     }
@@ -244,12 +244,12 @@ struct ToHttp {
     stream: TcpStream,
     heads: Vec<String>,
     sent: u64,
-    answered: Arc<Answers>,
+    answered: Arc<Responses>,
 }
 
 /// The responses so far.
 #[derive(Default)]
-struct Answers {
+struct Responses {
     yes: AtomicU64,
     /// The first error response.
     no: OnceLock<String>,
@@ -262,13 +262,13 @@ impl ToHttp {
         stream
             .set_write_timeout(Some(RESPONSE_DEADLINE))
             .expect("a deadline");
-        let answered = Arc::new(Answers::default());
+        let answered = Arc::new(Responses::default());
         let (reader, count) = (
             stream.try_clone().expect("its other half"),
             Arc::clone(&answered),
         );
         // Ends with the connection.
-        std::thread::spawn(move || count_answers(reader, &count));
+        std::thread::spawn(move || count_responses(reader, &count));
         Self {
             stream,
             heads,
@@ -322,7 +322,7 @@ impl Drop for ToHttp {
 }
 
 /// Counts successful responses, up to the first error.
-fn count_answers(mut stream: TcpStream, answers: &Answers) {
+fn count_responses(mut stream: TcpStream, responses: &Responses) {
     const STATUS_LINE_START: &[u8] = b"HTTP/1.1 ";
     let mut buffer = vec![0; 64 * 1024];
     let mut carried = 0;
@@ -334,14 +334,14 @@ fn count_answers(mut stream: TcpStream, answers: &Answers) {
                 Some(b'2') => yes += 1,
                 Some(_) => {
                     let answer = String::from_utf8_lossy(&buffer[at..end]).into_owned();
-                    answers.no.get_or_init(|| answer);
+                    responses.no.get_or_init(|| answer);
                     return;
                 }
                 // Cut off before its status; it is counted at the next read.
                 None => {}
             }
         }
-        answers.yes.fetch_add(yes, Ordering::Release);
+        responses.yes.fetch_add(yes, Ordering::Release);
         carried = end.min(STATUS_LINE_START.len());
         buffer.copy_within(end - carried..end, 0);
     }

@@ -212,8 +212,8 @@ impl Drop for Side {
         if let Server::Process(process) = &mut self.server {
             // nginx ends its workers on SIGTERM, but not when it is killed.
             process.signal(Signal::SIGTERM);
-            let asked = std::time::Instant::now();
-            while process.try_wait().is_none() && asked.elapsed() < SERVER_DEADLINE {
+            let requested = std::time::Instant::now();
+            while process.try_wait().is_none() && requested.elapsed() < SERVER_DEADLINE {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
@@ -348,9 +348,9 @@ async fn publishing(name: Name, address: SocketAddr, channels: usize) -> Vec<Str
             let url = format!("http://{address}{path}");
             let request = reqwest::Client::builder().no_proxy().build();
             let request = request.expect("an HTTP client").put(&url);
-            let made = request.header("content-type", "text/plain").send().await;
-            let made = made.expect("an answer to making a stream");
-            assert!(made.status().is_success(), "{url}: {}", made.status());
+            let created = request.header("content-type", "text/plain").send().await;
+            let created = created.expect("an answer to making a stream");
+            assert!(created.status().is_success(), "{url}: {}", created.status());
         }
         heads.push(format!(
             "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: text/plain\r\n"

@@ -11,7 +11,7 @@ use runcast_tests::crowd::Crowd;
 use crate::measure::{median, say, spread};
 use crate::publish::Pace;
 use crate::side::{Name, Side};
-use crate::{Scale, gather, whole};
+use crate::{Scale, connect_crowd, whole};
 
 /// Longest delay of a viewer.
 const MAX_DELAY: Duration = Duration::from_millis(250);
@@ -20,7 +20,7 @@ const MAX_DELAY: Duration = Duration::from_millis(250);
 const FIRST_RATE: u64 = 100;
 
 /// No publisher here is faster.
-const MOST_RATE: u64 = 200_000;
+const MAX_MESSAGES_PER_SECOND: u64 = 200_000;
 
 /// The search ends when the failed rate is at most this many percent of the sustained one.
 const NEAR_PERCENT: u64 = 120;
@@ -91,12 +91,14 @@ async fn search(name: Name, scale: Scale) -> (Option<Sustained>, String) {
     );
     let mut pitch: Option<(Side, Crowd)> = None;
     let mut rate = FIRST_RATE;
-    while rate <= MOST_RATE && best.is_none_or(|best| failed.0 > best.rate * NEAR_PERCENT / 100) {
+    while rate <= MAX_MESSAGES_PER_SECOND
+        && best.is_none_or(|best| failed.0 > best.rate * NEAR_PERCENT / 100)
+    {
         let (mut side, crowd) = match pitch.take() {
             Some(pitch) => pitch,
             None => {
                 let mut side = Side::start(name, 1).await;
-                match gather(&mut side, scale.viewers, false) {
+                match connect_crowd(&mut side, scale.viewers, false) {
                     Ok(crowd) => (side, crowd),
                     Err(reason) => return (best, reason),
                 }
@@ -136,7 +138,7 @@ fn trial(side: &mut Side, crowd: &Crowd, rate: u64, scale: Scale) -> Result<Sust
     let cpu = side.cpu().saturating_sub(before);
     whole(crowd, scale.viewers)?;
     let count = side.publisher.last() - first;
-    if !published.kept_up {
+    if !published.kept_pace {
         let took = published.took;
         return Err(format!("only {count} were published in {took:?}"));
     }

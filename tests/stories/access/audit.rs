@@ -33,8 +33,8 @@ async fn audit_log_records_all_access_changes() {
     ada.send(Method::DELETE, "/v1/roles/team", &Value::Null, 204)
         .await;
     let token = json!({"name": "script", "scopes": ["runs:read"]});
-    let made = ada.send(Method::POST, "/v1/tokens", &token, 201).await;
-    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    let created = ada.send(Method::POST, "/v1/tokens", &token, 201).await;
+    let text = |name: &str| created[name].as_str().expect("a text").to_owned();
     let path = format!("/v1/tokens/{}", text("id"));
     ada.send(Method::DELETE, &path, &Value::Null, 204).await;
     let run = api.create_run("controlled").await.id;
@@ -70,10 +70,10 @@ async fn audit_log_records_all_access_changes() {
         4
     );
     // The token for publishing belongs to the creator of the run, and is in no list.
-    let made = api.get("/v1/audit?action=token.created&limit=1").await;
-    let entry = &made["entries"][0];
-    assert_eq!(entry["details"]["run"], run.to_string(), "{made}");
-    assert_eq!(entry["actor_name"], "story", "{made}");
+    let created = api.get("/v1/audit?action=token.created&limit=1").await;
+    let entry = &created["entries"][0];
+    assert_eq!(entry["details"]["run"], run.to_string(), "{created}");
+    assert_eq!(entry["actor_name"], "story", "{created}");
     let tokens = api.get("/v1/tokens?all").await;
     assert!(!tokens.to_string().contains(&run.to_string()), "{tokens}");
     let of_operator = actions(&api, "/v1/audit?actor=runcastd").await;

@@ -18,8 +18,8 @@ const FAKETIME_LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
 /// The library that fakes the clock.
 fn library() -> String {
-    let places = std::fs::read_dir(LIBRARY_FOLDER).expect("a folder of libraries");
-    let found = places
+    let parameters = std::fs::read_dir(LIBRARY_FOLDER).expect("a folder of libraries");
+    let found = parameters
         .filter_map(|entry| Some(entry.ok()?.path().join(FAKETIME_LIBRARY)))
         .find(|path| Path::exists(path));
     let path = found.expect("libfaketime is missing: call tests/run, which installs it");
@@ -52,8 +52,8 @@ async fn gateway_with_wrong_clock_accepts_the_same_credentials() {
     for off in ["+1h", "-1h"] {
         let (_process, wrong) = gateway(&stack, off).await;
         // Its clock is indeed wrong.
-        let answer = wrong.anonymous(Method::GET, "/healthz").send().await;
-        let date = answer.expect("an answer").headers()["date"].clone();
+        let response = wrong.anonymous(Method::GET, "/healthz").send().await;
+        let date = response.expect("an answer").headers()["date"].clone();
         let own = right.anonymous(Method::GET, "/healthz").send().await;
         assert_ne!(
             date.as_bytes()[..22],
@@ -63,8 +63,11 @@ async fn gateway_with_wrong_clock_accepts_the_same_credentials() {
         // here.
         for (interval, expected) in [("30 minutes", 200), ("-1 second", 401)] {
             let body = json!({"name": "short", "scopes": ["runs:read"]});
-            let made = ask(&right, Method::POST, "/v1/tokens", &body, 201).await;
-            let (id, token) = (made["id"].as_str().expect("an id"), made["token"].as_str());
+            let created = ask(&right, Method::POST, "/v1/tokens", &body, 201).await;
+            let (id, token) = (
+                created["id"].as_str().expect("an id"),
+                created["token"].as_str(),
+            );
             let end = format!(
                 "UPDATE tokens SET expires_at = now() + interval '{interval}' WHERE id = '{id}'"
             );

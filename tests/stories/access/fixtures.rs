@@ -31,9 +31,9 @@ pub(crate) async fn operator(stack: &Stack, arguments: &[&str]) -> (bool, String
     recipe.arguments = shell.into_iter().chain(recipe.arguments).collect();
     let mut process = recipe.start(stack.folder());
     let status = process.wait_exit(WAIT_DEADLINE).await;
-    let said = [process.stdout(), process.stderr()].concat();
-    let said = String::from_utf8(said).expect("text");
-    (status.success(), said.trim().to_owned())
+    let output = [process.stdout(), process.stderr()].concat();
+    let output = String::from_utf8(output).expect("text");
+    (status.success(), output.trim().to_owned())
 }
 
 /// Creates a user with these roles; returns the user's id.
@@ -50,9 +50,9 @@ pub(crate) async fn user(stack: &Stack, name: &str, roles: &[&str]) -> String {
     for role in roles {
         arguments.extend(["--role", role]);
     }
-    let (well, said) = operator(stack, &arguments).await;
-    assert!(well, "{said}");
-    said
+    let (succeeded, output) = operator(stack, &arguments).await;
+    assert!(succeeded, "{output}");
+    output
 }
 
 /// Another gateway of the same installation.
@@ -104,10 +104,10 @@ pub(crate) async fn sign_in(api: &Api, name: &str) -> Browser {
 
 /// Signs in with this body.
 pub(crate) async fn sign_in_with(api: &Api, body: &Value) -> Browser {
-    let answer = try_sign_in(api, body).await;
-    let status = answer.status();
-    let set = answer.headers().get(SET_COOKIE).cloned();
-    let text = answer.text().await.expect("a body");
+    let response = try_sign_in(api, body).await;
+    let status = response.status();
+    let set = response.headers().get(SET_COOKIE).cloned();
+    let text = response.text().await.expect("a body");
     assert_eq!(status, StatusCode::OK, "{text}");
     let set = set.expect("a cookie").to_str().expect("text").to_owned();
     let cookie = set.split(';').next().expect("a pair").to_owned();
@@ -153,28 +153,28 @@ impl Browser {
         body: &Value,
         status: u16,
     ) -> Value {
-        let answer = send(self.request(method, path).json(body)).await;
-        json_of(answer, StatusCode::from_u16(status).expect("a status")).await
+        let response = send(self.request(method, path).json(body)).await;
+        json_of(response, StatusCode::from_u16(status).expect("a status")).await
     }
 }
 
 /// The JSON of a response with this status; null if it has no body.
-pub(crate) async fn json_of(answer: Response, status: StatusCode) -> Value {
-    let (seen, text) = (answer.status(), answer.text().await.expect("a body"));
+pub(crate) async fn json_of(response: Response, status: StatusCode) -> Value {
+    let (seen, text) = (response.status(), response.text().await.expect("a body"));
     assert_eq!(seen, status, "{text}");
     serde_json::from_str(&text).unwrap_or(Value::Null)
 }
 
 /// Sends JSON with a token and expects this status.
 pub(crate) async fn ask(api: &Api, method: Method, path: &str, body: &Value, status: u16) -> Value {
-    let answer = send(api.request(method, path).json(body)).await;
-    json_of(answer, StatusCode::from_u16(status).expect("a status")).await
+    let response = send(api.request(method, path).json(body)).await;
+    json_of(response, StatusCode::from_u16(status).expect("a status")).await
 }
 
 /// Creates a token; returns its id and its secret.
 pub(crate) async fn new_token(api: &Api, body: Value) -> (String, String) {
-    let made = ask(api, Method::POST, "/v1/tokens", &body, 201).await;
-    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    let created = ask(api, Method::POST, "/v1/tokens", &body, 201).await;
+    let text = |name: &str| created[name].as_str().expect("a text").to_owned();
     (text("id"), text("token"))
 }
 
@@ -199,11 +199,11 @@ pub(crate) async fn status_with(api: &Api, token: &str, path: &str) -> u16 {
 }
 
 /// The first frame of a stream of several runs, whose ids are not event ids.
-pub(crate) async fn first_frame(mut answer: Response) -> String {
-    assert_eq!(answer.status(), StatusCode::OK);
+pub(crate) async fn first_frame(mut response: Response) -> String {
+    assert_eq!(response.status(), StatusCode::OK);
     let mut text = String::new();
     while !text.contains("\n\n") {
-        let chunk = within(WAIT_DEADLINE, "a frame", answer.chunk()).await;
+        let chunk = within(WAIT_DEADLINE, "a frame", response.chunk()).await;
         let chunk = chunk.expect("a stream").expect("more of it");
         text += std::str::from_utf8(&chunk).expect("text");
     }

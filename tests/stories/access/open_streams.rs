@@ -32,38 +32,41 @@ pub(super) struct Open {
 impl Open {
     /// Sends the request, and waits until the response has begun.
     pub(super) async fn new(request: RequestBuilder, path: &str) -> Self {
-        let mut answer = send(request.header(ACCEPT, "text/event-stream, */*")).await;
-        let status = answer.status();
+        let mut response = send(request.header(ACCEPT, "text/event-stream, */*")).await;
+        let status = response.status();
         assert_eq!(status, StatusCode::OK, "{path}");
-        let first = within(WAIT_DEADLINE, path, answer.chunk())
+        let first = within(WAIT_DEADLINE, path, response.chunk())
             .await
             .expect("read");
         let first = first.expect("a beginning");
         Self {
             path: path.to_owned(),
-            rest: tokio::spawn(rest(answer, first.to_vec())),
+            rest: tokio::spawn(rest(response, first.to_vec())),
         }
     }
 
     /// It must end in time, with this reason.
     pub(super) async fn ends(self, deadline: Duration, why: &str) {
         let path = self.path;
-        let said = within(deadline, &path, self.rest).await.expect("the rest");
+        let output = within(deadline, &path, self.rest).await.expect("the rest");
         // A text is cut before its last line ends, which its client notices.
         let frame = match path.contains("/text") {
             true => "runcast: ",
             false => "event: closing",
         };
-        assert!(said.contains(frame) && said.contains(why), "{path}: {said}");
+        assert!(
+            output.contains(frame) && output.contains(why),
+            "{path}: {output}"
+        );
     }
 }
 
 /// All bytes until it ends or breaks.
-async fn rest(mut answer: Response, mut said: Vec<u8>) -> String {
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        said.extend_from_slice(&chunk);
+async fn rest(mut response: Response, mut output: Vec<u8>) -> String {
+    while let Ok(Some(chunk)) = response.chunk().await {
+        output.extend_from_slice(&chunk);
     }
-    String::from_utf8(said).expect("text")
+    String::from_utf8(output).expect("text")
 }
 
 /// Everything that can be open for a run.
@@ -86,7 +89,7 @@ async fn open_all(run: &CreatedRun, ask: impl Fn(&str) -> RequestBuilder) -> Vec
     all
 }
 
-async fn open_by(run: &CreatedRun, browser: &Browser) -> Vec<Open> {
+async fn open_streams_of(run: &CreatedRun, browser: &Browser) -> Vec<Open> {
     open_all(run, |path| browser.request(Method::GET, path)).await
 }
 
@@ -123,7 +126,7 @@ async fn revoked_token_closes_its_streams_at_all_gateways() {
     let (_, stays) = token(&api, reader).await;
     let session = sign_in_with(&api, &json!({"token": here.token()})).await;
     let there = Api::new(other.api.base(), here.token());
-    let mut open = open_by(&run, &session.at(&other.api)).await;
+    let mut open = open_streams_of(&run, &session.at(&other.api)).await;
     for api in [&here, &there] {
         open.extend(open_all(&run, |path| api.request(Method::GET, path)).await);
     }
@@ -151,7 +154,10 @@ async fn session_streams_close_on_sign_out_and_changes() {
     )
     .await;
     // Only streams of the session that she signs out of end.
-    let (of_phone, of_laptop) = (open_by(&run, &phone).await, open_by(&run, &laptop).await);
+    let (of_phone, of_laptop) = (
+        open_streams_of(&run, &phone).await,
+        open_streams_of(&run, &laptop).await,
+    );
     let out = phone.at(&other.api);
     assert_eq!(out.status(Method::DELETE, "/v1/session").await, 204);
     all_end(of_phone, ENDED_REASON).await;
@@ -160,7 +166,7 @@ async fn session_streams_close_on_sign_out_and_changes() {
     let role = "/v1/users/ada/roles/operator";
     ask(&api, Method::PUT, role, &Value::Null, 204).await;
     all_end(of_laptop, CHANGED_REASON).await;
-    let again = open_by(&run, &laptop).await;
+    let again = open_streams_of(&run, &laptop).await;
     let mut by_http2 = over_http2(&stack, &other.api, &run, &laptop.cookie).await;
     ask(
         &api,
@@ -172,10 +178,10 @@ async fn session_streams_close_on_sign_out_and_changes() {
     .await;
     all_end(again, ENDED_REASON).await;
     by_http2.wait_exit(AT_ONCE).await;
-    let said = String::from_utf8(by_http2.stdout()).expect("text");
+    let output = String::from_utf8(by_http2.stdout()).expect("text");
     assert!(
-        said.contains("event: closing") && said.contains(ENDED_REASON),
-        "{said}"
+        output.contains("event: closing") && output.contains(ENDED_REASON),
+        "{output}"
     );
 }
 

@@ -12,8 +12,8 @@ use super::fixtures::{
 
 async fn readiness(stack: &Stack) -> Value {
     let api = stack.api();
-    let answer = send(api.anonymous(Method::GET, "/readyz")).await;
-    json_of(answer, StatusCode::OK).await["access"].clone()
+    let response = send(api.anonymous(Method::GET, "/readyz")).await;
+    json_of(response, StatusCode::OK).await["access"].clone()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,16 +80,16 @@ async fn without_redis_sessions_and_sign_in_work() {
     assert_eq!(late.status(Method::GET, "/v1/runs").await, 200);
     assert_eq!(late.status(Method::DELETE, "/v1/session").await, 204);
     assert_eq!(late.status(Method::GET, "/v1/runs").await, 401);
-    let told = readiness(&stack).await;
-    assert_eq!(told["source"], "postgres", "{told}");
-    assert!(told["from_postgres"].as_u64() > Some(0), "{told}");
+    let received = readiness(&stack).await;
+    assert_eq!(received["source"], "postgres", "{received}");
+    assert!(received["from_postgres"].as_u64() > Some(0), "{received}");
     stack.redis.restart().await;
     runcast_tests::eventually::eventually("copies are used again", async || {
         assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
-        let told = readiness(&stack).await;
-        match told["source"] == "redis" {
+        let received = readiness(&stack).await;
+        match received["source"] == "redis" {
             true => Ok(()),
-            false => Err(told.to_string()),
+            false => Err(received.to_string()),
         }
     })
     .await;
@@ -135,11 +135,11 @@ async fn without_postgres_cached_credentials_work_and_sign_in_fails() {
     assert_eq!(ada.get("/v1/session").await["name"], "ada");
     assert_eq!(status_with(&api, stack.token(), "/v1/session").await, 200);
     let body = json!({"user": "ada", "password": USER_PASSWORD});
-    let answer = try_sign_in(&api, &body).await;
-    assert!(answer.headers().contains_key("retry-after"));
-    problem(answer, StatusCode::SERVICE_UNAVAILABLE).await;
-    let told = readiness(&stack).await;
-    assert!(told["from_redis"].as_u64() > Some(0), "{told}");
+    let response = try_sign_in(&api, &body).await;
+    assert!(response.headers().contains_key("retry-after"));
+    problem(response, StatusCode::SERVICE_UNAVAILABLE).await;
+    let received = readiness(&stack).await;
+    assert!(received["from_redis"].as_u64() > Some(0), "{received}");
     chaos.forward();
     runcast_tests::eventually::eventually("one signs in again", async || {
         match try_sign_in(&api, &body).await.status() {

@@ -24,8 +24,8 @@ async fn known(stack: &Stack, name: &str, at: [&Api; 2]) -> Known {
     user(stack, name, &["operator"]).await;
     let session = sign_in(at[0], name).await;
     let body = json!({"name": "script", "scopes": ["runs:read", "runs:publish"]});
-    let made = session.send(Method::POST, "/v1/tokens", &body, 201).await;
-    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    let created = session.send(Method::POST, "/v1/tokens", &body, 201).await;
+    let text = |name: &str| created[name].as_str().expect("a text").to_owned();
     let known = Known {
         session,
         token: text("token"),
@@ -155,8 +155,8 @@ async fn revocation_by_operator_applies_at_all_gateways() {
                 } else {
                     name
                 };
-                let (well, said) = operator(&stack, &[group, verb, what]).await;
-                assert!(well, "{said}");
+                let (succeeded, output) = operator(&stack, &[group, verb, what]).await;
+                assert!(succeeded, "{output}");
             }
             None => stack.database.execute(sql).await,
         }
@@ -187,16 +187,16 @@ async fn invalidation_completes_after_gateway_crash() {
             api.request(Method::DELETE, &path)
                 .send()
                 .await
-                .map(|answer| answer.status())
+                .map(|response| response.status())
         }
     });
     let revoked = "SELECT count(*) FROM tokens WHERE revoked_at IS NOT NULL";
     stack.database.wait_for_number(revoked, 1).await;
     stack.kill(Service::Gateway);
-    let answer = revoking.await.expect("a task");
+    let response = revoking.await.expect("a task");
     assert!(
-        !matches!(answer, Ok(status) if status.is_server_error()),
-        "{answer:?}"
+        !matches!(response, Ok(status) if status.is_server_error()),
+        "{response:?}"
     );
     let waiting = "SELECT count(*) FROM access_changes";
     assert!(

@@ -12,7 +12,7 @@ use super::fixtures::{Browser, ask, first_frame, second_gateway, sign_in, user};
 use crate::fanout::publisher;
 
 async fn statuses(browser: &Browser, run: uuid::Uuid) -> [u16; 4] {
-    let asked = [
+    let requested = [
         (Method::GET, format!("/v1/runs/{run}"), Value::Null),
         (Method::POST, "/v1/runs".to_owned(), json!({"name": "new"})),
         (
@@ -23,9 +23,9 @@ async fn statuses(browser: &Browser, run: uuid::Uuid) -> [u16; 4] {
         (Method::GET, "/v1/users".to_owned(), Value::Null),
     ];
     let mut statuses = [0; 4];
-    for (status, (method, path, body)) in statuses.iter_mut().zip(asked) {
-        let answer = send(browser.request(method, &path).json(&body)).await;
-        *status = answer.status().as_u16();
+    for (status, (method, path, body)) in statuses.iter_mut().zip(requested) {
+        let response = send(browser.request(method, &path).json(&body)).await;
+        *status = response.status().as_u16();
     }
     statuses
 }
@@ -154,17 +154,21 @@ async fn multi_run_streams_contain_only_visible_runs() {
     let ada = sign_in(&api, "ada").await;
     let stream = async |path: &str| {
         let request = ada.request(Method::GET, path);
-        let answer = send(request.header("accept", "text/event-stream")).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{path}");
-        answer
+        let response = send(request.header("accept", "text/event-stream")).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response
     };
     let feed = stream("/v1/feed").await;
     let mut feed = Sse::from_response(feed).await.with_heartbeats();
     feed.read_until("ready").await;
     create(&api, "ads").await;
     let mine = create(&api, "search").await;
-    let told = state(&mut feed).await;
-    assert_eq!(told["run"], json!(mine), "the first that she is told of");
+    let received = state(&mut feed).await;
+    assert_eq!(
+        received["run"],
+        json!(mine),
+        "the first that she is told of"
+    );
     // The same with a watch by a label that runs of both teams have.
     let both = |team: &str| json!({"labels": {"team": team, "app": "both"}});
     let (other, own) = (
@@ -178,7 +182,7 @@ async fn multi_run_streams_contain_only_visible_runs() {
         let last = publisher.publish(&numbered_lines("line", 1..=3)).await;
         stack.database.wait_stored(run.id, last).await;
     }
-    let (mut text, wanted) = (String::new(), own.id.to_string());
+    let (mut text, target) = (String::new(), own.id.to_string());
     within(WAIT_DEADLINE, "what she may see", async {
         while !text.contains("line 3") {
             let bytes = watch.chunk().await.expect("read").expect("more");
@@ -186,7 +190,7 @@ async fn multi_run_streams_contain_only_visible_runs() {
         }
     })
     .await;
-    assert!(text.contains(&wanted), "{text}");
+    assert!(text.contains(&target), "{text}");
     assert!(!text.contains(&other.id.to_string()), "{text}");
     let nothing = ada.request(Method::GET, "/v1/watch?label=team=ads");
     let nothing = send(nothing.header("accept", "text/event-stream")).await;

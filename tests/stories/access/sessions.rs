@@ -29,15 +29,15 @@ async fn sign_in_creates_a_fresh_session() {
         let request = api.anonymous(Method::POST, "/v1/session");
         let request = request.header(COOKIE, &before);
         let body = json!({"user": "ada", "password": USER_PASSWORD});
-        let answer = send(request.json(&body)).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        let set = answer.headers().get("set-cookie").expect("a cookie");
+        let response = send(request.json(&body)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let set = response.headers().get("set-cookie").expect("a cookie");
         assert!(!set.to_str().expect("text").starts_with(&before));
     }
     assert_eq!(first.status(Method::GET, "/v1/session").await, 401);
     let out = sign_in(&api, "ada").await;
-    let answer = send(out.request(Method::DELETE, "/v1/session")).await;
-    let end = answer.headers().get("set-cookie").expect("a cookie");
+    let response = send(out.request(Method::DELETE, "/v1/session")).await;
+    let end = response.headers().get("set-cookie").expect("a cookie");
     let end = end.to_str().expect("text").to_owned();
     assert!(end.contains("Max-Age=0") && end.contains("Secure"), "{end}");
     assert_eq!(out.status(Method::GET, "/v1/session").await, 401);
@@ -65,8 +65,8 @@ async fn client_has_one_session_and_user_ends_any() {
         .collect();
     assert_eq!(ids.len(), 2, "{list}");
     let current = list["current"].as_str().expect("the one that asks");
-    let elsewhere = ids.iter().find(|id| **id != current).expect("the phone's");
-    let path = format!("/v1/sessions/{elsewhere}");
+    let cross_site = ids.iter().find(|id| **id != current).expect("the phone's");
+    let path = format!("/v1/sessions/{cross_site}");
     assert_eq!(eve.status(Method::DELETE, &path).await, 404, "not hers");
     // Valid at both gateways, and ended at both.
     assert_eq!(

@@ -22,15 +22,15 @@ pub(crate) async fn ticket(api: &Api, bounds: &Value) -> String {
     of(&ask(api, Method::POST, TICKETS_PATH, bounds, 201).await)
 }
 
-fn of(made: &Value) -> String {
-    assert_eq!(made["expires_in"], 30, "{made}");
-    made["ticket"].as_str().expect("a ticket").to_owned()
+fn of(created: &Value) -> String {
+    assert_eq!(created["expires_in"], 30, "{created}");
+    created["ticket"].as_str().expect("a ticket").to_owned()
 }
 
 /// This path with a ticket.
 pub(crate) fn with_ticket(path: &str, ticket: &str) -> String {
-    let mark = if path.contains('?') { '&' } else { '?' };
-    format!("{path}{mark}ticket={ticket}")
+    let stamp = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{stamp}ticket={ticket}")
 }
 
 /// A request as an `EventSource` of another origin sends it.
@@ -87,10 +87,10 @@ async fn ticket_opens_one_stream() {
     for _ in 0..10 {
         let one = ticket(&reader, &json!({})).await;
         let gateways = [&api, &other.api].into_iter().cycle().take(8);
-        let asked = gateways.map(|api| status(api, &path, &one));
-        let mut answers = join_all(asked).await;
-        answers.sort_unstable();
-        assert_eq!(answers, [&[200][..], &[401; 7]].concat());
+        let requested = gateways.map(|api| status(api, &path, &one));
+        let mut responses = join_all(requested).await;
+        responses.sort_unstable();
+        assert_eq!(responses, [&[200][..], &[401; 7]].concat());
     }
 }
 
@@ -109,9 +109,9 @@ async fn ticket_expires_after_half_a_minute() {
         [key.as_str()],
         "known by its hash, and by nothing else"
     );
-    let held: String = redis.get(&key).await.expect("what it stands for");
+    let contained: String = redis.get(&key).await.expect("what it stands for");
     for secret in [one.as_str(), reader.token()] {
-        assert!(!held.contains(secret), "{held}");
+        assert!(!contained.contains(secret), "{contained}");
     }
     let left: i64 = redis.pttl(&key).await.expect("a life");
     assert!((1..=30_000).contains(&left), "{left} ms");
@@ -159,8 +159,8 @@ async fn ticket_is_limited_to_its_bounds() {
         assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
         stack.database.wait_sealed(run).await;
     }
-    let told = until(feed, &search.id.to_string()).await;
-    assert!(!told.contains(&ads.id.to_string()), "{told}");
+    let received = until(feed, &search.id.to_string()).await;
+    assert!(!received.contains(&ads.id.to_string()), "{received}");
     // Invalid bounds are refused at creation.
     let bound = json!({"name": "one", "scopes": ["runs:read"], "run": search.id});
     let (_, bound) = token(&api, bound).await;
@@ -181,16 +181,16 @@ async fn ticket_is_limited_to_its_bounds() {
     assert_eq!(status(&api, &stream_of(&ads), &one).await, 403);
 }
 
-/// The text of a stream up to and including `wanted`.
-async fn until(mut answer: Response, wanted: &str) -> String {
-    assert_eq!(answer.status(), StatusCode::OK);
-    let mut told = String::new();
-    while !told.contains(wanted) {
-        let chunk = within(WAIT_DEADLINE, "what is told", answer.chunk()).await;
+/// The text of a stream up to and including `target`.
+async fn until(mut response: Response, target: &str) -> String {
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut received = String::new();
+    while !received.contains(target) {
+        let chunk = within(WAIT_DEADLINE, "what is told", response.chunk()).await;
         let chunk = chunk.expect("a stream").expect("more of it");
-        told += std::str::from_utf8(&chunk).expect("text");
+        received += std::str::from_utf8(&chunk).expect("text");
     }
-    told
+    received
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -280,13 +280,13 @@ async fn ticket_and_its_stream_end_with_session_and_user() {
             .await)
     };
     // A session is accepted only from the page itself; no other site can create a ticket with it.
-    let elsewhere = phone.request(Method::POST, TICKETS_PATH).json(&json!({}));
-    let elsewhere = elsewhere.header("origin", "https://elsewhere.example");
+    let cross_site = phone.request(Method::POST, TICKETS_PATH).json(&json!({}));
+    let cross_site = cross_site.header("origin", "https://elsewhere.example");
     let forged = api.anonymous(Method::POST, TICKETS_PATH).json(&json!({}));
     let forged = forged
         .header("cookie", &phone.cookie)
         .header("sec-fetch-site", "cross-site");
-    assert_eq!(send(elsewhere).await.status(), StatusCode::CREATED);
+    assert_eq!(send(cross_site).await.status(), StatusCode::CREATED);
     assert_eq!(send(forged).await.status(), StatusCode::FORBIDDEN);
 
     let unused = of_phone().await;
@@ -325,10 +325,10 @@ async fn without_redis_tickets_are_unavailable() {
     assert_eq!(status(&reader, &stream_of(&run), &one).await, 503);
     stack.redis.restart().await;
     let again = eventually("there are tickets again", async || {
-        let asked = reader.request(Method::POST, TICKETS_PATH).json(&json!({}));
-        let answer = send(asked).await;
-        match answer.status() {
-            StatusCode::CREATED => Ok(of(&answer.json().await.expect("JSON"))),
+        let requested = reader.request(Method::POST, TICKETS_PATH).json(&json!({}));
+        let response = send(requested).await;
+        match response.status() {
+            StatusCode::CREATED => Ok(of(&response.json().await.expect("JSON"))),
             other => Err(other.to_string()),
         }
     })
@@ -344,8 +344,8 @@ async fn listed_origins_create_and_use_tickets() {
     stack.start_all().await;
     let api = stack.api();
     let run = run_of_search(&stack).await;
-    let allowed = |answer: &Response| {
-        let header = answer.headers().get("access-control-allow-origin");
+    let allowed = |response: &Response| {
+        let header = response.headers().get("access-control-allow-origin");
         header.map(|value| value.to_str().expect("text").to_owned())
     };
     for (origin, expected) in [
@@ -360,23 +360,23 @@ async fn listed_origins_create_and_use_tickets() {
                 "access-control-request-headers",
                 "authorization,content-type",
             );
-        let answer = send(preflight).await;
-        assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
+        let response = send(preflight).await;
+        assert_eq!(allowed(&response).as_deref(), expected, "{response:?}");
         let making = api.request(Method::POST, TICKETS_PATH).json(&json!({}));
-        let answer = send(making.header(ORIGIN, origin)).await;
-        assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
-        let one = of(&answer.json().await.expect("JSON"));
+        let response = send(making.header(ORIGIN, origin)).await;
+        assert_eq!(allowed(&response).as_deref(), expected, "{response:?}");
+        let one = of(&response.json().await.expect("JSON"));
         for path in streams(&run) {
             let unused = ticket(&api, &json!({})).await;
-            let answer = send(by_ticket(&api, &path, &unused).header(ORIGIN, origin)).await;
-            assert_eq!(answer.status(), StatusCode::OK);
-            assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
+            let response = send(by_ticket(&api, &path, &unused).header(ORIGIN, origin)).await;
+            assert_eq!(response.status(), StatusCode::OK);
+            assert_eq!(allowed(&response).as_deref(), expected, "{response:?}");
         }
         assert_eq!(status(&api, &stream_of(&run), &one).await, 200);
         // Errors as well, so that the page can tell them apart.
-        let answer = by_ticket(&api, &stream_of(&run), &one).header(ORIGIN, origin);
-        let answer = send(answer).await;
-        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
-        assert_eq!(allowed(&answer).as_deref(), expected, "{answer:?}");
+        let response = by_ticket(&api, &stream_of(&run), &one).header(ORIGIN, origin);
+        let response = send(response).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(allowed(&response).as_deref(), expected, "{response:?}");
     }
 }

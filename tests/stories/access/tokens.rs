@@ -42,7 +42,7 @@ async fn token_never_exceeds_its_owners_current_rights() {
     ada.send(Method::POST, path, &body(&["runs:fly"]), 400)
         .await;
     ada.send(Method::POST, path, &body(&[]), 400).await;
-    let made = ada
+    let created = ada
         .send(
             Method::POST,
             path,
@@ -50,7 +50,7 @@ async fn token_never_exceeds_its_owners_current_rights() {
             201,
         )
         .await;
-    let token = made["token"].as_str().expect("a token");
+    let token = created["token"].as_str().expect("a token");
     let of_ada = Api::new(api.base(), token);
     of_ada.create_run("by a script").await;
     ask(&of_ada, Method::POST, path, &body(&["runs:read"]), 403).await;
@@ -69,7 +69,7 @@ async fn token_never_exceeds_its_owners_current_rights() {
     // A session that was opened with a token ends with it.
     let of_token = super::fixtures::sign_in_with(&api, &json!({"token": token})).await;
     assert_eq!(of_token.status(Method::GET, "/v1/session").await, 200);
-    let id = made["id"].as_str().expect("an id");
+    let id = created["id"].as_str().expect("an id");
     assert_eq!(
         ada.status(Method::DELETE, &format!("{path}/{id}")).await,
         204
@@ -147,8 +147,8 @@ async fn operator_creates_lists_and_revokes_tokens() {
         "--label",
         "team=search",
     ];
-    let (well, token) = operator(&stack, &make).await;
-    assert!(well, "{token}");
+    let (succeeded, token) = operator(&stack, &make).await;
+    assert!(succeeded, "{token}");
     assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
     let (_, list) = operator(&stack, &["token", "list", "--json"]).await;
     let cron = list
@@ -158,8 +158,8 @@ async fn operator_creates_lists_and_revokes_tokens() {
     let cron: Value = serde_json::from_str(cron).expect("JSON");
     assert_eq!(cron["labels"], json!({"team": "search"}));
     let id = cron["id"].as_str().expect("an id");
-    let (well, said) = operator(&stack, &["token", "revoke", id]).await;
-    assert!(well, "{said}");
+    let (succeeded, output) = operator(&stack, &["token", "revoke", id]).await;
+    assert!(succeeded, "{output}");
     // The command line changes only Postgres; the gateway learns it from there.
     runcast_tests::eventually::eventually_within(
         super::fixtures::AT_ONCE * 5,
@@ -170,8 +170,8 @@ async fn operator_creates_lists_and_revokes_tokens() {
         },
     )
     .await;
-    let (well, said) = operator(&stack, &["token", "revoke", id]).await;
-    assert!(!well && said.contains("token list"), "{said}");
-    let answer = send(api.request(Method::DELETE, "/v1/tokens/nonsense")).await;
-    problem(answer, StatusCode::NOT_FOUND).await;
+    let (succeeded, output) = operator(&stack, &["token", "revoke", id]).await;
+    assert!(!succeeded && output.contains("token list"), "{output}");
+    let response = send(api.request(Method::DELETE, "/v1/tokens/nonsense")).await;
+    problem(response, StatusCode::NOT_FOUND).await;
 }

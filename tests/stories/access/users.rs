@@ -18,16 +18,19 @@ async fn first_administrator_is_created_by_command() {
     assert_eq!(who["name"], "ada");
     assert_eq!(who["scopes"], json!(["admin"]));
     assert_eq!(who["user"]["id"], Value::from(id));
-    let (well, said) = operator(&stack, &["user", "list"]).await;
-    assert!(well && said.contains("ada@example.com"), "{said}");
+    let (succeeded, output) = operator(&stack, &["user", "list"]).await;
+    assert!(succeeded && output.contains("ada@example.com"), "{output}");
     // The password is stored nowhere.
     let rows = stack
         .database
         .query_strings("SELECT u::text FROM users u")
         .await;
     assert!(rows[0].contains("$argon2id$") && !rows[0].contains(USER_PASSWORD));
-    let (well, said) = operator(&stack, &["user", "create", "b", "--email", "b@c"]).await;
-    assert!(!well && said.contains("--password-stdin"), "{said}");
+    let (succeeded, output) = operator(&stack, &["user", "create", "b", "--email", "b@c"]).await;
+    assert!(
+        !succeeded && output.contains("--password-stdin"),
+        "{output}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,16 +41,16 @@ async fn names_and_emails_are_unique_ignoring_case() {
     // Ten at once: one wins.
     let body = new("Grace", "grace@example.com");
     let asking = (0..10).map(|_| send(api.request(Method::POST, "/v1/users").json(&body)));
-    let answers = futures::future::join_all(asking).await;
-    let statuses: Vec<u16> = answers.iter().map(|one| one.status().as_u16()).collect();
+    let responses = futures::future::join_all(asking).await;
+    let statuses: Vec<u16> = responses.iter().map(|one| one.status().as_u16()).collect();
     let count = |status| statuses.iter().filter(|one| **one == status).count();
     assert_eq!((count(201), count(409)), (1, 9), "{statuses:?}");
     for (body, word) in [
         (new("gRACE", "other@example.com"), "name"),
         (new("other", "GRACE@example.com"), "email"),
     ] {
-        let answer = send(api.request(Method::POST, "/v1/users").json(&body)).await;
-        let detail = problem(answer, StatusCode::CONFLICT).await;
+        let response = send(api.request(Method::POST, "/v1/users").json(&body)).await;
+        let detail = problem(response, StatusCode::CONFLICT).await;
         assert!(detail.contains(word), "{detail}");
     }
     for body in [
@@ -83,7 +86,7 @@ async fn all_sign_in_failures_look_the_same() {
     user(&stack, "gone", &["viewer"]).await;
     let disable = json!({"disabled": true});
     ask(&api, Method::PATCH, "/v1/users/gone", &disable, 200).await;
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for (name, password) in [
         ("ada", "wrong horse battery"),
         ("nobody", USER_PASSWORD),
@@ -93,19 +96,19 @@ async fn all_sign_in_failures_look_the_same() {
         (&*"x".repeat(300), USER_PASSWORD),
     ] {
         let body = json!({"user": name, "password": password});
-        let answer = try_sign_in(&api, &body).await;
-        assert!(answer.headers().get("set-cookie").is_none());
-        told.push(problem(answer, StatusCode::UNAUTHORIZED).await);
+        let response = try_sign_in(&api, &body).await;
+        assert!(response.headers().get("set-cookie").is_none());
+        received.push(problem(response, StatusCode::UNAUTHORIZED).await);
     }
-    told.dedup();
-    assert_eq!(told.len(), 1, "{told:?}");
+    received.dedup();
+    assert_eq!(received.len(), 1, "{received:?}");
     for body in [
         json!({}),
         json!({"user": "ada"}),
         json!({"token": stack.token(), "password": USER_PASSWORD}),
     ] {
-        let answer = try_sign_in(&api, &body).await;
-        problem(answer, StatusCode::BAD_REQUEST).await;
+        let response = try_sign_in(&api, &body).await;
+        problem(response, StatusCode::BAD_REQUEST).await;
     }
     let failed = "SELECT coalesce(sum((details->>'count')::int), 0) FROM audit_log WHERE action = 'session.failed'";
     stack.database.wait_for_number(failed, 3).await;
@@ -117,7 +120,7 @@ async fn disabled_user_is_signed_out_until_enabled() {
     let api = stack.api();
     user(&stack, "ada", &["viewer"]).await;
     let browser = sign_in(&api, "ada").await;
-    let made = browser
+    let created = browser
         .send(
             Method::POST,
             "/v1/tokens",
@@ -125,7 +128,7 @@ async fn disabled_user_is_signed_out_until_enabled() {
             201,
         )
         .await;
-    let token = made["token"].as_str().expect("a token");
+    let token = created["token"].as_str().expect("a token");
     let runs = async |token: &str| super::fixtures::status_with(&api, token, "/v1/runs").await;
     assert_eq!(runs(token).await, 200);
     assert_eq!(browser.status(Method::GET, "/v1/runs").await, 200);
@@ -150,8 +153,8 @@ async fn user_changes_preferences_and_password() {
     user(&stack, "ada", &["viewer"]).await;
     let (here, there) = (sign_in(&api, "ada").await, sign_in(&api, "ada").await);
     let likes = json!({"preferences": {"clock": true}});
-    let told = here.send(Method::PATCH, "/v1/session", &likes, 200).await;
-    assert_eq!(told["user"]["preferences"], json!({"clock": true}));
+    let received = here.send(Method::PATCH, "/v1/session", &likes, 200).await;
+    assert_eq!(received["user"]["preferences"], json!({"clock": true}));
     let wrong = json!({"preferences": [1]});
     here.send(Method::PATCH, "/v1/session", &wrong, 400).await;
     let path = "/v1/session/password";

@@ -62,7 +62,7 @@ pub(super) enum Reach {
 
 /// The identity behind a credential.
 #[derive(Debug, Clone)]
-pub(super) struct Somebody {
+pub(super) struct Identity {
     pub(super) kind: Kind,
     pub(super) scopes: Vec<&'static str>,
     pub(super) reach: Reach,
@@ -74,15 +74,15 @@ pub(super) struct Caller {
     pub(super) name: String,
     credential: Credential,
     /// None if the gateway must not accept the credential.
-    pub(super) is: Option<Somebody>,
+    pub(super) is: Option<Identity>,
 }
 
-impl Somebody {
+impl Identity {
     /// Whether it holds the scope at all.
     pub(super) fn holds(&self, scope: &str) -> bool {
         self.scopes
             .iter()
-            .any(|held| *held == scope || *held == "admin")
+            .any(|contained| *contained == scope || *contained == "admin")
     }
 
     /// Whether it holds the scope on the run in the paths.
@@ -131,11 +131,11 @@ impl Caller {
 }
 
 /// Creates all callers.
-pub(super) async fn callers(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
+pub(super) async fn callers(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
     let mut callers = unauthenticated_callers(stack).await;
-    callers.extend(tokens(stack, places).await);
+    callers.extend(tokens(stack, parameters).await);
     callers.extend(users(stack).await);
-    callers.extend(tickets(stack, places).await);
+    callers.extend(tickets(stack, parameters).await);
     callers
 }
 
@@ -166,13 +166,13 @@ async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
     let disabled = json!({"disabled": true});
     let path = format!("/v1/users/{gone}");
     ask(&stack.api(), Method::PATCH, &path, &disabled, 200).await;
-    let of_gone = format!("user_id, {FUTURE_EXPIRY} FROM users WHERE id = '{gone}'");
-    let of_gone = session(stack, &of_gone).await;
-    let token_of_gone = format!("'{gone}'");
-    let token_of_gone = admin.with("user_id", &token_of_gone).insert(stack).await;
+    let of_deleted = format!("user_id, {FUTURE_EXPIRY} FROM users WHERE id = '{gone}'");
+    let of_deleted = session(stack, &of_deleted).await;
+    let token_of_deleted = format!("'{gone}'");
+    let token_of_deleted = admin.with("user_id", &token_of_deleted).insert(stack).await;
 
     let api = stack.api();
-    let of_nobody = new_ticket(stack, "revoked_at = now()").await;
+    let of_no_user = new_ticket(stack, "revoked_at = now()").await;
     let of_the_past = new_ticket(stack, "expires_at = now()").await;
     let used = ticket(&api, &json!({})).await;
     let using = api.anonymous(Method::GET, &with_ticket("/v1/feed", &used));
@@ -192,13 +192,16 @@ async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
         Caller::nobody("a session that has ended", cookie(&ended)),
         Caller::nobody("a session of a revoked token", cookie(&of_revoked)),
         Caller::nobody("a token as a session", cookie(stack.token())),
-        Caller::nobody("a session of a disabled user", cookie(&of_gone)),
-        Caller::nobody("a token of a disabled user", bearer(&token_of_gone)),
+        Caller::nobody("a session of a disabled user", cookie(&of_deleted)),
+        Caller::nobody("a token of a disabled user", bearer(&token_of_deleted)),
         Caller::nobody("a ticket that never was", by("rcs_", 43)),
         Caller::nobody("half a ticket", by("rcs_", 20)),
         Caller::nobody("a ticket of half a mile", by("rcs_", 4000)),
         Caller::nobody("a used ticket", Credential::Ticket(used)),
-        Caller::nobody("a ticket of a revoked token", Credential::Ticket(of_nobody)),
+        Caller::nobody(
+            "a ticket of a revoked token",
+            Credential::Ticket(of_no_user),
+        ),
         Caller::nobody(
             "a ticket of an expired token",
             Credential::Ticket(of_the_past),
@@ -214,7 +217,7 @@ async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
 
 /// Each scope alone, for all runs, for one, and for those with a label; each as a token, and as a
 /// session opened with it.
-async fn tokens(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
+async fn tokens(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
     let mut callers = Vec::new();
     let run = |run: Uuid| Some(("run_id", format!("'{run}'")));
     let label = |value: &str| {
@@ -226,12 +229,12 @@ async fn tokens(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
         (
             " of this run",
             Reach::Run { is_ours: true },
-            run(places.run()),
+            run(parameters.run()),
         ),
         (
             " of another run",
             Reach::Run { is_ours: false },
-            run(places.other_run()),
+            run(parameters.other_run()),
         ),
         (
             " of runs like this",
@@ -254,7 +257,7 @@ async fn tokens(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
             let of_it =
                 format!("token_id, {FUTURE_EXPIRY} FROM tokens WHERE hash = sha256('{secret}')");
             let name = format!("{scope}{name}");
-            let is = Some(Somebody {
+            let is = Some(Identity {
                 kind: Kind::Token,
                 scopes: vec![scope],
                 reach: *reach,
@@ -301,7 +304,7 @@ async fn users(stack: &Stack) -> Vec<Caller> {
         let id = user(stack, &name, &role.into_iter().collect::<Vec<_>>()).await;
         callers.push(Caller {
             credential: Credential::Cookie(sign_in(&api, &name).await.cookie),
-            is: Some(Somebody {
+            is: Some(Identity {
                 kind: Kind::User,
                 scopes: scopes.clone(),
                 reach,
@@ -312,7 +315,7 @@ async fn users(stack: &Stack) -> Vec<Caller> {
         let row = TokenRow::new("admin").with("user_id", &format!("'{id}'"));
         callers.push(Caller {
             credential: bearer(&row.insert(stack).await),
-            is: Some(Somebody {
+            is: Some(Identity {
                 kind: Kind::TokenOfUser,
                 scopes,
                 reach,
@@ -324,7 +327,7 @@ async fn users(stack: &Stack) -> Vec<Caller> {
 }
 
 /// Tickets of callers with many rights, with and without bounds: they permit only opening streams.
-async fn tickets(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
+async fn tickets(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
     let run = |run: Uuid| json!({"runs": [run]});
     let mut callers = Vec::new();
     for scope in ["runs:read", "admin"] {
@@ -334,12 +337,12 @@ async fn tickets(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
             (
                 " for this run",
                 Reach::Run { is_ours: true },
-                run(places.run()),
+                run(parameters.run()),
             ),
             (
                 " for another run",
                 Reach::Run { is_ours: false },
-                run(places.other_run()),
+                run(parameters.other_run()),
             ),
         ] {
             callers.push(Caller {
@@ -348,7 +351,7 @@ async fn tickets(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
                     token: token.clone(),
                     bounds,
                 },
-                is: Some(Somebody {
+                is: Some(Identity {
                     kind: Kind::Token,
                     scopes: vec!["runs:read"],
                     reach,
@@ -362,13 +365,13 @@ async fn tickets(stack: &Stack, places: &PathParameters) -> Vec<Caller> {
 /// A ticket of a token that this statement changes right afterwards.
 async fn new_ticket(stack: &Stack, change: &str) -> String {
     let token = TokenRow::new("admin").insert(stack).await;
-    let made = ticket(&Api::new(stack.api().base(), &token), &json!({})).await;
+    let created = ticket(&Api::new(stack.api().base(), &token), &json!({})).await;
     let change = format!("UPDATE tokens SET {change} WHERE hash = sha256('{token}')");
     stack.database.execute(&change).await;
     // Until the gateway has processed the change.
     let waiting = "SELECT count(*) FROM access_changes";
     stack.database.wait_for_number(waiting, 0).await;
-    made
+    created
 }
 
 /// A random value in the form of a ticket, of this many letters.

@@ -14,7 +14,7 @@ use runcast_tests::api::send;
 use runcast_tests::stack::Stack;
 use serde_json::Value;
 
-use crate::access_matrix::callers::{Caller, Kind, Reach, Somebody, callers};
+use crate::access_matrix::callers::{Caller, Identity, Kind, Reach, callers};
 use crate::access_matrix::path_parameters::PathParameters;
 
 /// Operations without a run in their path that still answer a bounded caller, with the visible runs
@@ -43,7 +43,7 @@ pub(super) struct Operation {
     pub(super) path: String,
     rule: Policy,
     /// Whether it accepts tickets.
-    takes_tickets: bool,
+    accepts_tickets: bool,
 }
 
 /// The expected response.
@@ -111,7 +111,7 @@ impl Operation {
                         method: method.clone(),
                         path: path.clone(),
                         rule: rule.unwrap_or_else(|error| panic!("{method} {path}: {error}")),
-                        takes_tickets: names.any(|names| names.contains_key("ticket")),
+                        accepts_tickets: names.any(|names| names.contains_key("ticket")),
                     });
                 }
             }
@@ -132,23 +132,23 @@ impl Operation {
 
     /// The expected response to this caller.
     fn expects(&self, caller: &Caller) -> Expected {
-        let lets = match (&self.rule, &caller.is) {
+        let permits = match (&self.rule, &caller.is) {
             (Policy::Public, _) => true,
             (_, None) => return Expected::Refused(StatusCode::UNAUTHORIZED),
-            _ if caller.has_tickets() && !self.takes_tickets => {
+            _ if caller.has_tickets() && !self.accepts_tickets => {
                 return Expected::Refused(StatusCode::UNAUTHORIZED);
             }
             (Policy::SignedIn, Some(who)) => self.of_oneself(who),
             (Policy::Holds(scope), Some(who)) => who.holds(scope) && self.is_within(scope, who),
         };
-        match lets {
+        match permits {
             true => Expected::Through,
             false => Expected::Refused(StatusCode::FORBIDDEN),
         }
     }
 
     /// Whether the bounds of a caller permit the operation.
-    fn is_within(&self, scope: &str, who: &Somebody) -> bool {
+    fn is_within(&self, scope: &str, who: &Identity) -> bool {
         let is_narrowed = BOUNDED_OPERATIONS
             .iter()
             .any(|(method, path)| self.is(method, path));
@@ -164,7 +164,7 @@ impl Operation {
     }
 
     /// Whether an authenticated caller may use an operation about itself.
-    fn of_oneself(&self, who: &Somebody) -> bool {
+    fn of_oneself(&self, who: &Identity) -> bool {
         match (self.method.as_str(), self.path.as_str()) {
             ("GET", "/v1/tokens") => who.kind != Kind::Token || who.administrates(),
             // The requested token may read.
@@ -182,16 +182,16 @@ async fn callers_are_admitted_as_documented() {
     let api = stack.api();
     let document = api.get("/openapi.json").await;
     let operations = Operation::all(&document);
-    let places = PathParameters::prepare(&stack).await;
-    let callers = callers(&stack, &places).await;
+    let parameters = PathParameters::prepare(&stack).await;
+    let callers = callers(&stack, &parameters).await;
     let mut wrong = Vec::new();
     for operation in &operations {
         for caller in &callers {
-            let path = places.path(&operation.path);
+            let path = parameters.path(&operation.path);
             let request = caller.asks(&api, &operation.method, &path).await;
             // Streams are only opened; the response head tells the result.
-            let answer = send(places.with_body(operation, request)).await;
-            let (status, expected) = (answer.status(), operation.expects(caller));
+            let response = send(parameters.with_body(operation, request)).await;
+            let (status, expected) = (response.status(), operation.expects(caller));
             let is_as_expected = match expected {
                 Expected::Refused(refused) => status == refused,
                 Expected::Through => {
@@ -213,7 +213,7 @@ async fn callers_are_admitted_as_documented() {
         wrong.join("\n")
     );
     assert!(operations.len() > 20, "{operations:?}");
-    let by_ticket = operations.iter().filter(|one| one.takes_tickets);
+    let by_ticket = operations.iter().filter(|one| one.accepts_tickets);
     assert_eq!(by_ticket.count(), 3, "streams, and nothing else");
 }
 
@@ -221,9 +221,9 @@ async fn callers_are_admitted_as_documented() {
 async fn refused_commands_write_nothing() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let places = PathParameters::prepare(&stack).await;
-    let control = format!("/v1/runs/{}/control", places.run());
-    for caller in callers(&stack, &places).await {
+    let parameters = PathParameters::prepare(&stack).await;
+    let control = format!("/v1/runs/{}/control", parameters.run());
+    for caller in callers(&stack, &parameters).await {
         if caller
             .is
             .as_ref()
@@ -235,7 +235,7 @@ async fn refused_commands_write_nothing() {
         let status = send(request.body(r#"{"command":"cancel"}"#)).await.status();
         assert!(status.is_client_error(), "{}: {status}", caller.name);
     }
-    let keys = stack.keys().run(places.run());
+    let keys = stack.keys().run(parameters.run());
     let mut redis = stack.redis.connection().await;
     let mut exist = redis::cmd("EXISTS");
     exist.arg(&[&keys.control, &keys.stream]);

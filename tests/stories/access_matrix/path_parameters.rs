@@ -34,9 +34,9 @@ impl PathParameters {
         let api = stack.api();
         let make = async |path: &str, body: Value| -> Value {
             let request = api.request(Method::POST, path).body(body.to_string());
-            let answer = send(request).await;
-            assert!(answer.status().is_success(), "{path}: {answer:?}");
-            answer.json().await.expect("JSON")
+            let response = send(request).await;
+            assert!(response.status().is_success(), "{path}: {response:?}");
+            response.json().await.expect("JSON")
         };
         // There is no such host, so its delivery stays pending.
         let hook = json!({"url": "https://receiver.invalid/", "on": ["failed"]});

@@ -42,7 +42,10 @@ fn from(request: RequestBuilder, address: &str) -> RequestBuilder {
 
 /// Measures how another client fares meanwhile: it reads all the time and signs in now and then,
 /// each time from a new address.
-fn served(api: Api, is_over: Arc<AtomicBool>) -> JoinHandle<(usize, Duration, usize, Duration)> {
+fn measure_other_client(
+    api: Api,
+    is_over: Arc<AtomicBool>,
+) -> JoinHandle<(usize, Duration, usize, Duration)> {
     let token = |request: RequestBuilder| from(request, "198.51.100.7");
     tokio::spawn(async move {
         let (mut reads, mut slowest, mut signed_in, mut slowest_in) =
@@ -78,7 +81,7 @@ async fn guess(
 ) -> BTreeMap<u16, usize> {
     let api = stack.api();
     let is_over = Arc::new(AtomicBool::new(false));
-    let served = served(api.clone(), Arc::clone(&is_over));
+    let measure_other_client = measure_other_client(api.clone(), Arc::clone(&is_over));
     let began = Instant::now();
     let guess = async |number: usize| {
         let body = json!({"user": name(number), "password": format!("guess number {number}")});
@@ -88,16 +91,17 @@ async fn guess(
             .status()
             .as_u16()
     };
-    let answers = futures::stream::iter(0..GUESS_COUNT).map(guess);
-    let mut answers = std::pin::pin!(answers.buffer_unordered(CONCURRENT_GUESSES));
+    let responses = futures::stream::iter(0..GUESS_COUNT).map(guess);
+    let mut responses = std::pin::pin!(responses.buffer_unordered(CONCURRENT_GUESSES));
     let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
-    while let Some(status) = answers.next().await {
+    while let Some(status) = responses.next().await {
         *counts.entry(status).or_default() += 1;
     }
     let took = began.elapsed();
     is_over.store(true, Ordering::Relaxed);
-    let (reads, slowest, signed_in, slowest_in) = served.await.expect("somebody else is served");
-    tell(&format!(
+    let (reads, slowest, signed_in, slowest_in) =
+        measure_other_client.await.expect("somebody else is served");
+    print_line(&format!(
         "{GUESS_COUNT} passwords in {took:?}: {counts:?}; meanwhile {reads} reads, the slowest {slowest:?}, \
          and {signed_in} sign-ins, the slowest {slowest_in:?}"
     ));
@@ -114,13 +118,13 @@ async fn guess(
     counts
 }
 
-fn tell(words: &str) {
+fn print_line(words: &str) {
     use std::io::Write as _;
     writeln!(std::io::stderr(), "{words}").expect("stderr takes a line");
 }
 
 /// As many as five a minute permit in this time, and five more in case Redis is too slow to count.
-fn most(took: Duration) -> usize {
+fn max_checked(took: Duration) -> usize {
     10 + usize::try_from(took.as_secs()).expect("seconds") / 12 + 1
 }
 
@@ -135,9 +139,9 @@ async fn guesses_from_one_address_are_limited() {
         |number| format!("user{number}"),
     )
     .await;
-    let looked_at = counts.get(&401).copied().unwrap_or_default();
+    let checked = counts.get(&401).copied().unwrap_or_default();
     assert!(
-        (1..=most(began.elapsed())).contains(&looked_at),
+        (1..=max_checked(began.elapsed())).contains(&checked),
         "{counts:?}"
     );
     assert_calm(&stack);
@@ -152,9 +156,9 @@ async fn guesses_from_many_addresses_are_limited() {
     // limit by name permits.
     let spelt = |number: usize| ["ada", "ADA", " ada ", "Ada"][number % 4].to_owned();
     let counts = guess(&stack, address, spelt).await;
-    let looked_at = counts.get(&401).copied().unwrap_or_default();
+    let checked = counts.get(&401).copied().unwrap_or_default();
     assert!(
-        (1..=most(began.elapsed())).contains(&looked_at),
+        (1..=max_checked(began.elapsed())).contains(&checked),
         "{counts:?}"
     );
     // Existing sessions are not locked out.
@@ -169,7 +173,7 @@ async fn unlimited_guesses_do_not_starve_other_clients() {
     let stack = prepare().await;
     let api = stack.api();
     let is_over = Arc::new(AtomicBool::new(false));
-    let served = served(api.clone(), Arc::clone(&is_over));
+    let measure_other_client = measure_other_client(api.clone(), Arc::clone(&is_over));
     let began = Instant::now();
     let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
     let guess = async |number: usize| {
@@ -179,14 +183,15 @@ async fn unlimited_guesses_do_not_starve_other_clients() {
         send(from(request, &address)).await.status().as_u16()
     };
     // Fewer at a time than there are permits, so that another client always gets one.
-    let answers = futures::stream::iter(0..400).map(guess);
-    let mut answers = std::pin::pin!(answers.buffer_unordered(8));
-    while let Some(status) = answers.next().await {
+    let responses = futures::stream::iter(0..400).map(guess);
+    let mut responses = std::pin::pin!(responses.buffer_unordered(8));
+    while let Some(status) = responses.next().await {
         *counts.entry(status).or_default() += 1;
     }
     is_over.store(true, Ordering::Relaxed);
-    let (reads, slowest, signed_in, slowest_in) = served.await.expect("somebody else is served");
-    tell(&format!(
+    let (reads, slowest, signed_in, slowest_in) =
+        measure_other_client.await.expect("somebody else is served");
+    print_line(&format!(
         "400 passwords in {:?}: {counts:?}; meanwhile {reads} reads, the slowest {slowest:?}, \
          and {signed_in} sign-ins, the slowest {slowest_in:?}",
         began.elapsed()

@@ -30,9 +30,9 @@ async fn planted_session_cookie_is_never_adopted() {
     ] {
         let body = json!({"user": "ada", "password": USER_PASSWORD});
         let request = api.anonymous(Method::POST, "/v1/session").json(&body);
-        let answer = send(request.header(COOKIE, &planted)).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{planted}");
-        let set = answer.headers()[SET_COOKIE].to_str().expect("text");
+        let response = send(request.header(COOKIE, &planted)).await;
+        assert_eq!(response.status(), StatusCode::OK, "{planted}");
+        let set = response.headers()[SET_COOKIE].to_str().expect("text");
         let fresh = set.split(';').next().expect("a pair").to_owned();
         assert!(!planted.contains(&fresh), "{planted} became {fresh}");
         let who = json_with(&api, &fresh).await;
@@ -40,16 +40,16 @@ async fn planted_session_cookie_is_never_adopted() {
         // A planted cookie is worth nothing, or the same as before; it never gives access to Ada's
         // data.
         let request = api.anonymous(Method::GET, "/v1/session");
-        let answer = send(request.header(COOKIE, &planted)).await;
-        if answer.status() == StatusCode::OK {
-            let who: Value = answer.json().await.expect("JSON");
+        let response = send(request.header(COOKIE, &planted)).await;
+        if response.status() == StatusCode::OK {
+            let who: Value = response.json().await.expect("JSON");
             assert_eq!(who["name"], "eve", "{planted}");
         }
     }
     // No response except that of signing in sets a cookie.
     for path in ["/", "/v1/session", "/v1/runs", "/healthz"] {
-        let answer = send(api.anonymous(Method::GET, path).header(COOKIE, &invented)).await;
-        assert!(!answer.headers().contains_key(SET_COOKIE), "{path}");
+        let response = send(api.anonymous(Method::GET, path).header(COOKIE, &invented)).await;
+        assert!(!response.headers().contains_key(SET_COOKIE), "{path}");
     }
     assert_calm(&stack);
 }
@@ -77,9 +77,9 @@ async fn https_accepts_only_host_prefixed_cookies() {
 
 async fn json_with(api: &Api, cookie: &str) -> Value {
     let request = api.anonymous(Method::GET, "/v1/session");
-    let answer = send(request.header(COOKIE, cookie)).await;
-    assert_eq!(answer.status(), StatusCode::OK);
-    answer.json().await.expect("JSON")
+    let response = send(request.header(COOKIE, cookie)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    response.json().await.expect("JSON")
 }
 
 /// Headers that a browser sends with a request made by another site.
@@ -98,7 +98,7 @@ const CROSS_SITE_HEADERS: [&[(&str, &str)]; 6] = [
     ],
 ];
 
-fn elsewhere(request: RequestBuilder, headers: &[(&str, &str)]) -> RequestBuilder {
+fn with_headers(request: RequestBuilder, headers: &[(&str, &str)]) -> RequestBuilder {
     headers.iter().fold(request, |request, (name, value)| {
         request.header(*name, *value)
     })
@@ -108,7 +108,7 @@ fn elsewhere(request: RequestBuilder, headers: &[(&str, &str)]) -> RequestBuilde
 async fn cross_site_requests_cannot_write() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let places = PathParameters::prepare(&stack).await;
+    let parameters = PathParameters::prepare(&stack).await;
     user(&stack, "ada", &["admin"]).await;
     let ada = sign_in(&api, "ada").await;
     let audit = "SELECT count(*) FROM audit_log";
@@ -118,7 +118,7 @@ async fn cross_site_requests_cannot_write() {
         if method == Method::GET {
             continue;
         }
-        let real = places.path(&path);
+        let real = parameters.path(&path);
         for headers in CROSS_SITE_HEADERS {
             // A content type that a form can send, and one that it cannot.
             for kind in ["text/plain", "application/json"] {
@@ -126,8 +126,8 @@ async fn cross_site_requests_cannot_write() {
                 let request = request
                     .header(COOKIE, &ada.cookie)
                     .header("content-type", kind);
-                let answer = send(elsewhere(request, headers).body("{}")).await;
-                let words = problem(answer, StatusCode::FORBIDDEN).await;
+                let response = send(with_headers(request, headers).body("{}")).await;
+                let words = problem(response, StatusCode::FORBIDDEN).await;
                 assert!(words.contains("page itself"), "{method} {path}: {words}");
                 refused += 1;
             }

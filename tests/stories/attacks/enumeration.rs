@@ -40,15 +40,15 @@ async fn prepare() -> Stack {
 }
 
 /// The whole response except its time.
-async fn told(answer: Response) -> (u16, BTreeMap<String, String>, String) {
-    let status = answer.status().as_u16();
-    let headers = answer
+async fn response_parts(response: Response) -> (u16, BTreeMap<String, String>, String) {
+    let status = response.status().as_u16();
+    let headers = response
         .headers()
         .iter()
         .map(|(name, value)| (name.to_string(), format!("{value:?}")))
         .filter(|(name, _)| !["date", "ratelimit"].contains(&name.as_str()))
         .collect();
-    (status, headers, answer.text().await.expect("a body"))
+    (status, headers, response.text().await.expect("a body"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,26 +58,26 @@ async fn sign_in_failures_have_identical_responses() {
     let mut seen = Vec::new();
     for (name, password) in FAILING_USERS {
         let body = json!({"user": name, "password": password});
-        seen.push(told(try_sign_in(&api, &body).await).await);
+        seen.push(response_parts(try_sign_in(&api, &body).await).await);
     }
     let first = seen.first().expect("an answer").clone();
     assert_eq!(first.0, 401);
-    for (case, told) in FAILING_USERS.iter().zip(seen) {
-        assert_eq!(told, first, "{case:?}");
+    for (case, response_parts) in FAILING_USERS.iter().zip(seen) {
+        assert_eq!(response_parts, first, "{case:?}");
     }
     // Administrators' routes do not reveal users to others either.
     let stranger = Api::new(api.base(), &stack.create_token("runs:read").await);
     let mut refusals = Vec::new();
     for name in ["ada", "nobody"] {
         let path = format!("/v1/users/{name}");
-        refusals.push(told(send(stranger.request(Method::GET, &path)).await).await);
+        refusals.push(response_parts(send(stranger.request(Method::GET, &path)).await).await);
     }
     assert_eq!(refusals[0].0, 403);
     assert_eq!(refusals[0], refusals[1]);
     assert_calm(&stack);
 }
 
-async fn took(api: &Api, name: &str, password: &str) -> Duration {
+async fn sign_in_time(api: &Api, name: &str, password: &str) -> Duration {
     let began = Instant::now();
     let body = json!({"user": name, "password": password});
     let status = try_sign_in(api, &body).await.status();
@@ -94,8 +94,8 @@ async fn sign_in_failures_take_the_same_time() {
     let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     for _ in 0..ATTEMPT_COUNT {
         for (name, password) in FAILING_USERS {
-            let took = took(&api, name, password).await;
-            times.entry(name).or_default().push(took);
+            let sign_in_time = sign_in_time(&api, name, password).await;
+            times.entry(name).or_default().push(sign_in_time);
         }
     }
     let medians: BTreeMap<&str, f64> = times

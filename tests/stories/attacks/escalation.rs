@@ -9,8 +9,8 @@ use super::super::access::fixtures::{Browser, USER_PASSWORD, ask, sign_in, sign_
 use super::fixtures::assert_calm;
 
 async fn refused(browser: &Browser, method: Method, path: &str, body: Value, status: u16) {
-    let answer = send(browser.request(method.clone(), path).json(&body)).await;
-    assert_eq!(answer.status().as_u16(), status, "{method} {path} {body}");
+    let response = send(browser.request(method.clone(), path).json(&body)).await;
+    assert_eq!(response.status().as_u16(), status, "{method} {path} {body}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,8 +141,8 @@ async fn unknown_fields_are_refused() {
     ] {
         let mut body = body;
         body[more] = json!("admin");
-        let answer = send(ada.request(method.clone(), &path).json(&body)).await;
-        let (status, text) = (answer.status(), answer.text().await.expect("a body"));
+        let response = send(ada.request(method.clone(), &path).json(&body)).await;
+        let (status, text) = (response.status(), response.text().await.expect("a body"));
         assert_eq!(status, StatusCode::BAD_REQUEST, "{method} {path}: {text}");
         assert!(text.contains(more), "{method} {path}: {text}");
     }
@@ -165,8 +165,8 @@ async fn unknown_fields_are_refused() {
     }
     // A duplicate field must not be checked in one value and used in the other.
     let twice = r#"{"name":"x","scopes":["runs:read"],"scopes":["admin"]}"#;
-    let answer = send(ada.request(Method::POST, "/v1/tokens").body(twice)).await;
-    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    let response = send(ada.request(Method::POST, "/v1/tokens").body(twice)).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert_calm(&stack);
 }
 
@@ -178,8 +178,8 @@ async fn leaked_token_cannot_be_extended() {
     let ada = sign_in(&api, "ada").await;
     let make = async |scopes: &[&str]| {
         let body = json!({"name": "script", "scopes": scopes});
-        let made = ada.send(Method::POST, "/v1/tokens", &body, 201).await;
-        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+        let created = ada.send(Method::POST, "/v1/tokens", &body, 201).await;
+        let text = |name: &str| created[name].as_str().expect("a text").to_owned();
         (text("id"), text("token"))
     };
     // Beyond her own scopes nothing is created.
@@ -191,35 +191,44 @@ async fn leaked_token_cannot_be_extended() {
         &[""],
     ] {
         let body = json!({"name": "x", "scopes": scopes});
-        let answer = send(ada.request(Method::POST, "/v1/tokens").json(&body)).await;
-        assert!(answer.status().is_client_error(), "{scopes:?}");
+        let response = send(ada.request(Method::POST, "/v1/tokens").json(&body)).await;
+        assert!(response.status().is_client_error(), "{scopes:?}");
     }
     let (leaked_id, leaked) = make(&["runs:read"]).await;
     let (other_id, other) = make(&["runs:read", "runs:publish"]).await;
     let thief = Api::new(api.base(), &leaked);
     let browser = sign_in_with(&api, &json!({"token": leaked})).await;
     // By the token itself, and by a session opened with it.
-    let asked = async |method: Method, path: &str, body: Value| -> [u16; 2] {
+    let requested = async |method: Method, path: &str, body: Value| -> [u16; 2] {
         let by_token = send(thief.request(method.clone(), path).json(&body)).await;
         let by_session = send(browser.request(method, path).json(&body)).await;
         [by_token.status().as_u16(), by_session.status().as_u16()]
     };
     let more = json!({"name": "more", "scopes": ["runs:read"]});
-    assert_eq!(asked(Method::POST, "/v1/tokens", more).await, [403; 2]);
+    assert_eq!(requested(Method::POST, "/v1/tokens", more).await, [403; 2]);
     let likes = json!({"preferences": {}});
-    assert_eq!(asked(Method::PATCH, "/v1/session", likes).await, [403; 2]);
+    assert_eq!(
+        requested(Method::PATCH, "/v1/session", likes).await,
+        [403; 2]
+    );
     let password = json!({"password": USER_PASSWORD, "new_password": "another horse battery"});
     let path = "/v1/session/password";
-    assert_eq!(asked(Method::PUT, path, password).await, [403; 2]);
+    assert_eq!(requested(Method::PUT, path, password).await, [403; 2]);
     let run = json!({"name": "x"});
-    assert_eq!(asked(Method::POST, "/v1/runs", run).await, [403; 2]);
+    assert_eq!(requested(Method::POST, "/v1/runs", run).await, [403; 2]);
     // It cannot end her other tokens or sessions.
     let path = format!("/v1/tokens/{other_id}");
-    assert_eq!(asked(Method::DELETE, &path, Value::Null).await, [404; 2]);
+    assert_eq!(
+        requested(Method::DELETE, &path, Value::Null).await,
+        [404; 2]
+    );
     let list = ada.get("/v1/sessions").await;
     let current = list["current"].as_str().expect("hers");
     let path = format!("/v1/sessions/{current}");
-    assert_eq!(asked(Method::DELETE, &path, Value::Null).await, [404; 2]);
+    assert_eq!(
+        requested(Method::DELETE, &path, Value::Null).await,
+        [404; 2]
+    );
     let seen = thief.get("/v1/sessions").await.to_string();
     assert!(!seen.contains(current), "{seen}");
     let fine = Api::new(api.base(), &other);

@@ -8,16 +8,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Sends these bytes on a new connection; returns what the gateway sends until it closes.
-pub(super) async fn raw(stack: &Stack, said: &[u8]) -> String {
+pub(super) async fn raw(stack: &Stack, output: &[u8]) -> String {
     let api = stack.api();
     let address = api.base().strip_prefix("http://").expect("an address");
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     // The gateway may close in the middle of it.
-    let _sent = socket.write_all(said).await;
-    let mut heard = Vec::new();
+    let _sent = socket.write_all(output).await;
+    let mut received = Vec::new();
     // A connection closed with unread bytes ends with an error.
-    let _end = within(WAIT_DEADLINE, "the end", socket.read_to_end(&mut heard)).await;
-    String::from_utf8_lossy(&heard).into_owned()
+    let _end = within(WAIT_DEADLINE, "the end", socket.read_to_end(&mut received)).await;
+    String::from_utf8_lossy(&received).into_owned()
 }
 
 /// All documented operations, by method and path.

@@ -10,7 +10,7 @@ use super::super::access::fixtures::{sign_in, user};
 use super::fixtures::{assert_calm, raw};
 
 /// Altered versions of a secret, none of which is the secret.
-fn bent(secret: &str) -> Vec<Vec<u8>> {
+fn altered(secret: &str) -> Vec<Vec<u8>> {
     let bytes = secret.as_bytes();
     let mut all: Vec<Vec<u8>> = (0..bytes.len()).map(|end| bytes[..end].to_vec()).collect();
     for at in 0..bytes.len() {
@@ -52,12 +52,12 @@ async fn altered_secrets_are_refused() {
     ] {
         let right = [prefix.as_bytes(), secret.as_bytes()].concat();
         assert_eq!(status(&api, header, &right).await, StatusCode::OK);
-        let forged = bent(secret);
+        let forged = altered(secret);
         assert!(forged.len() > 150, "{}", forged.len());
         for forged in forged {
-            let shown = [prefix.as_bytes(), &forged].concat();
-            let status = status(&api, header, &shown).await;
-            let text = String::from_utf8_lossy(&shown);
+            let displayed = [prefix.as_bytes(), &forged].concat();
+            let status = status(&api, header, &displayed).await;
+            let text = String::from_utf8_lossy(&displayed);
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{header}: {text}");
         }
         assert_eq!(status(&api, header, &right).await, StatusCode::OK);
@@ -91,12 +91,12 @@ async fn random_headers_are_refused_without_errors() {
             "GET /v1/runs HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{}",
             name[round % 4]
         );
-        let said = [head.as_bytes(), &noise, b"\r\n\r\n"].concat();
-        let heard = raw(&stack, &said).await;
+        let output = [head.as_bytes(), &noise, b"\r\n\r\n"].concat();
+        let received = raw(&stack, &output).await;
         let is_refused = ["HTTP/1.1 401 ", "HTTP/1.1 400 "]
             .iter()
-            .any(|status| heard.starts_with(status));
-        assert!(is_refused, "{noise:?}: {heard}");
+            .any(|status| received.starts_with(status));
+        assert!(is_refused, "{noise:?}: {received}");
     }
     // Many at once, one of which is valid: the gateway uses that one, or none.
     let api = stack.api();

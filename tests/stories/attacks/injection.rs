@@ -64,10 +64,13 @@ async fn escaped_paths_reach_no_other_route() {
         "/assets//etc/passwd",
         "/openapi.json/../v1/users",
     ] {
-        let said = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        let heard = raw(&stack, said.as_bytes()).await;
-        let status = heard.split(' ').nth(1).unwrap_or_default();
-        assert!(["400", "401", "404"].contains(&status), "{path}: {heard}");
+        let output = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let received = raw(&stack, output.as_bytes()).await;
+        let status = received.split(' ').nth(1).unwrap_or_default();
+        assert!(
+            ["400", "401", "404"].contains(&status),
+            "{path}: {received}"
+        );
     }
     // With the right to it: a missing object is 404, invalid text 400, and nothing fails.
     for odd in ODD_TEXTS
@@ -84,10 +87,10 @@ async fn escaped_paths_reach_no_other_route() {
                 (Method::PUT, "/roles/x"),
             ] {
                 let path = format!("/v1/{place}/{encoded}{rest}");
-                let answer = send(api.request(method.clone(), &path)).await;
+                let response = send(api.request(method.clone(), &path)).await;
                 assert!(
-                    answer.status().is_client_error(),
-                    "{method} {path}: {answer:?}"
+                    response.status().is_client_error(),
+                    "{method} {path}: {response:?}"
                 );
             }
         }
@@ -105,11 +108,11 @@ async fn input_is_returned_only_as_json_text() {
     user(&stack, "ada", &["operator"]).await;
     for odd in ODD_TEXTS {
         let body = json!({"name": odd, "labels": {"note": odd, odd: "x"}});
-        let answer = send(api.request(Method::POST, "/v1/runs").json(&body)).await;
-        let headers = answer.headers().clone();
+        let response = send(api.request(Method::POST, "/v1/runs").json(&body)).await;
+        let headers = response.headers().clone();
         assert!(!headers.contains_key(SET_COOKIE), "{odd:?}: {headers:?}");
-        let made = json_of(answer, StatusCode::CREATED).await;
-        let run = &made["run"];
+        let created = json_of(response, StatusCode::CREATED).await;
+        let run = &created["run"];
         assert_eq!(
             (&run["name"], &run["labels"]["note"]),
             (&json!(odd), &json!(odd))
@@ -124,13 +127,13 @@ async fn input_is_returned_only_as_json_text() {
             "/nowhere/",
         ] {
             let text: String = url_encoded(odd);
-            let answer = send(api.request(Method::GET, &format!("{path}{text}"))).await;
-            let kind = answer.headers()[CONTENT_TYPE]
+            let response = send(api.request(Method::GET, &format!("{path}{text}"))).await;
+            let kind = response.headers()[CONTENT_TYPE]
                 .to_str()
                 .expect("text")
                 .to_owned();
             assert!(kind.contains("json"), "{path}{odd}: {kind}");
-            let _document: Value = answer.json().await.expect("JSON");
+            let _document: Value = response.json().await.expect("JSON");
         }
         // Names of users, roles and clients consist of letters that need no escaping.
         let user = json!({"name": odd, "email": "o@example.com"});
@@ -139,12 +142,12 @@ async fn input_is_returned_only_as_json_text() {
         ask(&api, Method::POST, "/v1/roles", &role, 400).await;
         let client = json!({"user": "ada", "password": USER_PASSWORD, "client": odd});
         let request = api.anonymous(Method::POST, "/v1/session");
-        let answer = send(request.json(&client)).await;
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{odd:?}");
-        assert!(!answer.headers().contains_key(SET_COOKIE));
+        let response = send(request.json(&client)).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{odd:?}");
+        assert!(!response.headers().contains_key(SET_COOKIE));
         // A failed sign-in logs the claimed name without forging a line.
         let failed = json!({"user": odd, "password": odd});
-        ask_anonymously(&stack, &failed, 401).await;
+        request_anonymously(&stack, &failed, 401).await;
         let token = json!({"name": odd, "scopes": ["runs:read"]});
         ask(&api, Method::POST, "/v1/tokens", &token, 201).await;
     }
@@ -152,10 +155,10 @@ async fn input_is_returned_only_as_json_text() {
     assert_calm(&stack);
 }
 
-async fn ask_anonymously(stack: &Stack, body: &Value, status: u16) {
+async fn request_anonymously(stack: &Stack, body: &Value, status: u16) {
     let request = stack.api().anonymous(Method::POST, "/v1/session");
-    let answer = send(request.json(body)).await;
-    assert_eq!(answer.status().as_u16(), status, "{body}");
+    let response = send(request.json(body)).await;
+    assert_eq!(response.status().as_u16(), status, "{body}");
 }
 
 fn url_encoded(text: &str) -> String {
@@ -181,12 +184,12 @@ async fn ambiguous_requests_are_refused() {
         "x-a: b\r\n c: d",
         "content-length : 5",
     ] {
-        let said =
+        let output =
             format!("POST /v1/session HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n0\r\n\r\n{hidden}");
-        let heard = raw(&stack, said.as_bytes()).await;
-        assert!(!heard.contains("\"users\""), "{head}: {heard}");
-        let status = heard.split(' ').nth(1).unwrap_or("closed");
-        assert!(!status.starts_with('5'), "{head}: {heard}");
+        let received = raw(&stack, output.as_bytes()).await;
+        assert!(!received.contains("\"users\""), "{head}: {received}");
+        let status = received.split(' ').nth(1).unwrap_or("closed");
+        assert!(!status.starts_with('5'), "{head}: {received}");
     }
     for line in [
         "GET /v1/users\u{a0}HTTP/1.1",
@@ -194,10 +197,10 @@ async fn ambiguous_requests_are_refused() {
         "GET /v1/users",
         "\0\u{1}\u{2}",
     ] {
-        let heard = raw(&stack, format!("{line}\r\nhost: x\r\n\r\n").as_bytes()).await;
+        let received = raw(&stack, format!("{line}\r\nhost: x\r\n\r\n").as_bytes()).await;
         assert!(
-            heard.is_empty() || heard.starts_with("HTTP/1.1 400 "),
-            "{line:?}: {heard}"
+            received.is_empty() || received.starts_with("HTTP/1.1 400 "),
+            "{line:?}: {received}"
         );
     }
     assert_no_forged_line(&stack);

@@ -20,11 +20,11 @@ struct TwoTeams {
     ada: Browser,
     /// One of her tokens.
     token: String,
-    mine: CreatedRun,
+    own: CreatedRun,
     other: CreatedRun,
 }
 
-async fn scene() -> TwoTeams {
+async fn two_teams() -> TwoTeams {
     let stack = Stack::start().await;
     let api = stack.api();
     let role = json!({
@@ -33,36 +33,36 @@ async fn scene() -> TwoTeams {
     ask(&api, Method::POST, "/v1/roles", &role, 201).await;
     user(&stack, "ada", &["search"]).await;
     let ada = sign_in(&api, "ada").await;
-    let wanted = json!({"name": "script", "scopes": ["runs:read", "runs:publish", "runs:control"]});
-    let made = ada.send(Method::POST, "/v1/tokens", &wanted, 201).await;
+    let target = json!({"name": "script", "scopes": ["runs:read", "runs:publish", "runs:control"]});
+    let created = ada.send(Method::POST, "/v1/tokens", &target, 201).await;
     let labels = |team: &str, name: &str| json!({"name": name, "labels": {"team": team}});
-    let mine = api.create(&labels("search", "mine")).await;
+    let own = api.create(&labels("search", "mine")).await;
     let other = api.create(&labels("ads", SECRET_NAME)).await;
     let mut agent = Publisher::new(other.publisher_connection().await, stack.keys(), other.id);
     agent.publish(&numbered_lines(SECRET_NAME, 1..=3)).await;
     stack.database.wait_stored_events(other.id, 3).await;
     TwoTeams {
-        token: made["token"].as_str().expect("a token").to_owned(),
+        token: created["token"].as_str().expect("a token").to_owned(),
         stack,
         ada,
-        mine,
+        own,
         other,
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_teams_runs_are_unreachable() {
-    let scene = scene().await;
-    let (api, other) = (scene.stack.api(), scene.other.id);
-    let by_token = Api::new(api.base(), &scene.token);
+    let two_teams = two_teams().await;
+    let (api, other) = (two_teams.stack.api(), two_teams.other.id);
+    let by_token = Api::new(api.base(), &two_teams.token);
     let ask = async |method: &Method, path: &str, body: &Value| {
-        let browser = scene.ada.request(method.clone(), path).json(body);
+        let browser = two_teams.ada.request(method.clone(), path).json(body);
         let token = by_token.request(method.clone(), path).json(body);
         let mut told = Vec::new();
         for request in [browser, token] {
-            let answer = send(request).await;
-            let status = answer.status();
-            told.push((status, answer.text().await.expect("a body")));
+            let response = send(request).await;
+            let status = response.status();
+            told.push((status, response.text().await.expect("a body")));
         }
         told
     };
@@ -92,7 +92,7 @@ async fn other_teams_runs_are_unreachable() {
             }
         }
     }
-    let watch = format!("/v1/watch?run={}&run={other}", scene.mine.id);
+    let watch = format!("/v1/watch?run={}&run={other}", two_teams.own.id);
     assert_eq!(ask(&Method::GET, &watch, &nothing).await[0].0, 403);
     // Lists leave it out, whatever the filter.
     for path in [
@@ -125,26 +125,32 @@ async fn other_teams_runs_are_unreachable() {
     let hook = json!({"url": "https://e.example/", "on": ["failed"], "labels": {"team": "ads"}});
     assert_eq!(ask(&Method::POST, "/v1/webhooks", &hook).await[0].0, 403);
     // A token that she creates for that run, or for those labels, is limited by her role as well.
-    for wanted in [
+    for target in [
         bound,
         json!({"name": "y", "scopes": ["runs:read"], "labels": {"team": "ads"}}),
     ] {
-        let answer = send(scene.ada.request(Method::POST, "/v1/tokens").json(&wanted)).await;
-        let made: Value = answer.json().await.expect("JSON");
-        if let Some(token) = made["token"].as_str() {
+        let response = send(
+            two_teams
+                .ada
+                .request(Method::POST, "/v1/tokens")
+                .json(&target),
+        )
+        .await;
+        let created: Value = response.json().await.expect("JSON");
+        if let Some(token) = created["token"].as_str() {
             let request = api.anonymous(Method::GET, &format!("/v1/runs/{other}"));
             let status = send(request.bearer_auth(token)).await.status();
-            assert_eq!(status, StatusCode::FORBIDDEN, "{wanted}");
+            assert_eq!(status, StatusCode::FORBIDDEN, "{target}");
         }
     }
-    assert_calm(&scene.stack);
+    assert_calm(&two_teams.stack);
 }
 
 /// Labels are fixed: no route changes them, and no run is created twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runs_cannot_be_created_for_or_moved_to_other_teams() {
-    let scene = scene().await;
-    let (api, ada) = (scene.stack.api(), &scene.ada);
+    let two_teams = two_teams().await;
+    let (api, ada) = (two_teams.stack.api(), &two_teams.ada);
     for labels in [
         json!({"team": "ads"}),
         json!({"Team": "search"}),
@@ -164,20 +170,20 @@ async fn runs_cannot_be_created_for_or_moved_to_other_teams() {
         let body = json!({"name": "x", "labels": {"team": team}});
         ada.send(Method::POST, "/v1/runs", &body, 400).await;
     }
-    let path = format!("/v1/runs/{}", scene.other.id);
+    let path = format!("/v1/runs/{}", two_teams.other.id);
     for method in [Method::PATCH, Method::PUT, Method::POST, Method::DELETE] {
         let body = json!({"labels": {"team": "search"}});
-        let answer = send(ada.request(method, &path).json(&body)).await;
-        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+        let response = send(ada.request(method, &path).json(&body)).await;
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
     // An idempotency key with which she created a run for the other team, when she belonged to it,
     // no longer returns that run.
     let key = "idempotency-key";
     let create = async |team: &str, name: &str| {
         let request = ada.request(Method::POST, "/v1/runs").header(key, name);
-        let answer = send(request.json(&json!({"labels": {"team": team}}))).await;
-        let status = answer.status().as_u16();
-        (status, answer.text().await.expect("a body"))
+        let response = send(request.json(&json!({"labels": {"team": team}}))).await;
+        let status = response.status().as_u16();
+        (status, response.text().await.expect("a body"))
     };
     let narrow = |team: &str| json!({"labels": {"team": team}});
     let role = "/v1/roles/search";
@@ -196,22 +202,24 @@ async fn runs_cannot_be_created_for_or_moved_to_other_teams() {
     let (status, text) = create("search", "two").await;
     assert_eq!(status, 201, "{text}");
     assert!(!text.contains(SECRET_NAME), "{text}");
-    assert_calm(&scene.stack);
+    assert_calm(&two_teams.stack);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn multi_run_streams_hide_other_teams() {
-    let scene = scene().await;
-    let api = scene.stack.api();
+    let two_teams = two_teams().await;
+    let api = two_teams.stack.api();
     let stream = async |path: &str| {
-        let request = scene.ada.request(Method::GET, path);
-        let answer = send(request.header("accept", "text/event-stream")).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{path}");
-        Sse::from_response(answer).await.with_heartbeats()
+        let request = two_teams.ada.request(Method::GET, path);
+        let response = send(request.header("accept", "text/event-stream")).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        Sse::from_response(response).await.with_heartbeats()
     };
     let mut feed = stream("/v1/feed").await;
     feed.read_until("ready").await;
-    let watch = scene.ada.request(Method::GET, "/v1/watch?label=team=ads");
+    let watch = two_teams
+        .ada
+        .request(Method::GET, "/v1/watch?label=team=ads");
     let watch = send(watch.header("accept", "text/event-stream")).await;
     let ready = first_frame(watch).await;
     assert!(
@@ -223,12 +231,12 @@ async fn multi_run_streams_hide_other_teams() {
         .create(&json!({"name": SECRET_NAME, "labels": {"team": "ads"}}))
         .await;
     let connection = more.publisher_connection().await;
-    let mut agent = Publisher::new(connection, scene.stack.keys(), more.id);
+    let mut agent = Publisher::new(connection, two_teams.stack.keys(), more.id);
     agent.publish(&numbered_lines(SECRET_NAME, 1..=3)).await;
-    let mine = api.create(&json!({"labels": {"team": "search"}})).await;
+    let own = api.create(&json!({"labels": {"team": "search"}})).await;
     let frames = feed.read_until("state").await;
     let told = frames.last().expect("a frame").json();
-    assert_eq!(told["run"], json!(mine.id), "{frames:?}");
+    assert_eq!(told["run"], json!(own.id), "{frames:?}");
     drop(feed);
-    assert_calm(&scene.stack);
+    assert_calm(&two_teams.stack);
 }

@@ -27,17 +27,17 @@ impl Secrets {
 
     /// The secrets that a text contains.
     fn within(&self, text: &str) -> Vec<&str> {
-        let held = self.0.iter().filter(|(_, secret)| text.contains(secret));
-        held.map(|(what, _)| what.as_str()).collect()
+        let contained = self.0.iter().filter(|(_, secret)| text.contains(secret));
+        contained.map(|(what, _)| what.as_str()).collect()
     }
 }
 
 /// Sends a request, and checks that the response contains none of them.
 async fn status(secrets: &Secrets, request: RequestBuilder) -> StatusCode {
-    let answer = send(request).await;
-    let status = answer.status();
-    let headers = format!("{:?}", answer.headers());
-    let text = headers + &answer.text().await.expect("a body");
+    let response = send(request).await;
+    let status = response.status();
+    let headers = format!("{:?}", response.headers());
+    let text = headers + &response.text().await.expect("a body");
     assert_eq!(secrets.within(&text), [""; 0], "{status} {text}");
     status
 }
@@ -66,8 +66,8 @@ async fn secrets_appear_in_no_log_or_response() {
     let ada = sign_in(&api, "ada").await;
     secrets.keep("a session", value_of(&ada.cookie));
     let body = json!({"name": "script", "scopes": ["runs:read"]});
-    let made = ada.send(Method::POST, "/v1/tokens", &body, 201).await;
-    let token = made["token"].as_str().expect("a token").to_owned();
+    let created = ada.send(Method::POST, "/v1/tokens", &body, 201).await;
+    let token = created["token"].as_str().expect("a token").to_owned();
     secrets.keep("a token of a user", &token);
     let of_token = sign_in_with(&api, &json!({"token": token})).await;
     secrets.keep("a session of a token", value_of(&of_token.cookie));
@@ -88,7 +88,7 @@ async fn secrets_appear_in_no_log_or_response() {
         .await;
     secrets.keep("the hash of a password", &rows[0]);
 
-    everything_goes_wrong(&stack, &secrets, &token).await;
+    send_secrets_wrongly(&stack, &secrets, &token).await;
     let password = json!({"password": WRONG_PASSWORD, "new_password": NEW_PASSWORD});
     let path = "/v1/session/password";
     let change = |body: &Value| ada.request(Method::PUT, path).json(body);
@@ -109,10 +109,10 @@ async fn secrets_appear_in_no_log_or_response() {
             .success()
     );
     stack.database.wait_sealed(run.id).await;
-    let (well, said) = operator(&stack, &["token", "list"]).await;
-    assert!(well && secrets.within(&said).is_empty(), "{said}");
-    let (_, said) = operator(&stack, &["check"]).await;
-    assert_eq!(secrets.within(&said), [""; 0], "{said}");
+    let (succeeded, output) = operator(&stack, &["token", "list"]).await;
+    assert!(succeeded && secrets.within(&output).is_empty(), "{output}");
+    let (_, output) = operator(&stack, &["check"]).await;
+    assert_eq!(secrets.within(&output), [""; 0], "{output}");
 
     // While Postgres is unreachable, and when it is back.
     chaos.refuse();
@@ -177,7 +177,7 @@ async fn tickets_go_wrong(api: &Api, secrets: &mut Secrets, path: &str) {
 }
 
 /// Each secret in a wrong place.
-async fn everything_goes_wrong(stack: &Stack, secrets: &Secrets, token: &str) {
+async fn send_secrets_wrongly(stack: &Stack, secrets: &Secrets, token: &str) {
     let api = stack.api();
     let wrong = |body: Value| api.anonymous(Method::POST, "/v1/session").json(&body);
     for body in [

@@ -26,7 +26,7 @@ pub(super) enum Kind {
     /// EventSource of Chromium.
     Chromium,
     /// The same on a page of another origin, with tickets. It needs `CLIENT_ORIGIN`.
-    Elsewhere,
+    CrossOrigin,
     /// `@microsoft/fetch-event-source` of npm, in Chromium.
     FetchEventSource,
     /// `eventsource` of npm, in Node.
@@ -56,7 +56,7 @@ impl Kind {
     fn command(self) -> (PathBuf, &'static str) {
         match self {
             Self::Chromium => ("node".into(), "chromium.mjs"),
-            Self::Elsewhere => ("node".into(), "elsewhere.mjs"),
+            Self::CrossOrigin => ("node".into(), "elsewhere.mjs"),
             Self::FetchEventSource => ("node".into(), "fetch-event-source.mjs"),
             Self::EventSource => ("node".into(), "eventsource.mjs"),
             Self::HttpxSse => (python(), "httpx_client.py"),
@@ -242,7 +242,7 @@ impl Client {
 
     /// Waits until it has stopped on its own; returns the status of the last response, where the
     /// client can tell.
-    pub(super) async fn until_over(&mut self) -> Option<u64> {
+    pub(super) async fn until_stopped(&mut self) -> Option<u64> {
         let status = self.process.wait_exit(CLIENT_DEADLINE).await;
         let saw = self.saw();
         let last = saw

@@ -173,8 +173,8 @@ async fn clients_ignore_keep_alives() {
     // It connected last, so all others have received their keep-alive when it has.
     let mut witness = stack.api().watch(run.id, None).await;
     witness.read_until("ready").await;
-    let kept = witness.expect_keep_alive(Duration::from_secs(20)).await;
-    assert!(kept.is_ok(), "a keep-alive every 15 s");
+    let retained = witness.expect_keep_alive(Duration::from_secs(20)).await;
+    assert!(retained.is_ok(), "a keep-alive every 15 s");
     run.publish(1).await;
     all_have_lines(&mut clients, 2).await;
     for client in &clients {
@@ -205,7 +205,7 @@ async fn clients_stop_when_a_run_has_ended() {
     assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
     for client in &mut clients {
         // No client is closed by us; 204 stops them.
-        let status = client.until_over().await;
+        let status = client.until_stopped().await;
         // A browser does not reveal the status that EventSource got.
         let known = client.kind != Kind::Chromium;
         assert_eq!(status, known.then_some(204), "{:?}", client.kind);
@@ -286,7 +286,7 @@ async fn clients_start_at_their_cursor_or_stop() {
         }
         for client in &mut clients {
             let Some(first) = first else {
-                let status = client.until_over().await;
+                let status = client.until_stopped().await;
                 let known = client.kind != Kind::Chromium;
                 assert_eq!(status, known.then_some(400), "{:?}", client.kind);
                 assert_eq!(client.events(), [], "{:?}", client.kind);
@@ -350,7 +350,7 @@ async fn cross_origin_page_follows_with_tickets() {
     run.publish(5).await;
     let chaos = Arc::new(ChaosProxy::start(gateway_port(&stack)).await);
     let setting = Some(("CLIENT_ORIGIN", origin));
-    let kind = Kind::Elsewhere;
+    let kind = Kind::CrossOrigin;
     let mut page = Client::start_with(&stack, kind, chaos, run.id, ("", None), setting);
     page.until_lines(5).await;
     // It reconnects with its used ticket. Only 204 keeps it from retrying for ever.

@@ -34,9 +34,9 @@ struct Incarnation {
     wrap: Process,
     /// Closed when there is no more to print.
     pipe: Option<File>,
-    said: Vec<u8>,
+    printed: Vec<u8>,
     /// At least this much must be stored.
-    kept: usize,
+    retained: usize,
 }
 
 /// The processes of one variation, oldest first.
@@ -102,8 +102,8 @@ impl Producer {
         self.processes.push(Incarnation {
             wrap,
             pipe: Some(pipe),
-            said: Vec::new(),
-            kept: 0,
+            printed: Vec::new(),
+            retained: 0,
         });
     }
 
@@ -124,7 +124,7 @@ impl Producer {
             let whole = [number.as_bytes(), b" ", line, b"\n"].concat();
             self.now().say(&whole).await;
         }
-        self.now().has_passed_on().await;
+        self.now().wait_copied().await;
     }
 
     /// Kills the newest process.
@@ -139,23 +139,23 @@ impl Producer {
     }
 
     /// Waits until all printed lines are stored or, if `in_spool`, in the spool.
-    pub(crate) async fn is_kept(&mut self, in_spool: bool, stored: impl AsyncFn() -> Vec<u8>) {
+    pub(crate) async fn wait_kept(&mut self, in_spool: bool, stored: impl AsyncFn() -> Vec<u8>) {
         let spool = self.spool.clone();
         let process = self.now();
-        let Some(last) = last_line(&process.said) else {
+        let Some(last) = last_line(&process.printed) else {
             return;
         };
-        let what = format!("{:?} is kept", shown(last));
+        let what = format!("{:?} is kept", displayable(last));
         eventually(&what, async || {
             if in_spool && holds(&spool, last) {
                 return Ok(());
             }
             let stored = stored().await;
             let there = stored.ends_with(last).then_some(());
-            there.ok_or_else(|| format!("{:?} is stored last", last_line(&stored).map(shown)))
+            there.ok_or_else(|| format!("{:?} is stored last", last_line(&stored).map(displayable)))
         })
         .await;
-        process.kept = process.said.len();
+        process.retained = process.printed.len();
     }
 
     /// Starts the next process.
@@ -164,7 +164,7 @@ impl Producer {
     }
 
     /// Lets the process before the newest one print, for as long as the newest one needs to start.
-    pub(crate) async fn heckle(&mut self) {
+    pub(crate) async fn print_late_lines(&mut self) {
         let before = self.processes.len() - 2;
         for number in 0..LATE_LINES {
             let line = format!("0 said to a rival: {number}\n");
@@ -174,7 +174,7 @@ impl Producer {
     }
 
     /// Resumes the process before the newest one, and lets it print; that must have no effect.
-    pub(crate) async fn wake_zombie(&mut self) {
+    pub(crate) async fn resume_zombie(&mut self) {
         let before = self.processes.len() - 2;
         let zombie = &mut self.processes[before];
         zombie.wrap.signal(Signal::SIGCONT);
@@ -189,7 +189,7 @@ impl Producer {
         process.pipe = None;
         let code = shell_exit_code(process.wrap.wait_exit(2 * WAIT_DEADLINE).await);
         assert_eq!(code, 0, "{}", process.wrap.logs());
-        process.kept = process.said.len();
+        process.retained = process.printed.len();
         for zombie in &mut self.processes {
             zombie.wrap.kill();
         }
@@ -200,20 +200,20 @@ impl Producer {
     pub(crate) fn check(&self, stored: &[u8]) {
         let mut rest = stored;
         for (number, process) in self.processes.iter().enumerate() {
-            let said = &process.said;
-            let pairs = rest.iter().zip(said);
+            let printed = &process.printed;
+            let pairs = rest.iter().zip(printed);
             let mut same = pairs.take_while(|(one, other)| one == other).count();
             // This process ends where the next one begins, however similar their lines are.
             while same > 0 && rest.get(same).is_some_and(|byte| *byte != START_BYTE) {
                 same -= 1;
             }
             assert!(
-                same >= process.kept,
+                same >= process.retained,
                 "variation {}, process {number}: {} bytes were kept, and after {same} come {:?} instead of {:?}",
                 self.variation,
-                process.kept,
-                shown(&rest[same..]),
-                shown(&said[same..]),
+                process.retained,
+                displayable(&rest[same..]),
+                displayable(&printed[same..]),
             );
             rest = &rest[same..];
         }
@@ -221,14 +221,14 @@ impl Producer {
             rest.is_empty(),
             "variation {}: {:?} is stored behind everything that was said",
             self.variation,
-            shown(rest)
+            displayable(rest)
         );
     }
 }
 
 impl Incarnation {
     async fn say(&mut self, line: &[u8]) {
-        let begin: &[u8] = if self.said.is_empty() {
+        let begin: &[u8] = if self.printed.is_empty() {
             &[START_BYTE]
         } else {
             &[]
@@ -245,12 +245,12 @@ impl Incarnation {
             }
         })
         .await;
-        self.said.extend_from_slice(&written);
+        self.printed.extend_from_slice(&written);
     }
 
     /// Waits until the process has copied everything to its own stdout, so it has read it.
-    async fn has_passed_on(&mut self) {
-        let expected = self.said.len();
+    async fn wait_copied(&mut self) {
+        let expected = self.printed.len();
         eventually("the command's output is passed on", async || {
             let seen = self.wrap.stdout().len();
             let logs = || format!("{seen} of {expected} bytes\n{}", self.wrap.logs());
@@ -261,10 +261,10 @@ impl Incarnation {
 }
 
 /// The last line with its newline.
-fn last_line(said: &[u8]) -> Option<&[u8]> {
-    let before = said.strip_suffix(b"\n")?;
+fn last_line(printed: &[u8]) -> Option<&[u8]> {
+    let before = printed.strip_suffix(b"\n")?;
     let start = before.iter().rposition(|byte| *byte == b'\n');
-    Some(&said[start.map_or(0, |at| at + 1)..])
+    Some(&printed[start.map_or(0, |at| at + 1)..])
 }
 
 /// Whether a file of the spool contains this line of plain text.
@@ -272,17 +272,17 @@ fn holds(spool: &Path, line: &[u8]) -> bool {
     // As escaped in an event: the first byte of a process is a control character.
     let line = std::str::from_utf8(line).expect("the last line of what is said is text");
     let text = serde_json::to_string(line).expect("a text is JSON");
-    let wanted = format!("\"text\":{text}").into_bytes();
+    let target = format!("\"text\":{text}").into_bytes();
     let folders = std::fs::read_dir(spool).into_iter().flatten().flatten();
     let files = folders.filter_map(|folder| std::fs::read_dir(folder.path()).ok());
     // A file may be deleted before it is read; its content is stored then.
     let mut files = files.flatten().flatten();
     files.any(|file| {
         let bytes = std::fs::read(file.path()).unwrap_or_default();
-        bytes.windows(wanted.len()).any(|window| window == wanted)
+        bytes.windows(target.len()).any(|window| window == target)
     })
 }
 
-fn shown(bytes: &[u8]) -> String {
+fn displayable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned()
 }

@@ -39,7 +39,7 @@ fn any_interleaving_stores_each_event_once_in_order() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let world = RefCell::new(runtime.block_on(World::start()));
+    let world = RefCell::new(runtime.block_on(Installation::start()));
     let mut config = Config {
         max_shrink_iters: MAX_SHRINK_CASES,
         max_shrink_time: MAX_SHRINK_MS,
@@ -66,7 +66,7 @@ fn any_interleaving_stores_each_event_once_in_order() {
 }
 
 /// The installation for all plans, one after the other.
-struct World {
+struct Installation {
     stack: Stack,
     /// Between the producers and Redis.
     chaos: Arc<ChaosProxy>,
@@ -79,7 +79,7 @@ struct RunState {
     producers: Vec<Producer>,
 }
 
-impl World {
+impl Installation {
     async fn start() -> Self {
         let mut stack = Stack::start().await;
         let chaos = stack.proxy_redis().await;
@@ -158,7 +158,7 @@ impl World {
             End::Rival => {
                 play.producers[producer].say(&[]).await;
                 play.producers[producer].succeed(&mut self.stack);
-                play.producers[producer].heckle().await;
+                play.producers[producer].print_late_lines().await;
                 play.producers[producer].say(&[]).await;
             }
             End::Zombie => {
@@ -171,7 +171,7 @@ impl World {
                 // It has taken over once one of its events is stored.
                 self.recover().await;
                 self.keep(play, producer, false).await;
-                play.producers[producer].wake_zombie().await;
+                play.producers[producer].resume_zombie().await;
             }
         }
     }
@@ -179,8 +179,8 @@ impl World {
     /// Waits until all lines of a producer are stored or, if `in_spool`, spooled.
     async fn keep(&self, play: &mut RunState, variation: usize, in_spool: bool) {
         let (database, run) = (&self.stack.database, play.run);
-        let stored = async || said(&database.events(run).await, variation);
-        play.producers[variation].is_kept(in_spool, stored).await;
+        let stored = async || printed(&database.events(run).await, variation);
+        play.producers[variation].wait_kept(in_spool, stored).await;
     }
 
     async fn flush(&self) {
@@ -201,7 +201,7 @@ impl World {
         // Checks dense seqs of each producer in the order of the events, and all seals.
         let events = self.stack.database.wait_sealed(play.run).await;
         for (variation, producer) in play.producers.iter().enumerate() {
-            producer.check(&said(&events, variation));
+            producer.check(&printed(&events, variation));
         }
         // Events that a kill cut off in writing are reported once; nothing else is missing.
         let kills: usize = play.producers.iter().map(|producer| producer.kills).sum();
@@ -221,6 +221,6 @@ impl World {
 }
 
 /// The stored text of one variation.
-fn said(events: &[StoredEvent], variation: usize) -> Vec<u8> {
+fn printed(events: &[StoredEvent], variation: usize) -> Vec<u8> {
     text(&variation_events(events, variation), Kind::Output)
 }

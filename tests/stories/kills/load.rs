@@ -59,21 +59,21 @@ impl Source {
         let rng = StdRng::seed_from_u64(seed);
         Self {
             wrap,
-            speaks: tokio::spawn(speak(pipe, rng, stop)),
+            speaks: tokio::spawn(write_lines(pipe, rng, stop)),
             variation,
         }
     }
 
     /// Waits until it has ended and reports that all is stored; returns what it printed.
     pub(crate) async fn finish(mut self) -> Vec<u8> {
-        let said = self.speaks.await.expect("the task of a source");
+        let output = self.speaks.await.expect("the task of a source");
         let code = shell_exit_code(self.wrap.wait_exit(2 * WAIT_DEADLINE).await);
         assert_eq!(code, 0, "{}", self.wrap.logs());
         assert!(
-            self.wrap.stdout() == said,
+            self.wrap.stdout() == output,
             "a command's output is passed on"
         );
-        said
+        output
     }
 }
 
@@ -96,8 +96,8 @@ fn launch(
     stack.runcast(&arguments, &[])
 }
 
-async fn speak(mut pipe: Sender, mut rng: StdRng, stop: watch::Receiver<bool>) -> Vec<u8> {
-    let mut said = Vec::new();
+async fn write_lines(mut pipe: Sender, mut rng: StdRng, stop: watch::Receiver<bool>) -> Vec<u8> {
+    let mut output = Vec::new();
     let mut number = 0;
     while !*stop.borrow() {
         for _ in 0..rng.random_range(1..=MAX_BURST_LINES) {
@@ -107,11 +107,11 @@ async fn speak(mut pipe: Sender, mut rng: StdRng, stop: watch::Receiver<bool>) -
             written
                 .expect("a command reads its lines")
                 .expect("a pipe takes a line");
-            said.extend_from_slice(&line);
+            output.extend_from_slice(&line);
         }
         sleep(BURST_PAUSE).await;
     }
-    said
+    output
 }
 
 fn line(number: u64, rng: &mut StdRng) -> Vec<u8> {

@@ -65,7 +65,7 @@ fn victim(rng: &mut StdRng) -> Victim {
 }
 
 /// The value of an environment variable, if set.
-fn given<T: std::str::FromStr>(name: &str) -> Option<T> {
+fn env_value<T: std::str::FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
     let number = text.parse().ok();
     Some(number.unwrap_or_else(|| panic!("{name}={text} is no number")))
@@ -73,11 +73,11 @@ fn given<T: std::str::FromStr>(name: &str) -> Option<T> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_kills_store_each_event_once() {
-    let asked: Option<u32> = given("RUNCAST_KILLS");
-    let seed = given("RUNCAST_KILLS_SEED");
-    let seed = seed.unwrap_or_else(|| asked.map_or(DEFAULT_SEED, |_| rand::random()));
-    let kills = asked.unwrap_or(DEFAULT_KILLS);
-    say(&format!(
+    let requested: Option<u32> = env_value("RUNCAST_KILLS");
+    let seed = env_value("RUNCAST_KILLS_SEED");
+    let seed = seed.unwrap_or_else(|| requested.map_or(DEFAULT_SEED, |_| rand::random()));
+    let kills = requested.unwrap_or(DEFAULT_KILLS);
+    print_line(&format!(
         "{kills} kills: RUNCAST_KILLS={kills} RUNCAST_KILLS_SEED={seed}\n"
     ));
     let start = Instant::now();
@@ -89,13 +89,13 @@ async fn random_kills_store_each_event_once() {
     let killed = start.elapsed();
     let stored = scene.end().await;
     let took = start.elapsed();
-    say(&format!(
+    print_line(&format!(
         "{stored} events; the last kill after {killed:?}, all sealed after {took:?}\n"
     ));
 }
 
 /// Bypasses the test runner, which prints only the output of failed tests.
-fn say(text: &str) {
+fn print_line(text: &str) {
     let written = std::io::stderr().write_all(text.as_bytes());
     written.expect("stderr takes a line");
 }
@@ -122,8 +122,8 @@ impl KillScenario {
             let run = api.create_run_of("under fire", PRODUCERS_PER_RUN).await.id;
             let sources = (0..PRODUCERS_PER_RUN).map(|variation| {
                 let own = seed ^ ((number * PRODUCERS_PER_RUN + variation) as u64) << 32;
-                let heard = stop.subscribe();
-                Source::start(&mut stack, run, variation, variation == 0, own, heard)
+                let stored_text = stop.subscribe();
+                Source::start(&mut stack, run, variation, variation == 0, own, stored_text)
             });
             runs.push((run, sources.collect()));
         }
@@ -160,18 +160,18 @@ impl KillScenario {
         self.stop.send_replace(true);
         let mut count = 0;
         for (run, sources) in self.runs {
-            let mut said = Vec::new();
+            let mut output = Vec::new();
             for source in sources {
-                said.push((source.variation, source.finish().await));
+                output.push((source.variation, source.finish().await));
             }
             // Checks dense seqs of each producer in the order of the events, and all seals.
             let events = self.stack.database.wait_sealed(run).await;
-            for (variation, said) in said {
+            for (variation, output) in output {
                 let stored = text(&variation_events(&events, variation), Kind::Output);
-                assert_same(&stored, &said);
+                assert_same(&stored, &output);
             }
-            let told = |event: &&_| is_gap(event);
-            assert_eq!(events.iter().find(told), None, "nothing was lost");
+            let received = |event: &&_| is_gap(event);
+            assert_eq!(events.iter().find(received), None, "nothing was lost");
             let producers: BTreeSet<Uuid> = events.iter().map(|event| event.producer).collect();
             assert_eq!(
                 producers.len(),
@@ -205,14 +205,14 @@ async fn persister(stack: &Stack, number: usize) -> Process {
 }
 
 /// Compares bytes, and shows where they differ.
-fn assert_same(stored: &[u8], said: &[u8]) {
-    if stored == said {
+fn assert_same(stored: &[u8], output: &[u8]) {
+    if stored == output {
         return;
     }
-    let mut pairs = stored.iter().zip(said);
+    let mut pairs = stored.iter().zip(output);
     let same = pairs.position(|(one, other)| one != other);
-    let same = same.unwrap_or(stored.len().min(said.len()));
-    let shown = |bytes: &[u8]| {
+    let same = same.unwrap_or(stored.len().min(output.len()));
+    let displayed = |bytes: &[u8]| {
         bytes[same..bytes.len().min(same + 80)]
             .escape_ascii()
             .to_string()
@@ -220,8 +220,8 @@ fn assert_same(stored: &[u8], said: &[u8]) {
     panic!(
         "{} bytes are stored of {}; after {same} stands {:?} instead of {:?}",
         stored.len(),
-        said.len(),
-        shown(stored),
-        shown(said)
+        output.len(),
+        displayed(stored),
+        displayed(output)
     );
 }

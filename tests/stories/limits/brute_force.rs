@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::access::tickets::{by_ticket, ticket};
 
-use super::fixtures::{from, limited, list, metric, somebody};
+use super::fixtures::{from, limited, list, metric, non_admin};
 
 const ATTACKER_ADDRESS: &str = "203.0.113.9";
 const GUESS_COUNT: usize = 10_000;
@@ -23,7 +23,7 @@ const CONCURRENT_GUESSES: usize = 32;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guesses_are_limited_and_other_clients_served() {
     let stack = limited("read=1000000/min").await;
-    let (api, known) = (stack.api(), somebody(&stack, "runs:read").await);
+    let (api, known) = (stack.api(), non_admin(&stack, "runs:read").await);
     // A client behind the same address that had a valid credential before.
     let as_attacker = async || {
         let request = known.request(Method::GET, "/v1/runs?limit=1");
@@ -32,7 +32,7 @@ async fn guesses_are_limited_and_other_clients_served() {
     assert_eq!(as_attacker().await, StatusCode::OK);
 
     let is_over = Arc::new(AtomicBool::new(false));
-    let other = somebody(&stack, "runs:read").await;
+    let other = non_admin(&stack, "runs:read").await;
     let served = tokio::spawn({
         let is_over = Arc::clone(&is_over);
         async move {
@@ -63,10 +63,10 @@ async fn guesses_are_limited_and_other_clients_served() {
                 .as_u16(),
         )
     };
-    let answers = futures::stream::iter(0..GUESS_COUNT).map(guess);
+    let responses = futures::stream::iter(0..GUESS_COUNT).map(guess);
     let mut counts: BTreeMap<_, usize> = BTreeMap::new();
-    let mut answers = std::pin::pin!(answers.buffer_unordered(CONCURRENT_GUESSES));
-    while let Some(answer) = answers.next().await {
+    let mut responses = std::pin::pin!(responses.buffer_unordered(CONCURRENT_GUESSES));
+    while let Some(answer) = responses.next().await {
         *counts.entry(answer).or_default() += 1;
     }
     let took = began.elapsed();
@@ -78,29 +78,32 @@ async fn guesses_are_limited_and_other_clients_served() {
     is_over.store(true, Ordering::Relaxed);
     let (count, slowest) = served.await.expect("the other client was served");
 
-    let looked_up: usize = [0, 1]
+    let lookups: usize = [0, 1]
         .iter()
         .filter_map(|kind| counts.get(&(*kind, 401)))
         .sum();
     let seconds = usize::try_from(took.as_secs()).expect("seconds");
     // 30 at once, and one every two seconds, plus the requests in progress.
-    let most = 30 + seconds / 2 + CONCURRENT_GUESSES;
-    assert!((5..=most).contains(&looked_up), "{counts:?} in {took:?}");
+    let max_guesses = 30 + seconds / 2 + CONCURRENT_GUESSES;
+    assert!(
+        (5..=max_guesses).contains(&lookups),
+        "{counts:?} in {took:?}"
+    );
     let refused: usize = [0, 1]
         .iter()
         .filter_map(|kind| counts.get(&(*kind, 429)))
         .sum();
-    assert_eq!(refused + looked_up, GUESS_COUNT, "nothing else: {counts:?}");
+    assert_eq!(refused + lookups, GUESS_COUNT, "nothing else: {counts:?}");
     assert!(
         count > 0 && slowest < Duration::from_secs(5),
         "{count} served, one in {slowest:?}"
     );
     let limited = r#"runcast_limits_limited_total{policy="failed",source="redis"}"#;
     assert!(metric(&stack, limited).await > 8000);
-    tell(count, slowest, took, looked_up);
+    print_result(count, slowest, took, lookups);
     // After so many wrong credentials a valid one is refused as well, until the address may try
     // again.
-    let fresh = somebody(&stack, "runs:read").await;
+    let fresh = non_admin(&stack, "runs:read").await;
     runcast_tests::eventually::eventually("the address may try again", async || {
         let request = from(
             fresh.request(Method::GET, "/v1/runs?limit=1"),
@@ -119,7 +122,7 @@ async fn guesses_are_limited_and_other_clients_served() {
 async fn invalid_tickets_count_as_guesses() {
     let stack = limited("failed=5/min").await;
     let api = stack.api();
-    let reader = somebody(&stack, "runs:read").await;
+    let reader = non_admin(&stack, "runs:read").await;
     let ask = async |ticket: &str, address: &str| {
         let request = by_ticket(&api, "/v1/feed", ticket);
         send(from(request, address)).await
@@ -136,24 +139,24 @@ async fn invalid_tickets_count_as_guesses() {
     }
     // Now the address must wait even with a valid ticket, which is not used up.
     let right = ticket(&reader, &json!({})).await;
-    for shown in [&used, &right] {
-        let answer = ask(shown, ATTACKER_ADDRESS).await;
+    for displayed in [&used, &right] {
+        let answer = ask(displayed, ATTACKER_ADDRESS).await;
         assert_eq!(answer.status(), StatusCode::OK, "a stream that ends");
-        let said = answer.text().await.expect("all of it");
+        let output = answer.text().await.expect("all of it");
         assert!(
-            said.contains("event: closing") && said.contains("wrong credentials"),
-            "{said}"
+            output.contains("event: closing") && output.contains("wrong credentials"),
+            "{output}"
         );
     }
     assert_eq!(ask(&right, "203.0.113.10").await.status(), StatusCode::OK);
 }
 
 /// The numbers are printed, but not judged: the machine has other load.
-fn tell(count: usize, slowest: Duration, took: Duration, looked_up: usize) {
+fn print_result(count: usize, slowest: Duration, took: Duration, lookups: usize) {
     use std::io::Write as _;
     writeln!(
         std::io::stderr(),
-        "{GUESS_COUNT} guesses in {took:?}, {looked_up} looked up; meanwhile {count} requests of another client, the slowest {slowest:?}"
+        "{GUESS_COUNT} guesses in {took:?}, {lookups} looked up; meanwhile {count} requests of another client, the slowest {slowest:?}"
     )
     .expect("stderr takes a text");
 }

@@ -21,7 +21,7 @@ pub(super) fn set(stack: &mut Stack, limits: &str) {
 }
 
 /// A client that is no admin.
-pub(super) async fn somebody(stack: &Stack, scope: &str) -> Api {
+pub(super) async fn non_admin(stack: &Stack, scope: &str) -> Api {
     Api::new(stack.api().base(), &stack.create_token(scope).await)
 }
 

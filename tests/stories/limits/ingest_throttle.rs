@@ -14,7 +14,7 @@ use super::fixtures::{header, limited, metric};
 
 /// Lines of this many bytes in total, and their text.
 fn lines(bytes: usize) -> (Vec<u8>, Vec<u8>) {
-    let (mut body, mut said) = (Vec::new(), Vec::new());
+    let (mut body, mut output) = (Vec::new(), Vec::new());
     for number in 0.. {
         if body.len() >= bytes {
             break;
@@ -22,9 +22,9 @@ fn lines(bytes: usize) -> (Vec<u8>, Vec<u8>) {
         let text = format!("line {number} {}\n", "x".repeat(1000));
         body.extend_from_slice(&output_line(&text));
         body.push(b'\n');
-        said.extend_from_slice(text.as_bytes());
+        output.extend_from_slice(text.as_bytes());
     }
-    (body, said)
+    (body, output)
 }
 
 async fn publish(stack: &Stack, run: &CreatedRun, body: Vec<u8>) -> Response {
@@ -40,7 +40,7 @@ async fn publish(stack: &Stack, run: &CreatedRun, body: Vec<u8>) -> Response {
 async fn fast_publisher_is_throttled() {
     let stack = limited("publish=512KiB/s:1MiB").await;
     let run = stack.api().create_run("fast").await;
-    let (body, said) = lines(2 << 20);
+    let (body, output) = lines(2 << 20);
     let began = Instant::now();
     let answer = publish(&stack, &run, body).await;
     assert_eq!(answer.status(), StatusCode::OK);
@@ -54,7 +54,7 @@ async fn fast_publisher_is_throttled() {
     stack.database.wait_stored_events(run.id, count).await;
     let events = stack.database.events(run.id).await;
     assert_each_once(&events);
-    assert_eq!(text(&events, Kind::Output), said);
+    assert_eq!(text(&events, Kind::Output), output);
     let waited = r#"runcast_limits_limited_total{policy="publish",source="redis"}"#;
     assert!(metric(&stack, waited).await > 0);
 }
@@ -64,7 +64,7 @@ async fn excessive_publisher_is_refused_and_resends() {
     let mut stack = limited("publish=1KiB/s:1MiB").await;
     let run = stack.api().create_run("far too fast").await;
     let other = stack.api().create_run("other").await;
-    let (body, said) = lines(3 << 19);
+    let (body, output) = lines(3 << 19);
     let answer = publish(&stack, &run, body.clone()).await;
     assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
     let wait: u64 = header(&answer, "retry-after").parse().expect("seconds");
@@ -95,5 +95,5 @@ async fn excessive_publisher_is_refused_and_resends() {
     stack.database.wait_stored_events(run.id, count).await;
     let events = stack.database.events(run.id).await;
     assert_each_once(&events);
-    assert_eq!(text(&events, Kind::Output), said);
+    assert_eq!(text(&events, Kind::Output), output);
 }

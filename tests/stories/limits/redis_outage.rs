@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use runcast_tests::eventually::eventually;
 use runcast_tests::stack::{Service, Stack};
 
-use super::fixtures::{header, list, metric, set, somebody};
+use super::fixtures::{header, list, metric, non_admin, set};
 
 async fn counts_by(stack: &Stack, source: &str) {
     eventually(&format!("{source} counts"), async || {
@@ -27,7 +27,7 @@ async fn without_redis_each_gateway_counts_locally() {
     let url = stack.redis.url(chaos.port());
     stack.set(Service::Gateway, "REDIS_URL", url);
     stack.start_all().await;
-    let reader = somebody(&stack, "runs:read").await;
+    let reader = non_admin(&stack, "runs:read").await;
     let first = list(&reader).await;
     assert!(header(&first, "ratelimit").starts_with("\"read\";r=4;"));
     counts_by(&stack, "redis").await;

@@ -8,14 +8,14 @@ use runcast_tests::eventually::WAIT_DEADLINE;
 use runcast_tests::stack::Service;
 use serde_json::json;
 
-use super::fixtures::{from, header, limited, list, metric, somebody};
+use super::fixtures::{from, header, limited, list, metric, non_admin};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limited_client_gets_remaining_quota_and_retry_time() {
     let stack = limited("read=3/h,write=2/h").await;
     let (one, other) = (
-        somebody(&stack, "runs:read").await,
-        somebody(&stack, "runs:read").await,
+        non_admin(&stack, "runs:read").await,
+        non_admin(&stack, "runs:read").await,
     );
     for left in [2, 1, 0] {
         let answer = list(&one).await;
@@ -57,7 +57,7 @@ async fn limited_client_gets_remaining_quota_and_retry_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unauthorized_requests_count() {
     let stack = limited("read=3/h,write=3/h").await;
-    let one = somebody(&stack, "runs:publish").await;
+    let one = non_admin(&stack, "runs:publish").await;
     let ask = async |method: Method, path: &str| send(one.request(method, path)).await;
     // Without the scope: a valid token may send as many requests as with it, and no more.
     for left in [2, 1, 0] {
@@ -78,8 +78,8 @@ async fn unauthorized_requests_count() {
         let request = from(one.request(Method::DELETE, "/v1/runs"), "203.0.113.1");
         assert_eq!(send(request).await.status(), status);
     }
-    let elsewhere = from(one.request(Method::DELETE, "/v1/runs"), "203.0.113.2");
-    assert_eq!(send(elsewhere).await.status(), 405);
+    let cross_site = from(one.request(Method::DELETE, "/v1/runs"), "203.0.113.2");
+    assert_eq!(send(cross_site).await.status(), 405);
     let admin = stack.api();
     for _ in 0..5 {
         assert_eq!(list(&admin).await.status(), StatusCode::OK);
@@ -95,8 +95,8 @@ async fn password_change_attempts_are_limited() {
     let password = "correct horse battery";
     let new =
         json!({"name": "ada", "email": "a@example.com", "password": password, "roles": ["admin"]});
-    let made = send(api.request(Method::POST, "/v1/users").json(&new)).await;
-    assert_eq!(made.status(), StatusCode::CREATED);
+    let created_token = send(api.request(Method::POST, "/v1/users").json(&new)).await;
+    assert_eq!(created_token.status(), StatusCode::CREATED);
     let body = json!({"user": "ada", "password": password});
     let signed_in = send(api.anonymous(Method::POST, "/v1/session").json(&body)).await;
     let cookie = signed_in.headers()["set-cookie"].clone();
@@ -158,7 +158,7 @@ async fn quota_refills_and_is_shared_by_all_gateways() {
 async fn searches_count_in_a_window_and_as_reads() {
     let stack = limited("read=100/h,search=2/h").await;
     let run = stack.api().create_run("searched").await.id;
-    let reader = somebody(&stack, "runs:read").await;
+    let reader = non_admin(&stack, "runs:read").await;
     let path = format!("/v1/runs/{run}/search?q=x");
     for left in [1, 0] {
         let answer = send(reader.request(Method::GET, &path)).await;
@@ -231,8 +231,8 @@ async fn only_trusted_proxies_set_the_client_address() {
         "forged addresses change nothing"
     );
     let logs = stack.logs(Service::Gateway);
-    let told = logs.matches("list it in RUNCAST_TRUSTED_PROXIES").count();
-    assert_eq!(told, 1, "once: {logs}");
+    let received = logs.matches("list it in RUNCAST_TRUSTED_PROXIES").count();
+    assert_eq!(received, 1, "once: {logs}");
     // With the proxy listed, addresses that a client adds before its own change nothing either.
     stack.stop(Service::Gateway).await;
     stack.set(Service::Gateway, "RUNCAST_TRUSTED_PROXIES", "127.0.0.1");

@@ -21,14 +21,18 @@ async fn connect(stack: &Stack) -> TcpStream {
 }
 
 /// Sends these bytes; returns what the gateway sends until it closes.
-async fn answer(stack: &Stack, said: &[u8]) -> String {
+async fn raw_request(stack: &Stack, output: &[u8]) -> String {
     let mut socket = connect(stack).await;
     // The gateway may close in the middle of it.
-    let _sent = socket.write_all(said).await;
-    let mut heard = Vec::new();
-    let reading = within(REQUEST_DEADLINE, "the end", socket.read_to_end(&mut heard));
+    let _sent = socket.write_all(output).await;
+    let mut received_bytes = Vec::new();
+    let reading = within(
+        REQUEST_DEADLINE,
+        "the end",
+        socket.read_to_end(&mut received_bytes),
+    );
     let _ended = reading.await;
-    String::from_utf8_lossy(&heard).into_owned()
+    String::from_utf8_lossy(&received_bytes).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,11 +40,11 @@ async fn oversized_requests_are_refused_with_the_limit() {
     let stack = Stack::start().await;
     let api = stack.api();
     let large = "x".repeat(40 * 1024);
-    let asked = api
+    let requested = api
         .request(Method::GET, "/v1/runs")
         .header("x-large", &large);
     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    let detail = problem(send(asked).await, status).await;
+    let detail = problem(send(requested).await, status).await;
     assert!(detail.contains("32768"), "{detail}");
     let mut many = api.request(Method::GET, "/v1/runs");
     for number in 0..90 {
@@ -63,9 +67,12 @@ async fn oversized_requests_are_refused_with_the_limit() {
         format!("x: {}\r\n", "x".repeat(100 * 1024)),
         "x: x\r\n".repeat(2000),
     ] {
-        let said = format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{head}\r\n");
-        let heard = answer(&stack, said.as_bytes()).await;
-        assert!(heard.starts_with("HTTP/1.1 431 "), "{heard:?}");
+        let output = format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{head}\r\n");
+        let received_bytes = raw_request(&stack, output.as_bytes()).await;
+        assert!(
+            received_bytes.starts_with("HTTP/1.1 431 "),
+            "{received_bytes:?}"
+        );
     }
     assert_eq!(list(&api).await.status(), StatusCode::OK);
 }
@@ -82,8 +89,8 @@ async fn slow_requests_time_out() {
     let (head, body, nothing, between) = tokio::join!(
         trickle(&stack, b"GET /healthz HTTP/1.1\r\nx: "),
         trickle(&stack, post.as_bytes()),
-        answer(&stack, b""),
-        answer(&stack, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"),
+        raw_request(&stack, b""),
+        raw_request(&stack, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"),
     );
     assert!(body.starts_with("HTTP/1.1 408 "), "{body}");
     assert!(body.contains("application/problem+json"), "{body}");
@@ -100,10 +107,10 @@ async fn slow_requests_time_out() {
 }
 
 /// Sends these bytes, then one byte per second; returns what the gateway sends until the end.
-async fn trickle(stack: &Stack, said: &[u8]) -> String {
+async fn trickle(stack: &Stack, output: &[u8]) -> String {
     let (mut reader, mut writer) = connect(stack).await.into_split();
-    writer.write_all(said).await.expect("it is heard");
-    let mut heard = Vec::new();
+    writer.write_all(output).await.expect("it is heard");
+    let mut received_bytes = Vec::new();
     let trickling = async {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -112,12 +119,16 @@ async fn trickle(stack: &Stack, said: &[u8]) -> String {
             }
         }
     };
-    let reading = within(REQUEST_DEADLINE, "the end", reader.read_to_end(&mut heard));
+    let reading = within(
+        REQUEST_DEADLINE,
+        "the end",
+        reader.read_to_end(&mut received_bytes),
+    );
     tokio::select! {
         _ended = reading => {}
         () = trickling => {}
     }
-    String::from_utf8_lossy(&heard).into_owned()
+    String::from_utf8_lossy(&received_bytes).into_owned()
 }
 
 fn assert_secured(response: &Response) {
@@ -152,13 +163,13 @@ fn assert_secured(response: &Response) {
 async fn all_responses_have_security_headers() {
     let mut stack = Stack::start().await;
     let api = stack.api();
-    let answers = async |api: &Api| {
+    let responses = async |api: &Api| {
         let page = send(api.anonymous(Method::GET, "/")).await;
         let refused = send(api.anonymous(Method::GET, "/v1/runs")).await;
         let nowhere = send(api.anonymous(Method::GET, "/nowhere")).await;
         [page, list(api).await, refused, nowhere]
     };
-    for response in answers(&api).await {
+    for response in responses(&api).await {
         assert_secured(&response);
         assert!(
             response
@@ -181,7 +192,7 @@ async fn all_responses_have_security_headers() {
             WAIT_DEADLINE,
         )
         .await;
-    for response in answers(&api).await {
+    for response in responses(&api).await {
         assert_secured(&response);
         let only = header(&response, "strict-transport-security").to_owned();
         assert!(only.starts_with("max-age="), "{only}");

@@ -8,7 +8,7 @@ use runcast_tests::process::ProcessSpec;
 use runcast_tests::sse::{Frame, Sse};
 use runcast_tests::stack::Stack;
 
-use super::fixtures::{from, limited, metric, somebody};
+use super::fixtures::{from, limited, metric, non_admin};
 
 async fn open(api: &Api, path: &str, address: &str) -> Response {
     let request = api.request(Method::GET, path);
@@ -16,7 +16,7 @@ async fn open(api: &Api, path: &str, address: &str) -> Response {
 }
 
 /// The only frame of a stream that is refused.
-async fn sent_away(response: Response) -> Frame {
+async fn closing_frame(response: Response) -> Frame {
     let mut stream = Sse::from_response(response).await;
     let closing = stream.next().await;
     assert_eq!(closing.event, "closing", "{closing:?}");
@@ -44,8 +44,8 @@ async fn streams_are_limited_by_principal_and_address_and_released() {
     let stack = limited("streams=2,streams-by-address=3").await;
     let run = stack.api().create_run("crowded").await.id;
     let (one, other) = (
-        somebody(&stack, "runs:read").await,
-        somebody(&stack, "runs:read").await,
+        non_admin(&stack, "runs:read").await,
+        non_admin(&stack, "runs:read").await,
     );
     let path = format!("/v1/runs/{run}/stream");
     let mut first = Sse::from_response(open(&one, &path, "192.0.2.1").await).await;
@@ -62,12 +62,12 @@ async fn streams_are_limited_by_principal_and_address_and_released() {
     open_streams(&stack, 1).await;
     let feed = Sse::from_response(open(&one, "/v1/feed", "192.0.2.1").await).await;
     // From another address as well.
-    let closing = sent_away(open(&one, &path, "192.0.2.2").await).await;
+    let closing = closing_frame(open(&one, &path, "192.0.2.2").await).await;
     let reason = closing.json()["reason"].to_string();
     assert!(reason.contains("user or token"), "{reason}");
     let watch = format!("/v1/watch?run={run}");
     let watched = Sse::from_response(open(&other, &watch, "192.0.2.1").await).await;
-    let closing = sent_away(open(&other, &path, "192.0.2.1").await).await;
+    let closing = closing_frame(open(&other, &path, "192.0.2.1").await).await;
     let reason = closing.json()["reason"].to_string();
     assert!(reason.contains("address"), "{reason}");
     open_streams(&stack, 3).await;
@@ -111,7 +111,7 @@ async fn http2_streams_are_counted_and_released() {
     let mut curl =
         ProcessSpec::new("curl", "curl", &arguments, stack.folder()).start(stack.folder());
     open_streams(&stack, 1).await;
-    sent_away(open(&reader, &path, "192.0.2.1").await).await;
+    closing_frame(open(&reader, &path, "192.0.2.1").await).await;
     curl.kill();
     open_streams(&stack, 0).await;
 }
@@ -120,7 +120,7 @@ async fn http2_streams_are_counted_and_released() {
 async fn rate_limited_stream_is_asked_to_retry() {
     let stack = limited("read=1/h").await;
     let run = stack.api().create_run("impatient").await.id;
-    let reader = somebody(&stack, "runs:read").await;
+    let reader = non_admin(&stack, "runs:read").await;
     let path = format!("/v1/runs/{run}/stream");
     let mut stream = Sse::from_response(open(&reader, &path, "192.0.2.1").await).await;
     stream.read_until("ready").await;
@@ -129,14 +129,14 @@ async fn rate_limited_stream_is_asked_to_retry() {
         .request(Method::GET, &path)
         .header(ACCEPT, "text/event-stream");
     let again = again.header("last-event-id", "1700000000000-7");
-    let closing = sent_away(send(again).await).await;
+    let closing = closing_frame(send(again).await).await;
     assert_eq!(closing.id.to_string(), "1700000000000-7");
     assert!(
         closing.retry.is_some_and(|retry| retry > 3_000_000),
         "{closing:?}"
     );
     let forged = format!("{path}?after=1%0Adata:%20forged");
-    let closing = sent_away(open(&reader, &forged, "192.0.2.1").await).await;
+    let closing = closing_frame(open(&reader, &forged, "192.0.2.1").await).await;
     assert_eq!(closing.id.to_string(), "0-0");
 }
 

@@ -60,7 +60,7 @@ impl Scene {
     }
 
     /// Goes to the provider and back; returns the callback URL without requesting it.
-    pub(super) async fn come_back(&self, browser: &OidcBrowser, path: &str) -> String {
+    pub(super) async fn callback_url(&self, browser: &OidcBrowser, path: &str) -> String {
         let provider = redirect_target(browser.get(&self.at(path)).await).await;
         assert!(provider.starts_with(&self.provider.url()), "{provider}");
         redirect_target(browser.get(&provider).await).await
@@ -68,7 +68,7 @@ impl Scene {
 
     /// Signs in; returns the gateway's last response, whatever it is.
     pub(super) async fn try_sign_in(&self, browser: &OidcBrowser) -> Response {
-        let back = self.come_back(browser, "/v1/session/oidc").await;
+        let back = self.callback_url(browser, "/v1/session/oidc").await;
         browser.get(&back).await
     }
 
@@ -81,18 +81,18 @@ impl Scene {
 
     /// The current session.
     pub(super) async fn who(&self, browser: &OidcBrowser) -> Value {
-        let answer = browser.get(&self.at("/v1/session")).await;
-        json_of(answer, StatusCode::OK).await
+        let response = browser.get(&self.at("/v1/session")).await;
+        json_of(response, StatusCode::OK).await
     }
 
     /// Checks that a response signs no user in, and returns the reason.
     pub(super) async fn refused(
         &self,
         browser: &OidcBrowser,
-        answer: Response,
+        response: Response,
         status: StatusCode,
     ) -> String {
-        let why = problem(answer, status).await;
+        let why = problem(response, status).await;
         assert_eq!(browser.cookie(GATEWAY_HOST, SESSION_COOKIE), None, "{why}");
         why
     }

@@ -26,10 +26,10 @@ async fn callback_is_valid_once_and_only_in_its_browser() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     let (ada, eve) = (OidcBrowser::default(), OidcBrowser::default());
-    let back = scene.come_back(&ada, "/v1/session/oidc").await;
+    let back = scene.callback_url(&ada, "/v1/session/oidc").await;
     // Eve has an account as well. She wants Ada to sign in as Eve, or to sign in as Ada.
     scene.provider.sign_in_as(Account::new("eve"));
-    let of_eve = scene.come_back(&eve, "/v1/session/oidc").await;
+    let of_eve = scene.callback_url(&eve, "/v1/session/oidc").await;
     let nobody = OidcBrowser::default();
     for (browser, url) in [
         (&nobody, &back),
@@ -42,9 +42,9 @@ async fn callback_is_valid_once_and_only_in_its_browser() {
             &with_state(&back, "another-state-that-is-as-long-as-one"),
         ),
     ] {
-        let answer = browser.get(url).await;
+        let response = browser.get(url).await;
         let why = scene
-            .refused(browser, answer, StatusCode::BAD_REQUEST)
+            .refused(browser, response, StatusCode::BAD_REQUEST)
             .await;
         assert!(why.contains("begin again"), "{why}");
     }
@@ -55,8 +55,10 @@ async fn callback_is_valid_once_and_only_in_its_browser() {
     // Again, also with the used cookie.
     let thief = OidcBrowser::default();
     thief.set_cookie(GATEWAY_HOST, LOGIN_COOKIE, &secret);
-    let answer = thief.get(&back).await;
-    scene.refused(&thief, answer, StatusCode::BAD_REQUEST).await;
+    let response = thief.get(&back).await;
+    scene
+        .refused(&thief, response, StatusCode::BAD_REQUEST)
+        .await;
     assert_eq!(scene.who(&ada).await["name"], "ada");
 }
 
@@ -65,7 +67,7 @@ async fn concurrent_callbacks_sign_in_once() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     let browser = OidcBrowser::default();
-    let back = scene.come_back(&browser, "/v1/session/oidc").await;
+    let back = scene.callback_url(&browser, "/v1/session/oidc").await;
     let all = futures::future::join_all((0..8).map(|_| browser.get(&back))).await;
     let statuses: Vec<StatusCode> = all.iter().map(reqwest::Response::status).collect();
     let signed_in = statuses.iter().filter(|one| **one == StatusCode::SEE_OTHER);
@@ -78,7 +80,7 @@ async fn concurrent_callbacks_sign_in_once() {
 async fn login_state_expires_and_is_useless_to_redis_readers() {
     let scene = Scene::start(&[]).await;
     let browser = OidcBrowser::default();
-    let back = scene.come_back(&browser, "/v1/session/oidc").await;
+    let back = scene.callback_url(&browser, "/v1/session/oidc").await;
     let secret = browser
         .cookie(GATEWAY_HOST, LOGIN_COOKIE)
         .expect("a secret");
@@ -88,23 +90,23 @@ async fn login_state_expires_and_is_useless_to_redis_readers() {
     assert_eq!(keys.len(), 1, "{keys:?}");
     let life: i64 = redis.ttl(&keys[0]).await.expect("a life");
     assert!((500..=600).contains(&life), "{life}");
-    let kept: String = redis.get(&keys[0]).await.expect("an attempt");
+    let retained: String = redis.get(&keys[0]).await.expect("an attempt");
     let state = back
         .split("state=")
         .nth(1)
         .and_then(|rest| rest.split('&').next());
     for hidden in [secret.as_str(), state.expect("a state")] {
         assert!(
-            !kept.contains(hidden) && !keys[0].contains(hidden),
-            "{kept}"
+            !retained.contains(hidden) && !keys[0].contains(hidden),
+            "{retained}"
         );
     }
     // Ten minutes later.
     let gone: i64 = redis.del(&keys[0]).await.expect("it is gone");
     assert_eq!(gone, 1);
-    let answer = browser.get(&back).await;
+    let response = browser.get(&back).await;
     scene
-        .refused(&browser, answer, StatusCode::BAD_REQUEST)
+        .refused(&browser, response, StatusCode::BAD_REQUEST)
         .await;
     // A browser that requests a page is shown the page.
     assert_eq!(

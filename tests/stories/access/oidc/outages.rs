@@ -24,9 +24,9 @@ async fn unreachable_provider_affects_only_oidc_sign_in() {
     user(&scene.stack, "ada", &["viewer"]).await;
     let browser = OidcBrowser::default();
     for _ in 0..3 {
-        let answer = browser.get(&scene.at("/v1/session/oidc")).await;
-        assert!(answer.headers().contains_key("retry-after"));
-        problem(answer, StatusCode::SERVICE_UNAVAILABLE).await;
+        let response = browser.get(&scene.at("/v1/session/oidc")).await;
+        assert!(response.headers().contains_key("retry-after"));
+        problem(response, StatusCode::SERVICE_UNAVAILABLE).await;
     }
     let page = browser.get_page(&scene.at("/v1/session/oidc")).await;
     assert_eq!(redirect_target(page).await, "/#/?sign-in=unavailable");
@@ -44,9 +44,9 @@ async fn unreachable_provider_affects_only_oidc_sign_in() {
 
     scene.provider.restart().await;
     let begun = eventually("the issuer is asked again", async || {
-        let answer = browser.get(&scene.at("/v1/session/oidc")).await;
-        match answer.status() {
-            StatusCode::SEE_OTHER => Ok(answer),
+        let response = browser.get(&scene.at("/v1/session/oidc")).await;
+        match response.status() {
+            StatusCode::SEE_OTHER => Ok(response),
             status => Err(status.to_string()),
         }
     })
@@ -54,9 +54,9 @@ async fn unreachable_provider_affects_only_oidc_sign_in() {
     let back = redirect_target(browser.get(&redirect_target(begun).await).await).await;
     // It stops while a user is at the provider.
     scene.provider.stop();
-    let answer = browser.get(&back).await;
+    let response = browser.get(&back).await;
     scene
-        .refused(&browser, answer, StatusCode::SERVICE_UNAVAILABLE)
+        .refused(&browser, response, StatusCode::SERVICE_UNAVAILABLE)
         .await;
     scene.provider.restart().await;
     assert_eq!(scene.sign_in(&browser).await["name"], "ada");
@@ -71,16 +71,16 @@ async fn hanging_provider_times_out() {
     let browsers: Vec<OidcBrowser> = (0..10).map(|_| OidcBrowser::default()).collect();
     let url = scene.at("/v1/session/oidc");
     let all = browsers.iter().map(|browser| browser.get(&url));
-    for answer in futures::future::join_all(all).await {
-        problem(answer, StatusCode::SERVICE_UNAVAILABLE).await;
+    for response in futures::future::join_all(all).await {
+        problem(response, StatusCode::SERVICE_UNAVAILABLE).await;
     }
     assert!(began.elapsed() < LOGIN_DEADLINE, "{:?}", began.elapsed());
     scene.provider.set_hanging(false);
     let browser = &browsers[0];
     let begun = eventually("the issuer is asked again", async || {
-        let answer = browser.get(&url).await;
-        match answer.status() {
-            StatusCode::SEE_OTHER => Ok(answer),
+        let response = browser.get(&url).await;
+        match response.status() {
+            StatusCode::SEE_OTHER => Ok(response),
             status => Err(status.to_string()),
         }
     })
@@ -88,9 +88,9 @@ async fn hanging_provider_times_out() {
     let back = redirect_target(browser.get(&redirect_target(begun).await).await).await;
     scene.provider.set_hanging(true);
     let began = Instant::now();
-    let answer = browser.get(&back).await;
+    let response = browser.get(&back).await;
     scene
-        .refused(browser, answer, StatusCode::SERVICE_UNAVAILABLE)
+        .refused(browser, response, StatusCode::SERVICE_UNAVAILABLE)
         .await;
     assert!(began.elapsed() < LOGIN_DEADLINE, "{:?}", began.elapsed());
 }
@@ -101,22 +101,22 @@ async fn without_redis_password_sign_in_works() {
     scene.stack.redis.enable_append_only_file().await;
     user(&scene.stack, "ada", &["viewer"]).await;
     let browser = OidcBrowser::default();
-    let back = scene.come_back(&browser, "/v1/session/oidc").await;
+    let back = scene.callback_url(&browser, "/v1/session/oidc").await;
     scene.stack.redis.kill();
     let other = OidcBrowser::default();
-    let answer = other.get(&scene.at("/v1/session/oidc")).await;
-    problem(answer, StatusCode::SERVICE_UNAVAILABLE).await;
-    let answer = browser.get(&back).await;
+    let response = other.get(&scene.at("/v1/session/oidc")).await;
+    problem(response, StatusCode::SERVICE_UNAVAILABLE).await;
+    let response = browser.get(&back).await;
     scene
-        .refused(&browser, answer, StatusCode::SERVICE_UNAVAILABLE)
+        .refused(&browser, response, StatusCode::SERVICE_UNAVAILABLE)
         .await;
     let by_password = sign_in(&scene.stack.api(), "ada").await;
     assert_eq!(by_password.status(Method::GET, "/v1/runs").await, 200);
     // The login continues when Redis is back: its state was not used up.
     scene.stack.redis.restart().await;
     eventually("Redis is asked again", async || {
-        let answer = browser.get(&back).await;
-        match answer.status() {
+        let response = browser.get(&back).await;
+        match response.status() {
             StatusCode::SEE_OTHER => Ok(()),
             status => Err(status.to_string()),
         }

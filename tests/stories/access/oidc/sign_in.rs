@@ -85,8 +85,8 @@ async fn sign_in_ends_the_previous_session() {
     assert_ne!(before, after);
     let other = OidcBrowser::default();
     other.set_cookie(GATEWAY_HOST, SESSION_COOKIE, &before);
-    let answer = other.get(&scene.at("/v1/session")).await;
-    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    let response = other.get(&scene.at("/v1/session")).await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(scene.audit("identity.linked").await.len(), 1);
     assert_eq!(scene.provider.discovery_count(), 1, "it is kept");
 }
@@ -132,15 +132,15 @@ async fn no_redirect_leaves_the_gateway() {
     ] {
         let mut url: Url = scene.at("/v1/session/oidc").parse().expect("an address");
         url.query_pairs_mut().append_pair("return_to", to);
-        let answer = browser.get(url.as_str()).await;
-        let why = problem(answer, StatusCode::BAD_REQUEST).await;
+        let response = browser.get(url.as_str()).await;
+        let why = problem(response, StatusCode::BAD_REQUEST).await;
         assert!(why.starts_with("return_to"), "{why}");
     }
     assert_eq!(browser.cookie(GATEWAY_HOST, LOGIN_COOKIE), None);
     // Other sites cannot redirect a browser either.
     let request = scene.stack.api().anonymous(Method::GET, "/v1/session/oidc");
-    let answer = send(request.header("sec-fetch-site", "cross-site")).await;
-    problem(answer, StatusCode::FORBIDDEN).await;
+    let response = send(request.header("sec-fetch-site", "cross-site")).await;
+    problem(response, StatusCode::FORBIDDEN).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,8 +159,8 @@ async fn oidc_is_optional_and_incomplete_settings_are_refused() {
             .wait_exit(runcast_tests::eventually::WAIT_DEADLINE)
             .await;
         assert_eq!(status.code(), Some(78), "{}", process.logs());
-        let said = process.logs();
-        assert!(said.contains(&format!("{name} is not set")), "{said}");
+        let output = process.logs();
+        assert!(output.contains(&format!("{name} is not set")), "{output}");
     }
     for name in [
         "RUNCAST_OIDC_ISSUER",
@@ -176,8 +176,8 @@ async fn oidc_is_optional_and_incomplete_settings_are_refused() {
         "/v1/session/oidc",
         "/v1/session/oidc/callback?state=a&code=b",
     ] {
-        let answer = send(api.anonymous(Method::GET, path)).await;
-        problem(answer, StatusCode::NOT_FOUND).await;
+        let response = send(api.anonymous(Method::GET, path)).await;
+        problem(response, StatusCode::NOT_FOUND).await;
     }
 }
 
@@ -189,9 +189,9 @@ async fn oidc_sign_in_shares_the_sign_in_limit() {
     for _ in 0..3 {
         scene.sign_in(&browser).await;
     }
-    let answer = browser.get(&scene.at("/v1/session/oidc")).await;
-    assert!(answer.headers().contains_key("retry-after"));
-    let why = problem(answer, StatusCode::TOO_MANY_REQUESTS).await;
+    let response = browser.get(&scene.at("/v1/session/oidc")).await;
+    assert!(response.headers().contains_key("retry-after"));
+    let why = problem(response, StatusCode::TOO_MANY_REQUESTS).await;
     assert!(why.contains("sign in"), "{why}");
     assert_eq!(scene.who(&browser).await["name"], "ada", "still");
 }
@@ -228,23 +228,23 @@ async fn secrets_are_neither_stored_nor_returned() {
     scene.stack.start_all().await;
     user(&scene.stack, "ada", &["viewer"]).await;
     let mut secrets = Vec::new();
-    let mut told = Vec::new();
-    for lie in [None, Some(TokenFault::WrongAudience)] {
-        scene.provider.set_token_fault(lie);
+    let mut received = Vec::new();
+    for fault in [None, Some(TokenFault::WrongAudience)] {
+        scene.provider.set_token_fault(fault);
         let browser = OidcBrowser::default();
-        let back = scene.come_back(&browser, "/v1/session/oidc").await;
+        let back = scene.callback_url(&browser, "/v1/session/oidc").await;
         secrets.extend(browser.cookie(GATEWAY_HOST, LOGIN_COOKIE));
         for _ in 0..2 {
-            let answer = browser.get(&back).await;
-            told.push(answer.text().await.expect("a body"));
+            let response = browser.get(&back).await;
+            received.push(response.text().await.expect("a body"));
         }
         secrets.extend(browser.cookie(GATEWAY_HOST, SESSION_COOKIE));
     }
     secrets.extend(scene.provider.secrets());
     assert!(secrets.len() >= 10, "{}", secrets.len());
-    told.push(scene.stack.logs(Service::Gateway));
-    told.push(rows(&scene.stack).await);
-    for text in told {
+    received.push(scene.stack.logs(Service::Gateway));
+    received.push(rows(&scene.stack).await);
+    for text in received {
         for secret in &secrets {
             assert!(!text.contains(secret), "{secret} is in {text}");
         }

@@ -19,17 +19,17 @@ async fn invalid_id_tokens_are_refused() {
     ];
     let scene = Scene::start(&settings).await;
     user(&scene.stack, "ada", &["admin"]).await;
-    for lie in TokenFault::ALL {
-        scene.provider.set_token_fault(Some(lie));
+    for fault in TokenFault::ALL {
+        scene.provider.set_token_fault(Some(fault));
         let browser = OidcBrowser::default();
-        let answer = scene.try_sign_in(&browser).await;
-        let status = answer.status();
-        assert_eq!(status, StatusCode::UNAUTHORIZED, "{lie:?}");
-        scene.refused(&browser, answer, status).await;
+        let response = scene.try_sign_in(&browser).await;
+        let status = response.status();
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{fault:?}");
+        scene.refused(&browser, response, status).await;
         assert_eq!(
             browser.cookie(GATEWAY_HOST, LOGIN_COOKIE),
             None,
-            "{lie:?}: it is over"
+            "{fault:?}: it is over"
         );
     }
     for table in ["sessions", "identities"] {
@@ -47,7 +47,7 @@ async fn invalid_id_tokens_are_refused() {
     let denials = format!("{denials} {}", TokenFault::ALL.len());
     assert!(counted.contains(&denials), "{counted}");
     let page = OidcBrowser::default();
-    let back = scene.come_back(&page, "/v1/session/oidc").await;
+    let back = scene.callback_url(&page, "/v1/session/oidc").await;
     assert_eq!(
         redirect_target(page.get_page(&back).await).await,
         "/#/?sign-in=unproven"
@@ -62,8 +62,8 @@ async fn foreign_codes_are_refused() {
     let scene = Scene::start(&[]).await;
     user(&scene.stack, "ada", &["viewer"]).await;
     let (ada, eve) = (OidcBrowser::default(), OidcBrowser::default());
-    let back = scene.come_back(&ada, "/v1/session/oidc").await;
-    let of_eve = scene.come_back(&eve, "/v1/session/oidc").await;
+    let back = scene.callback_url(&ada, "/v1/session/oidc").await;
+    let of_eve = scene.callback_url(&eve, "/v1/session/oidc").await;
     let code = |url: &str| {
         let code = url
             .split("code=")
@@ -73,16 +73,18 @@ async fn foreign_codes_are_refused() {
     };
     // The code of another login: its verifier does not match.
     let crossed = of_eve.replace(&code(&of_eve), &code(&back));
-    let answer = eve.get(&crossed).await;
-    scene.refused(&eve, answer, StatusCode::UNAUTHORIZED).await;
+    let response = eve.get(&crossed).await;
+    scene
+        .refused(&eve, response, StatusCode::UNAUTHORIZED)
+        .await;
     for (from, to) in [
         ("code=", "kode="),
         ("iss=", "iss=https%3A%2F%2Fissuer.invalid&x="),
     ] {
         let browser = OidcBrowser::default();
-        let back = scene.come_back(&browser, "/v1/session/oidc").await;
-        let answer = browser.get(&back.replace(from, to)).await;
-        assert!(answer.status().is_client_error(), "{}", answer.status());
+        let back = scene.callback_url(&browser, "/v1/session/oidc").await;
+        let response = browser.get(&back.replace(from, to)).await;
+        assert!(response.status().is_client_error(), "{}", response.status());
         assert_eq!(browser.cookie(GATEWAY_HOST, SESSION_COOKIE), None);
     }
 }
@@ -115,8 +117,10 @@ async fn email_may_come_only_from_userinfo() {
         ..Account::new("ada")
     });
     let browser = OidcBrowser::default();
-    let answer = scene.try_sign_in(&browser).await;
-    scene.refused(&browser, answer, StatusCode::FORBIDDEN).await;
+    let response = scene.try_sign_in(&browser).await;
+    scene
+        .refused(&browser, response, StatusCode::FORBIDDEN)
+        .await;
     scene.provider.sign_in_as(Account::new("ada"));
     assert_eq!(scene.sign_in(&browser).await["name"], "ada");
 }
@@ -128,10 +132,12 @@ async fn provider_error_appears_only_in_the_log() {
     scene
         .provider
         .set_authorization_error(Some(("access_denied", "<b>no</b>")));
-    let answer = scene.try_sign_in(&browser).await;
-    let why = scene.refused(&browser, answer, StatusCode::FORBIDDEN).await;
+    let response = scene.try_sign_in(&browser).await;
+    let why = scene
+        .refused(&browser, response, StatusCode::FORBIDDEN)
+        .await;
     assert!(!why.contains("<b>"), "{why}");
-    let back = scene.come_back(&browser, "/v1/session/oidc").await;
+    let back = scene.callback_url(&browser, "/v1/session/oidc").await;
     assert_eq!(
         redirect_target(browser.get_page(&back).await).await,
         "/#/?sign-in=denied"
@@ -140,9 +146,9 @@ async fn provider_error_appears_only_in_the_log() {
     scene
         .provider
         .set_authorization_error(Some(("server_error", &novel)));
-    let answer = scene.try_sign_in(&browser).await;
+    let response = scene.try_sign_in(&browser).await;
     let why = scene
-        .refused(&browser, answer, StatusCode::SERVICE_UNAVAILABLE)
+        .refused(&browser, response, StatusCode::SERVICE_UNAVAILABLE)
         .await;
     assert!(!why.contains("forged"), "{why}");
     let logs = scene.stack.logs(Service::Gateway);
