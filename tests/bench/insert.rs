@@ -107,7 +107,7 @@ async fn turn(
             .map(|entry| entry.last.to_string())
             .collect::<Vec<_>>(),
     );
-    let _acknowledged: u64 = command.query_async(redis).await.expect("an answer");
+    let _acknowledged: u64 = command.query_async(redis).await.expect("a response");
     true
 }
 

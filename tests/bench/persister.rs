@@ -137,7 +137,10 @@ async fn throughput(stack: &Stack, connection: &mut PgConnection, disk: &str) {
 async fn forget(stack: &Stack) {
     let mut connection = stack.redis.connection().await;
     let flush = redis::cmd("FLUSHALL");
-    let () = flush.query_async(&mut connection).await.expect("an answer");
+    let () = flush
+        .query_async(&mut connection)
+        .await
+        .expect("a response");
 }
 
 async fn over_runs(stack: &Stack, connection: &mut PgConnection) {
@@ -230,7 +233,7 @@ async fn idle(stack: &Stack, connection: &mut PgConnection) {
         let streams = group.iter().map(|run| stack.keys().run(*run).stream);
         let mut command = redis::cmd("UNLINK");
         command.arg(streams.collect::<Vec<_>>());
-        let _gone: u64 = command.query_async(&mut redis).await.expect("an answer");
+        let _gone: u64 = command.query_async(&mut redis).await.expect("a response");
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle = redis_memory(stack).await;

@@ -58,7 +58,7 @@ pub(crate) async fn store(
             .copy_in_raw(COPY_STATEMENT)
             .await
             .expect("a COPY");
-        copy.send(batch.rows).await.expect("rows are taken");
+        copy.send(batch.rows).await.expect("COPY accepts the rows");
         copy.finish().await.expect("rows are stored");
         let moved = sqlx::query(UPDATE_STATEMENT)
             .bind(&batch.runs)

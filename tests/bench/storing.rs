@@ -86,7 +86,7 @@ pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
                 .expect("answers");
             for reply in replies {
                 let appended = runcast_common::scripts::Appended::parse(reply);
-                let outcome = appended.expect("an answer").outcome;
+                let outcome = appended.expect("a response").outcome;
                 assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
             }
         }
@@ -108,7 +108,7 @@ pub(crate) async fn append_one(stack: &Stack, run: Uuid, number: u64) {
         cap: Cap::default(),
     };
     let appended = append.call(&stack.keys().run(run), &mut connection).await;
-    let outcome = appended.expect("an answer").outcome;
+    let outcome = appended.expect("a response").outcome;
     assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
 }
 
@@ -216,7 +216,7 @@ async fn info(stack: &Stack, section: &str) -> String {
     let mut command = redis::cmd("INFO");
     command.arg(section);
     let info = command.query_async(&mut connection).await;
-    info.expect("what Redis tells of itself")
+    info.expect("the INFO reply of Redis")
 }
 
 fn field(info: &str, name: &str) -> f64 {

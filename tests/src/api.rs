@@ -106,7 +106,7 @@ impl Api {
         )
         .await;
         let (status, text) = (response.status(), response.text().await);
-        let text = text.expect("the answer to creating a run");
+        let text = text.expect("the response to creating a run");
         assert_eq!(status, StatusCode::CREATED, "creating a run: {text}");
         let created: Value = serde_json::from_str(&text).expect("JSON");
         let field = |pointer: &str| {
@@ -146,14 +146,14 @@ impl Api {
 /// Sends a request.
 pub async fn send(request: RequestBuilder) -> Response {
     let response = request.send().await;
-    response.unwrap_or_else(|error| panic!("no answer from the gateway: {error:?}"))
+    response.unwrap_or_else(|error| panic!("no response from the gateway: {error:?}"))
 }
 
 /// Checks that a response is a problem document with this status, and returns its detail.
 pub async fn problem(response: Response, expected: StatusCode) -> String {
     let status = response.status();
     let kind = response.headers().get("content-type").cloned();
-    let body = response.text().await.expect("the body of an answer");
+    let body = response.text().await.expect("the body of a response");
     assert_eq!(status, expected, "{body}");
     let kind = kind.as_ref().and_then(|kind| kind.to_str().ok());
     assert_eq!(kind, Some("application/problem+json"), "{body}");

@@ -64,7 +64,7 @@ impl Barrier {
             connection,
             ..
         } = self;
-        connection.close().await.expect("the lock is given back");
+        connection.close().await.expect("the lock is released");
         // The statement that waited holds the table until it is done.
         database
             .execute(&format!(
@@ -294,7 +294,7 @@ pub fn assert_each_once(events: &[StoredEvent]) {
         assert_eq!(
             event.producer_seq,
             *seq + 1,
-            "event {} comes next",
+            "event {} must follow its producer's previous one",
             event.id
         );
         *seq = event.producer_seq;

@@ -46,7 +46,7 @@ impl OidcBrowser {
     }
 
     async fn request(&self, url: &str, accept: &str) -> Response {
-        let url: Url = url.parse().expect("an address");
+        let url: Url = url.parse().expect("a URL");
         let host = url.host_str().expect("a host").to_owned();
         let cookies: Vec<String> = self
             .lock()
@@ -97,5 +97,5 @@ pub async fn redirect_target(answer: Response) -> String {
     let redirects = [StatusCode::SEE_OTHER, StatusCode::FOUND];
     assert!(redirects.contains(&status), "{status}: {text}");
     let to = to.expect("a location");
-    to.to_str().expect("an address is text").to_owned()
+    to.to_str().expect("a URL is text").to_owned()
 }

@@ -164,7 +164,7 @@ impl PostgresServer {
         let url = self.url("postgres", self.port);
         eventually_within(
             START_DEADLINE,
-            "the private Postgres wait_until_ready",
+            "the private Postgres accepts connections",
             async || {
                 let mut process = self.process.lock().await;
                 if let Some(status) = process.try_wait() {

@@ -128,7 +128,7 @@ impl ProcessSpec {
             .expect("the thread that starts processes lives as long as this process");
         let child = answer
             .recv()
-            .expect("an answer from the thread that starts processes");
+            .expect("a reply of the thread that starts processes");
         let child = child.unwrap_or_else(|error| {
             panic!("{} cannot be started through setpriv: {error}", self.name)
         });
@@ -188,7 +188,7 @@ impl Process {
     pub async fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         eventually_within(deadline, &what, async || {
-            self.try_wait().ok_or_else(|| "it runs".to_owned())
+            self.try_wait().ok_or_else(|| "it still runs".to_owned())
         })
         .await
     }

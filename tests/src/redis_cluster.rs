@@ -87,7 +87,7 @@ impl RedisCluster {
             })
             .await;
         }
-        eventually_within(START_DEADLINE, "the replica follows", async || {
+        eventually_within(START_DEADLINE, "the replica is in sync", async || {
             let info: String = replica.query(&["INFO", "replication"]).await;
             if info.contains("master_link_status:up") {
                 Ok(())
@@ -134,7 +134,7 @@ impl RedisCluster {
     /// Waits until a client subscribes to this wake-up channel at a node.
     pub async fn wait_for_subscriber(&self, node: usize, bell: &str) {
         eventually(
-            "a gateway listens to the bell at its new node",
+            "a gateway subscribes to the wake-up channel at its new node",
             async || {
                 let channels: Vec<String> = self.nodes[node]
                     .try_query(&["PUBSUB", "SHARDCHANNELS"])
@@ -163,7 +163,7 @@ impl RedisCluster {
 
     /// Waits until a node has returned this many of them.
     pub async fn wait_migration_errors(&self, node: usize, count: u64) {
-        eventually("calls meet the slot on its way", async || {
+        eventually("calls hit the migrating slot", async || {
             let refused = self.migration_errors(node).await;
             if refused >= count {
                 Ok(())

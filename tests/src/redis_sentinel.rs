@@ -24,7 +24,7 @@ impl RedisSentinels {
         let master = deployment.start_node("master", |_port| String::new()).await;
         let from = format!("replicaof 127.0.0.1 {}\n", master.port());
         let replica = deployment.start_node("replica", |_port| from.clone()).await;
-        eventually_within(START_DEADLINE, "the replica follows", async || {
+        eventually_within(START_DEADLINE, "the replica is in sync", async || {
             let info: String = replica.query(&["INFO", "replication"]).await;
             if info.contains("master_link_status:up") {
                 Ok(())

@@ -245,7 +245,7 @@ impl Stack {
     pub fn process_id(&self, service: Service) -> u32 {
         let process = self.services.get(&service);
         process
-            .unwrap_or_else(|| panic!("{} was not launched", service.name()))
+            .unwrap_or_else(|| panic!("{} was not started", service.name()))
             .id()
     }
 
@@ -270,18 +270,15 @@ impl Stack {
     pub fn logs(&self, service: Service) -> String {
         let process = self.services.get(&service);
         process
-            .unwrap_or_else(|| panic!("{} was not launched", service.name()))
+            .unwrap_or_else(|| panic!("{} was not started", service.name()))
             .logs()
     }
 
     fn take_process(&mut self, service: Service) -> Process {
         let process = self.services.remove(&service);
-        let mut process = process.unwrap_or_else(|| panic!("{} was not launched", service.name()));
+        let mut process = process.unwrap_or_else(|| panic!("{} was not started", service.name()));
         if let Some(status) = process.try_wait() {
-            panic!(
-                "{} should run, and ended by itself ({status})",
-                service.name()
-            );
+            panic!("{} exited unexpectedly ({status})", service.name());
         }
         process
     }
@@ -317,11 +314,7 @@ impl Stack {
         let arguments = ["token", "create", "story", "--scope", scope];
         let mut process = self.runcastd("token", &arguments).start(self.folder());
         let status = process.wait_exit(SERVICE_DEADLINE).await;
-        assert!(
-            status.success(),
-            "no token could be made\n{}",
-            process.logs()
-        );
+        assert!(status.success(), "no token was created\n{}", process.logs());
         let token = String::from_utf8(process.stdout()).expect("a token is text");
         assert_eq!(
             token.lines().count(),

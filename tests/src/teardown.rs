@@ -30,7 +30,7 @@ pub(crate) fn verify_clean_shutdown(
 ) -> Result<(), String> {
     for (service, process) in &mut *services {
         if let Some(status) = process.try_wait() {
-            return Err(format!("{} ended by itself ({status})", service.name()));
+            return Err(format!("{} exited unexpectedly ({status})", service.name()));
         }
     }
     if services.contains_key(&Service::Persister) {

@@ -59,7 +59,7 @@ impl ReceivedRequest {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ReceiverState {
     replies: VecDeque<Reply>,
     default_reply: Option<Reply>,
     received: Vec<ReceivedRequest>,
@@ -69,7 +69,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct WebhookReceiver {
     address: SocketAddr,
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<ReceiverState>>,
     server: AbortHandle,
 }
 
@@ -122,7 +122,7 @@ impl WebhookReceiver {
 
     /// Waits for this many requests in total, and returns them.
     pub async fn wait_for_requests(&self, count: usize) -> Vec<ReceivedRequest> {
-        eventually(&format!("{count} requests come"), async || {
+        eventually(&format!("{count} requests arrive"), async || {
             let received = self.received();
             if received.len() >= count {
                 Ok(received)
@@ -133,7 +133,7 @@ impl WebhookReceiver {
         .await
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ReceiverState> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,7 +144,10 @@ impl Drop for WebhookReceiver {
     }
 }
 
-async fn serve(address: SocketAddr, shared: &Arc<Mutex<Shared>>) -> (SocketAddr, AbortHandle) {
+async fn serve(
+    address: SocketAddr,
+    shared: &Arc<Mutex<ReceiverState>>,
+) -> (SocketAddr, AbortHandle) {
     // The previous socket may take a moment to close.
     let listener = eventually("the webhook receiver listens", async || {
         TcpListener::bind(address)
@@ -161,7 +164,7 @@ async fn serve(address: SocketAddr, shared: &Arc<Mutex<Shared>>) -> (SocketAddr,
 }
 
 async fn handle(
-    State(shared): State<Arc<Mutex<Shared>>>,
+    State(shared): State<Arc<Mutex<ReceiverState>>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {

@@ -230,10 +230,10 @@ async fn archived_run_reads_byte_for_byte_the_same() {
 
     stack.start_service(Service::Worker).await;
     wait_archived(&stack, 1).await;
-    assert_eq!(stack.database.events(run).await, [], "its rows are gone");
+    assert_eq!(stack.database.events(run).await, [], "its rows are deleted");
     assert!(
         !stack.database.events(young).await.is_empty(),
-        "those of others are not"
+        "other rows remain"
     );
     let described = stack.api().run(run).await;
     assert!(described["archived_at"].is_string(), "{described}");
@@ -356,10 +356,14 @@ async fn worker_killed_while_deleting_rows_leaves_run_readable() {
         .await;
     stack.start_service(Service::Worker).await;
     barrier.wait_reached().await;
-    assert_eq!(snapshot(&stack, run).await, before, "while rows go");
+    assert_eq!(
+        snapshot(&stack, run).await,
+        before,
+        "while rows are deleted"
+    );
     stack.kill(Service::Worker);
     barrier.terminate_waiters().await;
-    assert_eq!(snapshot(&stack, run).await, before, "after it died");
+    assert_eq!(snapshot(&stack, run).await, before, "after its death");
     stack.start_service(Service::Worker).await;
     wait_archived(&stack, 1).await;
     assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
@@ -421,7 +425,7 @@ async fn readers_are_told_of_damaged_and_missing_objects() {
     stack.stop(Service::Gateway).await;
     stack.start_service(Service::Gateway).await;
     let away = stack.folder().join("away");
-    fs::rename(&folder, &away).expect("the place is away");
+    fs::rename(&folder, &away).expect("the archive is unreachable");
     let path = format!("/v1/runs/{run}/events");
     let requested = send(stack.api().request(Method::GET, &path)).await;
     let detail = problem(requested, StatusCode::SERVICE_UNAVAILABLE).await;
@@ -432,7 +436,7 @@ async fn readers_are_told_of_damaged_and_missing_objects() {
         (degraded.event.as_str(), &degraded.json()["what"]),
         ("degraded", &Value::from("archive"))
     );
-    fs::rename(&away, &folder).expect("the place is back");
+    fs::rename(&away, &folder).expect("the archive is reachable again");
     let frames = stream.read_until("end").await;
     assert_eq!(
         frames

@@ -96,7 +96,7 @@ async fn unavailable_store_delays_but_loses_nothing() {
     let failed =
         "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'archive_run' AND attempts > 0
                      AND last_error LIKE '%s3://archive/runs cannot be used%'";
-    eventually_within(AFTER_FAILURES, "a failure is told", async || {
+    eventually_within(AFTER_FAILURES, "the failure is reported", async || {
         let number = stack.database.query_number(failed).await;
         (number == 1).then_some(()).ok_or(format!("{number}"))
     })
@@ -162,7 +162,7 @@ async fn fully_archived_day_is_truncated() {
     for (run, events) in runs.into_iter().zip([50, 60]) {
         assert_eq!(snapshot(&stack, run).await.backwards.len(), events);
     }
-    eventually("the worker says how", async || {
+    eventually("the worker logs how", async || {
         let logs = stack.logs(Service::Worker);
         let output = logs.contains("dropped all rows of a day that is archived");
         output.then_some(()).ok_or(logs)
@@ -208,7 +208,7 @@ async fn retention_follows_label_rules() {
     assert_eq!(
         stack.database.query_number(days).await,
         0,
-        "a day of which nothing is left"
+        "the day is empty"
     );
 }
 

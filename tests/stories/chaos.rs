@@ -28,7 +28,7 @@ async fn has(connection: &mut MultiplexedConnection, key: &str) -> bool {
         .arg(key)
         .query_async(connection)
         .await
-        .expect("an answer");
+        .expect("a response");
     count == 1
 }
 
@@ -46,10 +46,10 @@ async fn proxy_injects_each_fault() {
     chaos.drop_replies(1, b"lost-answer");
     set(&mut client, "lost-answer")
         .await
-        .expect_err("the answer is lost");
-    eventually("the request was carried out", async || {
+        .expect_err("the reply is lost");
+    eventually("the request was executed", async || {
         let there = has(&mut direct, "lost-answer").await.then_some(());
-        there.ok_or_else(|| "it was not".to_owned())
+        there.ok_or_else(|| "the request was not executed".to_owned())
     })
     .await;
     let mut client = connect(&through).await;
@@ -62,11 +62,11 @@ async fn proxy_injects_each_fault() {
     let silence = timeout(SHORT_WAIT, set(&mut client, "held")).await;
     assert!(
         silence.is_err(),
-        "a held request gets no answer: {silence:?}"
+        "a blocked request gets no reply: {silence:?}"
     );
     assert!(
         !has(&mut direct, "held").await,
-        "a held request does not arrive"
+        "a blocked request does not arrive"
     );
 
     let mut old = connect(&through).await;
@@ -75,7 +75,7 @@ async fn proxy_injects_each_fault() {
         .await
         .expect_err("the connection is cut");
     let mut old = connect(&through).await;
-    set(&mut old, "cut").await.expect("a new one is not");
+    set(&mut old, "cut").await.expect("a new connection works");
 
     chaos.half_open();
     chaos.forward();
@@ -85,18 +85,20 @@ async fn proxy_injects_each_fault() {
     let mut client = connect(&through).await;
     set(&mut client, "half-open")
         .await
-        .expect("a new one is not");
+        .expect("a new connection works");
 
     chaos.delay(SHORT_WAIT);
     let start = Instant::now();
-    set(&mut client, "delayed").await.expect("it comes late");
+    set(&mut client, "delayed")
+        .await
+        .expect("the reply is late");
     assert!(start.elapsed() >= SHORT_WAIT);
 
     chaos.refuse();
     set(&mut client, "refused")
         .await
         .expect_err("all connections are cut");
-    let address = redis::Client::open(through).expect("an address");
+    let address = redis::Client::open(through).expect("a URL");
     let refused = address.get_multiplexed_async_connection().await;
-    assert!(refused.is_err(), "no new connection");
+    assert!(refused.is_err(), "no new connections");
 }

@@ -84,7 +84,7 @@ async fn cancel_ends_command_and_run() {
     let why = refused["reason"].as_str().unwrap_or_default();
     assert!(why.contains("--tty"), "{refused}");
     assert_eq!(refused["command"], "input", "{refused}");
-    assert!(wrap.try_wait().is_none(), "it goes on");
+    assert!(wrap.try_wait().is_none(), "the command continues");
 
     let cancel = json!({"command": "cancel", "variation": 0});
     let cancel = accepted(send_command(&stack, run.id, None, cancel).await).await;
@@ -149,7 +149,7 @@ async fn stubborn_command_is_killed_after_grace_period() {
     assert_eq!(shell_exit_code(ended), 137, "{}", wrap.logs());
     assert!(
         requested.elapsed() >= Duration::from_secs(1),
-        "it had its grace"
+        "the grace period passed"
     );
     let frames = stream.read_until("end").await;
     assert_eq!(states(&frames, &cancel), ["requested", "received", "done"]);

@@ -83,7 +83,7 @@ async fn persister_killed_before_acknowledge_stores_once() {
         .expect("the meta hash");
     assert_eq!(
         received, None,
-        "Redis was told before the persister was killed"
+        "Redis was settled before the persister was killed"
     );
 
     stack.kill(Service::Persister);
@@ -123,7 +123,7 @@ async fn killed_persister_and_gateway_lose_nothing() {
     let events = stack.database.wait_sealed(run).await;
     assert_text(&text(&events, Kind::Output), &output);
     let viewer = viewer.await.expect("the viewer's task");
-    assert!(viewer.connections > 1, "the viewer was to lose its gateway");
+    assert!(viewer.connections > 1, "the viewer must lose its gateway");
     assert_text(&viewer.text("output"), &output);
     assert_eq!(
         (viewer.repeated, viewer.gaps.len()),

@@ -47,7 +47,7 @@ fn serve(responses: Vec<Vec<u8>>, bytes: usize) -> (u16, JoinHandle<Vec<String>>
             let mut request = vec![0; 4096];
             let length = stream.read(&mut request).expect("a request");
             for piece in response.chunks(bytes) {
-                stream.write_all(piece).expect("it is taken");
+                stream.write_all(piece).expect("a connection");
             }
             String::from_utf8_lossy(&request[..length]).into_owned()
         };

@@ -58,10 +58,7 @@ async fn viewer_resumes_in_the_middle_of_an_entry() {
         let mut frames = stream.read_until("ready").await;
         let ready = frames.pop().expect("the ready frame");
         assert_frames(&frames, &all[4..], publisher.producer, last.epoch, 5);
-        assert_eq!(
-            ready.id, last,
-            "{round}: ready says where the viewer stands"
-        );
+        assert_eq!(ready.id, last, "{round}: ready has the viewer's cursor");
     }
 
     // Later events follow without a gap.
@@ -171,7 +168,7 @@ async fn ended_run_ends_streams_then_returns_204() {
     assert_eq!(
         end.id,
         events.last().expect("events").id,
-        "the end stands behind the last event"
+        "the end follows the last event"
     );
 
     // EventSource reconnects on its own; only 204 stops it.
@@ -196,7 +193,7 @@ async fn idle_stream_gets_keep_alives_and_closing_notice() {
     let retained = stream.expect_keep_alive(Duration::from_secs(20)).await;
     assert!(
         retained.is_ok(),
-        "a line every 15 s, so that no proxy takes the connection for dead"
+        "a line every 15 s, so that no proxy closes the connection"
     );
 
     let api = stack.api();

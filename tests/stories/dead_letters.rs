@@ -36,7 +36,7 @@ async fn unreadable_entry_becomes_dead_letter_and_stream_continues() {
         .arg(broken.seq)
         .query_async(&mut redis)
         .await
-        .expect("Redis takes a broken entry");
+        .expect("Redis accepts a broken entry");
     let last = publisher.publish(&numbered_lines("after", 1..=3)).await;
     stack.database.wait_stored(run.id, last).await;
 
@@ -178,7 +178,7 @@ async fn dead_letter(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let output = [process.stdout(), process.stderr()].concat();
     (
         status.success(),
-        String::from_utf8(output).expect("what is shown is text"),
+        String::from_utf8(output).expect("the output is text"),
     )
 }
 

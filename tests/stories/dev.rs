@@ -89,7 +89,7 @@ async fn dev_starts_empty_and_restarts_with_its_data() {
     let (mut dev, url) = start(folder.path(), "second").await;
     sealed(&url).await;
     let again = fs::read_to_string(&path).expect("a token");
-    assert_eq!(again.trim(), token, "the token is kept");
+    assert_eq!(again.trim(), token, "the token is unchanged");
 
     // Even after SIGKILL it leaves no server behind, and it starts again.
     dev.kill();

@@ -35,14 +35,14 @@ exit $code
 "#;
 
 /// One run whose producer has a small disk, and a Redis that can be made unreachable.
-struct Installation {
+struct SmallDiskStack {
     stack: Stack,
     chaos: Arc<ChaosProxy>,
     run: Uuid,
     retained: PathBuf,
 }
 
-impl Installation {
+impl SmallDiskStack {
     async fn start() -> Self {
         let mut stack = Stack::start().await;
         let chaos = stack.proxy_redis().await;
@@ -142,13 +142,13 @@ fn gap_counts(events: &[StoredEvent]) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_without_disk_space_wait_in_memory() {
-    let world = Installation::start().await;
+    let world = SmallDiskStack::start().await;
     world.chaos.refuse();
     let go = world.stack.folder().join("go");
     let wait = format!("until [ -e {} ]; do sleep 0.05; done; exit 7", go.display());
     let mut wrap = world.wrap("30", &script(&wait));
     let whole = lines();
-    eventually("the command has said all", async || {
+    eventually("the command has printed everything", async || {
         let output = wrap.stdout().len();
         let there = (output == whole.len()).then_some(());
         there.ok_or_else(|| format!("{output} of {} bytes\n{}", whole.len(), wrap.logs()))
@@ -174,7 +174,7 @@ async fn events_without_disk_space_wait_in_memory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spooled_events_are_resent_and_the_rest_is_counted() {
-    let world = Installation::start().await;
+    let world = SmallDiskStack::start().await;
     world.chaos.refuse();
     let mut wrap = world.wrap("1", &script("exit 7"));
     let code = shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await);
@@ -203,7 +203,10 @@ async fn spooled_events_are_resent_and_the_rest_is_counted() {
         (1000..LINE_COUNT).contains(&count),
         "{count} lines had room"
     );
-    assert!(whole.as_bytes().starts_with(&stored), "a beginning of all");
+    assert!(
+        whole.as_bytes().starts_with(&stored),
+        "a prefix of the output"
+    );
     // The last status still had room, and the gap stands where the events are missing.
     let [gap] = &gap_counts(&events)[..] else {
         panic!("one gap, not {:?}", gap_counts(&events));

@@ -98,7 +98,7 @@ async fn lost_wakeups_lose_no_event() {
     publisher.publish(&[last_line(0)]).await;
     let seen = viewer.await.expect("whole");
     assert_eq!((seen.events.len(), seen.repeated), (201, 0));
-    assert_eq!(seen.connections, 1, "nobody had to come back");
+    assert_eq!(seen.connections, 1, "no viewer reconnected");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,9 +20,9 @@ async fn viewer_receives_heartbeats_with_resource_usage() {
     let mut last = None;
     while heartbeats.len() < 2 {
         let frame = viewer.next_before(Instant::now() + WAIT_DEADLINE).await;
-        let frame = frame.expect("in time").expect("the stream goes on");
+        let frame = frame.expect("in time").expect("the stream continues");
         if frame.event == "heartbeat" {
-            assert_eq!(Some(frame.id), last, "a sign of life moves no cursor");
+            assert_eq!(Some(frame.id), last, "a heartbeat moves no cursor");
             heartbeats.push(frame.json());
         }
         last = Some(frame.id);

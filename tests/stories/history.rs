@@ -167,7 +167,7 @@ async fn pages_are_complete_in_both_directions_while_run_is_written() {
                 run.id
             );
             let page = page(&api, &path).await;
-            assert!(!page.events.is_empty(), "nothing behind {after} within 5 s");
+            assert!(!page.events.is_empty(), "nothing after {after} within 5 s");
             assert!(page.events.len() <= limit);
             assert_events(&page.events, &lines, epoch, seen + 1);
             seen += page.events.len() as u64;
@@ -341,7 +341,7 @@ async fn long_poll_is_woken_by_one_event() {
             .publish(&numbered_lines("line", number..=number))
             .await;
         let page = timeout(Duration::from_secs(4), poll).await;
-        let page = page.expect("woken by the bell").expect("the poll's task");
+        let page = page.expect("woken by a wake-up").expect("the poll's task");
         assert_eq!(
             (page.events.len(), page.newer()),
             (1, after.to_string().as_str())

@@ -77,7 +77,11 @@ async fn invalid_lines_become_dead_letters_and_run_is_sealed() {
     assert!(state.sealed, "{state:?}");
 
     let events = stack.database.events(run.id).await;
-    assert_eq!(events.len(), lines.len(), "a note stands for each bad line");
+    assert_eq!(
+        events.len(),
+        lines.len(),
+        "a gap stands for each invalid line"
+    );
     let behind: String = (0..bad.len()).map(|n| format!("behind {n}\n")).collect();
     let stored = text(&events, Kind::Output);
     assert_eq!(String::from_utf8_lossy(&stored), format!("first\n{behind}"));
@@ -85,7 +89,7 @@ async fn invalid_lines_become_dead_letters_and_run_is_sealed() {
     assert_eq!(letters.len(), bad.len());
     for (letter, (line, reason)) in letters.iter().zip(bad) {
         let displayed = String::from_utf8_lossy(&line[..line.len().min(60)]);
-        assert!(letter.body == line, "{displayed} is kept as it came");
+        assert!(letter.body == line, "{displayed} is stored unchanged");
         assert!(
             letter.reason.contains(reason),
             "{displayed}: {}",
@@ -132,10 +136,7 @@ async fn unusual_events_are_stored_and_clock_jumps_keep_order() {
     }
     let events = stack.database.wait_sealed(run.id).await;
     let stored: Vec<&[u8]> = events.iter().map(|event| event.body.as_slice()).collect();
-    assert_eq!(
-        stored, lines,
-        "as they came, in the order in which they came"
-    );
+    assert_eq!(stored, lines, "unchanged and in order of arrival");
     // Only the unknown status is also a dead letter, besides being delivered.
     let letters = stack.database.dead_letters(run.id).await;
     let reasons: Vec<_> = letters.iter().map(|letter| &letter.reason).collect();
@@ -268,7 +269,7 @@ async fn unreadable_entries_become_dead_letters_and_run_continues() {
     for (letter, (name, value, reason)) in letters.iter().zip(bad) {
         assert!(letter.reason.contains(reason), "{name}: {}", letter.reason);
         let retained = letter.body.windows(value.len()).any(|part| part == value);
-        assert!(retained, "{name}: its bytes are kept");
+        assert!(retained, "{name}: its bytes are stored");
     }
     let gaps = events
         .iter()
@@ -300,5 +301,8 @@ async fn append(stack: &Stack, run: Uuid, last: &mut EventId, step: u64, fields:
     note.arg(&keys.meta).arg("seq").arg(last.seq);
     let mut both = redis::pipe();
     both.atomic().add_command(add).add_command(note);
-    let () = both.query_async(&mut redis).await.expect("Redis takes it");
+    let () = both
+        .query_async(&mut redis)
+        .await
+        .expect("Redis accepts it");
 }

@@ -122,7 +122,7 @@ async fn send_heartbeat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
     };
     let keys = stack.keys();
     let beaten = heartbeat::beat(redis, keys, &keys.run(run), &about, &pulse).await;
-    beaten.expect("a sign of life");
+    beaten.expect("a heartbeat");
 }
 
 /// Waits for an update of the run with this status and this health of its agent.
@@ -130,7 +130,7 @@ async fn wait_for_update(viewer: &mut Sse, status: &str, health: &str) {
     let deadline = Instant::now() + LOSS_DEADLINE;
     loop {
         let frame = viewer.next_before(deadline).await.expect("in time");
-        let frame = frame.expect("the stream goes on");
+        let frame = frame.expect("the stream continues");
         if frame.event != "state" {
             continue;
         }
@@ -149,7 +149,7 @@ async fn publishing_revives_a_lost_run_and_notifies_viewers() {
     let shared = Redis::new(&url).expect("a Redis");
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
     let mut viewer = stack.api().watch(run.id, None).await.with_heartbeats();
-    let client = redis::Client::open(stack.redis.url(stack.redis.port())).expect("an address");
+    let client = redis::Client::open(stack.redis.url(stack.redis.port())).expect("a URL");
     let mut updates = client.get_async_pubsub().await.expect("a subscription");
     let channel = stack.keys().updates();
     updates.subscribe(channel).await.expect("a subscription");

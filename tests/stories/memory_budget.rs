@@ -39,13 +39,13 @@ async fn above_budget_biggest_run_waits_and_small_ones_continue() {
     };
     let (mut much, mut little) = (publisher(&big).await, publisher(&small).await);
     chaos.refuse();
-    eventually("the big run is told full", async || {
+    eventually("the big run gets `full`", async || {
         for _ in 0..50 {
             if much.try_append(&noise()).await == Outcome::Full {
                 return Ok(());
             }
         }
-        Err("it grows".to_owned())
+        Err("memory grows".to_owned())
     })
     .await;
     for number in 0..50 {
@@ -56,7 +56,7 @@ async fn above_budget_biggest_run_waits_and_small_ones_continue() {
     }
     // The cap is lifted once the unstored events are stored and trimmed.
     chaos.forward();
-    let last = eventually("the big run goes on", async || {
+    let last = eventually("the big run continues", async || {
         match much.try_append(&output_line("at last\n")).await {
             Outcome::Stored { stored } => Ok(stored),
             other => Err(format!("{other:?}")),
@@ -127,7 +127,7 @@ async fn full_redis_is_relieved_by_storing() {
     assert!(refused.contains("OOM"), "{refused}");
     stack.start_service(Service::Persister).await;
     // As the biggest run it may get `full` replies for a while.
-    let last = eventually("publishing goes on", async || {
+    let last = eventually("publishing continues", async || {
         publisher.publish_if_room(&lines).await
     })
     .await;
@@ -174,7 +174,11 @@ async fn smaller_live_window_trims_only_stored_events() {
     };
     let unstored: Vec<u64> = (301..=350).collect();
     let mut before: Vec<u64> = (1..=350).collect();
-    assert_eq!(shrink(10_000, u64::MAX >> 12).await, before, "it fits");
+    assert_eq!(
+        shrink(10_000, u64::MAX >> 12).await,
+        before,
+        "memory is within the limit"
+    );
     assert_eq!(shrink(200, u64::MAX >> 12).await, before.split_off(100));
     // About 150 lines, including the unstored ones.
     let left = shrink(200, 150 * 1080).await;

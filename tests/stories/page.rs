@@ -60,7 +60,7 @@ async fn play(stack: &Stack, story: &str, run: Uuid, settings: &[(&str, String)]
     let logs = browser.logs();
     assert!(
         status.success(),
-        "the browser's story failed ({status})\n{logs}"
+        "the browser test failed ({status})\n{logs}"
     );
     // The time until the first lines are visible is printed, but not judged.
     writeln!(std::io::stderr(), "{logs}").expect("stderr takes a text");
@@ -76,7 +76,7 @@ async fn browser_shows_a_running_command() {
     play(&stack, "run.spec", run, &[]).await;
     assert!(
         wrap.try_wait().is_none(),
-        "the command was to run longer than the browser"
+        "the command must run longer than the browser"
     );
 
     wrap.signal(Signal::SIGTERM);

@@ -34,7 +34,7 @@ async fn broken_before_postgres(tell: impl FnOnce(&runcast_tests::chaos::ChaosPr
     // The kernel closes the connections of a killed process; the proxy must cut its own.
     chaos.cut();
     let stored = stack.database.run(run).await;
-    assert_eq!(stored.events, 0, "it died before its first commit");
+    assert_eq!(stored.events, 0, "it was killed before its first commit");
     stack.unset(Service::Persister, "DATABASE_URL");
     stack.start_service(Service::Persister).await;
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
@@ -188,7 +188,7 @@ async fn persister_exposes_metrics() {
         .build();
     let client = client.expect("an HTTP client");
     let scrape = async || {
-        let response = client.get(&address).send().await.expect("an answer");
+        let response = client.get(&address).send().await.expect("a response");
         assert_eq!(response.status(), 200);
         response.text().await.expect("text")
     };

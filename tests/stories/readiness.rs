@@ -27,7 +27,7 @@ impl RunningService {
         stack.set(service, "DATABASE_URL", stack.database_url(postgres.port()));
         let mut process = stack.service_spec(service).start(stack.folder());
         let metrics = process.wait_for_line("metrics at ", WAIT_DEADLINE).await;
-        let base = metrics.strip_suffix("/metrics").expect("an address");
+        let base = metrics.strip_suffix("/metrics").expect("a URL");
         Self {
             base: base.to_owned(),
             process,
@@ -73,7 +73,11 @@ async fn readiness_names_unreachable_servers() {
         redis.refuse();
         let reply = running.becomes(503).await;
         assert_eq!(reply["redis"], "unreachable");
-        assert_eq!((running.get("/healthz").await).0, 200, "it lives");
+        assert_eq!(
+            (running.get("/healthz").await).0,
+            200,
+            "the process is alive"
+        );
         redis.forward();
         running.becomes(200).await;
 

@@ -99,7 +99,7 @@ async fn runs_are_spread_over_all_nodes() {
     redis.wait_ready_queue_empty(stack.keys()).await;
 
     // Redis does not list a replica before it has synced.
-    eventually("all nodes are named", async || {
+    eventually("all nodes are listed", async || {
         let output = stack.check().await;
         let is_whole = output.contains("(cluster: 3 masters and 1 replicas");
         if is_whole { Ok(()) } else { Err(output) }
@@ -184,8 +184,8 @@ async fn slot_migration_neither_loses_nor_duplicates_events() {
     assert_eq!(viewer.gaps, Vec::<String>::new());
     assert_eq!(
         viewer.repeated, 0,
-        "nothing was lost, so nothing comes again"
+        "nothing was lost, so there are no duplicates"
     );
     let length: u64 = redis.nodes[2].query(&["XLEN", &keys.stream]).await;
-    assert!(length > 0, "the run lies on its new node");
+    assert!(length > 0, "the run is on its new node");
 }

@@ -50,10 +50,7 @@ async fn flushed_redis_costs_only_a_resend() {
     let stored = stack.database.run(run).await.events;
     let seen = Viewer::new(stack.api(), run).until(|event| event["text"] == "tick 100\n");
     seen.await;
-    assert!(
-        stored < 100,
-        "the persister was to be stopped before tick 100"
-    );
+    assert!(stored < 100, "the persister must stop before tick 100");
     flush(&stack).await;
     stack.start_service(Service::Persister).await;
 

@@ -101,7 +101,7 @@ fn oversized_event_is_refused_with_size_and_limit() {
     let mut line = Vec::new();
     let error = write_line(&mut line, Kind::Output, 0, 0, &payload).expect_err("too large");
     let InvalidEvent::TooLarge { size } = error else {
-        panic!("another reason: {error}");
+        panic!("unexpected reason: {error}");
     };
     assert!(size > MAX_EVENT_BYTES);
     let message = error.to_string();

@@ -54,7 +54,7 @@ impl Gateway {
         let status = self.process.wait_exit(WAIT_DEADLINE).await;
         assert!(
             status.success(),
-            "a gateway was asked to stop and ended with {status}"
+            "a gateway exited with {status} on SIGTERM"
         );
         self.process = self.recipe.start(stack.folder());
         assert_eq!(port_of(&mut self.process).await, self.port);
@@ -110,7 +110,7 @@ fn watch_run(stack: &Stack, run: Uuid, chaos: &ChaosProxy) -> Crowd {
 
 /// Waits until all streams of both crowds are open.
 async fn all_watch(crowds: &[Crowd]) {
-    eventually_within(CROWD_DEADLINE, "everybody watches", async || {
+    eventually_within(CROWD_DEADLINE, "all viewers are connected", async || {
         let open: u64 = crowds.iter().map(|crowd| crowd.counts().open).sum();
         (open == VIEWER_COUNT as u64)
             .then_some(())
@@ -133,7 +133,7 @@ async fn rolling_restart_loses_no_event() {
 
     let chaos = ChaosProxy::start(one.port).await;
     let first = watch_run(&stack, run.id, &chaos);
-    eventually_within(CROWD_DEADLINE, "the first half watches", async || {
+    eventually_within(CROWD_DEADLINE, "the first half is connected", async || {
         let open = first.counts().open;
         (open == VIEWER_COUNT as u64 / 2)
             .then_some(())
@@ -158,12 +158,16 @@ async fn rolling_restart_loses_no_event() {
     stop.send_replace(true);
     let last = publishing.await.expect("the publisher's task");
     for (crowd, moves) in crowds.iter().zip([2, 1]) {
-        eventually_within(CROWD_DEADLINE, "everybody has seen all", async || {
-            let there = crowd.viewers_at(last);
-            (there == VIEWER_COUNT / 2)
-                .then_some(())
-                .ok_or_else(|| format!("{there}: {crowd:?}"))
-        })
+        eventually_within(
+            CROWD_DEADLINE,
+            "all viewers have received everything",
+            async || {
+                let there = crowd.viewers_at(last);
+                (there == VIEWER_COUNT / 2)
+                    .then_some(())
+                    .ok_or_else(|| format!("{there}: {crowd:?}"))
+            },
+        )
         .await;
         let sums = crowd.counts();
         assert_eq!(

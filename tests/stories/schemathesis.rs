@@ -43,9 +43,9 @@ const ENDLESS_PATHS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/strea
 const EXCLUDED_OPERATION: &str = "DELETE /v1/tokens/{token}";
 
 /// Its settings: ids for most paths, an ended run beside a live one, and bounds on time.
-fn settings(places: &PathParameters, over: Uuid) -> String {
+fn settings(path_parameters: &PathParameters, over: Uuid) -> String {
     let (mut dictionaries, mut parameters) = (String::new(), String::new());
-    for (name, thing) in places.things() {
+    for (name, thing) in path_parameters.things() {
         let values = match name {
             "run" => format!(r#""{thing}", "{over}""#),
             "job" => thing,
@@ -82,12 +82,12 @@ async fn documented_requests_never_cause_server_errors() {
     stack.start_service(Service::Persister).await;
     stack.start_service(Service::Gateway).await;
     let api = stack.api();
-    let places = PathParameters::prepare(&stack).await;
-    let publish = format!("/v1/runs/{}/publish", places.run());
+    let path_parameters = PathParameters::prepare(&stack).await;
+    let publish = format!("/v1/runs/{}/publish", path_parameters.run());
     let publish = ask(&api, Method::POST, &publish, &json!({}), 200).await;
-    let redis = publish["redis"]["url"].as_str().expect("an address");
+    let redis = publish["redis"]["url"].as_str().expect("a URL");
     let connection = redis_server::connect(redis).await;
-    Publisher::new(connection, stack.keys(), places.run())
+    Publisher::new(connection, stack.keys(), path_parameters.run())
         .publish(&numbered_lines("line", 1..=20))
         .await;
     let over = api.create_run("over").await;
@@ -106,7 +106,7 @@ async fn documented_requests_never_cause_server_errors() {
     stack.database.execute(&keep).await;
 
     let config = stack.folder().join("schemathesis.toml");
-    fs::write(&config, settings(&places, over.id)).expect("a file of settings");
+    fs::write(&config, settings(&path_parameters, over.id)).expect("a file of settings");
     let examples = std::env::var("RUNCAST_SCHEMATHESIS").ok();
     let examples = examples.map_or(DEFAULT_EXAMPLES, |text| {
         text.parse().expect("a number of examples")

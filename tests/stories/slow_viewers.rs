@@ -21,8 +21,8 @@ async fn connect(base: &str, token: &str, run: Uuid) -> TcpStream {
 }
 
 async fn connect_to(base: &str, token: &str, path: &str) -> TcpStream {
-    let address = base.strip_prefix("http://").expect("an address");
-    let address = address.trim_end_matches('/').parse().expect("an address");
+    let address = base.strip_prefix("http://").expect("a URL");
+    let address = address.trim_end_matches('/').parse().expect("a URL");
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("set");
     let mut stream = socket.connect(address).await.expect("connected");
@@ -89,21 +89,25 @@ async fn slow_viewer_misses_nothing_and_delays_none() {
     let last = publisher.publish(&[last_line(0)]).await;
     let end = within(
         WAIT_DEADLINE * 2,
-        "the quick one sees the end",
+        "the fast viewer receives the end",
         quick.read_until("end"),
     )
     .await;
     assert_eq!(end.last().expect("a frame").id, last);
     // The slow viewer reads on; events evicted from the ring come from Redis or Postgres.
     buffer.resize(64 * 1024, 0);
-    within(WAIT_DEADLINE * 3, "the slow one sees the end", async {
-        loop {
-            match slow.read(&mut buffer).await.expect("read") {
-                0 => break,
-                length => seen.extend_from_slice(&buffer[..length]),
+    within(
+        WAIT_DEADLINE * 3,
+        "the slow viewer receives the end",
+        async {
+            loop {
+                match slow.read(&mut buffer).await.expect("read") {
+                    0 => break,
+                    length => seen.extend_from_slice(&buffer[..length]),
+                }
             }
-        }
-    })
+        },
+    )
     .await;
     let text = String::from_utf8(seen).expect("text");
     let events = frames(&text);
@@ -127,7 +131,7 @@ async fn stalled_viewer_is_closed_and_resumes() {
     let mut publisher = publisher(&stack, &run).await;
     let mut stalled = connect(&base, stack.token(), run.id).await;
     let last = fill_run(&mut publisher).await;
-    eventually("the gateway gives it up", async || {
+    eventually("the gateway closes it", async || {
         let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;
         let text = scrape.text().await.expect("text");
         let closed = r#"runcast_viewers_closed_total{reason="stalled"} 1"#;
@@ -139,7 +143,7 @@ async fn stalled_viewer_is_closed_and_resumes() {
     drop(
         within(
             WAIT_DEADLINE,
-            "what the kernels still hold",
+            "the bytes in kernel buffers",
             stalled.read_to_end(&mut seen),
         )
         .await,
@@ -163,7 +167,7 @@ async fn stalled_http_client_is_disconnected() {
     let stack = Stack::start().await;
     let (_gateway, base, metrics) = gateway(&stack, &[("RUNCAST_VIEWER_TIMEOUT", "1s")]).await;
     let open = async |count: u32| {
-        eventually("connections are as many as they should be", async || {
+        eventually("the count of connections is right", async || {
             let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;
             let text = scrape.text().await.expect("text");
             let line = format!("\nruncast_connections_open {count}\n");
@@ -181,7 +185,7 @@ async fn stalled_http_client_is_disconnected() {
     let mut seen = Vec::new();
     // The connection ends, possibly by a reset.
     let rest = unread.read_to_end(&mut seen);
-    drop(within(WAIT_DEADLINE, "what the kernels still hold", rest).await);
+    drop(within(WAIT_DEADLINE, "the bytes in kernel buffers", rest).await);
     assert!(!String::from_utf8_lossy(&seen).contains("event: end"));
 }
 
@@ -208,7 +212,7 @@ async fn gateway_without_memory_sheds_viewers_who_resume() {
     });
     let mut first = 1;
     // An entry that was started is completed: the publisher counts what it has sent.
-    eventually("a viewer is sent away", async || {
+    eventually("a viewer is shed", async || {
         publisher
             .publish(&numbered_lines("line", first..=first + 9))
             .await;
@@ -250,7 +254,7 @@ async fn http_library_streams_are_shed_too() {
         arguments.resize(arguments.len() + 20, &url);
         let recipe = ProcessSpec::new("curl", "curl", &arguments, stack.folder());
         let mut viewers = recipe.start(stack.folder());
-        eventually("they are there, and some are sent away", async || {
+        eventually("viewers are connected, and some are shed", async || {
             let seen = String::from_utf8(viewers.stdout()).expect("text");
             let came = seen.matches("event: ready").count();
             let closed = seen.contains("too little memory") && seen.contains("event: closing");
@@ -278,7 +282,7 @@ async fn without_memory_stalled_clients_are_disconnected_soon() {
     let last = fill_run(&mut publisher).await;
     stack.database.wait_stored(run.id, last).await;
     let unread = connect_to(&base, stack.token(), &path).await;
-    eventually("it is cut off", async || {
+    eventually("it is disconnected", async || {
         let scrape = send(metrics.anonymous(Method::GET, "/metrics")).await;
         let text = scrape.text().await.expect("text");
         let closed = text.contains(r#"runcast_viewers_closed_total{reason="memory"} 1"#);

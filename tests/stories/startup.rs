@@ -64,7 +64,10 @@ async fn unreachable_server_is_named_by_its_setting() {
                     service.name()
                 );
             };
-            assert!(line.contains(&port.to_string()), "where it looked: {line}");
+            assert!(
+                line.contains(&port.to_string()),
+                "the inspected place: {line}"
+            );
             assert!(!output.contains("panicked"), "{output}");
             assert_no_secrets(&output, &address);
         }

@@ -171,7 +171,7 @@ async fn text_is_followed_until_the_run_ends() {
     assert_eq!(
         header(response.headers(), "content-encoding"),
         "",
-        "what is followed is not packed"
+        "a followed text is not compressed"
     );
     assert_eq!(header(response.headers(), "etag"), "");
     let mut followed = Vec::new();
@@ -187,11 +187,7 @@ async fn text_is_followed_until_the_run_ends() {
     std::fs::File::create(&go)
         .and_then(|mut file| file.write_all(b"go"))
         .expect("a file");
-    while let Some(bytes) = response
-        .chunk()
-        .await
-        .expect("the text ends in an orderly way")
-    {
+    while let Some(bytes) = response.chunk().await.expect("the text ends cleanly") {
         followed.extend_from_slice(&bytes);
     }
     assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());

@@ -51,7 +51,7 @@ impl Viewer {
     pub(crate) async fn until_the_end(self) -> Self {
         within(
             WAIT_DEADLINE * 3,
-            "a viewer sees the end of its run",
+            "a viewer receives the end of its run",
             self.follow(|_| false),
         )
         .await
@@ -61,7 +61,7 @@ impl Viewer {
     pub(crate) async fn until(self, enough: impl FnMut(&Value) -> bool) -> Self {
         within(
             WAIT_DEADLINE * 2,
-            "a viewer sees what it waits for",
+            "a viewer receives the expected event",
             self.follow(enough),
         )
         .await
@@ -163,7 +163,7 @@ pub(crate) fn assert_text(arrived: &[u8], output: &str) {
     let mut pairs = output.lines().zip(arrived.lines()).enumerate();
     let first = pairs.find(|(_, (expected, actual))| expected != actual);
     panic!(
-        "{} lines were said and {} arrived; the first difference: {first:?}",
+        "{} lines were published and {} received; the first difference: {first:?}",
         output.lines().count(),
         arrived.lines().count()
     );

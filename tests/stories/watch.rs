@@ -133,7 +133,7 @@ async fn new_runs_with_the_label_join_a_watch() {
             .await;
     }
     let mut text = String::new();
-    eventually("both runs are shown", async || {
+    eventually("both runs are listed", async || {
         if let Ok(Ok(Some(bytes))) =
             tokio::time::timeout(Duration::from_secs(1), response.chunk()).await
         {
@@ -179,21 +179,21 @@ async fn feed_reports_every_run_and_resumes() {
     let first = stack.api().create_run("first").await;
     // The first heartbeats may have been sent before the gateway subscribed; once it has, it misses
     // none.
-    eventually("the gateway listens", async || {
+    eventually("the gateway subscribes", async || {
         let mut redis = stack.redis.connection().await;
         let mut ask = redis::cmd("PUBSUB");
         ask.arg("NUMSUB").arg(stack.keys().updates());
-        let (_, listeners): (String, u64) = ask.query_async(&mut redis).await.expect("an answer");
+        let (_, listeners): (String, u64) = ask.query_async(&mut redis).await.expect("a response");
         (listeners > 0)
             .then_some(())
-            .ok_or_else(|| "nobody listens".to_owned())
+            .ok_or_else(|| "no gateway subscribes".to_owned())
     })
     .await;
     let second = stack.api().create_run("second").await;
-    let created = received("a new run is told of", &second, "pending").await;
+    let created = received("a new run is announced", &second, "pending").await;
     let mut publisher = publisher(&stack, &first).await;
     publisher.publish(&[last_line(0)]).await;
-    received("its end is told of", &first, "succeeded").await;
+    received("its end is announced", &first, "succeeded").await;
     // From that cursor the same frames come again, and none before.
     let ask = |id: &str| {
         let request = stack.api().request(Method::GET, "/v1/feed");
@@ -201,7 +201,7 @@ async fn feed_reports_every_run_and_resumes() {
     };
     let mut again = send(ask(&created)).await;
     let mut text = String::new();
-    within(WAIT_DEADLINE, "what came since", async {
+    within(WAIT_DEADLINE, "events since then", async {
         while !text.contains("succeeded") {
             let bytes = again.chunk().await.expect("read").expect("more");
             text += std::str::from_utf8(&bytes).expect("text");

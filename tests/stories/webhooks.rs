@@ -27,7 +27,7 @@ async fn webhook(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let output = [process.stdout(), process.stderr()].concat();
     (
         status.success(),
-        String::from_utf8(output).expect("what is shown is text"),
+        String::from_utf8(output).expect("the output is text"),
     )
 }
 
@@ -125,7 +125,7 @@ async fn receiver_gets_notifications_of_selected_runs() {
         wrap.wait_exit(WAIT_DEADLINE).await;
         stack.database.wait_sealed(run).await;
     }
-    let reported = eventually("failed and sealed are told", async || {
+    let reported = eventually("failed and sealed are notified", async || {
         let received = receiver.received();
         let reported: BTreeMap<String, Value> = received
             .iter()
@@ -157,7 +157,7 @@ async fn receiver_gets_notifications_of_selected_runs() {
             assert_eq!(
                 one.json()["data"]["run"],
                 ours.to_string(),
-                "of no other run"
+                "no other run is notified"
             );
             one.id()
         })
@@ -185,7 +185,7 @@ async fn incomplete_run_reports_missing_events() {
     )
     .await;
     let run = stack.api().create_run("short").await;
-    let client = redis::Client::open(stack.redis.url(stack.redis.port())).expect("an address");
+    let client = redis::Client::open(stack.redis.url(stack.redis.port())).expect("a URL");
     let mut updates = client.get_async_pubsub().await.expect("a subscription");
     let channel = stack.keys().updates();
     updates.subscribe(channel).await.expect("a subscription");
@@ -346,7 +346,7 @@ async fn two_workers_send_once_and_slow_receiver_delays_none() {
     let ids: BTreeSet<String> = received.iter().map(|one| one.id()).collect();
     assert_eq!((received.len(), ids.len()), (100, 100));
     // A few deliveries to the slow one are in progress, not all, and it is throttled.
-    eventually("the slow one is held", async || {
+    eventually("the slow receiver is throttled", async || {
         let list = listed(&stack, &["list"]).await;
         let contained = list.iter().any(|one| !one["held_until"].is_null());
         contained.then_some(()).ok_or_else(|| format!("{list:?}"))
@@ -380,7 +380,7 @@ async fn gone_receiver_is_disabled() {
     assert_eq!(
         receiver.received().len(),
         2,
-        "what happened while it was disabled is not told"
+        "changes while it was disabled are not notified"
     );
 }
 

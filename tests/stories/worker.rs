@@ -53,11 +53,7 @@ async fn another_worker_takes_over_from_a_killed_one() {
     other.signal(Signal::SIGTERM);
     assert!(other.wait_exit(WAIT_DEADLINE).await.success());
     let contained = "SELECT count(*) FROM leases WHERE expires_at > now()";
-    assert_eq!(
-        stack.database.query_number(contained).await,
-        0,
-        "given back"
-    );
+    assert_eq!(stack.database.query_number(contained).await, 0, "released");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,7 +74,7 @@ async fn paused_worker_detects_its_lost_lease() {
     paused.signal(Signal::SIGCONT);
     // It notices at its next renewal, by the transaction in which it was paused, or because a wait
     // has expired. Then it restarts its work without the lease.
-    let what = "the paused worker knows that it lost the lease";
+    let what = "the paused worker detects that it lost the lease";
     eventually_within(WAIT_DEADLINE, what, async || {
         let logs = paused.logs();
         let received = [
@@ -163,7 +159,7 @@ async fn operator_lists_jobs_and_restarts_a_dead_one() {
     eventually_within(WAIT_DEADLINE, "the job is dead", async || {
         stack.database.execute(die).await;
         let count = stack.database.query_number(dead).await;
-        (count == 1).then_some(()).ok_or("it runs".to_owned())
+        (count == 1).then_some(()).ok_or("it still runs".to_owned())
     })
     .await;
     let jobs = stack.api().get("/v1/jobs").await;
@@ -240,7 +236,7 @@ async fn killed_workers_job_is_reassigned() {
             .database
             .query_number("SELECT count(*) FROM tasks.jobs")
             .await;
-        (left == 0).then_some(()).ok_or(format!("{left} are left"))
+        (left == 0).then_some(()).ok_or(format!("{left} remain"))
     })
     .await;
     other.signal(Signal::SIGTERM);
@@ -279,7 +275,7 @@ async fn expired_days_are_deleted() {
     for table in ["runs", "events", "dead_letters", "variations"] {
         let count = format!("SELECT count(*) FROM {table}");
         let left = stack.database.query_number(&count).await;
-        assert_eq!(left, 1, "only what still lives is left in {table}");
+        assert_eq!(left, 1, "only live runs remain in {table}");
     }
 }
 
@@ -354,11 +350,11 @@ async fn orphaned_keys_are_deleted() {
             .arg(key)
             .query_async(&mut redis)
             .await
-            .expect("an answer")
+            .expect("a response")
     };
-    eventually_within(WAIT_DEADLINE, "the old keys are gone", async || {
+    eventually_within(WAIT_DEADLINE, "the old keys are deleted", async || {
         let left = there(&stack.keys().run(unused).stream).await;
-        (!left).then_some(()).ok_or("a stream is left".to_owned())
+        (!left).then_some(()).ok_or("a stream remains".to_owned())
     })
     .await;
     let jobs = "SELECT count(*) FROM tasks.jobs";
@@ -405,10 +401,10 @@ async fn silence_counts_only_while_watched() {
     // It sent a heartbeat in the meantime, so it stays.
     liveness::forget(&shared, &keys.pulses, &[(agent, ago(39))])
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(lookup(ago(90), ago(3)).await, silent);
     liveness::forget(&shared, &keys.pulses, &silent)
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(lookup(ago(90), ago(3)).await, []);
 }

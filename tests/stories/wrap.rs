@@ -136,8 +136,8 @@ async fn partial_line_is_delivered_before_its_newline() {
         let frame = stream.next().await;
         seen += frame.json()["text"].as_str().unwrap_or_default();
     }
-    assert!(wrap.try_wait().is_none(), "it waits for its answer");
-    std::fs::write(&response, "me").expect("an answer");
+    assert!(wrap.try_wait().is_none(), "the command waits for its input");
+    std::fs::write(&response, "me").expect("a response");
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
     stream.read_until("end").await;
     let events = stack.database.wait_sealed(run).await;
@@ -149,7 +149,7 @@ async fn wrap_without_run_creates_one() {
     let mut stack = Stack::start().await;
     stack.api().create_run("made by hand, without labels").await;
     let labels = ["--label", "team=search", "--label", "stage=test=1"];
-    let name = ["wrap", "--name", "made by wrap"];
+    let name = ["wrap", "--name", "created by wrap"];
     let arguments = [&name[..], &labels, &["--", "echo", "hello"]].concat();
     let mut wrap = stack.runcast(&arguments, &[]);
     assert_eq!(
@@ -168,7 +168,7 @@ async fn wrap_without_run_creates_one() {
         found.ok_or_else(|| runs.to_string())
     })
     .await;
-    assert_eq!(run["name"], "made by wrap");
+    assert_eq!(run["name"], "created by wrap");
     let labels = serde_json::json!({"team": "search", "stage": "test=1"});
     assert_eq!(run["labels"], labels);
     let other = stack.api().get("/v1/runs?label=team=ads").await;
@@ -233,7 +233,7 @@ async fn create_two(stack: &Stack) -> String {
         .body(r#"{"name":"two","variations":2}"#)
         .send()
         .await;
-    let body = response.expect("an answer").text().await.expect("a body");
+    let body = response.expect("a response").text().await.expect("a body");
     let created: Value = serde_json::from_str(&body).expect("JSON");
     created["run"]["id"].as_str().expect("an id").to_owned()
 }
@@ -256,7 +256,7 @@ async fn command_runs_even_if_publishing_fails() {
     let output = String::from_utf8(wrap.stderr()).expect("text");
     assert!(
         output.contains("RUNCAST_URL"),
-        "it names what is to blame: {output}"
+        "it names the cause: {output}"
     );
 }
 

@@ -62,11 +62,11 @@ async fn one(mut socket: TcpStream, request: &str, status: u16, end: Instant) ->
         socket
             .write_all(request.as_bytes())
             .await
-            .expect("it is heard");
+            .expect("the request is sent");
         let answering = answer(&mut socket, &mut received);
         timeout(RESPONSE_DEADLINE, answering)
             .await
-            .expect("an answer in time");
+            .expect("a response in time");
         assert!(
             received.starts_with(head.as_bytes()),
             "{}",
@@ -84,7 +84,7 @@ async fn one(mut socket: TcpStream, request: &str, status: u16, end: Instant) ->
 async fn answer(socket: &mut TcpStream, received: &mut Vec<u8>) {
     received.clear();
     loop {
-        let read = socket.read_buf(received).await.expect("an answer");
+        let read = socket.read_buf(received).await.expect("a response");
         assert!(read > 0, "the gateway closed the connection");
         let text = String::from_utf8_lossy(received);
         let Some((head, body)) = text.split_once("\r\n\r\n") else {

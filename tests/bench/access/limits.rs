@@ -45,7 +45,7 @@ pub(crate) async fn limits(scale: Scale) {
             let answer: String = redis::cmd("PING")
                 .query_async(&mut connection)
                 .await
-                .expect("an answer");
+                .expect("a response");
             assert_eq!(answer, "PONG");
         });
         pings.extend(ping.await);
@@ -53,7 +53,7 @@ pub(crate) async fn limits(scale: Scale) {
             let call = timed(scale.calls, async || {
                 let standings = rate_limit::ask(asks, &mut connection)
                     .await
-                    .expect("an answer");
+                    .expect("a response");
                 assert_eq!(standings.len(), asks.len());
             });
             times.extend(call.await);

@@ -16,8 +16,8 @@ pub(crate) async fn requests(scale: Scale) {
     let stack = Stack::start().await;
     let token = stack.create_token("runs:read").await;
     let api = stack.api();
-    let address = api.base().strip_prefix("http://").expect("an address");
-    let address: SocketAddr = address.parse().expect("an address");
+    let address = api.base().strip_prefix("http://").expect("a URL");
+    let address: SocketAddr = address.parse().expect("a URL");
     let request = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n{more}\r\n");
     let displayed = format!("authorization: Bearer {token}\r\n");
     let sides = [
@@ -27,7 +27,11 @@ pub(crate) async fn requests(scale: Scale) {
             200,
         ),
         ("/v1/session without", request("/v1/session", ""), 401),
-        ("/healthz, for everybody", request("/healthz", ""), 200),
+        (
+            "/healthz, without authentication",
+            request("/healthz", ""),
+            200,
+        ),
     ];
     let mut figures = vec![(Vec::new(), Vec::new(), Vec::new(), Vec::new()); sides.len()];
     for _ in 0..scale.rounds {

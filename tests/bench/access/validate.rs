@@ -58,7 +58,7 @@ pub(crate) async fn validate(scale: Scale) {
     assert!(send(request).await.status().is_success());
 
     let address = stack.redis.url(stack.redis.port());
-    let redis = Redis::new(&address.parse().expect("an address")).expect("a client");
+    let redis = Redis::new(&address.parse().expect("a URL")).expect("a client");
     let mirror = LeaseCache::new(redis);
     let url = stack.database_url(stack.database_port());
     let mut postgres = PgConnection::connect(&url).await.expect("a connection");
@@ -89,7 +89,7 @@ pub(crate) async fn validate(scale: Scale) {
             &token,
         ),
         (
-            "what a user may",
+            "permissions of a user",
             stack.keys().permissions(user.parse().expect("an id")),
             PERMISSIONS_QUERY,
             "user0",

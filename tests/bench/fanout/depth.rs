@@ -55,7 +55,7 @@ pub(crate) async fn depth(scale: Scale) {
     let mut redis = stack.redis.connection().await;
     let mut command = redis::cmd("UNLINK");
     command.arg(&stack.keys().run(run).stream);
-    let _gone: u64 = command.query_async(&mut redis).await.expect("an answer");
+    let _gone: u64 = command.query_async(&mut redis).await.expect("a response");
     // The gateway must not have cached it either.
     stack.kill(Service::Gateway);
     stack.start_service(Service::Gateway).await;
@@ -77,10 +77,12 @@ fn first_event(side: &Side, after: Option<&str>) -> First {
         .set_read_timeout(Some(CROWD_DEADLINE))
         .expect("a deadline");
     let request = (side.request())(0, after);
-    stream.write_all(request.as_bytes()).expect("it is sent");
+    stream
+        .write_all(request.as_bytes())
+        .expect("the request is sent");
     let (mut output, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
     loop {
-        let length = stream.read(&mut buffer).expect("an answer in time");
+        let length = stream.read(&mut buffer).expect("a response in time");
         assert_ne!(length, 0, "{}", String::from_utf8_lossy(&output));
         output.extend_from_slice(&buffer[..length]);
         // Its id follows its data.

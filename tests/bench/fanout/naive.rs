@@ -40,7 +40,9 @@ pub(crate) async fn serve(port: u16) {
     let listener = tokio::net::TcpListener::bind(address).await;
     let listener = listener.unwrap_or_else(|error| panic!("{address}: {error}"));
     crate::measure::say(format_args!("ready"));
-    axum::serve(listener, router).await.expect("it serves");
+    axum::serve(listener, router)
+        .await
+        .expect("the gateway serves");
 }
 
 async fn publish(

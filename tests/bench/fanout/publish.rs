@@ -228,10 +228,10 @@ impl ToRedis {
             Err(error) if error.code() == Some("NOSCRIPT") => {
                 panic!("Redis does not know the append script: it is loaded before publishing")
             }
-            replies => replies.expect("answers of Redis"),
+            replies => replies.expect("replies of Redis"),
         };
         for (reply, (run, stored)) in replies.into_iter().zip(batches) {
-            let appended = Appended::parse(reply).expect("an answer of the append script");
+            let appended = Appended::parse(reply).expect("a reply of the append script");
             assert_eq!(appended.outcome, Outcome::Stored { stored }, "run {run}");
             let producer = self.producers.iter_mut().find(|one| one.keys.run == run);
             let producer = producer.expect("one of the producers");
@@ -291,7 +291,7 @@ impl ToHttp {
             }
             self.wait_for(MAX_IN_FLIGHT_REQUESTS);
             let written = self.stream.write_all(&requests);
-            written.expect("the server takes what is published");
+            written.expect("the server accepts the requests");
             self.sent += piece.len() as u64;
         }
     }
@@ -301,11 +301,11 @@ impl ToHttp {
         let start = Instant::now();
         while self.sent - self.answered.yes.load(Ordering::Acquire) > unanswered {
             if let Some(answer) = self.answered.no.get() {
-                panic!("a request to publish was refused: {answer}");
+                panic!("the server refused a publish request: {answer}");
             }
             assert!(
                 start.elapsed() < RESPONSE_DEADLINE,
-                "{} of {} requests to publish are answered",
+                "{} of {} publish requests have a response",
                 self.answered.yes.load(Ordering::Acquire),
                 self.sent
             );

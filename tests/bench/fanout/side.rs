@@ -101,7 +101,7 @@ impl Side {
         let mut process = recipe.start(folder.path());
         eventually_within(SERVER_DEADLINE, &format!("{name} listens"), async || {
             if let Some(status) = process.try_wait() {
-                panic!("{name} ended by itself ({status})\n{}", process.logs());
+                panic!("{name} exited unexpectedly ({status})\n{}", process.logs());
             }
             answers(name, address).map_err(|error| format!("{error}\n{}", process.logs()))
         })
@@ -222,7 +222,7 @@ impl Drop for Side {
 
 fn gateway(stack: &Stack) -> SocketAddr {
     let api = stack.api();
-    let address = api.base().strip_prefix("http://").expect("an address");
+    let address = api.base().strip_prefix("http://").expect("a URL");
     address.parse().expect("an address with its port")
 }
 
@@ -349,7 +349,7 @@ async fn publishing(name: Name, address: SocketAddr, channels: usize) -> Vec<Str
             let request = reqwest::Client::builder().no_proxy().build();
             let request = request.expect("an HTTP client").put(&url);
             let created = request.header("content-type", "text/plain").send().await;
-            let created = created.expect("an answer to making a stream");
+            let created = created.expect("a response to creating a stream");
             assert!(created.status().is_success(), "{url}: {}", created.status());
         }
         heads.push(format!(

@@ -95,6 +95,6 @@ pub(crate) async fn storm(scale: Scale) {
         crowd.counts().ended,
         verdict
             .err()
-            .unwrap_or_else(|| "yes, each event once".to_owned()),
+            .unwrap_or_else(|| "all received, each event once".to_owned()),
     ));
 }

@@ -87,7 +87,7 @@ async fn search(name: Name, scale: Scale) -> (Option<Sustained>, String) {
     let mut best: Option<Sustained> = None;
     let mut failed = (
         u64::MAX,
-        "nothing, up to what a publisher can do".to_owned(),
+        "nothing; the publisher's limit was reached".to_owned(),
     );
     let mut pitch: Option<(Side, Crowd)> = None;
     let mut rate = FIRST_RATE;

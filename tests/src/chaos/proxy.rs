@@ -45,7 +45,7 @@ enum Mode {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ProxyState {
     target: watch::Sender<SocketAddr>,
     mode: watch::Sender<Mode>,
     /// Counts cuts: connections older than the last cut break.
@@ -65,7 +65,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct ChaosProxy {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     acceptor: AbortHandle,
 }
 
@@ -77,7 +77,7 @@ impl ChaosProxy {
     pub async fn start(port: u16) -> Self {
         let listener = TcpListener::bind(loopback(0)).await.expect("a free port");
         let address = listener.local_addr().expect("the address that was bound");
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProxyState {
             target: watch::Sender::new(loopback(port)),
             mode: watch::Sender::new(Mode::Forward),
             cuts: watch::Sender::new(0),
@@ -202,7 +202,7 @@ impl Drop for ChaosProxy {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<ProxyState>) {
     // All connections end with this task.
     let mut connections = JoinSet::new();
     loop {
@@ -239,7 +239,7 @@ enum ReplyAction {
 }
 
 /// Forwards one connection until either side closes it.
-async fn forward_connection(client: TcpStream, shared: &Shared) {
+async fn forward_connection(client: TcpStream, shared: &ProxyState) {
     let mode = *shared.mode.borrow();
     if mode == Mode::HalfOpen {
         pend_forever().await;
@@ -262,7 +262,7 @@ async fn forward_connection(client: TcpStream, shared: &Shared) {
 async fn forward_requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    shared: &Shared,
+    shared: &ProxyState,
     action: &watch::Sender<ReplyAction>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
@@ -294,7 +294,7 @@ async fn forward_requests(
 async fn forward_replies(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    shared: &Shared,
+    shared: &ProxyState,
     action: &watch::Sender<ReplyAction>,
 ) {
     let mut buffer = vec![0; 64 * 1024];

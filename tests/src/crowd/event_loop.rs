@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::handle::{CrowdPlan, Observations, READ_BYTES, Shared};
+use super::handle::{CrowdPlan, CrowdState, Observations, READ_BYTES};
 use super::response_parser::{MAX_CARRY_BYTES, ResponseError};
 use super::viewer::{ReadSummary, Viewer};
 use crate::stamp::now_ns;
@@ -39,7 +39,7 @@ struct Connection {
 
 pub(crate) struct EventLoop {
     plan: CrowdPlan,
-    shared: Arc<Shared>,
+    shared: Arc<CrowdState>,
     poll: Poll,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
@@ -54,7 +54,7 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    pub(crate) fn new(plan: CrowdPlan, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(plan: CrowdPlan, shared: Arc<CrowdState>) -> Self {
         let connection = |index| Connection {
             viewer: Viewer::new((plan.first)(index)),
             socket: None,
@@ -173,7 +173,11 @@ impl EventLoop {
                     self.close(index, seen, Some(error.to_string()));
                 }
             }
-            Ok(_) => self.close(index, seen, Some("a request was cut".to_owned())),
+            Ok(_) => self.close(
+                index,
+                seen,
+                Some("the request was written only in part".to_owned()),
+            ),
             Err(error) => self.close(index, seen, Some(error.to_string())),
         }
     }
@@ -211,7 +215,7 @@ impl EventLoop {
         match summary {
             Ok(summary) => self.record(index, &summary, seen),
             Err(ResponseError::Malformed) => {
-                self.close(index, seen, Some("an answer that is no HTTP".to_owned()));
+                self.close(index, seen, Some("the response is not HTTP".to_owned()));
             }
             Err(ResponseError::Status(status)) => {
                 self.close(index, seen, Some(format!("answered {status}")));

@@ -75,7 +75,7 @@ pub(crate) struct Observations {
 }
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct CrowdState {
     pub(crate) stop: AtomicBool,
     /// The number of the last message of each viewer.
     pub(crate) last_message: Vec<AtomicU64>,
@@ -83,7 +83,7 @@ pub(crate) struct Shared {
     pub(crate) observations: Mutex<Observations>,
 }
 
-impl Shared {
+impl CrowdState {
     pub(crate) fn observations(&self) -> std::sync::MutexGuard<'_, Observations> {
         self.observations
             .lock()
@@ -94,14 +94,14 @@ impl Shared {
 /// A running crowd; its viewers leave when it is dropped.
 #[derive(Debug)]
 pub struct Crowd {
-    shared: Arc<Shared>,
+    shared: Arc<CrowdState>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Crowd {
     /// Starts the viewers.
     pub fn start(plan: CrowdPlan) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(CrowdState {
             stop: AtomicBool::new(false),
             last_message: (0..plan.viewers).map(|_| AtomicU64::new(0)).collect(),
             observations: Mutex::default(),
@@ -172,7 +172,7 @@ impl Crowd {
         while !enough(self) {
             if start.elapsed() > within {
                 return Err(format!(
-                    "not within {within:?}: of {} viewers the min_message has seen {}, {:?}, {}",
+                    "not within {within:?}: the slowest of {} viewers has message {}, {:?}, {}",
                     self.shared.last_message.len(),
                     self.min_message(),
                     self.counts(),

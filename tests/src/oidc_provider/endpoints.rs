@@ -18,15 +18,15 @@ use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use super::id_token::add_profile;
-use super::provider::{Authorization, CLIENT_ID, CLIENT_SECRET, Shared, lock};
+use super::provider::{Authorization, CLIENT_ID, CLIENT_SECRET, ProviderState, lock};
 use crate::eventually::eventually;
 
 type Parameters = HashMap<String, String>;
-type SharedState = State<Arc<Mutex<Shared>>>;
+type SharedState = State<Arc<Mutex<ProviderState>>>;
 
 pub(super) async fn serve(
     address: SocketAddr,
-    shared: &Arc<Mutex<Shared>>,
+    shared: &Arc<Mutex<ProviderState>>,
 ) -> (SocketAddr, AbortHandle) {
     // The previous socket may take a moment to close.
     let listener = eventually("the OpenID provider listens", async || {
@@ -48,7 +48,7 @@ pub(super) async fn serve(
 }
 
 /// Never returns while the provider hangs.
-async fn wait_if_hanging(shared: &Mutex<Shared>) {
+async fn wait_if_hanging(shared: &Mutex<ProviderState>) {
     let hangs = lock(shared).hangs;
     if hangs {
         std::future::pending::<()>().await;

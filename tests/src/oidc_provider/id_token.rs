@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::provider::{Account, Authorization, CLIENT_ID, CLIENT_SECRET, Shared};
+use super::provider::{Account, Authorization, CLIENT_ID, CLIENT_SECRET, ProviderState};
 use super::signing_key::{SigningKey, signing_input};
 
 /// What is wrong with an ID token.
@@ -68,7 +68,7 @@ pub(super) fn add_profile(claims: &mut Value, account: &Account) {
     }
 }
 
-impl Shared {
+impl ProviderState {
     pub(super) fn id_token(&self, authorization: &Authorization) -> Option<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.expect("a time after 1970").as_secs();

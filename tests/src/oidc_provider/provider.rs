@@ -51,7 +51,7 @@ pub(super) struct Authorization {
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct ProviderState {
     pub(super) url: String,
     /// The only redirect URI that it accepts.
     pub(super) callback: String,
@@ -75,14 +75,14 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub struct OidcProvider {
     address: SocketAddr,
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<ProviderState>>,
     server: AbortHandle,
 }
 
 impl OidcProvider {
     /// Starts one that redirects browsers back to this gateway.
     pub async fn start(gateway: &str, algorithm: Algorithm) -> Self {
-        let shared = Arc::new(Mutex::new(Shared {
+        let shared = Arc::new(Mutex::new(ProviderState {
             url: String::new(),
             callback: format!("{gateway}/v1/session/oidc/callback"),
             key: Arc::new(SigningKey::new("first", algorithm)),
@@ -162,7 +162,7 @@ impl OidcProvider {
         self.server = serve(self.address, &self.shared).await.1;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, ProviderState> {
         lock(&self.shared)
     }
 }
@@ -173,6 +173,6 @@ impl Drop for OidcProvider {
     }
 }
 
-pub(super) fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+pub(super) fn lock(shared: &Mutex<ProviderState>) -> MutexGuard<'_, ProviderState> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

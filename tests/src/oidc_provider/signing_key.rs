@@ -125,10 +125,10 @@ fn rsa_key() -> String {
 /// The two integers of a DER sequence, without leading zeros: an RSA key, or an ECDSA signature.
 fn der_integer_pair(der: &[u8]) -> [Vec<u8>; 2] {
     let (sequence, rest) = der_element(der, 0x30);
-    assert!(rest.is_empty(), "something behind the sequence");
+    assert!(rest.is_empty(), "bytes after the sequence");
     let (first, rest) = der_element(sequence, 0x02);
     let (second, rest) = der_element(rest, 0x02);
-    assert!(rest.is_empty(), "something behind the second number");
+    assert!(rest.is_empty(), "bytes after the second integer");
     [first, second].map(|number| {
         let zeros = number.iter().take_while(|byte| **byte == 0).count();
         number[zeros..].to_vec()
@@ -137,7 +137,7 @@ fn der_integer_pair(der: &[u8]) -> [Vec<u8>; 2] {
 
 /// The content of the first DER element, which must have this tag, and the bytes after it.
 fn der_element(der: &[u8], tag: u8) -> (&[u8], &[u8]) {
-    assert_eq!(der[0], tag, "another element");
+    assert_eq!(der[0], tag, "unexpected DER tag");
     let (length, start) = match der[1] {
         short @ 0..0x80 => (usize::from(short), 2),
         long => {

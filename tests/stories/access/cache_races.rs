@@ -35,12 +35,16 @@ async fn slow_lookup_does_not_cache_a_revoked_token() {
         let lease: String = redis.get(&key).await.expect("a lease");
         assert!(lease.starts_with('?'), "{lease}");
         revoke(&api, &id).await;
-        let lease: Option<String> = redis.get(&key).await.expect("an answer");
-        assert_eq!(lease, None, "taken away before the revocation is answered");
+        let lease: Option<String> = redis.get(&key).await.expect("a response");
+        assert_eq!(lease, None, "removed before the response to the revocation");
         assert!(!reading.is_finished());
         chaos.release_reply();
-        assert_eq!(reading.await.expect("an answer"), 200, "it had read before");
-        let copy: Option<String> = redis.get(&key).await.expect("an answer");
+        assert_eq!(
+            reading.await.expect("a response"),
+            200,
+            "the lookup was before the revocation"
+        );
+        let copy: Option<String> = redis.get(&key).await.expect("a response");
         assert_eq!(copy, None);
         for api in [&slow.api, &api] {
             assert_eq!(status_with(api, &token, "/v1/session").await, 401);

@@ -53,11 +53,11 @@ async fn gateway_with_wrong_clock_accepts_the_same_credentials() {
         let (_process, wrong) = gateway(&stack, off).await;
         // Its clock is indeed wrong.
         let response = wrong.anonymous(Method::GET, "/healthz").send().await;
-        let date = response.expect("an answer").headers()["date"].clone();
+        let date = response.expect("a response").headers()["date"].clone();
         let own = right.anonymous(Method::GET, "/healthz").send().await;
         assert_ne!(
             date.as_bytes()[..22],
-            own.expect("an answer").headers()["date"].as_bytes()[..22]
+            own.expect("a response").headers()["date"].as_bytes()[..22]
         );
         // Valid for half an hour by the clock of Postgres: still valid here. Expired there: expired
         // here.

@@ -204,7 +204,7 @@ pub(crate) async fn first_frame(mut response: Response) -> String {
     let mut text = String::new();
     while !text.contains("\n\n") {
         let chunk = within(WAIT_DEADLINE, "a frame", response.chunk()).await;
-        let chunk = chunk.expect("a stream").expect("more of it");
+        let chunk = chunk.expect("a stream").expect("more of the stream");
         text += std::str::from_utf8(&chunk).expect("text");
     }
     text

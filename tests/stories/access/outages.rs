@@ -84,7 +84,7 @@ async fn without_redis_sessions_and_sign_in_work() {
     assert_eq!(received["source"], "postgres", "{received}");
     assert!(received["from_postgres"].as_u64() > Some(0), "{received}");
     stack.redis.restart().await;
-    runcast_tests::eventually::eventually("copies are used again", async || {
+    runcast_tests::eventually::eventually("the cache is used again", async || {
         assert_eq!(ada.status(Method::GET, "/v1/runs").await, 200);
         let received = readiness(&stack).await;
         match received["source"] == "redis" {
@@ -141,7 +141,7 @@ async fn without_postgres_cached_credentials_work_and_sign_in_fails() {
     let received = readiness(&stack).await;
     assert!(received["from_redis"].as_u64() > Some(0), "{received}");
     chaos.forward();
-    runcast_tests::eventually::eventually("one signs in again", async || {
+    runcast_tests::eventually::eventually("sign-in works again", async || {
         match try_sign_in(&api, &body).await.status() {
             StatusCode::OK => Ok(()),
             other => Err(other.to_string()),

@@ -201,7 +201,7 @@ async fn invalidation_completes_after_gateway_crash() {
     let waiting = "SELECT count(*) FROM access_changes";
     assert!(
         stack.database.query_number(waiting).await > 0,
-        "nobody has told Redis"
+        "Redis was not informed"
     );
     // The entry in Redis says valid until a gateway that starts has processed the outbox.
     let other = second_gateway(

@@ -167,7 +167,7 @@ async fn multi_run_streams_contain_only_visible_runs() {
     assert_eq!(
         received["run"],
         json!(mine),
-        "the first that she is told of"
+        "the first that the stream contains"
     );
     // The same with a watch by a label that runs of both teams have.
     let both = |team: &str| json!({"labels": {"team": team, "app": "both"}});
@@ -183,7 +183,7 @@ async fn multi_run_streams_contain_only_visible_runs() {
         stack.database.wait_stored(run.id, last).await;
     }
     let (mut text, target) = (String::new(), own.id.to_string());
-    within(WAIT_DEADLINE, "what she may see", async {
+    within(WAIT_DEADLINE, "only visible runs", async {
         while !text.contains("line 3") {
             let bytes = watch.chunk().await.expect("read").expect("more");
             text += std::str::from_utf8(&bytes).expect("text");

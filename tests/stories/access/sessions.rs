@@ -64,7 +64,7 @@ async fn client_has_one_session_and_user_ends_any() {
         .filter_map(|session| session["id"].as_str())
         .collect();
     assert_eq!(ids.len(), 2, "{list}");
-    let current = list["current"].as_str().expect("the one that asks");
+    let current = list["current"].as_str().expect("the current session");
     let cross_site = ids.iter().find(|id| **id != current).expect("the phone's");
     let path = format!("/v1/sessions/{cross_site}");
     assert_eq!(eve.status(Method::DELETE, &path).await, 404, "not hers");

@@ -109,16 +109,16 @@ async fn ticket_expires_after_half_a_minute() {
         [key.as_str()],
         "known by its hash, and by nothing else"
     );
-    let contained: String = redis.get(&key).await.expect("what it stands for");
+    let contained: String = redis.get(&key).await.expect("its credential");
     for secret in [one.as_str(), reader.token()] {
         assert!(!contained.contains(secret), "{contained}");
     }
     let left: i64 = redis.pttl(&key).await.expect("a life");
     assert!((1..=30_000).contains(&left), "{left} ms");
-    let _: bool = redis.pexpire(&key, 1).await.expect("a shorter life");
+    let _: bool = redis.pexpire(&key, 1).await.expect("a shorter lifetime");
     eventually("it has expired", async || {
-        let there: bool = redis.exists(&key).await.expect("an answer");
-        (!there).then_some(()).ok_or("it is there".to_owned())
+        let there: bool = redis.exists(&key).await.expect("a response");
+        (!there).then_some(()).ok_or("the ticket exists".to_owned())
     })
     .await;
     assert_eq!(status(&reader, &stream_of(&run), &one).await, 401);
@@ -186,8 +186,8 @@ async fn until(mut response: Response, target: &str) -> String {
     assert_eq!(response.status(), StatusCode::OK);
     let mut received = String::new();
     while !received.contains(target) {
-        let chunk = within(WAIT_DEADLINE, "what is told", response.chunk()).await;
-        let chunk = chunk.expect("a stream").expect("more of it");
+        let chunk = within(WAIT_DEADLINE, "more of the stream", response.chunk()).await;
+        let chunk = chunk.expect("a stream").expect("more of the stream");
         received += std::str::from_utf8(&chunk).expect("text");
     }
     received
@@ -324,7 +324,7 @@ async fn without_redis_tickets_are_unavailable() {
     problem(send(refused).await, StatusCode::SERVICE_UNAVAILABLE).await;
     assert_eq!(status(&reader, &stream_of(&run), &one).await, 503);
     stack.redis.restart().await;
-    let again = eventually("there are tickets again", async || {
+    let again = eventually("tickets are available again", async || {
         let requested = reader.request(Method::POST, TICKETS_PATH).json(&json!({}));
         let response = send(requested).await;
         match response.status() {

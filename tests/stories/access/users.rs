@@ -73,7 +73,7 @@ async fn names_and_emails_are_unique_ignoring_case() {
         };
         path = format!("/v1/users?limit=1&after={next}");
     }
-    assert_eq!(seen, 1, "what was refused was not created");
+    assert_eq!(seen, 1, "the refused user was not created");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,7 +140,7 @@ async fn disabled_user_is_signed_out_until_enabled() {
     assert_eq!(
         runs(token).await,
         200,
-        "the token lives while its owner may"
+        "the token is valid while its owner is enabled"
     );
     assert_eq!(browser.status(Method::GET, "/v1/runs").await, 401);
     sign_in(&api, "ada@EXAMPLE.com").await;

@@ -37,7 +37,7 @@ enum Credential {
 
 /// The kind of identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum IdentityKind {
     /// A user who has signed in.
     User,
     /// A token that a user has created.
@@ -63,7 +63,7 @@ pub(super) enum Reach {
 /// The identity behind a credential.
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
-    pub(super) kind: Kind,
+    pub(super) kind: IdentityKind,
     pub(super) scopes: Vec<&'static str>,
     pub(super) reach: Reach,
 }
@@ -101,7 +101,7 @@ impl Identity {
 }
 
 impl Caller {
-    fn nobody(name: &str, credential: Credential) -> Self {
+    fn unauthenticated(name: &str, credential: Credential) -> Self {
         Self {
             name: name.to_owned(),
             credential,
@@ -179,39 +179,39 @@ async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
     assert!(send(using).await.status().is_success());
     let unused = ticket(&api, &json!({})).await;
     vec![
-        Caller::nobody("nobody", Credential::Nothing),
-        Caller::nobody("an empty header", header("")),
-        Caller::nobody("another scheme", header("Basic cm9vdDpyb290")),
-        Caller::nobody("a scheme alone", header("Bearer")),
-        Caller::nobody("half a token", bearer("rct_AAAA")),
-        Caller::nobody("a token that never was", bearer(&secret())),
-        Caller::nobody("a token of half a mile", bearer(&"x".repeat(4000))),
-        Caller::nobody("an expired token", bearer(&expired)),
-        Caller::nobody("a revoked token", bearer(&revoked)),
-        Caller::nobody("a session that never was", cookie("nonsense")),
-        Caller::nobody("a session that has ended", cookie(&ended)),
-        Caller::nobody("a session of a revoked token", cookie(&of_revoked)),
-        Caller::nobody("a token as a session", cookie(stack.token())),
-        Caller::nobody("a session of a disabled user", cookie(&of_deleted)),
-        Caller::nobody("a token of a disabled user", bearer(&token_of_deleted)),
-        Caller::nobody("a ticket that never was", by("rcs_", 43)),
-        Caller::nobody("half a ticket", by("rcs_", 20)),
-        Caller::nobody("a ticket of half a mile", by("rcs_", 4000)),
-        Caller::nobody("a used ticket", Credential::Ticket(used)),
-        Caller::nobody(
+        Caller::unauthenticated("nobody", Credential::Nothing),
+        Caller::unauthenticated("an empty header", header("")),
+        Caller::unauthenticated("another scheme", header("Basic cm9vdDpyb290")),
+        Caller::unauthenticated("a scheme alone", header("Bearer")),
+        Caller::unauthenticated("half a token", bearer("rct_AAAA")),
+        Caller::unauthenticated("an unknown token", bearer(&secret())),
+        Caller::unauthenticated("an endless token", bearer(&"x".repeat(4000))),
+        Caller::unauthenticated("an expired token", bearer(&expired)),
+        Caller::unauthenticated("a revoked token", bearer(&revoked)),
+        Caller::unauthenticated("an unknown session", cookie("nonsense")),
+        Caller::unauthenticated("an ended session", cookie(&ended)),
+        Caller::unauthenticated("a session of a revoked token", cookie(&of_revoked)),
+        Caller::unauthenticated("a token as a session", cookie(stack.token())),
+        Caller::unauthenticated("a session of a disabled user", cookie(&of_deleted)),
+        Caller::unauthenticated("a token of a disabled user", bearer(&token_of_deleted)),
+        Caller::unauthenticated("an unknown ticket", by("rcs_", 43)),
+        Caller::unauthenticated("half a ticket", by("rcs_", 20)),
+        Caller::unauthenticated("an endless ticket", by("rcs_", 4000)),
+        Caller::unauthenticated("a used ticket", Credential::Ticket(used)),
+        Caller::unauthenticated(
             "a ticket of a revoked token",
             Credential::Ticket(of_no_user),
         ),
-        Caller::nobody(
+        Caller::unauthenticated(
             "a ticket of an expired token",
             Credential::Ticket(of_the_past),
         ),
-        Caller::nobody(
+        Caller::unauthenticated(
             "a token as a ticket",
             Credential::Ticket(stack.token().to_owned()),
         ),
-        Caller::nobody("a ticket as a token", bearer(&unused)),
-        Caller::nobody("a ticket as a session", cookie(&unused)),
+        Caller::unauthenticated("a ticket as a token", bearer(&unused)),
+        Caller::unauthenticated("a ticket as a session", cookie(&unused)),
     ]
 }
 
@@ -258,7 +258,7 @@ async fn tokens(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
                 format!("token_id, {FUTURE_EXPIRY} FROM tokens WHERE hash = sha256('{secret}')");
             let name = format!("{scope}{name}");
             let is = Some(Identity {
-                kind: Kind::Token,
+                kind: IdentityKind::Token,
                 scopes: vec![scope],
                 reach: *reach,
             });
@@ -305,7 +305,7 @@ async fn users(stack: &Stack) -> Vec<Caller> {
         callers.push(Caller {
             credential: Credential::Cookie(sign_in(&api, &name).await.cookie),
             is: Some(Identity {
-                kind: Kind::User,
+                kind: IdentityKind::User,
                 scopes: scopes.clone(),
                 reach,
             }),
@@ -316,7 +316,7 @@ async fn users(stack: &Stack) -> Vec<Caller> {
         callers.push(Caller {
             credential: bearer(&row.insert(stack).await),
             is: Some(Identity {
-                kind: Kind::TokenOfUser,
+                kind: IdentityKind::TokenOfUser,
                 scopes,
                 reach,
             }),
@@ -352,7 +352,7 @@ async fn tickets(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
                     bounds,
                 },
                 is: Some(Identity {
-                    kind: Kind::Token,
+                    kind: IdentityKind::Token,
                     scopes: vec!["runs:read"],
                     reach,
                 }),

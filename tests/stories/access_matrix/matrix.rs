@@ -14,7 +14,7 @@ use runcast_tests::api::send;
 use runcast_tests::stack::Stack;
 use serde_json::Value;
 
-use crate::access_matrix::callers::{Caller, Identity, Kind, Reach, callers};
+use crate::access_matrix::callers::{Caller, Identity, IdentityKind, Reach, callers};
 use crate::access_matrix::path_parameters::PathParameters;
 
 /// Operations without a run in their path that still answer a bounded caller, with the visible runs
@@ -63,12 +63,12 @@ impl fmt::Display for Operation {
 impl Policy {
     /// The policy in the security of an operation. All alternatives must agree.
     fn of(operation: &Value) -> Result<Self, String> {
-        let security = operation["security"].as_array().ok_or("no rule at all")?;
+        let security = operation["security"].as_array().ok_or("no security")?;
         let mut rules = security.iter().map(Self::of_requirement);
-        let first = rules.next().ok_or("an empty rule")??;
+        let first = rules.next().ok_or("empty security")??;
         for rule in rules {
             if rule? != first {
-                return Err(format!("one credential is worth more: {security:?}"));
+                return Err(format!("the alternatives differ: {security:?}"));
             }
         }
         Ok(first)
@@ -166,11 +166,13 @@ impl Operation {
     /// Whether an authenticated caller may use an operation about itself.
     fn of_oneself(&self, who: &Identity) -> bool {
         match (self.method.as_str(), self.path.as_str()) {
-            ("GET", "/v1/tokens") => who.kind != Kind::Token || who.administrates(),
+            ("GET", "/v1/tokens") => who.kind != IdentityKind::Token || who.administrates(),
             // The requested token may read.
-            ("POST", "/v1/tokens") if who.kind == Kind::User => who.holds("runs:read"),
+            ("POST", "/v1/tokens") if who.kind == IdentityKind::User => who.holds("runs:read"),
             ("POST", "/v1/tokens") => who.administrates(),
-            ("PATCH", "/v1/session") | ("PUT", "/v1/session/password") => who.kind == Kind::User,
+            ("PATCH", "/v1/session") | ("PUT", "/v1/session/password") => {
+                who.kind == IdentityKind::User
+            }
             _ => true,
         }
     }
@@ -239,11 +241,8 @@ async fn refused_commands_write_nothing() {
     let mut redis = stack.redis.connection().await;
     let mut exist = redis::cmd("EXISTS");
     exist.arg(&[&keys.control, &keys.stream]);
-    let there: u64 = exist.query_async(&mut redis).await.expect("an answer");
-    assert_eq!(
-        there, 0,
-        "a command was written although nobody might give one"
-    );
+    let there: u64 = exist.query_async(&mut redis).await.expect("a response");
+    assert_eq!(there, 0, "a refused command was written");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

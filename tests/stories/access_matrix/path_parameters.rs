@@ -104,7 +104,7 @@ impl PathParameters {
         }
         assert!(
             !path.contains('{'),
-            "{documented}: say what stands there, in tests/stories/access_matrix/places.rs"
+            "{documented}: add its value to tests/stories/access_matrix/path_parameters.rs"
         );
         // Without this query the response would only be 400.
         let query = match documented {

@@ -63,7 +63,7 @@ fn measure_other_client(
                 let body = json!({"user": "bob", "password": USER_PASSWORD});
                 let request = api.anonymous(Method::POST, "/v1/session").json(&body);
                 let status = send(token(request)).await.status();
-                assert_eq!(status, StatusCode::OK, "somebody else signs in");
+                assert_eq!(status, StatusCode::OK, "the other client signs in");
                 slowest_in = slowest_in.max(began.elapsed());
                 signed_in += 1;
                 last = Some(Instant::now());
@@ -99,8 +99,9 @@ async fn guess(
     }
     let took = began.elapsed();
     is_over.store(true, Ordering::Relaxed);
-    let (reads, slowest, signed_in, slowest_in) =
-        measure_other_client.await.expect("somebody else is served");
+    let (reads, slowest, signed_in, slowest_in) = measure_other_client
+        .await
+        .expect("the other client is served");
     print_line(&format!(
         "{GUESS_COUNT} passwords in {took:?}: {counts:?}; meanwhile {reads} reads, the slowest {slowest:?}, \
          and {signed_in} sign-ins, the slowest {slowest_in:?}"
@@ -177,7 +178,7 @@ async fn unlimited_guesses_do_not_starve_other_clients() {
     let began = Instant::now();
     let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
     let guess = async |number: usize| {
-        let body = json!({"user": format!("user{number}"), "password": "a guess of no worth"});
+        let body = json!({"user": format!("user{number}"), "password": "a wrong guess"});
         let request = api.anonymous(Method::POST, "/v1/session").json(&body);
         let address = format!("10.{}.{}.9", number / 250, number % 250);
         send(from(request, &address)).await.status().as_u16()
@@ -189,8 +190,9 @@ async fn unlimited_guesses_do_not_starve_other_clients() {
         *counts.entry(status).or_default() += 1;
     }
     is_over.store(true, Ordering::Relaxed);
-    let (reads, slowest, signed_in, slowest_in) =
-        measure_other_client.await.expect("somebody else is served");
+    let (reads, slowest, signed_in, slowest_in) = measure_other_client
+        .await
+        .expect("the other client is served");
     print_line(&format!(
         "400 passwords in {:?}: {counts:?}; meanwhile {reads} reads, the slowest {slowest:?}, \
          and {signed_in} sign-ins, the slowest {slowest_in:?}",

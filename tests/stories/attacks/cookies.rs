@@ -137,7 +137,7 @@ async fn cross_site_requests_cannot_write() {
     assert_eq!(
         stack.database.query_number(audit).await,
         before,
-        "nothing was done"
+        "nothing was written"
     );
     assert_still_works(&ada).await;
     assert_calm(&stack);

@@ -60,7 +60,7 @@ async fn sign_in_failures_have_identical_responses() {
         let body = json!({"user": name, "password": password});
         seen.push(response_parts(try_sign_in(&api, &body).await).await);
     }
-    let first = seen.first().expect("an answer").clone();
+    let first = seen.first().expect("a response").clone();
     assert_eq!(first.0, 401);
     for (case, response_parts) in FAILING_USERS.iter().zip(seen) {
         assert_eq!(response_parts, first, "{case:?}");

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 /// Sends these bytes on a new connection; returns what the gateway sends until it closes.
 pub(super) async fn raw(stack: &Stack, output: &[u8]) -> String {
     let api = stack.api();
-    let address = api.base().strip_prefix("http://").expect("an address");
+    let address = api.base().strip_prefix("http://").expect("a URL");
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     // The gateway may close in the middle of it.
     let _sent = socket.write_all(output).await;
@@ -46,6 +46,6 @@ pub(super) fn assert_calm(stack: &Stack) {
     let logs = stack.logs(Service::Gateway);
     for word in ["panicked", "ERROR"] {
         let line = logs.lines().find(|line| line.contains(word));
-        assert_eq!(line, None, "the gateway's log holds {word}");
+        assert_eq!(line, None, "the gateway's log contains {word}");
     }
 }

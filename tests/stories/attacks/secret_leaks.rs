@@ -75,7 +75,7 @@ async fn secrets_appear_in_no_log_or_response() {
     secrets.keep("a publish token", &run.token);
     tickets_go_wrong(&api, &mut secrets, &format!("/v1/runs/{}/stream", run.id)).await;
     let late = ticket(&api, &json!({})).await;
-    secrets.keep("a ticket for when Postgres is away", &late);
+    secrets.keep("a ticket for the Postgres outage", &late);
     let hook = json!({"url": "https://receiver.invalid/", "on": ["failed"]});
     let hook = ask(&api, Method::POST, "/v1/webhooks", &hook, 201).await;
     secrets.keep(
@@ -159,7 +159,7 @@ async fn tickets_go_wrong(api: &Api, secrets: &mut Secrets, path: &str) {
         }
     }
     let one = ticket(api, &json!({})).await;
-    secrets.keep("a ticket that nobody takes", &one);
+    secrets.keep("a ticket where none is accepted", &one);
     for (method, path, expected) in [
         (Method::GET, "/v1/session", 401),
         (Method::POST, TICKETS_PATH, 401),
@@ -249,7 +249,7 @@ fn read_logs(stack: &Stack, secrets: &Secrets) {
             read += text.lines().filter(|line| line.contains("DEBUG")).count();
         }
     }
-    assert!(read > 10, "the gateway says everything: {read} lines");
+    assert!(read > 10, "the gateway logs everything: {read} lines");
 }
 
 fn value_of(cookie: &str) -> &str {
@@ -258,6 +258,6 @@ fn value_of(cookie: &str) -> &str {
 
 /// `redis://USER:USER_PASSWORD@...`
 fn password_of(url: &str) -> &str {
-    let (user, _) = url.split_once('@').expect("somebody signs in");
+    let (user, _) = url.split_once('@').expect("a user signs in");
     user.rsplit(':').next().expect("a password")
 }

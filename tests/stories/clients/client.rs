@@ -22,7 +22,7 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(90);
 
 /// The kinds of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ClientKind {
     /// EventSource of Chromium.
     Chromium,
     /// The same on a page of another origin, with tickets. It needs `CLIENT_ORIGIN`.
@@ -37,7 +37,7 @@ pub(super) enum Kind {
     Curl,
 }
 
-impl Kind {
+impl ClientKind {
     /// All that follow a run as long as possible.
     pub(super) const ALL: [Self; 5] = [
         Self::Chromium,
@@ -118,7 +118,7 @@ impl Event {
 /// A running client; it ends when dropped.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) kind: Kind,
+    pub(super) kind: ClientKind,
     pub(super) chaos: Arc<ChaosProxy>,
     process: Process,
 }
@@ -128,7 +128,7 @@ impl Client {
     /// send `cursor` as their first `Last-Event-ID` do.
     pub(super) fn start(
         stack: &Stack,
-        kind: Kind,
+        kind: ClientKind,
         chaos: Arc<ChaosProxy>,
         run: Uuid,
         how: (&str, Option<&str>),
@@ -139,7 +139,7 @@ impl Client {
     /// The same with one more environment variable.
     pub(super) fn start_with(
         stack: &Stack,
-        kind: Kind,
+        kind: ClientKind,
         chaos: Arc<ChaosProxy>,
         run: Uuid,
         (query, cursor): (&str, Option<&str>),
@@ -223,7 +223,7 @@ impl Client {
                 // The last report may be new.
                 assert!(
                     enough(self),
-                    "{what}: it ended ({status})\n{}",
+                    "{what}: the client exited ({status})\n{}",
                     self.process.logs()
                 );
             }
@@ -250,7 +250,7 @@ impl Client {
             .filter(|last| status.success() && last.is("over"));
         let last = last.unwrap_or_else(|| {
             panic!(
-                "{:?} did not stop in peace\n{}",
+                "{:?} did not exit cleanly\n{}",
                 self.kind,
                 self.process.logs()
             )

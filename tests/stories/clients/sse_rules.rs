@@ -13,7 +13,7 @@ use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::{Service, Stack};
 use uuid::Uuid;
 
-use crate::clients::client::{Client, Kind, Saw};
+use crate::clients::client::{Client, ClientKind, Saw};
 
 /// The default retry pause of EventSource in Chromium and in npm's package.
 const USUAL_RETRY_MS: u64 = 3_000;
@@ -44,7 +44,10 @@ impl Run {
         let lines = numbered_lines("line", self.lines + 1..=self.lines + count);
         let last = self.publisher.publish(&lines).await;
         self.lines += count;
-        assert_eq!(last.seq, self.lines, "nobody else publishes to this run");
+        assert_eq!(
+            last.seq, self.lines,
+            "only this producer publishes to the run"
+        );
         self.epoch = last.epoch;
     }
 
@@ -76,7 +79,7 @@ fn gateway_port(stack: &Stack) -> u16 {
 /// Starts all clients, each behind a proxy that `tell` has configured.
 async fn start_all(stack: &Stack, run: &Run, tell: impl Fn(&ChaosProxy)) -> Vec<Client> {
     let mut clients = Vec::new();
-    for kind in Kind::ALL {
+    for kind in ClientKind::ALL {
         let chaos = Arc::new(ChaosProxy::start(gateway_port(stack)).await);
         tell(&chaos);
         clients.push(Client::start(stack, kind, chaos, run.id, ("", None)));
@@ -137,7 +140,7 @@ async fn clients_resume_at_a_cut_frame() {
     all_have_lines(&mut clients, run.lines).await;
 
     let first = stack.api().watch(run.id, None).await.next().await;
-    let retry = first.retry.expect("the first frame says when to come back");
+    let retry = first.retry.expect("the first frame has a retry pause");
     for client in &clients {
         run.assert_seen(client, 1);
         // Browser clocks are coarse. The fastest reconnect is the one without other delays.
@@ -146,12 +149,12 @@ async fn clients_resume_at_a_cut_frame() {
         let quickest = absences.iter().min().copied().unwrap_or_default();
         assert!(
             absences.iter().all(|ms| ms + 50 >= retry),
-            "{:?} came back too soon: {absences:?}",
+            "{:?} reconnected too soon: {absences:?}",
             client.kind
         );
         assert!(
             retry >= USUAL_RETRY_MS || quickest < USUAL_RETRY_MS,
-            "{:?} did not hear of retry: {absences:?}",
+            "{:?} ignored retry: {absences:?}",
             client.kind
         );
     }
@@ -165,7 +168,7 @@ async fn clients_ignore_keep_alives() {
     let mut clients = start_all(&stack, &run, |_| {}).await;
     for client in &mut clients {
         client
-            .until("that it has caught up", |client| {
+            .until("the ready frame", |client| {
                 !client.named("ready").is_empty()
             })
             .await;
@@ -196,7 +199,7 @@ async fn clients_stop_when_a_run_has_ended() {
     let mut clients = start_all(&stack, &run, |_| {}).await;
     for client in &mut clients {
         client
-            .until("that it has caught up", |client| {
+            .until("the ready frame", |client| {
                 !client.named("ready").is_empty()
             })
             .await;
@@ -207,7 +210,7 @@ async fn clients_stop_when_a_run_has_ended() {
         // No client is closed by us; 204 stops them.
         let status = client.until_stopped().await;
         // A browser does not reveal the status that EventSource got.
-        let known = client.kind != Kind::Chromium;
+        let known = client.kind != ClientKind::Chromium;
         assert_eq!(status, known.then_some(204), "{:?}", client.kind);
         let [line] = &client.named("output")[..] else {
             panic!("{:?} saw {:?}", client.kind, client.events());
@@ -233,13 +236,13 @@ async fn clients_receive_gaps_in_order() {
     let mut redis = stack.redis.connection().await;
     let mut command = redis::cmd("XDEL");
     command.arg(&[&stream, &format!("{}-10", run.epoch)]);
-    let deleted: u64 = command.query_async(&mut redis).await.expect("an answer");
+    let deleted: u64 = command.query_async(&mut redis).await.expect("a response");
     assert_eq!(deleted, 1);
 
     let mut clients = start_all(&stack, &run, |_| {}).await;
     for client in &mut clients {
         client
-            .until("that it has caught up", |client| {
+            .until("the ready frame", |client| {
                 !client.named("ready").is_empty()
             })
             .await;
@@ -276,7 +279,7 @@ async fn clients_start_at_their_cursor_or_stop() {
     ];
     for (cursor, first) in cases {
         let mut clients: Vec<Client> = Vec::new();
-        for kind in Kind::ALL {
+        for kind in ClientKind::ALL {
             let query = format!("?after={cursor}");
             let how = match kind.is_standard() {
                 true => (query.as_str(), None),
@@ -287,13 +290,13 @@ async fn clients_start_at_their_cursor_or_stop() {
         for client in &mut clients {
             let Some(first) = first else {
                 let status = client.until_stopped().await;
-                let known = client.kind != Kind::Chromium;
+                let known = client.kind != ClientKind::Chromium;
                 assert_eq!(status, known.then_some(400), "{:?}", client.kind);
                 assert_eq!(client.events(), [], "{:?}", client.kind);
                 continue;
             };
             client
-                .until("that it has caught up", |client| {
+                .until("the ready frame", |client| {
                     !client.named("ready").is_empty()
                 })
                 .await;
@@ -350,13 +353,13 @@ async fn cross_origin_page_follows_with_tickets() {
     run.publish(5).await;
     let chaos = Arc::new(ChaosProxy::start(gateway_port(&stack)).await);
     let setting = Some(("CLIENT_ORIGIN", origin));
-    let kind = Kind::CrossOrigin;
+    let kind = ClientKind::CrossOrigin;
     let mut page = Client::start_with(&stack, kind, chaos, run.id, ("", None), setting);
     page.until_lines(5).await;
     // It reconnects with its used ticket. Only 204 keeps it from retrying for ever.
     page.chaos.cut();
     let opened = |page: &Client| page.saw().iter().filter(|saw| saw.is("open")).count();
-    page.until("that it stays away, and another stream", |page| {
+    page.until("that it stops", |page| {
         page.saw().iter().any(|saw| saw.is("over")) && opened(page) == 2
     })
     .await;

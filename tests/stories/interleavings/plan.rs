@@ -17,9 +17,9 @@ const MAX_STEPS: usize = 14;
 
 /// A line without its newline; messages show only its beginning.
 #[derive(Clone)]
-pub(crate) struct Line(pub(crate) Vec<u8>);
+pub(crate) struct InputLine(pub(crate) Vec<u8>);
 
-impl fmt::Debug for Line {
+impl fmt::Debug for InputLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.0[..self.0.len().min(16)].escape_ascii();
         write!(f, "\"{shown}\" of {}", self.0.len())
@@ -30,7 +30,10 @@ impl fmt::Debug for Line {
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     /// A producer prints these lines.
-    Say { producer: usize, lines: Vec<Line> },
+    Say {
+        producer: usize,
+        lines: Vec<InputLine>,
+    },
     /// Waits until all printed lines are stored in Postgres.
     Store,
     /// The replies to the next appends are lost.
@@ -70,14 +73,14 @@ fn producer() -> impl Strategy<Value = usize> {
 
 /// Lines without the byte that marks the start of a process: text, colours, carriage returns,
 /// invalid UTF-8.
-fn line() -> impl Strategy<Value = Line> {
+fn line() -> impl Strategy<Value = InputLine> {
     let bytes = prop_oneof![
         4 => "[ -~äß€😀]{0,60}".prop_map(String::into_bytes),
         1 => "\u{1b}\\[3[0-7]m[a-z]{1,8}\u{1b}\\[0m\r".prop_map(String::into_bytes),
         1 => vec(prop_oneof![2_u8..10, 11_u8..=255], 0..40),
         1 => (500..3000_usize).prop_map(|length| vec![b'x'; length]),
     ];
-    bytes.prop_map(Line)
+    bytes.prop_map(InputLine)
 }
 
 fn end() -> impl Strategy<Value = End> {

@@ -20,7 +20,7 @@ use runcast_tests::stack::Stack;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::plan::Line;
+use super::plan::InputLine;
 
 /// The first byte that a process prints.
 const START_BYTE: u8 = 1;
@@ -113,7 +113,7 @@ impl Producer {
 
     /// Lets the newest process print these lines and a plain text line, each with a number in
     /// front.
-    pub(crate) async fn say(&mut self, lines: &[Line]) {
+    pub(crate) async fn say(&mut self, lines: &[InputLine]) {
         for line in lines
             .iter()
             .map(|line| line.0.as_slice())
@@ -145,7 +145,7 @@ impl Producer {
         let Some(last) = last_line(&process.printed) else {
             return;
         };
-        let what = format!("{:?} is kept", displayable(last));
+        let what = format!("{:?} is stored or spooled", displayable(last));
         eventually(&what, async || {
             if in_spool && holds(&spool, last) {
                 return Ok(());
@@ -167,7 +167,7 @@ impl Producer {
     pub(crate) async fn print_late_lines(&mut self) {
         let before = self.processes.len() - 2;
         for number in 0..LATE_LINES {
-            let line = format!("0 said to a rival: {number}\n");
+            let line = format!("0 late line: {number}\n");
             self.processes[before].say(line.as_bytes()).await;
             sleep(LATE_LINE_PAUSE).await;
         }
@@ -178,7 +178,7 @@ impl Producer {
         let before = self.processes.len() - 2;
         let zombie = &mut self.processes[before];
         zombie.wrap.signal(Signal::SIGCONT);
-        zombie.say(b"0 said by a zombie\n").await;
+        zombie.say(b"0 zombie line\n").await;
     }
 
     /// Ends the newest process cleanly, and kills all older ones.
@@ -209,7 +209,7 @@ impl Producer {
             }
             assert!(
                 same >= process.retained,
-                "variation {}, process {number}: {} bytes were kept, and after {same} come {:?} instead of {:?}",
+                "variation {}, process {number}: at least {} bytes must be stored; after {same} bytes there are {:?} instead of {:?}",
                 self.variation,
                 process.retained,
                 displayable(&rest[same..]),
@@ -219,7 +219,7 @@ impl Producer {
         }
         assert!(
             rest.is_empty(),
-            "variation {}: {:?} is stored behind everything that was said",
+            "variation {}: {:?} is stored after all printed lines",
             self.variation,
             displayable(rest)
         );
@@ -234,7 +234,7 @@ impl Incarnation {
             &[]
         };
         let written = [begin, line].concat();
-        let mut pipe = self.pipe.as_ref().expect("it was not finished");
+        let mut pipe = self.pipe.as_ref().expect("the producer was not finished");
         // Short enough that the pipe takes it entirely or not at all.
         eventually("the pipe takes a line", async || {
             match pipe.write(&written) {
@@ -270,8 +270,8 @@ fn last_line(printed: &[u8]) -> Option<&[u8]> {
 /// Whether a file of the spool contains this line of plain text.
 fn holds(spool: &Path, line: &[u8]) -> bool {
     // As escaped in an event: the first byte of a process is a control character.
-    let line = std::str::from_utf8(line).expect("the last line of what is said is text");
-    let text = serde_json::to_string(line).expect("a text is JSON");
+    let line = std::str::from_utf8(line).expect("the last printed line is text");
+    let text = serde_json::to_string(line).expect("text encodes as JSON");
     let target = format!("\"text\":{text}").into_bytes();
     let folders = std::fs::read_dir(spool).into_iter().flatten().flatten();
     let files = folders.filter_map(|folder| std::fs::read_dir(folder.path()).ok());

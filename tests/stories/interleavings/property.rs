@@ -39,7 +39,7 @@ fn any_interleaving_stores_each_event_once_in_order() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let world = RefCell::new(runtime.block_on(Installation::start()));
+    let world = RefCell::new(runtime.block_on(PropertyStack::start()));
     let mut config = Config {
         max_shrink_iters: MAX_SHRINK_CASES,
         max_shrink_time: MAX_SHRINK_MS,
@@ -66,7 +66,7 @@ fn any_interleaving_stores_each_event_once_in_order() {
 }
 
 /// The installation for all plans, one after the other.
-struct Installation {
+struct PropertyStack {
     stack: Stack,
     /// Between the producers and Redis.
     chaos: Arc<ChaosProxy>,
@@ -79,7 +79,7 @@ struct RunState {
     producers: Vec<Producer>,
 }
 
-impl Installation {
+impl PropertyStack {
     async fn start() -> Self {
         let mut stack = Stack::start().await;
         let chaos = stack.proxy_redis().await;

@@ -119,7 +119,10 @@ impl KillScenario {
         let mut runs = Vec::new();
         for number in 0..RUN_COUNT {
             let api = stack.api();
-            let run = api.create_run_of("under fire", PRODUCERS_PER_RUN).await.id;
+            let run = api
+                .create_run_of("while servers are killed", PRODUCERS_PER_RUN)
+                .await
+                .id;
             let sources = (0..PRODUCERS_PER_RUN).map(|variation| {
                 let own = seed ^ ((number * PRODUCERS_PER_RUN + variation) as u64) << 32;
                 let stored_text = stop.subscribe();
@@ -145,7 +148,7 @@ impl KillScenario {
             Victim::Persister(number) => {
                 let killed = &mut self.persisters[number];
                 let ended = killed.try_wait();
-                assert_eq!(ended, None, "it ended by itself\n{}", killed.logs());
+                assert_eq!(ended, None, "it exited unexpectedly\n{}", killed.logs());
                 killed.kill();
                 sleep(down).await;
                 self.persisters[number] = persister(&self.stack, number).await;
@@ -218,7 +221,7 @@ fn assert_same(stored: &[u8], output: &[u8]) {
             .to_string()
     };
     panic!(
-        "{} bytes are stored of {}; after {same} stands {:?} instead of {:?}",
+        "{} of {} bytes are stored; after {same} there is {:?} instead of {:?}",
         stored.len(),
         output.len(),
         displayed(stored),

@@ -73,7 +73,7 @@ async fn guesses_are_limited_and_other_clients_served() {
     assert_eq!(
         as_attacker().await,
         StatusCode::OK,
-        "one who is known is let through"
+        "a valid credential is accepted"
     );
     is_over.store(true, Ordering::Relaxed);
     let (count, slowest) = served.await.expect("the other client was served");
@@ -104,7 +104,7 @@ async fn guesses_are_limited_and_other_clients_served() {
     // After so many wrong credentials a valid one is refused as well, until the address may try
     // again.
     let fresh = non_admin(&stack, "runs:read").await;
-    runcast_tests::eventually::eventually("the address may try again", async || {
+    runcast_tests::eventually::eventually("the address is no longer limited", async || {
         let request = from(
             fresh.request(Method::GET, "/v1/runs?limit=1"),
             ATTACKER_ADDRESS,

@@ -47,7 +47,7 @@ pub(super) async fn metric(stack: &Stack, name: &str) -> u64 {
     let listens = own
         .iter()
         .rfind(|(name, _)| name == "RUNCAST_METRICS_LISTEN");
-    let (_, address) = listens.expect("it shows its metrics");
+    let (_, address) = listens.expect("the gateway exposes its metrics");
     let metrics = Api::new(&format!("http://{address}"), "");
     let answer = send(metrics.anonymous(Method::GET, "/metrics")).await;
     let text = answer.text().await.expect("metrics");

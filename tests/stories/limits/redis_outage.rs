@@ -41,7 +41,7 @@ async fn without_redis_each_gateway_counts_locally() {
         let says = header(&answer, "ratelimit").to_owned();
         assert!(says.starts_with(&format!("\"read\";r={left};")), "{says}");
         let took = began.elapsed();
-        assert!(took < Duration::from_secs(4), "it waited for {took:?}");
+        assert!(took < Duration::from_secs(4), "the request took {took:?}");
     }
     assert_eq!(list(&reader).await.status(), StatusCode::TOO_MANY_REQUESTS);
     counts_by(&stack, "process").await;

@@ -28,7 +28,7 @@ async fn limited_client_gets_remaining_quota_and_retry_time() {
     let wait: u64 = header(&answer, "retry-after").parse().expect("seconds");
     assert!(
         (1100..=1200).contains(&wait),
-        "one comes back in 20 min: {wait}"
+        "one permit refills in 20 min: {wait}"
     );
     assert!(header(&answer, "ratelimit").starts_with("\"read\";r=0;t="));
     let detail = problem(answer, StatusCode::TOO_MANY_REQUESTS).await;
@@ -172,7 +172,7 @@ async fn searches_count_in_a_window_and_as_reads() {
     let says = header(&answer, "ratelimit").to_owned();
     assert!(
         says.starts_with("\"read\";r=98;"),
-        "nothing is taken by one that is refused: {says}"
+        "a refused request takes no quota: {says}"
     );
     let wait: u64 = header(&answer, "retry-after").parse().expect("seconds");
     assert!((1..=7200).contains(&wait), "{wait}");

@@ -16,7 +16,7 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(45);
 
 async fn connect(stack: &Stack) -> TcpStream {
     let base = stack.api().base().to_owned();
-    let address = base.strip_prefix("http://").expect("an address").to_owned();
+    let address = base.strip_prefix("http://").expect("a URL").to_owned();
     TcpStream::connect(address).await.expect("a connection")
 }
 
@@ -109,7 +109,7 @@ async fn slow_requests_time_out() {
 /// Sends these bytes, then one byte per second; returns what the gateway sends until the end.
 async fn trickle(stack: &Stack, output: &[u8]) -> String {
     let (mut reader, mut writer) = connect(stack).await.into_split();
-    writer.write_all(output).await.expect("it is heard");
+    writer.write_all(output).await.expect("the request is sent");
     let mut received_bytes = Vec::new();
     let trickling = async {
         loop {

@@ -20,8 +20,8 @@ async fn closing_frame(response: Response) -> Frame {
     let mut stream = Sse::from_response(response).await;
     let closing = stream.next().await;
     assert_eq!(closing.event, "closing", "{closing:?}");
-    let retry = closing.retry.expect("when to come back");
-    assert!(retry >= 10_000, "a long while: {retry}");
+    let retry = closing.retry.expect("a retry pause");
+    assert!(retry >= 10_000, "a long pause: {retry}");
     let deadline = tokio::time::Instant::now() + runcast_tests::eventually::WAIT_DEADLINE;
     assert_eq!(stream.next_before(deadline).await, Ok(None), "and no more");
     closing
@@ -157,7 +157,7 @@ async fn connection_limit_includes_viewers() {
     assert!(metric(&stack, "runcast_connections_refused_total").await >= 1);
     assert_eq!(metric(&stack, "runcast_connections_open").await, 3);
     drop((viewers, third));
-    eventually("there is room again", async || {
+    eventually("permits are free again", async || {
         let answer = stack.api().request(Method::GET, "/healthz").send().await;
         answer.map(drop).map_err(|error| error.to_string())
     })

@@ -91,7 +91,7 @@ async fn only_a_verified_email_links_to_a_user() {
     assert_eq!(
         scene.stack.database.query_number(users).await,
         2,
-        "none was made"
+        "no user was created"
     );
 }
 
@@ -171,7 +171,7 @@ async fn administrator_links_account_without_verified_email() {
     let entries = scene.audit("identity.linked").await;
     assert_ne!(
         entries[0]["actor_name"], "ada",
-        "it was not her: {entries:?}"
+        "another session was ended: {entries:?}"
     );
     ask(&api, Method::POST, &identities("bob"), &link, 409).await;
     let other = json!({"subject": "another"});
@@ -202,12 +202,12 @@ async fn new_account_creates_user_if_configured() {
     user(&scene.stack, "ada", &["admin"]).await;
     let other = with_email(&Account::new("Ada"), "ada@other.example");
     let made = scene.sign_in_ok(&other).await;
-    assert_eq!(made["name"], "Ada-2", "the name is somebody's");
+    assert_eq!(made["name"], "Ada-2", "the name is in use");
     assert_eq!(made["scopes"], json!(["runs:read"]));
     assert_eq!(made["user"]["email"], "ada@other.example");
     assert_eq!(made["user"]["has_password"], false);
     let [created] = &scene.audit("user.created").await[..1] else {
-        panic!("it is written down");
+        panic!("the audit log has an entry");
     };
     assert_eq!(created["actor"], made["user"]["id"], "{created}");
     assert_eq!(

@@ -10,7 +10,7 @@ use super::fixture::{GATEWAY_HOST, LOGIN_COOKIE, Scene};
 
 /// The URL with another `state`.
 fn with_state(back: &str, state: &str) -> String {
-    let mut url: reqwest::Url = back.parse().expect("an address");
+    let mut url: reqwest::Url = back.parse().expect("a URL");
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     let pairs = pairs.into_iter().filter(|(name, _)| name != "state");
     let pairs: Vec<_> = pairs.collect();
@@ -90,7 +90,7 @@ async fn login_state_expires_and_is_useless_to_redis_readers() {
     assert_eq!(keys.len(), 1, "{keys:?}");
     let life: i64 = redis.ttl(&keys[0]).await.expect("a life");
     assert!((500..=600).contains(&life), "{life}");
-    let retained: String = redis.get(&keys[0]).await.expect("an attempt");
+    let retained: String = redis.get(&keys[0]).await.expect("a login in progress");
     let state = back
         .split("state=")
         .nth(1)
@@ -102,7 +102,10 @@ async fn login_state_expires_and_is_useless_to_redis_readers() {
         );
     }
     // Ten minutes later.
-    let gone: i64 = redis.del(&keys[0]).await.expect("it is gone");
+    let gone: i64 = redis
+        .del(&keys[0])
+        .await
+        .expect("the login state is deleted");
     assert_eq!(gone, 1);
     let response = browser.get(&back).await;
     scene

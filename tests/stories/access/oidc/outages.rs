@@ -34,7 +34,11 @@ async fn unreachable_provider_affects_only_oidc_sign_in() {
     let by_password = sign_in(&api, "ada").await;
     assert_eq!(by_password.status(Method::GET, "/v1/runs").await, 200);
     let ready = send(api.anonymous(Method::GET, "/readyz")).await;
-    assert_eq!(ready.status(), StatusCode::OK, "others than it are needed");
+    assert_eq!(
+        ready.status(),
+        StatusCode::OK,
+        "readiness does not depend on the provider"
+    );
     // Repeated failures are logged once in a while.
     let logs = scene.stack.logs(Service::Gateway);
     let lines = logs
@@ -43,7 +47,7 @@ async fn unreachable_provider_affects_only_oidc_sign_in() {
     assert!((1..=3).contains(&lines.count()), "{logs}");
 
     scene.provider.restart().await;
-    let begun = eventually("the issuer is asked again", async || {
+    let begun = eventually("the provider is requested again", async || {
         let response = browser.get(&scene.at("/v1/session/oidc")).await;
         match response.status() {
             StatusCode::SEE_OTHER => Ok(response),
@@ -77,7 +81,7 @@ async fn hanging_provider_times_out() {
     assert!(began.elapsed() < LOGIN_DEADLINE, "{:?}", began.elapsed());
     scene.provider.set_hanging(false);
     let browser = &browsers[0];
-    let begun = eventually("the issuer is asked again", async || {
+    let begun = eventually("the provider is requested again", async || {
         let response = browser.get(&url).await;
         match response.status() {
             StatusCode::SEE_OTHER => Ok(response),
@@ -114,7 +118,7 @@ async fn without_redis_password_sign_in_works() {
     assert_eq!(by_password.status(Method::GET, "/v1/runs").await, 200);
     // The login continues when Redis is back: its state was not used up.
     scene.stack.redis.restart().await;
-    eventually("Redis is asked again", async || {
+    eventually("Redis is used again", async || {
         let response = browser.get(&back).await;
         match response.status() {
             StatusCode::SEE_OTHER => Ok(()),

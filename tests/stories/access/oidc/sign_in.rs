@@ -88,7 +88,7 @@ async fn sign_in_ends_the_previous_session() {
     let response = other.get(&scene.at("/v1/session")).await;
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(scene.audit("identity.linked").await.len(), 1);
-    assert_eq!(scene.provider.discovery_count(), 1, "it is kept");
+    assert_eq!(scene.provider.discovery_count(), 1, "the session is kept");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,7 +130,7 @@ async fn no_redirect_leaves_the_gateway() {
         "javascript:alert(1)",
         "runs",
     ] {
-        let mut url: Url = scene.at("/v1/session/oidc").parse().expect("an address");
+        let mut url: Url = scene.at("/v1/session/oidc").parse().expect("a URL");
         url.query_pairs_mut().append_pair("return_to", to);
         let response = browser.get(url.as_str()).await;
         let why = problem(response, StatusCode::BAD_REQUEST).await;
@@ -208,9 +208,9 @@ async fn https_cookies_have_the_host_prefix() {
     let set = set.to_str().expect("text").to_owned();
     assert!(set.starts_with("__Host-runcast_oidc="), "{set}");
     assert!(set.contains("Secure") && set.contains("Path=/"), "{set}");
-    let to: Url = redirect_target(begun).await.parse().expect("an address");
+    let to: Url = redirect_target(begun).await.parse().expect("a URL");
     let callback = to.query_pairs().find(|(name, _)| name == "redirect_uri");
-    let callback = callback.expect("an address to come back to").1;
+    let callback = callback.expect("a return address").1;
     assert_eq!(callback, format!("{url}/v1/session/oidc/callback"));
     // The cookie without the prefix was set by another host.
     let secret = browser.cookie(GATEWAY_HOST, "__Host-runcast_oidc");

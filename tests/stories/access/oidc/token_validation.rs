@@ -29,7 +29,7 @@ async fn invalid_id_tokens_are_refused() {
         assert_eq!(
             browser.cookie(GATEWAY_HOST, LOGIN_COOKIE),
             None,
-            "{fault:?}: it is over"
+            "{fault:?}: the login is used up"
         );
     }
     for table in ["sessions", "identities"] {
@@ -153,7 +153,7 @@ async fn provider_error_appears_only_in_the_log() {
     assert!(!why.contains("forged"), "{why}");
     let logs = scene.stack.logs(Service::Gateway);
     let line = logs.lines().find(|line| line.contains("forged"));
-    let line = line.expect("it is in the log");
+    let line = line.expect("the log has the reason");
     assert!(
         line.contains("server_error") && line.contains("line ERROR"),
         "{line}"
