@@ -127,42 +127,60 @@ impl RedisDeployment {
     ) -> RedisNode {
         let mut logs = String::new();
         for _ in 0..MAX_PORT_ATTEMPTS {
-            let port = programs::free_port();
-            let listen = match &self.authority {
-                Some(authority) => authority.redis_config(port),
-                None => format!("port {port}\n"),
-            };
-            let folder = self.folder.join(format!("{name}-{port}"));
-            fs::create_dir_all(&folder).expect("a folder for a Redis server");
-            let config = format!(
-                "bind 127.0.0.1\ndir {}\n{listen}{}",
-                folder.display(),
-                config(port)
-            );
-            fs::write(folder.join(CONFIG_FILE), config).expect("a Redis configuration is written");
-            let arguments = [&[CONFIG_FILE], arguments].concat();
-            let spec = ProcessSpec::new(name, "redis-server", &arguments, &folder);
-            let client = self.client(&format!("{}://{user}@127.0.0.1:{port}", self.scheme()));
-            let mut node = RedisNode {
-                process: spec.start(&self.folder),
-                spec,
-                logs_folder: self.folder.clone(),
-                port,
-                client,
-            };
-            if node.answers().await {
+            let mut node = self.prepare(name, arguments, user, &config);
+            if node.launch().await {
                 return node;
             }
             logs = node.logs();
         }
         panic!("{name} did not start on any of {MAX_PORT_ATTEMPTS} ports\n{logs}")
     }
+
+    /// A server for data that does not run yet. `more` gives further lines of its configuration.
+    pub(crate) fn prepare_node(&self, name: &str, more: &str) -> RedisNode {
+        let user = &self.credentials()[0];
+        self.prepare(name, &[], user, |_port| {
+            format!("{}{more}", self.data_config())
+        })
+    }
+
+    /// Chooses a port, and writes the configuration.
+    fn prepare(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        user: &str,
+        config: impl Fn(u16) -> String,
+    ) -> RedisNode {
+        let port = programs::free_port();
+        let listen = match &self.authority {
+            Some(authority) => authority.redis_config(port),
+            None => format!("port {port}\n"),
+        };
+        let folder = self.folder.join(format!("{name}-{port}"));
+        fs::create_dir_all(&folder).expect("a folder for a Redis server");
+        let config = format!(
+            "bind 127.0.0.1\ndir {}\n{listen}{}",
+            folder.display(),
+            config(port)
+        );
+        fs::write(folder.join(CONFIG_FILE), config).expect("a Redis configuration is written");
+        let arguments = [&[CONFIG_FILE], arguments].concat();
+        RedisNode {
+            process: None,
+            spec: ProcessSpec::new(name, "redis-server", &arguments, &folder),
+            logs_folder: self.folder.clone(),
+            port,
+            client: self.client(&format!("{}://{user}@127.0.0.1:{port}", self.scheme())),
+        }
+    }
 }
 
 /// One server process; it ends when dropped.
 #[derive(Debug)]
 pub struct RedisNode {
-    process: Process,
+    /// None before its first start.
+    process: Option<Process>,
     spec: ProcessSpec,
     logs_folder: PathBuf,
     port: u16,
@@ -177,7 +195,7 @@ impl RedisNode {
 
     /// Its process id.
     pub(crate) fn process_id(&self) -> u32 {
-        self.process.id()
+        self.process.as_ref().expect("a started server").id()
     }
 
     /// The folder of its configuration and data.
@@ -187,23 +205,44 @@ impl RedisNode {
 
     /// What it has logged.
     pub(crate) fn logs(&self) -> String {
-        self.process.logs()
+        self.process.as_ref().map(Process::logs).unwrap_or_default()
     }
 
     /// Ends it by SIGKILL. What it held in memory is lost.
     pub fn kill(&mut self) {
-        self.process.kill();
+        if let Some(process) = &mut self.process {
+            process.kill();
+        }
     }
 
     /// Kills it if it runs, and starts it again with the same configuration.
     pub(crate) async fn restart(&mut self) {
-        self.process.kill();
-        self.process = self.spec.start(&self.logs_folder);
+        self.kill();
         assert!(
-            self.answers().await,
-            "Redis does not start again: {}",
+            self.launch().await,
+            "{} does not start: {}",
+            self.spec.name,
             self.logs()
         );
+    }
+
+    /// Starts it, and waits for an answer. True once it answers, false if it ended instead.
+    async fn launch(&mut self) -> bool {
+        let process = self.process.insert(self.spec.start(&self.logs_folder));
+        let what = format!("{} answers", process.name());
+        eventually_within(START_DEADLINE, &what, async || {
+            if self
+                .process
+                .as_mut()
+                .is_some_and(|process| process.try_wait().is_some())
+            {
+                return Ok(false);
+            }
+            let pong = self.try_query::<String>(&["PING"]).await;
+            pong.map(|_| true)
+                .map_err(|error| format!("{error}\n{}", self.logs()))
+        })
+        .await
     }
 
     /// Sends a command to this very server.
@@ -224,19 +263,5 @@ impl RedisNode {
         built.arg(name).arg(arguments);
         let reply = self.client.query(Slot::of(""), &built).await;
         reply.map_err(|error| error.to_string())
-    }
-
-    /// Waits for an answer. True once it answers, false if it ended instead.
-    async fn answers(&mut self) -> bool {
-        let what = format!("{} answers", self.process.name());
-        eventually_within(START_DEADLINE, &what, async || {
-            if self.process.try_wait().is_some() {
-                return Ok(false);
-            }
-            let pong = self.try_query::<String>(&["PING"]).await;
-            pong.map(|_| true)
-                .map_err(|error| format!("{error}\n{}", self.logs()))
-        })
-        .await
     }
 }

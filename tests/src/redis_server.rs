@@ -36,15 +36,16 @@ impl RedisServer {
     /// Starts a server with files in `folder`. Its agents may access the keys of one installation
     /// only.
     pub async fn start(folder: &Path, keys: &Keys) -> Self {
-        Self::start_with(folder, keys, "").await
+        let deployment = RedisDeployment::new(folder, keys, false);
+        let node = deployment.start_node("redis", |_port| String::new()).await;
+        Self { deployment, node }
     }
 
-    /// The same, with further lines of configuration.
-    pub async fn start_with(folder: &Path, keys: &Keys, config: &str) -> Self {
+    /// A server with these further lines of configuration, and with an address, that does not run
+    /// before its first [restart](Self::restart).
+    pub fn stopped(folder: &Path, keys: &Keys, config: &str) -> Self {
         let deployment = RedisDeployment::new(folder, keys, false);
-        let node = deployment
-            .start_node("redis", |_port| config.to_owned())
-            .await;
+        let node = deployment.prepare_node("redis", config);
         Self { deployment, node }
     }
 
