@@ -86,7 +86,8 @@ impl ProviderState {
         match self.fault {
             Some(TokenFault::WrongNonce) => claims["nonce"] = Uuid::new_v4().to_string().into(),
             Some(TokenFault::MissingNonce) => {
-                drop(claims.as_object_mut().map(|claims| claims.remove("nonce")))
+                let claims = claims.as_object_mut().expect("an object of claims");
+                claims.remove("nonce");
             }
             Some(TokenFault::WrongAudience) => claims["aud"] = "another client".into(),
             Some(TokenFault::TwoAudiences) => claims["aud"] = json!([CLIENT_ID, "another client"]),
