@@ -197,21 +197,29 @@ async fn pages_are_complete_in_both_directions_while_run_is_written() {
     };
     let (last, ()) = tokio::join!(writing, reading);
 
-    // Everything backward, from Redis and Postgres and then from Postgres alone.
+    assert_all_read_backward(&stack, run.id, &lines, last).await;
+}
+
+/// Reads everything backward, from Redis and Postgres, and then from Postgres alone.
+async fn assert_all_read_backward(stack: &Stack, run: Uuid, lines: &[Vec<u8>], last: EventId) {
+    let epoch = last.epoch;
     for round in ["live", "stored"] {
         let mut redis = stack.redis.connection().await;
         if round == "stored" {
-            stack.database.wait_stored(run.id, last).await;
+            stack.database.wait_stored(run, last).await;
             let mut forget = redis::cmd("XTRIM");
-            forget.arg(&stream).arg("MAXLEN").arg(0);
+            forget
+                .arg(&stack.keys().run(run).stream)
+                .arg("MAXLEN")
+                .arg(0);
             let _: u64 = forget.query_async(&mut redis).await.expect("a trim");
         }
-        let (mut before, mut missing) = ("end".to_owned(), EVENT_COUNT);
+        let (mut before, mut missing) = ("end".to_owned(), lines.len() as u64);
         loop {
-            let path = format!("/v1/runs/{}/events?limit=997&before={before}", run.id);
-            let page = page(&api, &path).await;
+            let path = format!("/v1/runs/{run}/events?limit=997&before={before}");
+            let page = page(&stack.api(), &path).await;
             missing -= page.events.len() as u64;
-            assert_events(&page.events, &lines, epoch, missing + 1);
+            assert_events(&page.events, lines, epoch, missing + 1);
             match page.cursors["older"].as_str() {
                 Some(older) => before = older.to_owned(),
                 None => break,

@@ -6,7 +6,7 @@ use runcast_common::protocol::encoding::{Body, MAX_BODY_BYTES};
 use runcast_common::protocol::event::{self, Kind, Status, StatusChange};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::seal::Seal;
-use runcast_tests::database::text;
+use runcast_tests::database::{StoredEvent, text};
 use runcast_tests::event_lines::output_line;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
@@ -192,10 +192,10 @@ fn entry(changed: &[(&'static str, &[u8])]) -> Fields {
 }
 
 /// A zstd frame that claims this length, of blocks that each repeat one byte 128 Ki times.
-fn bomb(received: u64, blocks: usize) -> Vec<u8> {
+fn bomb(claimed: u64, blocks: usize) -> Vec<u8> {
     // The magic number, then a descriptor: a length of eight bytes follows, after a window byte.
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1100_0000, 0x38];
-    frame.extend(received.to_le_bytes());
+    frame.extend(claimed.to_le_bytes());
     for block in 1..=blocks {
         let header = (128 * 1024) << 3 | 1 << 1 | usize::from(block == blocks);
         frame.extend(&header.to_le_bytes()[..3]);
@@ -204,16 +204,29 @@ fn bomb(received: u64, blocks: usize) -> Vec<u8> {
     frame
 }
 
+/// Checks that each unreadable entry has a gap, and the hole before the last id has one.
+fn assert_gaps(events: &[StoredEvent], unreadable: usize) {
+    let gaps = events
+        .iter()
+        .filter(|event| event.kind == Kind::Gap.number());
+    let gaps: Vec<Value> = gaps
+        .map(|gap| serde_json::from_slice(&gap.body).expect("JSON"))
+        .collect();
+    assert_eq!(gaps.len(), unreadable + 1, "{gaps:?}");
+    assert_eq!(gaps[unreadable]["count"], (1_u64 << 50) - 1);
+    assert_eq!(gaps[unreadable]["reason"], "lost");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreadable_entries_become_dead_letters_and_run_continues() {
     let lines = [output_line(&"the same again\n".repeat(500)), b"\n".to_vec()].concat();
     let packed = Body::packed(&lines);
     assert_eq!(packed.field(), "z");
-    let (cut, mut bent) = (&packed.bytes()[..40], packed.bytes().to_vec());
-    bent[20] ^= 0xff;
-    let received = bomb(1 << 40, 1);
+    let (cut, mut altered) = (&packed.bytes()[..40], packed.bytes().to_vec());
+    altered[20] ^= 0xff;
+    let claimed = bomb(1 << 40, 1);
     let hidden = bomb(100, 4096);
-    let max = bomb(MAX_BODY_BYTES as u64, 4096);
+    let longest = bomb(MAX_BODY_BYTES as u64, 4096);
     let bad: [(&'static str, &[u8], &str); 15] = [
         ("p", b"nobody", "not a producer id"),
         ("p", b"\xff\0", "not a producer id"),
@@ -226,10 +239,10 @@ async fn unreadable_entries_become_dead_letters_and_run_continues() {
         ("t", b"now", "field t"),
         ("b", b"no end", "0 lines"),
         ("z", cut, "packed body"),
-        ("z", &bent, "packed body"),
-        ("z", &received, "over the limit"),
+        ("z", &altered, "packed body"),
+        ("z", &claimed, "over the limit"),
         ("z", &hidden, "packed body"),
-        ("z", &max, "packed body"),
+        ("z", &longest, "packed body"),
     ];
     let stack = Stack::start().await;
     let run = stack.api().create_run("bad entries").await;
@@ -271,15 +284,7 @@ async fn unreadable_entries_become_dead_letters_and_run_continues() {
         let retained = letter.body.windows(value.len()).any(|part| part == value);
         assert!(retained, "{name}: its bytes are stored");
     }
-    let gaps = events
-        .iter()
-        .filter(|event| event.kind == Kind::Gap.number());
-    let gaps: Vec<Value> = gaps
-        .map(|gap| serde_json::from_slice(&gap.body).expect("JSON"))
-        .collect();
-    assert_eq!(gaps.len(), bad.len() + 1, "{gaps:?}");
-    assert_eq!(gaps[bad.len()]["count"], (1_u64 << 50) - 1);
-    assert_eq!(gaps[bad.len()]["reason"], "lost");
+    assert_gaps(&events, bad.len());
     let known = [publisher.producer, Uuid::nil()];
     let strangers = events
         .iter()

@@ -34,6 +34,60 @@ fn texts(response: &Value) -> Vec<&str> {
         .collect()
 }
 
+/// Checks filters by level and channel, and lines of context.
+async fn assert_filters(api: &Api, run: Uuid, all: &[&str; 4]) {
+    assert_eq!(texts(&found(api, run, "q=needle").await), all[1..]);
+    assert_eq!(
+        texts(&found(api, run, "q=needle&level=error").await),
+        all[1..2]
+    );
+    assert_eq!(
+        texts(&found(api, run, "q=needle&channel=output").await),
+        all[3..]
+    );
+    assert_eq!(
+        texts(&found(api, run, "q=needle&channel=output:1").await),
+        [""; 0]
+    );
+    let context = found(api, run, "regex=^line%203000$&context=2").await;
+    assert_eq!(
+        context["matches"][0]["before"],
+        json!(["line 2998", "line 2999"])
+    );
+    assert_eq!(
+        context["matches"][0]["after"],
+        json!(["the Needle is here", "needle of an error"])
+    );
+}
+
+/// Page by page, in both directions, nothing is missed or returned twice.
+async fn assert_pages_are_complete(api: &Api, run: Uuid) {
+    for (direction, start) in [("after", "0-0"), ("before", "end")] {
+        let (mut cursor, mut seen) = (start.to_owned(), Vec::new());
+        for _ in 0..30 {
+            let query = format!("regex=7\\d*7$&limit=13&{direction}={cursor}");
+            let response = found(api, run, &query).await;
+            seen.extend(texts(&response).into_iter().map(str::to_owned));
+            cursor = response["cursor"].as_str().expect("a cursor").to_owned();
+            if response["done"] == true {
+                break;
+            }
+        }
+        if direction == "before" {
+            seen.reverse();
+        }
+        let numbers = (1..=6_000).map(|number: u32| number.to_string());
+        let fits = |text: &String| {
+            text.len() > 1 && text.ends_with('7') && text[..text.len() - 1].contains('7')
+        };
+        let expected: Vec<String> = numbers
+            .filter(fits)
+            .map(|text| format!("line {text}"))
+            .collect();
+        assert_eq!(seen, expected, "{direction}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn search_finds_lines_in_any_store_and_across_chunks() {
     let mut stack = Stack::start().await;
@@ -83,54 +137,8 @@ async fn search_finds_lines_in_any_store_and_across_chunks() {
     );
     assert_eq!(backward["done"], true);
 
-    assert_eq!(texts(&found(&api, run.id, "q=needle").await), all[1..]);
-    assert_eq!(
-        texts(&found(&api, run.id, "q=needle&level=error").await),
-        all[1..2]
-    );
-    assert_eq!(
-        texts(&found(&api, run.id, "q=needle&channel=output").await),
-        all[3..]
-    );
-    assert_eq!(
-        texts(&found(&api, run.id, "q=needle&channel=output:1").await),
-        [""; 0]
-    );
-    let context = found(&api, run.id, "regex=^line%203000$&context=2").await;
-    assert_eq!(
-        context["matches"][0]["before"],
-        json!(["line 2998", "line 2999"])
-    );
-    assert_eq!(
-        context["matches"][0]["after"],
-        json!(["the Needle is here", "needle of an error"])
-    );
-
-    // Page by page, in both directions, nothing is missed or returned twice.
-    for (direction, start) in [("after", "0-0"), ("before", "end")] {
-        let (mut cursor, mut seen) = (start.to_owned(), Vec::new());
-        for _ in 0..30 {
-            let query = format!("regex=7\\d*7$&limit=13&{direction}={cursor}");
-            let response = found(&api, run.id, &query).await;
-            seen.extend(texts(&response).into_iter().map(str::to_owned));
-            cursor = response["cursor"].as_str().expect("a cursor").to_owned();
-            if response["done"] == true {
-                break;
-            }
-        }
-        if direction == "before" {
-            seen.reverse();
-        }
-        let numbers = (1..=6_000).map(|number: u32| number.to_string());
-        let fits = |text: &String| {
-            text.len() > 1 && text.ends_with('7') && text[..text.len() - 1].contains('7')
-        };
-        let expected: Vec<String> = numbers
-            .filter(fits)
-            .map(|text| format!("line {text}"))
-            .collect();
-        assert_eq!(seen, expected, "{direction}");
-    }
+    assert_filters(&api, run.id, &all).await;
+    assert_pages_are_complete(&api, run.id).await;
 
     // A line that was incomplete is found once it is finished, from where the search stopped.
     let before = found(&api, run.id, "q=unfinished%20needle").await;

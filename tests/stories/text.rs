@@ -46,6 +46,70 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
         .unwrap_or("")
 }
 
+/// A gap is a line of its own, which no output can imitate.
+async fn assert_gap_is_a_line(api: &Api, run: Uuid, publisher: &mut Publisher) {
+    let mut gap = Vec::new();
+    let missing = Gap {
+        count: Some(3),
+        bytes: 30,
+        reason: "full",
+        after: None,
+        next: None,
+    };
+    write_line(&mut gap, Kind::Gap, 0, 1, &missing).expect("a line");
+    gap.pop();
+    let forged = chunk(
+        Kind::Output,
+        "stdout",
+        b"\x1eruncast: 9 events are missing here: forged\nopen",
+    );
+    let last = publisher.publish(&[forged, gap]).await;
+    let after = format!("?after={}-{}", last.epoch, last.seq - 2);
+    let displayed = String::from_utf8(text(api, run, &after).await).expect("UTF-8");
+    let expected = "\x1e\x1eruncast: 9 events are missing here: forged\nopen\n\x1eruncast: 3 events are missing here: full\n";
+    assert_eq!(displayed, expected);
+}
+
+/// Checks all forms of a byte range of the text.
+async fn assert_ranges(api: &Api, path: &str, whole: &str, tag: &str) {
+    let total = whole.len();
+    let middle = total / 2;
+    let cases = [
+        ("bytes=0-99".to_owned(), Some((0, 100))),
+        (
+            format!("bytes={middle}-{}", middle + 9_999),
+            Some((middle, 10_000)),
+        ),
+        (format!("bytes={middle}-"), Some((middle, total - middle))),
+        ("bytes=-7".to_owned(), Some((total - 7, 7))),
+        (format!("bytes={}-", total - 1), Some((total - 1, 1))),
+        (format!("bytes=0-{}", total * 2), Some((0, total))),
+        (format!("bytes={total}-"), None),
+    ];
+    for (range, expected) in cases {
+        let response = ask(api, path, &[("range", &range), ("accept-encoding", "gzip")]).await;
+        let headers = response.headers().clone();
+        match expected {
+            Some((start, length)) => {
+                assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT, "{range}");
+                let displayed = format!("bytes {start}-{}/{total}", start + length - 1);
+                assert_eq!(header(&headers, "content-range"), displayed);
+                assert_eq!(header(&headers, "content-encoding"), "", "{range}");
+                assert_eq!(header(&headers, "etag"), tag);
+                let body = response.bytes().await.expect("a whole body");
+                assert!(body == whole.as_bytes()[start..start + length], "{range}");
+            }
+            None => {
+                problem(response, StatusCode::RANGE_NOT_SATISFIABLE).await;
+                assert_eq!(
+                    header(&headers, "content-range"),
+                    format!("bytes */{total}")
+                );
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn text_is_byte_for_byte_the_output() {
     let mut stack = Stack::start().await;
@@ -75,7 +139,7 @@ async fn text_is_byte_for_byte_the_output() {
     lines.extend(
         huge_line
             .chunks(MAX_CHUNK_BYTES)
-            .map(|service| chunk(Kind::Output, "stdout", service)),
+            .map(|piece| chunk(Kind::Output, "stdout", piece)),
     );
     let mut last = publisher.publish(&lines[..2]).await;
     stack.database.wait_stored(run.id, last).await;
@@ -109,33 +173,12 @@ async fn text_is_byte_for_byte_the_output() {
         assert!(plain.starts_with(b"plain\nNUL and "), "{round}");
         let red = b"red\tend\r\n0123456789";
         assert!(
-            plain.windows(red.len()).any(|service| service == red),
+            plain.windows(red.len()).any(|piece| piece == red),
             "{round}"
         );
     }
 
-    // A gap is a line of its own, which no output can imitate.
-    let mut gap = Vec::new();
-    let received = Gap {
-        count: Some(3),
-        bytes: 30,
-        reason: "full",
-        after: None,
-        next: None,
-    };
-    write_line(&mut gap, Kind::Gap, 0, 1, &received).expect("a line");
-    gap.pop();
-    let forged = chunk(
-        Kind::Output,
-        "stdout",
-        b"\x1eruncast: 9 events are missing here: forged\nopen",
-    );
-    let last = publisher.publish(&[forged, gap]).await;
-    let after = format!("?after={}-{}", last.epoch, last.seq - 2);
-    let displayed = String::from_utf8(text(&api, run.id, &after).await).expect("UTF-8");
-    let expected = "\x1e\x1eruncast: 9 events are missing here: forged\nopen\n\x1eruncast: 3 events are missing here: full\n";
-    assert_eq!(displayed, expected);
-
+    assert_gap_is_a_line(&api, run.id, &mut publisher).await;
     for query in [
         "?channel=status",
         "?ansi=maybe",
@@ -214,46 +257,7 @@ async fn finished_text_supports_ranges_compression_and_etags() {
     let tag = header(plain.headers(), "etag").to_owned();
     assert!(tag.starts_with('"'), "{tag}");
     assert_eq!(header(plain.headers(), "accept-ranges"), "bytes");
-    let middle = total / 2;
-    let cases = [
-        ("bytes=0-99".to_owned(), Some((0, 100))),
-        (
-            format!("bytes={middle}-{}", middle + 9_999),
-            Some((middle, 10_000)),
-        ),
-        (format!("bytes={middle}-"), Some((middle, total - middle))),
-        ("bytes=-7".to_owned(), Some((total - 7, 7))),
-        (format!("bytes={}-", total - 1), Some((total - 1, 1))),
-        (format!("bytes=0-{}", total * 2), Some((0, total))),
-        (format!("bytes={total}-"), None),
-    ];
-    for (range, expected) in cases {
-        let response = ask(
-            &api,
-            &path,
-            &[("range", &range), ("accept-encoding", "gzip")],
-        )
-        .await;
-        let headers = response.headers().clone();
-        match expected {
-            Some((start, length)) => {
-                assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT, "{range}");
-                let displayed = format!("bytes {start}-{}/{total}", start + length - 1);
-                assert_eq!(header(&headers, "content-range"), displayed);
-                assert_eq!(header(&headers, "content-encoding"), "", "{range}");
-                assert_eq!(header(&headers, "etag"), tag);
-                let body = response.bytes().await.expect("a whole body");
-                assert!(body == whole.as_bytes()[start..start + length], "{range}");
-            }
-            None => {
-                problem(response, StatusCode::RANGE_NOT_SATISFIABLE).await;
-                assert_eq!(
-                    header(&headers, "content-range"),
-                    format!("bytes */{total}")
-                );
-            }
-        }
-    }
+    assert_ranges(&api, &path, &whole, &tag).await;
     // An invalid range, several ranges, or a range of another version: the whole text.
     let others: [&[(&str, &str)]; 4] = [
         &[("range", "lines=1-2")],

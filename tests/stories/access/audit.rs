@@ -5,6 +5,7 @@ use reqwest::Method;
 use runcast_tests::api::Api;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::fixtures::{USER_PASSWORD, ask, sign_in, user};
 
@@ -69,26 +70,8 @@ async fn audit_log_records_all_access_changes() {
             .len(),
         4
     );
-    // The token for publishing belongs to the creator of the run, and is in no list.
-    let created = api.get("/v1/audit?action=token.created&limit=1").await;
-    let entry = &created["entries"][0];
-    assert_eq!(entry["details"]["run"], run.to_string(), "{created}");
-    assert_eq!(entry["actor_name"], "story", "{created}");
-    let tokens = api.get("/v1/tokens?all").await;
-    assert!(!tokens.to_string().contains(&run.to_string()), "{tokens}");
-    let of_operator = actions(&api, "/v1/audit?actor=runcastd").await;
-    assert_eq!(of_operator, ["user.created", "token.created"]);
-    // The same, page by page.
-    let (mut all, mut path) = (Vec::new(), format!("{of_ada}&limit=3"));
-    loop {
-        let page = api.get(&path).await;
-        all.extend(page["entries"].as_array().expect("a list").clone());
-        let Some(next) = page["next"].as_i64() else {
-            break;
-        };
-        path = format!("{of_ada}&limit=3&before={next}");
-    }
-    assert_eq!(all.len(), 10);
+    assert_publish_token_is_logged(&api, run).await;
+    assert_eq!(count_by_pages(&api, &of_ada).await, 10);
     let rows = stack
         .database
         .query_strings("SELECT a::text FROM audit_log a")
@@ -102,6 +85,32 @@ async fn audit_log_records_all_access_changes() {
     let bob = sign_in(&api, "bob").await;
     assert_eq!(bob.status(Method::GET, "/v1/audit").await, 403);
     ask(&api, Method::GET, "/v1/audit?before=x", &Value::Null, 400).await;
+}
+
+/// The token for publishing belongs to the creator of the run, and is in no list.
+async fn assert_publish_token_is_logged(api: &Api, run: Uuid) {
+    let created = api.get("/v1/audit?action=token.created&limit=1").await;
+    let entry = &created["entries"][0];
+    assert_eq!(entry["details"]["run"], run.to_string(), "{created}");
+    assert_eq!(entry["actor_name"], "story", "{created}");
+    let tokens = api.get("/v1/tokens?all").await;
+    assert!(!tokens.to_string().contains(&run.to_string()), "{tokens}");
+    let of_operator = actions(api, "/v1/audit?actor=runcastd").await;
+    assert_eq!(of_operator, ["user.created", "token.created"]);
+}
+
+/// The number of entries, read page by page.
+async fn count_by_pages(api: &Api, of_ada: &str) -> usize {
+    let (mut all, mut path) = (Vec::new(), format!("{of_ada}&limit=3"));
+    loop {
+        let page = api.get(&path).await;
+        all.extend(page["entries"].as_array().expect("a list").clone());
+        let Some(next) = page["next"].as_i64() else {
+            break;
+        };
+        path = format!("{of_ada}&limit=3&before={next}");
+    }
+    all.len()
 }
 
 async fn actions(api: &Api, path: &str) -> Vec<String> {

@@ -58,13 +58,13 @@ async fn other_teams_runs_are_unreachable() {
     let ask = async |method: &Method, path: &str, body: &Value| {
         let browser = two_teams.ada.request(method.clone(), path).json(body);
         let token = by_token.request(method.clone(), path).json(body);
-        let mut told = Vec::new();
+        let mut responses = Vec::new();
         for request in [browser, token] {
             let response = send(request).await;
             let status = response.status();
-            told.push((status, response.text().await.expect("a body")));
+            responses.push((status, response.text().await.expect("a body")));
         }
-        told
+        responses
     };
     let event = json!({"kind": "output", "data": {"text": "forged"}});
     let bound = json!({"name": "x", "scopes": ["runs:read"], "run": other});
@@ -124,7 +124,13 @@ async fn other_teams_runs_are_unreachable() {
     }
     let hook = json!({"url": "https://e.example/", "on": ["failed"], "labels": {"team": "ads"}});
     assert_eq!(ask(&Method::POST, "/v1/webhooks", &hook).await[0].0, 403);
-    // A token that she creates for that run, or for those labels, is limited by her role as well.
+    assert_tokens_are_bounded(&two_teams, bound).await;
+    assert_calm(&two_teams.stack);
+}
+
+/// A token that she creates for the other run, or for its labels, is limited by her role as well.
+async fn assert_tokens_are_bounded(two_teams: &TwoTeams, bound: Value) {
+    let (api, other) = (two_teams.stack.api(), two_teams.other.id);
     for target in [
         bound,
         json!({"name": "y", "scopes": ["runs:read"], "labels": {"team": "ads"}}),
@@ -143,7 +149,6 @@ async fn other_teams_runs_are_unreachable() {
             assert_eq!(status, StatusCode::FORBIDDEN, "{target}");
         }
     }
-    assert_calm(&two_teams.stack);
 }
 
 /// Labels are fixed: no route changes them, and no run is created twice.
@@ -235,8 +240,8 @@ async fn multi_run_streams_hide_other_teams() {
     agent.publish(&numbered_lines(SECRET_NAME, 1..=3)).await;
     let own = api.create(&json!({"labels": {"team": "search"}})).await;
     let frames = feed.read_until("state").await;
-    let told = frames.last().expect("a frame").json();
-    assert_eq!(told["run"], json!(own.id), "{frames:?}");
+    let responses = frames.last().expect("a frame").json();
+    assert_eq!(responses["run"], json!(own.id), "{frames:?}");
     drop(feed);
     assert_calm(&two_teams.stack);
 }

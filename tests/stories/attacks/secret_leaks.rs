@@ -3,12 +3,15 @@
 
 use reqwest::header::COOKIE;
 use reqwest::{Method, RequestBuilder, StatusCode};
-use runcast_tests::api::{Api, send};
+use runcast_tests::api::{Api, CreatedRun, send};
 use runcast_tests::eventually::eventually;
 use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::super::access::fixtures::{USER_PASSWORD, ask, operator, sign_in, sign_in_with, user};
+use super::super::access::fixtures::{
+    Browser, USER_PASSWORD, ask, operator, sign_in, sign_in_with, user,
+};
 use super::super::access::tickets::{TICKETS_PATH, by_ticket, ticket, with_ticket};
 
 /// A password that is wrong for all users, and one that a user changes to.
@@ -96,19 +99,7 @@ async fn secrets_appear_in_no_log_or_response() {
     let password = json!({"password": USER_PASSWORD, "new_password": NEW_PASSWORD});
     assert_eq!(status(&secrets, change(&password)).await, 204);
 
-    // An agent publishes with all that it was given.
-    let settings = [
-        ("RUNCAST_TOKEN", run.token.as_str()),
-        ("RUNCAST_LOG", "debug"),
-    ];
-    let mut agent = stack.wrap_with(run.id, &["echo", "hello"], &settings);
-    assert!(
-        agent
-            .wait_exit(runcast_tests::eventually::WAIT_DEADLINE)
-            .await
-            .success()
-    );
-    stack.database.wait_sealed(run.id).await;
+    publish_with_agent(&mut stack, &run).await;
     let (succeeded, output) = operator(&stack, &["token", "list"]).await;
     assert!(succeeded && secrets.within(&output).is_empty(), "{output}");
     let (_, output) = operator(&stack, &["check"]).await;
@@ -116,16 +107,7 @@ async fn secrets_appear_in_no_log_or_response() {
 
     // While Postgres is unreachable, and when it is back.
     chaos.refuse();
-    for request in [
-        ada.request(Method::GET, "/v1/runs"),
-        api.request(Method::GET, "/v1/users"),
-        api.anonymous(Method::POST, "/v1/session")
-            .json(&json!({"user": "ada", "password": NEW_PASSWORD})),
-        by_ticket(&api, &format!("/v1/watch?run={}", run.id), &late),
-    ] {
-        let seen = status(&secrets, request).await;
-        assert!(!seen.is_success(), "{seen}");
-    }
+    fail_without_postgres(&stack, &secrets, &ada, run.id, &late).await;
     chaos.forward();
     eventually("Postgres is back", async || {
         match status(&secrets, ada.request(Method::GET, "/v1/runs")).await {
@@ -142,6 +124,43 @@ async fn secrets_appear_in_no_log_or_response() {
         stack.stop(service).await;
     }
     read_logs(&stack, &secrets);
+}
+
+/// An agent publishes with all that it was given, and logs everything.
+async fn publish_with_agent(stack: &mut Stack, run: &CreatedRun) {
+    let settings = [
+        ("RUNCAST_TOKEN", run.token.as_str()),
+        ("RUNCAST_LOG", "debug"),
+    ];
+    let mut agent = stack.wrap_with(run.id, &["echo", "hello"], &settings);
+    assert!(
+        agent
+            .wait_exit(runcast_tests::eventually::WAIT_DEADLINE)
+            .await
+            .success()
+    );
+    stack.database.wait_sealed(run.id).await;
+}
+
+/// Requests that fail while Postgres is unreachable.
+async fn fail_without_postgres(
+    stack: &Stack,
+    secrets: &Secrets,
+    ada: &Browser,
+    run: Uuid,
+    late: &str,
+) {
+    let api = stack.api();
+    for request in [
+        ada.request(Method::GET, "/v1/runs"),
+        api.request(Method::GET, "/v1/users"),
+        api.anonymous(Method::POST, "/v1/session")
+            .json(&json!({"user": "ada", "password": NEW_PASSWORD})),
+        by_ticket(&api, &format!("/v1/watch?run={}", run), late),
+    ] {
+        let seen = status(secrets, request).await;
+        assert!(!seen.is_success(), "{seen}");
+    }
 }
 
 /// Tickets that are invalid, used again, or sent where none is accepted.

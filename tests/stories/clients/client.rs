@@ -56,7 +56,7 @@ impl ClientKind {
     fn command(self) -> (PathBuf, &'static str) {
         match self {
             Self::Chromium => ("node".into(), "chromium.mjs"),
-            Self::CrossOrigin => ("node".into(), "elsewhere.mjs"),
+            Self::CrossOrigin => ("node".into(), "cross_origin.mjs"),
             Self::FetchEventSource => ("node".into(), "fetch-event-source.mjs"),
             Self::EventSource => ("node".into(), "eventsource.mjs"),
             Self::HttpxSse => (python(), "httpx_client.py"),

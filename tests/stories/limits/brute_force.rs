@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use reqwest::{Method, StatusCode};
-use runcast_tests::api::send;
+use runcast_tests::api::{Api, send};
+use runcast_tests::stack::Stack;
 use serde_json::json;
 
 use crate::access::tickets::{by_ticket, ticket};
@@ -33,19 +34,7 @@ async fn guesses_are_limited_and_other_clients_served() {
 
     let is_over = Arc::new(AtomicBool::new(false));
     let other = non_admin(&stack, "runs:read").await;
-    let served = tokio::spawn({
-        let is_over = Arc::clone(&is_over);
-        async move {
-            let (mut count, mut slowest) = (0, Duration::ZERO);
-            while !is_over.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                assert_eq!(list(&other).await.status(), StatusCode::OK);
-                slowest = slowest.max(began.elapsed());
-                count += 1;
-            }
-            (count, slowest)
-        }
-    });
+    let served = tokio::spawn(list_until(other, Arc::clone(&is_over)));
     let began = Instant::now();
     let guess = async |number: usize| {
         let token = format!("rct_{number:043}");
@@ -66,8 +55,8 @@ async fn guesses_are_limited_and_other_clients_served() {
     let responses = futures::stream::iter(0..GUESS_COUNT).map(guess);
     let mut counts: BTreeMap<_, usize> = BTreeMap::new();
     let mut responses = std::pin::pin!(responses.buffer_unordered(CONCURRENT_GUESSES));
-    while let Some(answer) = responses.next().await {
-        *counts.entry(answer).or_default() += 1;
+    while let Some(outcome) = responses.next().await {
+        *counts.entry(outcome).or_default() += 1;
     }
     let took = began.elapsed();
     assert_eq!(
@@ -101,9 +90,25 @@ async fn guesses_are_limited_and_other_clients_served() {
     let limited = r#"runcast_limits_limited_total{policy="failed",source="redis"}"#;
     assert!(metric(&stack, limited).await > 8000);
     print_result(count, slowest, took, lookups);
+    wait_until_unlimited(&stack).await;
+}
+
+/// Lists runs again and again; returns the count and the longest time.
+async fn list_until(client: Api, is_over: Arc<AtomicBool>) -> (usize, Duration) {
+    let (mut count, mut slowest) = (0, Duration::ZERO);
+    while !is_over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        assert_eq!(list(&client).await.status(), StatusCode::OK);
+        slowest = slowest.max(began.elapsed());
+        count += 1;
+    }
+    (count, slowest)
+}
+
+async fn wait_until_unlimited(stack: &Stack) {
     // After so many wrong credentials a valid one is refused as well, until the address may try
     // again.
-    let fresh = non_admin(&stack, "runs:read").await;
+    let fresh = non_admin(stack, "runs:read").await;
     runcast_tests::eventually::eventually("the address is no longer limited", async || {
         let request = from(
             fresh.request(Method::GET, "/v1/runs?limit=1"),

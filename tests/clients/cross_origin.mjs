@@ -1,9 +1,9 @@
-// The EventSource of Chromium on a page of another origin, CLIENT_ORIGIN: it gets tickets with CLIENT_TOKEN, and opens
-// CLIENT_URL with them. It is not closed when it breaks: what ends it is the answer to a ticket that is used up. Then it is
-// opened once more, behind the last id that was seen.
+// The EventSource of Chromium on a page of another origin, CLIENT_ORIGIN: it creates tickets with
+// CLIENT_TOKEN, and opens CLIENT_URL with them. It is not closed when its connection breaks; the
+// response to the used ticket ends it. Then it is opened once more, after the last received id.
 import { createServer } from "node:http";
 import { chromium } from "playwright-core";
-import { launching, tell, token, url } from "./browser.mjs";
+import { launchOptions, report, token, url } from "./browser.mjs";
 
 const origin = new URL(process.env.CLIENT_ORIGIN);
 const server = createServer((_request, response) => {
@@ -12,9 +12,9 @@ const server = createServer((_request, response) => {
 });
 await new Promise((listening) => server.listen(Number(origin.port), origin.hostname, listening));
 
-const browser = await chromium.launch(launching);
+const browser = await chromium.launch(launchOptions);
 const page = await browser.newPage();
-await page.exposeFunction("tell", tell);
+await page.exposeFunction("report", report);
 await page.goto(origin.href);
 await page.evaluate(
   async ([url, token]) => {
@@ -25,17 +25,17 @@ await page.evaluate(
       const { ticket } = await answer.json();
       const source = new EventSource(`${url}?ticket=${ticket}&after=${after}`);
       return new Promise((over) => {
-        source.onopen = () => tell("open");
+        source.onopen = () => report("open");
         source.onerror = () => {
           if (source.readyState === EventSource.CLOSED) {
-            tell("over").then(() => over(after));
+            report("over").then(() => over(after));
           } else {
-            tell("cut");
+            report("cut");
           }
         };
         source.addEventListener("output", ({ lastEventId, data }) => {
           after = lastEventId;
-          tell("event", { event: "output", id: lastEventId, data });
+          report("event", { event: "output", id: lastEventId, data });
         });
       });
     };
