@@ -95,25 +95,13 @@ pub(crate) async fn validate(scale: Scale) {
             "user0",
         ),
     ] {
-        let (mut from_redis, mut from_postgres) = (Vec::new(), Vec::new());
-        for _ in 0..scale.rounds {
-            let looked = timed(scale.calls, async || {
-                let seen = mirror.look(&key).await;
-                assert!(matches!(seen, CacheEntry::Copy(_)), "{what}: {seen:?}");
-            });
-            from_redis.extend(looked.await);
-            let requested = timed(scale.calls, async || {
-                let query = sqlx::query(query).bind(bound.as_bytes());
-                let row = query.fetch_one(&mut postgres).await.expect("a row");
-                assert!(!row.columns().is_empty());
-            });
-            from_postgres.extend(requested.await);
-        }
-        say(format_args!(
-            "| {what} | {} | {} |",
-            columns(&from_redis, &from_postgres),
-            columns(&from_postgres, &from_redis),
-        ));
+        let lookup = Lookup {
+            what,
+            key: &key,
+            query,
+            bound,
+        };
+        compare_lookup(&scale, &mirror, &mut postgres, &lookup).await;
     }
     let (_process, _chaos, without) = without_copies(&stack).await;
     with_session(&without).await;
@@ -130,6 +118,47 @@ pub(crate) async fn validate(scale: Scale) {
     ));
     let key = key("session", &session).await;
     at_once(scale, &mirror, &key, &url, &session).await;
+}
+
+/// A lookup, by its key in Redis and by its query and parameter in Postgres.
+struct Lookup<'a> {
+    what: &'a str,
+    key: &'a str,
+    query: &'a str,
+    bound: &'a str,
+}
+
+/// Measures a lookup in Redis and in Postgres, taking turns.
+async fn compare_lookup(
+    scale: &Scale,
+    cache: &LeaseCache,
+    postgres: &mut PgConnection,
+    lookup: &Lookup<'_>,
+) {
+    let (mut from_redis, mut from_postgres) = (Vec::new(), Vec::new());
+    for _ in 0..scale.rounds {
+        let redis_times = timed(scale.calls, async || {
+            let seen = cache.look(lookup.key).await;
+            assert!(
+                matches!(seen, CacheEntry::Copy(_)),
+                "{}: {seen:?}",
+                lookup.what
+            );
+        });
+        from_redis.extend(redis_times.await);
+        let postgres_times = timed(scale.calls, async || {
+            let query = sqlx::query(lookup.query).bind(lookup.bound.as_bytes());
+            let row = query.fetch_one(&mut *postgres).await.expect("a row");
+            assert!(!row.columns().is_empty());
+        });
+        from_postgres.extend(postgres_times.await);
+    }
+    say(format_args!(
+        "| {} | {} | {} |",
+        lookup.what,
+        columns(&from_redis, &from_postgres),
+        columns(&from_postgres, &from_redis),
+    ));
 }
 
 /// The same session, requested by many clients at a time: Redis on one connection, Postgres on as

@@ -156,7 +156,7 @@ async fn fail_without_postgres(
         api.request(Method::GET, "/v1/users"),
         api.anonymous(Method::POST, "/v1/session")
             .json(&json!({"user": "ada", "password": NEW_PASSWORD})),
-        by_ticket(&api, &format!("/v1/watch?run={}", run), late),
+        by_ticket(&api, &format!("/v1/watch?run={run}"), late),
     ] {
         let seen = status(secrets, request).await;
         assert!(!seen.is_success(), "{seen}");
@@ -168,7 +168,7 @@ async fn tickets_go_wrong(api: &Api, secrets: &mut Secrets, path: &str) {
     for (path, expected) in [
         (format!("{path}?after=nonsense"), 400),
         ("/v1/watch".to_owned(), 400),
-        (format!("/v1/watch?run={}", uuid::Uuid::now_v7()), 404),
+        (format!("/v1/watch?run={}", Uuid::now_v7()), 404),
     ] {
         let one = ticket(api, &json!({})).await;
         secrets.keep(&format!("a ticket for {path}"), &one);
