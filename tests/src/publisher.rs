@@ -1,5 +1,5 @@
-//! A producer without the agent: it calls the append script itself, with the rights of an agent, so that
-//! a story decides what stands in one entry.
+//! A producer without the agent: it calls the append script itself, with the rights of an agent, so
+//! that a story controls the content of each entry.
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
@@ -16,14 +16,13 @@ pub struct Publisher {
     keys: RunKeys,
     /// Its id.
     pub producer: Uuid,
-    /// Highest seq that Postgres holds, and highest that Redis has acknowledged.
+    /// The highest seq that Postgres holds, and the highest that Redis has acknowledged.
     base: u64,
     acked: u64,
 }
 
 impl Publisher {
     /// A new producer of `run`.
-    #[must_use]
     pub fn new(connection: MultiplexedConnection, keys: &Keys, run: Uuid) -> Self {
         Self {
             connection,
@@ -34,23 +33,14 @@ impl Publisher {
         }
     }
 
-    /// Appends these lines as one entry and gives the id of its last event.
-    ///
-    /// # Panics
-    /// If the script refuses it.
+    /// Appends these lines as one entry and returns the id of its last event.
     pub async fn publish(&mut self, lines: &[Vec<u8>]) -> EventId {
-        let appended = self.offer(lines).await;
+        let appended = self.publish_if_room(lines).await;
         appended.expect("the append script answers")
     }
 
-    /// The same, with an error where Redis has no room for it; then it may be tried again.
-    ///
-    /// # Errors
-    /// What Redis said.
-    ///
-    /// # Panics
-    /// If the script refuses it for another reason.
-    pub async fn offer(&mut self, lines: &[Vec<u8>]) -> Result<EventId, String> {
+    /// The same; fails if Redis has no room for the entry. It may be tried again then.
+    pub async fn publish_if_room(&mut self, lines: &[Vec<u8>]) -> Result<EventId, String> {
         let mut body = Vec::new();
         for line in lines {
             body.extend_from_slice(line);
@@ -68,11 +58,8 @@ impl Publisher {
         Ok(appended.last)
     }
 
-    /// Tries to append such an entry, and says what became of it; what is refused may be tried again.
-    ///
-    /// # Panics
-    /// If the script does not answer.
-    pub async fn try_publish(&mut self, line: &[u8]) -> Outcome {
+    /// Tries to append one line and returns the outcome. A refused line may be tried again.
+    pub async fn try_append(&mut self, line: &[u8]) -> Outcome {
         let appended = self.append(1, &[line, b"\n"].concat()).await;
         let outcome = appended.expect("the append script answers").outcome;
         if let Outcome::Stored { stored } = outcome {
@@ -89,7 +76,8 @@ impl Publisher {
             acked: self.acked,
             first: self.acked + 1,
             count,
-            // A longer one would not be unpacked: it is to be read, and its lines judged.
+            // A longer body would not be unpacked, and the story wants its lines to be read and
+            // rejected.
             body: if body.len() > MAX_BODY_BYTES {
                 Body::Plain(body)
             } else {

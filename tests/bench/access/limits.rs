@@ -1,4 +1,4 @@
-//! The script that counts requests, beside the least that a call to Redis costs.
+//! The rate limit script, compared with the cheapest call to Redis.
 
 use std::time::Duration;
 
@@ -39,21 +39,21 @@ pub(crate) async fn limits(scale: Scale) {
         ("two policies", both),
     ];
     let mut pings = Vec::new();
-    let mut asked = vec![Vec::new(); sides.len()];
+    let mut requested = vec![Vec::new(); sides.len()];
     for _ in 0..scale.rounds {
         let ping = timed(scale.calls, async || {
             let answer: String = redis::cmd("PING")
                 .query_async(&mut connection)
                 .await
-                .expect("an answer");
+                .expect("a response");
             assert_eq!(answer, "PONG");
         });
         pings.extend(ping.await);
-        for ((_, asks), times) in sides.iter().zip(&mut asked) {
+        for ((_, asks), times) in sides.iter().zip(&mut requested) {
             let call = timed(scale.calls, async || {
                 let standings = rate_limit::ask(asks, &mut connection)
                     .await
-                    .expect("an answer");
+                    .expect("a response");
                 assert_eq!(standings.len(), asks.len());
             });
             times.extend(call.await);
@@ -66,7 +66,7 @@ pub(crate) async fn limits(scale: Scale) {
         scale.rounds,
         columns(&pings, &pings),
     ));
-    for ((name, _), times) in sides.iter().zip(&asked) {
+    for ((name, _), times) in sides.iter().zip(&requested) {
         say(format_args!("| {name} | {} |", columns(times, &pings)));
     }
 }
