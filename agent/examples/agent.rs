@@ -8,22 +8,22 @@
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
-use runcast_agent::Publisher;
-use runcast_agent::api::{Client, NewRun};
-use runcast_agent::layer::RuncastLayer;
-use runcast_agent::model_text::ModelText;
-use runcast_agent::publisher::Options;
-use runcast_agent::redact::{Redactor, Wanted, from_variables};
-use runcast_agent::tokens::TokenUse;
 use runcast_common::config::ProcessEnv;
 use runcast_common::protocol::event::{Action, Status, StatusChange};
+use runcast_publisher::Options;
+use runcast_publisher::Publisher;
+use runcast_publisher::gateway_client::{GatewayClient, NewRun};
+use runcast_publisher::llm::ModelText;
+use runcast_publisher::llm::TokenUse;
+use runcast_publisher::tracing_layer::RuncastLayer;
+use runcast_redact::{Redactor, Wanted, from_variables};
 use tracing::{Instrument as _, info, info_span};
 use tracing_subscriber::{filter::LevelFilter, prelude::*};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     runcast_common::connect::install_tls_provider();
-    let session = Client::from_env(&ProcessEnv)?
+    let session = GatewayClient::from_env(&ProcessEnv)?
         .create_run(&NewRun::named("example agent"), uuid::Uuid::now_v7())
         .await?;
     let publisher = Publisher::start(&session.target(0), Options::default())?;

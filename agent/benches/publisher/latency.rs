@@ -8,11 +8,11 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
-use runcast_agent::Publisher;
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::scripts::{Append, Cap, load_append};
+use runcast_publisher::Publisher;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! What one [`Publisher`](runcast_agent::Publisher) costs and how fast it is, against a Redis of its
+//! What one [`Publisher`](runcast_publisher::Publisher) costs and how fast it is, against a Redis of its
 //! own on the loopback address.
 //!
 //! - `throughput`: events/s and processor time per event, beside the raw pipelined append script;

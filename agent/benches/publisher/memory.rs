@@ -8,10 +8,10 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use runcast_agent::Publisher;
-use runcast_agent::publisher::PublishError;
 use runcast_common::protocol::event::{Kind, Text};
 use runcast_common::protocol::limits::REDIS_DEADLINE;
+use runcast_publisher::PublishError;
+use runcast_publisher::Publisher;
 use tokio::time::sleep;
 
 use crate::measure::{self, memory, say};

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runcast_agent::publisher::{Options, SpoolOptions, Target};
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::redis;
 use runcast_common::scripts::{Settle, Window};
+use runcast_publisher::{Options, SpoolOptions, Target};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;

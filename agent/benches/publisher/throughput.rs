@@ -8,13 +8,13 @@
 use std::time::Instant;
 
 use futures::{StreamExt as _, stream};
-use runcast_agent::Publisher;
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::{self, Kind, Text};
 use runcast_common::protocol::keys::Keys;
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
 use runcast_common::redis::Value;
 use runcast_common::scripts::{Append, Appended, Cap, Outcome, load_append};
+use runcast_publisher::Publisher;
 use uuid::Uuid;
 
 use crate::measure::{self, EVENT_BYTES, cpu, median, say, spread};
