@@ -1,4 +1,5 @@
-//! A run that could not be created because the gateway was unreachable: `run.json` in its spool folder.
+//! A run that could not be created because the gateway was unreachable: `run.json` in its spool
+//! folder.
 
 use std::fs;
 use std::io::{self, Write as _};

@@ -1,4 +1,5 @@
-//! Exit codes of the program, as in `sysexits.h`. `runcast wrap` else exits with the command's code.
+//! Exit codes of the program, as in `sysexits.h`. `runcast wrap` else exits with the command's
+//! code.
 
 /// Wrong use of the command line. Not clap's 2, which could be the wrapped command's code.
 pub const EX_USAGE: u8 = 64;

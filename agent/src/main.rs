@@ -1,5 +1,5 @@
-//! The program `runcast`: parses the command line, runs the requested command, and returns its result
-//! as an exit code.
+//! The program `runcast`: parses the command line, runs the requested command, and returns its
+//! result as an exit code.
 
 use std::process::ExitCode;
 

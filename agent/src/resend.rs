@@ -1,11 +1,12 @@
 //! `runcast resend DIR`: sends what earlier processes left in a spool folder.
 //!
 //! Each producer's folder is handled by itself. Its run is joined, or created if it never was. The
-//! events are sent as the same producer with a newer epoch, so nothing is stored twice. Once Postgres
-//! holds all of them, the folder is deleted. A folder from which a process still publishes is skipped.
+//! events are sent as the same producer with a newer epoch, so nothing is stored twice. Once
+//! Postgres holds all of them, the folder is deleted. A folder from which a process still publishes
+//! is skipped.
 //!
-//! A run is created with its id in the spool as the idempotency key, and the id that it gets is written
-//! down before anything is sent: however often this is interrupted, it remains one run.
+//! A run is created with its id in the spool as the idempotency key, and the id that it gets is
+//! written down before anything is sent: however often this is interrupted, it remains one run.
 //!
 //! Time: the given timeout per folder. Events that are not stored by then stay in the folder.
 

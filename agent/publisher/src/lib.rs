@@ -16,8 +16,8 @@
 //! - `llm/` (feature `llm`): publishes a model's answer while it is written, and what it cost.
 //!
 //! Errors: a function that publishes returns [`PublishError`], one that starts a publisher
-//! [`StartError`], and a call of the gateway [`gateway_client::ApiError`]. Each variant says when it
-//! occurs; functions document only what they add to that.
+//! [`StartError`], and a call of the gateway [`gateway_client::ApiError`]. Each variant says when
+//! it occurs; functions document only what they add to that.
 
 mod error;
 pub mod gateway_client;

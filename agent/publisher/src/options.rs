@@ -40,11 +40,11 @@ pub struct Options {
     pub buffer_bytes: usize,
     /// How much the run may hold in Redis before this publisher waits.
     pub cap: Cap,
-    /// Files for events that Postgres does not hold yet. Without a spool they are only in memory, and
-    /// lost with the process.
+    /// Files for events that Postgres does not hold yet. Without a spool they are only in memory,
+    /// and lost with the process.
     pub spool: Option<SpoolOptions>,
-    /// Kinds whose oldest waiting events are dropped when the queue and the buffer or spool are full.
-    /// A `gap` event counts them. Events of all other kinds make the caller wait.
+    /// Kinds whose oldest waiting events are dropped when the queue and the buffer or spool are
+    /// full. A `gap` event counts them. Events of all other kinds make the caller wait.
     pub drop_oldest: Vec<Kind>,
     /// Time between two heartbeats.
     pub heartbeat_interval: Duration,

@@ -1,12 +1,12 @@
 //! Values that the command itself names as secret with `::add-mask::VALUE`, a
 //! [workflow command](crate::workflow_command) of GitHub.
 //!
-//! The line is recognized before any of it is passed on: whatever follows `::add-mask::` is removed from
-//! the stream at once, whether or not the line is complete, and whether or not the value can be redacted
-//! later. Everything else passes unchanged.
+//! The line is recognized before any of it is passed on: whatever follows `::add-mask::` is removed
+//! from the stream at once, whether or not the line is complete, and whether or not the value can
+//! be redacted later. Everything else passes unchanged.
 //!
-//! Data: the start of the current line while it may be a command, at most [`MAX_HEAD_BYTES`]; and the
-//! value, at most [`MAX_VALUE_BYTES`]. A longer value is removed too.
+//! Data: the start of the current line while it may be a command, at most [`MAX_HEAD_BYTES`]; and
+//! the value, at most [`MAX_VALUE_BYTES`]. A longer value is removed too.
 
 use memchr::memchr;
 
@@ -18,7 +18,8 @@ const ADD_MASK: &str = "add-mask";
 /// Longest start of a line that is searched for a command.
 const MAX_HEAD_BYTES: usize = 4096;
 
-/// Bytes of a value that are stored: more than the longest one that can be redacted, with its escapes.
+/// Bytes of a value that are stored: more than the longest one that can be redacted, with its
+/// escapes.
 const MAX_VALUE_BYTES: usize = 3 * MAX_SECRET_BYTES + 1;
 
 /// A part of the stream.

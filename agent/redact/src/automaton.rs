@@ -1,11 +1,12 @@
-//! The search: one Aho-Corasick automaton over all forms of all values and all token prefixes, and, for
-//! each of its states, how much of a secret the text would reveal if it stopped there.
+//! The search: one Aho-Corasick automaton over all forms of all values and all token prefixes, and,
+//! for each of its states, how much of a secret the text would reveal if it stopped there.
 //!
-//! A state represents the longest suffix of the text that begins some pattern. The automaton does not
-//! say how long that suffix is, so this module computes it once, by feeding each pattern to the
-//! automaton. Memory: about 20 bytes of automaton and 40 of [`OpenSuffix`] per byte of all forms, at
-//! most some 60 MB at the bounds of [`super::secret_value`], and under 1 MB for a usual environment. The
-//! automaton stores the forms as plain text; the environment of the process does too.
+//! A state represents the longest suffix of the text that begins some pattern. The automaton does
+//! not say how long that suffix is, so this module computes it once, by feeding each pattern to the
+//! automaton. Memory: about 20 bytes of automaton and 40 of [`OpenSuffix`] per byte of all forms,
+//! at most some 60 MB at the bounds of [`super::secret_value`], and under 1 MB for a usual
+//! environment. The automaton stores the forms as plain text; the environment of the process does
+//! too.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -139,8 +140,8 @@ impl Automaton {
     }
 }
 
-/// Feeds every pattern to the automaton: after the first n bytes it is in the state that represents just
-/// these.
+/// Feeds every pattern to the automaton: after the first n bytes it is in the state that represents
+/// just these.
 fn open_suffixes(
     nfa: &NFA,
     start: StateID,
@@ -175,8 +176,8 @@ fn open_suffixes(
             }
         }
     }
-    // 2. A state also has the suffixes of its fallback: text that begins no pattern, or reveals little
-    // of one, may end with more of another.
+    // 2. A state also has the suffixes of its fallback: text that begins no pattern, or reveals
+    //    little of one, may end with more of another.
     fallbacks.sort_unstable_by_key(|(length, ..)| *length);
     for (_length, state, fallback) in fallbacks {
         let inherited = suffixes.get(&fallback).copied().unwrap_or_default();

@@ -1,21 +1,21 @@
 //! The forms in which programs print a secret value:
 //!
 //! - unchanged;
-//! - in base64, standard and URL-safe, in three alignments that depend on how many bytes precede it in
-//!   the encoded text. Only the characters that depend on nothing but the value are searched, so up to
-//!   4 bits of its first and last byte stay readable beside the mask;
-//! - JSON-escaped: as `serde_json` and JavaScript do it, with `\/`, with `\u003c` for `<` (Go), and with
-//!   everything outside ASCII as `\uXXXX` (Python);
+//! - in base64, standard and URL-safe, in three alignments that depend on how many bytes precede it
+//!   in the encoded text. Only the characters that depend on nothing but the value are searched, so
+//!   up to 4 bits of its first and last byte stay readable beside the mask;
+//! - JSON-escaped: as `serde_json` and JavaScript do it, with `\/`, with `\u003c` for `<` (Go), and
+//!   with everything outside ASCII as `\uXXXX` (Python);
 //! - URL-encoded with upper and lower case hex digits: everything reserved, all but `/`, like
 //!   `encodeURIComponent`, and as a form (`+` for a space);
-//! - quoted for a shell: in single quotes (both ways to write a single quote), in double quotes, with
-//!   backslashes (`printf %q`), and as `$'...'`;
-//! - line by line if it has several lines: the text forms of each line of at least [`MIN_LINE_BYTES`],
-//!   since programs indent lines or put a time in front of them.
+//! - quoted for a shell: in single quotes (both ways to write a single quote), in double quotes,
+//!   with backslashes (`printf %q`), and as `$'...'`;
+//! - line by line if it has several lines: the text forms of each line of at least
+//!   [`MIN_LINE_BYTES`], since programs indent lines or put a time in front of them.
 //!
-//! No form contains a carriage return or a newline: the search skips those of the stream, so it finds a
-//! value however it is broken into lines. Bound: about 30 forms of at most six times the value's bytes
-//! each; for most values only ten differ.
+//! No form contains a carriage return or a newline: the search skips those of the stream, so it
+//! finds a value however it is broken into lines. Bound: about 30 forms of at most six times the
+//! value's bytes each; for most values only ten differ.
 
 use std::collections::BTreeSet;
 
@@ -24,8 +24,8 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use super::secret_value::MIN_SECRET_BYTES;
 
-/// Shortest line of a value that counts as a secret on its own. Longer than the shortest value, because
-/// structured values have lines like `{` and `"type":`.
+/// Shortest line of a value that counts as a secret on its own. Longer than the shortest value,
+/// because structured values have lines like `{` and `"type":`.
 const MIN_LINE_BYTES: usize = 12;
 
 /// Encoded before a value to shift it; the content does not matter.

@@ -1,21 +1,21 @@
 //! Which variables of an environment hold secrets.
 //!
 //! By name, in upper or lower case:
-//! - `*TOKEN*`, `*SECRET*`, `*PASSWORD*`, `*PASSWD*`, `*PASSPHRASE*`, `*_PASS`, `*_PWD`: as the names
-//!   say. But not `*MAX*TOKENS*`, `*NUM*TOKENS*` and `*TOKENIZER*`: programs that use language models
-//!   have counts and settings with these names;
+//! - `*TOKEN*`, `*SECRET*`, `*PASSWORD*`, `*PASSWD*`, `*PASSPHRASE*`, `*_PASS`, `*_PWD`: as the
+//!   names say. But not `*MAX*TOKENS*`, `*NUM*TOKENS*` and `*TOKENIZER*`: programs that use
+//!   language models have counts and settings with these names;
 //! - `*_KEY`, `*APIKEY*`, `*API_KEY*`, `*ACCESS_KEY*`, `*PRIVATE_KEY*`, `*_SALT`: keys; but not
 //!   `*PUBLIC_KEY*`;
-//! - `*CREDENTIAL*`, `*_AUTH`, `*_COOKIE`, `*_DSN`, `*CONNECTION_STRING*`, `*WEBHOOK*`, `*_SAS`: texts
-//!   that contain a secret which cannot be separated from the rest;
+//! - `*CREDENTIAL*`, `*_AUTH`, `*_COOKIE`, `*_DSN`, `*CONNECTION_STRING*`, `*WEBHOOK*`, `*_SAS`:
+//!   texts that contain a secret which cannot be separated from the rest;
 //! - patterns added with `--redact-env`.
 //!
-//! Not secret by default are `*PATH`, `*_FILE`, `*_DIR`, `*_SOCK`, `*_KEY_ID`, `PWD` and `OLDPWD`, and
-//! values that name an existing file: the path of a key is not the key, and logs are full of paths. An
-//! added pattern matches these too.
+//! Not secret by default are `*PATH`, `*_FILE`, `*_DIR`, `*_SOCK`, `*_KEY_ID`, `PWD` and `OLDPWD`,
+//! and values that name an existing file: the path of a key is not the key, and logs are full of
+//! paths. An added pattern matches these too.
 //!
-//! By value: the password in a URL (`scheme://user:password@host`), whatever the variable's name; the
-//! rest of the URL stays readable. A password that equals the user name is not secret.
+//! By value: the password in a URL (`scheme://user:password@host`), whatever the variable's name;
+//! the rest of the URL stays readable. A password that equals the user name is not secret.
 //!
 //! `RUNCAST_TOKEN` is always redacted, even if nothing else is: it lets its holder publish, and no
 //! reader of a run needs it.

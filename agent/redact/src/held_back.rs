@@ -1,7 +1,7 @@
 //! The end of a stream that is not released yet, and which parts of it will be masked.
 //!
-//! Data: the bytes, their position in the stream, and the ranges to mask, ordered and not overlapping.
-//! Positions count the bytes of the stream. The owner bounds the size.
+//! Data: the bytes, their position in the stream, and the ranges to mask, ordered and not
+//! overlapping. Positions count the bytes of the stream. The owner bounds the size.
 
 use super::redactor::MASK;
 use super::encodings::is_terminator;
@@ -72,14 +72,14 @@ impl HeldBack {
         !escaped && (byte_before(1).is_ascii_alphanumeric() || matches!(byte_before(1), b'-' | b'_'))
     }
 
-    /// Position where the `length` bytes before the index `end` start. Line ends do not count, since
-    /// the search skips them. Not before `start`.
+    /// Position where the `length` bytes before the index `end` start. Line ends do not count,
+    /// since the search skips them. Not before `start`.
     pub(super) fn start_before(&self, end: usize, length: usize) -> u64 {
-        let mut left = length;
+        let mut remaining = length;
         let mut at = end;
-        while left > 0 && at > 0 {
+        while remaining > 0 && at > 0 {
             at -= 1;
-            left -= usize::from(!is_terminator(self.bytes[at]));
+            remaining -= usize::from(!is_terminator(self.bytes[at]));
         }
         self.start + at as u64
     }

@@ -18,10 +18,10 @@
 //! - `stream`, `held_back`: a stream in pieces, what is held back, and for how long;
 //! - `add_mask`, [`workflow_command`]: values that a command names in its own output.
 //!
-//! [`MASK`] replaces a match, whatever its length. Not found are values that were encoded in another way
-//! (compressed, encrypted, in hex, reversed), with anything but line ends inserted, or in parts that are
-//! printed separately. Redaction is a safety net for programs that should not print secrets in the first
-//! place.
+//! [`MASK`] replaces a match, whatever its length. Not found are values that were encoded in
+//! another way (compressed, encrypted, in hex, reversed), with anything but line ends inserted, or
+//! in parts that are printed separately. Redaction is a safety net for programs that should not
+//! print secrets in the first place.
 
 mod add_mask;
 mod automaton;

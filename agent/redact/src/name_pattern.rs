@@ -46,10 +46,10 @@ pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
                 in_name += 1;
             }
             _ => match star {
-                Some((star_at, taken)) => {
-                    star = Some((star_at, taken + 1));
+                Some((star_at, matched_from)) => {
+                    star = Some((star_at, matched_from + 1));
                     at = star_at + 1;
-                    in_name = taken + 1;
+                    in_name = matched_from + 1;
                 }
                 None => return false,
             },

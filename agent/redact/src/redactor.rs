@@ -91,24 +91,24 @@ impl Redactor {
     /// Adds values, and returns the indexes of the rejected ones with the reasons. The automaton is
     /// built once for all of them, which takes milliseconds.
     pub fn add_all<'a>(&self, values: impl IntoIterator<Item = &'a [u8]>) -> Vec<(usize, InvalidSecretValue)> {
-        let mut known = self
+        let mut secrets = self
             .shared
             .values
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let known_before = known.len();
+        let count_before = secrets.len();
         let (mut added, mut rejected) = (Vec::new(), Vec::new());
-        let mut total: usize = known.iter().map(|value| value.expose_secret().len()).sum();
+        let mut total: usize = secrets.iter().map(|value| value.expose_secret().len()).sum();
         for (index, value) in values.into_iter().enumerate() {
             let value = secret_value::trimmed(value);
-            if known.iter().any(|one| one.expose_secret() == value) {
+            if secrets.iter().any(|one| one.expose_secret() == value) {
                 continue;
             }
             match secret_value::check(value) {
                 Ok(()) if total + value.len() <= secret_value::MAX_TOTAL_BYTES => {
                     total += value.len();
                     added.push(index);
-                    known.push(SecretSlice::from(value.to_vec()));
+                    secrets.push(SecretSlice::from(value.to_vec()));
                 }
                 Ok(()) => rejected.push((index, InvalidSecretValue::TotalTooLong)),
                 Err(reason) => rejected.push((index, reason)),
@@ -117,7 +117,7 @@ impl Redactor {
         if added.is_empty() {
             return rejected;
         }
-        let forms = known
+        let forms = secrets
             .iter()
             .map(|value| encodings::forms(value.expose_secret()));
         match Automaton::new(forms.flatten().collect(), self.shared.token_formats) {
@@ -127,7 +127,7 @@ impl Redactor {
             }
             // The values that were known before stay.
             Err(reason) => {
-                known.truncate(known_before);
+                secrets.truncate(count_before);
                 rejected.extend(added.into_iter().map(|index| (index, reason)));
             }
         }

@@ -1,12 +1,12 @@
-//! Which values can be redacted. A value that occurs in ordinary text is rejected: masking it would make
-//! the text unreadable, and it protects nothing.
+//! Which values can be redacted. A value that occurs in ordinary text is rejected: masking it would
+//! make the text unreadable, and it protects nothing.
 //!
 //! An error says why a value is rejected, and never contains the value.
 
 use super::redactor::MASK;
 
-/// Shortest value that is redacted. Five characters occur by chance in any long log, and a password that
-/// short protects nothing.
+/// Shortest value that is redacted. Five characters occur by chance in any long log, and a password
+/// that short protects nothing.
 pub(super) const MIN_SECRET_BYTES: usize = 6;
 
 /// Longest value: its forms take about fifty times its size in memory. Keys and kubeconfigs fit.

@@ -1,29 +1,31 @@
 //! [`RedactStream`]: redacts a stream of bytes that arrives in pieces.
 //!
-//! All text is released at once, except the longest suffix that may still become a secret. That suffix
-//! is held back. If nothing follows it:
+//! All text is released at once, except the longest suffix that may still become a secret. That
+//! suffix is held back. If nothing follows it:
 //!
 //! - after [`SETTLE_TIME`] it is released unchanged if it reveals less of any secret than
-//!   [`MAX_HARMLESS_BYTES`](super::automaton::MAX_HARMLESS_BYTES) and less than half, so a prompt that
-//!   happens to end like the start of a secret is not changed. The part that reveals more stays;
-//! - after [`MAX_HOLD_TIME`], or at the end of the stream, that part is released as a mask. It may have
-//!   been ordinary text; but if a slow writer splits a secret, its first half must not be readable.
+//!   [`MAX_HARMLESS_BYTES`](super::automaton::MAX_HARMLESS_BYTES) and less than half, so a prompt
+//!   that happens to end like the start of a secret is not changed. The part that reveals more
+//!   stays;
+//! - after [`MAX_HOLD_TIME`], or at the end of the stream, that part is released as a mask. It may
+//!   have been ordinary text; but if a slow writer splits a secret, its first half must not be
+//!   readable.
 //!
-//! In both cases the search continues where it was: if the rest of the secret arrives, it is masked too.
-//! One or two bytes before a line end are not held back, since most lines would end so by chance, and
-//! line ends at the end of the held text are not masked.
+//! In both cases the search continues where it was: if the rest of the secret arrives, it is masked
+//! too. One or two bytes before a line end are not held back, since most lines would end so by
+//! chance, and line ends at the end of the held text are not masked.
 //!
-//! The search skips carriage returns and newlines, so it finds a value across lines; line ends within the
-//! value are masked with it. Secrets that overlap or touch become one mask.
+//! The search skips carriage returns and newlines, so it finds a value across lines; line ends
+//! within the value are masked with it. Secrets that overlap or touch become one mask.
 //!
-//! A stream can also follow [`add_mask`](super::add_mask) commands: it then learns values from its own
-//! text, for itself and for all other streams of its redactor.
+//! A stream can also follow [`add_mask`](super::add_mask) commands: it then learns values from its
+//! own text, for itself and for all other streams of its redactor.
 //!
-//! Data: the bytes that are held back ([`HeldBack`]), at most [`RedactStream::max_held_bytes`] (twice the
-//! longest form, plus the longest token). Guarantees: the released text is the text with secrets
-//! replaced, in order. It does not depend on how the text was cut into pieces, unless a time limit passes
-//! within a secret, or a piece ends with the first two bytes of one and a line end. No form of a value is
-//! ever released as a whole.
+//! Data: the bytes that are held back ([`HeldBack`]), at most [`RedactStream::max_held_bytes`]
+//! (twice the longest form, plus the longest token). Guarantees: the released text is the text with
+//! secrets replaced, in order. It does not depend on how the text was cut into pieces, unless a
+//! time limit passes within a secret, or a piece ends with the first two bytes of one and a line
+//! end. No form of a value is ever released as a whole.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,14 +41,15 @@ use super::automaton::{Automaton, PatternKind};
 use super::redactor::{MASK, Redactor, Shared};
 use super::secret_value::InvalidSecretValue;
 
-/// Time without more text after which harmless text is released: as long as an unfinished line waits
-/// for its end, which it can do at the same time.
+/// Time without more text after which harmless text is released: as long as an unfinished line
+/// waits for its end, which it can do at the same time.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// Time after which the rest is masked. A program that writes a secret in pieces does so within it.
 const MAX_HOLD_TIME: Duration = Duration::from_secs(1);
 
-/// Bytes before a line end that are not held back: fewer than reveal too much of the shortest secret.
+/// Bytes before a line end that are not held back: fewer than reveal too much of the shortest
+/// secret.
 const MAX_FREE_BYTES: usize = 2;
 
 /// Bytes of a token behind its prefix that reveal too much.
@@ -99,9 +102,10 @@ impl RedactStream {
         }
     }
 
-    /// Makes the stream follow `::add-mask::VALUE` on a line of its own: the value is removed there, and
-    /// redacted from then on in this stream, and from their next write on in all others of the redactor.
-    /// A value that [`Redactor::add`] rejects is only removed there, and one warning says why.
+    /// Makes the stream follow `::add-mask::VALUE` on a line of its own: the value is removed
+    /// there, and redacted from then on in this stream, and from their next write on in all others
+    /// of the redactor. A value that [`Redactor::add`] rejects is only removed there, and one
+    /// warning says why.
     #[must_use]
     pub fn with_mask_commands(mut self) -> Self {
         self.commands = Some(MaskCommands::default());
@@ -192,8 +196,8 @@ impl RedactStream {
         self.release_all(out);
     }
 
-    /// Releases the rest of a complete text unmasked: what looks like the start of a secret at its end
-    /// is not one.
+    /// Releases the rest of a complete text unmasked: what looks like the start of a secret at its
+    /// end is not one.
     pub(super) fn finish_whole(mut self, out: &mut Vec<u8>) {
         self.held_back.release(self.held_back.end(), out);
     }
@@ -238,12 +242,12 @@ impl RedactStream {
                 true => self.held_back.bytes().len(),
                 // Open tokens and keys see each byte.
                 false => {
-                    self.feed(at);
+                    self.feed_open(at);
                     at + 1
                 }
             };
-            let (taken, state, matched) = automaton.run(self.state, &self.held_back.bytes()[at..until]);
-            at += taken;
+            let (length, state, matched) = automaton.run(self.state, &self.held_back.bytes()[at..until]);
+            at += length;
             self.state = state;
             if matched {
                 self.on_match(&automaton, at);
@@ -280,7 +284,7 @@ impl RedactStream {
     }
 
     /// Gives the byte at this index to the open tokens and the open key.
-    fn feed(&mut self, at: usize) {
+    fn feed_open(&mut self, at: usize) {
         let byte = self.held_back.bytes()[at];
         let position = self.held_back.start() + at as u64;
         let mut complete = Vec::new();
@@ -327,8 +331,8 @@ impl RedactStream {
         if is_text { start } else { self.held_back.end() }
     }
 
-    /// The first of two positions: `length` bytes before the end, and the start of the first incomplete
-    /// token of at least `token_length`. Skips text that is masked already.
+    /// The first of two positions: `length` bytes before the end, and the start of the first
+    /// incomplete token of at least `token_length`. Skips text that is masked already.
     fn earliest_of(&self, length: usize, token_length: u16) -> u64 {
         let value = self.held_back.start_before(self.held_back.bytes().len(), length);
         let open = self.tokens.iter().filter(|token| !token.is_complete);

@@ -1,24 +1,25 @@
-//! Secrets that are recognized by their format: tokens with a prefix of their own, and private keys.
+//! Secrets that are recognized by their format: tokens with a prefix of their own, and private
+//! keys.
 //!
-//! A token is its prefix and at least a certain number of certain characters; all such characters that
-//! follow belong to it. It ends with its line: text behind a line end cannot be distinguished from the
-//! text of the next line. The automaton of the values also matches the prefixes ([`super::automaton`]);
-//! this module checks what follows them, byte by byte.
+//! A token is its prefix and at least a certain number of certain characters; all such characters
+//! that follow belong to it. It ends with its line: text behind a line end cannot be distinguished
+//! from the text of the next line. The automaton of the values also matches the prefixes
+//! ([`super::automaton`]); this module checks what follows them, byte by byte.
 //!
-//! A private key is the text between the `BEGIN` line, which stays readable, and the end of the `END`
-//! line, in characters that occur in key blocks, at most [`MAX_KEY_BYTES`].
+//! A private key is the text between the `BEGIN` line, which stays readable, and the end of the
+//! `END` line, in characters that occur in key blocks, at most [`MAX_KEY_BYTES`].
 //!
 //! Bounds: text that is not a complete token after [`MAX_OPEN_BYTES`] is ordinary text.
 
-/// Bytes after which a prefix without the rest of its format is ordinary text: longer than the header
-/// and claims of a usual JSON web token, whose second dot follows them.
+/// Bytes after which a prefix without the rest of its format is ordinary text: longer than the
+/// header and claims of a usual JSON web token, whose second dot follows them.
 pub(super) const MAX_OPEN_BYTES: u16 = 2048;
 
 /// Longest key block: RSA with 16,384 bits takes 12.5 KiB in PEM.
 pub(super) const MAX_KEY_BYTES: u16 = 16 * 1024;
 
-/// Length of a word in a key block after which a space may replace the line end, as shells do. Lines of
-/// key blocks have 64 or more characters, words of prose never.
+/// Length of a word in a key block after which a space may replace the line end, as shells do.
+/// Lines of key blocks have 64 or more characters, words of prose never.
 const MIN_KEY_LINE_BYTES: u16 = 40;
 
 /// The characters of a token.
@@ -51,8 +52,8 @@ pub(super) struct TokenFormat {
     /// Least number of characters behind the prefix.
     min_length: u16,
     min_dots: u16,
-    /// Whether words end like the prefix (`task-`): it must not follow a letter, and one character must
-    /// be a digit.
+    /// Whether words end like the prefix (`task-`): it must not follow a letter, and one character
+    /// must be a digit.
     pub(super) is_ambiguous: bool,
 }
 

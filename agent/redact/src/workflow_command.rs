@@ -1,16 +1,17 @@
-//! Workflow commands: commands that a program prints for the reader of its output, one per line, in the
-//! syntax of GitHub:
+//! Workflow commands: commands that a program prints for the reader of its output, one per line, in
+//! the syntax of GitHub:
 //!
 //! ```text
 //! ::name property=value,property=value::data
 //! ##[name property=value;property=value]data
 //! ```
 //!
-//! The rules are those of "Workflow commands for GitHub Actions" (docs.github.com) and of its runner
-//! (`ActionCommand.cs`, `ActionCommandManager.cs`): names ignore case, spaces before the command are
-//! skipped, and data is escaped with `%0A`, `%0D`, `%25` (and `%3B`, `%5D` in the syntax with brackets).
-//! Two rules differ: the syntax with brackets counts only at the start of a line, since logs mention
-//! commands too; and commands that are stopped on one stream still work on the other.
+//! The rules are those of "Workflow commands for GitHub Actions" (docs.github.com) and of its
+//! runner (`ActionCommand.cs`, `ActionCommandManager.cs`): names ignore case, spaces before the
+//! command are skipped, and data is escaped with `%0A`, `%0D`, `%25` (and `%3B`, `%5D` in the
+//! syntax with brackets). Two rules differ: the syntax with brackets counts only at the start of a
+//! line, since logs mention commands too; and commands that are stopped on one stream still work on
+//! the other.
 
 use std::borrow::Cow;
 
@@ -105,8 +106,8 @@ fn unescape<'a>(data: &'a [u8], escapes: &[(&[u8; 3], u8)]) -> Cow<'a, [u8]> {
     if memchr::memchr(b'%', data).is_none() {
         return Cow::Borrowed(data);
     }
-    // One pass has the same result as the runner's passes: it unescapes `%25` last, so that creates no
-    // new escape.
+    // One pass has the same result as the runner's passes: it unescapes `%25` last, so that creates
+    // no new escape.
     let mut out = Vec::with_capacity(data.len());
     let mut rest = data;
     while let Some((first, more)) = rest.split_first() {

@@ -34,24 +34,24 @@ pub struct Cli {
 pub enum Command {
     /// Run a command and publish what it prints
     ///
-    /// The command's output, exit code and signals do not change: `runcast wrap -- CMD` can replace CMD
-    /// anywhere. Its stdout is published as `output` and its stderr as `log`, line by line; an
-    /// unfinished line is published after 100 ms. If Runcast cannot be reached at the start, the command
-    /// runs anyway and a line on stderr says why nothing is published; with --spool its output is kept
-    /// in files, which `runcast resend` sends later.
+    /// The command's output, exit code and signals do not change: `runcast wrap -- CMD` can replace
+    /// CMD anywhere. Its stdout is published as `output` and its stderr as `log`, line by line; an
+    /// unfinished line is published after 100 ms. If Runcast cannot be reached at the start, the
+    /// command runs anyway and a line on stderr says why nothing is published; with --spool its
+    /// output is kept in files, which `runcast resend` sends later.
     #[command(after_help = WRAP_HELP)]
     Wrap(WrapArgs),
     /// Follow a run: its output on stdout, its log on stderr
     ///
-    /// Starts at the beginning of the run, or after --after, and reconnects until the run is over. If a
-    /// proxy holds the stream back, it says so and switches to long polling.
+    /// Starts at the beginning of the run, or after --after, and reconnects until the run is over.
+    /// If a proxy holds the stream back, it says so and switches to long polling.
     #[command(after_help = TAIL_HELP)]
     Tail(TailArgs),
     /// Send what is left in a spool folder
     ///
-    /// Joins the runs whose events are in the folder, and creates those that could not be created before.
-    /// Events that are stored are deleted from the folder; others stay and can be sent again. Nothing is
-    /// stored twice. Folders of processes that are still running are skipped.
+    /// Joins the runs whose events are in the folder, and creates those that could not be created
+    /// before. Events that are stored are deleted from the folder; others stay and can be sent
+    /// again. Nothing is stored twice. Folders of processes that are still running are skipped.
     #[command(after_help = RESEND_HELP)]
     Resend(ResendArgs),
     /// Lead the session of a command: started by `wrap --tty`, not by users
@@ -90,8 +90,9 @@ pub struct WrapArgs {
     require: bool,
     /// Keep events in files in this folder until they are stored, so that they survive this process
     ///
-    /// Up to 256 MiB; a later process of the same run and variation continues with them. Without a spool,
-    /// events are only in memory, and those that are not in Redis yet are lost with the process.
+    /// Up to 256 MiB; a later process of the same run and variation continues with them. Without a
+    /// spool, events are only in memory, and those that are not in Redis yet are lost with the
+    /// process.
     #[arg(long, value_name = "DIR", env = "RUNCAST_SPOOL")]
     spool: Option<PathBuf>,
     /// Longest wait for all events to be stored after the command has ended
@@ -100,15 +101,16 @@ pub struct WrapArgs {
     /// Time that a cancelled command has to end after SIGTERM, before SIGKILL
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     cancel_grace: Duration,
-    /// Run the command in a terminal: with colors, in lines, and with stdout and stderr in exact order
+    /// Run the command in a terminal: with colors, in lines, and with stdout and stderr in exact
+    /// order
     ///
-    /// Both are published as `output`. The terminal of runcast, if there is one, belongs to the command
-    /// until that ends, including Ctrl-C; the command's terminal has the same size. Without a terminal
-    /// its size is COLUMNS and LINES, or 120x40.
+    /// Both are published as `output`. The terminal of runcast, if there is one, belongs to the
+    /// command until that ends, including Ctrl-C; the command's terminal has the same size. Without
+    /// a terminal its size is COLUMNS and LINES, or 120x40.
     #[arg(short = 't', long)]
     tty: bool,
-    /// Also redact the values of environment variables with matching names; * matches any text, ? any
-    /// character, case is ignored; can be repeated
+    /// Also redact the values of environment variables with matching names; * matches any text, ?
+    /// any character, case is ignored; can be repeated
     #[arg(
         long = "redact-env",
         value_name = "PATTERN",
@@ -119,8 +121,8 @@ pub struct WrapArgs {
     /// redaction would damage. RUNCAST_TOKEN stays redacted
     #[arg(long)]
     no_redact: bool,
-    /// Markers in the output that become groups, levels and progress on the page: auto, none, or a list
-    /// of gitlab, github and buildkite
+    /// Markers in the output that become groups, levels and progress on the page: auto, none, or a
+    /// list of gitlab, github and buildkite
     ///
     /// auto is gitlab and github, and buildkite if BUILDKITE is set: elsewhere `--- a/file` is more
     /// likely a diff. The text of the command is published unchanged in any case.
@@ -129,9 +131,9 @@ pub struct WrapArgs {
     /// Publish at most this much output: its start, and its end once the command has ended; such as
     /// 512MiB, or 0 for no limit
     ///
-    /// Counts stdout and stderr together. An eighth of it, at most 8 MiB, is kept in memory for the end;
-    /// output in between is left out, counted and shown as a gap. A command that prints endlessly
-    /// reaches 1 GiB within a minute, other logs hardly ever do.
+    /// Counts stdout and stderr together. An eighth of it, at most 8 MiB, is kept in memory for the
+    /// end; output in between is left out, counted and shown as a gap. A command that prints
+    /// endlessly reaches 1 GiB within a minute, other logs hardly ever do.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = output_limit)]
     max_output: u64,
     /// The command and its arguments

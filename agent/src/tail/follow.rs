@@ -1,13 +1,13 @@
 //! Follows a run, reconnecting whenever the stream breaks, also across restarts of the gateway.
 //!
 //! The cursor is the id of the last complete frame; a new connection continues after it. Time:
-//! [`FIRST_CONTACT_TIMEOUT`] until the gateway has answered once; [`SILENCE_TIMEOUT`] without a byte (a
-//! gateway sends a keep-alive every 15 s) until the connection counts as half open; between two
-//! connections the gateway's `retry:` plus a jittered wait of up to [`MAX_RECONNECT_WAIT`].
+//! [`FIRST_CONTACT_TIMEOUT`] until the gateway has answered once; [`SILENCE_TIMEOUT`] without a
+//! byte (a gateway sends a keep-alive every 15 s) until the connection counts as half open; between
+//! two connections the gateway's `retry:` plus a jittered wait of up to [`MAX_RECONNECT_WAIT`].
 //!
 //! A gateway sends the first frame of a stream at once. If it does not arrive within
-//! [`FIRST_BYTE_TIMEOUT`], something in between holds the stream back, and the run is followed by long
-//! polling (see `long_poll`).
+//! [`FIRST_BYTE_TIMEOUT`], something in between holds the stream back, and the run is followed by
+//! long polling (see `long_poll`).
 
 use std::io::{self, BufWriter};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Follows a run by long polling, where something between here and the gateway holds streams back.
 //!
-//! Each poll waits up to [`POLL_WAIT`] and returns events with the cursor behind them; the next poll
-//! continues there at once. After a transient error it waits as long as between two streams.
+//! Each poll waits up to [`POLL_WAIT`] and returns events with the cursor behind them; the next
+//! poll continues there at once. After a transient error it waits as long as between two streams.
 
 use std::io;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Prints the events of a run as text or as JSON lines, each event once.
 //!
-//! Data: the highest seq seen of each producer. A run has one producer per process that published to it.
+//! Data: the highest seq seen of each producer. A run has one producer per process that published
+//! to it.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -80,8 +81,8 @@ impl<O: Write, E: Write> Printer<O, E> {
         self.err.flush()
     }
 
-    /// Whether this event, or a later one of the same producer, was seen. After a rebirth of the run an
-    /// event comes again with another id, but it is the same event.
+    /// Whether this event, or a later one of the same producer, was seen. After a rebirth of the
+    /// run an event comes again with another id, but it is the same event.
     fn was_seen(&mut self, event: &Value) -> bool {
         let (Some(producer), Some(seq)) = (event["producer"].as_str(), event["seq"].as_u64())
         else {

@@ -1,7 +1,8 @@
-//! Parses server-sent events, as the HTML standard defines them, from bytes that may be cut anywhere.
+//! Parses server-sent events, as the HTML standard defines them, from bytes that may be cut
+//! anywhere.
 //!
-//! A frame counts only once the empty line behind it has arrived, so an incomplete frame does not move
-//! the cursor. Lines end with LF, CR or CRLF. Bound: [`MAX_FRAME_BYTES`] per frame.
+//! A frame counts only once the empty line behind it has arrived, so an incomplete frame does not
+//! move the cursor. Lines end with LF, CR or CRLF. Bound: [`MAX_FRAME_BYTES`] per frame.
 
 use std::time::Duration;
 

@@ -213,9 +213,9 @@ mod tests {
     #[test]
     fn the_longest_command_line_fits_an_event() {
         let words = vec![OsString::from("x".repeat(1000)); 2000];
-        let shown = command_words(&words);
-        assert_eq!(shown.len(), 18);
-        assert!(shown.iter().map(String::len).sum::<usize>() < MAX_COMMAND_BYTES + 100);
-        assert_eq!(shown[17], "… (1983 more arguments)");
+        let words = command_words(&words);
+        assert_eq!(words.len(), 18);
+        assert!(words.iter().map(String::len).sum::<usize>() < MAX_COMMAND_BYTES + 100);
+        assert_eq!(words[17], "… (1983 more arguments)");
     }
 }

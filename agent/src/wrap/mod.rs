@@ -5,21 +5,23 @@
 //! - `open_publisher`: joins or creates the run, or spools for one;
 //! - `description`: what may be shown of the command, without secrets;
 //! - `child`: starts the command, and interprets how it ended;
-//! - `pty`, `session_leader`, `parent_tty`, `stdin`: the command's terminal, its session, the terminal of
-//!   `runcast` itself, and what is typed.
+//! - `pty`, `session_leader`, `parent_tty`, `stdin`: the command's terminal, its session, the
+//!   terminal of `runcast` itself, and what is typed.
 //!
 //! While it runs:
 //! - `supervisor`: stays with the command until it has ended and its output is read;
 //! - `signals`, `control`: forwards signals, and executes control commands;
 //! - `process_tree`, `reaper`: reaches the processes that it started, and reaps those that ended;
 //! - `copy_output`, `read_order`, `fd_ready`: reads its streams in the order in which it writes;
-//! - `output_stream`: one stream on its way: `passthrough` copies it to the own stream of `runcast`,
-//!   `line_splitter` cuts the redacted text into lines;
-//! - `chunks`: publishes these lines: `detect` finds what they say beyond their text, `output_limit`
-//!   bounds them, `event_sink` handles a full queue, `progress` reports how far the work has come.
+//! - `output_stream`: one stream on its way: `passthrough` copies it to the own stream of
+//!   `runcast`, `line_splitter` cuts the redacted text into lines;
+//! - `chunks`: publishes these lines: `detect` finds what they say beyond their text,
+//!   `output_limit` bounds them, `event_sink` handles a full queue, `progress` reports how far the
+//!   work has come.
 //!
 //! Everything that is published is redacted first: the streams in `output_stream`, the rest in
-//! `description`. The first event is `status` running, the last one the final `status` with the seal.
+//! `description`. The first event is `status` running, the last one the final `status` with the
+//! seal.
 
 mod child;
 mod chunks;

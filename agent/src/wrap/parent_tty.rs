@@ -48,8 +48,8 @@ pub(crate) fn own_size() -> Option<Winsize> {
         tcgetwinsize(stdout()),
         tcgetwinsize(stderr()),
     ];
-    let known = sizes.into_iter().flatten();
-    known
+    let sizes = sizes.into_iter().flatten();
+    sizes
         .into_iter()
         .find(|size| size.ws_col > 0 && size.ws_row > 0)
 }
@@ -119,14 +119,14 @@ impl RawMode {
         }
         // If this process is moved to the background right now, it must not be stopped for this
         // call.
-        let stops = SigSet::from(Signal::SIGTTOU);
-        let block_result = stops.thread_block();
+        let sigttou = SigSet::from(Signal::SIGTTOU);
+        let block_result = sigttou.thread_block();
         // Without draining: a terminal that is paused by Ctrl-S must not block this call.
         if let Err(error) = tcsetattr(&self.terminal, OptionalActions::Now, mode) {
             tracing::warn!(%error, "the mode of the terminal cannot be set");
         }
         if block_result.is_ok()
-            && let Err(error) = stops.thread_unblock()
+            && let Err(error) = sigttou.thread_unblock()
         {
             tracing::warn!(%error, "SIGTTOU stays blocked");
         }

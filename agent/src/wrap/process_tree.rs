@@ -164,9 +164,9 @@ impl ProcessTree {
 impl ProcessId {
     fn send(self, signal: Signal) {
         let pid = Pid::from_raw(self.pid);
-        let known = rustix::process::Pid::from_raw(self.pid)
+        let named = rustix::process::Pid::from_raw(self.pid)
             .zip(rustix::process::Signal::from_named_raw(signal as i32));
-        let Some((process, named)) = known else {
+        let Some((process, named)) = named else {
             return;
         };
         let sent = match pidfd_open(process, PidfdFlags::empty()) {

@@ -1,8 +1,9 @@
-//! The course of `runcast wrap`: starts publishing, starts the command, stays with it, and finishes.
+//! The course of `runcast wrap`: starts publishing, starts the command, stays with it, and
+//! finishes.
 //!
-//! Time: [`CONNECT_TIMEOUT`] for the start; [`PIPE_GRACE`](super::supervisor::PIPE_GRACE) for pipes that
-//! descendants hold open after the command's end; and the drain timeout for storing what is left. A signal
-//! ends the last two.
+//! Time: [`CONNECT_TIMEOUT`] for the start; [`PIPE_GRACE`](super::supervisor::PIPE_GRACE) for pipes
+//! that descendants hold open after the command's end; and the drain timeout for storing what is
+//! left. A signal ends the last two.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,11 +1,12 @@
 //! [`GatewayClient`]: calls one gateway with one token.
 //!
-//! An agent is configured by `RUNCAST_URL` and `RUNCAST_TOKEN` alone: the gateway's reply says where
-//! Redis is. `REDIS_URL` overrides that address where the agent reaches Redis by another one, and
-//! `RUNCAST_REDIS_CA` the certificates that it trusts there.
+//! An agent is configured by `RUNCAST_URL` and `RUNCAST_TOKEN` alone: the gateway's reply says
+//! where Redis is. `REDIS_URL` overrides that address where the agent reaches Redis by another one,
+//! and `RUNCAST_REDIS_CA` the certificates that it trusts there.
 //!
-//! Time: [`CONNECT_TIMEOUT`] for a connection, [`CALL_TIMEOUT`] for a call, [`MAX_ATTEMPTS`] while the
-//! gateway is unreachable or overloaded. A stream has no total limit; its reader bounds the silence.
+//! Time: [`CONNECT_TIMEOUT`] for a connection, [`CALL_TIMEOUT`] for a call, [`MAX_ATTEMPTS`] while
+//! the gateway is unreachable or overloaded. A stream has no total limit; its reader bounds the
+//! silence.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,8 +26,8 @@ use super::session::{NewRun, Problem, PublishReply, Session};
 /// Longest wait for a connection to the gateway.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Longest wait for a response, including the connection: the gateway answers these calls with one or
-/// two Postgres statements.
+/// Longest wait for a response, including the connection: the gateway answers these calls with one
+/// or two Postgres statements.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Attempts of a call, so that a run does not fail while a gateway is being replaced.

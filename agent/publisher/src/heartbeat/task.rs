@@ -1,11 +1,11 @@
 //! Sends the heartbeats of this process's publishers, from a thread of its own.
 //!
-//! Whether an agent counts as alive must not depend on how busy its runtime is. So one thread, shared by
-//! all publishers of the process, has a small runtime and connections for heartbeats alone. One task
-//! per publisher reads how far it has come and sends that to Redis, by default every
-//! [`HEARTBEAT_INTERVAL`](runcast_common::presence::heartbeat::HEARTBEAT_INTERVAL); it ends with its
-//! publisher. A heartbeat that cannot be sent is skipped: the publisher itself reports that Redis is
-//! unreachable, and the next heartbeat contains everything anew.
+//! Whether an agent counts as alive must not depend on how busy its runtime is. So one thread,
+//! shared by all publishers of the process, has a small runtime and connections for heartbeats
+//! alone. One task per publisher reads how far it has come and sends that to Redis, by default
+//! every [`HEARTBEAT_INTERVAL`](runcast_common::presence::heartbeat::HEARTBEAT_INTERVAL); it ends
+//! with its publisher. A heartbeat that cannot be sent is skipped: the publisher itself reports
+//! that Redis is unreachable, and the next heartbeat contains everything anew.
 //!
 //! Time: the usual Redis deadline for each of the three calls of a heartbeat.
 
@@ -27,8 +27,8 @@ use super::usage::UsageSampler;
 use crate::queue::event_queue::Queue;
 use crate::sender::progress::Progress;
 
-/// Random share by which each interval is shortened, so that agents that were started together do not
-/// keep sending their heartbeats together.
+/// Random share by which each interval is shortened, so that agents that were started together do
+/// not keep sending their heartbeats together.
 const MAX_JITTER_RATIO: f64 = 0.1;
 
 /// The runtime for heartbeats, for as long as the process lives.

@@ -1,8 +1,8 @@
-//! Memory and processor time of a process and all its descendants, from `/proc` (on Linux; elsewhere
-//! they are unknown).
+//! Memory and processor time of a process and all its descendants, from `/proc` (on Linux;
+//! elsewhere they are unknown).
 //!
-//! Processor time includes ended children that their parent has waited for, so a command that starts
-//! one short process after the other shows what it costs. Bound: [`MAX_PROCESSES`].
+//! Processor time includes ended children that their parent has waited for, so a command that
+//! starts one short process after the other shows what it costs. Bound: [`MAX_PROCESSES`].
 
 use std::fs;
 use std::time::Instant;
@@ -105,7 +105,8 @@ fn children(process: u32) -> Vec<u32> {
 
 /// Parses `/proc/<id>/stat`, see proc(5).
 fn parse(stat: &str) -> Option<ProcessStat> {
-    // The name in parentheses may contain anything, also parentheses and blanks. Field 3 follows it.
+    // The name in parentheses may contain anything, also parentheses and blanks. Field 3 follows
+    // it.
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();

@@ -14,18 +14,20 @@
 //! # }
 //! ```
 //!
-//! Models return a few bytes at a time, often a hundred times a second. As separate events they would
-//! cost more in envelopes than in text, so they are combined: a delta after a pause of [`LINGER`] is
-//! published at once, and so is everything up to a line end, or [`FLUSH_BYTES`]; the rest at most
-//! [`LINGER`] after the last event. The chunks join to exactly the text; characters are never split.
+//! Models return a few bytes at a time, often a hundred times a second. As separate events they
+//! would cost more in envelopes than in text, so they are combined: a delta after a pause of
+//! [`LINGER`] is published at once, and so is everything up to a line end, or [`FLUSH_BYTES`]; the
+//! rest at most [`LINGER`] after the last event. The chunks join to exactly the text; characters
+//! are never split.
 //!
-//! Names distinguish several texts that are written at once in one variation ([`ModelText::named`]).
-//! The name is the `stream` of each chunk: viewers join the chunks of one variation and stream.
+//! Names distinguish several texts that are written at once in one variation
+//! ([`ModelText::named`]). The name is the `stream` of each chunk: viewers join the chunks of one
+//! variation and stream.
 //!
 //! Data: what is not published yet. While the publisher's queue is full this grows to
 //! [`MAX_BUFFERED_BYTES`]; then `push` waits, as [`Publisher::publish`] does. One task per text
-//! publishes what lingers, and ends with the text. Dropping a text publishes what it buffers, without
-//! waiting; if the queue is full, a `gap` counts what is missing.
+//! publishes what lingers, and ends with the text. Dropping a text publishes what it buffers,
+//! without waiting; if the queue is full, a `gap` counts what is missing.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -111,8 +113,9 @@ impl ModelText {
         Self::with_stream(publisher, None)
     }
 
-    /// One of several texts that are written at once, such as parallel answers. A later text may use the
-    /// name again; viewers see it as the same text. A name has 1 to [`MAX_NAME_BYTES`] bytes.
+    /// One of several texts that are written at once, such as parallel answers. A later text may
+    /// use the name again; viewers see it as the same text. A name has 1 to [`MAX_NAME_BYTES`]
+    /// bytes.
     pub fn named(publisher: &Publisher, name: &str) -> Result<Self, InvalidTextName> {
         match name.len() {
             1..=MAX_NAME_BYTES => Ok(Self::with_stream(publisher, Some(name.to_owned()))),
@@ -137,8 +140,8 @@ impl ModelText {
         }
     }
 
-    /// Adds what the model has written. Waits only while too much is buffered because the publisher's
-    /// queue is full. A cancelled call has added all of it.
+    /// Adds what the model has written. Waits only while too much is buffered because the
+    /// publisher's queue is full. A cancelled call has added all of it.
     ///
     /// # Errors
     /// [`PublishError`] if the publisher has closed, or an earlier part could not be published.
@@ -166,8 +169,8 @@ impl ModelText {
         self.flush().await
     }
 
-    /// Adds everything that a model's stream returns, and flushes. Text that was added before the call
-    /// is cancelled stays, and is published within [`LINGER`] or with the end of the text.
+    /// Adds everything that a model's stream returns, and flushes. Text that was added before the
+    /// call is cancelled stays, and is published within [`LINGER`] or with the end of the text.
     pub async fn forward<T, E>(
         &mut self,
         deltas: impl Stream<Item = Result<T, E>>,

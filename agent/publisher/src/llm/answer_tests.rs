@@ -1,4 +1,5 @@
-//! When a text is published, and that it stays the same text. Time is paused, so the moments are exact.
+//! When a text is published, and that it stays the same text. Time is paused, so the moments are
+//! exact.
 
 use std::time::Duration;
 

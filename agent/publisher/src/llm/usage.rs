@@ -20,11 +20,11 @@
 //!  "values":{"input_tokens":1200,"output_tokens":350,"cost":0.0123}}
 //! ```
 //!
-//! Names and meanings are those of OpenTelemetry's semantic conventions for generative AI: each name
-//! except `cost` is the end of an attribute `gen_ai.usage.<name>`, and `model` is
-//! `gen_ai.response.model`. As there, `input_tokens` includes tokens that were read from or written to a
-//! cache, and `output_tokens` includes reasoning. Each event is one call of a model; a run's total is
-//! their sum.
+//! Names and meanings are those of OpenTelemetry's semantic conventions for generative AI: each
+//! name except `cost` is the end of an attribute `gen_ai.usage.<name>`, and `model` is
+//! `gen_ai.response.model`. As there, `input_tokens` includes tokens that were read from or written
+//! to a cache, and `output_tokens` includes reasoning. Each event is one call of a model; a run's
+//! total is their sum.
 
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::limits::MAX_NAME_BYTES;
@@ -69,9 +69,9 @@ impl<'a> TokenUse<'a> {
     }
 
     /// Reads the `usage` object of a response: of OpenAI's Chat Completions (`prompt_tokens`,
-    /// `completion_tokens`) or Responses (`input_tokens`, `output_tokens`), of the many APIs that are
-    /// compatible with them, or of Anthropic's Messages, whose `input_tokens` exclude cached tokens; they
-    /// are added here. Any other object gives [`InvalidTokenUse::Missing`].
+    /// `completion_tokens`) or Responses (`input_tokens`, `output_tokens`), of the many APIs that
+    /// are compatible with them, or of Anthropic's Messages, whose `input_tokens` exclude cached
+    /// tokens; they are added here. Any other object gives [`InvalidTokenUse::Missing`].
     pub fn from_usage(model: &'a str, usage: &Value) -> Result<Self, InvalidTokenUse> {
         let count = |path: &str| usage.pointer(path).and_then(Value::as_u64);
         let either = |one: &str, other: &str| count(one).or_else(|| count(other));

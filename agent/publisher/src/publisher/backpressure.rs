@@ -3,11 +3,11 @@
 use super::handle::Publisher;
 
 impl Publisher {
-    /// Counts events that could not be published, and their bytes, in a `gap` event at this place of
-    /// the stream. The gap takes no room in the queue, and is sent even if nothing follows it.
+    /// Counts events that could not be published, and their bytes, in a `gap` event at this place
+    /// of the stream. The gap takes no room in the queue, and is sent even if nothing follows it.
     ///
-    /// For callers of [`try_publish`](Self::try_publish) that go on without the event. After `close`
-    /// this does nothing, because the stream has ended.
+    /// For callers of [`try_publish`](Self::try_publish) that go on without the event. After
+    /// `close` this does nothing, because the stream has ended.
     pub fn note_lost(&self, events: u64, bytes: u64) {
         self.shared.queue.note_lost(events, bytes);
     }

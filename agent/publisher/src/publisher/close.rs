@@ -6,7 +6,7 @@ use super::handle::Publisher;
 use crate::error::{Closed, PublishError, Stopped};
 use crate::sender::progress::Progress;
 
-/// Longest wait for the sending task to end after it was told to. It checks between any two steps.
+/// Longest wait for the sending task to end after its cancellation, which it checks between steps.
 const TASK_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a wait for progress ended.

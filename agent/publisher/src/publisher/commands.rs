@@ -1,14 +1,14 @@
 //! Control commands to this variation of the run, and the answers to them.
 //!
-//! A task reads them with a blocking `XREAD` on a connection of its own. It publishes each command as
-//! `received` and hands it to the caller, whose answer, `done` or `refused`, it publishes too; then it
-//! deletes the command from the stream. A command without an answer comes again on the next
+//! A task reads them with a blocking `XREAD` on a connection of its own. It publishes each command
+//! as `received` and hands it to the caller, whose answer, `done` or `refused`, it publishes too;
+//! then it deletes the command from the stream. A command without an answer comes again on the next
 //! connection and to the next process, but each process sees it only once.
 //!
-//! Bounds: [`MAX_KNOWN_COMMANDS`] ids that this process has seen, [`MAX_WAITING_COMMANDS`] that wait
-//! for the caller. Time: [`BLOCK_TIME`] and the usual Redis deadline for a read; [`RECEIVED_TIMEOUT`]
-//! to publish `received`, which must not delay the command; [`SETTLE_TIMEOUT`] to delete a command
-//! once its answer is in Redis.
+//! Bounds: [`MAX_KNOWN_COMMANDS`] ids that this process has seen, [`MAX_WAITING_COMMANDS`] that
+//! wait for the caller. Time: [`BLOCK_TIME`] and the usual Redis deadline for a read;
+//! [`RECEIVED_TIMEOUT`] to publish `received`, which must not delay the command; [`SETTLE_TIMEOUT`]
+//! to delete a command once its answer is in Redis.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -56,8 +56,9 @@ pub(super) struct CommandSource {
 }
 
 impl Publisher {
-    /// The control commands to this variation of the run. Call it once, within a tokio runtime: each
-    /// returned value receives every command. Reading ends with the returned value or the publisher.
+    /// The control commands to this variation of the run. Call it once, within a tokio runtime:
+    /// each returned value receives every command. Reading ends with the returned value or the
+    /// publisher.
     #[must_use]
     pub fn commands(&self) -> Commands {
         let (sender, receiver) = mpsc::channel(MAX_WAITING_COMMANDS);

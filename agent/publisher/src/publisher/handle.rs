@@ -26,16 +26,17 @@
 //!
 //! Publishing writes the event's line at once and puts it into a bounded queue; one task sends. The
 //! publisher keeps an event until Postgres holds it, so a lost Redis costs a resend, not the event.
-//! Without a spool, whatever is not in Redis is lost with the process. With one ([`Options::spool`])
-//! an event is in a file before it is sent, at most 50 ms after it was published while the spool has
-//! room, and the next process with the same run, variation and folder continues as the same producer.
+//! Without a spool, whatever is not in Redis is lost with the process. With one
+//! ([`Options::spool`]) an event is in a file before it is sent, at most 50 ms after it was
+//! published while the spool has room, and the next process with the same run, variation and folder
+//! continues as the same producer.
 //!
-//! Memory, at most: the queue (8 MiB); bodies that are in no file ([`Options::buffer_bytes`], 64 MiB;
-//! with a spool only while it cannot be written); with a spool, bodies that are also in a file (8 MiB);
-//! an index (1 Mi batches of 32 bytes, 32 MiB); and what is in flight on the connection (8 batches of
-//! 256 KiB, twice). When queue and buffer are full, or the spool is at its limit, events of the kinds
-//! in [`Options::drop_oldest`] drop the oldest waiting ones, counted in a `gap` event; for all others
-//! the async calls wait and the `try_` calls return [`PublishError::Full`].
+//! Memory, at most: the queue (8 MiB); bodies that are in no file ([`Options::buffer_bytes`], 64
+//! MiB; with a spool only while it cannot be written); with a spool, bodies that are also in a file
+//! (8 MiB); an index (1 Mi batches of 32 bytes, 32 MiB); and what is in flight on the connection (8
+//! batches of 256 KiB, twice). When queue and buffer are full, or the spool is at its limit, events
+//! of the kinds in [`Options::drop_oldest`] drop the oldest waiting ones, counted in a `gap` event;
+//! for all others the async calls wait and the `try_` calls return [`PublishError::Full`].
 //!
 //! Control commands to the run come from [`Publisher::commands`]. Time limits are the caller's:
 //! `flush`, `close` and `finish` take one.
@@ -64,8 +65,8 @@ use crate::queue::payload::{LogLine, Metric, chunks};
 use crate::sender::progress::Progress;
 use crate::spool::directory::producer_folder;
 
-/// How long [`Publisher::connected`] keeps waiting after the first failed attempt: a lost reply or a
-/// restart of Redis is over by then, and a wrong address delays a command by three seconds only.
+/// How long [`Publisher::connected`] keeps waiting after the first failed attempt: a lost reply or
+/// a restart of Redis is over by then, and a wrong address delays a command by three seconds only.
 const RETRY_GRACE: Duration = Duration::from_secs(3);
 
 /// Publishes for one variation of a run. Cloning is cheap, and all clones are one producer.
@@ -163,19 +164,20 @@ impl Publisher {
         Err(PublishError::Unreachable(trouble.unwrap_or_else(silent)))
     }
 
-    /// Publishes an event of any kind and returns its seq. Waits while the queue is full, so it never
-    /// returns [`PublishError::Full`].
+    /// Publishes an event of any kind and returns its seq. Waits while the queue is full, so it
+    /// never returns [`PublishError::Full`].
     pub async fn publish(&self, kind: Kind, payload: &impl Serialize) -> Result<u64, PublishError> {
         self.shared.queue.push_when_room(kind, payload).await
     }
 
-    /// Publishes an event of any kind and returns its seq, or [`PublishError::Full`] without waiting.
+    /// Publishes an event of any kind and returns its seq, or [`PublishError::Full`] without
+    /// waiting.
     pub fn try_publish(&self, kind: Kind, payload: &impl Serialize) -> Result<u64, PublishError> {
         self.shared.queue.try_push(kind, payload)
     }
 
-    /// Publishes output of any length; a long text becomes several events. End a line with a newline;
-    /// viewers join the pieces.
+    /// Publishes output of any length; a long text becomes several events. End a line with a
+    /// newline; viewers join the pieces.
     pub async fn output(&self, text: &str) -> Result<(), PublishError> {
         for chunk in chunks(text) {
             let payload = event::Text {
@@ -236,8 +238,9 @@ impl Publisher {
         }
     }
 
-    /// Closes the publisher: waits until Postgres holds everything, but at most this long, and returns
-    /// where the events are. Fails only if something else stopped it before, such as a newer process.
+    /// Closes the publisher: waits until Postgres holds everything, but at most this long, and
+    /// returns where the events are. Fails only if something else stopped it before, such as a
+    /// newer process.
     pub async fn close(&self, within: Duration) -> Result<Closed, PublishError> {
         self.shared.queue.end(None)?;
         self.wait_closed(within).await

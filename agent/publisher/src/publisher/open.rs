@@ -20,8 +20,8 @@ pub(super) struct PublisherSetup {
     /// None if the target is not known.
     pub(super) redis: Option<Redis>,
     pub(super) keys: RunKeys,
-    /// The run's id in the spool. It differs from the one in `keys` if the run did not exist when the
-    /// spool was written.
+    /// The run's id in the spool. It differs from the one in `keys` if the run did not exist when
+    /// the spool was written.
     pub(super) spooled_as: Uuid,
     pub(super) variation: u16,
     /// The folder of this producer's spool.

@@ -44,7 +44,8 @@ impl Publisher {
         }))
     }
 
-    /// Starts a publisher without a target: it only spools. [`resend`](Self::resend) sends it later.
+    /// Starts a publisher without a target: it only spools. [`resend`](Self::resend) sends it
+    /// later.
     #[must_use]
     pub fn offline(run: Uuid, variation: u16, folder: PathBuf, options: Options) -> Self {
         Self::launch(PublisherSetup {

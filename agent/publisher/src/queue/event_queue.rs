@@ -9,8 +9,8 @@
 //! Data: closed batches, oldest first, and the open one. Bounds: [`MAX_EVENTS`] and [`MAX_BYTES`],
 //! exceeded by at most one event; then async callers wait and `try_` calls return `Full`. The
 //! exception: while the retransmit buffer is full, an event of a droppable kind replaces the oldest
-//! droppable events, a batch's worth at a time. A `gap` event in front of what is left of their batch
-//! counts them. The queue has no time limit; callers bound their own waits.
+//! droppable events, a batch's worth at a time. A `gap` event in front of what is left of their
+//! batch counts them. The queue has no time limit; callers bound their own waits.
 //!
 //! [`MAX_EVENTS`]: super::state::MAX_EVENTS
 //! [`MAX_BYTES`]: super::state::MAX_BYTES
@@ -51,10 +51,10 @@ pub(crate) enum QueueItem {
 }
 
 impl Queue {
-    /// An empty queue for one variation. Its first event gets the seq after `taken`.
-    pub(crate) fn new(variation: u16, taken: u64, droppable: &[Kind]) -> Self {
+    /// An empty queue for one variation. Its first event gets the seq after `last_taken`.
+    pub(crate) fn new(variation: u16, last_taken: u64, droppable: &[Kind]) -> Self {
         Self {
-            state: Mutex::new(QueueState::new(variation, taken, droppable)),
+            state: Mutex::new(QueueState::new(variation, last_taken, droppable)),
             changed: Notify::new(),
             room: Notify::new(),
         }
@@ -127,13 +127,14 @@ impl Queue {
         }
     }
 
-    /// Ends the queue, after one last status that carries the seal if it is final. The queue accepts
-    /// it even when it is full.
+    /// Ends the queue, after one last status that carries the seal if it is final. The queue
+    /// accepts it even when it is full.
     pub(crate) fn end(&self, last: Option<StatusChange>) -> Result<(), PublishError> {
         let mut state = self.lock();
         if let Some(change) = last {
             state.check_open()?;
-            // Rejects a status that is too large now rather than later: no seal is longer than this.
+            // Rejects a status that is too large now rather than later: no seal is longer than
+            // this.
             let longest = Seal {
                 events: u64::MAX,
                 bytes: u64::MAX,
@@ -164,8 +165,8 @@ impl Queue {
                 state.bytes -= pending.lines.len();
                 state.gaps -= usize::from(pending.dropped.events > 0);
                 let (count, lines) = pending.into_lines(state.variation);
-                let first = state.taken + 1;
-                state.taken += count;
+                let first = state.last_taken + 1;
+                state.last_taken += count;
                 drop(state);
                 self.room.notify_waiters();
                 QueueItem::Batch(Batch::new(first, count, lines))
@@ -180,12 +181,12 @@ impl Queue {
     pub(crate) fn take_last(&self, seal: Seal) -> Option<Batch> {
         let mut state = self.lock();
         let change = state.last.take()?;
-        state.taken += 1;
+        state.last_taken += 1;
         match write_last(state.variation, change, seal) {
-            Ok(line) => Some(Batch::new(state.taken, 1, line)),
+            Ok(line) => Some(Batch::new(state.last_taken, 1, line)),
             Err(error) => {
                 tracing::error!(%error, "the last status could not be written");
-                state.taken -= 1;
+                state.last_taken -= 1;
                 None
             }
         }
@@ -212,9 +213,9 @@ impl Queue {
         }
     }
 
-    /// Continues behind `taken`: batches that were taken got larger seqs than this queue gave them.
-    pub(crate) fn renumber(&self, taken: u64) {
-        self.lock().taken = taken;
+    /// Continues behind `last_taken`: batches that were taken got larger seqs than this queue gave them.
+    pub(crate) fn renumber(&self, last_taken: u64) {
+        self.lock().last_taken = last_taken;
     }
 
     /// Makes every later call fail with `reason`. The first reason stays.

@@ -1,7 +1,7 @@
 //! A batch that waits in the queue: lines without seqs, and what was dropped in front of them.
 //!
-//! A line is droppable by its kind. To drop lines, a batch looks at the start of each line, which the
-//! publisher itself has written.
+//! A line is droppable by its kind. To drop lines, a batch looks at the start of each line, which
+//! the publisher itself has written.
 
 use runcast_common::protocol::event::{self, Gap, Kind};
 

@@ -32,7 +32,7 @@ pub(super) struct QueueState {
     /// Batches with a gap in front of them.
     pub(super) gaps: usize,
     /// Seq of the newest event that was taken.
-    pub(super) taken: u64,
+    pub(super) last_taken: u64,
     /// When output or a log line was last written, in Unix milliseconds.
     pub(super) last_text_at: Option<u64>,
     /// Whether a full queue drops its oldest droppable events.
@@ -44,7 +44,7 @@ pub(super) struct QueueState {
 }
 
 impl QueueState {
-    pub(super) fn new(variation: u16, taken: u64, droppable: &[Kind]) -> Self {
+    pub(super) fn new(variation: u16, last_taken: u64, droppable: &[Kind]) -> Self {
         Self {
             variation,
             droppable: DroppableKinds::new(droppable),
@@ -54,7 +54,7 @@ impl QueueState {
             events: 0,
             bytes: 0,
             gaps: 0,
-            taken,
+            last_taken,
             last_text_at: None,
             drops_oldest: false,
             last: None,
@@ -80,7 +80,7 @@ impl QueueState {
     }
 
     pub(super) fn newest(&self) -> u64 {
-        self.taken + (self.events + self.gaps + usize::from(self.last.is_some())) as u64
+        self.last_taken + (self.events + self.gaps + usize::from(self.last.is_some())) as u64
     }
 
     /// Drops the droppable events of the oldest batch that has any.

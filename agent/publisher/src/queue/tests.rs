@@ -126,7 +126,8 @@ async fn a_full_queue_rejects_or_waits_and_returns_when_the_sender_dies() {
     ));
 }
 
-/// Takes everything and checks that seqs are dense. Returns the lines and the number of dropped events.
+/// Takes everything and checks that seqs are dense. Returns the lines and the number of dropped
+/// events.
 fn drain(queue: &Queue) -> (Vec<serde_json::Value>, u64) {
     let (mut lines, mut dropped, mut next) = (Vec::new(), 0, 1);
     while let QueueItem::Batch(batch) = queue.take(true) {

@@ -3,14 +3,14 @@
 //! A Redis acknowledgement is not durable: a flush or a failover may lose events that Redis had
 //! acknowledged. So an event leaves the buffer only when the durable seq has passed it.
 //!
-//! Data: an index of batches with dense seqs, oldest first; the bodies of batches that are in no file
-//! (*pinned*); and, with a [`Spool`], the newest bodies beside their copy on disk (*hot*), since those
-//! are nearly always the ones to send. Any other body is read from the spool again.
+//! Data: an index of batches with dense seqs, oldest first; the bodies of batches that are in no
+//! file (*pinned*); and, with a [`Spool`], the newest bodies beside their copy on disk (*hot*),
+//! since those are nearly always the ones to send. Any other body is read from the spool again.
 //!
 //! Bounds: pinned bodies take [`Options::buffer_bytes`](crate::Options::buffer_bytes), by
-//! [`Batch::cost`]; hot ones [`MAX_HOT_BYTES`]; both exceed that by at most one batch. The index takes
-//! [`MAX_BATCHES`] of 32 bytes. At any of these bounds, or at the spool's limit, the buffer accepts
-//! nothing more.
+//! [`Batch::cost`]; hot ones [`MAX_HOT_BYTES`]; both exceed that by at most one batch. The index
+//! takes [`MAX_BATCHES`] of 32 bytes. At any of these bounds, or at the spool's limit, the buffer
+//! accepts nothing more.
 //!
 //! If a write to the spool fails, the batch is pinned instead and the spool is tried again a second
 //! later. One warning is logged per outage.
@@ -208,17 +208,17 @@ impl RetransmitBuffer {
         Some(BufferRead::Batch(batch.starting_at(seq)))
     }
 
-    fn read_spool(&mut self, wanted: &BatchRef, segment: u32, offset: u32) -> Option<Batch> {
+    fn read_spool(&mut self, expected: &BatchRef, segment: u32, offset: u32) -> Option<Batch> {
         let spool = self.spool.as_mut()?;
         match spool.read(segment, offset) {
-            Ok(batch) if (batch.first, batch.count) == (wanted.first, wanted.count) => Some(batch),
+            Ok(batch) if (batch.first, batch.count) == (expected.first, expected.count) => Some(batch),
             Ok(_another_batch) => None,
             Err(error) => {
                 tracing::warn!(
                     folder = %spool.folder().display(),
                     %error,
-                    first = wanted.first,
-                    count = wanted.count,
+                    first = expected.first,
+                    count = expected.count,
                     "spooled events cannot be read"
                 );
                 None
@@ -254,7 +254,8 @@ impl RetransmitBuffer {
 
     /// Redis holds events up to `stored` that this buffer never saw: the previous process wrote on
     /// until it was replaced, or the machine died before they were on its disk. Puts them behind
-    /// `inherited`, the seal of the previous process, and pushes everything newer again behind them.
+    /// `inherited`, the seal of the previous process, and pushes everything newer again behind
+    /// them.
     pub(crate) fn renumber_behind(&mut self, stored: u64, inherited: Seal) {
         let own = self.take_since(inherited);
         let spool = self.spool.as_ref();
@@ -270,8 +271,8 @@ impl RetransmitBuffer {
                     self.seal = after;
                 }
             }
-            // If Redis loses them too, they become a gap. Their bytes are unknown, so the final seal
-            // will not match what Postgres holds, which is the truth.
+            // If Redis loses them too, they become a gap. Their bytes are unknown, so the final
+            // seal will not match what Postgres holds, which is the truth.
             None => {
                 self.index.push_back(BatchRef {
                     first: inherited.events + 1,

@@ -1,4 +1,5 @@
-//! Retransmission: events are kept until Postgres holds them, and sent again where Redis lost them.
+//! Retransmission: the publisher stores events until Postgres holds them, and sends them again
+//! where Redis lost them.
 //!
 //! - `buffer`: the events themselves, in memory and in the spool;
 //! - `bodies`: batches in memory, with their cost;

@@ -1,24 +1,25 @@
-//! The send window: which seqs were sent, which Redis has acknowledged and which Postgres holds. This
-//! is the producer's side of the append script's contract, without any input or output.
+//! The send window: which seqs were sent, which Redis has acknowledged and which Postgres holds.
+//! This is the producer's side of the append script's contract, without any input or output.
 //!
 //! Data: three seqs, with `durable <= acked` and `durable < next`:
 //! - `durable`: Postgres holds everything up to it. It only grows.
 //! - `acked`: Redis has acknowledged everything up to it. It shrinks only after the script has been
-//!   sent the larger value: by `stored < acked` the script notices that Redis lost events, and gives
-//!   the run a larger epoch.
+//!   sent the larger value: by `stored < acked` the script notices that Redis lost events, and
+//!   gives the run a larger epoch.
 //! - `next`: the next event to send.
 //!
-//! A hole in the buffer (spooled events that cannot be read any more) is sent as one `gap` event with
-//! the seq of its last event, once everything before it is durable: with `base` the call then claims
-//! that nothing below is owed, which is true, and the script continues behind the hole. So a damaged
-//! record costs its own events and nothing else. If Redis turns out to hold them, nothing is lost.
+//! A hole in the buffer (spooled events that cannot be read any more) is sent as one `gap` event
+//! with the seq of its last event, once everything before it is durable: with `base` the call then
+//! claims that nothing below is owed, which is true, and the script continues behind the hole. So a
+//! damaged record costs its own events and nothing else. If Redis turns out to hold them, nothing
+//! is lost.
 //!
-//! A window that continues another process's spool first learns from Redis how far that process came.
-//! If that is further than the spool (the machine died before the data was on disk, or the other
-//! process wrote on), events that were pushed meanwhile are renumbered behind it.
+//! A window that continues another process's spool first learns from Redis how far that process
+//! came. If that is further than the spool (the machine died before the data was on disk, or the
+//! other process wrote on), events that were pushed meanwhile are renumbered behind it.
 //!
-//! While the window is *probing*, at most one call is in flight: after a loss or a `full`, the reply to
-//! that call decides what happens to all others.
+//! While the window is *probing*, at most one call is in flight: after a loss or a `full`, the
+//! reply to that call decides what happens to all others.
 
 use runcast_common::protocol::seal::Seal;
 use runcast_common::scripts::{Appended, Outcome};
@@ -144,7 +145,8 @@ impl SendWindow {
                 SentHole {
                     seq: last,
                     events,
-                    // It is unknown how the bytes spread over the events: take a proportional share.
+                    // It is unknown how the bytes spread over the events: take a proportional
+                    // share.
                     bytes: bytes / all * events + bytes % all * events / all,
                 }
             }

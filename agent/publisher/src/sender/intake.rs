@@ -1,5 +1,5 @@
 //! Takes batches out of the queue and puts them into the retransmit buffer, and thereby into the
-//! spool. This goes on while Redis is unreachable.
+//! spool. This continues while Redis is unreachable.
 //!
 //! Closed batches are taken at once. The open batch is taken when it may be sent and, with a spool,
 //! also after [`MAX_UNSPOOLED`], because events that are only in the queue die with the process.

@@ -16,7 +16,8 @@ pub(super) const LINGER: Duration = Duration::from_millis(5);
 /// second practically no event waits, however unevenly they come.
 const MAX_BURST_BATCHES: u32 = 16;
 
-/// First wait before a query of what Postgres holds: a persister that keeps up has stored it by then.
+/// First wait before a query of what Postgres holds: a persister that keeps up has stored it by
+/// then.
 pub(super) const MIN_QUERY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Longest wait between two queries, while Postgres is down or far behind.

@@ -1,10 +1,10 @@
 //! The sending task: owns the publisher's connection, its retransmit buffer and its send window.
 //!
 //! - **Batching.** A closed batch leaves as soon as the window allows. So does an open one, unless
-//!   many batches were sent just before: then it waits up to [`LINGER`](super::schedule::LINGER) for
-//!   more events. Events of a quiet stream never wait.
-//! - **Storing.** A batch is in the retransmit buffer, and in the spool if there is one, before it is
-//!   sent.
+//!   many batches were sent just before: then it waits up to [`LINGER`](super::schedule::LINGER)
+//!   for more events. Events of a quiet stream never wait.
+//! - **Storing.** A batch is in the retransmit buffer, and in the spool if there is one, before it
+//!   is sent.
 //! - **Replies.** `ok` advances; `gap` resends from the event that Redis expects; `full` waits and
 //!   retries; `fenced` stops the publisher. A network error, or no reply in time, closes the
 //!   connection: the task reconnects for as long as the publisher lives, and resends what Redis did
@@ -14,7 +14,8 @@
 //!   [`MIN_QUERY_INTERVAL`](super::schedule::MIN_QUERY_INTERVAL) and then at growing intervals. An
 //!   idle task whose events are all durable sleeps.
 //!
-//! The task has no time limit of its own: `close`, or dropping the publisher, bounds it from outside.
+//! The task has no time limit of its own: `close`, or dropping the publisher, bounds it from
+//! outside.
 
 use std::sync::Arc;
 

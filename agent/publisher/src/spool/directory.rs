@@ -1,4 +1,4 @@
-//! Where a spool lies: names of folders and files, and which process owns an epoch.
+//! The folder of a spool: names of folders and files, and which process owns an epoch.
 //!
 //! ```text
 //! DIR/<run>-<variation>/       one producer
@@ -7,12 +7,13 @@
 //!     run.json                 only if the run could not be created yet (written by the program)
 //! ```
 //!
-//! Two processes in one folder: each takes an epoch by creating its lock file, which only one process
-//! can, and writes only files of that epoch. The larger epoch is the successor: it reads what the other
-//! process has written so far, and the append script fences that process. Whatever the fenced process
-//! still writes has seqs that the successor uses too. A later reader sees in the successor's first
-//! segment up to where the other's events count, and ignores the rest (see `recovery`). Both may delete
-//! segments that are durable, since durability does not depend on who looks.
+//! Two processes in one folder: each takes an epoch by creating its lock file, which only one
+//! process can, and writes only files of that epoch. The larger epoch is the successor: it reads
+//! what the other process has written so far, and the append script fences that process. Whatever
+//! the fenced process still writes has seqs that the successor uses too. A later reader sees in the
+//! successor's first segment up to where the other's events count, and ignores the rest (see
+//! `recovery`). Both may delete segments that are durable, since durability does not depend on who
+//! looks.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -53,8 +54,8 @@ pub fn create_file(path: &Path) -> io::Result<File> {
     options.write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// The epoch of this process, and the lock that shows that it lives. The lock file stays until a later
-/// process replaces it, so that epochs grow even if the clock goes back.
+/// The epoch of this process, and the lock that shows that it lives. The lock file stays until a
+/// later process replaces it, so that epochs grow even if the clock goes back.
 #[derive(Debug)]
 pub(super) struct EpochLock {
     pub(super) number: u64,

@@ -1,4 +1,5 @@
-//! The bytes of a spool segment: a header, then records, each with a whole batch. No file access here.
+//! The bytes of a spool segment: a header, then records, each with a whole batch. No file access
+//! here.
 //!
 //! ```text
 //! segment  magic "RUNCSPL1" | crc | version | run | producer | epoch
@@ -8,14 +9,14 @@
 //! ```
 //!
 //! Numbers are little endian. `crc` is the CRC-32C of the rest of its header. `first`, `bytes` and
-//! `checksum` are the producer's [`Seal`] over everything before: `first - 1` events, their bytes and
-//! their checksum. To verify a body, `checksum before` is continued over it and must give `after`: one
-//! pass serves the record and the seal. So every readable header says exactly how many events and bytes
-//! lie between it and the last good record, whatever happened to them.
+//! `checksum` are the producer's [`Seal`] over everything before: `first - 1` events, their bytes
+//! and their checksum. To verify a body, `checksum before` is continued over it and must give
+//! `after`: one pass serves the record and the seal. So every readable header says exactly how many
+//! events and bytes lie between it and the last good record, whatever happened to them.
 //!
-//! [`scan`] never panics, never returns a record whose bytes changed, and continues behind damage at
-//! the next readable header. It cannot mistake part of a body for a header: bodies are JSON text and
-//! contain no zero byte, while every header does.
+//! [`scan`] never panics, never returns a record whose bytes changed, and continues behind damage
+//! at the next readable header. It cannot mistake part of a body for a header: bodies are JSON text
+//! and contain no zero byte, while every header does.
 
 use runcast_common::protocol::seal::{Checksum, Seal};
 use uuid::Uuid;
@@ -42,7 +43,8 @@ pub(super) struct SegmentHeader {
     pub(super) variation: u16,
     pub(super) producer: Uuid,
     pub(super) epoch: u64,
-    /// The seal over everything before the segment; its `events` is the seq before the first one here.
+    /// The seal over everything before the segment; its `events` is the seq before the first one
+    /// here.
     pub(super) before: Seal,
 }
 

@@ -1,8 +1,8 @@
 //! When the spool is synced to the disk, and on which thread.
 //!
 //! `Never` syncs nothing. `Always` syncs on the caller's thread, before the batch may be sent.
-//! `Interval` syncs on a blocking thread, one sync at a time: data written meanwhile waits for the next
-//! sync, so that a slow disk never gets a second request before it has finished the first.
+//! `Interval` syncs on a blocking thread, one sync at a time: data written meanwhile waits for the
+//! next sync, so that a slow disk never gets a second request before it has finished the first.
 
 use std::fs::File;
 use std::io;

@@ -1,8 +1,8 @@
-//! Events that an older process wrote after this one had read the folder: the older process is fenced
-//! only once this one has reached Redis.
+//! Events that an older process wrote after this one had read the folder: the older process is
+//! fenced only once this one has reached Redis.
 //!
-//! Records are recognized by the seal before them, so records of another history do not match. Time:
-//! that of reading the folder once more.
+//! Records are recognized by the seal before them, so records of another history do not match.
+//! Time: that of reading the folder once more.
 
 use std::path::PathBuf;
 

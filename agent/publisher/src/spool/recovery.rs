@@ -3,12 +3,13 @@
 //!
 //! Every header contains the seal before it, so at each header it is known where the events should
 //! stand. If they stand before that, what lies between is a hole. If they stand behind it, an older
-//! process wrote on after its successor had started; those records are ignored, because the successor
-//! has given their seqs to other events. What cannot be read at the very end has no seq any more: it was
-//! not sent, or Redis has it. It becomes a [`LostEvents`], which the new process publishes as a gap.
+//! process wrote on after its successor had started; those records are ignored, because the
+//! successor has given their seqs to other events. What cannot be read at the very end has no seq
+//! any more: it was not sent, or Redis has it. It becomes a [`LostEvents`], which the new process
+//! publishes as a gap.
 //!
-//! Memory: one segment at a time, and a [`BatchRef`] per batch. No time limit: reading 256 MiB from a
-//! disk takes seconds at worst.
+//! Memory: one segment at a time, and a [`BatchRef`] per batch. No time limit: reading 256 MiB from
+//! a disk takes seconds at worst.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -185,7 +186,7 @@ impl RecoveredSpool {
         }
     }
 
-    /// Goes to where a header says that it stands.
+    /// Advances to the position that a header contains.
     fn advance_to(&mut self, producer: Uuid, before: Seal) {
         let tail = self.tail.take();
         if self.producer != Some(producer) {
@@ -225,8 +226,8 @@ impl RecoveredSpool {
         self.seal = before;
     }
 
-    /// The folder goes on with another producer, because its predecessor could not be read well enough
-    /// to be continued. The predecessor's events cannot be sent under the new id.
+    /// The folder goes on with another producer, because its predecessor could not be read well
+    /// enough to be continued. The predecessor's events cannot be sent under the new id.
     fn restart_with(&mut self, producer: Uuid, before: Seal, tail: Option<LostEvents>) {
         self.lost.extend(tail);
         if let (Some(oldest), Some(newest)) = (self.batches.front(), self.batches.back()) {

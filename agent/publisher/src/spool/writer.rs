@@ -1,16 +1,16 @@
 //! [`Spool`]: writes batches as records of segments, reads them again and deletes segments.
 //!
 //! A record is written before its batch may be sent. Segments are deleted as a whole, once Postgres
-//! holds everything before the next one. The newest stays, since it carries the producer, its seq and
-//! its seal on to the next process.
+//! holds everything before the next one. The newest stays, since it carries the producer, its seq
+//! and its seal on to the next process.
 //!
-//! Bounds: the folder holds at most its limit plus one batch, and has no room while it is at the limit.
-//! Memory: one buffer of a batch. Time: writes go to the page cache on the caller's thread. Syncs of
-//! the policy `Interval` run on another thread, those of `Always` on the caller's, which a disk may
-//! delay by tens of milliseconds.
+//! Bounds: the folder holds at most its limit plus one batch, and has no room while it is at the
+//! limit. Memory: one buffer of a batch. Time: writes go to the page cache on the caller's thread.
+//! Syncs of the policy `Interval` run on another thread, those of `Always` on the caller's, which a
+//! disk may delay by tens of milliseconds.
 //!
-//! Guarantees: what was written survives the death of the process by any signal, and the death of the
-//! machine as far as it was synced. After a failed write the file reads as before it.
+//! Guarantees: what was written survives the death of the process by any signal, and the death of
+//! the machine as far as it was synced. After a failed write the file reads as before it.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -29,8 +29,8 @@ use super::recovery::{RecordLocation, RecoveredSpool, Segment};
 use crate::options::Fsync;
 use crate::queue::batch::Batch;
 
-/// Size at which a segment is closed: small enough that deleting whole segments follows the watermark
-/// closely, large enough that a limit of 256 MiB is a few dozen files.
+/// Size at which a segment is closed: small enough that deleting whole segments follows the
+/// watermark closely, large enough that a limit of 256 MiB is a few dozen files.
 const MAX_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Number of segments of even a small spool, so that deleting one makes room.

@@ -1,8 +1,8 @@
 //! The fields of an event or a span, as JSON values.
 //!
-//! Bounds: [`MAX_VALUE_BYTES`] of one text, however much `Debug` would write, and [`MAX_ERROR_SOURCES`]
-//! of an error. A text is redacted before anything else uses it. A text that was cut is redacted like a
-//! stream that ended, so that no part of a secret stays at its end.
+//! Bounds: [`MAX_VALUE_BYTES`] of one text, however much `Debug` would write, and
+//! [`MAX_ERROR_SOURCES`] of an error. A text is redacted before anything else uses it. A text that
+//! was cut is redacted like a stream that ended, so that no part of a secret stays at its end.
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -19,7 +19,8 @@ pub(super) const MAX_VALUE_BYTES: usize = 32 * 1024;
 /// Sources of an error that are written: enough for any real chain, and an end for a cyclic one.
 const MAX_ERROR_SOURCES: usize = 32;
 
-/// Named values in the order in which they were recorded. Each name occurs once, with its newest value.
+/// Named values in the order in which they were recorded. Each name occurs once, with its newest
+/// value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Fields(pub(super) Vec<(&'static str, Value)>);
 

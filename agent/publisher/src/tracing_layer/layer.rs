@@ -21,17 +21,17 @@
 //!  "text":"order{id=7}: slow ms=812 error=\"no answer: timed out\"\n"}
 //! ```
 //!
-//! So a viewer that knows only `text` and `level` shows one readable line. Numbers and booleans stay
-//! numbers and booleans; values recorded with `Debug` become strings, and errors become strings with
-//! their sources.
+//! So a viewer that knows only `text` and `level` shows one readable line. Numbers and booleans
+//! stay numbers and booleans; values recorded with `Debug` become strings, and errors become
+//! strings with their sources.
 //!
-//! Guarantees: code that traces never waits. An event for which the publisher has no room is counted in
-//! a `gap` at its place. Events of the publisher itself and of the crates below it ([`OWN_TARGETS`]) are
-//! not published, since each would cause the next. A value over
-//! [`MAX_VALUE_BYTES`](super::fields::MAX_VALUE_BYTES) is cut, with a note of how much is missing; so is
-//! whatever makes an event larger than the limit for events. After the publisher has closed, events are
-//! dropped silently. If the program installs the bridge of `tracing-log`, lines of the `log` crate are
-//! published under their own targets.
+//! Guarantees: code that traces never waits. An event for which the publisher has no room is
+//! counted in a `gap` at its place. Events of the publisher itself and of the crates below it
+//! ([`OWN_TARGETS`]) are not published, since each would cause the next. A value over
+//! [`MAX_VALUE_BYTES`](super::fields::MAX_VALUE_BYTES) is cut, with a note of how much is missing;
+//! so is whatever makes an event larger than the limit for events. After the publisher has closed,
+//! events are dropped silently. If the program installs the bridge of `tracing-log`, lines of the
+//! `log` crate are published under their own targets.
 
 use std::cell::Cell;
 use std::fmt;
@@ -50,7 +50,8 @@ use super::payload::{LogPayload, SpanPayload};
 use crate::error::PublishError;
 use crate::publisher::Publisher;
 
-/// Crates whose events are not published: the publisher and what it uses, and the `runcast` program.
+/// Crates whose events are not published: the publisher and what it uses, and the `runcast`
+/// program.
 pub const OWN_TARGETS: [&str; 9] = [
     "runcast_agent",
     "runcast_publisher",
@@ -98,8 +99,8 @@ impl RuncastLayer {
         }
     }
 
-    /// Masks the secrets that `redactor` knows in messages and field values. Names, numbers and booleans
-    /// are published unchanged.
+    /// Masks the secrets that `redactor` knows in messages and field values. Names, numbers and
+    /// booleans are published unchanged.
     #[must_use]
     pub fn with_redactor(self, redactor: &Redactor) -> Self {
         Self {
@@ -108,8 +109,8 @@ impl RuncastLayer {
         }
     }
 
-    /// Sets whether the end of each span is published: as an event `closed` of the span's level, with
-    /// its fields and `duration_ms`, the milliseconds since the span was created.
+    /// Sets whether the end of each span is published: as an event `closed` of the span's level,
+    /// with its fields and `duration_ms`, the milliseconds since the span was created.
     #[must_use]
     pub fn with_span_closes(self, published: bool) -> Self {
         Self {
@@ -181,7 +182,8 @@ where
     }
 
     fn on_record(&self, id: &Id, record: &Record<'_>, context: Context<'_, S>) {
-        // Read the fields first: formatting a value may trace, and the extensions must not be locked then.
+        // Read the fields first: formatting a value may trace, and the extensions must not be
+        // locked then.
         let mut visitor = self.visitor();
         record.record(&mut visitor);
         if let Some(span) = context.span(id)

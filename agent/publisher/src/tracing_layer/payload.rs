@@ -1,7 +1,7 @@
 //! The payload of one event, its readable text, and how it is shortened if it is too large.
 //!
-//! The text is one line, `span{field=value}: message field=value`, whatever the values contain: control
-//! characters are escaped in it, and unchanged in `message` and `fields`.
+//! The text is one line, `span{field=value}: message field=value`, whatever the values contain:
+//! control characters are escaped in it, and unchanged in `message` and `fields`.
 
 use std::fmt::Write as _;
 
@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::fields::{Fields, cut_note};
 
-/// Limits for each text, tried one after the other while the event is too large. The last step removes
-/// all fields and spans.
+/// Limits for each text, tried one after the other while the event is too large. The last step
+/// removes all fields and spans.
 const TEXT_LIMITS_BYTES: [usize; 4] = [4096, 512, 64, 0];
 
 /// Payload of `log`.

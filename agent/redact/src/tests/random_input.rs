@@ -1,4 +1,5 @@
-//! Random streams: secrets at random places in random forms, with random line ends, in random pieces.
+//! Random streams: secrets at random places in random forms, with random line ends, in random
+//! pieces.
 
 use std::time::Duration;
 
@@ -63,16 +64,16 @@ fn random_streams_show_no_form_of_a_secret_and_all_other_text() {
             rest = more;
         }
         stream.finish(&mut out);
-        let shown = String::from_utf8_lossy(&out);
-        assert_eq!(shown, String::from_utf8_lossy(&expected), "seed {seed}");
+        let redacted = String::from_utf8_lossy(&out);
+        assert_eq!(redacted, String::from_utf8_lossy(&expected), "seed {seed}");
         for form in &all_forms {
             assert!(memchr::memmem::find(&out, form).is_none(), "seed {seed}");
         }
     }
 }
 
-/// With random pauses between the pieces, no form is released as a whole, unmasked text stays unchanged
-/// and in order, and nothing is held longer than its limit.
+/// With random pauses between the pieces, no form is released as a whole, unmasked text stays
+/// unchanged and in order, and nothing is held longer than its limit.
 #[test]
 fn random_pauses_show_no_secret_and_lose_no_text() {
     for seed in 1000..1300 {
@@ -108,9 +109,9 @@ fn random_pauses_show_no_secret_and_lose_no_text() {
             let found = memchr::memmem::find(&flat, form);
             assert!(found.is_none(), "seed {seed}: {}", form.escape_ascii());
         }
-        let shown = String::from_utf8_lossy(&out).into_owned();
+        let redacted = String::from_utf8_lossy(&out).into_owned();
         let mut rest = &text[..];
-        for part in shown.split("[redacted]") {
+        for part in redacted.split("[redacted]") {
             let at = memchr::memmem::find(rest, part.as_bytes());
             let at = at.unwrap_or_else(|| panic!("seed {seed}: {part:?} is not next"));
             rest = &rest[at + part.len()..];

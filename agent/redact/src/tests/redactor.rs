@@ -59,14 +59,14 @@ fn every_form_is_found_across_lines() {
             let text = [b"<<", one, end, two, b">>\n"].concat();
             assert_eq!(redact_pieces(&redactor, &[&text]), "<<[redacted]>>\n", "{cut}");
             let at = 2 + cut + end.len();
-            let shown = redact_pieces(&redactor, &[&text[..at], &text[at..]]);
+            let redacted = redact_pieces(&redactor, &[&text[..at], &text[at..]]);
             match cut {
                 // One or two bytes before a line end are not held back.
                 1 | 2 => {
                     let released = String::from_utf8_lossy(&text[..at]).into_owned();
-                    assert_eq!(shown, format!("{released}[redacted]>>\n"));
+                    assert_eq!(redacted, format!("{released}[redacted]>>\n"));
                 }
-                _ => assert_eq!(shown, "<<[redacted]>>\n", "{cut}"),
+                _ => assert_eq!(redacted, "<<[redacted]>>\n", "{cut}"),
             }
         }
         let wrapped: Vec<u8> = form.chunks(5).collect::<Vec<_>>().join(&b"\r\n"[..]);
@@ -111,7 +111,7 @@ fn harmless_text_is_released_in_time_and_the_rest_of_the_secret_is_masked() {
 #[test]
 fn text_that_reveals_too_much_is_masked_in_time() {
     let redactor = knowing(&["abcdefgh-secret"]);
-    for (rest, shown) in [("-secret!", "[redacted]!"), ("-other!", "-other!")] {
+    for (rest, redacted) in [("-secret!", "[redacted]!"), ("-other!", "-other!")] {
         let (mut stream, mut out) = (redactor.stream(), Vec::new());
         let now = Instant::now();
         stream.push(b"> abcdefgh\n", now, &mut out);
@@ -127,7 +127,7 @@ fn text_that_reveals_too_much_is_masked_in_time() {
         stream.push(rest.as_bytes(), at, &mut out);
         assert_eq!(
             String::from_utf8_lossy(&out),
-            format!("> [redacted]\n{shown}")
+            format!("> [redacted]\n{redacted}")
         );
     }
     assert_eq!(redact_pieces(&redactor, &[b"> abcdefgh"]), "> [redacted]");
@@ -172,8 +172,8 @@ fn held_text_is_bounded() {
     let lines = "\n".repeat(10_000);
     stream.push(lines.as_bytes(), Instant::now(), &mut out);
     stream.push(b"-secret.", Instant::now(), &mut out);
-    let shown = String::from_utf8_lossy(&out);
-    assert_eq!(shown, format!("[redacted]{lines}[redacted]."));
+    let redacted = String::from_utf8_lossy(&out);
+    assert_eq!(redacted, format!("[redacted]{lines}[redacted]."));
 }
 
 #[test]
@@ -214,10 +214,10 @@ fn debug_output_contains_no_secret() {
     let redactor = knowing(&["very-secret"]);
     let mut stream = redactor.stream();
     stream.push(b"very-secre", Instant::now(), &mut Vec::new());
-    let shown = format!("{redactor:?} {stream:?}");
+    let redacted = format!("{redactor:?} {stream:?}");
     assert!(
-        !shown.contains("very") && shown.contains("patterns"),
-        "{shown}"
+        !redacted.contains("very") && redacted.contains("patterns"),
+        "{redacted}"
     );
 }
 

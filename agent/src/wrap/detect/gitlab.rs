@@ -69,18 +69,18 @@ pub(super) fn sections(text: &[u8]) -> Vec<SectionMarker<'_>> {
     let ends: Vec<usize> = found
         .iter()
         .skip(1)
-        .map(|(place, ..)| place.start)
+        .map(|(range, ..)| range.start)
         .collect();
     let ends = ends.into_iter().chain([text.len()]);
     let sections = found.into_iter().zip(ends);
     sections
-        .map(|((place, is_start, name, collapsed), until)| {
-            let rest = text.get(place.end..until).unwrap_or_default();
+        .map(|((range, is_start, name, collapsed), until)| {
+            let rest = text.get(range.end..until).unwrap_or_default();
             let header = rest.split(|byte| *byte == b'\n').next();
             let header = title(header.unwrap_or_default());
             SectionMarker {
-                start: place.start,
-                end: place.end,
+                start: range.start,
+                end: range.end,
                 group: Group {
                     state: match is_start {
                         true => GroupState::Start,
@@ -131,7 +131,7 @@ fn take_while(text: &[u8], matches: impl Fn(&u8) -> bool) -> Option<(&[u8], &[u8
 mod tests {
     use super::*;
 
-    fn shown(text: &str) -> Vec<String> {
+    fn summary(text: &str) -> Vec<String> {
         let show = |section: SectionMarker<'_>| {
             let Group {
                 state,
@@ -175,7 +175,7 @@ mod tests {
                 &["5..25 end a", "25..47 start b Next"],
             ),
         ] {
-            assert_eq!(shown(text), expected, "{text:?}");
+            assert_eq!(summary(text), expected, "{text:?}");
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
             "section_middle:1:a\r\x1b[0K",
             "section_",
         ] {
-            assert_eq!(shown(text), [""; 0], "{text:?}");
+            assert_eq!(summary(text), [""; 0], "{text:?}");
         }
     }
 }
