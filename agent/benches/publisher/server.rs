@@ -1,5 +1,5 @@
-//! A Redis server of this benchmark's own, on a free port of the loopback address, and what a
-//! persister would do to a run in it.
+//! A Redis server for this benchmark, on a free port of the loopback address, and what a persister
+//! would do to a run in it.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runcast_agent::publisher::{Options, SpoolOptions, Target};
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::redis;
 use runcast_common::scripts::{Settle, Window};
+use runcast_publisher::{Options, SpoolOptions, Target};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -21,12 +21,12 @@ use uuid::Uuid;
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often what Redis holds is declared stored, and trimmed: as a persister does that keeps up.
+/// How often everything in Redis is declared stored, and trimmed: like a persister that keeps up.
 const SETTLE_EVERY: Duration = Duration::from_millis(20);
 
-const PREFIX: &str = "bench:";
+const KEY_PREFIX: &str = "bench:";
 
-/// A running server; it ends with the value, or with this process.
+/// A running server; it ends with the value or with this process.
 pub(crate) struct Server {
     process: Child,
     port: u16,
@@ -34,7 +34,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// To be called on the thread that lives longest: with it the server ends.
+    /// Call it on the thread that lives longest: the server ends with it.
     pub(crate) async fn start() -> Self {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = free.local_addr().expect("its address").port();
@@ -79,33 +79,33 @@ impl Server {
         self.process.id()
     }
 
-    /// A run that nobody has published to.
+    /// A run without any events.
     pub(crate) fn target(&self) -> Target {
         Target {
             redis: self.url().parse().expect("an address"),
-            prefix: PREFIX.into(),
+            prefix: KEY_PREFIX.into(),
             run: Uuid::now_v7(),
             variation: 0,
         }
     }
 
-    /// Stops the server in the middle of whatever it does, or lets it go on.
+    /// Sends a signal to the server: stops it at any moment, or lets it continue.
     pub(crate) fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.process.id()).expect("a process id fits");
         kill(Pid::from_raw(id), signal).expect("the server can be signalled");
     }
 
-    /// Declares what the run holds stored, over and over, until the task is aborted. The run must
-    /// have this one producer.
+    /// Declares everything in the run stored, repeatedly, until the task is aborted. The run must
+    /// have only this producer.
     pub(crate) fn keep_settled(&self, run: Uuid, producer: Uuid) -> JoinHandle<()> {
         let redis = self.redis();
-        let keys = Keys::new(PREFIX).run(run);
+        let keys = Keys::new(KEY_PREFIX).run(run);
         tokio::spawn(async move {
             loop {
-                let mut ask = redis::cmd("HMGET");
-                ask.arg(&keys.meta).arg("epoch").arg("seq");
+                let mut query = redis::cmd("HMGET");
+                query.arg(&keys.meta).arg("epoch").arg("seq");
                 let last = redis
-                    .query::<(Option<u64>, Option<u64>)>(keys.slot, &ask)
+                    .query::<(Option<u64>, Option<u64>)>(keys.slot, &query)
                     .await;
                 if let Ok((Some(epoch), Some(seq))) = last {
                     let settle = Settle {
@@ -120,10 +120,10 @@ impl Server {
                         },
                     };
                     // While the server is stopped there is nothing to settle.
-                    let told = redis.run(keys.slot, async |connection| {
+                    let settled = redis.run(keys.slot, async |connection| {
                         settle.call(&keys, connection).await
                     });
-                    drop(told.await);
+                    drop(settled.await);
                 }
                 sleep(SETTLE_EVERY).await;
             }
@@ -138,12 +138,12 @@ impl Drop for Server {
     }
 }
 
-/// A folder for spools on the disk that holds what is built, not in memory.
+/// A folder for spools, on the disk of the build and not in memory.
 pub(crate) fn spool_folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
 }
 
-/// The default choices, with a spool in a folder or without.
+/// The default options, with or without a spool.
 pub(crate) fn options(folder: Option<&TempDir>) -> Options {
     Options {
         spool: folder.map(|folder| SpoolOptions::new(folder.path())),

@@ -8,13 +8,13 @@ pub(crate) mod wrapped;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use runcast_agent::publisher::Target;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::entry::{Entry, Event};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::{Keys, RunKeys};
 use runcast_common::redis;
 use runcast_common::scripts::{Settle, Window};
+use runcast_publisher::Target;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;

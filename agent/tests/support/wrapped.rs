@@ -2,9 +2,9 @@
 
 use std::process::{Command, Output};
 
-use runcast_agent::publisher::Target;
 use runcast_common::protocol::commands::SendCommand;
 use runcast_common::protocol::event::{Action, Kind};
+use runcast_publisher::Target;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
