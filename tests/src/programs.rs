@@ -17,6 +17,11 @@ pub fn runcastd() -> PathBuf {
     built_program("runcastd")
 }
 
+/// The export, `runcast-export`.
+pub fn runcast_export() -> PathBuf {
+    built_program("runcast-export")
+}
+
 /// The agent, `runcast`.
 pub fn runcast() -> PathBuf {
     built_program("runcast")
@@ -30,7 +35,7 @@ fn built_program(name: &str) -> PathBuf {
     let program = profile.expect("a profile folder").join(name);
     assert!(
         program.is_file(),
-        "{} is missing: build the programs first, `cargo build -p runcast-api -p runcast-agent`, or call tests/run",
+        "{} is missing: build the programs first, `cargo build --workspace --bins`, or call tests/run",
         program.display()
     );
     program

@@ -5,6 +5,7 @@
 //! events are stored, and that every service stops on SIGTERM. When a story fails, the logs of all
 //! its processes are printed.
 
+use std::path::PathBuf;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -186,9 +187,18 @@ impl Stack {
         self.runcastd("operator", arguments)
     }
 
+    /// How an operator starts `runcast-export` with these arguments.
+    pub fn export_spec(&self, arguments: &[&str]) -> ProcessSpec {
+        self.program("export", programs::runcast_export(), arguments)
+    }
+
     fn runcastd(&self, name: &str, arguments: &[&str]) -> ProcessSpec {
+        self.program(name, programs::runcastd(), arguments)
+    }
+
+    fn program(&self, name: &str, path: PathBuf, arguments: &[&str]) -> ProcessSpec {
         let redis = self.redis.port();
-        ProcessSpec::new(name, programs::runcastd(), arguments, self.folder()).with_env([
+        ProcessSpec::new(name, path, arguments, self.folder()).with_env([
             ("DATABASE_URL", self.database_url(self.postgres.port())),
             ("REDIS_URL", self.redis.url(redis)),
             ("RUNCAST_PUBLISH_REDIS_URL", self.redis.publisher_url(redis)),

@@ -1,4 +1,4 @@
-//! `runcastd export` writes exactly what Postgres holds, byte for byte, in complete files only.
+//! `runcast-export` writes exactly what Postgres holds, byte for byte, in complete files only.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,8 +16,8 @@ use uuid::Uuid;
 /// Runs the command in this folder; returns its exit code and output.
 async fn export(stack: &Stack, folder: &Path, more: &[&str]) -> (i32, String) {
     let folder = folder.to_str().expect("UTF-8");
-    let arguments = [&["export", "--parquet", folder], more].concat();
-    let mut process = stack.operator_spec(&arguments).start(stack.folder());
+    let arguments = [&["--parquet", folder], more].concat();
+    let mut process = stack.export_spec(&arguments).start(stack.folder());
     let code = shell_exit_code(process.wait_exit(WAIT_DEADLINE).await);
     (code, process.logs())
 }
