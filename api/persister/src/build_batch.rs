@@ -1,9 +1,9 @@
 //! Decides from the entries of a cycle what to store. Pure decisions, made under the lock of the
 //! watermarks:
-//! - An event whose producer seq is already stored is dropped: Redis lost it, and the producer resent
-//!   it.
-//! - A hole between ids, or an entry that cannot be read, becomes one `gap` event in its place. What
-//!   cannot be read is kept as a dead letter. The run goes on.
+//! - An event whose producer seq is already stored is dropped: Redis lost it, and the producer
+//!   resent it.
+//! - A hole between ids, or an entry that cannot be read, becomes one `gap` event in its place.
+//!   What cannot be read is kept as a dead letter. The run goes on.
 //! - A final status is compared with the seal of its producer. Seals belong to producers, not to
 //!   variations: their seqs are dense, so the checksum is carried on from batch to batch, and two
 //!   processes that publish for one variation do not disturb each other.
@@ -52,8 +52,8 @@ pub(crate) fn build_batch(
     built
 }
 
-/// Adds the rows of one run. Returns its new state, and how many events came again. If the watermark
-/// has moved since the run was read, it adds nothing: the read is stale.
+/// Adds the rows of one run. Returns its new state, and how many events came again. If the
+/// watermark has moved since the run was read, it adds nothing: the read is stale.
 fn build_run(
     pending: &PendingEntries,
     state: &RunState,
@@ -128,7 +128,8 @@ impl RunBuilder<'_> {
         self.state.watermark_event = Some((Uuid::nil(), 0));
     }
 
-    /// Stores a gap for the ids before `first` that no entry holds: they were appended and are lost.
+    /// Stores a gap for the ids before `first` that no entry holds: they were appended and are
+    /// lost.
     fn add_gap_before(&mut self, first: EventId, appended_ms: u64) {
         let watermark = self.state.watermark;
         let expected = if first.epoch == watermark.epoch {

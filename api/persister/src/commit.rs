@@ -1,5 +1,5 @@
-//! Stores the entries of a cycle in one transaction: lock the watermarks, build the rows, COPY them,
-//! move the watermarks, commit ([`runcast_store::ingest`]).
+//! Stores the entries of a cycle in one transaction: lock the watermarks, build the rows, COPY
+//! them, move the watermarks, commit ([`runcast_store::ingest`]).
 //!
 //! A cycle builds its rows under the lock, because only then is it certain which of its events are
 //! already stored.

@@ -1,12 +1,12 @@
-//! One cycle: read what some runs hold beyond their watermarks, store it in one transaction, let Redis
-//! acknowledge and trim it.
+//! One cycle: read what some runs hold beyond their watermarks, store it in one transaction, let
+//! Redis acknowledge and trim it.
 //!
-//! A cycle is repeated during an outage of Redis or Postgres, with a jittered backoff of at most 2 s.
-//! Any other failure is isolated: each run gets a cycle of its own, so that one run that cannot be
-//! stored does not delay the others.
+//! A cycle is repeated during an outage of Redis or Postgres, with a jittered backoff of at most 2
+//! s. Any other failure is isolated: each run gets a cycle of its own, so that one run that cannot
+//! be stored does not delay the others.
 //!
-//! Bounds: a cycle holds about twice [`crate::read_batch::BATCH_BYTES`] of entries, and the same again
-//! as rows.
+//! Bounds: a cycle holds about twice [`crate::read_batch::BATCH_BYTES`] of entries, and the same
+//! again as rows.
 
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::Redis;
@@ -37,7 +37,7 @@ pub(crate) struct Cycle {
 /// How a cycle ended.
 #[derive(Debug)]
 pub(crate) struct CycleOutcome {
-    /// Runs that were read, whether or not they could be stored.
+    /// Runs that were tried, whether or not they could be stored.
     pub(crate) finished: Vec<Uuid>,
     /// Runs that the cycle did not reach, because its batch was full.
     pub(crate) left: Vec<ReadyRun>,
@@ -73,8 +73,8 @@ impl Cycle {
         }
     }
 
-    /// Repeats the cycle until it succeeds, or until the runs that cannot be stored are found. Returns
-    /// nothing if `stop` comes during an outage.
+    /// Repeats the cycle until it succeeds, or until the runs that cannot be stored are found.
+    /// Returns nothing if `stop` comes during an outage.
     async fn repeat(&self, runs: &[ReadyRun], stop: &CancellationToken) -> Option<CycleProgress> {
         let mut backoff = Backoff::for_connections();
         loop {

@@ -2,9 +2,9 @@
 //!
 //! Up to [`MAX_CYCLES`] cycles overlap; no run is in two of them. They are not stages with queues
 //! between them: each cycle reads, commits and settles its own runs, so one reads while another
-//! commits, and nothing has to be handed over. Batches grow by what arrives meanwhile: a batch is one
-//! run when little is published, and up to [`MAX_BATCH_RUNS`] runs when much is. A run that holds
-//! more than its share goes to the back of the schedule.
+//! commits, and nothing has to be handed over. Batches grow by what arrives meanwhile: a batch is
+//! one run when little is published, and up to [`MAX_BATCH_RUNS`] runs when much is. A run that
+//! holds more than its share goes to the back of the ready queue.
 //!
 //! Bounds: [`MAX_WAITING_RUNS`] waiting runs, plus one further reply of each consumer.
 

@@ -6,7 +6,7 @@ use runcast_store::StoreError;
 
 /// Why a cycle failed.
 #[derive(Debug, thiserror::Error)]
-pub enum PersistError {
+pub(crate) enum PersistError {
     /// Postgres failed.
     #[error(transparent)]
     Store(#[from] StoreError),

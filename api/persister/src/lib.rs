@@ -5,17 +5,18 @@
 //! 2. [`dispatch`] orders the claimed runs in a [`schedule`] and starts a cycle for the first ones.
 //! 3. [`cycle`] lists the steps of a cycle, and repeats them while Redis or Postgres is down:
 //!    - [`read_batch`] reads what the runs hold beyond their watermarks, each with [`read_run`];
-//!    - [`commit`] builds rows from the entries ([`build_batch`]) and stores them in one transaction;
+//!    - [`commit`] builds rows from the entries ([`build_batch`]) and stores them in one
+//!      transaction;
 //!    - [`settle`] lets Redis acknowledge and trim what is stored, and wake viewers and producers;
 //!    - [`announce`] publishes status changes.
 //!
 //! [`persister`] wires these parts together. Beside them, [`memory_monitor`] measures what waits in
 //! Redis and keeps Redis within its [`memory_budget`], also by [`trim_idle`].
 //!
-//! Errors: what calls Redis or Postgres fails with [`PersistError`], or with `RedisFailure` where it
-//! calls Redis alone. A failure never stops the persister. During an outage it repeats the cycle with
-//! a backoff. A run that cannot be stored for another reason is logged, keeps its ready entry, and
-//! does not delay other runs.
+//! Errors: what calls Redis or Postgres fails with [`error::PersistError`], or with `RedisFailure`
+//! where it calls Redis alone. A failure never stops the persister. During an outage it repeats the
+//! cycle with a backoff. A run that cannot be stored for another reason is logged, keeps its ready
+//! entry, and does not delay other runs.
 
 mod announce;
 mod build_batch;
@@ -35,6 +36,5 @@ mod schedule;
 mod settle;
 mod trim_idle;
 
-pub use error::PersistError;
 pub use memory_budget::{InvalidMemoryBudget, MemoryBudget};
 pub use persister::Persister;

@@ -1,9 +1,9 @@
 //! How much memory Redis may use, and which runs the append script answers `full` when Redis uses
 //! more: the biggest first.
 //!
-//! Small runs lose nothing for the sake of big ones. There is one cap above which no run may grow: the
-//! highest one with which all runs together fit. Meanwhile less of what is stored stays in Redis for
-//! viewers, since Postgres has it too.
+//! Small runs lose nothing for the sake of big ones. There is one cap above which no run may grow:
+//! the highest one with which all runs together fit. Meanwhile less of what is stored stays in
+//! Redis for viewers, since Postgres has it too.
 
 use std::fmt;
 use std::str::FromStr;
@@ -103,8 +103,8 @@ pub(crate) const fn is_tight(used: u64, budget: u64) -> bool {
     used >= budget / 100 * WARN_PERCENT
 }
 
-/// The cap in bytes that makes runs of these sizes lose `excess` bytes together, or as much of that as
-/// [`MIN_CAP_BYTES`] allows; none if there is no excess.
+/// The cap in bytes that makes runs of these sizes lose `excess` bytes together, or as much of that
+/// as [`MIN_CAP_BYTES`] allows; none if there is no excess.
 pub(crate) fn cap_bytes(sizes: &[u64], excess: u64) -> Option<u64> {
     if excess == 0 {
         return None;

@@ -1,10 +1,10 @@
-//! Wires the persister: consumers of the ready queue, the dispatcher with its cycles, and the memory
-//! monitor.
+//! Wires the persister: consumers of the ready queue, the dispatcher with its cycles, and the
+//! memory monitor.
 //!
-//! Any number of persisters may run. The consumer group spreads runs over them, and other persisters
-//! claim the runs of a dead one. If two persisters work on the same run, both read it, but the
-//! watermark lock in Postgres lets only one of them store it; the other finds nothing to do. A
-//! persister acknowledges and trims nothing before its transaction is committed.
+//! Any number of persisters may run. The consumer group spreads runs over them, and other
+//! persisters claim the runs of a dead one. If two persisters work on the same run, both read it,
+//! but the watermark lock in Postgres lets only one of them store it; the other finds nothing to
+//! do. A persister acknowledges and trims nothing before its transaction is committed.
 //!
 //! Bounds: one unread reply for each consumer, plus what [`crate::dispatch`] and [`crate::cycle`]
 //! name.
@@ -58,7 +58,8 @@ impl Persister {
         }
     }
 
-    /// Runs until `stop`. It then finishes the runs it has claimed, unless Redis or Postgres is down.
+    /// Runs until `stop`. It then finishes the runs it has claimed, unless Redis or Postgres is
+    /// down.
     pub async fn run(self, stop: CancellationToken) {
         // The monitor sets the pressure, the settler obeys it.
         let pressure = MemoryPressure::default();

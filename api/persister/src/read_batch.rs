@@ -1,10 +1,10 @@
 //! Reads the entries of a cycle: what each of its runs holds beyond its watermark.
 //!
 //! The reads of many runs go over one connection without waiting for each other,
-//! [`MAX_CONCURRENT_READS`] at a time. Reading ends once [`BATCH_BYTES`] or [`BATCH_EVENTS`] have been
-//! read; the runs that were not reached go back to the schedule. Since the reads in progress at that
-//! moment are completed, each with up to [`MIN_SHARE_BYTES`], a cycle reads at most about twice
-//! [`BATCH_BYTES`].
+//! [`MAX_CONCURRENT_READS`] at a time. Reading ends once [`BATCH_BYTES`] or [`BATCH_EVENTS`] have
+//! been read; the runs that were not reached go back to the schedule. Since the reads in progress
+//! at that moment are completed, each with up to [`MIN_SHARE_BYTES`], a cycle reads at most about
+//! twice [`BATCH_BYTES`].
 
 use futures::future::try_join_all;
 use runcast_common::connect::Redis;

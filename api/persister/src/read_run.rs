@@ -99,7 +99,8 @@ pub(crate) async fn read_run(
         Some(Ok(entry)) => state.watermark_event == Some((entry.producer, entry.producer_last())),
         Some(Err(_unreadable)) => false,
         None if from == EventId::ZERO => true,
-        // If the entry was trimmed because it is stored, then Redis has a watermark as high as ours.
+        // If the entry was trimmed because it is stored, then Redis has a watermark as high as
+        // ours.
         None => {
             let in_redis: Option<EventId> = meta[2].as_deref().and_then(|text| text.parse().ok());
             in_redis.is_some_and(|in_redis| in_redis >= from)
@@ -156,8 +157,8 @@ async fn holds_before(redis: &Redis, keys: &RunKeys, from: EventId) -> Result<bo
     Ok(!Entry::parse_range(reply)?.is_empty())
 }
 
-/// Reads further, as many entries at a time as are likely to fit into the rest of the share, judging
-/// by the mean size so far.
+/// Reads further, as many entries at a time as are likely to fit into the rest of the share,
+/// judging by the mean size so far.
 async fn read_further(
     redis: &Redis,
     keys: &RunKeys,

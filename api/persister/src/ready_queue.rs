@@ -1,14 +1,14 @@
 //! The ready queue: runs with unstored events, one Redis Stream per partition, read as a consumer
 //! group.
 //!
-//! A ready entry is only a hint: a lost, duplicate or stale one does no harm, since the watermark in
-//! Postgres decides what is stored. Every persister is a consumer of its own. Entries that a consumer
-//! has not acknowledged within [`CLAIM_MIN_IDLE`] are claimed by any consumer, its own ones included:
-//! Redis may have missed the acknowledgement.
+//! A ready entry is only a hint: a lost, duplicate or stale one does no harm, since the watermark
+//! in Postgres decides what is stored. Every persister is a consumer of its own. Entries that a
+//! consumer has not acknowledged within [`CLAIM_MIN_IDLE`] are claimed by any consumer, its own
+//! ones included: Redis may have missed the acknowledgement.
 //!
 //! On a single server one blocking read serves all partitions. A cluster allows a command only one
-//! slot, so there each partition has a consumer with a connection of its own. Either way the cost of
-//! an idle queue does not depend on the number of runs.
+//! slot, so there each partition has a consumer with a connection of its own. Either way the cost
+//! of an idle queue does not depend on the number of runs.
 //!
 //! Bounds: [`MAX_READ_ENTRIES`] per partition and reply.
 
@@ -39,7 +39,8 @@ const READ_BLOCK: Duration = Duration::from_secs(1);
 /// How long Redis may take beyond [`READ_BLOCK`] before the connection counts as dead.
 const REPLY_GRACE: Duration = Duration::from_secs(4);
 
-/// An entry that is unacknowledged for so long has a dead consumer: many times what a cycle takes.
+/// The consumer of an entry that is unacknowledged for this long counts as dead: a cycle takes a
+/// small part of that.
 const CLAIM_MIN_IDLE: Duration = Duration::from_secs(5);
 
 /// How often to claim such entries. With [`CLAIM_MIN_IDLE`] it bounds a takeover to 7 s.
@@ -100,7 +101,8 @@ impl ReadyConsumer {
     ) -> Self {
         let mut backoff = Backoff::for_connections();
         loop {
-            // Dropped by `stop`: entries of a reply that is lost then are claimed like a dead consumer's.
+            // Dropped by `stop`: entries of a reply that is lost then are claimed like a dead
+            // consumer's.
             let next = async {
                 let permit = claimed.reserve().await.ok()?;
                 Some((permit, self.next().await))
@@ -135,8 +137,8 @@ impl ReadyConsumer {
         }
     }
 
-    /// Removes the consumer from its groups, unless it has unacknowledged entries: Redis would forget
-    /// those with it, and no other consumer could claim them.
+    /// Removes the consumer from its groups, unless it has unacknowledged entries: Redis would
+    /// forget those with it, and no other consumer could claim them.
     pub(crate) async fn deregister(mut self) {
         self.connection = None;
         match self.count_unacknowledged().await {

@@ -1,13 +1,13 @@
 //! The order of this persister's runs: those that wait, first come first served, and those that a
 //! cycle works on.
 //!
-//! A run is never in two cycles at once: if it becomes ready again meanwhile, it waits until its cycle
-//! is over. This is bookkeeping without I/O. A run counts once however many ready entries name it, so
-//! the size is bounded by what the dispatcher lets in.
+//! A run is never in two cycles at once: if it becomes ready again meanwhile, it waits until its
+//! cycle is over. This is bookkeeping without I/O. A run counts once however many ready entries
+//! name it, so the size is bounded by what the dispatcher lets in.
 //!
-//! A trickle of events does not become as many transactions: after a pause a cycle begins at once, but
-//! cycles that are not full begin [`LINGER`] apart. A run with one event costs as much as one with a
-//! hundred, and what it costs to store each event at once delays viewers.
+//! A trickle of events does not become as many transactions: after a pause a cycle begins at once,
+//! but cycles that are not full begin [`LINGER`] apart. A run with one event costs as much as one
+//! with a hundred, and what it costs to store each event at once delays viewers.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -20,9 +20,9 @@ use crate::ready_queue::ReadyRun;
 /// Most runs in one transaction: enough to share its cost, few enough to lock for a short time.
 pub(crate) const MAX_BATCH_RUNS: usize = 256;
 
-/// Shortest time between the beginnings of two cycles while less than a batch waits: short beside the
-/// 100 ms in which an event should be stored, long enough for others to join when many come one by
-/// one.
+/// Shortest time between the beginnings of two cycles while less than a batch waits: short beside
+/// the 100 ms in which an event should be stored, long enough for others to join when many come one
+/// by one.
 const LINGER: Duration = Duration::from_millis(40);
 
 /// The runs of one persister.

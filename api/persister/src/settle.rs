@@ -1,11 +1,11 @@
-//! Tells Redis what Postgres holds of a run, by `settle.lua`: it acknowledges the ready entries, trims
-//! the stream to the live window, and wakes viewers and producers.
+//! Tells Redis what Postgres holds of a run, by `settle.lua`: it acknowledges the ready entries,
+//! trims the stream to the live window, and wakes viewers and producers.
 //!
-//! While Redis exceeds its memory budget, the live window is smaller ([`MemoryPressure`]). A run that
-//! settles with more behind its watermark goes to the back of the ready queue.
+//! While Redis exceeds its memory budget, the live window is smaller ([`MemoryPressure`]). A run
+//! that settles with more behind its watermark goes to the back of the ready queue.
 //!
-//! A run whose stream diverged from Postgres is reborn instead (`rebirth.lua`): its events get new ids
-//! in a larger epoch, and a later cycle stores them.
+//! A run whose stream diverged from Postgres is reborn instead (`rebirth.lua`): its events get new
+//! ids in a larger epoch, and a later cycle stores them.
 
 use std::collections::HashMap;
 
@@ -67,7 +67,8 @@ impl Settler {
             if state.watermark == *compared {
                 self.rebirth(run, &state).await
             } else {
-                // Another persister has stored more meanwhile: the run goes to the back of the queue.
+                // Another persister has stored more meanwhile: the run goes to the back of the
+                // queue.
                 self.settle(run, &state).await
             }
         });

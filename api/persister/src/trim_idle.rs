@@ -1,10 +1,11 @@
 //! Trims the live window of idle runs while Redis exceeds its memory budget.
 //!
-//! A run that publishes gets its smaller window when it is settled. An idle run has no cycle in which
-//! that could happen: without this, a Redis that is full of stored events would refuse producers for
-//! as long as the last of those streams lives. A round goes through all keys by `SCAN`, for
-//! [`ROUND_DEADLINE`] at most. It settles runs that hold more than the smaller window once more, with
-//! the watermark that Redis already has, and leaves runs with unstored events to their cycles.
+//! A run that publishes gets its smaller window when it is settled. An idle run has no cycle in
+//! which that could happen: without this, a Redis that is full of stored events would refuse
+//! producers for as long as the last of those streams lives. A round goes through all keys by
+//! `SCAN`, for [`ROUND_DEADLINE`] at most. It settles runs that hold more than the smaller window
+//! once more, with the watermark that Redis already has, and leaves runs with unstored events to
+//! their cycles.
 //!
 //! Bounds: [`MAX_CONCURRENT_CALLS`] calls in progress.
 
