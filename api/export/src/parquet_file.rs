@@ -1,8 +1,9 @@
-//! One Parquet file, written in row groups and visible only when it is whole.
+//! One Parquet file, written in row groups, and visible only when it is complete.
 //!
-//! Rows are collected up to [`GROUP_BYTES`] or [`GROUP_ROWS`], then written as one row group, a column after
-//! the other, packed with zstd; so about three times [`GROUP_BYTES`] are in memory, whatever the file's size.
-//! It is written as `<name>.part`, synced, and renamed: a name without `.part` is a whole file.
+//! Rows are collected up to [`MAX_GROUP_BYTES`] or [`MAX_GROUP_ROWS`], then written as one row
+//! group, one column after the other, compressed with zstd. So about three times
+//! [`MAX_GROUP_BYTES`] are in memory, whatever the size of the file. The file is written as
+//! `<name>.part`, synced, and renamed: a file without `.part` is complete.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
@@ -19,27 +20,26 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
 /// Bytes of values after which a row group is closed.
-const GROUP_BYTES: usize = 16 * 1024 * 1024;
+const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 
-/// Rows after which a row group is closed: what DuckDB reads as one piece of work.
-const GROUP_ROWS: usize = 122_880;
+/// Rows after which a row group is closed: as many as DuckDB processes as one unit of work.
+const MAX_GROUP_ROWS: usize = 122_880;
 
-/// Level of zstd: the default, quick and good.
-const LEVEL: i32 = 3;
+/// The default level of zstd: fast, with a good ratio.
+const ZSTD_LEVEL: i32 = 3;
 
-/// One value.
+/// One value of a row.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Cell {
+pub(crate) enum Cell {
     /// Only in an optional column.
     Null,
-    /// A text, or bytes.
+    /// Text or bytes.
     Bytes(Vec<u8>),
     /// A count, or microseconds since 1970 (UTC).
     Long(i64),
     /// A small number.
     Int(i32),
-    /// Yes or no.
-    Flag(bool),
+    Bool(bool),
 }
 
 impl Cell {
@@ -70,27 +70,27 @@ impl From<chrono::DateTime<chrono::Utc>> for Cell {
     }
 }
 
-/// A file that is being written.
-pub(super) struct Table {
+/// A Parquet file that is being written.
+pub(crate) struct ParquetFile {
     path: PathBuf,
     part: PathBuf,
     writer: SerializedFileWriter<BufWriter<File>>,
-    /// Of the row group that is collected: the values of each column.
+    /// The values of each column in the current row group.
     columns: Vec<Vec<Cell>>,
     bytes: usize,
 }
 
-impl Table {
-    /// Begins a file of this schema, over whatever an export that was cut off has left of it. The column
-    /// `plain`, if there is one, holds values of which hardly two are alike.
-    pub(super) fn create(path: &Path, schema: &str, plain: Option<&str>) -> anyhow::Result<Self> {
+impl ParquetFile {
+    /// Begins a file with this schema, and replaces what an interrupted export has left of it.
+    /// Values of the column `plain` hardly ever repeat, so it gets no dictionary and no statistics.
+    pub(crate) fn create(path: &Path, schema: &str, plain: Option<&str>) -> anyhow::Result<Self> {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
         let file = File::create(&part).with_context(|| cannot_write(&part))?;
         let schema = Arc::new(parse_message_type(schema).context("the schema of an export")?);
         let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_created_by(concat!("runcast ", env!("CARGO_PKG_VERSION")).to_owned());
         if let Some(plain) = plain.map(ColumnPath::from) {
@@ -110,8 +110,8 @@ impl Table {
         })
     }
 
-    /// Adds a row: a value for each column.
-    pub(super) fn push<const N: usize>(&mut self, row: [Cell; N]) -> anyhow::Result<()> {
+    /// Adds a row with one value for each column.
+    pub(crate) fn push<const N: usize>(&mut self, row: [Cell; N]) -> anyhow::Result<()> {
         if N != self.columns.len() {
             bail!("{N} values for {} columns", self.columns.len());
         }
@@ -119,7 +119,7 @@ impl Table {
             self.bytes += cell.size();
             column.push(cell);
         }
-        if self.bytes >= GROUP_BYTES || self.rows() >= GROUP_ROWS {
+        if self.bytes >= MAX_GROUP_BYTES || self.rows() >= MAX_GROUP_ROWS {
             self.close_group()?;
         }
         Ok(())
@@ -134,7 +134,7 @@ impl Table {
         let mut group = self.writer.next_row_group().with_context(failed)?;
         for cells in &mut self.columns {
             let column = group.next_column().with_context(failed)?;
-            let column = column.context("a column that the schema does not name")?;
+            let column = column.context("the schema has fewer columns than a row")?;
             write(column, std::mem::take(cells)).with_context(failed)?;
         }
         group.close().with_context(failed)?;
@@ -142,8 +142,8 @@ impl Table {
         Ok(())
     }
 
-    /// Ends the file and gives it its name; says how long it is.
-    pub(super) fn finish(mut self) -> anyhow::Result<u64> {
+    /// Completes the file and gives it its name. Returns its size in bytes.
+    pub(crate) fn finish(mut self) -> anyhow::Result<u64> {
         if self.rows() > 0 {
             self.close_group()?;
         }
@@ -159,8 +159,8 @@ impl Table {
     }
 }
 
-/// Gives a file that is written and synced its name, for good.
-pub(super) fn publish(part: &Path, path: &Path) -> anyhow::Result<()> {
+/// Renames a file that is written and synced, and syncs the folder.
+pub(crate) fn publish(part: &Path, path: &Path) -> anyhow::Result<()> {
     fs::rename(part, path).with_context(|| cannot_write(path))?;
     let folder = path.parent().context("a file in a folder")?;
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
@@ -168,11 +168,11 @@ pub(super) fn publish(part: &Path, path: &Path) -> anyhow::Result<()> {
 }
 
 fn cannot_write(path: &Path) -> String {
-    format!("{} cannot be written", path.display())
+    format!("cannot write {}", path.display())
 }
 
 fn write(mut column: SerializedColumnWriter<'_>, cells: Vec<Cell>) -> anyhow::Result<()> {
-    // Of a required column it is not read.
+    // Required columns ignore the levels.
     let levels: Vec<i16> = cells
         .iter()
         .map(|cell| i16::from(*cell != Cell::Null))
@@ -210,13 +210,13 @@ fn write(mut column: SerializedColumnWriter<'_>, cells: Vec<Cell>) -> anyhow::Re
         ColumnWriter::BoolColumnWriter(writer) => {
             let values: Vec<bool> = cells
                 .filter_map(|cell| match cell {
-                    Cell::Flag(flag) => Some(flag),
+                    Cell::Bool(flag) => Some(flag),
                     _ => None,
                 })
                 .collect();
             writer.write_batch(&values, levels, None)?;
         }
-        _ => bail!("a column of a type that no export has"),
+        _ => bail!("a column has a type that no export uses"),
     }
     Ok(column.close()?)
 }

@@ -1,4 +1,4 @@
-//! What every background task works with.
+//! What all background work uses: connections, settings, and the deliverer of webhooks.
 
 use runcast_common::connect::Redis;
 use runcast_common::protocol::keys::Keys;
@@ -8,35 +8,34 @@ use runcast_webhooks::delivery::Deliverer;
 use crate::metrics::Metrics;
 use crate::settings::WorkerSettings;
 
-/// What every task works with. Cloning is cheap.
+/// Does background work. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Worker {
     pub(crate) store: Store,
     pub(crate) redis: Redis,
     pub(crate) keys: Keys,
-    pub(crate) rules: WorkerSettings,
+    pub(crate) settings: WorkerSettings,
     pub(crate) webhooks: Deliverer,
-    pub(crate) meter: Metrics,
+    pub(crate) metrics: Metrics,
 }
 
 impl Worker {
-    /// A worker between this Redis and this Postgres.
-    #[must_use]
+    /// A worker for this Redis and this Postgres.
     pub const fn new(
         store: Store,
         redis: Redis,
         keys: Keys,
-        rules: WorkerSettings,
+        settings: WorkerSettings,
         webhooks: Deliverer,
-        meter: Metrics,
+        metrics: Metrics,
     ) -> Self {
         Self {
             store,
             redis,
             keys,
-            rules,
+            settings,
             webhooks,
-            meter,
+            metrics,
         }
     }
 }
