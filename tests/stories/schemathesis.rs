@@ -2,8 +2,8 @@
 //! much that it does not. No request may cause a server error, and each response must match the
 //! document in status, headers, content type and schema.
 //!
-//! The seed is fixed, with [`DEFAULT_EXAMPLES`] per operation and phase; `RUNCAST_SCHEMATHESIS=N` sets
-//! more. Schemathesis gets ids of real objects, so that not every request ends with 404, and
+//! The seed is fixed, with [`DEFAULT_EXAMPLES`] per operation and phase; `RUNCAST_SCHEMATHESIS=N`
+//! sets more. Schemathesis gets ids of real objects, so that not every request ends with 404, and
 //! creates others itself. Endless responses are excluded by name below.
 
 use std::fs;

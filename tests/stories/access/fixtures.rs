@@ -17,8 +17,8 @@ pub(crate) const USER_PASSWORD: &str = "correct horse battery";
 /// Longest time for one gateway to learn what another has changed.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Runs `runcastd` with these arguments and [`USER_PASSWORD`] on stdin; returns whether it succeeded,
-/// and its output.
+/// Runs `runcastd` with these arguments and [`USER_PASSWORD`] on stdin; returns whether it
+/// succeeded, and its output.
 pub(crate) async fn operator(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let mut recipe = stack.operator_spec(arguments);
     let program = programs::runcastd().display().to_string();

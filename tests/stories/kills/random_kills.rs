@@ -6,8 +6,8 @@
 //! append-only file, empty, or as it was at an earlier crash, as after a failover to a replica that
 //! lagged.
 //!
-//! An ordinary test run has [`DEFAULT_KILLS`] kills with a fixed seed. `RUNCAST_KILLS=100` sets another
-//! number, with a new seed, and `RUNCAST_KILLS_SEED` sets the seed; it is printed.
+//! An ordinary test run has [`DEFAULT_KILLS`] kills with a fixed seed. `RUNCAST_KILLS=100` sets
+//! another number, with a new seed, and `RUNCAST_KILLS_SEED` sets the seed; it is printed.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
