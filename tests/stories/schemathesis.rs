@@ -140,8 +140,8 @@ async fn documented_requests_never_cause_server_errors() {
     }
     arguments.extend(["--exclude-name", EXCLUDED_OPERATION]);
     let program = programs::python_program("schemathesis4", "schemathesis");
-    let recipe = ProcessSpec::new("schemathesis", program, &arguments, stack.folder());
-    let mut asking = recipe.start(stack.folder());
+    let spec = ProcessSpec::new("schemathesis", program, &arguments, stack.folder());
+    let mut asking = spec.start(stack.folder());
     let status = asking.wait_exit(EXAMPLE_DEADLINE * examples).await;
     assert!(status.success(), "{}", asking.logs());
     // It has not locked itself out.
