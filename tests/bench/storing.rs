@@ -153,8 +153,8 @@ pub(crate) async fn persist(
 ) -> (Process, Stored) {
     let redis = redis_cpu(stack).await;
     let start = Instant::now();
-    let recipe = stack.service_spec(Service::Persister);
-    let mut persister = recipe.start(stack.folder());
+    let spec = stack.service_spec(Service::Persister);
+    let mut persister = spec.start(stack.folder());
     persister
         .wait_for_line("Runcast persister is ready", ROUND_DEADLINE)
         .await;

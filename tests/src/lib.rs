@@ -15,8 +15,9 @@
 //! - [`redis_sentinel`], [`redis_cluster`]: several Redis servers ([`redis_node`]), also with TLS
 //!   ([`certificate_authority`]).
 //!
-//! Every function of the harness panics when it cannot continue, with a message that says what it waited for and
-//! what it observed last. The story fails at that line and prints the logs of all its processes.
+//! Every function of the harness panics when it cannot continue, with a message that says what it
+//! waited for and what it observed last. The story fails at that line and prints the logs of all
+//! its processes.
 
 pub mod api;
 pub mod certificate_authority;

@@ -132,14 +132,14 @@ impl RedisCluster {
     }
 
     /// Waits until a client subscribes to this wake-up channel at a node.
-    pub async fn wait_for_subscriber(&self, node: usize, bell: &str) {
+    pub async fn wait_for_subscriber(&self, node: usize, channel: &str) {
         eventually(
             "a gateway subscribes to the wake-up channel at its new node",
             async || {
                 let channels: Vec<String> = self.nodes[node]
                     .try_query(&["PUBSUB", "SHARDCHANNELS"])
                     .await?;
-                if channels.iter().any(|one| one == bell) {
+                if channels.iter().any(|one| one == channel) {
                     Ok(())
                 } else {
                     Err(format!("{channels:?}"))

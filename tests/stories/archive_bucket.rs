@@ -219,12 +219,12 @@ async fn invalid_retention_rules_are_refused_at_start() {
         ("project=search", "project=search"),
         ("a=b:1d,c=d:soon", "c=d:soon"),
     ] {
-        let recipe = stack
+        let spec = stack
             .service_spec(Service::Worker)
             .with_env([("RUNCAST_RETENTION_RULES", rules)]);
         let mut worker = ProcessSpec {
             name: "refused".to_owned(),
-            ..recipe
+            ..spec
         }
         .start(stack.folder());
         let status = worker.wait_exit(WAIT_DEADLINE).await;

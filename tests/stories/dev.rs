@@ -15,12 +15,12 @@ use tempfile::TempDir;
 /// Starts it with the data in `folder`; returns the process and the URL of its page.
 async fn start(folder: &Path, name: &str) -> (Process, String) {
     let data = folder.join("data");
-    let recipe = ProcessSpec::new(name, programs::runcastd(), &["dev"], folder).with_env([
+    let spec = ProcessSpec::new(name, programs::runcastd(), &["dev"], folder).with_env([
         ("RUNCAST_DATA_DIR", data.to_str().expect("UTF-8")),
         ("RUNCAST_LISTEN", "127.0.0.1:0"),
         ("RUNCAST_LOG_FORMAT", "text"),
     ]);
-    let mut process = recipe.start(folder);
+    let mut process = spec.start(folder);
     let url = process
         .wait_for_line("Runcast is ready at ", WAIT_DEADLINE * 2)
         .await;

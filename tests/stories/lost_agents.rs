@@ -109,7 +109,7 @@ async fn send_heartbeat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
         version: "0".to_owned(),
         started: event::now_ms(),
     };
-    let pulse = Heartbeat {
+    let beat = Heartbeat {
         kind: Kind::Heartbeat,
         variation: 0,
         time: event::now_ms(),
@@ -121,7 +121,7 @@ async fn send_heartbeat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
         cpu: None,
     };
     let keys = stack.keys();
-    let beaten = heartbeat::beat(redis, keys, &keys.run(run), &about, &pulse).await;
+    let beaten = heartbeat::beat(redis, keys, &keys.run(run), &about, &beat).await;
     beaten.expect("a heartbeat");
 }
 

@@ -30,20 +30,20 @@ const CROWD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A second gateway of the stack, on a port that it keeps across restarts.
 struct Gateway {
-    recipe: ProcessSpec,
+    spec: ProcessSpec,
     process: Process,
     port: u16,
 }
 
 impl Gateway {
     async fn start(stack: &Stack, name: &str) -> Self {
-        let mut recipe = stack.service_spec(Service::Gateway);
-        name.clone_into(&mut recipe.name);
-        let mut process = recipe.start(stack.folder());
+        let mut spec = stack.service_spec(Service::Gateway);
+        name.clone_into(&mut spec.name);
+        let mut process = spec.start(stack.folder());
         let port = port_of(&mut process).await;
-        let recipe = recipe.with_env([("RUNCAST_LISTEN", loopback(port).to_string())]);
+        let spec = spec.with_env([("RUNCAST_LISTEN", loopback(port).to_string())]);
         Self {
-            recipe,
+            spec,
             process,
             port,
         }
@@ -56,7 +56,7 @@ impl Gateway {
             status.success(),
             "a gateway exited with {status} on SIGTERM"
         );
-        self.process = self.recipe.start(stack.folder());
+        self.process = self.spec.start(stack.folder());
         assert_eq!(port_of(&mut self.process).await, self.port);
     }
 }

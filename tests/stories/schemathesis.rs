@@ -2,8 +2,8 @@
 //! much that it does not. No request may cause a server error, and each response must match the
 //! document in status, headers, content type and schema.
 //!
-//! The seed is fixed, with [`DEFAULT_EXAMPLES`] per operation and phase; `RUNCAST_SCHEMATHESIS=N` sets
-//! more. Schemathesis gets ids of real objects, so that not every request ends with 404, and
+//! The seed is fixed, with [`DEFAULT_EXAMPLES`] per operation and phase; `RUNCAST_SCHEMATHESIS=N`
+//! sets more. Schemathesis gets ids of real objects, so that not every request ends with 404, and
 //! creates others itself. Endless responses are excluded by name below.
 
 use std::fs;
@@ -140,8 +140,8 @@ async fn documented_requests_never_cause_server_errors() {
     }
     arguments.extend(["--exclude-name", EXCLUDED_OPERATION]);
     let program = programs::python_program("schemathesis4", "schemathesis");
-    let recipe = ProcessSpec::new("schemathesis", program, &arguments, stack.folder());
-    let mut asking = recipe.start(stack.folder());
+    let spec = ProcessSpec::new("schemathesis", program, &arguments, stack.folder());
+    let mut asking = spec.start(stack.folder());
     let status = asking.wait_exit(EXAMPLE_DEADLINE * examples).await;
     assert!(status.success(), "{}", asking.logs());
     // It has not locked itself out.

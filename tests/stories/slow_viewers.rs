@@ -252,8 +252,8 @@ async fn http_library_streams_are_shed_too() {
         let mut arguments = vec!["-sNZ", "--parallel-immediate", "-H", &bearer];
         arguments.push("--http2-prior-knowledge");
         arguments.resize(arguments.len() + 20, &url);
-        let recipe = ProcessSpec::new("curl", "curl", &arguments, stack.folder());
-        let mut viewers = recipe.start(stack.folder());
+        let spec = ProcessSpec::new("curl", "curl", &arguments, stack.folder());
+        let mut viewers = spec.start(stack.folder());
         eventually("viewers are connected, and some are shed", async || {
             let seen = String::from_utf8(viewers.stdout()).expect("text");
             let came = seen.matches("event: ready").count();

@@ -11,8 +11,8 @@ async fn refusal(
     service: Service,
     setting: Option<(&str, &str)>,
 ) -> (Option<i32>, String) {
-    let recipe = stack.service_spec(service).with_env(setting);
-    let mut process: Process = recipe.start(stack.folder());
+    let spec = stack.service_spec(service).with_env(setting);
+    let mut process: Process = spec.start(stack.folder());
     let status = process.wait_exit(WAIT_DEADLINE).await;
     let output = String::from_utf8_lossy(&process.stderr()).into_owned();
     (status.code(), output)
@@ -96,13 +96,13 @@ async fn invalid_setting_is_named() {
 async fn migrate_needs_only_the_database() {
     let stack = Stack::without_services().await;
     let address = stack.database_url(stack.database_port());
-    let recipe = ProcessSpec::new(
+    let spec = ProcessSpec::new(
         "migrate",
         programs::runcastd(),
         &["migrate"],
         stack.folder(),
     );
-    let mut migrate = recipe
+    let mut migrate = spec
         .with_env([("DATABASE_URL", address)])
         .start(stack.folder());
     let status = migrate.wait_exit(WAIT_DEADLINE).await;

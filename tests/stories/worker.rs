@@ -21,11 +21,11 @@ const LEASE_LOG_LINE: &str = "this worker watches agents now";
 
 /// A worker beside the stack's own.
 fn another_worker(stack: &Stack) -> Process {
-    let recipe = ProcessSpec {
+    let spec = ProcessSpec {
         name: "worker-2".to_owned(),
         ..stack.service_spec(Service::Worker)
     };
-    recipe.start(stack.folder())
+    spec.start(stack.folder())
 }
 
 async fn logs(process: &Process, words: &str) {

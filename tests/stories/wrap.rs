@@ -243,9 +243,9 @@ async fn command_runs_even_if_publishing_fails() {
     let stack = Stack::without_services().await;
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let script = ["wrap", "--", "sh", "-c", "echo out; exit 3"];
-    let recipe = ProcessSpec::new("alone", programs::runcast(), &script, stack.folder());
+    let spec = ProcessSpec::new("alone", programs::runcast(), &script, stack.folder());
     let settings = [("RUNCAST_URL", nowhere.as_str()), ("RUNCAST_TOKEN", "none")];
-    let mut wrap = recipe.with_env(settings).start(stack.folder());
+    let mut wrap = spec.with_env(settings).start(stack.folder());
     assert_eq!(
         shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await),
         3,

@@ -59,7 +59,7 @@ pub(crate) async fn validate(scale: Scale) {
 
     let address = stack.redis.url(stack.redis.port());
     let redis = Redis::new(&address.parse().expect("a URL")).expect("a client");
-    let mirror = LeaseCache::new(redis);
+    let cache = LeaseCache::new(redis);
     let url = stack.database_url(stack.database_port());
     let mut postgres = PgConnection::connect(&url).await.expect("a connection");
     let user = "SELECT id::text FROM users WHERE name = 'user0'";
@@ -101,7 +101,7 @@ pub(crate) async fn validate(scale: Scale) {
             query,
             bound,
         };
-        compare_lookup(&scale, &mirror, &mut postgres, &lookup).await;
+        compare_lookup(&scale, &cache, &mut postgres, &lookup).await;
     }
     let (_process, _chaos, without) = without_copies(&stack).await;
     with_session(&without).await;
@@ -117,7 +117,7 @@ pub(crate) async fn validate(scale: Scale) {
         columns(&there, &here)
     ));
     let key = key("session", &session).await;
-    at_once(scale, &mirror, &key, &url, &session).await;
+    at_once(scale, &cache, &key, &url, &session).await;
 }
 
 /// A lookup, by its key in Redis and by its query and parameter in Postgres.
@@ -163,13 +163,13 @@ async fn compare_lookup(
 
 /// The same session, requested by many clients at a time: Redis on one connection, Postgres on as
 /// many as a gateway has.
-async fn at_once(scale: Scale, mirror: &LeaseCache, key: &str, url: &str, session: &str) {
+async fn at_once(scale: Scale, cache: &LeaseCache, key: &str, url: &str, session: &str) {
     let pool = PgPoolOptions::new().max_connections(POOL_CONNECTIONS);
     let pool = pool.connect(url).await.expect("connections");
     let (mut from_redis, mut from_postgres) = (Vec::new(), Vec::new());
     for _ in 0..scale.rounds {
         let lookup = async || {
-            let seen = mirror.look(key).await;
+            let seen = cache.look(key).await;
             assert!(matches!(seen, CacheEntry::Copy(_)), "{seen:?}");
         };
         from_redis.push(rate(scale.calls * 5, lookup).await);
@@ -191,13 +191,13 @@ async fn at_once(scale: Scale, mirror: &LeaseCache, key: &str, url: &str, sessio
 /// A gateway that Redis no longer answers, and that therefore queries Postgres each time.
 async fn without_copies(stack: &Stack) -> (Process, ChaosProxy, Api) {
     let chaos = ChaosProxy::start(stack.redis.port()).await;
-    let mut recipe = stack.service_spec(Service::Gateway);
-    "without-copies".clone_into(&mut recipe.name);
-    let recipe = recipe.with_env([
+    let mut spec = stack.service_spec(Service::Gateway);
+    "without-copies".clone_into(&mut spec.name);
+    let spec = spec.with_env([
         ("RUNCAST_LISTEN", "127.0.0.1:0".to_owned()),
         ("REDIS_URL", stack.redis.url(chaos.port())),
     ]);
-    let mut process = recipe.start(stack.folder());
+    let mut process = spec.start(stack.folder());
     let url = process
         .wait_for_line("Runcast is ready at ", WAIT_DEADLINE)
         .await;

@@ -2,8 +2,8 @@
 //!
 //! To Runcast by the append script: all due messages of a run in one call, and all runs in one
 //! pipeline, as agents do. To the others by HTTP: one request per message, pipelined on one
-//! keep-alive connection, with [`MAX_IN_FLIGHT_REQUESTS`] in flight at most. A message is stamped with the
-//! time when it was due, so a late publisher does not hide its delay.
+//! keep-alive connection, with [`MAX_IN_FLIGHT_REQUESTS`] in flight at most. A message is stamped
+//! with the time when it was due, so a late publisher does not hide its delay.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

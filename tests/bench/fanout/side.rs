@@ -93,12 +93,12 @@ impl Side {
         } else {
             None
         };
-        let recipe = match name {
+        let spec = match name {
             Name::Naive => naive_recipe(port, folder.path()),
             Name::DurableStreams => durable_streams_recipe(port, folder.path()),
             _ => nchan_recipe(port, redis.as_ref(), folder.path()),
         };
-        let mut process = recipe.start(folder.path());
+        let mut process = spec.start(folder.path());
         eventually_within(SERVER_DEADLINE, &format!("{name} listens"), async || {
             if let Some(status) = process.try_wait() {
                 panic!("{name} exited unexpectedly ({status})\n{}", process.logs());
@@ -321,10 +321,10 @@ http {{
     let path = folder.join("nginx.conf");
     fs::write(&path, config).expect("the configuration of nginx is written");
     let path = path.to_str().expect("a path in UTF-8");
-    let mut recipe = ProcessSpec::new("nchan", "/usr/sbin/nginx", &["-c", path], folder);
+    let mut spec = ProcessSpec::new("nchan", "/usr/sbin/nginx", &["-c", path], folder);
     // On SIGKILL it would leave its workers behind.
-    recipe.parent_death_signal = "TERM";
-    recipe
+    spec.parent_death_signal = "TERM";
+    spec
 }
 
 /// Workers run as our user: another could not write to our folder.

@@ -1,8 +1,8 @@
 //! All viewers reconnect at once, to a gateway that has just started with an empty cache, while the
 //! run continues.
 //!
-//! Nine of ten viewers are up to [`SHORT_LAG_EVENTS`] events behind; each tenth up to [`LONG_LAG_EVENTS`], more than
-//! Redis keeps, so that it starts in Postgres.
+//! Nine of ten viewers are up to [`SHORT_LAG_EVENTS`] events behind; each tenth up to
+//! [`LONG_LAG_EVENTS`], more than Redis keeps, so that it starts in Postgres.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

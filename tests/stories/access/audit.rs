@@ -1,4 +1,4 @@
-//! The audit log records all changes of access and all commands to runs: by whom, and without
+//! The audit log records all changes of access and all commands to runs: by which user, and without
 //! secrets.
 
 use reqwest::Method;

@@ -28,15 +28,15 @@ fn library() -> String {
 
 /// A gateway whose clock is off by this much, such as `+1h`, and runs at normal speed.
 async fn gateway(stack: &Stack, off: &str) -> (Process, Api) {
-    let mut recipe = stack.service_spec(Service::Gateway);
-    recipe.name = format!("gateway{off}");
-    let recipe = recipe.with_env([
+    let mut spec = stack.service_spec(Service::Gateway);
+    spec.name = format!("gateway{off}");
+    let spec = spec.with_env([
         ("RUNCAST_LISTEN", "127.0.0.1:0"),
         ("LD_PRELOAD", &library()),
         ("FAKETIME", off),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ]);
-    let mut process = recipe.start(stack.folder());
+    let mut process = spec.start(stack.folder());
     let url = process
         .wait_for_line("Runcast is ready at ", WAIT_DEADLINE)
         .await;

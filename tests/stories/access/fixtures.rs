@@ -17,19 +17,19 @@ pub(crate) const USER_PASSWORD: &str = "correct horse battery";
 /// Longest time for one gateway to learn what another has changed.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Runs `runcastd` with these arguments and [`USER_PASSWORD`] on stdin; returns whether it succeeded,
-/// and its output.
+/// Runs `runcastd` with these arguments and [`USER_PASSWORD`] on stdin; returns whether it
+/// succeeded, and its output.
 pub(crate) async fn operator(stack: &Stack, arguments: &[&str]) -> (bool, String) {
-    let mut recipe = stack.operator_spec(arguments);
+    let mut spec = stack.operator_spec(arguments);
     let program = programs::runcastd().display().to_string();
     let shell = [
         "-c".to_owned(),
         format!("printf '%s\\n' '{USER_PASSWORD}' | \"$0\" \"$@\""),
         program,
     ];
-    recipe.program = "sh".into();
-    recipe.arguments = shell.into_iter().chain(recipe.arguments).collect();
-    let mut process = recipe.start(stack.folder());
+    spec.program = "sh".into();
+    spec.arguments = shell.into_iter().chain(spec.arguments).collect();
+    let mut process = spec.start(stack.folder());
     let status = process.wait_exit(WAIT_DEADLINE).await;
     let output = [process.stdout(), process.stderr()].concat();
     let output = String::from_utf8(output).expect("text");
@@ -64,13 +64,13 @@ pub(crate) struct SecondGateway {
 
 /// Starts another gateway with these settings.
 pub(crate) async fn second_gateway(stack: &Stack, settings: &[(&str, &str)]) -> SecondGateway {
-    let mut recipe = stack.service_spec(Service::Gateway);
-    "second-gateway".clone_into(&mut recipe.name);
+    let mut spec = stack.service_spec(Service::Gateway);
+    "second-gateway".clone_into(&mut spec.name);
     // Its public URL may differ.
     let address = programs::loopback(programs::free_port()).to_string();
-    let recipe = recipe.with_env([("RUNCAST_LISTEN", &address)]);
-    let recipe = recipe.with_env(settings.iter().copied());
-    let mut process = recipe.start(stack.folder());
+    let spec = spec.with_env([("RUNCAST_LISTEN", &address)]);
+    let spec = spec.with_env(settings.iter().copied());
+    let mut process = spec.start(stack.folder());
     process
         .wait_for_line("Runcast is ready at ", WAIT_DEADLINE)
         .await;

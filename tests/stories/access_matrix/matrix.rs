@@ -2,10 +2,10 @@
 //! caller.
 //!
 //! The expected result follows from the operation's `security` and from the run. Scopes for some
-//! runs permit paths of those runs, and operations that [return only visible runs](BOUNDED_OPERATIONS). The
-//! few operations about the caller itself have [rules of their own](Operation::of_oneself). An
-//! operation without a policy, or one that ignores bounds, fails here without a new test.
-//! [`callers`] lists the callers.
+//! runs permit paths of those runs, and operations that [return only visible
+//! runs](BOUNDED_OPERATIONS). The few operations about the caller itself have [rules of their
+//! own](Operation::of_oneself). An operation without a policy, or one that ignores bounds, fails
+//! here without a new test. [`callers`] lists the callers.
 
 use std::fmt;
 

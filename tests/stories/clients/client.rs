@@ -164,12 +164,12 @@ impl Client {
         ];
         // Several clients of a kind may follow one run.
         let name = format!("{kind:?}-{}", Uuid::new_v4().simple());
-        let recipe = ProcessSpec::new(&name, program, &[script], &folder);
-        let recipe = recipe.with_env(settings.into_iter().flatten());
+        let spec = ProcessSpec::new(&name, program, &[script], &folder);
+        let spec = spec.with_env(settings.into_iter().flatten());
         Self {
             kind,
             chaos,
-            process: recipe.start(stack.folder()),
+            process: spec.start(stack.folder()),
         }
     }
 

@@ -313,10 +313,10 @@ async fn clients_reconnect_to_another_gateway() {
     let mut clients = start_all(&stack, &run, |_| {}).await;
     all_have_lines(&mut clients, run.lines).await;
 
-    let recipe = stack
+    let spec = stack
         .service_spec(Service::Gateway)
         .with_env([("RUNCAST_LISTEN", "127.0.0.1:0")]);
-    let mut other = recipe.start(stack.folder());
+    let mut other = spec.start(stack.folder());
     let address = other
         .wait_for_line("Runcast is ready at ", WAIT_DEADLINE)
         .await;

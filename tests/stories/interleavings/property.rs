@@ -2,8 +2,8 @@
 //! persister, Postgres holds each event once, in order, byte for byte, and the run is sealed.
 //!
 //! `proptest` generates plans of such steps. It shrinks a plan that fails, and adds its seed to
-//! [`KNOWN_SEEDS_FILE`], whose plans are tried first from then on. `PROPTEST_CASES` sets the number of plans
-//! (default [`DEFAULT_CASES`]), `PROPTEST_RNG_SEED` their seed.
+//! [`KNOWN_SEEDS_FILE`], whose plans are tried first from then on. `PROPTEST_CASES` sets the number
+//! of plans (default [`DEFAULT_CASES`]), `PROPTEST_RNG_SEED` their seed.
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 //! append-only file, empty, or as it was at an earlier crash, as after a failover to a replica that
 //! lagged.
 //!
-//! An ordinary test run has [`DEFAULT_KILLS`] kills with a fixed seed. `RUNCAST_KILLS=100` sets another
-//! number, with a new seed, and `RUNCAST_KILLS_SEED` sets the seed; it is printed.
+//! An ordinary test run has [`DEFAULT_KILLS`] kills with a fixed seed. `RUNCAST_KILLS=100` sets
+//! another number, with a new seed, and `RUNCAST_KILLS_SEED` sets the seed; it is printed.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -109,8 +109,8 @@ struct KillScenario {
 
 impl KillScenario {
     async fn set(seed: u64) -> Self {
-        let cluster = Arc::new(PostgresServer::start(Durability::NoFsync).await);
-        let mut stack = Stack::with_postgres(cluster).await;
+        let postgres = Arc::new(PostgresServer::start(Durability::NoFsync).await);
+        let mut stack = Stack::with_postgres(postgres).await;
         stack.redis.enable_append_only_file().await;
         stack.start_service(Service::Gateway).await;
         stack.start_service(Service::Worker).await;
@@ -198,9 +198,9 @@ fn is_gap(event: &runcast_tests::database::StoredEvent) -> bool {
 }
 
 async fn persister(stack: &Stack, number: usize) -> Process {
-    let mut recipe = stack.service_spec(Service::Persister);
-    recipe.name = format!("persister-{number}");
-    let mut process = recipe.start(stack.folder());
+    let mut spec = stack.service_spec(Service::Persister);
+    spec.name = format!("persister-{number}");
+    let mut process = spec.start(stack.folder());
     process
         .wait_for_line("Runcast persister is ready", WAIT_DEADLINE)
         .await;

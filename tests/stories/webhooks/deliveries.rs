@@ -212,11 +212,11 @@ async fn worker_killed_before_commit_sends_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_workers_send_once_and_slow_receiver_delays_none() {
     let stack = with_worker().await;
-    let recipe = ProcessSpec {
+    let spec = ProcessSpec {
         name: "worker-2".to_owned(),
         ..stack.service_spec(Service::Worker)
     };
-    let mut other = recipe.start(stack.folder());
+    let mut other = spec.start(stack.folder());
     other
         .wait_for_line("Runcast worker is ready", WAIT_DEADLINE)
         .await;

@@ -8,8 +8,8 @@ use serde_json::Value;
 pub(super) async fn webhook(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let arguments = [&["webhook"], arguments].concat();
     let own = stack.service_spec(Service::Worker).environment;
-    let recipe = stack.operator_spec(&arguments).with_env(own);
-    let mut process = recipe.start(stack.folder());
+    let spec = stack.operator_spec(&arguments).with_env(own);
+    let mut process = spec.start(stack.folder());
     let status = process.wait_exit(WAIT_DEADLINE).await;
     let output = [process.stdout(), process.stderr()].concat();
     (

@@ -152,9 +152,9 @@ async fn oidc_is_optional_and_incomplete_settings_are_refused() {
         "RUNCAST_OIDC_CLIENT_SECRET",
         "RUNCAST_PUBLIC_URL",
     ] {
-        let mut recipe = scene.stack.service_spec(Service::Gateway);
-        recipe.environment.retain(|(known, _)| known != name);
-        let mut process = recipe.start(scene.stack.folder());
+        let mut spec = scene.stack.service_spec(Service::Gateway);
+        spec.environment.retain(|(known, _)| known != name);
+        let mut process = spec.start(scene.stack.folder());
         let status = process
             .wait_exit(runcast_tests::eventually::WAIT_DEADLINE)
             .await;
