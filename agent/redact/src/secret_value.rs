@@ -109,6 +109,9 @@ mod tests {
         ] {
             assert_eq!(check(value.as_bytes()), expected, "{value}");
         }
-        assert_eq!(check(&[b'a', b'b'].repeat(MAX_SECRET_BYTES)), Err(InvalidSecretValue::TooLong));
+        assert_eq!(
+            check(&[b'a', b'b'].repeat(MAX_SECRET_BYTES)),
+            Err(InvalidSecretValue::TooLong)
+        );
     }
 }
