@@ -116,9 +116,13 @@ impl MaskCommands {
                 }
             } else if let LineState::Head(head) = &mut self.line {
                 let length_before = head.len();
-                let room = MAX_HEAD_BYTES.saturating_sub(length_before).min(piece.len());
+                let room = MAX_HEAD_BYTES
+                    .saturating_sub(length_before)
+                    .min(piece.len());
                 head.extend_from_slice(&piece[..room]);
-                if let Some(value) = data_start(head, ADD_MASK).filter(|_| !self.stop_commands.is_stopped()) {
+                if let Some(value) =
+                    data_start(head, ADD_MASK).filter(|_| !self.stop_commands.is_stopped())
+                {
                     head.truncate(value);
                     self.line = LineState::BeforeValue(std::mem::take(head));
                     return at + value.saturating_sub(length_before);

@@ -15,8 +15,8 @@ use aho_corasick::automaton::{Automaton as _, StateID};
 use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, MatchKind};
 
-use super::secret_value::InvalidSecretValue;
 use super::encodings::is_terminator;
+use super::secret_value::InvalidSecretValue;
 use super::token_formats::{KEY_BEGINS, KEY_END, TOKEN_FORMATS, TokenFormat};
 
 /// Length of the start of a secret that may be published if nothing follows it in time; half of the
@@ -64,7 +64,10 @@ impl fmt::Debug for Automaton {
 impl Automaton {
     /// An automaton for these forms and, if requested, the token formats and keys; none without any
     /// patterns. Fails if there are more than an automaton can hold.
-    pub(super) fn new(forms: BTreeSet<Vec<u8>>, token_formats: bool) -> Result<Option<Self>, InvalidSecretValue> {
+    pub(super) fn new(
+        forms: BTreeSet<Vec<u8>>,
+        token_formats: bool,
+    ) -> Result<Option<Self>, InvalidSecretValue> {
         let mut kinds = vec![PatternKind::Value; forms.len()];
         let mut patterns: Vec<Vec<u8>> = forms.into_iter().collect();
         if token_formats {

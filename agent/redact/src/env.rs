@@ -196,7 +196,10 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.into(), value.into()));
         let (redactor, ignored) = from_variables(variables, redaction);
-        (redactor, ignored.iter().map(IgnoredVariable::to_string).collect())
+        (
+            redactor,
+            ignored.iter().map(IgnoredVariable::to_string).collect(),
+        )
     }
 
     #[test]

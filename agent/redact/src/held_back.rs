@@ -3,8 +3,8 @@
 //! Data: the bytes, their position in the stream, and the ranges to mask, ordered and not
 //! overlapping. Positions count the bytes of the stream. The owner bounds the size.
 
-use super::redactor::MASK;
 use super::encodings::is_terminator;
+use super::secret_value::MASK;
 
 /// Text that is not released yet.
 pub(super) struct HeldBack {
@@ -69,7 +69,8 @@ impl HeldBack {
             None => self.before[bytes - at - 1],
         };
         let escaped = byte_before(2) == b'\\' && matches!(byte_before(1), b'n' | b't' | b'r');
-        !escaped && (byte_before(1).is_ascii_alphanumeric() || matches!(byte_before(1), b'-' | b'_'))
+        !escaped
+            && (byte_before(1).is_ascii_alphanumeric() || matches!(byte_before(1), b'-' | b'_'))
     }
 
     /// Position where the `length` bytes before the index `end` start. Line ends do not count,

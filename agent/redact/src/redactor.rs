@@ -9,13 +9,9 @@ use runcast_common::protocol::event::StatusChange;
 use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio::time::Instant;
 
-use crate::stream::RedactStream;
 use crate::automaton::Automaton;
-use crate::secret_value::{self, InvalidSecretValue};
 use crate::encodings;
-
-/// The text that replaces a secret. It is the same for all, so it reveals nothing.
-pub const MASK: &[u8] = b"[redacted]";
+use crate::secret_value::{self, InvalidSecretValue};
 
 /// The secrets of a process. Cloning is cheap, and all clones share the same secrets.
 ///
@@ -36,7 +32,10 @@ pub(crate) struct Shared {
 impl Shared {
     /// The newest automaton; none if it would have no patterns.
     pub(crate) fn automaton(&self) -> Option<Arc<Automaton>> {
-        let automaton = self.automaton.read().unwrap_or_else(PoisonError::into_inner);
+        let automaton = self
+            .automaton
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         automaton.clone()
     }
 }
@@ -69,7 +68,9 @@ impl Redactor {
 
     fn with_token_formats(token_formats: bool) -> Self {
         // Cannot fail: the token formats alone are within all limits.
-        let automaton = Automaton::new(BTreeSet::new(), token_formats).ok().flatten();
+        let automaton = Automaton::new(BTreeSet::new(), token_formats)
+            .ok()
+            .flatten();
         let automaton = automaton.map(Arc::new);
         Self {
             shared: Arc::new(Shared {
@@ -90,7 +91,10 @@ impl Redactor {
 
     /// Adds values, and returns the indexes of the rejected ones with the reasons. The automaton is
     /// built once for all of them, which takes milliseconds.
-    pub fn add_all<'a>(&self, values: impl IntoIterator<Item = &'a [u8]>) -> Vec<(usize, InvalidSecretValue)> {
+    pub fn add_all<'a>(
+        &self,
+        values: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Vec<(usize, InvalidSecretValue)> {
         let mut secrets = self
             .shared
             .values
@@ -98,7 +102,10 @@ impl Redactor {
             .unwrap_or_else(PoisonError::into_inner);
         let count_before = secrets.len();
         let (mut added, mut rejected) = (Vec::new(), Vec::new());
-        let mut total: usize = secrets.iter().map(|value| value.expose_secret().len()).sum();
+        let mut total: usize = secrets
+            .iter()
+            .map(|value| value.expose_secret().len())
+            .sum();
         for (index, value) in values.into_iter().enumerate() {
             let value = secret_value::trimmed(value);
             if secrets.iter().any(|one| one.expose_secret() == value) {
@@ -132,11 +139,6 @@ impl Redactor {
             }
         }
         rejected
-    }
-
-    /// A stream that is redacted piece by piece.
-    pub fn stream(&self) -> RedactStream {
-        RedactStream::new(Arc::clone(&self.shared))
     }
 
     /// Redacts a complete text.

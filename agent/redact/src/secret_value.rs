@@ -3,7 +3,8 @@
 //!
 //! An error says why a value is rejected, and never contains the value.
 
-use super::redactor::MASK;
+/// The text that replaces a secret. It is the same for all, so it reveals nothing.
+pub const MASK: &[u8] = b"[redacted]";
 
 /// Shortest value that is redacted. Five characters occur by chance in any long log, and a password
 /// that short protects nothing.
@@ -109,6 +110,9 @@ mod tests {
         ] {
             assert_eq!(check(value.as_bytes()), expected, "{value}");
         }
-        assert_eq!(check(&[b'a', b'b'].repeat(MAX_SECRET_BYTES)), Err(InvalidSecretValue::TooLong));
+        assert_eq!(
+            check(&[b'a', b'b'].repeat(MAX_SECRET_BYTES)),
+            Err(InvalidSecretValue::TooLong)
+        );
     }
 }

@@ -35,11 +35,11 @@ use aho_corasick::automaton::StateID;
 use tokio::time::Instant;
 
 use super::add_mask::{MaskCommands, Part};
-use super::held_back::HeldBack;
-use super::token_formats::{ByteStep, MAX_OPEN_BYTES, OpenKey, OpenToken};
 use super::automaton::{Automaton, PatternKind};
-use super::redactor::{MASK, Redactor, Shared};
-use super::secret_value::InvalidSecretValue;
+use super::held_back::HeldBack;
+use super::redactor::{Redactor, Shared};
+use super::secret_value::{InvalidSecretValue, MASK};
+use super::token_formats::{ByteStep, MAX_OPEN_BYTES, OpenKey, OpenToken};
 
 /// Time without more text after which harmless text is released: as long as an unfinished line
 /// waits for its end, which it can do at the same time.
@@ -86,11 +86,21 @@ impl fmt::Debug for RedactStream {
     }
 }
 
+impl Redactor {
+    /// A stream that is redacted piece by piece.
+    pub fn stream(&self) -> RedactStream {
+        RedactStream::new(Arc::clone(&self.shared))
+    }
+}
+
 impl RedactStream {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>) -> Self {
         let automaton = shared.automaton();
         Self {
-            state: automaton.as_deref().map(Automaton::start).unwrap_or_default(),
+            state: automaton
+                .as_deref()
+                .map(Automaton::start)
+                .unwrap_or_default(),
             automaton,
             shared,
             held_back: HeldBack::new(),
@@ -144,11 +154,17 @@ impl RedactStream {
     fn push_text(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<u8>) {
         let length_before = self.held_back.bytes().len();
         self.held_back.push(bytes);
-        let from = if self.update_automaton() { 0 } else { length_before };
+        let from = if self.update_automaton() {
+            0
+        } else {
+            length_before
+        };
         self.scan(from);
         self.held_back.release(self.open_from(), out);
         self.hold = (!self.held_back.bytes().is_empty()).then(|| {
-            let current = self.hold.filter(|hold| hold.start == self.held_back.start());
+            let current = self
+                .hold
+                .filter(|hold| hold.start == self.held_back.start());
             current.unwrap_or(Hold {
                 start: self.held_back.start(),
                 since: now,
@@ -183,7 +199,10 @@ impl RedactStream {
                 ..hold
             });
         }
-        if self.hold.is_some_and(|hold| now >= hold.since + MAX_HOLD_TIME) {
+        if self
+            .hold
+            .is_some_and(|hold| now >= hold.since + MAX_HOLD_TIME)
+        {
             self.release_all(out);
         }
     }
@@ -212,7 +231,10 @@ impl RedactStream {
 
     /// Longest text that is held back.
     fn max_held_bytes(&self) -> usize {
-        let longest = self.automaton.as_deref().map_or(0, Automaton::max_pattern_bytes);
+        let longest = self
+            .automaton
+            .as_deref()
+            .map_or(0, Automaton::max_pattern_bytes);
         2 * longest + usize::from(MAX_OPEN_BYTES)
     }
 
@@ -246,7 +268,8 @@ impl RedactStream {
                     at + 1
                 }
             };
-            let (length, state, matched) = automaton.run(self.state, &self.held_back.bytes()[at..until]);
+            let (length, state, matched) =
+                automaton.run(self.state, &self.held_back.bytes()[at..until]);
             at += length;
             self.state = state;
             if matched {
@@ -266,7 +289,8 @@ impl RedactStream {
                     let is_unbroken = !self.held_back.has_line_end(start, until);
                     // If part of the prefix was released, only the rest is here.
                     let is_whole = start + length as u64 == until;
-                    let is_in_word = format.is_ambiguous && is_whole && self.held_back.follows_word(start);
+                    let is_in_word =
+                        format.is_ambiguous && is_whole && self.held_back.follows_word(start);
                     // A token of this format that started earlier is complete first.
                     let is_open = self.tokens.iter().any(|token| token.is_of(format));
                     if is_unbroken && !is_in_word && !is_open {
@@ -326,7 +350,10 @@ impl RedactStream {
         let Some(automaton) = &self.automaton else {
             return self.held_back.end();
         };
-        let start = self.earliest_of(automaton.open_suffix(self.state).revealing, REVEALING_TOKEN_BYTES);
+        let start = self.earliest_of(
+            automaton.open_suffix(self.state).revealing,
+            REVEALING_TOKEN_BYTES,
+        );
         let is_text = start < self.held_back.end_of_text();
         if is_text { start } else { self.held_back.end() }
     }
@@ -334,7 +361,9 @@ impl RedactStream {
     /// The first of two positions: `length` bytes before the end, and the start of the first
     /// incomplete token of at least `token_length`. Skips text that is masked already.
     fn earliest_of(&self, length: usize, token_length: u16) -> u64 {
-        let value = self.held_back.start_before(self.held_back.bytes().len(), length);
+        let value = self
+            .held_back
+            .start_before(self.held_back.bytes().len(), length);
         let open = self.tokens.iter().filter(|token| !token.is_complete);
         let open = open.filter(|token| token.length >= token_length);
         let token = open.map(|token| token.start).min();

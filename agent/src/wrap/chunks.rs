@@ -1,7 +1,7 @@
-//! Publishes the chunks of the command's streams: what they say beyond their text is detected,
-//! output over the limit is kept for the end, and the rest is published.
+//! Publishes the chunks of the command's streams: structure in them is detected, output over the
+//! limit is stored for the end, and everything else is published at once.
 //!
-//! - `detect`: what a chunk says;
+//! - `detect`: what is known of a chunk beyond its text;
 //! - `output_limit`: how much of an endless output is published;
 //! - `progress`: how far the work has come;
 //! - `event_sink`: what happens while the queue is full.

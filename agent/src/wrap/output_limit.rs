@@ -32,8 +32,8 @@ const MAX_WRITTEN_BYTES: u64 = 24 * 1024 * 1024;
 pub(crate) enum Admission {
     /// Publish it now.
     Now,
-    /// Stored in the tail, or left out. This is the first such event: tell the reader how much of
-    /// the head is published and how much of the tail will be.
+    /// Stored in the tail, or left out. This is the first such event: the reader must learn how
+    /// much of the head is published and how much of the tail will be.
     FirstInTail { head: u64, tail: u64 },
     /// Stored in the tail, or left out.
     InTail,

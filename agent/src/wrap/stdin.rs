@@ -40,7 +40,7 @@ const MAX_QUEUED_INPUTS: usize = 4;
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often a background job checks whether it is in the foreground now: no signal says so.
+/// How often a background job checks whether it is in the foreground: no signal announces that.
 pub(super) const FOREGROUND_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Longest line, without its end, that the kernel keeps while the command reads lines.

@@ -77,6 +77,7 @@ impl Supervisor {
         signals: &mut Signals,
         mut control: ControlCommands,
     ) -> io::Result<(StatusChange, u8)> {
+        // 1. Publish the start, and connect the streams.
         let command = i32::try_from(started.pid).map_err(io::Error::other)?;
         let command = Pid::from_raw(command);
         self.processes.set_command(Some(command));
@@ -94,6 +95,7 @@ impl Supervisor {
             connect_streams(started.streams, description, &sinks, publisher.is_some())?;
         let (deadline_in, deadline) = watch::channel(None);
         let copying = AbortOnDropHandle::new(tokio::spawn(copy_output(streams, deadline)));
+        // 2. Until the command ends, handle signals and control commands.
         let status = loop {
             tokio::select! {
                 biased;
@@ -112,6 +114,7 @@ impl Supervisor {
                 }
             }
         };
+        // 3. End what a cancelled command left behind, and read the rest of the output.
         self.processes.set_command(None);
         if let Some(until) = control.cancelled_until() {
             self.end_descendants(until, signals).await?;
@@ -123,7 +126,7 @@ impl Supervisor {
         };
         let (mut unpublished, left_out) = sinks.finish().await;
         dropped.into_iter().for_each(|more| unpublished.add(more));
-        // All output is read, so the terminal can be hung up.
+        // 4. All output is read: hang up the terminal, answer commands, report what is missing.
         self.processes.end_session();
         drop(terminal);
         let (mut change, code) = child::ended(status);

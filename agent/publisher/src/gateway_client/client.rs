@@ -114,8 +114,11 @@ impl GatewayClient {
     ) -> Result<Response, ApiError> {
         let mut url = self.url(&["v1", "runs", run, "stream"]);
         if !channels.is_empty() {
-            url.query_pairs_mut()
-                .extend_pairs(channels.iter().map(|channel| ("channel", channel_name(*channel))));
+            url.query_pairs_mut().extend_pairs(
+                channels
+                    .iter()
+                    .map(|channel| ("channel", channel_name(*channel))),
+            );
         }
         let mut request = self.http.get(url).header("Accept", "text/event-stream");
         if let Some(id) = after {
@@ -146,7 +149,11 @@ impl GatewayClient {
         url.query_pairs_mut()
             .append_pair("after", after.unwrap_or("0-0"))
             .append_pair("wait", &wait.as_secs().to_string())
-            .extend_pairs(channels.iter().map(|channel| ("channel", channel_name(*channel))));
+            .extend_pairs(
+                channels
+                    .iter()
+                    .map(|channel| ("channel", channel_name(*channel))),
+            );
         let request = self.http.get(url).header("Accept", "application/x-ndjson");
         let sent = request.timeout(wait + CALL_TIMEOUT).send().await;
         let response = match sent {

@@ -341,4 +341,3 @@ async fn publish_lingering(text: Arc<SharedText>) {
         }
     }
 }
-

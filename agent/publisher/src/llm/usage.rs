@@ -93,7 +93,8 @@ impl<'a> TokenUse<'a> {
             .saturating_add(written_separately.unwrap_or(0));
         Ok(Self {
             cache_read_input_tokens: read_separately.or_else(|| of_input("cached_tokens")),
-            cache_creation_input_tokens: written_separately.or_else(|| of_input("cache_write_tokens")),
+            cache_creation_input_tokens: written_separately
+                .or_else(|| of_input("cache_write_tokens")),
             reasoning_output_tokens: either(
                 "/output_tokens_details/reasoning_tokens",
                 "/completion_tokens_details/reasoning_tokens",

@@ -115,7 +115,8 @@ impl Publisher {
         let installation = Keys::new(&target.prefix);
         let keys = installation.run(target.run);
         let spool = options.spool.as_ref();
-        let folder = spool.map(|spool| producer_folder(&spool.folder, target.run, target.variation));
+        let folder =
+            spool.map(|spool| producer_folder(&spool.folder, target.run, target.variation));
         Ok(Self::launch(PublisherSetup {
             redis: Some(redis),
             keys,

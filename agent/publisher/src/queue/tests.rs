@@ -30,7 +30,12 @@ fn a_batch_closes_at_its_event_limit_and_the_open_one_is_taken_only_on_request()
     let queue = Queue::new(3, 0, &[Kind::Log]);
     assert_eq!(queue.take(true), QueueItem::Empty);
     for seq in 1..=MAX_ENTRY_EVENTS as u64 + 1 {
-        assert_eq!(queue.try_push(Kind::Output, &text_payload("x")).expect("room"), seq);
+        assert_eq!(
+            queue
+                .try_push(Kind::Output, &text_payload("x"))
+                .expect("room"),
+            seq
+        );
     }
     let full = take_batch(&queue, false);
     assert_eq!((full.first, full.count), (1, MAX_ENTRY_EVENTS as u64));
@@ -54,7 +59,9 @@ fn a_batch_closes_at_its_byte_limit_and_a_large_event_forms_its_own_batch() {
     let queue = Queue::new(0, 0, &[Kind::Log]);
     let large = "x".repeat(MAX_ENTRY_BYTES - 1000);
     for text in ["a", &large, "b", &large, &large] {
-        queue.try_push(Kind::Output, &text_payload(text)).expect("room");
+        queue
+            .try_push(Kind::Output, &text_payload(text))
+            .expect("room");
     }
     let mut firsts = Vec::new();
     while let QueueItem::Batch(batch) = queue.take(true) {
@@ -72,7 +79,10 @@ fn a_batch_closes_at_its_byte_limit_and_a_large_event_forms_its_own_batch() {
 fn an_invalid_event_gets_no_seq() {
     let queue = Queue::new(0, 0, &[Kind::Log]);
     queue.try_push(Kind::Log, &3).expect_err("not an object");
-    assert_eq!(queue.try_push(Kind::Log, &text_payload("a")).expect("room"), 1);
+    assert_eq!(
+        queue.try_push(Kind::Log, &text_payload("a")).expect("room"),
+        1
+    );
     assert_eq!(take_batch(&queue, true).count, 1);
 }
 
@@ -105,7 +115,9 @@ async fn a_full_queue_rejects_or_waits_and_returns_when_the_sender_dies() {
     ));
     let (pushed, _batch) = tokio::join!(
         tokio::time::timeout(Duration::from_secs(5), async {
-            queue.push_when_room(Kind::Log, &text_payload("later")).await
+            queue
+                .push_when_room(Kind::Log, &text_payload("later"))
+                .await
         }),
         async { queue.take(false) }
     );
@@ -116,7 +128,9 @@ async fn a_full_queue_rejects_or_waits_and_returns_when_the_sender_dies() {
     while queue.try_push(Kind::Log, &text_payload("x")).is_ok() {}
     let (refused, ()) = tokio::join!(
         tokio::time::timeout(Duration::from_secs(5), async {
-            queue.push_when_room(Kind::Log, &text_payload("never")).await
+            queue
+                .push_when_room(Kind::Log, &text_payload("never"))
+                .await
         }),
         async { queue.stop(Stopped::Died) }
     );
@@ -151,9 +165,13 @@ fn drain(queue: &Queue) -> (Vec<serde_json::Value>, u64) {
 #[test]
 fn a_full_buffer_drops_the_oldest_logs_and_counts_them() {
     let queue = Queue::new(0, 0, &[Kind::Log]);
-    queue.try_push(Kind::Output, &text_payload("first")).expect("room");
+    queue
+        .try_push(Kind::Output, &text_payload("first"))
+        .expect("room");
     for _ in 1..MAX_EVENTS {
-        queue.try_push(Kind::Log, &text_payload("old")).expect("room");
+        queue
+            .try_push(Kind::Log, &text_payload("old"))
+            .expect("room");
     }
     assert!(
         queue.try_push(Kind::Log, &text_payload("new")).is_err(),
@@ -161,7 +179,9 @@ fn a_full_buffer_drops_the_oldest_logs_and_counts_them() {
     );
     queue.set_drops_oldest(true);
     for _ in 0..3 * MAX_EVENTS {
-        queue.try_push(Kind::Log, &text_payload("new")).expect("drops");
+        queue
+            .try_push(Kind::Log, &text_payload("new"))
+            .expect("drops");
     }
     assert!(queue.last_seq() <= MAX_EVENTS as u64 + 2);
     let (lines, dropped) = drain(&queue);
@@ -191,11 +211,15 @@ fn a_full_buffer_makes_output_wait_and_drops_logs_behind_it() {
 #[test]
 fn lost_events_become_a_gap_in_their_place_and_take_no_room() {
     let queue = Queue::new(0, 0, &[]);
-    queue.try_push(Kind::Output, &text_payload("before")).expect("room");
+    queue
+        .try_push(Kind::Output, &text_payload("before"))
+        .expect("room");
     queue.note_lost(1, 10);
     queue.note_lost(2, 20);
     assert_eq!(queue.last_seq(), 2, "one gap for both");
-    queue.try_push(Kind::Output, &text_payload("after")).expect("room");
+    queue
+        .try_push(Kind::Output, &text_payload("after"))
+        .expect("room");
     assert_eq!(queue.last_seq(), 3);
     let before = take_batch(&queue, true);
     assert_eq!((before.first, before.count), (1, 1));

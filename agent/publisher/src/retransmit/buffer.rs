@@ -211,7 +211,9 @@ impl RetransmitBuffer {
     fn read_spool(&mut self, expected: &BatchRef, segment: u32, offset: u32) -> Option<Batch> {
         let spool = self.spool.as_mut()?;
         match spool.read(segment, offset) {
-            Ok(batch) if (batch.first, batch.count) == (expected.first, expected.count) => Some(batch),
+            Ok(batch) if (batch.first, batch.count) == (expected.first, expected.count) => {
+                Some(batch)
+            }
             Ok(_another_batch) => None,
             Err(error) => {
                 tracing::warn!(

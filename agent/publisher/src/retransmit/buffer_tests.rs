@@ -25,7 +25,8 @@ fn body(buffer: &mut RetransmitBuffer, seq: u64) -> Option<String> {
 }
 
 fn spooled(folder: &Path, cap: u64) -> RetransmitBuffer {
-    let (spool, recovered) = Spool::open(folder, Uuid::nil(), 0, cap, Fsync::Never).expect("a spool");
+    let (spool, recovered) =
+        Spool::open(folder, Uuid::nil(), 0, cap, Fsync::Never).expect("a spool");
     RetransmitBuffer::with_spool(1 << 20, spool, recovered)
 }
 
@@ -161,11 +162,7 @@ fn events_that_only_redis_has_keep_their_seqs() {
     buffer.push(batch(4, 3));
     buffer.renumber_behind(15, inherited);
     assert_eq!(body(&mut buffer, 10).expect("kept"), "10\n");
-    assert!(
-        body(&mut buffer, 11)
-            .expect("an entry")
-            .starts_with("Hole")
-    );
+    assert!(body(&mut buffer, 11).expect("an entry").starts_with("Hole"));
     assert_eq!(body(&mut buffer, 16).expect("kept"), "1\n2\n3\n");
     assert_eq!(body(&mut buffer, 19).expect("kept"), "4\n5\n6\n");
     assert_eq!(body(&mut buffer, 22), None);

@@ -73,12 +73,18 @@ fn batches_are_sent_in_order_within_the_window() {
     let mut producer = Producer::holding(30);
     assert_eq!(producer.send(0), Some(1));
     assert_eq!(producer.send(1), Some(11));
-    assert_eq!(producer.send(MAX_IN_FLIGHT_CALLS), None, "the window is full");
+    assert_eq!(
+        producer.send(MAX_IN_FLIGHT_CALLS),
+        None,
+        "the window is full"
+    );
     producer.stored(1, 10, 5);
     assert_eq!(producer.seqs(), (10, 5));
     assert_eq!(producer.send(1), Some(21));
     assert_eq!(producer.send(2), None, "all is sent");
-    assert!(producer.window.is_sent(&producer.buffer) && !producer.window.is_durable(&producer.buffer));
+    assert!(
+        producer.window.is_sent(&producer.buffer) && !producer.window.is_durable(&producer.buffer)
+    );
 }
 
 #[test]
@@ -140,7 +146,10 @@ fn a_reconnect_resends_unacknowledged_events_and_skips_what_redis_has() {
     producer.stored(1, 10, 0);
     producer.window.on_disconnect();
     let state = reply(Outcome::Stored { stored: 30 }, 0);
-    assert_eq!(producer.on_reply(Request::State, &state), NextStep::Advanced);
+    assert_eq!(
+        producer.on_reply(Request::State, &state),
+        NextStep::Advanced
+    );
     assert_eq!(producer.send(0), Some(31));
 }
 
@@ -186,11 +195,17 @@ fn events_that_the_previous_process_stored_are_not_mistaken_for_own_ones() {
     // Redis is unreachable for us: our events get seqs that the other process uses and stores.
     producer.push(Batch::new(3, 1, b"own\n".to_vec()));
     before.push(Batch::new(3, 2, b"three\nfour\n".to_vec()));
-    producer.window.on_stale_reply(&mut producer.buffer, &reply(Outcome::Stored { stored: 4 }, 4));
+    producer.window.on_stale_reply(
+        &mut producer.buffer,
+        &reply(Outcome::Stored { stored: 4 }, 4),
+    );
     let step = producer.on_reply(Request::State, &reply(Outcome::Stored { stored: 4 }, 4));
     assert_eq!(step, NextStep::Advanced);
     assert!(!producer.window.is_durable(&producer.buffer));
-    let batch = producer.window.next_batch(&mut producer.buffer, 0).expect("own events");
+    let batch = producer
+        .window
+        .next_batch(&mut producer.buffer, 0)
+        .expect("own events");
     assert_eq!((batch.first, &batch.body[..]), (5, &b"own\n"[..]));
     // The seal covers all of them.
     let mut all = Seal::default();

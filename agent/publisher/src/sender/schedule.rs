@@ -168,7 +168,11 @@ mod tests {
             now = at;
             assert!(schedule.is_query_due(now));
         }
-        assert!(waits[0] <= MIN_QUERY_INTERVAL && waits[9] >= MAX_QUERY_INTERVAL / 2 && waits[9] <= MAX_QUERY_INTERVAL);
+        assert!(
+            waits[0] <= MIN_QUERY_INTERVAL
+                && waits[9] >= MAX_QUERY_INTERVAL / 2
+                && waits[9] <= MAX_QUERY_INTERVAL
+        );
         schedule.stop_queries();
         assert_eq!(schedule.next_timer(), None);
         schedule.is_query_due(now);

@@ -23,7 +23,6 @@ use std::path::{Path, PathBuf};
 use runcast_common::protocol::event;
 use uuid::Uuid;
 
-
 /// Epochs stay below this, so that they are exact in the append script, whose numbers are doubles.
 const MAX_EPOCH: u64 = 1 << 53;
 

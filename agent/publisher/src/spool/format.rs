@@ -176,7 +176,11 @@ pub(super) struct SegmentScan {
 pub(super) fn scan(bytes: &[u8]) -> SegmentScan {
     let header = SegmentHeader::decode(bytes);
     let magic = memchr::memmem::Finder::new(&RECORD_MAGIC);
-    let mut at = if header.is_some() { SEGMENT_HEADER_BYTES } else { 0 };
+    let mut at = if header.is_some() {
+        SEGMENT_HEADER_BYTES
+    } else {
+        0
+    };
     let mut whole_up_to = at;
     let mut records = Vec::new();
     while let Some(skip) = bytes.get(at..).and_then(|rest| magic.find(rest)) {
@@ -187,7 +191,9 @@ pub(super) fn scan(bytes: &[u8]) -> SegmentScan {
         };
         let body = at + RECORD_HEADER_BYTES;
         let end = body.saturating_add(header.length as usize);
-        let is_whole = bytes.get(body..end).is_some_and(|body| header.matches_body(body));
+        let is_whole = bytes
+            .get(body..end)
+            .is_some_and(|body| header.matches_body(body));
         records.push(ScannedRecord {
             offset: at,
             header,

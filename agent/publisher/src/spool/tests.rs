@@ -123,14 +123,16 @@ fn damage_never_changes_events_and_lost_ones_are_counted() {
         } else {
             assert_eq!(recovered.seal.events, total, "{context}");
             let whole = events
-                + recovered.batches
+                + recovered
+                    .batches
                     .iter()
                     .filter(|e| matches!(e.location, RecordLocation::Disk { .. }))
                     .map(|e| e.count)
                     .sum::<u64>();
             let first = recovered.batches.front().map_or(1, |entry| entry.first);
             assert_eq!(whole, total + 1 - first, "{context}");
-            let holes = recovered.batches
+            let holes = recovered
+                .batches
                 .iter()
                 .filter(|e| matches!(e.location, RecordLocation::Hole { .. }));
             let missing: u64 = holes
@@ -156,7 +158,9 @@ fn any_flipped_bit_or_cut_is_survived() {
         let batch = random_batch(random, recovered.seal.events + 1);
         let before = recovered.seal;
         recovered.seal.add_lines(batch.count, &batch.body);
-        spool.append(before, recovered.seal, &batch).expect("written");
+        spool
+            .append(before, recovered.seal, &batch)
+            .expect("written");
         written.push(batch);
     }
     drop(spool);
@@ -247,6 +251,11 @@ fn an_emptied_oldest_file_is_a_counted_loss() {
     let files = directory::segments(folder.path()).expect("segments");
     fs::write(&files[0], b"").expect("written");
     let (_, recovered) = open(folder.path(), 80_000);
-    assert!(recovered.batches.front().is_some_and(|oldest| oldest.first > 1));
+    assert!(
+        recovered
+            .batches
+            .front()
+            .is_some_and(|oldest| oldest.first > 1)
+    );
     assert!(!recovered.lost.is_empty(), "{recovered:?}");
 }

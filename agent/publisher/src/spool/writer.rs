@@ -126,7 +126,12 @@ impl Spool {
 
     /// Writes a batch, which leads from one seal to the next. On an error nothing was written, and
     /// [`has_failed`](Self::has_failed) is true for a while.
-    pub(crate) fn append(&mut self, before: Seal, after: Seal, batch: &Batch) -> io::Result<RecordLocation> {
+    pub(crate) fn append(
+        &mut self,
+        before: Seal,
+        after: Seal,
+        batch: &Batch,
+    ) -> io::Result<RecordLocation> {
         let result = self.write(before, after, batch);
         match &result {
             Ok(_location) => self.retry_at = None,
@@ -296,4 +301,3 @@ impl Spool {
         }
     }
 }
-

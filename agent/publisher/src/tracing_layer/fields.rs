@@ -26,7 +26,11 @@ pub(super) struct Fields(pub(super) Vec<(&'static str, Value)>);
 
 impl Fields {
     pub(super) fn insert(&mut self, name: &'static str, value: Value) {
-        match self.0.iter_mut().find(|(existing, _value)| *existing == name) {
+        match self
+            .0
+            .iter_mut()
+            .find(|(existing, _value)| *existing == name)
+        {
             Some((_name, existing)) => *existing = value,
             None => self.0.push((name, value)),
         }

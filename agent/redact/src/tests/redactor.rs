@@ -57,7 +57,11 @@ fn every_form_is_found_across_lines() {
         for (cut, end) in (1..form.len()).flat_map(|cut| [(cut, &b"\n"[..]), (cut, b"\r\n")]) {
             let (one, two) = form.split_at(cut);
             let text = [b"<<", one, end, two, b">>\n"].concat();
-            assert_eq!(redact_pieces(&redactor, &[&text]), "<<[redacted]>>\n", "{cut}");
+            assert_eq!(
+                redact_pieces(&redactor, &[&text]),
+                "<<[redacted]>>\n",
+                "{cut}"
+            );
             let at = 2 + cut + end.len();
             let redacted = redact_pieces(&redactor, &[&text[..at], &text[at..]]);
             match cut {

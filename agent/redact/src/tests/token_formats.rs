@@ -89,7 +89,10 @@ fn a_value_that_is_added_within_a_token_or_a_key_does_not_end_it() {
         stream.push("B2".repeat(20).as_bytes(), now, &mut out);
         stream.push(b" end another-value", now, &mut out);
         let redacted = String::from_utf8_lossy(&out).replace(begin, "");
-        assert!(!redacted.contains("A1") && !redacted.contains("B2"), "{redacted}");
+        assert!(
+            !redacted.contains("A1") && !redacted.contains("B2"),
+            "{redacted}"
+        );
         assert!(redacted.ends_with("[redacted]"), "{redacted}");
     }
 }

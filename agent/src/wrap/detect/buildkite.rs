@@ -18,7 +18,7 @@ use super::title::title;
 /// The id of all groups: one starts where another ends.
 const GROUP_ID: &str = "buildkite";
 
-/// What a line says.
+/// Parses a line.
 pub(super) fn read(line: &[u8]) -> Option<Annotations<'static>> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = without_colors(line.strip_suffix(b"\r").unwrap_or(line));

@@ -20,7 +20,7 @@ use super::{buildkite, github, gitlab, json, progress};
 /// Longest line that is searched for a marker if it arrived in several chunks.
 const MAX_LINE_BYTES: usize = 4096;
 
-/// What a piece of text says beyond its text.
+/// What is known of a piece beyond its text.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Annotations<'a> {
     pub(crate) level: Option<&'static str>,
@@ -126,7 +126,7 @@ impl Detector {
         }
     }
 
-    /// What a complete line says, if the chunk ends one.
+    /// The annotations of a complete line, if the chunk ends one.
     fn annotations<'a>(
         &mut self,
         chunk: &'a [u8],

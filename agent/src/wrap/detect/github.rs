@@ -24,7 +24,7 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 /// The id of all groups: one starts where another ends.
 const GROUP_ID: &str = "github";
 
-/// What a line that starts with `:` or `#` says.
+/// Parses a line that starts with `:` or `#`.
 pub(super) fn read<'a>(
     line: &'a [u8],
     stop_commands: &mut StopCommands,

@@ -38,7 +38,7 @@ struct JsonFields<'a> {
 #[derive(Deserialize)]
 struct JsonText<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// What a line that starts with `{` says.
+/// Parses a line that starts with `{`.
 pub(super) fn read(line: &[u8]) -> Option<Annotations<'_>> {
     let text = std::str::from_utf8(line).ok()?;
     let fields: JsonFields<'_> = serde_json::from_str(text).ok()?;

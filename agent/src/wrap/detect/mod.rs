@@ -1,5 +1,5 @@
-//! What a chunk of the command's output says beyond its text: a JSON log line, a group that starts
-//! or ends, a level, how far the work has come.
+//! Detects structure in the command's output: JSON log lines, groups, levels, and how far the work
+//! has come.
 //!
 //! - `detector`: reads the chunks of a stream, and uses everything below;
 //! - `json`: lines that are one JSON object with a level and a message;
