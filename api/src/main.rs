@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use runcast_api::cli::command::{self, Cli};
+use runcast_api::settings::unknown::warn_about_unknown;
 use runcast_common::config::ProcessEnv;
 use runcast_common::telemetry::Audience;
 use runcast_common::{connect, telemetry};
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell if stderr is gone as well.
+            // If stderr is gone too, the exit code says it.
             drop(writeln!(std::io::stderr(), "runcastd: {error:#}"));
             ExitCode::from(command::exit_code(&error))
         }
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     telemetry::start(&ProcessEnv, "info,sqlx=warn", Audience::Operator)?;
+    warn_about_unknown();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

@@ -1,8 +1,8 @@
-//! Whether Redis and Postgres are there and fit for the work: before any service starts, and by
+//! Checks that Redis and Postgres answer and fit this program: before any service starts, and by
 //! `runcastd check`.
 //!
-//! Redis must not evict: what it drops to make room would be unstored events. It should persist: what
-//! it forgets in a restart has to be published again.
+//! Redis must not evict: what it evicts could be events that are not stored. It should persist:
+//! after a restart agents have to publish again what it has lost.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -17,17 +17,14 @@ use tracing::warn;
 use runcast_common::config::environment::Environment;
 use runcast_store::Store;
 
-/// Longest wait for a server at the start.
+/// Longest wait for each server at the start.
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Oldest Redis with sharded pub/sub.
-const OLDEST_REDIS: u32 = 7;
+/// Oldest major version with sharded pub/sub.
+const MIN_REDIS_VERSION: u32 = 7;
 
-/// Checks Redis: every master, and every replica that may become one. Says in a few words what it
-/// consists of.
-///
-/// # Errors
-/// One line that names the setting, what is wrong, and what to do.
+/// Checks Redis: every master, and every replica that may become one. Returns in a few words what
+/// Redis consists of.
 pub async fn redis(redis: &Redis, environment: Environment) -> anyhow::Result<String> {
     let (masters, replicas) = timeout(START_DEADLINE, servers(redis))
         .await
@@ -42,11 +39,11 @@ pub async fn redis(redis: &Redis, environment: Environment) -> anyhow::Result<St
     for server in &replicas {
         match examine(server, redis.kind(), environment).await {
             Ok(version) => _ = versions.insert(version),
-            // It need not be there for the work, only fit for it.
+            // A replica need not answer now; it only must not be one that does not fit.
             Err(error) if error.is::<RedisFailure>() => {
                 warn!(
                     error = format!("{error:#}"),
-                    "a replica of REDIS_URL cannot be asked"
+                    "REDIS_URL: a replica does not answer"
                 );
             }
             Err(error) => return Err(error.context("REDIS_URL")),
@@ -66,7 +63,7 @@ async fn servers(redis: &Redis) -> Result<(Vec<Server>, Vec<Server>), RedisFailu
     Ok((redis.masters().await?, redis.replicas().await?))
 }
 
-/// Checks one server, and gives its version.
+/// Checks one server and returns its version.
 async fn examine(server: &Server, kind: Kind, environment: Environment) -> anyhow::Result<String> {
     let info: String = server.query(&redis::cmd("INFO")).await?;
     let address = server.address();
@@ -85,19 +82,19 @@ async fn examine(server: &Server, kind: Kind, environment: Environment) -> anyho
     }
     let version = info.get("redis_version").copied().unwrap_or("unknown");
     let major = version.split('.').next().and_then(|text| text.parse().ok());
-    if major.is_none_or(|major: u32| major < OLDEST_REDIS) {
+    if major.is_none_or(|major: u32| major < MIN_REDIS_VERSION) {
         bail!(
-            "Redis {version} at {address} is too old: {OLDEST_REDIS}.0 or newer is needed, for sharded pub/sub"
+            "Redis {version} at {address} is too old: {MIN_REDIS_VERSION}.0 or newer is needed, for sharded pub/sub"
         );
     }
     let policy = info.get("maxmemory_policy").copied().unwrap_or("unknown");
     if policy != "noeviction" {
         bail!(
-            "maxmemory-policy of {address} is {policy}: it would drop events that are not stored; set it to noeviction"
+            "maxmemory-policy of {address} is {policy}: it would evict events that are not stored; set it to noeviction"
         );
     }
     if info.get("aof_enabled") == Some(&"0") && !saves_snapshots(server).await {
-        let message = "persistence is off: a restart of Redis forgets what is not stored yet, and agents have to \
+        let message = "persistence is off: a restart of Redis loses what is not stored yet, and agents have to \
                        publish it again; set appendonly yes";
         match environment {
             Environment::Production => bail!("{address}: {message}"),
@@ -112,20 +109,17 @@ async fn saves_snapshots(server: &Server) -> bool {
     command.arg(&["GET", "save"]);
     match server.query::<HashMap<String, String>>(&command).await {
         Ok(config) => config.get("save").is_some_and(|save| !save.is_empty()),
-        // A server that does not let us ask is a managed one, which persists.
+        // A server that refuses CONFIG is a managed one, which persists.
         Err(_) => true,
     }
 }
 
-/// Checks Postgres and its schema.
-///
-/// # Errors
-/// [`runcast_store::schema::SchemaError`] for a schema that does not fit, else one line that names the
-/// setting.
+/// Checks Postgres and its schema. A schema that does not fit is a
+/// [`runcast_store::schema::SchemaError`] in the chain of the error.
 pub async fn postgres(store: &Store, url: &PostgresUrl) -> anyhow::Result<()> {
     timeout(START_DEADLINE, store.ping())
         .await
-        .context("it does not answer")
+        .context("no answer in time")
         .and_then(|answer| Ok(answer?))
         .with_context(|| format!("DATABASE_URL: Postgres at {url} cannot be reached"))?;
     store.check_schema().await.context("DATABASE_URL")?;

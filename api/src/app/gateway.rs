@@ -1,7 +1,8 @@
 //! Starts the gateway: makes its parts, connects them, and starts the tasks that they need.
 //!
-//! When the process is told to stop, readiness goes off first; streams are told to close after
-//! `RUNCAST_DRAIN_DELAY`, when no load balancer sends new viewers here any more.
+//! Two tokens stop it. `stop` turns readiness off at once. `close_streams` follows after
+//! `RUNCAST_DRAIN_DELAY`, when no load balancer sends new viewers here any more; streams and
+//! background tasks end by it.
 
 use std::sync::Arc;
 
@@ -37,14 +38,16 @@ impl App {
         let Some(listener) = self.listener.take() else {
             bail!("the gateway has no listener");
         };
-        // Cancelled after `stop`: streams close only when no new viewers come.
+        // Streams close only when no new viewers come: after `stop`.
         let close_streams = CancellationToken::new();
+        // The parts, each with its background tasks.
         let (hub, writers) = self.start_fanout(tasks, tails, registry, &close_streams)?;
         let access = self.start_access(tasks, registry, &close_streams)?;
         start_writers(tasks, &writers, &access, &close_streams);
         let limits = self.start_rate_limiter(tasks, registry, &close_streams);
         let connections = self.connection_limiter(registry);
         let oidc = self.settings.oidc.clone();
+        // The gateway over them.
         let oidc = oidc.map(|settings| Oidc::new(settings, public_url.clone()));
         let gateway = Gateway::new(GatewayParts {
             oidc: oidc.transpose().context("RUNCAST_OIDC_ISSUER")?,
@@ -61,6 +64,7 @@ impl App {
             webhooks_allowed: self.settings.webhooks.allowed.clone(),
             limits,
         });
+        // Drain on `stop`, serve until then.
         self.start_draining(tasks, gateway.clone(), close_streams, stop);
         let tls = self.settings.tls.as_ref().map(Tls::acceptor);
         tasks.spawn(async move {
@@ -100,7 +104,7 @@ impl App {
         let wakeups = Arc::clone(&hub);
         tasks.spawn(async move {
             wakeups.ring_bells().await;
-            Ok("bells")
+            Ok("wake-ups")
         });
         let feed = Arc::clone(hub.feed()).run(close_streams.clone());
         tasks.spawn(async move {
@@ -110,14 +114,15 @@ impl App {
         let guard = Arc::clone(&hub).guard_memory();
         tasks.spawn(async move {
             guard.await;
-            Ok("memory")
+            Ok("memory guard")
         });
         let writers = WriterPool::new(&hub, self.settings.viewer_timeout, &metrics)
             .context("the threads that write to viewers cannot start")?;
         Ok((hub, writers))
     }
 
-    /// Access, with the tasks that pass on and notice changes of it.
+    /// Access control, with the tasks that publish its changes, apply them to open streams, and
+    /// write the usage log.
     fn start_access(
         &self,
         tasks: &mut Tasks,
@@ -130,24 +135,25 @@ impl App {
             self.settings.keys.clone(),
             self.settings.session_life,
         )
-        .context("access cannot be checked")?;
+        .context("access control cannot start")?;
         access.meter().register(registry);
-        let (telling, hearing, writing) = (
-            access.clone().tell_changes(close_streams.clone()),
-            access.clone().hear_changes(close_streams.clone()),
-            access.clone().write_notes(close_streams.clone()),
-        );
+        if let Some((code, token)) = &self.sign_in {
+            access.offer_sign_in_code(code, token);
+        }
+        let publishing = access.clone().tell_changes(close_streams.clone());
         tasks.spawn(async move {
-            telling.await;
-            Ok("changes of access")
+            publishing.await;
+            Ok("publisher of access changes")
         });
+        let revoking = access.clone().hear_changes(close_streams.clone());
         tasks.spawn(async move {
-            hearing.await;
-            Ok("what is open")
+            revoking.await;
+            Ok("listener for access changes")
         });
+        let logging = access.clone().write_notes(close_streams.clone());
         tasks.spawn(async move {
-            writing.await;
-            Ok("notes of access")
+            logging.await;
+            Ok("usage log")
         });
         Ok(access)
     }
@@ -165,7 +171,7 @@ impl App {
         let running = Arc::clone(&limits).run(close_streams.clone());
         tasks.spawn(async move {
             running.await;
-            Ok("limits")
+            Ok("rate limiter")
         });
         limits
     }
@@ -190,7 +196,7 @@ impl App {
             gateway.drain();
             tokio::time::sleep(delay).await;
             close_streams.cancel();
-            Ok("readiness")
+            Ok("drain")
         });
     }
 }
@@ -204,7 +210,7 @@ fn start_writers(
     let revocations = access.openings().endings();
     let writing = Arc::clone(writers).run(close_streams.clone(), revocations);
     tasks.spawn(async move {
-        let written = writing.await.map(|()| "delivery");
+        let written = writing.await.map(|()| "writers");
         written.context("the threads that write to viewers failed")
     });
 }

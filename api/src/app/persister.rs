@@ -15,12 +15,16 @@ impl App {
         registry: &mut Registry,
         stop: &CancellationToken,
     ) {
-        let (redis, store) = (self.redis.clone(), self.store.clone());
-        let keys = self.settings.keys.clone();
-        let meter = Metrics::default();
-        meter.register(registry);
-        let budget = self.settings.redis_budget;
-        let persister = Persister::new(redis, store, keys, Window::default(), budget, meter);
+        let metrics = Metrics::default();
+        metrics.register(registry);
+        let persister = Persister::new(
+            self.redis.clone(),
+            self.store.clone(),
+            self.settings.keys.clone(),
+            Window::default(),
+            self.settings.redis_budget,
+            metrics,
+        );
         let stop = stop.clone();
         tasks.spawn(async move {
             persister.run(stop).await;

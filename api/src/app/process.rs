@@ -1,12 +1,12 @@
-//! Puts the services together, and is the only place that starts long-lived tasks.
+//! One process: prepared, run and stopped.
 //!
-//! Every task has an owner here: one that ends before it was told to makes the whole program end with
-//! an error, so that whoever supervises it starts it again instead of half of it dying unseen.
+//! The process owns every task. One that ends before it is told to ends the whole program with an
+//! error, so that its supervisor restarts it and no half of it dies unseen.
 //!
-//! To stop: readiness goes off, streams are told to close, connections drain, the persister finishes
-//! its cycle; all of that within [`STOP_DEADLINE`].
+//! To stop, readiness goes off, streams close, connections drain, and the persister finishes its
+//! cycle: all of that within [`STOP_DEADLINE`].
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -19,34 +19,35 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 use url::Url;
 
+use runcast_access::secret::Secret;
 use runcast_gateway::readiness::Health;
 use runcast_store::Store;
 
-use crate::config::Settings;
 use crate::metrics;
 use crate::preflight;
+use crate::settings::Settings;
 
-/// How long everything may take to stop. Kubernetes kills after 30 s.
+/// Longest time for everything to stop. Kubernetes kills after 30 s.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Connections that may wait to be let in; the kernel makes it `net.core.somaxconn` (4096) where that is less. Whoever finds
-/// no room tries again after a second, three, seven, and after an outage thousands of viewers come back at once.
-const BACKLOG: u32 = 65_535;
+/// Connections that may wait to be accepted. The kernel reduces it to `net.core.somaxconn` (4096 by
+/// default) where that is less. A client that finds no room tries again after 1 s, 3 s and 7 s, and
+/// after an outage thousands of viewers come back at once.
+const MAX_PENDING_CONNECTIONS: u32 = 65_535;
 
-/// What a process does.
+/// What a process does: one service, or with `runcastd dev` all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// HTTP.
+    /// Serves HTTP.
     Gateway,
-    /// Redis to Postgres.
+    /// Stores events from Redis in Postgres.
     Persister,
-    /// Background tasks.
+    /// Does scheduled work.
     Worker,
 }
 
 impl Service {
-    /// Its name.
-    #[must_use]
+    /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
@@ -56,23 +57,22 @@ impl Service {
     }
 }
 
-/// A process that is about to work.
+/// A process whose ports are bound and whose servers are checked.
 #[derive(Debug)]
 pub struct App {
     pub(super) settings: Settings,
     pub(super) redis: Redis,
     pub(super) store: Store,
     pub(super) listener: Option<TcpListener>,
+    /// A code that signs in once, and the token that it signs in as.
+    pub(super) sign_in: Option<(Secret, Secret)>,
     metrics: Option<TcpListener>,
     services: Vec<Service>,
 }
 
 impl App {
-    /// Binds its ports first, so that a mistake shows in the first second, then checks that Redis and
-    /// Postgres are there and fit this program.
-    ///
-    /// # Errors
-    /// Names the setting that is wrong or the server that cannot be reached.
+    /// Binds its ports first, so that a mistake shows in the first second, then checks that Redis
+    /// and Postgres answer and fit this program. Errors name the setting.
     pub async fn prepare(settings: Settings, services: &[Service]) -> anyhow::Result<Self> {
         let listener = if services.contains(&Service::Gateway) {
             Some(listen("RUNCAST_LISTEN", settings.listen)?)
@@ -85,7 +85,7 @@ impl App {
         let redis = Redis::new(&settings.redis).context("REDIS_URL")?;
         let store = Store::new(&settings.postgres, "runcastd").context("DATABASE_URL")?;
         let servers = preflight::redis(&redis, settings.environment).await?;
-        info!(servers, "Redis is fit for the work");
+        info!(servers, "Redis is fit for use");
         preflight::postgres(&store, &settings.postgres).await?;
         if let Some(oidc) = settings.oidc.as_ref().filter(|_| listener.is_some()) {
             oidc.check_role(&store).await?;
@@ -95,31 +95,46 @@ impl App {
             redis,
             store,
             listener,
+            sign_in: None,
             metrics,
             services: services.to_vec(),
         })
     }
 
-    /// How browsers reach the gateway; by default where it listens.
-    ///
-    /// # Errors
-    /// If the process has no gateway.
+    /// How browsers reach the gateway: `RUNCAST_PUBLIC_URL`, else where it listens. An error if the
+    /// process has no gateway.
     pub fn public_url(&self) -> anyhow::Result<Url> {
         if let Some(url) = &self.settings.public_url {
             return Ok(url.clone());
         }
-        let Some(listener) = &self.listener else {
-            bail!("this process has no gateway");
-        };
-        let address = listener.local_addr()?;
+        self.url_of(self.gateway_address()?)
+    }
+
+    /// How programs on this machine reach the gateway: at its loopback address if it listens on
+    /// all.
+    pub fn local_url(&self) -> anyhow::Result<Url> {
+        let mut address = self.gateway_address()?;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        self.url_of(address)
+    }
+
+    fn gateway_address(&self) -> anyhow::Result<SocketAddr> {
+        let listener = self.listener.as_ref();
+        let listener = listener.context("this process has no gateway")?;
+        Ok(listener.local_addr()?)
+    }
+
+    fn url_of(&self, address: SocketAddr) -> anyhow::Result<Url> {
         let scheme = self.settings.tls.as_ref().map_or("http", |_| "https");
         Ok(Url::parse(&format!("{scheme}://{address}/"))?)
     }
 
-    /// Where `/metrics`, `/healthz` and `/readyz` are served beside the gateway, if they are.
-    ///
-    /// # Errors
-    /// If the listener does not know its own address.
+    /// Where `/metrics`, `/healthz` and `/readyz` are served, if they are.
     pub fn metrics_address(&self) -> std::io::Result<Option<SocketAddr>> {
         self.metrics
             .as_ref()
@@ -127,16 +142,21 @@ impl App {
             .transpose()
     }
 
-    /// Works until `stop`, then stops in an orderly way.
-    ///
-    /// # Errors
-    /// If a service ended although nobody told it to.
+    /// Lets this code sign in once, as the holder of this token; see
+    /// [`runcast_access::Access::offer_sign_in_code`].
+    pub fn offer_sign_in(&mut self, code: Secret, token: Secret) {
+        self.sign_in = Some((code, token));
+    }
+
+    /// Runs the services until `stop`, then stops them in an orderly way. An error if a service
+    /// ends by itself.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tasks = JoinSet::new();
-        // Viewers' tails: they come and go, and end with `stop`.
+        // Tails of watched runs come and go with their viewers, and end with `stop`.
         let tails = TaskTracker::new();
         let services = std::mem::take(&mut self.services);
         let names: Vec<&str> = services.iter().map(|service| service.name()).collect();
+        // Start the services, and then /metrics with what they have registered.
         let mut registry = metrics::registry(&names.join(","));
         metrics::servers(&mut registry, &self.redis, &self.store);
         let persister = services.contains(&Service::Persister);
@@ -151,6 +171,7 @@ impl App {
         }
         self.start_metrics(&mut tasks, registry, persister, &stop);
         let outcome = supervise(&mut tasks, &stop).await;
+        // Stop what still runs; the store closes last.
         stop.cancel();
         tails.close();
         let stopping = async {
@@ -194,28 +215,28 @@ fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         }?;
-        // A gateway that is started again need not wait for its predecessor's connections.
+        // A restarted gateway need not wait until the connections of its predecessor are gone.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        socket.listen(MAX_PENDING_CONNECTIONS)
     };
     bound().with_context(|| format!("{setting}: cannot listen on {address}"))
 }
 
-/// Named when they end.
+/// All tasks of a process; each returns its name when it ends.
 pub(super) type Tasks = JoinSet<anyhow::Result<&'static str>>;
 
-/// Waits until told to stop, or until a task ends before that.
+/// Waits for `stop`, or for a task that ends before it.
 async fn supervise(tasks: &mut Tasks, stop: &CancellationToken) -> anyhow::Result<()> {
     tokio::select! {
-        // Once told to stop, tasks end because they are meant to.
+        // After `stop` tasks end because they are meant to.
         biased;
         () = stop.cancelled() => Ok(()),
         ended = tasks.join_next() => match ended {
-            Some(Ok(Ok(name))) => bail!("the {name} ended by itself"),
+            Some(Ok(Ok(name))) => bail!("the {name} task ended by itself"),
             Some(Ok(Err(error))) => Err(error),
-            Some(Err(panic)) => Err(panic).context("a service died"),
-            None => bail!("there is nothing to do"),
+            Some(Err(panic)) => Err(panic).context("a task panicked"),
+            None => bail!("no service was started"),
         },
     }
 }
@@ -227,6 +248,6 @@ fn log_end(ended: Result<anyhow::Result<&'static str>, tokio::task::JoinError>) 
             error = format!("{error:#}"),
             "did not stop in an orderly way"
         ),
-        Err(panic) => error!(%panic, "died while stopping"),
+        Err(panic) => error!(%panic, "panicked while stopping"),
     }
 }

@@ -19,12 +19,12 @@ impl App {
         stop: &CancellationToken,
     ) {
         let settings = &self.settings;
-        let archiving = ArchiveSettings {
+        let archive = ArchiveSettings {
             place: settings.archive.clone(),
             after: settings.archive_after,
             meter: ArchiveMetrics::default(),
         };
-        archiving.meter.register_writing(registry);
+        archive.meter.register_writing(registry);
         let metrics = Metrics::default();
         metrics.register(registry);
         let webhook_metrics = WebhookMetrics::default();
@@ -40,8 +40,8 @@ impl App {
             settings.keys.clone(),
             WorkerSettings {
                 retention: settings.retention.clone(),
-                archiving,
-                silence: settings.silence,
+                archiving: archive,
+                silence: settings.liveness,
             },
             webhooks,
             metrics,

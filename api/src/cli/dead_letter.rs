@@ -1,7 +1,7 @@
 //! `runcastd dead-letter`: what stood in run streams and was no event, for the operator.
 //!
-//! The bytes may hold anything, terminal commands among them, so they are shown escaped unless `--raw` asks
-//! for them as they are.
+//! The bytes may hold anything, terminal commands among them, so they are printed escaped, except
+//! with `--raw`.
 
 use std::io::Write;
 
@@ -13,14 +13,16 @@ use runcast_common::protocol::event::Head;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::escape::{escaped, escaped_start};
+use super::output::{json_line, time};
 use runcast_store::Store;
 use runcast_store::copy_rows::EventRow;
 use runcast_store::dead_letters::{DeadLetterRow, Replayed};
 
-/// Longest reason in a table; `show` gives all of it.
-const REASON_WIDTH: usize = 60;
+/// Longest reason in a table; `show` prints all of it.
+const MAX_REASON_CHARS: usize = 60;
 
-/// What to do with dead letters.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum DeadLetter {
     /// List them, newest first
@@ -35,41 +37,41 @@ pub enum DeadLetter {
         #[arg(long)]
         json: bool,
     },
-    /// Show one: its place, what was wrong, and its bytes, escaped
+    /// Show one: its event id, what was wrong, and its bytes, escaped
     Show {
         /// Its number, from `list`
         id: i64,
-        /// Only its bytes, as they came
+        /// Print its bytes alone, as they came
         #[arg(long)]
         raw: bool,
     },
-    /// Read one again, and store it in its own place if this version finds events in it; for letters that
-    /// an older version could not read. Seals are not judged again
+    /// Read one again, and store it under its own event id if this version finds events in it
+    ///
+    /// For letters that an older version could not read. Seals are not computed again.
     Replay {
         /// Its number, from `list`
         id: i64,
     },
-    /// Delete one for good
+    /// Delete one
     Drop {
         /// Its number, from `list`
         id: i64,
-        /// Really do it
+        /// Confirm
         #[arg(long)]
         yes: bool,
     },
 }
 
 impl DeadLetter {
-    /// Does it, and writes what there is to tell to `out`.
-    ///
-    /// # Errors
-    /// In words for a person.
+    /// Runs the command and writes its result to `out`.
     pub async fn run(self, store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
         match self {
             Self::List { run, limit, json } => {
                 let letters = store.dead_letters(run, limit).await?;
                 if json {
-                    letters.iter().try_for_each(|letter| line(letter, out))
+                    letters
+                        .iter()
+                        .try_for_each(|letter| json_letter(letter, out))
                 } else {
                     table(&letters, out)
                 }
@@ -87,7 +89,7 @@ impl DeadLetter {
                 Ok(writeln!(out, "stored as {count} of run {}", letter.run_id)?)
             }
             Self::Drop { id, yes: false } => {
-                bail!("this deletes the bytes of dead letter {id} for good: add --yes")
+                bail!("this deletes the bytes of dead letter {id}: add --yes to confirm")
             }
             Self::Drop { id, yes: true } => {
                 if !store.drop_dead_letter(id).await? {
@@ -100,11 +102,11 @@ impl DeadLetter {
 }
 
 async fn find(store: &Store, id: i64) -> anyhow::Result<(DeadLetterRow, Vec<u8>)> {
-    let found = store.dead_letter(id).await?;
-    found.with_context(|| format!("there is no dead letter {id}; see `runcastd dead-letter list`"))
+    let letter = store.dead_letter(id).await?;
+    letter.with_context(|| format!("there is no dead letter {id}; see `runcastd dead-letter list`"))
 }
 
-fn line(letter: &DeadLetterRow, out: &mut impl Write) -> anyhow::Result<()> {
+fn json_letter(letter: &DeadLetterRow, out: &mut impl Write) -> anyhow::Result<()> {
     let object = json!({
         "id": letter.id,
         "run": letter.run_id,
@@ -115,7 +117,7 @@ fn line(letter: &DeadLetterRow, out: &mut impl Write) -> anyhow::Result<()> {
         "reason": letter.reason,
         "created_at": letter.created_at,
     });
-    Ok(writeln!(out, "{object}")?)
+    json_line(&object, out)
 }
 
 fn table(letters: &[DeadLetterRow], out: &mut impl Write) -> anyhow::Result<()> {
@@ -129,12 +131,12 @@ fn table(letters: &[DeadLetterRow], out: &mut impl Write) -> anyhow::Result<()> 
     )?;
     for letter in letters {
         // A reason may quote what came from outside.
-        let reason: String = letter.reason.escape_debug().take(REASON_WIDTH).collect();
+        let reason = escaped_start(&letter.reason, MAX_REASON_CHARS);
         writeln!(
             out,
             "{:>8}  {}  {}  {:<22}  {:>8}  {reason}",
             letter.id,
-            letter.created_at.format("%Y-%m-%dT%H:%M:%SZ"),
+            time(letter.created_at),
             letter.run_id,
             letter.place().to_string(),
             letter.bytes,
@@ -150,26 +152,23 @@ fn show(letter: &DeadLetterRow, body: &[u8], out: &mut impl Write) -> anyhow::Re
     if let (Some(producer), Some(seq)) = (letter.producer, letter.producer_seq()) {
         writeln!(out, "producer  {producer}, its event {seq}")?;
     }
-    writeln!(
-        out,
-        "since     {}",
-        letter.created_at.format("%Y-%m-%dT%H:%M:%SZ")
-    )?;
-    writeln!(out, "reason    {}", letter.reason.escape_debug())?;
+    writeln!(out, "since     {}", time(letter.created_at))?;
+    writeln!(out, "reason    {}", escaped(&letter.reason))?;
     writeln!(out, "bytes     {}\n", body.len())?;
-    // One line of the terminal for one line of the letter.
-    for piece in body.split_inclusive(|byte| *byte == b'\n') {
-        writeln!(out, "{}", piece.escape_ascii())?;
+    // One line of output for each line of the letter.
+    for line in body.split_inclusive(|byte| *byte == b'\n') {
+        writeln!(out, "{}", line.escape_ascii())?;
     }
     Ok(())
 }
 
-/// Reads a letter again, stores what it is, and says what that was.
+/// Reads a letter again, stores its events, and returns what was stored in words.
 async fn replay(store: &Store, letter: &DeadLetterRow, body: Vec<u8>) -> anyhow::Result<String> {
-    let put_aside = u64::try_from(letter.created_at.timestamp_millis()).unwrap_or(0);
+    // What the letter holds: an entry of several events, or one line.
+    let created_ms = u64::try_from(letter.created_at.timestamp_millis()).unwrap_or(0);
     let (events, appended_ms) = match Entry::from_dump(letter.place(), &body) {
         Ok(entry) if letter.producer.is_none() => (entry.events().collect(), entry.appended_ms),
-        // A letter of one line, or an entry that is still none: its line then says so.
+        // A letter of one line, or an entry that still is none: then its line does not parse below.
         _ => {
             let event = Event {
                 id: letter.place(),
@@ -177,15 +176,16 @@ async fn replay(store: &Store, letter: &DeadLetterRow, body: Vec<u8>) -> anyhow:
                 producer_seq: letter.producer_seq().unwrap_or_default(),
                 line: Bytes::from(body),
             };
-            (vec![event], put_aside)
+            (vec![event], created_ms)
         }
     };
-    let mut rows = Vec::with_capacity(events.len());
+    // Its events as rows.
     let heads: Vec<Head<'_>> = events
         .iter()
         .map(|event| Head::parse(&event.line))
         .collect::<Result<_, _>>()
         .with_context(|| format!("dead letter {} is still no event", letter.id))?;
+    let mut rows = Vec::with_capacity(events.len());
     for (event, head) in events.iter().zip(&heads) {
         rows.push(EventRow {
             run: letter.run_id,
@@ -208,11 +208,11 @@ async fn replay(store: &Store, letter: &DeadLetterRow, body: Vec<u8>) -> anyhow:
         Replayed::Stored(1) => Ok(format!("event {}", letter.place())),
         Replayed::Stored(count) => Ok(format!("{count} events up to {}", letter.place())),
         Replayed::Gone => bail!(
-            "dead letter {} was dropped or replayed meanwhile",
+            "dead letter {} was dropped or replayed in the meantime",
             letter.id
         ),
         Replayed::NoRun => bail!("its run {} does not exist any more", letter.run_id),
-        Replayed::Taken(place) => bail!("its place is not free: {place} holds an event"),
-        Replayed::Known(place) => bail!("it was published again and is stored as {place}; drop it"),
+        Replayed::Taken(id) => bail!("its event id is not free: {id} holds an event"),
+        Replayed::Known(id) => bail!("it was published again and is stored as {id}; drop it"),
     }
 }

@@ -1,4 +1,4 @@
-//! `runcastd jobs`: how background work stands, and what can be done about a job that is dead, for the operator.
+//! `runcastd jobs`: the state of background jobs, and what to do about dead ones, for the operator.
 
 use std::io::Write;
 
@@ -6,53 +6,54 @@ use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 
+use super::escape::escaped_start;
+use super::output::time;
 use runcast_store::Store;
 use runcast_store::job_status::JobKind;
 
-/// Dead jobs that are listed at most; the API has pages.
-const MOST_DEAD: u16 = 200;
+/// Dead jobs in the table; the API has pages.
+const MAX_DEAD_JOBS: u16 = 200;
 
 /// Longest error in a table.
-const ERROR_WIDTH: usize = 120;
+const MAX_ERROR_CHARS: usize = 120;
 
-/// What to do with jobs.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Jobs {
-    /// Counts by kind and state, when each ran last and runs next, leases, and dead jobs (the default)
+    /// List counts by kind and state, last and next runs, leases, and dead jobs (the default)
     List,
-    /// Try a job again now, with all its attempts
+    /// Retry a job now, with all its attempts
     Retry {
         /// Its number, from `list`
         id: i64,
     },
-    /// Take a job off the queue
+    /// Delete a job from the queue
     Drop {
         /// Its number, from `list`
         id: i64,
-        /// Really do it
+        /// Confirm
         #[arg(long)]
         yes: bool,
     },
 }
 
 impl Jobs {
-    /// Does it, and writes what there is to tell to `out`.
-    ///
-    /// # Errors
-    /// In words for a person.
+    /// Runs the command and writes its result to `out`.
     pub async fn run(self, store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
         match self {
             Self::List => list(store, out).await,
             Self::Retry { id } => {
                 if !store.retry_job(id).await? {
-                    bail!("there is no job {id}, or it runs at this moment");
+                    bail!("there is no job {id}, or it is running");
                 }
                 Ok(writeln!(out, "job {id} is due now")?)
             }
-            Self::Drop { id, yes: false } => bail!("this deletes job {id} for good: add --yes"),
+            Self::Drop { id, yes: false } => {
+                bail!("this deletes job {id}: add --yes to confirm")
+            }
             Self::Drop { id, yes: true } => {
                 if !store.drop_job(id).await? {
-                    bail!("there is no job {id}, or it runs at this moment");
+                    bail!("there is no job {id}, or it is running");
                 }
                 Ok(writeln!(out, "job {id} is deleted")?)
             }
@@ -76,8 +77,8 @@ async fn list(store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
             kind.retrying,
             kind.dead,
             age(kind.due_since),
-            time(kind.last_run_at),
-            time(kind.next_run_at),
+            time_or_dash(kind.last_run_at),
+            time_or_dash(kind.next_run_at),
             error(&kind),
         )?;
     }
@@ -88,7 +89,7 @@ async fn list(store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
     )?;
     for lease in store.lease_rows().await? {
         let until = if lease.held {
-            time(Some(lease.expires_at))
+            time(lease.expires_at)
         } else {
             "not held".to_owned()
         };
@@ -98,7 +99,7 @@ async fn list(store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
             lease.name, lease.holder, lease.token
         )?;
     }
-    let dead = store.dead_jobs(0, MOST_DEAD).await?;
+    let dead = store.dead_jobs(0, MAX_DEAD_JOBS).await?;
     if dead.is_empty() {
         return Ok(());
     }
@@ -114,28 +115,21 @@ async fn list(store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
             job.id,
             job.kind,
             job.attempts,
-            time(Some(job.updated_at)),
-            shown(&job.last_error.unwrap_or_default()),
+            time(job.updated_at),
+            escaped_start(&job.last_error.unwrap_or_default(), MAX_ERROR_CHARS),
         )?;
     }
     Ok(())
 }
 
+/// The last error of a kind; it may quote what came from outside.
 fn error(kind: &JobKind) -> String {
     let error = kind.last_error.as_ref().or(kind.last_run_error.as_ref());
-    shown(error.map_or("", String::as_str))
+    escaped_start(error.map_or("", String::as_str), MAX_ERROR_CHARS)
 }
 
-/// An error may quote what came from outside.
-fn shown(error: &str) -> String {
-    error.escape_debug().take(ERROR_WIDTH).collect()
-}
-
-fn time(at: Option<DateTime<Utc>>) -> String {
-    at.map_or_else(
-        || "-".to_owned(),
-        |at| at.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
-    )
+fn time_or_dash(at: Option<DateTime<Utc>>) -> String {
+    at.map_or_else(|| "-".to_owned(), time)
 }
 
 fn age(since: Option<DateTime<Utc>>) -> String {

@@ -1,6 +1,8 @@
-//! `runcastd user`: who may sign in, and with which roles, for the operator; above all the first administrator.
+//! `runcastd user`: manages users and their roles, for the operator; above all the first
+//! administrator.
 //!
-//! A password never stands on a command line, where others see it: it is asked for on the terminal, or read from stdin.
+//! A password never stands on a command line, where other processes can read it: it comes from a
+//! prompt on the terminal, or from stdin.
 
 use std::io::{BufRead as _, Read as _, Write};
 
@@ -8,14 +10,18 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use secrecy::SecretString;
 
-use crate::cli::prompt;
+use super::output::json_line;
+use super::prompt;
 use runcast_access::password::{MAX_BYTES, Passwords};
 use runcast_store::Store;
 use runcast_store::audit::Actor;
 use runcast_store::users::{NewUser, User as Row, UserChange};
 
-/// Users that are read at a time.
-const SOME: u16 = 200;
+/// Users that one query reads.
+const PAGE_USERS: u16 = 200;
+
+/// What a line on stdin has beyond the password: CR, LF, and one byte that makes it too long.
+const LINE_END_BYTES: u64 = 3;
 
 /// What `--help` says beyond the commands.
 pub const HELP: &str = "\
@@ -23,36 +29,36 @@ The first administrator of an installation:
 
   runcastd user create ada --email ada@example.com --role admin
 
-Roles that come with Runcast: viewer (sees all runs), operator (sees, starts and controls them),
-admin (everything, users and tokens too). Own ones, also for runs with certain labels alone, are made
-by `POST /v1/roles`, such as {\"name\":\"search\",\"permissions\":[\"runs:read\"],\"labels\":{\"team\":\"search\"}}.
+Built-in roles: viewer (sees all runs), operator (sees, starts and controls them), admin (everything,
+users and tokens too). Create other roles, also for runs with certain labels alone, by
+`POST /v1/roles`: {\"name\":\"search\",\"permissions\":[\"runs:read\"],\"labels\":{\"team\":\"search\"}}.
 
-Who signs in by OpenID Connect (RUNCAST_OIDC_ISSUER) becomes the user with the address that the issuer
-has verified, and stays linked to them, whatever addresses become. A user is linked to one person of an
-issuer: somebody else with their address is refused until `unlink`. Who has no verified address there
-is linked by `POST /v1/users/USER/identities` {\"subject\":\"...\"}; the audit log tells the subject of
-whoever was refused.
+A person who signs in by OpenID Connect (RUNCAST_OIDC_ISSUER) becomes the user with the address that
+the issuer has verified, and stays linked to that user even if addresses change. A user is linked to
+one person of an issuer: another person with the same address is refused until `unlink`. Link a
+person without a verified address by `POST /v1/users/USER/identities` {\"subject\":\"...\"}; the audit
+log holds the subject of each refused person.
 
-USER is a name, an address or an id. What changes counts at all gateways within seconds, as a rule
-at once; it is written to the audit log (`GET /v1/audit`) as done by runcastd.";
+USER is a name, an address or an id. Changes apply at all gateways, as a rule at once and always
+within seconds; the audit log (`GET /v1/audit`) records them as done by runcastd.";
 
-/// What to do with users.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum User {
-    /// Create one and print their id; the password is asked for
+    /// Create one and print its id; prompts for the password
     Create {
-        /// Letters, digits and . _ - of ASCII
+        /// ASCII letters, digits and . _ -
         name: String,
-        /// Their address; one can sign in by it as well
+        /// E-mail address; the user can sign in by it too
         #[arg(long)]
         email: String,
-        /// A role: viewer, operator, admin, or an own one; may be repeated
+        /// A role: viewer, operator, admin, or one of your own; may be repeated
         #[arg(long = "role", value_name = "ROLE")]
         roles: Vec<String>,
-        /// Read the password from stdin, one line, instead of asking for it
+        /// Read the password from stdin, one line, instead of prompting for it
         #[arg(long, conflicts_with = "no_password")]
         password_stdin: bool,
-        /// Create them without a password: they sign in by tokens or single sign-on
+        /// Create the user without a password, to sign in by token or single sign-on
         #[arg(long)]
         no_password: bool,
     },
@@ -62,51 +68,49 @@ pub enum User {
         #[arg(long)]
         json: bool,
     },
-    /// Let one do nothing any more, and end their sessions; their tokens do nothing meanwhile
+    /// Disable one: sessions end, and tokens are refused until the user is enabled again
     Disable {
         /// Name, address or id
         user: String,
     },
-    /// Let one do again what they could
+    /// Enable one again
     Enable {
         /// Name, address or id
         user: String,
     },
-    /// Give one another password and end their sessions; it is asked for
+    /// Change the password of one and end its sessions; prompts for the password
     Password {
         /// Name, address or id
         user: String,
-        /// Read it from stdin, one line, instead of asking for it
+        /// Read it from stdin, one line, instead of prompting for it
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Forget whom the OpenID Connect issuer knows as this user, and end their sessions; who comes next
-    /// with their address becomes them
+    /// Unlink one from its person at the OpenID Connect issuer, and end its sessions
+    ///
+    /// The next person who signs in with the user's address is linked to it.
     Unlink {
         /// Name, address or id
         user: String,
     },
-    /// Give one a role
+    /// Grant one a role
     Grant {
         /// Name, address or id
         user: String,
-        /// Which one
+        /// The role
         role: String,
     },
-    /// Take a role from one
+    /// Revoke a role from one
     RevokeRole {
         /// Name, address or id
         user: String,
-        /// Which one
+        /// The role
         role: String,
     },
 }
 
 impl User {
-    /// Does it, and writes what there is to tell to `out`.
-    ///
-    /// # Errors
-    /// In words for a person.
+    /// Runs the command and writes its result to `out`.
     pub async fn run(self, store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
         let operator = Actor::operator();
         match self {
@@ -131,8 +135,8 @@ impl User {
                 Ok(writeln!(out, "{}", user.id)?)
             }
             Self::List { json } => list(store, json, out).await,
-            Self::Disable { user } => switch(store, &user, true, out).await,
-            Self::Enable { user } => switch(store, &user, false, out).await,
+            Self::Disable { user } => set_disabled(store, &user, true, out).await,
+            Self::Enable { user } => set_disabled(store, &user, false, out).await,
             Self::Password {
                 user,
                 password_stdin,
@@ -143,7 +147,7 @@ impl User {
                     ..UserChange::default()
                 };
                 store.change_user(&operator, user.id, &change, None).await?;
-                Ok(writeln!(out, "{} has another password", user.name)?)
+                Ok(writeln!(out, "{} has a new password", user.name)?)
             }
             Self::Unlink { user } => {
                 let user = find(store, &user).await?;
@@ -162,7 +166,11 @@ impl User {
                 if !store.revoke_role(&operator, user.id, &role).await? {
                     bail!("{} does not have the role {role}", user.name);
                 }
-                Ok(writeln!(out, "{} has the role {role} no more", user.name)?)
+                Ok(writeln!(
+                    out,
+                    "{} no longer has the role {role}",
+                    user.name
+                )?)
             }
         }
     }
@@ -173,7 +181,7 @@ async fn find(store: &Store, text: &str) -> anyhow::Result<Row> {
     user.with_context(|| format!("there is no user {text}; see `runcastd user list`"))
 }
 
-async fn switch(
+async fn set_disabled(
     store: &Store,
     user: &str,
     disabled: bool,
@@ -200,11 +208,10 @@ async fn list(store: &Store, json: bool, out: &mut impl Write) -> anyhow::Result
     }
     let mut after = None;
     loop {
-        let users = store.users(after, SOME).await?;
+        let users = store.users(after, PAGE_USERS).await?;
         for user in &users {
             if json {
-                serde_json::to_writer(&mut *out, user)?;
-                writeln!(out)?;
+                json_line(user, out)?;
                 continue;
             }
             let state = match (user.disabled_at, user.has_password) {
@@ -221,19 +228,19 @@ async fn list(store: &Store, json: bool, out: &mut impl Write) -> anyhow::Result
                 user.roles.join(", ")
             )?;
         }
-        if users.len() < usize::from(SOME) {
+        if users.len() < usize::from(PAGE_USERS) {
             return Ok(());
         }
         after = users.last().map(|user| user.id);
     }
 }
 
-/// The hash of a password that is read now.
+/// Reads a password and returns its hash.
 async fn password(stdin: bool) -> anyhow::Result<String> {
     let password: SecretString = if stdin {
         let mut line = String::new();
-        let most = MAX_BYTES as u64 + 3;
-        let read = std::io::stdin().lock().take(most).read_line(&mut line);
+        let limit = MAX_BYTES as u64 + LINE_END_BYTES;
+        let read = std::io::stdin().lock().take(limit).read_line(&mut line);
         read.context("stdin")?;
         line.trim_end_matches(['\r', '\n']).to_owned().into()
     } else {
