@@ -16,7 +16,7 @@ use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
 /// Distinguishes it from an event id.
-const PREFIX: char = 'w';
+const CURSOR_PREFIX: char = 'w';
 
 /// The version of the format above.
 const FORMAT_VERSION: u8 = 1;
@@ -36,7 +36,7 @@ pub struct MultiCursor(Vec<([u8; TAG_BYTES], i64, u64)>);
 impl MultiCursor {
     /// Parses what [`encode`] wrote.
     pub fn parse(text: &str) -> Result<Self, InvalidMultiCursor> {
-        let text = text.strip_prefix(PREFIX).ok_or(InvalidMultiCursor)?;
+        let text = text.strip_prefix(CURSOR_PREFIX).ok_or(InvalidMultiCursor)?;
         let bytes = URL_SAFE_NO_PAD
             .decode(text)
             .map_err(|_no_base64| InvalidMultiCursor)?;
@@ -81,7 +81,7 @@ pub fn encode(cursors: impl Iterator<Item = (Uuid, EventId)>) -> String {
         write_varint(&mut bytes, ((after << 1) ^ (after >> 63)).cast_unsigned());
         write_varint(&mut bytes, cursor.seq);
     }
-    format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+    format!("{CURSOR_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
 }
 
 fn tag_of(run: Uuid) -> [u8; TAG_BYTES] {

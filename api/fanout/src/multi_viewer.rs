@@ -229,18 +229,20 @@ impl MultiViewer {
     /// Writes whole frames of a run, each with the run in its data and the cursors of all runs as
     /// its id.
     fn write_frames(&mut self, out: &mut Vec<u8>, run: Uuid, frames: &[u8]) {
-        const DATA: &[u8] = b"\ndata: {";
-        const ID: &[u8] = b"\nid: ";
+        const DATA_FIELD: &[u8] = b"\ndata: {";
+        const ID_FIELD: &[u8] = b"\nid: ";
         let mut rest = frames;
         while let Some(end) = memmem::find(rest, b"\n\n") {
             let (frame, behind) = (&rest[..end], &rest[end + 2..]);
             rest = behind;
-            let (Some(data), Some(id)) = (memmem::find(frame, DATA), memmem::rfind(frame, ID))
-            else {
+            let (Some(data), Some(id)) = (
+                memmem::find(frame, DATA_FIELD),
+                memmem::rfind(frame, ID_FIELD),
+            ) else {
                 tracing::error!(%run, "dropped a frame without data or id");
                 continue;
             };
-            let (data, own_id) = (data + DATA.len(), &frame[id + ID.len()..]);
+            let (data, own_id) = (data + DATA_FIELD.len(), &frame[id + ID_FIELD.len()..]);
             if let Some(own_id) = std::str::from_utf8(own_id)
                 .ok()
                 .and_then(|text| text.parse().ok())

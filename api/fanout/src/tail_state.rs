@@ -226,3 +226,47 @@ impl TailState {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Encoder;
+
+    fn id(seq: u64) -> EventId {
+        EventId::new(1, seq)
+    }
+
+    fn frames(after: u64, upto: u64) -> Frames {
+        let mut encoder = Encoder::new(id(after));
+        encoder.gap(id(upto), id(upto + 1), None, "test");
+        encoder.finish()
+    }
+
+    #[test]
+    fn an_entry_is_appended_only_where_it_continues_the_ring() {
+        let mut state = TailState::default();
+        let append = |state: &mut TailState, after, upto| {
+            state.append_entry(frames(after, upto), id(upto), usize::MAX)
+        };
+        assert_eq!(append(&mut state, 0, 1), Append::Refused);
+        state.ring = Some(Ring::new(id(10)));
+        assert_eq!(append(&mut state, 10, 12), Append::Appended);
+        assert_eq!(append(&mut state, 10, 12), Append::Known);
+        assert_eq!(append(&mut state, 13, 14), Append::Refused);
+        assert!(state.set_degraded(Degraded::REDIS_DOWN));
+        assert!(!state.set_degraded(Degraded::REDIS_DOWN));
+        assert_eq!(append(&mut state, 12, 13), Append::Refused);
+    }
+
+    #[test]
+    fn one_caller_at_a_time_loads_the_end_status() {
+        let mut state = TailState::default();
+        assert!(state.begin_end_status());
+        assert!(!state.begin_end_status());
+        state.set_end_status(None);
+        assert!(state.end_status().is_none());
+        assert!(state.begin_end_status());
+        state.set_end_status(Some(Value::Null));
+        assert!(state.end_status().is_some());
+    }
+}

@@ -75,7 +75,7 @@ pub trait Sink {
     fn event(&mut self, event: &Event);
     /// Adds a hole that ends at `at`; `next` is the first event after it.
     fn gap(&mut self, at: EventId, next: EventId, count: Option<u64>, reason: &'static str);
-    /// Moves on to this id: no store holds anything before it.
+    /// Moves on to this id: no store holds another event up to there.
     fn skip_to(&mut self, id: EventId);
 }
 

@@ -234,11 +234,11 @@ fn close_reason(error: &io::Error) -> CloseReason {
 /// The rest of the frame at which the socket stopped, and the id of that frame. Pieces hold whole
 /// frames, each with its id before the empty line at its end.
 fn unfinished_frame(pieces: &[Bytes], (at, offset): (usize, usize)) -> (Bytes, Option<EventId>) {
-    const END: &[u8] = b"\n\n";
+    const FRAME_END: &[u8] = b"\n\n";
     let piece = &pieces[at];
-    let end =
-        memmem::find(&piece[offset..], END).map_or(piece.len(), |end| offset + end + END.len());
-    let frame = piece[..end].strip_suffix(END).unwrap_or_default();
+    let end = memmem::find(&piece[offset..], FRAME_END)
+        .map_or(piece.len(), |end| offset + end + FRAME_END.len());
+    let frame = piece[..end].strip_suffix(FRAME_END).unwrap_or_default();
     let id = memmem::rfind(frame, b"\nid: ").map(|id| &frame[id + 5..]);
     let id = id.and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
     (Bytes::copy_from_slice(&piece[offset..end]), id)

@@ -342,7 +342,7 @@ mod tests {
     use super::*;
     use crate::envelope::without_envelope;
 
-    const RUN: Uuid = Uuid::from_u128(1);
+    const RUN_ID: Uuid = Uuid::from_u128(1);
 
     fn events(count: u64) -> Vec<Event> {
         let event = |seq: u64| Event {
@@ -360,7 +360,7 @@ mod tests {
     }
 
     fn build(events: &[Event]) -> (ObjectIndex, Vec<u8>) {
-        let mut builder = ObjectBuilder::new(RUN, EventId::ZERO, None).expect("a builder");
+        let mut builder = ObjectBuilder::new(RUN_ID, EventId::ZERO, None).expect("a builder");
         let mut out = Vec::new();
         for event in events {
             builder.add(event, &mut out).expect("added");
