@@ -80,7 +80,6 @@ impl ClaimedChanges {
     }
 
     /// True if there may be more.
-    #[must_use]
     pub fn is_full(&self) -> bool {
         i64::try_from(self.rows.len()).is_ok_and(|rows| rows >= SOME)
     }
@@ -88,9 +87,6 @@ impl ClaimedChanges {
 
 impl Store {
     /// Takes what has changed, the oldest first; waits for whoever has taken it before.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn take_access_changes(&self) -> Result<ClaimedChanges, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let rows: Vec<Row> = sqlx::query_as(
@@ -119,18 +115,12 @@ impl Store {
     }
 
     /// How many changes Redis has not been told.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn waiting_access_changes(&self) -> Result<i64, StoreError> {
         let count = sqlx::query_scalar("SELECT count(*) FROM access_changes");
         Ok(count.fetch_one(&self.pool).await?)
     }
 
     /// A connection of its own on which Postgres tells that there are changes. It takes none from the pool.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database cannot be reached.
     pub async fn access_change_listener(&self) -> Result<PgListener, StoreError> {
         let options = self.pool.connect_options();
         let pool = sqlx::postgres::PgPoolOptions::new()

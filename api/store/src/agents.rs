@@ -31,7 +31,6 @@ pub struct Changes {
 
 impl Changes {
     /// True if there is nothing to write.
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.alive.is_empty() && self.stale.is_empty() && self.lost.is_empty()
     }
@@ -129,9 +128,6 @@ impl Store {
     }
 
     /// Agents, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn agents(
         &self,
         before: Option<Uuid>,
@@ -157,9 +153,6 @@ impl Store {
     }
 
     /// Agents that live as far as is known, with their runs, in the order of their ids.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn living_agents(
         &self,
         after: Uuid,

@@ -33,9 +33,6 @@ const DAY_IS_ARCHIVED: &str = "SELECT $1::date < (now() AT TIME ZONE 'UTC')::dat
 
 impl Store {
     /// Days with archived runs whose rows are still there.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn days_with_archived_rows(&self) -> Result<Vec<NaiveDate>, StoreError> {
         let runs: Vec<Uuid> = sqlx::query_scalar(
             "SELECT DISTINCT run_id FROM archives WHERE state = 'kept' AND rows_gone_at IS NULL",

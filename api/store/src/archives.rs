@@ -97,9 +97,6 @@ const LOCK_DUE: &str = "SELECT r.epoch, r.seq, r.archived_epoch, r.archived_seq,
 
 impl Store {
     /// Runs that have been sealed for so long and are not archived as they are, those that wait longest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn runs_to_archive(&self, age: Duration, most: u32) -> Result<Vec<Uuid>, StoreError> {
         let runs = sqlx::query_scalar(
             "SELECT id FROM runs r
@@ -116,9 +113,6 @@ impl Store {
     }
 
     /// Begins an attempt to archive a run, and gives up every one before it; none if there is nothing to do.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn begin_archive(
         &self,
         run: Uuid,
@@ -185,9 +179,6 @@ impl Store {
 
     /// Writes down the id of an upload in parts, before the first of them is sent. False if the attempt has
     /// been given up.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn note_upload(&self, attempt: Uuid, upload: &str) -> Result<bool, StoreError> {
         let noted =
             sqlx::query("UPDATE archives SET upload = $2 WHERE id = $1 AND state = 'writing'")
@@ -199,9 +190,6 @@ impl Store {
     }
 
     /// Writes down that the object of an attempt is whole. False if the attempt has been given up.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn note_written(&self, attempt: Uuid) -> Result<bool, StoreError> {
         let noted = sqlx::query(
             "UPDATE archives SET written_at = clock_timestamp() WHERE id = $1 AND state = 'writing'",
@@ -215,9 +203,6 @@ impl Store {
     /// Gives a run to the archive: from now on readers are given the object, which has been compared with the
     /// rows, and the rows may go: a job for that is put into the queue for `rows_after` from now, together
     /// with it. False if the run is no longer as it was, or the attempt has been given up; then nothing is done.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn keep_archive(
         &self,
         attempt: &ArchiveAttempt,
@@ -268,9 +253,6 @@ impl Store {
     }
 
     /// The object that holds what follows an event of a run, if there is one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn object_after(
         &self,
         run: Uuid,
@@ -286,9 +268,6 @@ impl Store {
     }
 
     /// The object that holds what comes before an event of a run, if there is one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn object_before(
         &self,
         run: Uuid,
@@ -330,9 +309,6 @@ impl Store {
     }
 
     /// The index of an object, as JSON, if it still holds a part of a run.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn archive_index(&self, object: Uuid) -> Result<Option<Vec<u8>>, StoreError> {
         let index: Option<Option<Vec<u8>>> =
             sqlx::query_scalar("SELECT index FROM archives WHERE id = $1 AND state = 'kept'")
@@ -343,9 +319,6 @@ impl Store {
     }
 
     /// Up to where the archive holds a run; nothing for a run that does not exist.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn archived_upto(&self, run: Uuid) -> Result<EventId, StoreError> {
         let mark: Option<(i64, i64)> =
             sqlx::query_as("SELECT archived_epoch, archived_seq FROM runs WHERE id = $1")
@@ -358,9 +331,6 @@ impl Store {
     }
 
     /// True if runs lie in the archive.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn has_archives(&self) -> Result<bool, StoreError> {
         let there = sqlx::query_scalar("SELECT EXISTS (SELECT FROM archives WHERE state = 'kept')")
             .fetch_one(&self.pool)
@@ -369,9 +339,6 @@ impl Store {
     }
 
     /// Gives up attempts that nobody can be at work on any more, of whatever run.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn give_up_attempts(&self, age: Duration) -> Result<u64, StoreError> {
         let given_up = sqlx::query(
             "UPDATE archives SET state = 'leaving'
@@ -384,9 +351,6 @@ impl Store {
     }
 
     /// Objects that are to be deleted, in the order of their ids.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn leaving_objects(
         &self,
         after: Uuid,
@@ -405,9 +369,6 @@ impl Store {
 
     /// Forgets an object that has been deleted, unless somebody may still be writing it: then it is deleted
     /// again later. Says whether it was forgotten.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn forget_object(&self, object: Uuid) -> Result<bool, StoreError> {
         let forgotten = sqlx::query(
             "DELETE FROM archives WHERE id = $1 AND state = 'leaving'
@@ -422,7 +383,6 @@ impl Store {
 }
 
 /// The day, in UTC, in whose partition the events of a run lie.
-#[must_use]
 pub fn day_of(run: Uuid) -> NaiveDate {
     let created = run.get_timestamp().map_or(0, |time| time.to_unix().0);
     let created = i64::try_from(created).ok();

@@ -25,7 +25,6 @@ pub struct Actor {
 
 impl Actor {
     /// Whoever has the database's address and runs `runcastd`.
-    #[must_use]
     pub fn operator() -> Self {
         Self {
             id: None,
@@ -101,9 +100,6 @@ pub(super) async fn note(
 
 impl Store {
     /// Writes an entry about something that is no change of a row.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn audit(
         &self,
         actor: &Actor,
@@ -139,9 +135,6 @@ impl Store {
     }
 
     /// Entries, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn audit_log(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
         let actor = filter.actor.as_deref();
         let entries = sqlx::query_as(

@@ -89,13 +89,11 @@ impl CopyRows {
     }
 
     /// How many rows there are.
-    #[must_use]
     pub const fn rows(&self) -> u64 {
         self.rows
     }
 
     /// How many bytes they take in Postgres' format.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.len() as u64
     }

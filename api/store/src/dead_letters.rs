@@ -45,13 +45,11 @@ from_row!(DeadLetterRow {
 
 impl DeadLetterRow {
     /// Where it stood.
-    #[must_use]
     pub fn place(&self) -> EventId {
         EventId::new(unsigned(self.epoch), unsigned(self.seq))
     }
 
     /// Its number at its producer, if that is known.
-    #[must_use]
     pub fn producer_seq(&self) -> Option<u64> {
         self.producer_seq.map(unsigned)
     }
@@ -78,9 +76,6 @@ const LETTER: &str =
 
 impl Store {
     /// The newest dead letters, of one run or of all, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn dead_letters(
         &self,
         run: Option<Uuid>,
@@ -97,9 +92,6 @@ impl Store {
     }
 
     /// One dead letter and its bytes.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn dead_letter(
         &self,
         id: i64,
@@ -119,9 +111,6 @@ impl Store {
     }
 
     /// Drops a dead letter; false if there is none of this number.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn drop_dead_letter(&self, id: i64) -> Result<bool, StoreError> {
         let dropped = sqlx::query("DELETE FROM dead_letters WHERE id = $1")
             .bind(id)

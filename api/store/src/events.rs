@@ -119,9 +119,6 @@ const SELECT_EPOCHS: &str = "WITH RECURSIVE epochs(epoch) AS (
 
 impl Store {
     /// One page of stored events, in order.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn events(&self, page: &EventPage<'_>) -> Result<Vec<Event>, StoreError> {
         let (epoch, seq) = page.coverage.pair();
         let wanted = EventQuery::of(page.channels);
@@ -149,9 +146,6 @@ impl Store {
 
     /// Where the page begins that holds the last `limit` events of these channels before an id, or as
     /// many of them as a page may hold; none if there is no such event.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn floor(
         &self,
         run: Uuid,
@@ -178,9 +172,6 @@ impl Store {
     }
 
     /// The first stored event behind an id.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn moment_after(
         &self,
         run: Uuid,
@@ -202,9 +193,6 @@ impl Store {
     }
 
     /// The last stored event of each epoch of a run, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn epochs(&self, run: Uuid) -> Result<Vec<EventId>, StoreError> {
         let rows: Vec<(i64, i64)> = sqlx::query_as(SELECT_EPOCHS)
             .bind(run)

@@ -176,9 +176,6 @@ pub struct Snapshot {
 
 impl Store {
     /// When the first selected run of a span was created, if there is one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn first_selected(
         &self,
         selection: &Selection,
@@ -189,9 +186,6 @@ impl Store {
     }
 
     /// The selected runs of a span and their events, as they are now.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn snapshot(
         &self,
         selection: &Selection,

@@ -68,9 +68,6 @@ const COLUMNS: &str = "u.id, u.name, u.email, u.disabled_at IS NOT NULL AS disab
 
 impl Store {
     /// The user that an issuer knows by this subject.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn identified(
         &self,
         issuer: &str,
@@ -85,9 +82,6 @@ impl Store {
     }
 
     /// The user with this address, whatever its case.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn addressed(&self, email: &str) -> Result<Option<Identified>, StoreError> {
         let query = format!("SELECT {COLUMNS} FROM users u WHERE lower(u.email) = lower($1)");
         let user = sqlx::query_as(&query).bind(super::store::without_nul(email));
@@ -96,9 +90,6 @@ impl Store {
 
     /// Lets whom an issuer knows be this user from now on. False, and nothing is done, if the identity is somebody's
     /// already, or the user has another one of this issuer.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn link(
         &self,
         actor: &Actor,
@@ -113,9 +104,6 @@ impl Store {
 
     /// Makes a user for whom an issuer knows, as done by themselves. None, and nothing is done, if the identity is
     /// somebody's already.
-    ///
-    /// # Errors
-    /// [`UserError`] says what is taken or makes no sense.
     pub async fn create_identified(
         &self,
         identity: &Identity<'_>,
@@ -136,9 +124,6 @@ impl Store {
     }
 
     /// Whom issuers know as this user, by issuer.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn identities_of(&self, user: Uuid) -> Result<Vec<Linked>, StoreError> {
         let identities = sqlx::query_as(
             "SELECT issuer, subject, email, created_at FROM identities WHERE user_id = $1 ORDER BY issuer",
@@ -147,9 +132,6 @@ impl Store {
     }
 
     /// Lets no issuer know a user any more, and ends their sessions; says how many did.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn unlink(&self, actor: &Actor, user: Uuid) -> Result<u64, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let done = sqlx::query("DELETE FROM identities WHERE user_id = $1")

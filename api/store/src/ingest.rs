@@ -142,27 +142,18 @@ const STATES_LOCKED: &str = "SELECT id, epoch, seq, watermark_producer, watermar
 
 impl Store {
     /// How far runs are stored; runs that do not exist are left out.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn run_states(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunState>, StoreError> {
         let mut connection = self.pool.acquire().await?;
         states(&mut connection, STATES, runs).await
     }
 
     /// Only the watermarks of runs, and whether they are over: [`RunState::producers`] is empty.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn watermarks(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunState>, StoreError> {
         let mut connection = self.pool.acquire().await?;
         watermarks(&mut connection, STATES, runs).await
     }
 
     /// The highest stored seq of a producer; 0 for one that is not known.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn durable(&self, run: Uuid, producer: Uuid) -> Result<u64, StoreError> {
         let seq: Option<i64> =
             sqlx::query_scalar("SELECT seq FROM producers WHERE run_id = $1 AND producer = $2")

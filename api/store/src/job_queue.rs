@@ -56,7 +56,6 @@ pub(super) async fn schema_in(connection: &mut PgConnection) -> Result<i64, Stor
 
 impl Store {
     /// The pool as the job library knows it.
-    #[must_use]
     pub fn queue(&self) -> Database {
         Database::new(Pool(self.pool.clone()))
     }
@@ -73,9 +72,6 @@ impl Store {
 
     /// Puts recurring jobs into the queue, which is to be done again after `wait`: each at most once: one that waits already, or is dead, is made due
     /// now, and one that runs is left alone. False if the lease has passed to somebody else; then nothing is done.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn schedule(
         &self,
         lease: &Lease,
@@ -116,9 +112,6 @@ impl Store {
 impl Store {
     /// Puts a job for each of these runs into the queue, unless it is being done just now: one that waits
     /// already, or is dead, is made due. They are done in no order, by as many workers as there are.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn schedule_runs(&self, job: &str, runs: &[Uuid]) -> Result<(), StoreError> {
         sqlx::query(
             "SELECT count(tasks.add_job($1, json_build_object('run', run), NULL, now(), $3, $1 || ':' || run))
@@ -134,9 +127,6 @@ impl Store {
     }
 
     /// Puts the job [`ROWS`] for a day into the queue.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn schedule_day(&self, day: NaiveDate) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
         schedule_rows(&mut connection, day, Duration::ZERO).await

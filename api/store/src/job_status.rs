@@ -113,9 +113,6 @@ from_row!(DeadJob {
 
 impl Store {
     /// Counts jobs by kind and state, of all kinds that there are or that recur.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn job_kinds(&self) -> Result<Vec<JobKind>, StoreError> {
         let kinds = sqlx::query_as(
             "SELECT coalesce(j.kind, r.name) AS kind, coalesce(waiting, 0) AS waiting,
@@ -155,9 +152,6 @@ impl Store {
     }
 
     /// All leases that were ever taken.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn lease_rows(&self) -> Result<Vec<LeaseRow>, StoreError> {
         let leases = sqlx::query_as(
             "SELECT name, holder, token, expires_at, expires_at > clock_timestamp() AS held
@@ -169,9 +163,6 @@ impl Store {
     }
 
     /// Dead jobs with a number above `after`, in the order of their numbers.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn dead_jobs(&self, after: i64, limit: u16) -> Result<Vec<DeadJob>, StoreError> {
         let jobs = sqlx::query_as(
             "SELECT id, task_identifier AS kind, attempts, created_at, updated_at,
@@ -187,9 +178,6 @@ impl Store {
     }
 
     /// Makes a job due now, with all its attempts; false if there is no such one, or if it runs at the moment.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn retry_job(&self, id: i64) -> Result<bool, StoreError> {
         let done =
             sqlx::query("SELECT FROM tasks.reschedule_jobs(ARRAY[$1::bigint], now(), NULL, 0)")
@@ -200,9 +188,6 @@ impl Store {
     }
 
     /// Takes a job off the queue; false if there is no such one, or if it runs at the moment.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn drop_job(&self, id: i64) -> Result<bool, StoreError> {
         let done = sqlx::query("SELECT FROM tasks.complete_jobs(ARRAY[$1::bigint])")
             .bind(id)
@@ -212,9 +197,6 @@ impl Store {
     }
 
     /// Notes how a recurring job went.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn note_job(
         &self,
         name: &str,

@@ -39,9 +39,6 @@ impl Lease {
 
 impl Store {
     /// Takes or renews a lease for so long; none if somebody else holds it.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn take_lease(
         &self,
         name: &'static str,

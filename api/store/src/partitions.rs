@@ -9,9 +9,6 @@ pub const DAYS_AHEAD: i32 = 7;
 impl Store {
     /// Makes the partitions from yesterday (a gateway's clock may lag) to [`DAYS_AHEAD`] days from
     /// now, and says how many were missing.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn make_partitions(&self) -> Result<i64, StoreError> {
         let made = sqlx::query_scalar(
             "SELECT count(*) FILTER (WHERE make_events_partition(day::date))
@@ -25,9 +22,6 @@ impl Store {
     }
 
     /// True if events of a run that is created now, and of one that is created tomorrow, have a place.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn has_partitions(&self) -> Result<bool, StoreError> {
         let there = sqlx::query_scalar(
             "SELECT bool_and(to_regclass('events_' || to_char(day, 'YYYYMMDD')) IS NOT NULL)

@@ -30,7 +30,6 @@ pub struct Horizons {
 
 impl Horizons {
     /// The latest of them: what is younger is not too old in any case.
-    #[must_use]
     pub fn latest(&self) -> Option<DateTime<Utc>> {
         let rules = self.rules.iter().map(|(_, _, horizon)| *horizon);
         rules.chain([self.otherwise]).flatten().max()
@@ -85,9 +84,6 @@ const LIVES: &str =
 
 impl Store {
     /// Days in which something may be too old, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn days_before(&self, horizons: &Horizons) -> Result<Vec<Day>, StoreError> {
         let rows: Vec<(String, NaiveDate, bool, bool)> = sqlx::query_as(
             "SELECT c.relname::text, day, i.inhrelid IS NOT NULL, coalesce(i.inhdetachpending, false)
@@ -281,9 +277,6 @@ impl Store {
     }
 
     /// Of these runs, those that exist.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn existing_runs(&self, runs: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
         let ids = sqlx::query_scalar("SELECT id FROM runs WHERE id = ANY($1)")
             .bind(runs)

@@ -127,9 +127,6 @@ pub(super) async fn grant(
 
 impl Store {
     /// What a user may do; none if there is no such user.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn permissions(&self, user: Uuid) -> Result<Option<Permissions>, StoreError> {
         let row = sqlx::query(
             "SELECT u.name, u.disabled_at IS NOT NULL AS disabled, coalesce((
@@ -153,18 +150,12 @@ impl Store {
     }
 
     /// All roles, by name.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn roles(&self) -> Result<Vec<Role>, StoreError> {
         let query = format!("SELECT {COLUMNS} FROM roles r ORDER BY r.name");
         Ok(sqlx::query_as(&query).fetch_all(&self.pool).await?)
     }
 
     /// One role, if there is such a one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn role(&self, name: &str) -> Result<Option<Role>, StoreError> {
         let query = format!("SELECT {COLUMNS} FROM roles r WHERE r.name = $1");
         let role = sqlx::query_as(&query).bind(super::store::without_nul(name));
@@ -172,9 +163,6 @@ impl Store {
     }
 
     /// Makes a role; its permissions must exist.
-    ///
-    /// # Errors
-    /// [`RoleError`] says what is taken or makes no sense.
     pub async fn create_role(&self, actor: &Actor, role: &Role) -> Result<(), RoleError> {
         let mut transaction = self.pool.begin().await?;
         let made = sqlx::query("INSERT INTO roles (name, description, labels) VALUES ($1, $2, $3)")
@@ -267,9 +255,6 @@ impl Store {
     }
 
     /// Takes a role from a user; false if they do not have it.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn revoke_role(
         &self,
         actor: &Actor,

@@ -153,9 +153,6 @@ pub struct RunFilter {
 impl Store {
     /// Creates a run with all its variations, or finds the one that was created with the same
     /// idempotency key; says whether it is new.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn create_run(&self, new: &NewRun) -> Result<(Run, bool), StoreError> {
         let mut transaction = self.pool.begin().await?;
         let inserted: Option<Uuid> = sqlx::query_scalar(
@@ -201,9 +198,6 @@ impl Store {
     }
 
     /// One run, if there is such a one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn run(&self, id: Uuid) -> Result<Option<Run>, StoreError> {
         let query = format!("SELECT {COLUMNS} FROM runs r WHERE r.id = $1");
         let row = sqlx::query(&query)
@@ -214,9 +208,6 @@ impl Store {
     }
 
     /// Runs, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, StoreError> {
         let query = format!(
             "SELECT {COLUMNS} FROM runs r
@@ -241,9 +232,6 @@ impl Store {
     }
 
     /// What a reader must know of a run before it reads: the watermark, and whether it is over.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn coverage(&self, id: Uuid) -> Result<Option<Coverage>, StoreError> {
         let row: Option<(i64, i64, bool, i64, i64)> = sqlx::query_as(
             "SELECT epoch, seq, ended_at IS NOT NULL, archived_epoch, archived_seq FROM runs WHERE id = $1",

@@ -72,7 +72,6 @@ fn show(version: i64, checksum: &[u8], success: bool) -> String {
 }
 
 /// The version that this program was built with.
-#[must_use]
 pub fn version() -> i64 {
     let versions = MIGRATIONS.iter().map(|migration| migration.version);
     versions.max().unwrap_or(0)

@@ -128,9 +128,6 @@ fn interval(duration: Duration) -> Result<PgInterval, StoreError> {
 
 impl Store {
     /// Stores a session, and notes that somebody signed in. False, and nothing is stored, if there is such a hash.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn create_session(
         &self,
         actor: &Actor,
@@ -177,9 +174,6 @@ impl Store {
     }
 
     /// The session with this hash, if it has not ended.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn session(&self, hash: [u8; 32]) -> Result<Option<SessionRow>, StoreError> {
         let query =
             format!("SELECT {COLUMNS} FROM sessions s WHERE s.hash = $1 AND s.expires_at > now()");
@@ -188,9 +182,6 @@ impl Store {
     }
 
     /// Moves the end of a session forward; none if it has ended.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn touch_session(
         &self,
         hash: [u8; 32],
@@ -208,9 +199,6 @@ impl Store {
     }
 
     /// Replaces what is kept with a session; false if it has ended.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn keep_with_session(
         &self,
         hash: [u8; 32],
@@ -226,9 +214,6 @@ impl Store {
     }
 
     /// Ends a session; ending one that does not exist is no error.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn end_session(&self, hash: [u8; 32]) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM sessions WHERE hash = $1")
             .bind(hash.as_slice())
@@ -238,9 +223,6 @@ impl Store {
     }
 
     /// The sessions of a user or a token, the one that was used last first; 200 at most.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn sessions_of(&self, owner: Owner) -> Result<Vec<Session>, StoreError> {
         let (user, token) = owner.columns();
         let sessions = sqlx::query_as(
@@ -255,9 +237,6 @@ impl Store {
     }
 
     /// Ends one session of a user or a token, or all of them; says how many.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn revoke_sessions(
         &self,
         actor: &Actor,
@@ -285,9 +264,6 @@ impl Store {
     }
 
     /// Forgets sessions that have expired, and says how many there were.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn forget_expired_sessions(&self) -> Result<u64, StoreError> {
         let done = sqlx::query("DELETE FROM sessions WHERE expires_at < now()")
             .execute(&self.pool)

@@ -58,7 +58,6 @@ impl From<sqlx::Error> for StoreError {
 impl StoreError {
     /// True if the server could not be reached or refused to work, as opposed to having refused
     /// this statement: the same call may succeed later.
-    #[must_use]
     pub fn is_outage(&self) -> bool {
         let Self::Database(error) = self else {
             return false;
@@ -127,7 +126,6 @@ impl Store {
     }
 
     /// How many connections are open.
-    #[must_use]
     pub fn connections(&self) -> u32 {
         self.pool.size()
     }

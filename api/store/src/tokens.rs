@@ -125,9 +125,6 @@ pub struct Uses {
 
 impl Store {
     /// Stores a new token and answers its id.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn create_token(
         &self,
         minted: Minted<'_>,
@@ -171,9 +168,6 @@ impl Store {
     }
 
     /// The token with this hash, if it is neither expired nor revoked.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn token(&self, hash: [u8; 32]) -> Result<Option<TokenRow>, StoreError> {
         let row = sqlx::query_as(
             "SELECT id, name, scopes, run_id, labels, user_id,
@@ -187,9 +181,6 @@ impl Store {
     }
 
     /// Tokens, newest first: of a user, or all but those that were minted with runs.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn tokens(
         &self,
         of: Option<Uuid>,
@@ -211,9 +202,6 @@ impl Store {
     }
 
     /// Ends a token: any, or one of this user. False if there is none that has not ended.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn revoke_token(
         &self,
         actor: &Actor,
@@ -246,9 +234,6 @@ impl Store {
     }
 
     /// Adds up how often tokens were used. Rows are locked in one order, so that gateways do not block each other.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn count_token_uses(&self, uses: &[(Uuid, Uses)]) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = uses.iter().map(|(id, _)| *id).collect();
         let counts: Vec<i64> = uses.iter().map(|(_, uses)| uses.count).collect();

@@ -143,9 +143,6 @@ const COLUMNS: &str =
 
 impl Store {
     /// Creates a user with their roles.
-    ///
-    /// # Errors
-    /// [`UserError`] says what is taken or makes no sense.
     pub async fn create_user(&self, actor: &Actor, new: &NewUser<'_>) -> Result<User, UserError> {
         let id = Uuid::now_v7();
         let mut transaction = self.pool.begin().await?;
@@ -158,9 +155,6 @@ impl Store {
     }
 
     /// One user, if there is such a one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn user(&self, id: Uuid) -> Result<Option<User>, StoreError> {
         let query = format!("SELECT {COLUMNS} FROM users u WHERE u.id = $1");
         Ok(sqlx::query_as(&query)
@@ -170,9 +164,6 @@ impl Store {
     }
 
     /// The user with this id, name or email, whatever its case.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn find_user(&self, text: &str) -> Result<Option<User>, StoreError> {
         if let Ok(id) = Uuid::try_parse(text) {
             return self.user(id).await;
@@ -190,9 +181,6 @@ impl Store {
     }
 
     /// What signing in by this name or email needs.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn sign_in_user(&self, login: &str) -> Result<Option<SignInUser>, StoreError> {
         let user = sqlx::query_as(
             "SELECT id, name, password, disabled_at IS NOT NULL AS disabled FROM users
@@ -205,9 +193,6 @@ impl Store {
     }
 
     /// Users in the order of their creation, after one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn users(&self, after: Option<Uuid>, limit: u16) -> Result<Vec<User>, StoreError> {
         let query = format!(
             "SELECT {COLUMNS} FROM users u WHERE ($1::uuid IS NULL OR u.id > $1) ORDER BY u.id LIMIT $2"
@@ -218,9 +203,6 @@ impl Store {
 
     /// Changes a user; who is disabled or gets another password is signed out everywhere, but for the session `keep`.
     /// False if there is no such user.
-    ///
-    /// # Errors
-    /// [`UserError`] says what is taken or makes no sense.
     pub async fn change_user(
         &self,
         actor: &Actor,

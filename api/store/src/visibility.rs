@@ -26,7 +26,6 @@ pub(super) fn condition(parameter: usize) -> String {
 
 impl Visible {
     /// Runs within any of these bounds.
-    #[must_use]
     pub fn within(bounds: impl Iterator<Item = Bound>) -> Self {
         let bounds: Vec<Bound> = bounds.collect();
         let all = bounds
@@ -38,7 +37,6 @@ impl Visible {
     }
 
     /// True if a run is among them; its labels are only looked at where they matter.
-    #[must_use]
     pub fn admits(&self, run: Uuid, labels: &Map<String, Value>) -> bool {
         let Some(bounds) = &self.bounds else {
             return true;
@@ -54,7 +52,6 @@ impl Visible {
     }
 
     /// True if the labels of runs decide.
-    #[must_use]
     pub fn asks_labels(&self) -> bool {
         let bounds = self.bounds.iter().flatten();
         bounds.into_iter().any(|(_, labels)| labels.is_some())
@@ -72,9 +69,6 @@ impl Visible {
 
 impl Store {
     /// The labels of a run, if there is such a one. They never change.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn run_labels(&self, run: Uuid) -> Result<Option<Map<String, Value>>, StoreError> {
         let labels: Option<sqlx::types::Json<Map<String, Value>>> =
             sqlx::query_scalar("SELECT labels FROM runs WHERE id = $1")

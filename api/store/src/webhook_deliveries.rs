@@ -175,9 +175,6 @@ pub struct DeliveryFilter {
 
 impl Store {
     /// Claims deliveries that are due, `room` at most, for so long. Answers those that this worker is to send.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn claim_deliveries(
         &self,
         claim: Uuid,
@@ -278,9 +275,6 @@ impl Store {
     }
 
     /// Puts a delivery of a test into line; none if there is no such webhook.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn test_webhook(&self, webhook: Uuid) -> Result<Option<Uuid>, StoreError> {
         let id = sqlx::query_scalar(
             "INSERT INTO webhook_deliveries (webhook, event, body)
@@ -295,9 +289,6 @@ impl Store {
     }
 
     /// Deliveries, newest first, each with its last attempt.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivery>, StoreError> {
         let list = sqlx::query_as(
             "SELECT d.id, d.webhook, d.run_id, d.event, d.state, d.attempts, d.created_at, d.ended_at,
@@ -319,9 +310,6 @@ impl Store {
     }
 
     /// What a delivery sends, and all its attempts, in their order; none if there is no such one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn delivery_log(
         &self,
         id: Uuid,
@@ -345,9 +333,6 @@ impl Store {
     }
 
     /// Lets ended deliveries be sent again, now, with their ids: one, or all dead ones of a webhook. Says how many.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn replay_deliveries(
         &self,
         only: Option<Uuid>,

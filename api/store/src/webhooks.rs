@@ -72,9 +72,6 @@ from_row!(Webhook {
 
 impl Store {
     /// Makes a webhook; none if there are [`MOST_WEBHOOKS`] already.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn create_webhook(&self, new: &NewWebhook<'_>) -> Result<Option<Uuid>, StoreError> {
         let id = sqlx::query_scalar(
             "INSERT INTO webhooks (id, url, secret, statuses, labels)
@@ -92,9 +89,6 @@ impl Store {
     }
 
     /// All webhooks, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn webhooks(&self) -> Result<Vec<Webhook>, StoreError> {
         let list = sqlx::query_as(
             "SELECT id, url, statuses, labels, enabled, created_at, failures, note,
@@ -109,9 +103,6 @@ impl Store {
     }
 
     /// Enables or disables a webhook; what waits then waits on. False if there is no such one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn enable_webhook(&self, id: Uuid, enabled: bool) -> Result<bool, StoreError> {
         let done = sqlx::query(
             "UPDATE webhooks SET enabled = $2, note = NULL, failures = 0, held_until = '-infinity' WHERE id = $1",
@@ -124,9 +115,6 @@ impl Store {
     }
 
     /// Removes a webhook with all its deliveries; false if there is no such one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
     pub async fn remove_webhook(&self, id: Uuid) -> Result<bool, StoreError> {
         let done = sqlx::query("DELETE FROM webhooks WHERE id = $1")
             .bind(id)
