@@ -190,24 +190,21 @@ impl Cycle {
         let mut stored: HashMap<Uuid, RunState> = HashMap::with_capacity(turns.len());
         let mut tally = CommitStats::default();
         let begun = Instant::now();
-        let Ingested { ended, updates } = self
-            .store
-            .ingest(&ids, |locked| {
-                let mut batch = IngestBatch::default();
-                for (_, turn) in turns {
-                    if let Some(state) = locked.get(&turn.run) {
-                        let built = build_batch::build(turn, state, &mut batch);
-                        tally.replays += built.replays;
-                        stored.insert(turn.run, built.state);
-                    }
-                }
-                tally.rows = batch.rows.rows();
-                tally.bytes = batch.rows.bytes();
-                tally.dead_letters = batch.dead_letters.len() as u64;
-                debug!(runs = stored.len(), rows = tally.rows, "storing");
-                batch
-            })
-            .await?;
+        // What to write follows from the states of the runs once they are locked.
+        let transaction = self.store.begin_ingest(&ids).await?;
+        let mut batch = IngestBatch::default();
+        for (_, turn) in turns {
+            if let Some(state) = transaction.states().get(&turn.run) {
+                let built = build_batch::build(turn, state, &mut batch);
+                tally.replays += built.replays;
+                stored.insert(turn.run, built.state);
+            }
+        }
+        tally.rows = batch.rows.rows();
+        tally.bytes = batch.rows.bytes();
+        tally.dead_letters = batch.dead_letters.len() as u64;
+        debug!(runs = stored.len(), rows = tally.rows, "storing");
+        let Ingested { ended, updates } = transaction.commit(batch).await?;
         tally.took = begun.elapsed();
         tally.oldest_ms = turns.iter().filter_map(|(_, turn)| turn.oldest_ms()).min();
         self.meter.committed(&tally);

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_layout_is_that_of_the_documentation() {
+    fn rows_have_the_documented_layout() {
         let mut rows = CopyRows::default();
         rows.push(&EventRow {
             run: Uuid::nil(),

@@ -17,9 +17,10 @@ use runcast_common::presence::run_update::RunUpdate;
 use runcast_common::protocol::event::Status;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::seal::{Checksum, Seal};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection as _, Row as _};
-use tokio::time::timeout;
+use sqlx::{Postgres, Row as _};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::agents::revive_lost_agents;
@@ -170,55 +171,93 @@ impl Store {
         Ok(seq.map_or(0, unsigned))
     }
 
-    /// Locks runs, lets `build` decide from their states what to write, writes it and commits. If it
-    /// fails, nothing is stored or, if the connection broke during the commit, all of it: the
-    /// watermark says which.
-    pub async fn ingest(
-        &self,
-        runs: &[Uuid],
-        build: impl FnOnce(&HashMap<Uuid, RunState>) -> IngestBatch,
-    ) -> Result<Ingested, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let result = timeout(TRANSACTION_DEADLINE, transact(&mut connection, runs, build))
-            .await
-            .unwrap_or_else(|_elapsed| {
-                let kind = std::io::ErrorKind::TimedOut;
-                let text = format!("the transaction did not end within {TRANSACTION_DEADLINE:?}");
-                Err(sqlx::Error::Io(std::io::Error::new(kind, text)).into())
-            });
-        if result.is_err() {
-            // An interrupted COPY or transaction may have left the protocol out of step.
-            drop(connection.detach());
-        }
-        result
+    /// Begins a transaction and locks these runs. What to write follows from their states, so the
+    /// caller builds the batch between this call and [`IngestTransaction::commit`].
+    pub async fn begin_ingest(&self, runs: &[Uuid]) -> Result<IngestTransaction, StoreError> {
+        let mut transaction = IngestTransaction {
+            connection: self.pool.acquire().await?,
+            states: HashMap::new(),
+            deadline: Instant::now() + TRANSACTION_DEADLINE,
+            is_committed: false,
+        };
+        let locked = lock(&mut transaction.connection, runs);
+        transaction.states = within(transaction.deadline, locked).await?;
+        Ok(transaction)
     }
 }
 
-async fn transact(
+/// A transaction that has locked some runs. Unless it commits, its connection is closed, and Postgres
+/// rolls it back.
+#[derive(Debug)]
+pub struct IngestTransaction {
+    connection: PoolConnection<Postgres>,
+    states: HashMap<Uuid, RunState>,
+    deadline: Instant,
+    is_committed: bool,
+}
+
+impl IngestTransaction {
+    /// How far the locked runs are stored. Runs that do not exist are left out.
+    pub fn states(&self) -> &HashMap<Uuid, RunState> {
+        &self.states
+    }
+
+    /// Writes the batch and commits. If it fails, nothing is stored or, if the connection broke
+    /// during the commit, all of it: the watermark says which.
+    pub async fn commit(mut self, batch: IngestBatch) -> Result<Ingested, StoreError> {
+        let written = write(&mut self.connection, batch);
+        let ingested = within(self.deadline, written).await?;
+        self.is_committed = true;
+        Ok(ingested)
+    }
+}
+
+impl Drop for IngestTransaction {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            // An interrupted COPY or transaction may have left the protocol out of step.
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// Waits for a step of a transaction until its deadline.
+async fn within<T>(
+    deadline: Instant,
+    step: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    timeout_at(deadline, step).await.unwrap_or_else(|_elapsed| {
+        let kind = std::io::ErrorKind::TimedOut;
+        let text = format!("the transaction did not end within {TRANSACTION_DEADLINE:?}");
+        Err(sqlx::Error::Io(std::io::Error::new(kind, text)).into())
+    })
+}
+
+async fn lock(
     connection: &mut PgConnection,
     runs: &[Uuid],
-    build: impl FnOnce(&HashMap<Uuid, RunState>) -> IngestBatch,
-) -> Result<Ingested, StoreError> {
-    let mut transaction = connection.begin().await?;
-    // Lock the runs. Their watermarks decide which events are new.
-    let locked = states(&mut transaction, SELECT_STATES_FOR_UPDATE, runs).await?;
-    let batch = build(&locked);
+) -> Result<HashMap<Uuid, RunState>, StoreError> {
+    sqlx::query("BEGIN").execute(&mut *connection).await?;
+    states(connection, SELECT_STATES_FOR_UPDATE, runs).await
+}
+
+async fn write(connection: &mut PgConnection, batch: IngestBatch) -> Result<Ingested, StoreError> {
     // Store the rows.
     if batch.rows.rows() > 0 {
-        let mut copy = transaction.copy_in_raw(COPY_EVENTS).await?;
+        let mut copy = connection.copy_in_raw(COPY_EVENTS).await?;
         copy.send(batch.rows.finish()).await?;
         copy.finish().await?;
     }
-    write_dead_letters(&mut transaction, &batch.dead_letters).await?;
-    write_producers(&mut transaction, &batch.producers).await?;
+    write_dead_letters(connection, &batch.dead_letters).await?;
+    write_producers(connection, &batch.producers).await?;
     // Let the statuses of agents, variations and runs follow what is stored.
-    let revived = revive_lost_agents(&mut transaction, &batch.heard).await?;
-    write_variations(&mut transaction, &batch.changes).await?;
-    let ended = write_watermarks(&mut transaction, &batch.progress).await?;
+    let revived = revive_lost_agents(connection, &batch.heard).await?;
+    write_variations(connection, &batch.changes).await?;
+    let ended = write_watermarks(connection, &batch.progress).await?;
     // Read what to announce, then commit all of it.
     let changed = batch.changes.iter().map(|change| change.run).collect();
-    let updates = run_updates(&mut transaction, changed, revived).await?;
-    transaction.commit().await?;
+    let updates = run_updates(connection, changed, revived).await?;
+    sqlx::query("COMMIT").execute(connection).await?;
     Ok(Ingested { ended, updates })
 }
 

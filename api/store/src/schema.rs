@@ -109,7 +109,7 @@ impl Store {
         } else if expected.starts_with(&actual) {
             "The database is older: run `runcastd migrate`."
         } else {
-            "A migration was changed after it ran, or failed half way: compare the two lists."
+            "A migration was changed after it ran, or failed halfway: compare the two lists."
         };
         let join = |list: &[(i64, String)], tasks: i64| match list {
             [] => "no migrations".to_owned(),
