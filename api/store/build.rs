@@ -1,7 +1,7 @@
 //! Lists the migrations for [`schema`](src/schema.rs), which embeds them.
 //!
-//! It replaces `sqlx::migrate!`, which compiles sqlx, its Postgres driver and tokio a second time for
-//! the build itself.
+//! It replaces `sqlx::migrate!`, which compiles sqlx, its Postgres driver and tokio a second time
+//! for the build itself.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -137,7 +137,7 @@ impl Store {
         else {
             return Ok(None);
         };
-        // The run is locked: no other attempt begins meanwhile. An earlier one must not win any more.
+        // The lock keeps other attempts from starting. An earlier one must not win any more.
         sqlx::query(
             "UPDATE archives SET state = 'leaving' WHERE run_id = $1 AND state = 'writing'",
         )

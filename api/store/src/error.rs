@@ -1,5 +1,5 @@
-//! The errors of this crate. A program prints each of them as one text: no error has a source whose text
-//! must be added.
+//! The errors of this crate. The text of each is complete: no error has a source whose text a
+//! program must add.
 
 use sqlx::migrate::MigrateError;
 

@@ -186,8 +186,8 @@ impl Store {
     }
 }
 
-/// A transaction that has locked some runs. Unless it commits, its connection is closed, and Postgres
-/// rolls it back.
+/// A transaction that has locked some runs. Unless it commits, its connection is closed, and
+/// Postgres rolls it back.
 #[derive(Debug)]
 pub struct IngestTransaction {
     connection: PoolConnection<Postgres>,

@@ -78,14 +78,14 @@ pub enum NextAttempt {
     Delivered,
     /// Another attempt after `wait`, and nothing for the webhook before `hold`.
     Again {
-        /// Until the next attempt.
+        /// Time until the next attempt.
         wait: Duration,
-        /// Until anything is sent to this webhook.
+        /// Time in which nothing is sent to this webhook.
         hold: Duration,
     },
     /// No further attempt, and nothing for the webhook before `hold`.
     Dead {
-        /// Until anything is sent to this webhook.
+        /// Time in which nothing is sent to this webhook.
         hold: Duration,
     },
     /// No further attempt for any delivery: the receiver wants no more.
