@@ -100,8 +100,8 @@ const LOCK_DUE: &str = "SELECT r.epoch, r.seq, r.archived_epoch, r.archived_seq,
         FOR UPDATE";
 
 impl Store {
-    /// Runs that have been sealed for this long and are not archived as they are, those sealed
-    /// first first.
+    /// Runs that have been sealed for this long and are not archived as they are, in the order in
+    /// which they were sealed.
     pub async fn runs_to_archive(
         &self,
         age: Duration,
