@@ -34,21 +34,22 @@ pub(crate) async fn commit(
     pending: &[PendingEntries],
 ) -> Result<Committed, PersistError> {
     let ids: Vec<Uuid> = pending.iter().map(|entries| entries.run).collect();
-    let mut states = HashMap::new();
-    let mut stats = CommitStats::default();
     let started = Instant::now();
-    let Ingested { ended, updates } = store
-        .ingest(&ids, |locked| {
-            let built: BuiltBatch = build_batch(pending, locked);
-            stats.replays = built.replays;
-            stats.rows = built.batch.rows.rows();
-            stats.bytes = built.batch.rows.bytes();
-            stats.dead_letters = built.batch.dead_letters.len() as u64;
-            states = built.states;
-            debug!(runs = states.len(), rows = stats.rows, "storing");
-            built.batch
-        })
-        .await?;
+    let transaction = store.begin_ingest(&ids).await?;
+    let BuiltBatch {
+        batch,
+        mut states,
+        replays,
+    } = build_batch(pending, transaction.states());
+    let mut stats = CommitStats {
+        replays,
+        rows: batch.rows.rows(),
+        bytes: batch.rows.bytes(),
+        dead_letters: batch.dead_letters.len() as u64,
+        ..CommitStats::default()
+    };
+    debug!(runs = states.len(), rows = stats.rows, "storing");
+    let Ingested { ended, updates } = transaction.commit(batch).await?;
     stats.took = started.elapsed();
     stats.oldest_ms = pending.iter().filter_map(PendingEntries::oldest_ms).min();
     metrics.count_commit(&stats);

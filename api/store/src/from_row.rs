@@ -1,9 +1,11 @@
-//! How rows of Postgres become structs.
+//! Maps rows of Postgres to structs.
 //!
-//! Not the derive of sqlx: its macros compile sqlx, its Postgres driver and tokio a second time for the build itself.
+//! These macros replace the derive of sqlx: its macros compile sqlx, its Postgres driver and tokio
+//! a second time for the build itself.
 
-/// Implements [`sqlx::FromRow`]: each field is read from the column of its name. `json` fields come from JSON columns,
-/// `nullable_json` fields from those that may be NULL, `bytes` fields from `bytea` by `From<Vec<u8>>`.
+/// Implements [`sqlx::FromRow`]. Each field is read from the column of its name: a `json` field
+/// from a JSON column, a `nullable_json` field from a JSON column that may be NULL, a `bytes` field
+/// from `bytea` by `From<Vec<u8>>`.
 macro_rules! from_row {
     ($type:ident { $($field:ident $(: $form:ident)?),* $(,)? }) => {
         impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for $type {
