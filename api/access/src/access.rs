@@ -22,6 +22,7 @@ use crate::metrics::{AccessHealth, Metrics};
 use crate::open_streams::OpenStreams;
 use crate::password::{PasswordError, Passwords};
 use crate::session::lifetime::Touched;
+use crate::sign_in_code::SignInCode;
 use crate::usage_log::UsageLog;
 use runcast_store::Store;
 
@@ -40,6 +41,7 @@ struct Parts {
     openings: Arc<OpenStreams>,
     meter: Metrics,
     touched: Touched,
+    sign_in_code: SignInCode,
     session_life: Duration,
 }
 
@@ -64,6 +66,7 @@ impl Access {
             openings: Arc::default(),
             meter: Metrics::default(),
             touched: Touched::default(),
+            sign_in_code: SignInCode::default(),
             session_life,
         })))
     }
@@ -90,6 +93,10 @@ impl Access {
 
     pub(crate) fn touched(&self) -> &Touched {
         &self.0.touched
+    }
+
+    pub(crate) fn sign_in_code(&self) -> &SignInCode {
+        &self.0.sign_in_code
     }
 
     /// What is open, and by which credential.
