@@ -1,10 +1,12 @@
-//! `POST /v1/session`: sign in with name and password, or with a token.
+//! `POST /v1/session`: sign in with name and password, with a token, or with a one-time code.
 //!
 //! - Name and password: a wrong name, a wrong password, a missing one and a disabled user get the
 //!   same answer, after the same work.
 //! - Token: the session may do what the token may do.
+//! - Code: `runcastd dev` prints a link with it. It is valid once and for ten minutes, and signs in
+//!   as the admin token of the data folder.
 //!
-//! Every attempt counts as a sign-in of its address, and one with a valid token, or with a
+//! Every attempt counts as a sign-in of its address, and one with a valid token or code, or with a
 //! name, also as one of that principal or name. A sign-in always starts a new session, so that no
 //! one can prepare a session for someone else; the session before ends.
 
@@ -46,7 +48,8 @@ pub fn router() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new().routes(routes!(sign_in))
 }
 
-/// Either a token, or a user with a password. A `client` has one session at a time.
+/// Either a token, or a user with a password, or a one-time code. A `client` has one session at a
+/// time.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SignIn {
@@ -55,6 +58,9 @@ struct SignIn {
     user: Option<String>,
     #[schema(value_type = Option<String>)]
     password: Option<SecretString>,
+    /// The code of a one-time sign-in link.
+    #[schema(value_type = Option<String>)]
+    code: Option<SecretString>,
     client: Option<String>,
 }
 
@@ -66,33 +72,39 @@ enum Proof {
         user: String,
         password: SecretString,
     },
+    Code(SecretString),
 }
 
 impl SignIn {
     /// The one proof of the body; 400 for none, half of one, or several.
     fn proof(self) -> Result<Proof, Problem> {
-        match (self.token, self.user, self.password) {
-            (Some(token), None, None) => Ok(Proof::Token(token)),
-            (None, Some(user), Some(password)) => Ok(Proof::Password { user, password }),
+        match (self.token, self.user, self.password, self.code) {
+            (Some(token), None, None, None) => Ok(Proof::Token(token)),
+            (None, Some(user), Some(password), None) => Ok(Proof::Password { user, password }),
+            (None, None, None, Some(code)) => Ok(Proof::Code(code)),
             _ => {
-                let expected = "expected either token, or user and password";
+                let expected = "expected either token, or user and password, or code";
                 Err(Problem::bad_request(expected))
             }
         }
     }
 }
 
-/// Signs in, with name and password or with a token.
+/// Signs in, with name and password, with a token, or with the code of a one-time sign-in link.
 ///
 /// It always starts a new session, so that no one can prepare one for someone else; the session
-/// before ends.
+/// before ends. A code is valid once, and for ten minutes.
 #[utoipa::path(
     post,
     path = "/v1/session",
     request_body = SignIn,
     responses(
         (status = 200, description = "`Set-Cookie` starts the session", body = WhoAsks),
-        (status = 401, description = "The name or the password is wrong, or the token unknown, expired or revoked"),
+        (
+            status = 401,
+            description = "The name or the password is wrong, the token unknown, expired or revoked, or the code \
+                unknown, expired or already used"
+        ),
         (status = 403, description = "The request comes from another site's page"),
     ),
     security(()),
@@ -112,6 +124,7 @@ async fn sign_in(
             let principal = with_password(&gateway, user.trim(), &password).await?;
             (principal, "password")
         }
+        Proof::Code(code) => (with_code(&gateway, &code).await?, "code"),
     };
     // 2. Start the session.
     let cookie = start_session(&gateway, &headers, &principal, client.as_deref(), by).await?;
@@ -122,6 +135,20 @@ async fn sign_in(
 async fn with_token(gateway: &Gateway, token: &SecretString) -> Result<Principal, Problem> {
     let token = Secret::claimed(token.expose_secret().trim());
     let principal = Principal::of_secret(gateway.access(), &token).await?;
+    limit_sessions(gateway, &principal).await?;
+    Ok(principal)
+}
+
+/// Redeems a one-time code. It is used up whatever comes of the sign-in.
+async fn with_code(gateway: &Gateway, code: &SecretString) -> Result<Principal, Problem> {
+    let access = gateway.access();
+    let code = Secret::claimed(code.expose_secret().trim());
+    let Some(credential) = access.redeem_sign_in_code(&code) else {
+        access.meter().denied("code");
+        let detail = "the sign-in link has expired or was already used";
+        return Err(Problem::unauthorized(detail));
+    };
+    let principal = Principal::of(access, credential).await?;
     limit_sessions(gateway, &principal).await?;
     Ok(principal)
 }
@@ -253,11 +280,18 @@ mod tests {
             proof(json!({"user": "u", "password": "p"})),
             Ok(Proof::Password { .. })
         ));
+        assert!(matches!(
+            proof(json!({"code": "c", "client": "c"})),
+            Ok(Proof::Code(_))
+        ));
         for body in [
             json!({}),
             json!({"client": "c"}),
             json!({"user": "u"}),
             json!({"password": "p"}),
+            json!({"code": "c", "token": "t"}),
+            json!({"code": "c", "user": "u", "password": "p"}),
+            json!({"code": "c", "password": "p"}),
         ] {
             proof(body.clone()).expect_err(&body.to_string());
         }
