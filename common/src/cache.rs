@@ -90,12 +90,12 @@ impl LeaseCache {
 
     /// Returns whether calls are made, that is, not paused after a failure.
     #[must_use]
-    pub fn is_well(&self) -> bool {
+    pub fn is_available(&self) -> bool {
         self.now_ms() >= self.pause.until_ms.load(Ordering::Relaxed)
     }
 
     /// Looks up a copy, and takes the lease if there is none.
-    pub async fn look(&self, key: &str) -> CacheEntry {
+    pub async fn get(&self, key: &str) -> CacheEntry {
         let lease = format!("{LEASE_PREFIX}{:032x}", rand::random::<u128>());
         let mut command = redis::cmd("SET");
         command.arg(key).arg(&lease).arg("NX").arg("GET");
@@ -110,13 +110,19 @@ impl LeaseCache {
 
     /// Replaces a lease with a copy, unless the lease was deleted. Returns whether it did.
     pub async fn fill(&self, key: &str, lease: &Lease, copy: &str, ttl: Duration) -> bool {
-        !ttl.is_zero() && self.swap(key, &lease.0, copy, Some(ttl)).await
+        !ttl.is_zero() && self.compare_and_set(key, &lease.0, copy, Some(ttl)).await
     }
 
     /// Replaces a copy with a new one, unless it was changed or deleted. The new copy gets its own
     /// `ttl`, or else keeps that of the old one. Returns whether it did.
-    pub async fn swap(&self, key: &str, old: &str, new: &str, ttl: Option<Duration>) -> bool {
-        if !self.is_well() {
+    pub async fn compare_and_set(
+        &self,
+        key: &str,
+        old: &str,
+        new: &str,
+        ttl: Option<Duration>,
+    ) -> bool {
+        if !self.is_available() {
             return false;
         }
         let mut command = redis::cmd("EVALSHA");
@@ -140,14 +146,14 @@ impl LeaseCache {
             let reply = self.redis.query::<u64>(Slot::of(key), &command);
             match timeout(CACHE_DEADLINE, reply).await {
                 Ok(deleted) => deleted?,
-                Err(_elapsed) => return Err(self.redis.silent(CACHE_DEADLINE)),
+                Err(_elapsed) => return Err(self.redis.timed_out(CACHE_DEADLINE)),
             };
         }
         Ok(())
     }
 
     async fn query<T: redis::FromRedisValue>(&self, key: &str, command: &Cmd) -> Option<T> {
-        if !self.is_well() {
+        if !self.is_available() {
             return None;
         }
         let reply = timeout(CACHE_DEADLINE, self.redis.query(Slot::of(key), command)).await;
@@ -162,7 +168,7 @@ impl LeaseCache {
         let failure = match reply {
             Ok(Ok(value)) => return Some(value),
             Ok(Err(failure)) => failure,
-            Err(_elapsed) => self.redis.silent(CACHE_DEADLINE),
+            Err(_elapsed) => self.redis.timed_out(CACHE_DEADLINE),
         };
         let now = self.now_ms();
         let until = self

@@ -11,7 +11,7 @@ use redis::Value;
 use uuid::Uuid;
 
 use crate::connect::{Redis, RedisFailure, Server};
-use crate::protocol::keys::{Keys, PERSISTERS, RunKeys, Slot};
+use crate::protocol::keys::{Keys, PERSISTER_GROUP, RunKeys, Slot};
 use crate::scripts::call;
 
 static REMOVE_IDLE_CONSUMERS_SCRIPT: LazyLock<redis::Script> =
@@ -114,7 +114,9 @@ pub async fn remove_consumers(
         .arg(REMOVE_IDLE_CONSUMERS_SCRIPT.get_hash())
         .arg(1)
         .arg(ready);
-    command.arg(PERSISTERS).arg(silent.as_millis().to_string());
+    command
+        .arg(PERSISTER_GROUP)
+        .arg(silent.as_millis().to_string());
     redis
         .run(Slot::of(ready), async |connection| {
             let reply: Value = call(&REMOVE_IDLE_CONSUMERS_SCRIPT, &command, connection).await?;

@@ -17,18 +17,18 @@ static RATE_LIMIT_SCRIPT: LazyLock<redis::Script> =
 
 /// The algorithm of a limit: `search` uses a sliding window, all other limits use GCRA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
+pub enum LimitAlgorithm {
     /// GCRA: the quota refills evenly. Smooth and exact.
-    Rate,
+    Gcra,
     /// Sliding window: at most `units` within any `period`, as closely as two counters can tell.
-    Window,
+    SlidingWindow,
 }
 
 /// A quota per period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// The algorithm.
-    pub measure: Measure,
+    pub algorithm: LimitAlgorithm,
     /// Units that refill within the period; at least 1.
     pub units: u64,
     /// The period; at least 1 ms.
@@ -55,9 +55,9 @@ impl Quota {
         reason = "far below what a number of this kind holds exactly"
     )]
     pub fn full_after(&self) -> Duration {
-        match self.measure {
-            Measure::Window => self.period,
-            Measure::Rate => self.period.mul_f64(self.burst as f64 / self.units as f64),
+        match self.algorithm {
+            LimitAlgorithm::SlidingWindow => self.period,
+            LimitAlgorithm::Gcra => self.period.mul_f64(self.burst as f64 / self.units as f64),
         }
     }
 }
@@ -87,7 +87,7 @@ pub struct QuotaStatus {
 }
 
 /// Checks limits whose keys share a slot. Each consumes its cost if all of them allow theirs.
-pub async fn ask<C: ConnectionLike>(
+pub async fn check<C: ConnectionLike>(
     checks: &[QuotaCheck],
     connection: &mut C,
 ) -> Result<Vec<QuotaStatus>, RedisError> {
@@ -97,9 +97,9 @@ pub async fn ask<C: ConnectionLike>(
         command.arg(&check.key);
     }
     for check in checks {
-        let (kind, micros) = match check.quota.measure {
-            Measure::Rate => ("rate", check.quota.micros_of_unit().to_string()),
-            Measure::Window => ("window", check.quota.period.as_micros().to_string()),
+        let (kind, micros) = match check.quota.algorithm {
+            LimitAlgorithm::Gcra => ("rate", check.quota.micros_of_unit().to_string()),
+            LimitAlgorithm::SlidingWindow => ("window", check.quota.period.as_micros().to_string()),
         };
         command
             .arg(kind)
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn quota_gives_refill_times() {
         let quota = Quota {
-            measure: Measure::Rate,
+            algorithm: LimitAlgorithm::Gcra,
             units: 100,
             period: Duration::from_secs(60),
             burst: 20,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::Kind;
-use runcast_common::scripts::{Append, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, Cap};
 use runcast_tests::process::Process;
 use runcast_tests::stack::{Service, Stack};
 use sqlx::{Executor as _, PgConnection};
@@ -75,7 +75,7 @@ pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
                     acked: 0,
                     first,
                     count: load.events as u64,
-                    body: Body::packed(&body),
+                    body: Body::compress(&body),
                     cap: Cap::default(),
                 };
                 pipeline.add_command(append.command(&stack.keys().run(run)));
@@ -85,9 +85,12 @@ pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
                 .await
                 .expect("answers");
             for reply in replies {
-                let appended = runcast_common::scripts::Appended::parse(reply);
+                let appended = runcast_common::scripts::AppendReply::parse(reply);
                 let outcome = appended.expect("a response").outcome;
-                assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
+                assert!(
+                    matches!(outcome, AppendOutcome::Stored { .. }),
+                    "{outcome:?}"
+                );
             }
         }
     }
@@ -109,7 +112,10 @@ pub(crate) async fn append_one(stack: &Stack, run: Uuid, number: u64) {
     };
     let appended = append.call(&stack.keys().run(run), &mut connection).await;
     let outcome = appended.expect("a response").outcome;
-    assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
+    assert!(
+        matches!(outcome, AppendOutcome::Stored { .. }),
+        "{outcome:?}"
+    );
 }
 
 /// As [`holds`], for one run, checked every millisecond.

@@ -6,7 +6,7 @@ use redis::aio::MultiplexedConnection;
 use runcast_common::protocol::encoding::{Body, MAX_BODY_BYTES};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::{Keys, RunKeys};
-use runcast_common::scripts::{Append, Appended, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap};
 use uuid::Uuid;
 
 /// One producer of one run.
@@ -48,27 +48,27 @@ impl Publisher {
         }
         let appended = self.append(lines.len() as u64, &body).await;
         let appended = appended.map_err(|error| error.to_string())?;
-        if appended.outcome == Outcome::Full {
+        if appended.outcome == AppendOutcome::Full {
             return Err("the run is full".to_owned());
         }
         let expected = self.acked + lines.len() as u64;
-        assert_eq!(appended.outcome, Outcome::Stored { stored: expected });
+        assert_eq!(appended.outcome, AppendOutcome::Stored { stored: expected });
         self.acked = expected;
         self.base = self.base.max(appended.durable);
         Ok(appended.last)
     }
 
     /// Tries to append one line and returns the outcome. A refused line may be tried again.
-    pub async fn try_append(&mut self, line: &[u8]) -> Outcome {
+    pub async fn try_append(&mut self, line: &[u8]) -> AppendOutcome {
         let appended = self.append(1, &[line, b"\n"].concat()).await;
         let outcome = appended.expect("the append script answers").outcome;
-        if let Outcome::Stored { stored } = outcome {
+        if let AppendOutcome::Stored { stored } = outcome {
             self.acked = stored;
         }
         outcome
     }
 
-    async fn append(&mut self, count: u64, body: &[u8]) -> Result<Appended, RedisError> {
+    async fn append(&mut self, count: u64, body: &[u8]) -> Result<AppendReply, RedisError> {
         let append = Append {
             producer: self.producer,
             producer_epoch: 1,
@@ -81,7 +81,7 @@ impl Publisher {
             body: if body.len() > MAX_BODY_BYTES {
                 Body::Plain(body)
             } else {
-                Body::packed(body)
+                Body::compress(body)
             },
             cap: Cap::default(),
         };

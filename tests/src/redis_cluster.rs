@@ -1,6 +1,6 @@
 //! A Redis Cluster of three masters; the first has a replica.
 
-use runcast_common::protocol::keys::{Keys, PARTITIONS, Slot};
+use runcast_common::protocol::keys::{Keys, PARTITION_COUNT, Slot};
 
 use crate::eventually::{eventually, eventually_within};
 use crate::programs;
@@ -119,7 +119,7 @@ impl RedisCluster {
     /// Waits until no run waits to be stored, on any node.
     pub async fn wait_ready_queue_empty(&self, keys: &Keys) {
         let redis = self.deployment.client(&self.urls()[0]);
-        for partition in 0..PARTITIONS {
+        for partition in 0..PARTITION_COUNT {
             let length = redis::cmd("XLEN").arg(keys.ready(partition)).to_owned();
             eventually("no run waits to be stored", async || {
                 match redis.query::<u64>(Keys::slot(partition), &length).await {

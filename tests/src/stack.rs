@@ -5,9 +5,9 @@
 //! events are stored, and that every service stops on SIGTERM. When a story fails, the logs of all
 //! its processes are printed.
 
-use std::path::PathBuf;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use runcast_common::protocol::keys::{Keys, PARTITIONS};
+use runcast_common::protocol::keys::{Keys, PARTITION_COUNT};
 
 use crate::process::Process;
 use crate::redis_server::RedisServer;
@@ -57,7 +57,7 @@ fn ready_queue_is_empty(redis: &RedisServer, keys: &Keys) -> Result<bool, String
         let client = redis::Client::open(redis.url(redis.port()))?;
         let mut connection = client.get_connection()?;
         let mut pipeline = redis::pipe();
-        for partition in 0..PARTITIONS {
+        for partition in 0..PARTITION_COUNT {
             pipeline.cmd("XLEN").arg(keys.ready(partition));
         }
         let waiting: Vec<u64> = pipeline.query(&mut connection)?;

@@ -220,7 +220,7 @@ fn assert_gaps(events: &[StoredEvent], unreadable: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreadable_entries_become_dead_letters_and_run_continues() {
     let lines = [output_line(&"the same again\n".repeat(500)), b"\n".to_vec()].concat();
-    let packed = Body::packed(&lines);
+    let packed = Body::compress(&lines);
     assert_eq!(packed.field(), "z");
     let (cut, mut altered) = (&packed.bytes()[..40], packed.bytes().to_vec());
     altered[20] ^= 0xff;
@@ -238,11 +238,11 @@ async fn unreadable_entries_become_dead_letters_and_run_continues() {
         ("c", b"9007199254740991", "does not fit"),
         ("t", b"now", "field t"),
         ("b", b"no end", "0 lines"),
-        ("z", cut, "packed body"),
-        ("z", &altered, "packed body"),
+        ("z", cut, "compressed body"),
+        ("z", &altered, "compressed body"),
         ("z", &claimed, "over the limit"),
-        ("z", &hidden, "packed body"),
-        ("z", &longest, "packed body"),
+        ("z", &hidden, "compressed body"),
+        ("z", &longest, "compressed body"),
     ];
     let stack = Stack::start().await;
     let run = stack.api().create_run("bad entries").await;

@@ -121,7 +121,7 @@ async fn send_heartbeat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
         cpu: None,
     };
     let keys = stack.keys();
-    let beaten = heartbeat::beat(redis, keys, &keys.run(run), &about, &beat).await;
+    let beaten = heartbeat::send(redis, keys, &keys.run(run), &about, &beat).await;
     beaten.expect("a heartbeat");
 }
 

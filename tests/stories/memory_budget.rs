@@ -3,7 +3,7 @@
 //! only those.
 
 use redis::aio::MultiplexedConnection;
-use runcast_common::scripts::{Outcome, Settle, Settled, Window};
+use runcast_common::scripts::{AppendOutcome, LiveWindow, Settle, SettleOutcome};
 use runcast_tests::api::CreatedRun;
 use runcast_tests::database::assert_each_once;
 use runcast_tests::event_lines::output_line;
@@ -41,7 +41,7 @@ async fn above_budget_biggest_run_waits_and_small_ones_continue() {
     chaos.refuse();
     eventually("the big run gets `full`", async || {
         for _ in 0..50 {
-            if much.try_append(&noise()).await == Outcome::Full {
+            if much.try_append(&noise()).await == AppendOutcome::Full {
                 return Ok(());
             }
         }
@@ -52,13 +52,16 @@ async fn above_budget_biggest_run_waits_and_small_ones_continue() {
         let outcome = little
             .try_append(&output_line(&format!("line {number}\n")))
             .await;
-        assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
+        assert!(
+            matches!(outcome, AppendOutcome::Stored { .. }),
+            "{outcome:?}"
+        );
     }
     // The cap is lifted once the unstored events are stored and trimmed.
     chaos.forward();
     let last = eventually("the big run continues", async || {
         match much.try_append(&output_line("at last\n")).await {
-            Outcome::Stored { stored } => Ok(stored),
+            AppendOutcome::Stored { stored } => Ok(stored),
             other => Err(format!("{other:?}")),
         }
     })
@@ -156,10 +159,10 @@ async fn smaller_live_window_trims_only_stored_events() {
     let keys = stack.keys().run(run.id);
     let mut redis = stack.redis.connection().await;
     let mut shrink = async |events: u64, bytes: u64| {
-        let window = Window {
+        let window = LiveWindow {
             events,
             bytes,
-            ..Window::default()
+            ..LiveWindow::default()
         };
         let settle = Settle {
             watermark: stored,
@@ -169,7 +172,7 @@ async fn smaller_live_window_trims_only_stored_events() {
             window,
         };
         let settled = settle.call(&keys, &mut redis).await;
-        assert_eq!(settled.expect("the script answers"), Settled::More);
+        assert_eq!(settled.expect("the script answers"), SettleOutcome::More);
         seqs(&mut redis, &keys.stream).await
     };
     let unstored: Vec<u64> = (301..=350).collect();

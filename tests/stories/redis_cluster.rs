@@ -152,7 +152,7 @@ async fn replica_replaces_a_killed_node() {
         .await;
     assert!(info.contains("role:master"), "{info}");
     redis
-        .wait_for_subscriber(MASTER_COUNT, &stack.keys().run(here).bell)
+        .wait_for_subscriber(MASTER_COUNT, &stack.keys().run(here).wakeups)
         .await;
 }
 
@@ -178,7 +178,7 @@ async fn slot_migration_neither_loses_nor_duplicates_events() {
     redis.wait_migration_errors(0, refused + 4).await;
     redis.finish_migration(keys.slot, 0, 2).await;
 
-    redis.wait_for_subscriber(2, &keys.bell).await;
+    redis.wait_for_subscriber(2, &keys.wakeups).await;
     let viewer = viewer.await.expect("the viewer's task");
     let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICK_COUNT).await;
     assert_eq!(viewer.gaps, Vec::<String>::new());

@@ -373,14 +373,14 @@ async fn silence_counts_only_while_watched() {
     let stack = Stack::without_services().await;
     let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
     let shared = Redis::new(&url).expect("a Redis");
-    let keys = stack.keys().fleet(0);
+    let keys = stack.keys().heartbeat_keys(0);
     let agent = Uuid::now_v7();
-    let now = liveness::look(&shared, &keys, &LivenessThresholds::default())
+    let now = liveness::find_silent(&shared, &keys, &LivenessThresholds::default())
         .await
         .expect("a look")
         .now;
     let ago = |seconds: u64| now - seconds * 1000;
-    liveness::expect(&shared, &keys, &[agent], ago(40))
+    liveness::assume_alive(&shared, &keys, &[agent], ago(40))
         .await
         .expect("an agent");
     let lookup = async |since: u64, last: u64| {
@@ -389,7 +389,7 @@ async fn silence_counts_only_while_watched() {
         set.arg(&keys.watch);
         set.arg("since").arg(since).arg("last").arg(last);
         set.exec_async(&mut redis).await.expect("a field");
-        liveness::look(&shared, &keys, &LivenessThresholds::default())
+        liveness::find_silent(&shared, &keys, &LivenessThresholds::default())
             .await
             .expect("a look")
             .silent
@@ -399,11 +399,11 @@ async fn silence_counts_only_while_watched() {
     let silent = lookup(ago(90), ago(3)).await;
     assert_eq!(silent, [(agent, ago(40))]);
     // It sent a heartbeat in the meantime, so it stays.
-    liveness::forget(&shared, &keys.pulses, &[(agent, ago(39))])
+    liveness::remove_unchanged(&shared, &keys.last_heartbeats, &[(agent, ago(39))])
         .await
         .expect("a response");
     assert_eq!(lookup(ago(90), ago(3)).await, silent);
-    liveness::forget(&shared, &keys.pulses, &silent)
+    liveness::remove_unchanged(&shared, &keys.last_heartbeats, &silent)
         .await
         .expect("a response");
     assert_eq!(lookup(ago(90), ago(3)).await, []);

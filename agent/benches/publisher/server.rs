@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runcast_publisher::{Options, SpoolOptions, Target};
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::redis;
-use runcast_common::scripts::{Settle, Window};
+use runcast_common::scripts::{LiveWindow, Settle};
+use runcast_publisher::{Options, SpoolOptions, Target};
 use runcast_tests::redis_server::RedisServer;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -86,7 +86,7 @@ impl Server {
                         sealed: None,
                         ready_ids: &[],
                         durable: &[(producer, seq)],
-                        window: Window {
+                        window: LiveWindow {
                             events: 0,
                             bytes: 0,
                             seconds: 900,

@@ -7,13 +7,13 @@ pub(crate) mod wrapped;
 
 use std::time::Duration;
 
-use runcast_publisher::Target;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::entry::{Entry, Event};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::{Keys, RunKeys};
 use runcast_common::redis;
-use runcast_common::scripts::{Settle, Window};
+use runcast_common::scripts::{LiveWindow, Settle};
+use runcast_publisher::Target;
 pub(crate) use runcast_tests::eventually::wait_until as eventually;
 use runcast_tests::redis_server::RedisServer;
 use tempfile::TempDir;
@@ -124,7 +124,7 @@ impl Run {
         let entries = self.entries().await;
         if let Some(last) = entries.last() {
             let durable = [(last.producer, last.producer_last())];
-            let nothing = Window {
+            let nothing = LiveWindow {
                 events: 0,
                 bytes: 0,
                 seconds: 900,
@@ -140,7 +140,7 @@ impl Run {
             .arg(&self.keys.stream)
             .arg(&["+", "-", "COUNT", "1"])
             .to_owned();
-        let everything = Window {
+        let everything = LiveWindow {
             events: 1 << 40,
             bytes: 1 << 40,
             seconds: 900,
@@ -157,7 +157,7 @@ impl Run {
         }
     }
 
-    async fn settle_at(&self, watermark: EventId, durable: &[(Uuid, u64)], window: Window) {
+    async fn settle_at(&self, watermark: EventId, durable: &[(Uuid, u64)], window: LiveWindow) {
         let settle = Settle {
             watermark,
             sealed: None,

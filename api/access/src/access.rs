@@ -121,7 +121,7 @@ impl Access {
     }
 
     /// The open streams of this process, by the credential that opened them.
-    pub fn openings(&self) -> &Arc<OpenStreams> {
+    pub fn open_streams(&self) -> &Arc<OpenStreams> {
         &self.0.open_streams
     }
 
@@ -131,13 +131,13 @@ impl Access {
     }
 
     /// The metrics of access.
-    pub fn meter(&self) -> &Metrics {
+    pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
     /// The state of access, for `/readyz`.
-    pub fn told(&self) -> AccessHealth {
-        self.0.metrics.health(self.0.cache.is_well())
+    pub fn health(&self) -> AccessHealth {
+        self.0.metrics.health(self.0.cache.is_available())
     }
 
     /// Issues a stream ticket: see [`crate::stream_ticket`].
@@ -168,7 +168,7 @@ impl Access {
     }
 
     /// Records that a sign-in as this user failed.
-    pub fn note_failed_sign_in(&self, user: Uuid, name: &str) {
+    pub fn record_failed_sign_in(&self, user: Uuid, name: &str) {
         self.0.usage_log.record_failed_sign_in(user, name);
     }
 
@@ -179,18 +179,18 @@ impl Access {
     }
 
     /// Applies changes of access as they come, until `stop`.
-    pub async fn tell_changes(self, stop: CancellationToken) {
+    pub async fn propagate_changes(self, stop: CancellationToken) {
         self.0.invalidator.run(stop).await;
     }
 
     /// Closes the streams that changes of access affect, until `stop`. Without it, no stream ends
     /// with its credential.
-    pub async fn hear_changes(self, stop: CancellationToken) {
+    pub async fn close_revoked_streams(self, stop: CancellationToken) {
         RevocationListener::new(self).run(stop).await;
     }
 
     /// Writes token uses and failed sign-ins to Postgres, until `stop`.
-    pub async fn write_notes(self, stop: CancellationToken) {
+    pub async fn write_usage_log(self, stop: CancellationToken) {
         self.0.usage_log.run(stop).await;
     }
 }

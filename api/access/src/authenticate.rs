@@ -22,7 +22,7 @@ impl Principal {
         presented: PresentedCredential,
     ) -> Result<Self, AccessError> {
         // Read first: a change that arrives during the look-up makes the generations differ.
-        let revocation_generation = access.openings().revocation_generation();
+        let revocation_generation = access.open_streams().revocation_generation();
         let principal = match presented {
             PresentedCredential::Ticket(ticket) => Self::of_ticket(access, &ticket).await?,
             PresentedCredential::Bearer(token) => {
@@ -129,7 +129,7 @@ impl Principal {
             by_token: false,
             auth_source: Credential::User(user).into(),
             revocation_generation: 0,
-            metrics: access.meter().clone(),
+            metrics: access.metrics().clone(),
         })
     }
 
@@ -152,7 +152,7 @@ impl Principal {
             grants,
             auth_source: Credential::Token(hash).into(),
             revocation_generation: 0,
-            metrics: access.meter().clone(),
+            metrics: access.metrics().clone(),
         })
     }
 }
@@ -162,7 +162,7 @@ fn unknown_token(access: &Access) -> AccessError {
 }
 
 fn denied(access: &Access, reason: &'static str, message: &'static str) -> AccessError {
-    access.meter().denied(reason);
+    access.metrics().denied(reason);
     AccessError::Unauthorized(message)
 }
 

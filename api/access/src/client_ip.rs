@@ -89,7 +89,7 @@ impl TrustedProxies {
 
     /// Whether an untrusted peer names a client: most likely a proxy that the operator has not
     /// listed.
-    pub fn is_overlooked(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+    pub fn is_unlisted_proxy(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
         headers.contains_key(FORWARDED_FOR) && !self.trusts(peer.to_canonical())
     }
 

@@ -32,7 +32,7 @@ impl HostCookie {
             .flat_map(Cookie::split_parse)
             .filter_map(Result::ok)
             .find(|cookie| cookie.name() == self.name(secure))
-            .map(|cookie| Secret::claimed(cookie.value()))
+            .map(|cookie| Secret::from_text(cookie.value()))
     }
 
     /// The `Set-Cookie` value that stores `value` in the browser, for `life`.
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_cookie_survives_a_round_trip_through_a_browser() {
-        let value = Secret::claimed("abc-_123");
+        let value = Secret::from_text("abc-_123");
         for secure in [false, true] {
             let set = TEST_COOKIE.set(&value, Duration::from_secs(60), secure);
             for word in ["HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=60"] {

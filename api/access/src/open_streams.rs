@@ -25,7 +25,7 @@ use crate::principal::Principal;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revocation {
     /// The credential is not valid any more.
-    Over,
+    Ended,
     /// The rights of the credential have changed.
     Changed,
 }
@@ -34,7 +34,7 @@ impl Revocation {
     /// The message in the last frame of a stream.
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::Over => "the session or token that opened this stream has ended",
+            Self::Ended => "the session or token that opened this stream has ended",
             Self::Changed => {
                 "what the session or token that opened this stream may read has changed; \
                  open it again"
@@ -71,22 +71,22 @@ pub struct StreamRegistration(Arc<StreamGroup>);
 
 impl StreamRegistration {
     /// Why the stream has to end, if it has to.
-    pub fn ending(&self) -> Option<Revocation> {
+    pub fn revocation(&self) -> Option<Revocation> {
         self.0.revocation.get().copied()
     }
 
     /// Waits until the stream has to end.
-    pub async fn ended(&self) -> Revocation {
+    pub async fn revoked(&self) -> Revocation {
         self.0.revoked.cancelled().await;
         // The reason is set before the token is cancelled.
-        self.ending().unwrap_or(Revocation::Over)
+        self.ending().unwrap_or(Revocation::Ended)
     }
 }
 
 /// Waits until the stream has to end: forever if it was opened without a credential.
-pub async fn ended(registration: Option<&StreamRegistration>) -> Revocation {
+pub async fn revoked(registration: Option<&StreamRegistration>) -> Revocation {
     match registration {
-        Some(registration) => registration.ended().await,
+        Some(registration) => registration.revoked().await,
         None => std::future::pending().await,
     }
 }
@@ -131,7 +131,7 @@ impl OpenStreams {
     }
 
     /// A channel that changes whenever streams have to end.
-    pub fn endings(&self) -> watch::Receiver<u64> {
+    pub fn revocations(&self) -> watch::Receiver<u64> {
         self.revoked.subscribe()
     }
 

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 /// Shortest password, in characters: NIST SP 800-63B with a margin.
 pub const MIN_CHARS: usize = 12;
 /// Longest password: bounds the work of hashing.
-pub const MAX_BYTES: usize = 1024;
+pub const MAX_PASSWORD_BYTES: usize = 1024;
 
 /// Longest wait of a task before it is worked on.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(2);
@@ -33,7 +33,9 @@ const MAX_WAITING_TASKS: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// It is too short or too long.
-    #[error("a password has {MIN_CHARS} characters at least and {MAX_BYTES} bytes at most")]
+    #[error(
+        "a password has {MIN_CHARS} characters at least and {MAX_PASSWORD_BYTES} bytes at most"
+    )]
     Unfit,
     /// Too many passwords are being checked.
     #[error("too many passwords are being checked at the moment; try again")]
@@ -79,7 +81,7 @@ impl Passwords {
     /// The hash of a new password, as a PHC string.
     pub async fn hash(&self, password: &SecretString) -> Result<String, PasswordError> {
         let text = password.expose_secret();
-        if text.chars().count() < MIN_CHARS || text.len() > MAX_BYTES {
+        if text.chars().count() < MIN_CHARS || text.len() > MAX_PASSWORD_BYTES {
             return Err(PasswordError::Unfit);
         }
         let (argon2, password) = (self.argon2.clone(), password.clone());
@@ -99,7 +101,7 @@ impl Passwords {
         let checked = self.run(move || {
             // Only as much of a text as can be a password: hashing more would take longer.
             let text = password.expose_secret().as_bytes();
-            let text = &text[..text.len().min(MAX_BYTES + 1)];
+            let text = &text[..text.len().min(MAX_PASSWORD_BYTES + 1)];
             let hash = PasswordHash::new(&hash).map_err(|error| failed(&error))?;
             match argon2.verify_password(text, &hash) {
                 Ok(()) => Ok(true),
@@ -176,7 +178,7 @@ mod tests {
         check("correct horse", Some("$plain$x"))
             .await
             .expect_err("no hash");
-        for unfit in ["short", &"x".repeat(MAX_BYTES + 1)] {
+        for unfit in ["short", &"x".repeat(MAX_PASSWORD_BYTES + 1)] {
             let refused = passwords.hash(&secret(unfit)).await;
             assert!(matches!(refused, Err(PasswordError::Unfit)));
         }

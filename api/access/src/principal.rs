@@ -98,7 +98,7 @@ impl Principal {
     }
 
     /// Whether the labels of this run decide if it may act on it.
-    pub fn asks_labels(&self, scope: Scope, run: Uuid) -> bool {
+    pub fn needs_labels(&self, scope: Scope, run: Uuid) -> bool {
         let mut held = self.grants.iter().filter(|grant| grant.scopes.holds(scope));
         let is_sure = |grant: &Grant| grant.covers(Some(run), &Labels::new());
         !self
@@ -184,7 +184,7 @@ mod tests {
         assert!(bound.may(Scope::Publish, None).is_err());
         assert!(bound.may(Scope::Read, Some(mine)).is_err());
         assert!(bound.may_create(&Labels::new()).is_err());
-        assert!(!bound.asks_labels(Scope::Publish, other));
+        assert!(!bound.needs_labels(Scope::Publish, other));
         assert!(
             principal(vec![grant(Scope::Admin)])
                 .may(Scope::Control, Some(other))
@@ -227,8 +227,8 @@ mod tests {
         };
         let both = principal(vec![grant(Scope::Read), search]);
         assert!(both.may(Scope::Read, None).is_ok());
-        assert!(!both.asks_labels(Scope::Read, run));
-        assert!(both.asks_labels(Scope::Control, run));
+        assert!(!both.needs_labels(Scope::Read, run));
+        assert!(both.needs_labels(Scope::Control, run));
         assert!(both.may(Scope::Control, None).is_err());
         let (search, ads) = (labels("team", "search"), labels("team", "ads"));
         assert!(both.may_with(Scope::Control, run, &search).is_ok());

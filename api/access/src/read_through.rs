@@ -114,7 +114,7 @@ impl ReadThrough {
             fresh_for,
         } = lookup;
         // Look for a copy.
-        let lease = match self.cache.look(key).await {
+        let lease = match self.cache.get(key).await {
             CacheEntry::Copy(copy) if copy == ABSENT_MARK => {
                 self.metrics.looked_up(kind, LookupOutcome::Hit);
                 return Ok(Cached::absent());
@@ -191,7 +191,7 @@ impl ReadThrough {
         };
         let copy = match copy_of(&value, fresh_for) {
             Some(new) => {
-                let is_replaced = self.cache.swap(key, &copy, &new, life).await;
+                let is_replaced = self.cache.compare_and_set(key, &copy, &new, life).await;
                 is_replaced.then_some(new)
             }
             None => None,

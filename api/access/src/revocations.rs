@@ -60,7 +60,7 @@ impl RevocationListener {
     }
 
     fn open_streams(&self) -> &OpenStreams {
-        self.access.openings()
+        self.access.open_streams()
     }
 
     async fn listen(&self) {
@@ -97,7 +97,7 @@ impl RevocationListener {
         {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(redis.failed(error)),
-            Err(_elapsed) => Err(redis.silent(REDIS_DEADLINE)),
+            Err(_elapsed) => Err(redis.timed_out(REDIS_DEADLINE)),
         };
         send(&subscribe).await?;
         backoff.reset();
@@ -172,7 +172,7 @@ impl RevocationListener {
                 Err(AccessError::Unauthorized(_)) => {
                     groups
                         .iter()
-                        .for_each(|group| group.revoke(Revocation::Over));
+                        .for_each(|group| group.revoke(Revocation::Ended));
                     true
                 }
                 Err(_unknown) => {

@@ -54,7 +54,7 @@ pub struct RunVisibility {
 impl RunVisibility {
     /// Whether a run may be seen. Reads its labels only if they decide.
     pub async fn sees(&self, run: Uuid) -> Result<bool, StoreError> {
-        if !self.visible.asks_labels() {
+        if !self.visible.needs_labels() {
             return Ok(self.visible.admits(run, &Map::new()));
         }
         let labels = self.labels.of(run).await?.unwrap_or_default();

@@ -76,7 +76,7 @@ impl Secret {
     }
 
     /// A text that a client presents as a secret, or that was stored as one.
-    pub fn claimed(text: &str) -> Self {
+    pub fn from_text(text: &str) -> Self {
         Self(text.to_owned().into())
     }
 
@@ -136,7 +136,11 @@ pub async fn issue_token(
 }
 
 /// Issues the token that publishes to one run, for the actor that creates the run.
-pub async fn mint_publish(store: &Store, actor: &Actor, run: Uuid) -> Result<Secret, IssueError> {
+pub async fn issue_publish_token(
+    store: &Store,
+    actor: &Actor,
+    run: Uuid,
+) -> Result<Secret, IssueError> {
     let request = TokenRequest {
         name: &format!("run {run}"),
         scopes: &[Scope::Publish, Scope::Read],
@@ -182,10 +186,10 @@ mod tests {
         for printed in [format!("{one}"), format!("{one:?}")] {
             assert!(!printed.contains(one.expose()), "{printed}");
         }
-        assert_eq!(Secret::claimed(one.expose()).hash(), one.hash());
+        assert_eq!(Secret::from_text(one.expose()).hash(), one.hash());
         assert!(one.is_token());
         for other in ["", "rct_", "not-a-token", &one.expose()[..46]] {
-            assert!(!Secret::claimed(other).is_token(), "{other}");
+            assert!(!Secret::from_text(other).is_token(), "{other}");
         }
     }
 }

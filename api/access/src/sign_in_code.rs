@@ -70,7 +70,7 @@ mod tests {
 
     fn offered(now: Instant) -> (SignInCode, Secret, Credential) {
         let code = Secret::generate("").expect("random");
-        let token = Secret::claimed("rct_admin");
+        let token = Secret::from_text("rct_admin");
         let slot = SignInCode::default();
         slot.offer_at(&code, &token, now);
         (slot, code, Credential::Token(token.hash()))
@@ -114,7 +114,7 @@ mod tests {
         let (slot, code, token) = offered(now);
         for wrong in ["", "rct_admin", &code.expose()[1..]] {
             assert_eq!(
-                slot.redeem_at(&Secret::claimed(wrong), now),
+                slot.redeem_at(&Secret::from_text(wrong), now),
                 None,
                 "{wrong}"
             );
@@ -129,7 +129,7 @@ mod tests {
         let now = Instant::now();
         let (slot, first, token) = offered(now);
         let second = Secret::generate("").expect("random");
-        slot.offer_at(&second, &Secret::claimed("rct_admin"), now);
+        slot.offer_at(&second, &Secret::from_text("rct_admin"), now);
         assert_eq!(slot.redeem_at(&first, now), None);
         assert_eq!(slot.redeem_at(&second, now), Some(token));
     }

@@ -2,7 +2,7 @@
 //!
 //! An `EventSource` of another origin can carry a credential only in its URL, and browser
 //! histories and proxies record URLs. So the URL carries no token but a ticket, which opens one
-//! stream, within [`LIFE`], and allows nothing but reading. A ticket stands for the credential that
+//! stream, within [`TICKET_TTL`], and allows nothing but reading. A ticket stands for the credential that
 //! created it: that is looked up again when the ticket is used, and the stream ends with it. To
 //! reconnect, a client gets another ticket and continues with `after=`.
 //!
@@ -25,7 +25,7 @@ use crate::principal::Principal;
 use crate::secret::{IssueError, Secret};
 
 /// How long a ticket can be used: a page gets it right before it opens a stream.
-pub const LIFE: Duration = Duration::from_secs(30);
+pub const TICKET_TTL: Duration = Duration::from_secs(30);
 
 /// What every ticket begins with.
 const TICKET_PREFIX: &str = "rcs_";
@@ -83,7 +83,7 @@ impl StreamTickets {
         let key = self.keys.ticket(&ticket.hash());
         let mut set = redis::cmd("SET");
         set.arg(&key).arg(serde_json::to_string(&auth_source)?);
-        set.arg("EX").arg(LIFE.as_secs());
+        set.arg("EX").arg(TICKET_TTL.as_secs());
         self.redis.query::<()>(Slot::of(&key), &set).await?;
         Ok(ticket)
     }

@@ -7,11 +7,11 @@
 use async_stream::stream;
 use bytes::Bytes;
 use futures::Stream;
-use runcast_access::open_streams::ended;
+use runcast_access::open_streams::revoked;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use crate::memory::SHED_REASON;
-use crate::sse::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE};
+use crate::sse::{DRAIN_REASON, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE};
 use crate::viewer::{Next, SelectionCache, Viewer};
 
 /// How long a viewer waits before it checks the tail again. Only a safeguard, since every change of
@@ -20,11 +20,11 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The body of an SSE response: the run from the cursor on. It ends when the run ends, the server
 /// drains, the viewer's credential is revoked, memory runs short, or the client leaves.
-pub fn bytes(mut viewer: Viewer) -> impl Stream<Item = Bytes> + Send {
+pub fn viewer_body(mut viewer: Viewer) -> impl Stream<Item = Bytes> + Send {
     stream! {
         let stop = viewer.hub().stop().clone();
         let opened = viewer.registration().cloned();
-        let is_revoked = || opened.as_ref().is_some_and(|opened| opened.ending().is_some());
+        let is_revoked = || opened.as_ref().is_some_and(|opened| opened.revocation().is_some());
         let mut changes = viewer.changes();
         let mut shedding = viewer.hub().shedding();
         let mut keep_alive = Instant::now() + KEEP_ALIVE;
@@ -66,17 +66,17 @@ pub fn bytes(mut viewer: Viewer) -> impl Stream<Item = Bytes> + Send {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    yield viewer.closing(DRAINS);
+                    yield viewer.closing(DRAIN_REASON);
                     return;
                 }
-                ending = ended(opened.as_ref()) => {
+                ending = revoked(opened.as_ref()) => {
                     yield viewer.closing(ending.reason());
                     return;
                 }
                 () = shedding.next_round() => {}
                 changed = timeout(CHECK_INTERVAL, changes.changed()) => {
                     if let Ok(Err(_gone)) = changed {
-                        yield viewer.closing(DRAINS);
+                        yield viewer.closing(DRAIN_REASON);
                         return;
                     }
                 }

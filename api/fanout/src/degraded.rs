@@ -1,7 +1,7 @@
 //! What a stream misses while Redis, Postgres or the archive cannot be read: the data of a
 //! `degraded` notice.
 
-use runcast_history::archive::reader as archive;
+use runcast_history::archive::reader::ArchiveReadError;
 use runcast_history::reader::ReadError;
 
 /// The outage that viewers of a run are told about.
@@ -39,7 +39,7 @@ impl Degraded {
 impl From<&ReadError> for Degraded {
     fn from(error: &ReadError) -> Self {
         match error {
-            ReadError::Archive(archive::ReadError::Store(_)) => Self::POSTGRES_DOWN,
+            ReadError::Archive(ArchiveReadError::Store(_)) => Self::POSTGRES_DOWN,
             ReadError::Archive(error) if error.is_outage() => Self::ARCHIVE_DOWN,
             ReadError::Archive(_) => Self::ARCHIVE_DAMAGED,
             ReadError::Store(_) | ReadError::NotEntries(_) => Self::POSTGRES_DOWN,

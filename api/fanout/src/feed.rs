@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::memory::{SHED_REASON, ShedSignal};
-use crate::sse::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
+use crate::sse::{DRAIN_REASON, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
 
 /// Updates that are kept for clients that reconnect.
 const MAX_UPDATES: usize = 4096;
@@ -115,7 +115,7 @@ impl Feed {
         {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.redis.failed(error)),
-            Err(_elapsed) => Err(self.redis.silent(REDIS_DEADLINE)),
+            Err(_elapsed) => Err(self.redis.timed_out(REDIS_DEADLINE)),
         };
         send(&subscribe).await?;
         backoff.reset();
@@ -213,7 +213,7 @@ impl Feed {
 /// The body of an SSE response: updates of the runs that `visibility` admits, from now on or from
 /// the client's last id. It ends when the server drains, the viewer's credential is revoked, memory
 /// runs short, or the client leaves.
-pub fn bytes(
+pub fn feed_body(
     feed: Arc<Feed>,
     after: Option<String>,
     visibility: RunVisibility,
@@ -244,7 +244,7 @@ pub fn bytes(
             // Before `after`, so that no update in between is missed.
             newest.mark_unchanged();
             for (number, item) in feed.after(cursor) {
-                if opened.ending().is_some() {
+                if opened.revocation().is_some() {
                     break;
                 }
                 cursor = number;
@@ -264,10 +264,10 @@ pub fn bytes(
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    yield feed.closing(DRAINS, cursor);
+                    yield feed.closing(DRAIN_REASON, cursor);
                     return;
                 }
-                ending = opened.ended() => {
+                ending = opened.revoked() => {
                     yield feed.closing(ending.reason(), cursor);
                     return;
                 }

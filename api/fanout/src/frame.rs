@@ -233,7 +233,7 @@ mod tests {
         encoder.event(&event(4, r#"{"kind":"output","text":"d"}"#));
         let frames = encoder.finish();
         let levels = Levels::named("error").and(Levels::named("warn"));
-        let filter = Filter::default().of_levels(levels);
+        let filter = Filter::default().with_levels(levels);
         let selected = frames.select(EventId::ZERO, &filter).concat();
         let selected = String::from_utf8(selected).expect("text");
         let is_selected = |text: &str| selected.contains(&format!(r#""text":"{text}""#));

@@ -75,7 +75,7 @@ impl Drop for TailHandle {
 
 impl Hub {
     /// A hub without any watched run. Tails are spawned on `tasks` and end when `stop` is
-    /// cancelled. [`Hub::ring_bells`] must run for wake-ups to arrive. Must be called within a
+    /// cancelled. [`Hub::receive_wakeups`] must run for wake-ups to arrive. Must be called within a
     /// tokio runtime.
     pub fn new(
         redis: Redis,
@@ -100,7 +100,7 @@ impl Hub {
     }
 
     /// Passes wake-ups to the tails until the hub stops.
-    pub async fn ring_bells(self: Arc<Self>) {
+    pub async fn receive_wakeups(self: Arc<Self>) {
         self.wakeups.run(self.stop.clone()).await;
     }
 
@@ -172,7 +172,7 @@ impl Hub {
     }
 
     /// How many runs are watched.
-    pub fn watched(&self) -> usize {
+    pub fn watched_runs(&self) -> usize {
         self.lock().len()
     }
 

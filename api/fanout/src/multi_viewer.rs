@@ -4,7 +4,7 @@
 //! id holds a cursor for each run (see [`multi_cursor`]), so that each run resumes exactly. A run
 //! that has ended sends its `end` frame and is followed no more. Others may join at any time.
 //!
-//! Data: a cursor per run, for at most [`MOST_RUNS`] runs at a time. Time: a keep-alive after
+//! Data: a cursor per run, for at most [`MAX_WATCHED_RUNS`] runs at a time. Time: a keep-alive after
 //! [`KEEP_ALIVE`] of silence, and a search for new runs every [`DISCOVERY_INTERVAL`], if any may
 //! come.
 
@@ -30,20 +30,20 @@ use uuid::Uuid;
 use crate::hub::Hub;
 use crate::memory::SHED_REASON;
 use crate::multi_cursor::{self, MultiCursor};
-use crate::sse::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
+use crate::sse::{DRAIN_REASON, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
 use crate::viewer::{Next, SelectionCache, StreamRequest, Viewer};
 
 /// How often a viewer looks for runs that were created since.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs that one viewer may watch at a time.
-pub const MOST_RUNS: usize = 64;
+pub const MAX_WATCHED_RUNS: usize = 64;
 
 /// Finds runs that a viewer should watch beside those that it began with.
 pub trait RunDiscovery: Send {
     /// The runs to watch now; those that are watched already may be among them. After an error the
     /// next search tries again.
-    fn look(&mut self) -> impl Future<Output = Result<Vec<Uuid>, StoreError>> + Send;
+    fn find_runs(&mut self) -> impl Future<Output = Result<Vec<Uuid>, StoreError>> + Send;
 }
 
 /// No runs join later.
@@ -51,7 +51,7 @@ pub trait RunDiscovery: Send {
 pub struct NoDiscovery;
 
 impl RunDiscovery for NoDiscovery {
-    async fn look(&mut self) -> Result<Vec<Uuid>, StoreError> {
+    async fn find_runs(&mut self) -> Result<Vec<Uuid>, StoreError> {
         std::future::pending().await
     }
 }
@@ -62,13 +62,13 @@ pub struct Runs {
     /// To be followed.
     pub live: Vec<Uuid>,
     /// Ended, and sent to their end before.
-    pub over: Vec<Uuid>,
+    pub ended: Vec<Uuid>,
 }
 
 /// The body of an SSE response: these runs from the cursors on, and those that `discovery` finds.
 /// It ends when all runs have ended and none can join, the server drains, the viewer's credential
 /// is revoked, memory runs short, or the client leaves.
-pub fn bytes(
+pub fn multi_viewer_body(
     hub: Arc<Hub>,
     runs: Runs,
     after: MultiCursor,
@@ -97,7 +97,7 @@ pub fn bytes(
             if let Some(frames) = viewer.next() {
                 yield frames;
                 keep_alive = Instant::now() + KEEP_ALIVE;
-                if !stop.is_cancelled() && opened.ending().is_none() {
+                if !stop.is_cancelled() && opened.revocation().is_none() {
                     continue;
                 }
             }
@@ -108,10 +108,10 @@ pub fn bytes(
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    yield viewer.closing(DRAINS);
+                    yield viewer.closing(DRAIN_REASON);
                     return;
                 }
-                ending = opened.ended() => {
+                ending = opened.revoked() => {
                     yield viewer.closing(ending.reason());
                     return;
                 }
@@ -162,7 +162,7 @@ impl MultiViewer {
             cursors: HashMap::new(),
             order: Vec::new(),
         };
-        for run in runs.over {
+        for run in runs.ended {
             viewer.cursors.insert(run, after.of(run));
             viewer.order.push(run);
         }
@@ -174,7 +174,7 @@ impl MultiViewer {
 
     /// Follows one more run, if there is room and it was not followed before.
     fn add(&mut self, run: Uuid, after: EventId) {
-        if self.viewers.len() >= MOST_RUNS || self.cursors.contains_key(&run) {
+        if self.viewers.len() >= MAX_WATCHED_RUNS || self.cursors.contains_key(&run) {
             return;
         }
         self.cursors.insert(run, after);
@@ -190,7 +190,7 @@ impl MultiViewer {
 
     /// Follows the runs that were created since.
     async fn discover(&mut self, discovery: &mut impl RunDiscovery) {
-        match discovery.look().await {
+        match discovery.find_runs().await {
             Ok(runs) => runs
                 .into_iter()
                 .for_each(|run| self.add(run, EventId::ZERO)),

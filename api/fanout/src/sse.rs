@@ -16,7 +16,7 @@ pub(crate) const KEEP_ALIVE_LINE: &[u8] = b":\n";
 pub(crate) const RETRY_LINE: &[u8] = b"retry: 1000\n";
 
 /// The reason that viewers get when the server drains.
-pub const DRAINS: &str = "this server is being stopped";
+pub const DRAIN_REASON: &str = "this server is being stopped";
 
 /// The window over which reconnects are spread when this server closes its viewers.
 const RECONNECT_WINDOW: Duration = Duration::from_secs(5);

@@ -171,7 +171,7 @@ impl RunTail {
     /// Handles a wake-up: appends the entry that it carries if that continues the ring, and reads
     /// otherwise.
     pub(crate) fn on_wakeup(&self, message: &[u8]) {
-        let is_done = match Entry::from_bell(message) {
+        let is_done = match Entry::from_wakeup(message) {
             Some(entry) => self.append_entry(&entry),
             // That events are stored changes nothing for viewers.
             None => message == STORED_WAKEUP,

@@ -63,9 +63,9 @@ pub struct Viewer {
 #[derive(Debug, Default)]
 pub struct ViewerPermits {
     /// One of the streams that its principal and its address may have open.
-    pub place: Option<Permit>,
+    pub stream: Option<Permit>,
     /// Its registration with the credential that opened it.
-    pub opened: Option<StreamRegistration>,
+    pub registration: Option<StreamRegistration>,
     /// One of the connections that the process may have. Only the HTTP server knows its type.
     pub connection: Option<Box<dyn Any + Send>>,
 }
@@ -112,13 +112,13 @@ impl Viewer {
     }
 
     /// What it occupies.
-    pub const fn held(&mut self) -> &mut ViewerPermits {
+    pub const fn permits(&mut self) -> &mut ViewerPermits {
         &mut self.permits
     }
 
     /// Its registration with the credential that opened it.
     pub(crate) const fn registration(&self) -> Option<&StreamRegistration> {
-        self.permits.opened.as_ref()
+        self.permits.registration.as_ref()
     }
 
     pub(crate) fn run(&self) -> Uuid {

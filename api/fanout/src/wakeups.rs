@@ -21,7 +21,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{PushKind, Value};
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::protocol::keys::{Keys, PARTITIONS, PubSubChannel, Slot};
+use runcast_common::protocol::keys::{Keys, PARTITION_COUNT, PubSubChannel, Slot};
 use runcast_common::protocol::limits::REDIS_DEADLINE;
 use runcast_common::redis;
 use tokio::sync::Notify;
@@ -67,7 +67,7 @@ struct Listeners {
 impl WakeupSubscriber {
     /// Wake-ups of this Redis. [`WakeupSubscriber::run`] must run for them to arrive.
     pub fn new(redis: Redis, keys: Keys) -> Self {
-        let groups = redis.lanes();
+        let groups = redis.partition_groups();
         let subscriptions = groups.into_iter().map(|partitions| NodeSubscription {
             slot: Keys::slot(partitions.start),
             listeners: Mutex::default(),
@@ -100,7 +100,7 @@ impl WakeupSubscriber {
     }
 
     fn node(&self, run: Uuid) -> &NodeSubscription {
-        &self.subscriptions[Keys::partition(run) * self.subscriptions.len() / PARTITIONS]
+        &self.subscriptions[Keys::partition(run) * self.subscriptions.len() / PARTITION_COUNT]
     }
 
     /// Keeps the subscriptions until `stop`.
@@ -185,7 +185,10 @@ impl WakeupSubscriber {
             "SUNSUBSCRIBE"
         });
         let keys = self.keys.run(run);
-        command.arg(keys.bell).arg(keys.pulse).arg(keys.state);
+        command
+            .arg(keys.wakeups)
+            .arg(keys.heartbeats)
+            .arg(keys.updates);
         self.send(connection, &command).await?;
         // Wake-ups from before the subscription did not arrive.
         if let Some(tail) = tail {
@@ -202,7 +205,7 @@ impl WakeupSubscriber {
         match timeout(REDIS_DEADLINE, command.query_async::<Value>(connection)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.redis.failed(error)),
-            Err(_elapsed) => Err(self.redis.silent(REDIS_DEADLINE)),
+            Err(_elapsed) => Err(self.redis.timed_out(REDIS_DEADLINE)),
         }
     }
 
@@ -212,13 +215,15 @@ impl WakeupSubscriber {
             return;
         };
         match (channel, data.get(1)) {
-            (PubSubChannel::Bell, Some(Value::BulkString(message))) if is_calm => {
+            (PubSubChannel::Wakeup, Some(Value::BulkString(message))) if is_calm => {
                 tail.on_wakeup(message);
             }
-            (PubSubChannel::Bell, _) => tail.wake(),
-            (PubSubChannel::Pulse, Some(Value::BulkString(message))) => tail.on_heartbeat(message),
-            (PubSubChannel::State, Some(Value::BulkString(message))) => tail.on_update(message),
-            (PubSubChannel::Pulse | PubSubChannel::State, _) => {}
+            (PubSubChannel::Wakeup, _) => tail.wake(),
+            (PubSubChannel::Heartbeat, Some(Value::BulkString(message))) => {
+                tail.on_heartbeat(message)
+            }
+            (PubSubChannel::Update, Some(Value::BulkString(message))) => tail.on_update(message),
+            (PubSubChannel::Heartbeat | PubSubChannel::Update, _) => {}
         }
     }
 

@@ -222,10 +222,10 @@ impl From<RedisFailure> for Problem {
     }
 }
 
-impl From<archive::reader::ReadError> for Problem {
-    fn from(error: archive::reader::ReadError) -> Self {
+impl From<archive::reader::ArchiveReadError> for Problem {
+    fn from(error: archive::reader::ArchiveReadError) -> Self {
         match error {
-            archive::reader::ReadError::Store(error) => error.into(),
+            archive::reader::ArchiveReadError::Store(error) => error.into(),
             error if error.is_outage() => {
                 warn!(%error, "the archive does not answer; the request is answered 503");
                 Self::unavailable(format!("{error}; try again"))
@@ -325,7 +325,7 @@ impl From<Denial> for Problem {
 impl From<Revocation> for Problem {
     fn from(revocation: Revocation) -> Self {
         match revocation {
-            Revocation::Over => Self::unauthorized(revocation.reason()),
+            Revocation::Ended => Self::unauthorized(revocation.reason()),
             Revocation::Changed => Self::forbidden(revocation.reason()),
         }
     }

@@ -98,7 +98,7 @@ pub struct ProbeResults {
 
 impl ProbeResults {
     /// Whether nothing is wrong. The ready queue matters to services that read it (`with_line`).
-    pub const fn all_well(&self, with_line: bool) -> bool {
+    pub const fn is_healthy(&self, with_line: bool) -> bool {
         let servers = self.redis.is_ok() && self.postgres.is_ok();
         let line = !with_line || self.line.group.is_ok();
         servers && self.schema.is_ok() && self.partitions.is_ok() && line

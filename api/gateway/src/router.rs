@@ -69,7 +69,15 @@ impl Gateway {
         let stop = parts.hub.stop().clone();
         let memory = Arc::clone(parts.hub.memory());
         let router = self.router()?;
-        let server = Server::new(router, writers, clients, tls, parts.patience, memory, stop);
+        let server = Server::new(
+            router,
+            writers,
+            clients,
+            tls,
+            parts.stall_timeout,
+            memory,
+            stop,
+        );
         server.run(listener).await;
         Ok(())
     }

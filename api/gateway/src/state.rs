@@ -41,7 +41,7 @@ pub struct GatewayParts {
     /// The threads that write to the sockets of viewers.
     pub delivery: Arc<WriterPool>,
     /// How long a client may read nothing of what is sent to it.
-    pub patience: Duration,
+    pub stall_timeout: Duration,
     /// Authentication and authorization.
     pub access: Access,
     /// The address of Redis that agents get.
@@ -51,7 +51,7 @@ pub struct GatewayParts {
     /// Origins whose pages may call the API, besides its own.
     pub cors: Origins,
     /// Where webhooks may lead.
-    pub webhooks_allowed: EgressPolicy,
+    pub egress_policy: EgressPolicy,
     /// Rate limits, and limits of open streams.
     pub limits: Arc<RateLimiter>,
     /// The OpenID Connect provider, if users can sign in with one.
@@ -129,8 +129,8 @@ impl Gateway {
         &self.0.parts.publish_redis
     }
 
-    pub(crate) fn webhooks_allowed(&self) -> &EgressPolicy {
-        &self.0.parts.webhooks_allowed
+    pub(crate) fn egress_policy(&self) -> &EgressPolicy {
+        &self.0.parts.egress_policy
     }
 
     pub(crate) fn public_url(&self) -> &Url {

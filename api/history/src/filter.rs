@@ -10,16 +10,16 @@ pub struct Filter {
 }
 
 /// Levels by which logs can be filtered, as producers name them.
-pub const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "fatal"];
+pub const LOG_LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "fatal"];
 
-/// A set of [`LEVELS`], one bit for each. The empty set stands for all logs.
+/// A set of [`LOG_LEVELS`], one bit for each. The empty set stands for all logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Levels(u8);
 
 impl Levels {
     /// The set of this level; empty if no level has the name.
     pub fn named(name: &str) -> Self {
-        let number = LEVELS.iter().position(|level| *level == name);
+        let number = LOG_LEVELS.iter().position(|level| *level == name);
         Self(number.map_or(0, |number| 1 << number))
     }
 
@@ -44,7 +44,7 @@ impl Filter {
     }
 
     /// The same, but of logs only these levels.
-    pub fn of_levels(self, levels: Levels) -> Self {
+    pub fn with_levels(self, levels: Levels) -> Self {
         Self { levels, ..self }
     }
 

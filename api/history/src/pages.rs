@@ -4,7 +4,7 @@
 //! Everything is read forward, by the rules of [`crate::reader`], so a page holds exactly what the
 //! stream would have sent, gaps included. For a page backward the beginning is found first.
 //!
-//! Data: at most [`MOST_EVENTS`] events and [`PAGE_BYTES`] bytes, and one read beside them. Time: a
+//! Data: at most [`MAX_PAGE_EVENTS`] events and [`PAGE_BYTES`] bytes, and one read beside them. Time: a
 //! page that took [`PAGE_DEADLINE`] ends early; its cursor says where.
 
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ use crate::gap_notice::GapNotice;
 use runcast_store::events::{Moment, PAGE_BYTES, PAGE_EVENTS};
 
 /// Events of one page at most.
-pub const MOST_EVENTS: usize = PAGE_EVENTS as usize;
+pub const MAX_PAGE_EVENTS: usize = PAGE_EVENTS as usize;
 
 /// Longest work for one page: a filter that accepts little passes over much.
 const PAGE_DEADLINE: Duration = Duration::from_secs(5);
@@ -279,7 +279,7 @@ impl Reader {
                 }
             };
             page.prepend(older);
-            page.keep_newest(MOST_EVENTS);
+            page.keep_newest(MAX_PAGE_EVENTS);
         }
         Ok(page)
     }

@@ -15,7 +15,7 @@
 
 use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::protocol::entry::{Entry, Event, NotEntries, Unreadable};
+use runcast_common::protocol::entry::{Entry, Event, NotEntries, UnreadableEntry};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::redis;
@@ -61,7 +61,7 @@ pub enum ReadError {
     Store(#[from] StoreError),
     /// The archive cannot be read, and the events lie there.
     #[error(transparent)]
-    Archive(#[from] archive::reader::ReadError),
+    Archive(#[from] archive::reader::ArchiveReadError),
     /// Redis answered in another shape.
     #[error(transparent)]
     NotEntries(#[from] NotEntries),
@@ -107,7 +107,7 @@ pub(super) struct RedisPage {
     /// The last id of the run; None if Redis does not know the run.
     last: Option<EventId>,
     ended: bool,
-    pub(super) items: Vec<Result<Entry, Unreadable>>,
+    pub(super) items: Vec<Result<Entry, UnreadableEntry>>,
 }
 
 impl Reader {
@@ -301,7 +301,7 @@ fn last_id(meta: &[Option<String>]) -> Option<EventId> {
 }
 
 /// Adds entries as long as each continues the one before.
-fn push_contiguous(sink: &mut impl Sink, items: &[Result<Entry, Unreadable>]) {
+fn push_contiguous(sink: &mut impl Sink, items: &[Result<Entry, UnreadableEntry>]) {
     for item in items {
         let upto = sink.upto();
         match item {
@@ -333,7 +333,7 @@ fn push_contiguous(sink: &mut impl Sink, items: &[Result<Entry, Unreadable>]) {
 }
 
 /// Reports what is missing before an entry, and moves the sink there.
-fn skip_hole(sink: &mut impl Sink, item: &Result<Entry, Unreadable>) {
+fn skip_hole(sink: &mut impl Sink, item: &Result<Entry, UnreadableEntry>) {
     let upto = sink.upto();
     let first = match item {
         Ok(entry) => entry.first(),

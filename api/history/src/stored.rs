@@ -12,7 +12,7 @@ use runcast_common::protocol::event::{Channel, Head};
 use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
-use crate::archive::reader::{Archive, ReadError};
+use crate::archive::reader::{Archive, ArchiveReadError};
 use runcast_store::Store;
 use runcast_store::events::{EventPage, Floor, Moment};
 use runcast_store::runs::Coverage;
@@ -32,7 +32,7 @@ impl History {
 
     /// One page of stored events, in order. It may be shorter than requested without being the
     /// last; it is empty only if nothing follows.
-    pub async fn events(&self, page: &EventPage<'_>) -> Result<Vec<Event>, ReadError> {
+    pub async fn events(&self, page: &EventPage<'_>) -> Result<Vec<Event>, ArchiveReadError> {
         let mut from = page.after;
         let mut archived = page.coverage.archived;
         loop {
@@ -67,7 +67,7 @@ impl History {
         before: EventId,
         channels: &[Channel],
         limit: u16,
-    ) -> Result<Option<Floor>, ReadError> {
+    ) -> Result<Option<Floor>, ArchiveReadError> {
         let rows = self.store.floor(run, before, channels, limit).await?;
         let archived = self.store.archived_upto(run).await?;
         if let Some(floor) = rows {
@@ -93,7 +93,7 @@ impl History {
         &self,
         run: Uuid,
         cursor: EventId,
-    ) -> Result<Option<Moment>, ReadError> {
+    ) -> Result<Option<Moment>, ArchiveReadError> {
         let archived = self.store.archived_upto(run).await?;
         if cursor < archived {
             let page = archived_page(run, archived, &[], 1);
@@ -110,7 +110,7 @@ impl History {
     }
 
     /// The last stored event of each epoch of a run, oldest first.
-    pub async fn epochs(&self, run: Uuid) -> Result<Vec<EventId>, ReadError> {
+    pub async fn epochs(&self, run: Uuid) -> Result<Vec<EventId>, ArchiveReadError> {
         let mut ends = BTreeMap::new();
         if self.store.archived_upto(run).await? > EventId::ZERO {
             ends = self.archive.epochs(run).await?;

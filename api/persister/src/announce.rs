@@ -24,8 +24,8 @@ async fn publish(redis: &Redis, keys: &Keys, updates: &[RunUpdate]) -> Result<()
         let run = keys.run(update.run);
         let time = cmd("TIME");
         let (seconds, _): (u64, u64) = redis.query(run.slot, &time).await?;
-        liveness::expect(redis, &run.fleet, &agents, seconds * 1000).await?;
-        run_update::tell(redis, keys, update).await?;
+        liveness::assume_alive(redis, &run.heartbeat_keys, &agents, seconds * 1000).await?;
+        run_update::publish_to_viewers(redis, keys, update).await?;
     }
-    run_update::announce(redis, keys, updates).await
+    run_update::publish_to_feed(redis, keys, updates).await
 }

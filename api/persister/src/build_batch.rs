@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 
-use runcast_common::protocol::entry::{Event, Unreadable};
+use runcast_common::protocol::entry::{Event, UnreadableEntry};
 use runcast_common::protocol::event::{self, Gap, Head, Kind, Status, StatusChange};
 use runcast_common::protocol::event_id::EventId;
 use tracing::error;
@@ -116,7 +116,7 @@ impl RunBuilder<'_> {
     }
 
     /// Stores a gap for an entry that cannot be read, and the entry as a dead letter.
-    fn add_unreadable(&mut self, last: EventId, unreadable: &Unreadable) {
+    fn add_unreadable(&mut self, last: EventId, unreadable: &UnreadableEntry) {
         let missing = if last.epoch == self.state.watermark.epoch {
             last.seq - self.state.watermark.seq
         } else {
@@ -403,7 +403,7 @@ mod tests {
 
     #[test]
     fn holes_and_unreadable_entries_become_gaps_and_the_run_goes_on() {
-        let unreadable = Unreadable {
+        let unreadable = UnreadableEntry {
             id: EventId::new(1, 5),
             reason: "no".into(),
             bytes: Bytes::from("?"),

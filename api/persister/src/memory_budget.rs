@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use runcast_common::config::byte_size::ByteSize;
-use runcast_common::scripts::Window;
+use runcast_common::scripts::LiveWindow;
 
 /// Share of `maxmemory` that is the budget if none is set. The rest is for what the server needs
 /// beside its data: buffers of connections, and a copy while it persists.
@@ -36,11 +36,11 @@ impl MemoryPressure {
     }
 
     /// How much of a live window may stay in Redis at the moment.
-    pub(crate) fn limit(&self, window: Window) -> Window {
+    pub(crate) fn limit(&self, window: LiveWindow) -> LiveWindow {
         if !self.0.load(Ordering::Relaxed) {
             return window;
         }
-        Window {
+        LiveWindow {
             events: window.events / WINDOW_DIVISOR,
             bytes: window.bytes / WINDOW_DIVISOR,
             seconds: window.seconds / WINDOW_DIVISOR,

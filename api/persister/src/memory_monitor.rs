@@ -21,8 +21,8 @@ use rand::RngExt as _;
 use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::event_id::EventId;
-use runcast_common::protocol::keys::{Keys, PARTITIONS};
-use runcast_common::scripts::Window;
+use runcast_common::protocol::keys::{Keys, PARTITION_COUNT};
+use runcast_common::scripts::LiveWindow;
 use runcast_common::{redis, scripts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,7 @@ pub(crate) struct MemoryMonitor {
     keys: Keys,
     budget: MemoryBudget,
     pressure: MemoryPressure,
-    window: Window,
+    window: LiveWindow,
     metrics: Metrics,
     is_tight: bool,
     trim_at: Instant,
@@ -79,7 +79,7 @@ impl MemoryMonitor {
         keys: Keys,
         budget: MemoryBudget,
         pressure: MemoryPressure,
-        window: Window,
+        window: LiveWindow,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -191,7 +191,7 @@ impl MemoryMonitor {
 
     /// The runs that the ready queue names, and what they hold.
     async fn waiting_runs(&self) -> Result<Vec<WaitingRun>, RedisFailure> {
-        let reads = stream::iter(0..PARTITIONS).map(|partition| self.ready_runs(partition));
+        let reads = stream::iter(0..PARTITION_COUNT).map(|partition| self.ready_runs(partition));
         let runs: Vec<Vec<Uuid>> = reads
             .buffer_unordered(MAX_CONCURRENT_CALLS)
             .try_collect()
@@ -210,7 +210,7 @@ impl MemoryMonitor {
         command
             .arg(self.keys.ready(partition))
             .arg(&["-", "+", "COUNT"]);
-        command.arg(MAX_RUNS / PARTITIONS);
+        command.arg(MAX_RUNS / PARTITION_COUNT);
         let slot = Keys::slot(partition);
         let reply: Value = self.redis.query(slot, &command).await?;
         Ok(ready_entries::runs(reply))

@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::keys::Keys;
-use runcast_common::scripts::Window;
+use runcast_common::scripts::LiveWindow;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ pub struct Persister {
     redis: Redis,
     store: Store,
     keys: Keys,
-    window: Window,
+    window: LiveWindow,
     budget: MemoryBudget,
     metrics: Metrics,
 }
@@ -44,7 +44,7 @@ impl Persister {
         redis: Redis,
         store: Store,
         keys: Keys,
-        window: Window,
+        window: LiveWindow,
         budget: MemoryBudget,
         metrics: Metrics,
     ) -> Self {

@@ -8,7 +8,7 @@
 
 use redis::Value;
 use runcast_common::connect::Redis;
-use runcast_common::protocol::entry::{Entry, Unreadable};
+use runcast_common::protocol::entry::{Entry, UnreadableEntry};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::RunKeys;
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
@@ -25,7 +25,7 @@ const FIRST_READ_ENTRIES: usize = 4;
 const MAX_READ_ENTRIES: usize = MAX_ENTRY_EVENTS;
 
 /// An entry of a run stream, readable or not.
-pub(crate) type ReadEntry = Result<Entry, Unreadable>;
+pub(crate) type ReadEntry = Result<Entry, UnreadableEntry>;
 
 /// What a run holds beyond its watermark.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::protocol::keys::{Keys, PERSISTERS, Slot};
+use runcast_common::protocol::keys::{Keys, PERSISTER_GROUP, Slot};
 use runcast_common::redis;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -78,7 +78,7 @@ impl ReadyConsumer {
     /// New consumers that together read all partitions.
     pub(crate) fn all(redis: &Redis, keys: &Keys) -> Vec<Self> {
         let consumer = Uuid::now_v7().to_string();
-        let groups = redis.lanes().into_iter();
+        let groups = redis.partition_groups().into_iter();
         groups
             .map(|partitions| Self {
                 redis: redis.clone(),
@@ -150,7 +150,7 @@ impl ReadyConsumer {
         for stream in &self.streams {
             pipeline
                 .cmd("XGROUP")
-                .arg(&["DELCONSUMER", stream, PERSISTERS, &self.consumer]);
+                .arg(&["DELCONSUMER", stream, PERSISTER_GROUP, &self.consumer]);
         }
         let removed = self
             .redis
@@ -198,7 +198,7 @@ impl ReadyConsumer {
         };
         let mut command = redis::cmd("XREADGROUP");
         command
-            .arg(&["GROUP", PERSISTERS, &self.consumer])
+            .arg(&["GROUP", PERSISTER_GROUP, &self.consumer])
             .arg("COUNT")
             .arg(MAX_READ_ENTRIES)
             .arg("BLOCK")
@@ -215,7 +215,7 @@ impl ReadyConsumer {
             // A flush deleted the groups; the next call makes them again.
             Ok(Err(error)) if error.code() == Some("NOGROUP") => Ok(Vec::new()),
             Ok(Err(error)) => Err(self.redis.failed(error)),
-            Err(_elapsed) => Err(self.redis.silent(deadline)),
+            Err(_elapsed) => Err(self.redis.timed_out(deadline)),
         }
     }
 
@@ -224,7 +224,7 @@ impl ReadyConsumer {
         for stream in &self.streams {
             pipeline
                 .cmd("XAUTOCLAIM")
-                .arg(&[stream, PERSISTERS, &self.consumer])
+                .arg(&[stream, PERSISTER_GROUP, &self.consumer])
                 .arg(CLAIM_MIN_IDLE.as_millis().to_string())
                 .arg(&["0", "COUNT"])
                 .arg(MAX_READ_ENTRIES);
@@ -251,7 +251,7 @@ impl ReadyConsumer {
     async fn make_groups(&self) -> Result<(), RedisFailure> {
         for stream in &self.streams {
             let mut command = redis::cmd("XGROUP");
-            command.arg(&["CREATE", stream, PERSISTERS, "0", "MKSTREAM"]);
+            command.arg(&["CREATE", stream, PERSISTER_GROUP, "0", "MKSTREAM"]);
             match self.redis.query::<Value>(self.slot, &command).await {
                 Ok(_) => {}
                 Err(error) if error.code() == Some("BUSYGROUP") => {}
@@ -267,7 +267,7 @@ impl ReadyConsumer {
         for stream in &self.streams {
             pipeline
                 .cmd("XREADGROUP")
-                .arg(&["GROUP", PERSISTERS, &self.consumer])
+                .arg(&["GROUP", PERSISTER_GROUP, &self.consumer])
                 .arg(&["COUNT", "1", "STREAMS", stream, "0"]);
         }
         let replies = self

@@ -13,7 +13,7 @@ use futures::future::try_join_all;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
-use runcast_common::scripts::{self, Settle, Settled, Window};
+use runcast_common::scripts::{self, LiveWindow, Settle, SettleOutcome};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -31,7 +31,7 @@ pub(crate) struct Settler {
     pub(crate) redis: Redis,
     pub(crate) store: Store,
     pub(crate) keys: Keys,
-    pub(crate) window: Window,
+    pub(crate) window: LiveWindow,
     pub(crate) pressure: MemoryPressure,
     pub(crate) metrics: Metrics,
 }
@@ -105,7 +105,7 @@ impl Settler {
                 settle.call(&keys, connection).await
             })
             .await?;
-        if settled == Settled::Gone {
+        if settled == SettleOutcome::Gone {
             debug!(run = %run.run, "Redis no longer knows the run");
         }
         Ok(())

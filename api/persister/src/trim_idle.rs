@@ -15,7 +15,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
-use runcast_common::scripts::{Settle, Window};
+use runcast_common::scripts::{LiveWindow, Settle};
 use runcast_common::{key_scan, redis};
 use tokio::time::timeout;
 use tracing::info;
@@ -34,7 +34,7 @@ const MAX_CONCURRENT_CALLS: usize = 32;
 pub(crate) async fn trim_idle_runs(
     redis: &Redis,
     keys: &Keys,
-    window: Window,
+    window: LiveWindow,
 ) -> Result<(), RedisFailure> {
     let mut trimmed = 0_usize;
     let round = trim_all(redis, keys, window, &mut trimmed);
@@ -51,7 +51,7 @@ pub(crate) async fn trim_idle_runs(
 async fn trim_all(
     redis: &Redis,
     keys: &Keys,
-    window: Window,
+    window: LiveWindow,
     trimmed: &mut usize,
 ) -> Result<(), RedisFailure> {
     for server in redis.masters().await? {
@@ -74,7 +74,12 @@ async fn trim_all(
 }
 
 /// Trims one run if it is idle and holds more than the window; returns whether it did.
-async fn trim(redis: &Redis, keys: &Keys, run: Uuid, window: Window) -> Result<bool, RedisFailure> {
+async fn trim(
+    redis: &Redis,
+    keys: &Keys,
+    run: Uuid,
+    window: LiveWindow,
+) -> Result<bool, RedisFailure> {
     let keys = keys.run(run);
     let mut command = redis::cmd("HMGET");
     command.arg(&keys.meta);

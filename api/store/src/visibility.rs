@@ -54,7 +54,7 @@ impl Visible {
     }
 
     /// True if visibility depends on the labels of runs.
-    pub fn asks_labels(&self) -> bool {
+    pub fn needs_labels(&self) -> bool {
         let bounds = self.bounds.iter().flatten();
         bounds.into_iter().any(|(_, labels)| labels.is_some())
     }

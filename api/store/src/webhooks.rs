@@ -15,7 +15,7 @@ use super::error::StoreError;
 use super::store::Store;
 
 /// Upper bound of the number of webhooks: each status change of a run is compared with all of them.
-pub const MOST_WEBHOOKS: i64 = 200;
+pub const MAX_WEBHOOKS: i64 = 200;
 
 /// A webhook to create.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ from_row!(Webhook {
 });
 
 impl Store {
-    /// Creates a webhook. Returns none if there are [`MOST_WEBHOOKS`] already.
+    /// Creates a webhook. Returns none if there are [`MAX_WEBHOOKS`] already.
     pub async fn create_webhook(&self, new: &NewWebhook<'_>) -> Result<Option<Uuid>, StoreError> {
         let id = sqlx::query_scalar(
             "INSERT INTO webhooks (id, url, secret, statuses, labels)
@@ -84,7 +84,7 @@ impl Store {
         .bind(new.secret.expose_secret())
         .bind(new.statuses)
         .bind(Value::Object(new.labels.clone()))
-        .bind(MOST_WEBHOOKS)
+        .bind(MAX_WEBHOOKS)
         .fetch_optional(&self.pool)
         .await?;
         Ok(id)

@@ -31,7 +31,7 @@ use runcast_store::{Store, StoreError};
 pub use crate::settings::WebhookSettings as RetryPolicy;
 
 /// The statuses that a webhook can be notified of.
-pub const STATUSES: [&str; 7] = [
+pub const NOTIFIED_STATUSES: [&str; 7] = [
     "running",
     "succeeded",
     "failed",

@@ -35,8 +35,8 @@ pub fn new_secret() -> Result<SecretSlice<u8>, NoRandomness> {
 }
 
 /// The text form of a secret, `whsec_...`, for the one reply that hands it to the receiver.
-pub fn shown(secret: &SecretSlice<u8>) -> Secret {
-    Secret::claimed(&format!(
+pub fn encode_secret(secret: &SecretSlice<u8>) -> Secret {
+    Secret::from_text(&format!(
         "{SECRET_PREFIX}{}",
         BASE64.encode(secret.expose_secret())
     ))
@@ -79,7 +79,7 @@ mod tests {
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
         );
         assert_eq!(
-            shown(&secret).expose(),
+            encode_secret(&secret).expose(),
             "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
         );
         assert!(!format!("{secret:?}").contains("77"));

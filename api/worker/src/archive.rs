@@ -69,7 +69,7 @@ pub(crate) async fn archive_run(worker: &Worker, run: Uuid) -> Result<(), TaskEr
         return Ok(());
     };
     let outcome = timeout(ATTEMPT_DEADLINE, attempt(worker, objects, run)).await;
-    let outcome = outcome.unwrap_or(Err(WriteError::Late(run)));
+    let outcome = outcome.unwrap_or(Err(WriteError::TimedOut(run)));
     if let Err(failure) = &outcome {
         archiving.meter.failures.inc();
         if matches!(
@@ -89,14 +89,14 @@ async fn attempt(worker: &Worker, objects: &ArchiveStore, run: Uuid) -> Result<(
         return Ok(());
     };
     // Write the object, read it back and compare it.
-    let (written, index) = writer::archive(store, objects, &attempt).await?;
+    let (written, index) = writer::write_archive(store, objects, &attempt).await?;
     // From this transaction on readers read the object.
     let drop_rows_after = DROP_ROWS_AFTER.min(age);
     if !store
         .keep_archive(&attempt, &written, &index, drop_rows_after)
         .await?
     {
-        return Err(WriteError::Overtaken(run));
+        return Err(WriteError::Superseded(run));
     }
     let (events, raw, stored) = (written.events, written.raw_bytes, written.stored_bytes);
     archiving.meter.runs.inc();

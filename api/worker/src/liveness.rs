@@ -18,7 +18,7 @@ use std::time::Duration;
 use runcast_common::presence::heartbeat::{self, Health};
 use runcast_common::presence::liveness::{self, LastHeard, LivenessThresholds, SilentAgents};
 use runcast_common::presence::run_update::{self, AgentUpdate, RunUpdate};
-use runcast_common::protocol::keys::{FleetKeys, Keys, PARTITIONS};
+use runcast_common::protocol::keys::{HeartbeatKeys, Keys, PARTITION_COUNT};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -136,17 +136,18 @@ impl LeaseHolder {
         } else {
             Vec::new()
         };
-        for partition in 0..PARTITIONS {
+        for partition in 0..PARTITION_COUNT {
             // Find agents that were silent for too long, or came back.
-            let keys = worker.keys.fleet(partition);
-            let silent = liveness::look(&worker.redis, &keys, &worker.settings.silence).await?;
+            let keys = worker.keys.heartbeat_keys(partition);
+            let silent =
+                liveness::find_silent(&worker.redis, &keys, &worker.settings.silence).await?;
             // Add the agents that Postgres takes for alive.
             if recall {
                 let in_partition = alive
                     .iter()
                     .filter(|(_, run)| Keys::partition(*run) == partition);
                 let agents: Vec<Uuid> = in_partition.map(|(agent, _)| *agent).collect();
-                liveness::expect(&worker.redis, &keys, &agents, silent.now).await?;
+                liveness::assume_alive(&worker.redis, &keys, &agents, silent.now).await?;
             }
             if !self.commit(worker, &keys, &silent).await? {
                 return Ok(false);
@@ -162,7 +163,7 @@ impl LeaseHolder {
     async fn commit(
         &self,
         worker: &Worker,
-        keys: &FleetKeys,
+        keys: &HeartbeatKeys,
         silent: &SilentAgents,
     ) -> Result<bool, TaskError> {
         let (lost, stale): (Vec<LastHeard>, Vec<LastHeard>) = silent
@@ -171,19 +172,20 @@ impl LeaseHolder {
             .partition(|(_, heard)| silent.is_lost(*heard, &worker.settings.silence));
         let ids = |heard: &[LastHeard]| heard.iter().map(|(agent, _)| *agent).collect::<Vec<_>>();
         let changes = Changes {
-            alive: heartbeat::about(&worker.redis, &worker.keys, &ids(&silent.news)).await?,
+            alive: heartbeat::read_agents(&worker.redis, &worker.keys, &ids(&silent.returned))
+                .await?,
             stale: ids(&stale),
             lost: ids(&lost),
         };
-        if !silent.news.is_empty() || !changes.is_empty() {
+        if !silent.returned.is_empty() || !changes.is_empty() {
             match worker.store.sweep(&self.lease, &changes).await? {
                 Swept::Fenced => return Ok(false),
                 Swept::Done(updates) => announce(worker, &updates).await,
             }
         }
         // Only now, so that no change is lost if the worker dies before.
-        liveness::forget(&worker.redis, &keys.news, &silent.news).await?;
-        liveness::forget(&worker.redis, &keys.pulses, &lost).await?;
+        liveness::remove_unchanged(&worker.redis, &keys.returned, &silent.returned).await?;
+        liveness::remove_unchanged(&worker.redis, &keys.last_heartbeats, &lost).await?;
         Ok(true)
     }
 }
@@ -203,9 +205,9 @@ async fn announce(worker: &Worker, updates: &[RunUpdate]) {
     }
     let published = async {
         for update in updates {
-            run_update::tell(&worker.redis, &worker.keys, update).await?;
+            run_update::publish_to_viewers(&worker.redis, &worker.keys, update).await?;
         }
-        run_update::announce(&worker.redis, &worker.keys, updates).await
+        run_update::publish_to_feed(&worker.redis, &worker.keys, updates).await
     };
     if let Err(error) = published.await {
         debug!(%error, "cannot announce status changes");

@@ -14,7 +14,7 @@ use std::time::Duration;
 use chrono::Utc;
 use runcast_common::connect::Server;
 use runcast_common::key_scan;
-use runcast_common::protocol::keys::PARTITIONS;
+use runcast_common::protocol::keys::PARTITION_COUNT;
 use tracing::info;
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ pub(crate) async fn remove_orphans(worker: &Worker) -> Result<(), TaskError> {
     for server in worker.redis.masters().await? {
         remove_keys(worker, &server).await?;
     }
-    for partition in 0..PARTITIONS {
+    for partition in 0..PARTITION_COUNT {
         let ready = worker.keys.ready(partition);
         for name in key_scan::remove_consumers(&worker.redis, &ready, MIN_AGE).await? {
             info!(

@@ -12,7 +12,7 @@ use crate::archive;
 use crate::error::TaskError;
 use crate::worker::Worker;
 
-pub use crate::retention_rules::{AUDIT, Keep, Retention, RetentionRules};
+pub use crate::retention_rules::{DEFAULT_AUDIT_RETENTION, Keep, Retention, RetentionRules};
 
 /// Removes all runs and audit entries that are too old.
 pub(crate) async fn remove_old(worker: &Worker) -> Result<(), TaskError> {

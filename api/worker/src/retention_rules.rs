@@ -133,7 +133,7 @@ fn unescape(piece: &str) -> String {
 }
 
 /// How long the audit log is kept by default.
-pub const AUDIT: Keep = Keep(Some(Age::days(365)));
+pub const DEFAULT_AUDIT_RETENTION: Keep = Keep(Some(Age::days(365)));
 
 /// How long runs and the audit log are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     /// The same cluster with its own connections.
-    pub(super) fn separate(&self) -> Self {
+    pub(super) fn with_new_connections(&self) -> Self {
         Self::from_seeds(self.address.clone(), self.seeds.clone())
     }
 

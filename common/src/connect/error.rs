@@ -17,7 +17,7 @@ pub enum RedisFailure {
     },
     /// No reply before the deadline.
     #[error("Redis at {address} did not answer within {} ms", deadline.as_millis())]
-    Silent {
+    TimedOut {
         /// The server, without credentials.
         address: String,
         /// How long the caller waited.
@@ -31,7 +31,7 @@ impl RedisFailure {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Failed { error, .. } => error.code(),
-            Self::Silent { .. } => None,
+            Self::TimedOut { .. } => None,
         }
     }
 
@@ -41,7 +41,7 @@ impl RedisFailure {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Failed { error, .. } => breaks_connection(error) || is_redirect(error),
-            Self::Silent { .. } => true,
+            Self::TimedOut { .. } => true,
         }
     }
 

@@ -21,6 +21,6 @@ mod slot_map;
 mod tls;
 
 pub use self::error::RedisFailure;
-pub use self::redis::{Kind, Redis};
+pub use self::redis::{Redis, RedisMode};
 pub use self::server::Server;
 pub use self::tls::install_tls_provider;

@@ -14,7 +14,7 @@ use super::error::RedisFailure;
 use super::sentinel::Service;
 use super::server::{Route, Server};
 use crate::config::{RedisUrl, Topology};
-use crate::protocol::keys::{PARTITIONS, Slot};
+use crate::protocol::keys::{PARTITION_COUNT, Slot};
 
 /// All servers of a Redis deployment. Cloning is cheap.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub struct Redis {
 
 /// The kind of a Redis deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RedisMode {
     /// One server.
     Single,
     /// One master with replicas, watched by sentinels.
@@ -77,10 +77,10 @@ impl Redis {
     /// The same deployment with its own connections, for another Tokio runtime: a connection
     /// belongs to the runtime that first uses it.
     #[must_use]
-    pub fn separate(&self) -> Self {
+    pub fn with_new_connections(&self) -> Self {
         let servers = match &self.servers {
-            Servers::One(server) => Servers::One(server.separate()),
-            Servers::Cluster(cluster) => Servers::Cluster(Arc::new(cluster.separate())),
+            Servers::One(server) => Servers::One(server.with_new_connections()),
+            Servers::Cluster(cluster) => Servers::Cluster(Arc::new(cluster.with_new_connections())),
         };
         Self { servers }
     }
@@ -105,11 +105,11 @@ impl Redis {
 
     /// The kind of this deployment.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> RedisMode {
         match &self.servers {
-            Servers::One(server) if server.service().is_some() => Kind::Sentinel,
-            Servers::One(_) => Kind::Single,
-            Servers::Cluster(_) => Kind::Cluster,
+            Servers::One(server) if server.service().is_some() => RedisMode::Sentinel,
+            Servers::One(_) => RedisMode::Single,
+            Servers::Cluster(_) => RedisMode::Cluster,
         }
     }
 
@@ -117,10 +117,10 @@ impl Redis {
     /// group of all partitions, or in a cluster, where a command is limited to one slot, one group
     /// each.
     #[must_use]
-    pub fn lanes(&self) -> Vec<Range<usize>> {
+    pub fn partition_groups(&self) -> Vec<Range<usize>> {
         match &self.servers {
-            Servers::One(_) => std::iter::once(0..PARTITIONS).collect(),
-            Servers::Cluster(_) => (0..PARTITIONS)
+            Servers::One(_) => std::iter::once(0..PARTITION_COUNT).collect(),
+            Servers::Cluster(_) => (0..PARTITION_COUNT)
                 .map(|partition| partition..partition + 1)
                 .collect(),
         }
@@ -201,7 +201,7 @@ impl Redis {
 
     /// Opens a separate connection to the server that holds `slot`, for blocking reads. It has no
     /// response timeout: the owner must bound every wait, report an error to [`Redis::failed`] or
-    /// [`Redis::silent`], and then drop the connection.
+    /// [`Redis::timed_out`], and then drop the connection.
     pub async fn dedicated(&self, slot: Slot) -> Result<MultiplexedConnection, RedisFailure> {
         let server = self.server(slot).await?;
         let opened = server.dedicated().await;
@@ -233,8 +233,8 @@ impl Redis {
 
     /// Records a missed deadline on a separate connection, as [`Redis::failed`] does an error.
     #[must_use]
-    pub fn silent(&self, deadline: Duration) -> RedisFailure {
-        let failure = RedisFailure::Silent {
+    pub fn timed_out(&self, deadline: Duration) -> RedisFailure {
+        let failure = RedisFailure::TimedOut {
             address: self.address().to_owned(),
             deadline,
         };

@@ -90,7 +90,7 @@ impl Server {
     }
 
     /// The same server with its own connections.
-    pub(super) fn separate(&self) -> Self {
+    pub(super) fn with_new_connections(&self) -> Self {
         Self::new(self.shared.route.clone(), self.shared.address.clone())
     }
 
@@ -135,7 +135,7 @@ impl Server {
             }
             Err(_elapsed) => {
                 let address = self.shared.address.clone();
-                (Err(RedisFailure::Silent { address, deadline }), true)
+                (Err(RedisFailure::TimedOut { address, deadline }), true)
             }
         };
         self.shared.healthy.store(!broken, Ordering::Relaxed);

@@ -33,7 +33,7 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Silence after which the next heartbeat of an agent counts as a return, which the worker must
 /// see. One late heartbeat suffices. The thresholds of the worker are always longer than this.
-pub const NEWS_AFTER: Duration = Duration::from_millis(7500);
+pub const RETURN_AFTER: Duration = Duration::from_millis(7500);
 
 /// Silence after which an agent is stale.
 pub const STALE_AFTER: Duration = Duration::from_secs(15);
@@ -150,11 +150,12 @@ pub struct AgentReport {
     #[serde(flatten)]
     pub about: Agent,
     /// Its last heartbeat, unless it has expired.
-    pub pulse: Option<Heartbeat>,
+    #[serde(rename = "pulse")]
+    pub heartbeat: Option<Heartbeat>,
 }
 
 /// Sends a heartbeat. There is no need to retry: the next heartbeat carries everything again.
-pub async fn beat(
+pub async fn send(
     redis: &Redis,
     keys: &Keys,
     run: &RunKeys,
@@ -182,9 +183,13 @@ pub async fn beat(
     // Publish it in the slot of the run.
     let mut publish = redis::cmd("EVALSHA");
     publish.arg(HEARTBEAT_SCRIPT.get_hash()).arg(3);
-    publish.arg(&[&run.fleet.pulses, &run.fleet.news, &run.pulse]);
+    publish.arg(&[
+        &run.heartbeat_keys.last_heartbeats,
+        &run.heartbeat_keys.returned,
+        &run.heartbeats,
+    ]);
     publish.arg(heartbeat.agent.to_string()).arg(&text);
-    publish.arg(NEWS_AFTER.as_millis().to_string());
+    publish.arg(RETURN_AFTER.as_millis().to_string());
     let published = redis
         .run(run.slot, async |connection| {
             call(&HEARTBEAT_SCRIPT, &publish, connection).await
@@ -194,7 +199,7 @@ pub async fn beat(
 }
 
 /// Reads the descriptions of agents, leaving out those that have expired.
-pub async fn about(
+pub async fn read_agents(
     redis: &Redis,
     keys: &Keys,
     agents: &[Uuid],
@@ -208,7 +213,7 @@ pub async fn about(
 }
 
 /// Reads the agents of a run, leaving out those whose description has expired.
-pub async fn agents_of(
+pub async fn read_run_agents(
     redis: &Redis,
     keys: &Keys,
     run: &RunKeys,
@@ -242,7 +247,7 @@ pub async fn agents_of(
             agent,
             health: Health::after(LOST_AFTER.saturating_sub(ttl)),
             about,
-            pulse: text.and_then(|text| serde_json::from_str(&text).ok()),
+            heartbeat: text.and_then(|text| serde_json::from_str(&text).ok()),
         });
     }
     reports.sort_by_key(|report| (report.about.variation, report.about.started));

@@ -7,7 +7,7 @@
 //! meanwhile, so a worker that dies in between loses no change.
 //!
 //! Times are those of Redis. A scan reports silent agents only after workers have scanned for
-//! [`LivenessThresholds::lost`] without a gap longer than [`LivenessThresholds::gap`]: after an
+//! [`LivenessThresholds::lost`] without a gap longer than [`LivenessThresholds::max_gap`]: after an
 //! outage of Redis, agents that could not send heartbeats do not count as lost.
 
 use std::sync::LazyLock;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::connect::{Redis, RedisFailure};
 use crate::presence::heartbeat::{LOST_AFTER, STALE_AFTER};
-use crate::protocol::keys::{FleetKeys, Slot};
+use crate::protocol::keys::{HeartbeatKeys, Slot};
 use crate::scripts::{call, unexpected_reply};
 
 static FIND_SILENT_SCRIPT: LazyLock<redis::Script> =
@@ -48,7 +48,7 @@ impl LivenessThresholds {
     /// The longest time between two scans that does not count as an outage: two thirds of `lost`,
     /// so two heartbeats of six fit into the rest.
     #[must_use]
-    pub fn gap(&self) -> Duration {
+    pub fn max_gap(&self) -> Duration {
         self.lost * 2 / 3
     }
 }
@@ -70,7 +70,7 @@ pub struct SilentAgents {
     /// The clock of Redis, Unix milliseconds.
     pub now: u64,
     /// Agents that are new, or that came back after a silence.
-    pub news: Vec<LastHeard>,
+    pub returned: Vec<LastHeard>,
     /// Agents silent for [`LivenessThresholds::stale`] or longer.
     pub silent: Vec<LastHeard>,
 }
@@ -84,22 +84,22 @@ impl SilentAgents {
 }
 
 /// Scans a partition for agents that are new, came back or fell silent.
-pub async fn look(
+pub async fn find_silent(
     redis: &Redis,
-    keys: &FleetKeys,
+    keys: &HeartbeatKeys,
     thresholds: &LivenessThresholds,
 ) -> Result<SilentAgents, RedisFailure> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(FIND_SILENT_SCRIPT.get_hash()).arg(3);
-    command.arg(&[&keys.pulses, &keys.news, &keys.watch]);
-    for time in [thresholds.stale, thresholds.lost, thresholds.gap()] {
+    command.arg(&[&keys.last_heartbeats, &keys.returned, &keys.watch]);
+    for time in [thresholds.stale, thresholds.lost, thresholds.max_gap()] {
         command.arg(time.as_millis().to_string());
     }
     command.arg(MAX_SCAN_AGENTS);
     redis
-        .run(Slot::of(&keys.pulses), async |connection| {
+        .run(Slot::of(&keys.last_heartbeats), async |connection| {
             let reply: Value = call(&FIND_SILENT_SCRIPT, &command, connection).await?;
-            let (now, news, silent): (u64, Scored, Scored) = redis::from_redis_value(reply)?;
+            let (now, returned, silent): (u64, Scored, Scored) = redis::from_redis_value(reply)?;
             let last_heard = |(agent, time): (String, f64)| {
                 let agent =
                     Uuid::try_parse(&agent).map_err(|_no_id| unexpected_reply("find_silent"))?;
@@ -109,7 +109,10 @@ pub async fn look(
             };
             Ok(SilentAgents {
                 now,
-                news: news.into_iter().map(last_heard).collect::<Result<_, _>>()?,
+                returned: returned
+                    .into_iter()
+                    .map(last_heard)
+                    .collect::<Result<_, _>>()?,
                 silent: silent
                     .into_iter()
                     .map(last_heard)
@@ -121,7 +124,11 @@ pub async fn look(
 
 /// Removes agents that the worker has handled from the sorted set `key` (`pulses` or `pulses:new`),
 /// unless a heartbeat has arrived meanwhile. Safe to repeat.
-pub async fn forget(redis: &Redis, key: &str, agents: &[LastHeard]) -> Result<(), RedisFailure> {
+pub async fn remove_unchanged(
+    redis: &Redis,
+    key: &str,
+    agents: &[LastHeard],
+) -> Result<(), RedisFailure> {
     if agents.is_empty() {
         return Ok(());
     }
@@ -144,9 +151,9 @@ pub async fn forget(redis: &Redis, key: &str, agents: &[LastHeard]) -> Result<()
 /// Adds agents that `pulses` does not contain, as if their last heartbeat were at `now`: those that
 /// were alive when Redis lost its data. Either their next heartbeat arrives, or they become lost
 /// after the usual time. Safe to repeat.
-pub async fn expect(
+pub async fn assume_alive(
     redis: &Redis,
-    keys: &FleetKeys,
+    keys: &HeartbeatKeys,
     agents: &[Uuid],
     now: u64,
 ) -> Result<(), RedisFailure> {
@@ -154,12 +161,12 @@ pub async fn expect(
         return Ok(());
     }
     let mut command = redis::cmd("ZADD");
-    command.arg(&keys.pulses).arg("NX");
+    command.arg(&keys.last_heartbeats).arg("NX");
     for agent in agents {
         command.arg(now).arg(agent.to_string());
     }
     redis
-        .query::<u64>(Slot::of(&keys.pulses), &command)
+        .query::<u64>(Slot::of(&keys.last_heartbeats), &command)
         .await
         .map(drop)
 }

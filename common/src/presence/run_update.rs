@@ -60,7 +60,7 @@ pub struct AgentUpdate {
 }
 
 /// Publishes updates to the feed of all runs.
-pub async fn announce(
+pub async fn publish_to_feed(
     redis: &Redis,
     keys: &Keys,
     updates: &[RunUpdate],
@@ -76,10 +76,14 @@ pub async fn announce(
 }
 
 /// Publishes an update to the viewers of its run.
-pub async fn tell(redis: &Redis, keys: &Keys, update: &RunUpdate) -> Result<(), RedisFailure> {
+pub async fn publish_to_viewers(
+    redis: &Redis,
+    keys: &Keys,
+    update: &RunUpdate,
+) -> Result<(), RedisFailure> {
     let keys = keys.run(update.run);
     let mut publish: Cmd = redis::cmd("SPUBLISH");
-    publish.arg(&keys.state).arg(json(update));
+    publish.arg(&keys.updates).arg(json(update));
     redis.query::<u64>(keys.slot, &publish).await.map(drop)
 }
 

@@ -53,17 +53,17 @@ pub enum Body<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBody {
     /// Longer than any publisher sends.
-    #[error("packed body of {0} bytes is over the limit of {MAX_BODY_BYTES} bytes")]
+    #[error("compressed body of {0} bytes is over the limit of {MAX_BODY_BYTES} bytes")]
     TooLarge(u64),
     /// Not a zstd frame, or a damaged one.
-    #[error("packed body cannot be unpacked: {0}")]
+    #[error("compressed body cannot be decompressed: {0}")]
     Damaged(String),
 }
 
 impl<'a> Body<'a> {
     /// Encodes event lines, compressed if that saves enough.
     #[must_use]
-    pub fn packed(lines: &'a [u8]) -> Self {
+    pub fn compress(lines: &'a [u8]) -> Self {
         if lines.len() < MIN_COMPRESSED_BYTES {
             return Self::Plain(lines);
         }
@@ -98,7 +98,7 @@ impl<'a> Body<'a> {
 }
 
 /// Decompresses a body into event lines. Allocates at most [`MAX_BODY_BYTES`].
-pub fn unpack(frame: &[u8]) -> Result<Bytes, InvalidBody> {
+pub(crate) fn decompress(frame: &[u8]) -> Result<Bytes, InvalidBody> {
     let length = match get_frame_content_size(frame) {
         Ok(Some(length)) => length,
         Ok(None) => return Err(InvalidBody::Damaged("it does not state its length".into())),
@@ -123,7 +123,7 @@ mod tests {
         let lines: Vec<u8> = (0..2000)
             .flat_map(|n| format!("{{\"text\":\"line {n}\"}}\n").into_bytes())
             .collect();
-        let Body::Zstd(frame) = Body::packed(&lines) else {
+        let Body::Zstd(frame) = Body::compress(&lines) else {
             panic!("text is worth compressing")
         };
         assert!(
@@ -132,24 +132,27 @@ mod tests {
             frame.len(),
             lines.len()
         );
-        assert_eq!(unpack(&frame), Ok(Bytes::from(lines)));
+        assert_eq!(decompress(&frame), Ok(Bytes::from(lines)));
     }
 
     #[test]
     fn short_and_random_bodies_stay_plain() {
         let short = vec![b'x'; MIN_COMPRESSED_BYTES - 1];
-        assert_eq!(Body::packed(&short), Body::Plain(&short));
+        assert_eq!(Body::compress(&short), Body::Plain(&short));
         let random: Vec<u8> = std::iter::repeat_with(rand::random)
             .take(64 * 1024)
             .collect();
-        assert_eq!(Body::packed(&random), Body::Plain(&random));
+        assert_eq!(Body::compress(&random), Body::Plain(&random));
     }
 
     #[test]
     fn decompression_bomb_is_rejected_by_its_stated_length() {
         let huge = vec![b'x'; MAX_BODY_BYTES + 1];
         let bomb = zstd::bulk::compress(&huge, ZSTD_LEVEL).expect("compressed");
-        assert_eq!(unpack(&bomb), Err(InvalidBody::TooLarge(huge.len() as u64)));
+        assert_eq!(
+            decompress(&bomb),
+            Err(InvalidBody::TooLarge(huge.len() as u64))
+        );
     }
 
     #[test]
@@ -162,10 +165,10 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 1 << (at % 8);
             // A flipped bit may be unused, or give another text; the entry parser counts the lines.
-            if let Ok(other) = unpack(&damaged) {
+            if let Ok(other) = decompress(&damaged) {
                 assert!(other.len() <= MAX_BODY_BYTES);
             }
-            unpack(&whole[..at]).expect_err("cut off");
+            decompress(&whole[..at]).expect_err("cut off");
         }
     }
 }

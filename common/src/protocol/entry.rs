@@ -54,7 +54,7 @@ pub struct Event {
 /// An entry with missing or wrong content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unreadable entry {id}: {reason}")]
-pub struct Unreadable {
+pub struct UnreadableEntry {
     /// Its id.
     pub id: EventId,
     /// What is wrong with it.
@@ -98,7 +98,7 @@ impl Entry {
     }
 
     /// Parses the reply of `XRANGE`: every entry, readable or not, in order.
-    pub fn parse_range(reply: Value) -> Result<Vec<Result<Self, Unreadable>>, NotEntries> {
+    pub fn parse_range(reply: Value) -> Result<Vec<Result<Self, UnreadableEntry>>, NotEntries> {
         match reply {
             Value::Nil => Ok(Vec::new()),
             Value::Array(items) => items.into_iter().map(Self::parse_item).collect(),
@@ -106,7 +106,7 @@ impl Entry {
         }
     }
 
-    /// Parses the bytes of an [`Unreadable`] entry, which an older version may have stored. Only
+    /// Parses the bytes of an [`UnreadableEntry`], which an older version may have stored. Only
     /// newlines separate its fields, so the body must come last, as the append script writes it.
     ///
     /// # Errors
@@ -136,14 +136,14 @@ impl Entry {
 
     /// The entry that a wake-up message carries. Only small entries are carried.
     #[must_use]
-    pub fn from_bell(message: &[u8]) -> Option<Self> {
+    pub fn from_wakeup(message: &[u8]) -> Option<Self> {
         let end = memchr::memchr(b'\n', message)?;
         let (id, fields) = (&message[..end], &message[end + 1..]);
         let last = EventId::parse_bytes(id).ok()?;
         Self::from_dump(last, fields).ok()
     }
 
-    fn parse_item(item: Value) -> Result<Result<Self, Unreadable>, NotEntries> {
+    fn parse_item(item: Value) -> Result<Result<Self, UnreadableEntry>, NotEntries> {
         let Value::Array(pair) = item else {
             return Err(NotEntries);
         };
@@ -158,7 +158,7 @@ impl Entry {
             _ => return Err(NotEntries),
         };
         Ok(
-            Self::parse_fields(last, &fields).map_err(|reason| Unreadable {
+            Self::parse_fields(last, &fields).map_err(|reason| UnreadableEntry {
                 id: last,
                 reason,
                 bytes: dump(&fields),
@@ -192,7 +192,7 @@ impl Entry {
 
 fn body(fields: &[Value]) -> Result<Bytes, String> {
     match find(fields, encoding::ZSTD_FIELD.as_bytes()) {
-        Some(frame) => encoding::unpack(frame).map_err(|error| error.to_string()),
+        Some(frame) => encoding::decompress(frame).map_err(|error| error.to_string()),
         None => field(fields, encoding::PLAIN_FIELD.as_bytes()).map(Bytes::copy_from_slice),
     }
 }
@@ -260,11 +260,11 @@ mod tests {
     #[test]
     fn wake_up_message_carries_an_entry() {
         let message = format!("7-12\np\n{PRODUCER_ID}\nn\n41\nc\n2\nt\n9\nb\n{{}}a\n{{}}b\n\n");
-        let entry = Entry::from_bell(message.as_bytes()).expect("an entry");
+        let entry = Entry::from_wakeup(message.as_bytes()).expect("an entry");
         assert_eq!((entry.last, entry.count), (EventId::new(7, 12), 2));
         assert_eq!(entry.body.as_ref(), b"{}a\n{}b\n");
         for other in ["7-12", "stored", "", "7-12\n", "stored\np\n"] {
-            assert!(Entry::from_bell(other.as_bytes()).is_none(), "{other:?}");
+            assert!(Entry::from_wakeup(other.as_bytes()).is_none(), "{other:?}");
         }
     }
 
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn compressed_body_reads_like_a_plain_one() {
         let lines = "{\"text\":\"the same again\"}\n".repeat(500);
-        let packed = encoding::Body::packed(lines.as_bytes());
+        let packed = encoding::Body::compress(lines.as_bytes());
         assert_eq!(packed.field(), "z");
         let id = bulk("7-500");
         let mut fields: Vec<Value> = [("p", PRODUCER_ID), ("n", "1"), ("c", "500"), ("t", "9")]
@@ -308,7 +308,7 @@ mod tests {
         let parsed = Entry::parse_range(Value::Array(vec![whole, cut])).expect("entries");
         assert_eq!(parsed[0].as_ref().expect("readable").body, lines);
         let reason = &parsed[1].as_ref().expect_err("unreadable").reason;
-        assert!(reason.starts_with("packed body"), "{reason}");
+        assert!(reason.starts_with("compressed body"), "{reason}");
     }
 
     #[test]

@@ -40,12 +40,6 @@ impl EventId {
         Self { epoch, seq }
     }
 
-    /// Returns whether the event with id `next` follows this one in the same epoch without a gap.
-    #[must_use]
-    pub const fn is_followed_by(self, next: Self) -> bool {
-        self.epoch == next.epoch && self.seq + 1 == next.seq
-    }
-
     /// The next id in the same epoch.
     #[must_use]
     pub const fn next(self) -> Self {
@@ -123,8 +117,6 @@ mod tests {
     fn ids_are_ordered_by_epoch_then_seq() {
         assert!(EventId::new(1, 9) < EventId::new(1, 10));
         assert!(EventId::new(1, 10) < EventId::new(2, 1));
-        assert!(EventId::new(7, 1).is_followed_by(EventId::new(7, 2)));
-        assert!(!EventId::new(7, 1).is_followed_by(EventId::new(8, 2)));
     }
 
     #[test]

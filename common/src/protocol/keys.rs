@@ -35,15 +35,15 @@ use uuid::Uuid;
 pub use super::slot::Slot;
 
 /// Number of partitions.
-pub const PARTITIONS: usize = 64;
+pub const PARTITION_COUNT: usize = 64;
 
 /// Consumer group of the persisters on every ready stream.
-pub const PERSISTERS: &str = "persisters";
+pub const PERSISTER_GROUP: &str = "persisters";
 
 /// The hash tag of each partition. Tag `i` hashes close to the middle of the `i`-th 64th of the
 /// 16,384 slots, so any number of shards up to 64 gets a fair share.
 #[rustfmt::skip]
-const HASH_TAGS: [&str; PARTITIONS] = [
+const HASH_TAGS: [&str; PARTITION_COUNT] = [
     "mm", "6q", "9i", "e8", "29", "21", "ap", "ax", "0j", "kv", "dn", "df", "3g", "o6", "gc", "xw",
     "8g", "d6", "lc", "02", "g3", "4c", "on", "4r", "99", "91", "1d", "m5", "fm", "yy", "2i", "iu",
     "7a", "k0", "ce", "8y", "4l", "op", "x9", "x1", "jf", "1z", "zj", "b3", "ik", "2w", "yg", "fs",
@@ -51,10 +51,10 @@ const HASH_TAGS: [&str; PARTITIONS] = [
 ];
 
 /// The slot of each partition, computed at compile time.
-const PARTITION_SLOTS: [Slot; PARTITIONS] = {
-    let mut slots = [Slot::of_tag(HASH_TAGS[0]); PARTITIONS];
+const PARTITION_SLOTS: [Slot; PARTITION_COUNT] = {
+    let mut slots = [Slot::of_tag(HASH_TAGS[0]); PARTITION_COUNT];
     let mut partition = 1;
-    while partition < PARTITIONS {
+    while partition < PARTITION_COUNT {
         slots[partition] = Slot::of_tag(HASH_TAGS[partition]);
         partition += 1;
     }
@@ -79,26 +79,26 @@ pub struct RunKeys {
     /// Hash of its state: see `append.lua`.
     pub meta: String,
     /// Wake-up channel.
-    pub bell: String,
+    pub wakeups: String,
     /// Channel of its agents' heartbeats.
-    pub pulse: String,
+    pub heartbeats: String,
     /// Channel of its updates.
-    pub state: String,
+    pub updates: String,
     /// Ready stream of its partition.
     pub ready: String,
     /// Heartbeat keys of its partition.
-    pub fleet: FleetKeys,
+    pub heartbeat_keys: HeartbeatKeys,
     /// Stream of commands to its agents.
     pub control: String,
 }
 
 /// The heartbeat keys of a partition, all in one slot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FleetKeys {
+pub struct HeartbeatKeys {
     /// Sorted set of agents by the time of their last heartbeat.
-    pub pulses: String,
+    pub last_heartbeats: String,
     /// Sorted set of agents that are new, or came back after a silence.
-    pub news: String,
+    pub returned: String,
     /// Hash: since when, and when last, workers scanned the partition.
     pub watch: String,
 }
@@ -107,11 +107,11 @@ pub struct FleetKeys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PubSubChannel {
     /// Wake-up: there are new events.
-    Bell,
+    Wakeup,
     /// Heartbeat of an agent.
-    Pulse,
+    Heartbeat,
     /// Update of the run.
-    State,
+    Update,
 }
 
 impl Keys {
@@ -129,14 +129,14 @@ impl Keys {
         &self.prefix
     }
 
-    /// The partition of a run, below [`PARTITIONS`].
+    /// The partition of a run, below [`PARTITION_COUNT`].
     #[must_use]
     pub fn partition(run: Uuid) -> usize {
         // The last byte of a UUIDv7 is random.
-        usize::from(run.as_bytes()[15]) % PARTITIONS
+        usize::from(run.as_bytes()[15]) % PARTITION_COUNT
     }
 
-    /// The slot of a partition below [`PARTITIONS`]: of all its runs, ready stream and heartbeats.
+    /// The slot of a partition below [`PARTITION_COUNT`]: of all its runs, ready stream and heartbeats.
     #[must_use]
     pub const fn slot(partition: usize) -> Slot {
         PARTITION_SLOTS[partition]
@@ -152,23 +152,23 @@ impl Keys {
             slot: Self::slot(partition),
             stream: format!("{base}:run:{run}:stream"),
             meta: format!("{base}:run:{run}:meta"),
-            bell: format!("{base}:run:{run}:bell"),
-            pulse: format!("{base}:run:{run}:pulse"),
-            state: format!("{base}:run:{run}:state"),
+            wakeups: format!("{base}:run:{run}:bell"),
+            heartbeats: format!("{base}:run:{run}:pulse"),
+            updates: format!("{base}:run:{run}:state"),
             control: format!("{base}:run:{run}:control"),
             ready: self.ready(partition),
-            fleet: self.fleet(partition),
+            heartbeat_keys: self.heartbeat_keys(partition),
         }
     }
 
-    /// The heartbeat keys of a partition below [`PARTITIONS`].
+    /// The heartbeat keys of a partition below [`PARTITION_COUNT`].
     #[must_use]
-    pub fn fleet(&self, partition: usize) -> FleetKeys {
-        let pulses = format!("{}{{{}}}:pulses", self.prefix, HASH_TAGS[partition]);
-        FleetKeys {
-            news: format!("{pulses}:new"),
-            watch: format!("{pulses}:watch"),
-            pulses,
+    pub fn heartbeat_keys(&self, partition: usize) -> HeartbeatKeys {
+        let last_heartbeats = format!("{}{{{}}}:pulses", self.prefix, HASH_TAGS[partition]);
+        HeartbeatKeys {
+            returned: format!("{last_heartbeats}:new"),
+            watch: format!("{last_heartbeats}:watch"),
+            last_heartbeats,
         }
     }
 
@@ -179,9 +179,9 @@ impl Keys {
         let (_, rest) = text.strip_prefix(&self.prefix)?.split_once(":run:")?;
         let (run, name) = rest.split_once(':')?;
         let channel = match name {
-            "bell" => PubSubChannel::Bell,
-            "pulse" => PubSubChannel::Pulse,
-            "state" => PubSubChannel::State,
+            "bell" => PubSubChannel::Wakeup,
+            "pulse" => PubSubChannel::Heartbeat,
+            "state" => PubSubChannel::Update,
             _ => return None,
         };
         Some((Uuid::try_parse(run).ok()?, channel))
@@ -274,7 +274,7 @@ impl Keys {
         format!("{}auth:changes", self.prefix)
     }
 
-    /// The ready stream of a partition below [`PARTITIONS`].
+    /// The ready stream of a partition below [`PARTITION_COUNT`].
     #[must_use]
     pub fn ready(&self, partition: usize) -> String {
         format!("{}{{{}}}:ready", self.prefix, HASH_TAGS[partition])
@@ -334,7 +334,7 @@ mod tests {
     fn partitions_are_spread_evenly_over_the_slots() {
         for (partition, tag) in HASH_TAGS.iter().enumerate() {
             let slot = usize::from(Keys::slot(partition).number());
-            assert_eq!(slot / (16_384 / PARTITIONS), partition, "{tag}");
+            assert_eq!(slot / (16_384 / PARTITION_COUNT), partition, "{tag}");
         }
     }
 
@@ -346,14 +346,17 @@ mod tests {
         let tag =
             |key: &str| key[key.find('{').expect("tag")..=key.find('}').expect("tag")].to_owned();
         for key in [&names.stream, &names.meta, &names.ready, &names.control] {
-            assert_eq!(tag(key), tag(&names.bell));
+            assert_eq!(tag(key), tag(&names.wakeups));
             assert!(key.starts_with("test:{"));
         }
         assert_eq!(Slot::of(&names.stream), names.slot);
         let parsed = |channel: &str| keys.parse_channel(channel.as_bytes());
-        assert_eq!(parsed(&names.bell), Some((run, PubSubChannel::Bell)));
-        assert_eq!(parsed(&names.pulse), Some((run, PubSubChannel::Pulse)));
-        assert_eq!(parsed(&names.state), Some((run, PubSubChannel::State)));
+        assert_eq!(parsed(&names.wakeups), Some((run, PubSubChannel::Wakeup)));
+        assert_eq!(
+            parsed(&names.heartbeats),
+            Some((run, PubSubChannel::Heartbeat))
+        );
+        assert_eq!(parsed(&names.updates), Some((run, PubSubChannel::Update)));
         assert_eq!(parsed(&names.stream), None);
         assert_eq!(Keys::default().parse_channel(b"{mm}:run:x:bell"), None);
     }
@@ -367,7 +370,11 @@ mod tests {
             assert_eq!(keys.parse_run(key.as_bytes()), Some(run));
             assert_eq!(Keys::new("other:").parse_run(key.as_bytes()), None);
         }
-        for key in [&names.bell, &names.ready, &names.fleet.pulses] {
+        for key in [
+            &names.wakeups,
+            &names.ready,
+            &names.heartbeat_keys.last_heartbeats,
+        ] {
             assert_eq!(keys.parse_run(key.as_bytes()), None);
             assert_eq!(keys.parse_agent(key.as_bytes()), None);
         }

@@ -141,7 +141,7 @@ end
 if not dirty or now - dirty > WAKE_AGAIN_MS then wake() end
 local message = id
 if #body <= CARRIED_BYTES then
-  -- `Entry::from_bell` parses it: the id, then names and values, each with a newline, the body
+  -- `Entry::from_wakeup` parses it: the id, then names and values, each with a newline, the body
   -- last.
   message = table.concat(
     {id, 'p', producer, 'n', int(first), 'c', int(count), 't', int(now), field, body, ''}, '\n')

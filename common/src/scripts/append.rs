@@ -56,9 +56,9 @@ pub struct Append<'a> {
 
 /// The reply of the append script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
+pub struct AppendReply {
     /// What happened to the batch.
-    pub outcome: Outcome,
+    pub outcome: AppendOutcome,
     /// Id of the run's last event.
     pub last: EventId,
     /// Highest seq of this producer that Postgres holds.
@@ -67,7 +67,7 @@ pub struct Appended {
 
 /// What happened to a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AppendOutcome {
     /// Appended, by this call or an earlier one.
     Stored {
         /// Highest seq of this producer that Redis holds.
@@ -112,9 +112,9 @@ impl Append<'_> {
         &self,
         keys: &RunKeys,
         connection: &mut C,
-    ) -> Result<Appended, RedisError> {
+    ) -> Result<AppendReply, RedisError> {
         let reply = call(&APPEND_SCRIPT, &self.command(keys), connection).await?;
-        Appended::parse(reply)
+        AppendReply::parse(reply)
     }
 }
 
@@ -123,16 +123,16 @@ pub async fn load_append<C: ConnectionLike>(connection: &mut C) -> Result<(), Re
     APPEND_SCRIPT.load_async(connection).await.map(|_sha| ())
 }
 
-impl Appended {
+impl AppendReply {
     /// Parses the reply of [`Append::command`].
     pub fn parse(reply: Value) -> Result<Self, RedisError> {
         let (word, last, durable, detail): (String, String, u64, u64) =
             redis::from_redis_value(reply)?;
         let outcome = match word.as_str() {
-            "ok" => Outcome::Stored { stored: detail },
-            "gap" => Outcome::Gap { expected: detail },
-            "full" => Outcome::Full,
-            "fenced" => Outcome::Fenced { by: detail },
+            "ok" => AppendOutcome::Stored { stored: detail },
+            "gap" => AppendOutcome::Gap { expected: detail },
+            "full" => AppendOutcome::Full,
+            "fenced" => AppendOutcome::Fenced { by: detail },
             _ => return Err(unexpected_reply("append")),
         };
         let last = last

@@ -30,7 +30,7 @@ pub(super) fn evalsha(script: &redis::Script, keys: &RunKeys, extra_keys: &[&str
         .arg(4 + extra_keys.len())
         .arg(&keys.stream)
         .arg(&keys.meta)
-        .arg(&keys.bell)
+        .arg(&keys.wakeups)
         .arg(&keys.ready)
         .arg(extra_keys)
         .arg(keys.run.to_string());

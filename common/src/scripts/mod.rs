@@ -22,8 +22,8 @@ mod evalsha;
 mod rebirth;
 mod settle;
 
-pub use self::append::{Append, Appended, Cap, Outcome, load_append};
+pub use self::append::{Append, AppendOutcome, AppendReply, Cap, load_append};
 pub use self::cap::cap;
 pub(crate) use self::evalsha::{call, unexpected_reply};
 pub use self::rebirth::rebirth;
-pub use self::settle::{Settle, Settled, Window};
+pub use self::settle::{LiveWindow, Settle, SettleOutcome};

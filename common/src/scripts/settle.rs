@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::evalsha::{call, evalsha, unexpected_reply};
 use crate::protocol::event_id::EventId;
-use crate::protocol::keys::{PERSISTERS, RunKeys};
+use crate::protocol::keys::{PERSISTER_GROUP, RunKeys};
 use crate::protocol::limits;
 
 static SETTLE_SCRIPT: LazyLock<redis::Script> =
@@ -26,12 +26,12 @@ pub struct Settle<'a> {
     /// Highest stored seq of each producer that had events in this transaction.
     pub durable: &'a [(Uuid, u64)],
     /// The stored part that stays in Redis.
-    pub window: Window,
+    pub window: LiveWindow,
 }
 
 /// The live window: the stored part of a run that stays in Redis, for viewers who reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub struct LiveWindow {
     /// Bound on the events.
     pub events: u64,
     /// Bound on the bytes.
@@ -40,7 +40,7 @@ pub struct Window {
     pub seconds: u64,
 }
 
-impl Default for Window {
+impl Default for LiveWindow {
     fn default() -> Self {
         Self {
             events: limits::LIVE_WINDOW_EVENTS,
@@ -52,7 +52,7 @@ impl Default for Window {
 
 /// The state of a run after the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
+pub enum SettleOutcome {
     /// Everything is stored.
     Clean,
     /// More events wait; the run is at the end of the ready queue.
@@ -67,7 +67,7 @@ impl Settle<'_> {
         &self,
         keys: &RunKeys,
         connection: &mut C,
-    ) -> Result<Settled, RedisError> {
+    ) -> Result<SettleOutcome, RedisError> {
         let mut command = evalsha(&SETTLE_SCRIPT, keys, &[&keys.control]);
         command
             .arg(self.watermark.epoch)
@@ -76,16 +76,16 @@ impl Settle<'_> {
             .arg(self.window.events)
             .arg(self.window.bytes)
             .arg(self.window.seconds)
-            .arg(PERSISTERS)
+            .arg(PERSISTER_GROUP)
             .arg(self.ready_ids.len())
             .arg(self.ready_ids);
         for (producer, seq) in self.durable {
             command.arg(producer.to_string()).arg(seq);
         }
         match call(&SETTLE_SCRIPT, &command, connection).await? {
-            Value::BulkString(word) if word == b"clean" => Ok(Settled::Clean),
-            Value::BulkString(word) if word == b"more" => Ok(Settled::More),
-            Value::BulkString(word) if word == b"gone" => Ok(Settled::Gone),
+            Value::BulkString(word) if word == b"clean" => Ok(SettleOutcome::Clean),
+            Value::BulkString(word) if word == b"more" => Ok(SettleOutcome::More),
+            Value::BulkString(word) if word == b"gone" => Ok(SettleOutcome::Gone),
             _ => Err(unexpected_reply("settle")),
         }
     }

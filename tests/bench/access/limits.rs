@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use runcast_common::rate_limit::{self, Measure, Quota, QuotaCheck};
+use runcast_common::rate_limit::{self, LimitAlgorithm, Quota, QuotaCheck};
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
 use crate::measure::say;
 use crate::{Scale, columns, timed};
 
-fn quota(measure: Measure, units: u64) -> Quota {
+fn quota(algorithm: LimitAlgorithm, units: u64) -> Quota {
     Quota {
-        measure,
+        algorithm,
         units,
         period: Duration::from_secs(60),
         burst: units,
@@ -27,11 +27,11 @@ pub(crate) async fn limits(scale: Scale) {
         quota,
         cost: 1,
     };
-    let allows = vec![ask("read", quota(Measure::Rate, 1_000_000))];
-    let refuses = vec![ask("write", quota(Measure::Rate, 1))];
+    let allows = vec![ask("read", quota(LimitAlgorithm::Gcra, 1_000_000))];
+    let refuses = vec![ask("write", quota(LimitAlgorithm::Gcra, 1))];
     let both = vec![
-        ask("read", quota(Measure::Rate, 1_000_000)),
-        ask("search", quota(Measure::Window, 1_000_000)),
+        ask("read", quota(LimitAlgorithm::Gcra, 1_000_000)),
+        ask("search", quota(LimitAlgorithm::SlidingWindow, 1_000_000)),
     ];
     let sides = [
         ("one policy, allowed", allows),
@@ -51,7 +51,7 @@ pub(crate) async fn limits(scale: Scale) {
         pings.extend(ping.await);
         for ((_, asks), times) in sides.iter().zip(&mut requested) {
             let call = timed(scale.calls, async || {
-                let standings = rate_limit::ask(asks, &mut connection)
+                let standings = rate_limit::check(asks, &mut connection)
                     .await
                     .expect("a response");
                 assert_eq!(standings.len(), asks.len());

@@ -138,7 +138,7 @@ async fn compare_lookup(
     let (mut from_redis, mut from_postgres) = (Vec::new(), Vec::new());
     for _ in 0..scale.rounds {
         let redis_times = timed(scale.calls, async || {
-            let seen = cache.look(lookup.key).await;
+            let seen = cache.get(lookup.key).await;
             assert!(
                 matches!(seen, CacheEntry::Copy(_)),
                 "{}: {seen:?}",
@@ -169,7 +169,7 @@ async fn at_once(scale: Scale, cache: &LeaseCache, key: &str, url: &str, session
     let (mut from_redis, mut from_postgres) = (Vec::new(), Vec::new());
     for _ in 0..scale.rounds {
         let lookup = async || {
-            let seen = cache.look(key).await;
+            let seen = cache.get(key).await;
             assert!(matches!(seen, CacheEntry::Copy(_)), "{seen:?}");
         };
         from_redis.push(rate(scale.calls * 5, lookup).await);

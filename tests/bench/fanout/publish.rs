@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::keys::{Keys, RunKeys};
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
-use runcast_common::scripts::{Append, Appended, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap};
 use runcast_tests::stamp::{Stamp, message, now_ns};
 use uuid::Uuid;
 
@@ -216,7 +216,7 @@ impl ToRedis {
                     acked: producer.acked,
                     first: producer.acked + 1,
                     count: batch.len() as u64,
-                    body: Body::packed(&body),
+                    body: Body::compress(&body),
                     cap: Cap::default(),
                 };
                 pipeline.add_command(append.command(&producer.keys));
@@ -231,8 +231,12 @@ impl ToRedis {
             replies => replies.expect("replies of Redis"),
         };
         for (reply, (run, stored)) in replies.into_iter().zip(batches) {
-            let appended = Appended::parse(reply).expect("a reply of the append script");
-            assert_eq!(appended.outcome, Outcome::Stored { stored }, "run {run}");
+            let appended = AppendReply::parse(reply).expect("a reply of the append script");
+            assert_eq!(
+                appended.outcome,
+                AppendOutcome::Stored { stored },
+                "run {run}"
+            );
             let producer = self.producers.iter_mut().find(|one| one.keys.run == run);
             let producer = producer.expect("one of the producers");
             producer.durable = producer.durable.max(appended.durable);

@@ -118,7 +118,7 @@ pub struct StartedLogin {
 
 /// The parameters with which a browser comes back from the issuer.
 #[derive(Debug, Clone, Default)]
-pub struct Returned {
+pub struct CallbackParams {
     /// The `state` that the browser was sent with.
     pub state: String,
     /// The authorization code.
@@ -133,7 +133,7 @@ pub struct Returned {
 
 /// A completed sign-in.
 #[derive(Debug)]
-pub struct Finished {
+pub struct CompletedLogin {
     /// The user who signed in.
     pub user: Uuid,
     /// The path of this server to return to.
@@ -214,8 +214,8 @@ impl Oidc {
         &self,
         access: &Access,
         headers: &HeaderMap,
-        returned: Returned,
-    ) -> Result<Finished, SignInRefused> {
+        returned: CallbackParams,
+    ) -> Result<CompletedLogin, SignInRefused> {
         // Take the login state that belongs to this browser and `state`.
         let key = LoginKey::from_request(headers, self.is_secure(), returned.state);
         let key = key.ok_or(SignInRefused::Stale)?;
@@ -256,7 +256,7 @@ impl Oidc {
         let access_token = tokens.access_token();
         let account = self.account(&provider, claims, access_token).await?;
         let role = self.0.issuer.settings().create.as_deref();
-        Ok(Finished {
+        Ok(CompletedLogin {
             user: access.accounts().user_of(&account, role).await?,
             return_to,
             client,

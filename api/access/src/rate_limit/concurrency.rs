@@ -9,14 +9,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::metrics::Metrics;
+use super::metrics::RateLimitMetrics;
 use super::subject::RateKey;
 
 /// The open streams of this process.
 #[derive(Debug, Default)]
 pub struct ConcurrencyLimiter {
     open_streams: Mutex<HashMap<RateKey, u32>>,
-    metrics: Metrics,
+    metrics: RateLimitMetrics,
 }
 
 /// The right to one open stream; released when it is dropped.
@@ -48,7 +48,7 @@ impl LimitReached {
 
 impl ConcurrencyLimiter {
     /// A limiter without open streams.
-    pub fn new(metrics: Metrics) -> Arc<Self> {
+    pub fn new(metrics: RateLimitMetrics) -> Arc<Self> {
         Arc::new(Self {
             open_streams: Mutex::default(),
             metrics,
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn permits_are_bounded_and_released() {
-        let limiter = ConcurrencyLimiter::new(Metrics::default());
+        let limiter = ConcurrencyLimiter::new(RateLimitMetrics::default());
         let token = |number| (RateKey::Principal(Uuid::from_u128(number)), Some(2));
         let address = |last| {
             let address = Ipv4Addr::new(192, 0, 2, last);

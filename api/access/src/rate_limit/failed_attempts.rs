@@ -79,7 +79,7 @@ impl FailedAttempts {
     }
 
     /// Records that these credentials are valid.
-    pub fn was_right(&self, key: AttemptKey) {
+    pub fn record_valid(&self, key: AttemptKey) {
         if let AttemptKey::Reusable(hash) = key
             && self.valid.get(&hash).is_none()
         {
@@ -88,14 +88,14 @@ impl FailedAttempts {
     }
 
     /// Records that these credentials are not valid, or not any more.
-    pub fn was_wrong(&self, key: AttemptKey) {
+    pub fn record_invalid(&self, key: AttemptKey) {
         if let AttemptKey::Reusable(hash) = key {
             self.valid.remove(&hash);
         }
     }
 
     /// Blocks an address for this time.
-    pub fn let_wait(&self, address: ClientAddress, time: Duration) {
+    pub fn block(&self, address: ClientAddress, time: Duration) {
         self.blocked_until
             .insert(address.client(), Instant::now() + time);
     }
@@ -118,19 +118,19 @@ mod tests {
         let wrong = attempts.shown(false, &headers(header::COOKIE, "session=guess"));
         assert_ne!(valid, wrong);
         assert_eq!(attempts.shown(false, &HeaderMap::new()), None);
-        attempts.was_right(valid.expect("a key"));
-        attempts.let_wait(address, Duration::from_secs(60));
+        attempts.record_valid(valid.expect("a key"));
+        attempts.block(address, Duration::from_secs(60));
         assert_eq!(attempts.wait(address, valid), None);
         assert!(attempts.wait(address, wrong).is_some());
         assert!(attempts.wait(address, None).is_some());
         let other = ClientAddress("192.0.2.2".parse().expect("an address"));
         assert_eq!(attempts.wait(other, wrong), None);
         let ticket = attempts.shown(true, &HeaderMap::new());
-        attempts.was_right(ticket.expect("a key"));
+        attempts.record_valid(ticket.expect("a key"));
         assert!(attempts.wait(address, ticket).is_some());
-        attempts.was_wrong(valid.expect("a key"));
+        attempts.record_invalid(valid.expect("a key"));
         assert!(attempts.wait(address, valid).is_some());
-        attempts.let_wait(address, Duration::ZERO);
+        attempts.block(address, Duration::ZERO);
         assert_eq!(attempts.wait(address, wrong), None);
     }
 }

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::concurrency::ConcurrencyLimiter;
 use super::failed_attempts::FailedAttempts;
 use super::local::LocalLimiter;
-use super::metrics::Metrics;
+use super::metrics::RateLimitMetrics;
 use super::policy::{LimitConfig, Policy};
 use super::subject::RateKey;
 
@@ -73,7 +73,7 @@ pub struct RateLimiter {
     /// The checks that Redis did not answer, while it does not: they are repeated as a probe.
     unanswered: Mutex<Option<(Slot, Vec<QuotaCheck>)>>,
     source: watch::Sender<Source>,
-    metrics: Metrics,
+    metrics: RateLimitMetrics,
     failed_attempts: FailedAttempts,
     open_streams: Arc<ConcurrencyLimiter>,
 }
@@ -81,7 +81,12 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// Limits by this configuration. [`RateLimiter::run`] must run, so that Redis counts again
     /// after an outage.
-    pub fn new(config: LimitConfig, redis: Redis, keys: Keys, metrics: Metrics) -> Arc<Self> {
+    pub fn new(
+        config: LimitConfig,
+        redis: Redis,
+        keys: Keys,
+        metrics: RateLimitMetrics,
+    ) -> Arc<Self> {
         Arc::new(Self {
             local: LocalLimiter::new(&config),
             config,
@@ -190,7 +195,7 @@ impl RateLimiter {
         slot: Slot,
         checks: &[QuotaCheck],
     ) -> Result<Vec<QuotaStatus>, RedisFailure> {
-        let check = async |connection: &mut _| rate_limit::ask(checks, connection).await;
+        let check = async |connection: &mut _| rate_limit::check(checks, connection).await;
         self.redis.run(slot, check).await
     }
 
@@ -243,7 +248,7 @@ impl RateLimiter {
 
     /// Counts an attempt to sign in under this name, before its proof is checked. The gateway has
     /// counted it by its address already.
-    pub async fn sign_in_as(&self, name: &str) -> Result<(), Denial> {
+    pub async fn check_sign_in(&self, name: &str) -> Result<(), Denial> {
         let decision = self.ask(RateKey::named(name), &[Policy::SignIn], 1).await;
         decision.refusal().map_or(Ok(()), Err)
     }
@@ -259,7 +264,7 @@ impl RateLimiter {
     }
 
     /// Counts a request that was refused without a check.
-    pub fn count_refused(&self, policy: Policy) {
+    pub fn record_denial(&self, policy: Policy) {
         self.metrics.limited(policy, self.source());
     }
 }

@@ -11,14 +11,14 @@ use super::policy::Policy;
 
 /// The metrics of rate limits. Cloning is cheap; clones count together.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics {
+pub struct RateLimitMetrics {
     limited: Family<[(&'static str, &'static str); 2], Counter>,
     decided: Family<[(&'static str, &'static str); 1], Counter>,
     pub(super) streams: Gauge,
     refused: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
-impl Metrics {
+impl RateLimitMetrics {
     /// Registers all metrics.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("runcast_limits");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use runcast_common::config::HumanDuration;
 use runcast_common::config::byte_size::ByteSize;
 use runcast_common::protocol::limits::{MAX_ENTRY_BYTES, MAX_EVENT_BYTES};
-use runcast_common::rate_limit::{Measure, Quota};
+use runcast_common::rate_limit::{LimitAlgorithm, Quota};
 
 /// What is limited within a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,7 +80,7 @@ const EXPECTED_FORMAT: &str = "expected off, or a list such as \
 impl Default for LimitConfig {
     fn default() -> Self {
         let minute = |units| Quota {
-            measure: Measure::Rate,
+            algorithm: LimitAlgorithm::Gcra,
             units,
             period: Duration::from_secs(60),
             burst: units,
@@ -91,13 +91,13 @@ impl Default for LimitConfig {
                 Policy::Write => minute(100),
                 Policy::Read => minute(600),
                 Policy::Search => Quota {
-                    measure: Measure::Window,
+                    algorithm: LimitAlgorithm::SlidingWindow,
                     ..minute(30)
                 },
                 Policy::SignIn => minute(5),
                 Policy::Ingest => minute(3000),
                 Policy::Publish => Quota {
-                    measure: Measure::Rate,
+                    algorithm: LimitAlgorithm::Gcra,
                     units: 16 << 20,
                     period: Duration::from_secs(1),
                     burst: 64 << 20,
@@ -212,9 +212,9 @@ fn quota(policy: Policy, text: &str) -> Result<Quota, String> {
             })?
         }
     };
-    let measure = match policy {
-        Policy::Search => Measure::Window,
-        _ => Measure::Rate,
+    let algorithm = match policy {
+        Policy::Search => LimitAlgorithm::SlidingWindow,
+        _ => LimitAlgorithm::Gcra,
     };
     let burst = match burst {
         None => units.max(if policy == Policy::Publish {
@@ -222,7 +222,7 @@ fn quota(policy: Policy, text: &str) -> Result<Quota, String> {
         } else {
             1
         }),
-        Some(_) if measure == Measure::Window => {
+        Some(_) if algorithm == LimitAlgorithm::SlidingWindow => {
             return Err("it is counted in a sliding window, which has no burst".to_owned());
         }
         Some(burst) => number(burst)?,
@@ -237,7 +237,7 @@ fn quota(policy: Policy, text: &str) -> Result<Quota, String> {
         return Err("that is too much to be counted; use off for no limit".to_owned());
     }
     Ok(Quota {
-        measure,
+        algorithm,
         units,
         period,
         burst,

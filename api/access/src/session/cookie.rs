@@ -3,7 +3,7 @@
 
 use http::HeaderMap;
 
-use super::lifetime::MOST_LIFE;
+use super::lifetime::MAX_SESSION_LIFE;
 use crate::cookie::HostCookie;
 use crate::secret::Secret;
 
@@ -22,7 +22,7 @@ pub fn from_headers(headers: &HeaderMap, secure: bool) -> Option<Secret> {
 
 /// The `Set-Cookie` value that starts a session.
 pub fn start(session: &Secret, secure: bool) -> String {
-    SESSION_COOKIE.set(session, MOST_LIFE, secure)
+    SESSION_COOKIE.set(session, MAX_SESSION_LIFE, secure)
 }
 
 /// The `Set-Cookie` value that makes a browser delete its session cookie.

@@ -1,6 +1,6 @@
 //! [`Sessions`]: browser sessions, written to Postgres, copied to Redis and read from there first.
 //!
-//! A session ends after [`Lives::idle`] without a request, and [`MOST_LIFE`] after its sign-in at
+//! A session ends after [`Lives::idle`] without a request, and [`MAX_SESSION_LIFE`] after its sign-in at
 //! the latest. Requests move its end forward, in Postgres and in the copy, but only once in
 //! [`TOUCH_INTERVAL`]: of several requests, the one that marks the copy as seen does it. While
 //! Postgres is away, a session lasts until its copy expires. Postgres and Redis decide when a
@@ -31,10 +31,10 @@ use crate::metrics::CachedKind;
 use crate::read_through::{CacheLookup, Cached, ReadThrough, copy_of, remaining};
 
 /// How long a session lives without a request, unless the operator sets another time.
-pub const LIFE: Duration = Duration::from_secs(24 * 3600);
+pub const DEFAULT_SESSION_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// Longest life of a session: NIST SP 800-63B wants users to sign in again after 30 days.
-pub const MOST_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const MAX_SESSION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A session that was seen within this time is not touched again.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
@@ -115,7 +115,7 @@ impl Sessions {
         let read = async {
             let row = self.store.session(hash).await?;
             Ok(row.map(|row| {
-                let life = remaining(Some(row.left_ms), LIFE);
+                let life = remaining(Some(row.left_ms), DEFAULT_SESSION_LIFE);
                 (row, life)
             }))
         };
@@ -147,7 +147,7 @@ impl Sessions {
         let marked = copy.zip(copy_of(&seen, Duration::MAX));
         // The copy keeps the rest of its life: Postgres may be away.
         if let Some((copy, seen)) = &marked
-            && !cache.swap(&key, copy, seen, None).await
+            && !cache.compare_and_set(&key, copy, seen, None).await
         {
             return Some(row);
         }
@@ -169,8 +169,8 @@ impl Sessions {
             return None;
         };
         if let (Some((_, seen)), Some(new)) = (marked, copy_of(&touched, Duration::MAX)) {
-            let life = remaining(Some(touched.left_ms), LIFE);
-            cache.swap(&key, &seen, &new, Some(life)).await;
+            let life = remaining(Some(touched.left_ms), DEFAULT_SESSION_LIFE);
+            cache.compare_and_set(&key, &seen, &new, Some(life)).await;
         }
         Some(touched)
     }
@@ -188,7 +188,7 @@ impl Sessions {
     pub(super) const fn lives(&self) -> Lives {
         Lives {
             idle: self.idle,
-            most: MOST_LIFE,
+            most: MAX_SESSION_LIFE,
         }
     }
 }

@@ -100,7 +100,7 @@ impl WriterPool {
 
     /// Takes over a connection whose request is answered, except for the head of the response. The
     /// socket must be non-blocking.
-    pub fn seat(&self, socket: TcpStream, head: Bytes, viewer: Viewer) {
+    pub fn add_viewer(&self, socket: TcpStream, head: Bytes, viewer: Viewer) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.mailboxes[number % self.mailboxes.len()].add_connection(NewConnection {
             socket,

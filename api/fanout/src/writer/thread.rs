@@ -21,7 +21,7 @@ use super::connection::{ViewerConnection, WriteOutcome};
 use super::mailbox::{Mailbox, Messages, NewConnection, WAKER_TOKEN};
 use super::metrics::{CloseReason, Metrics};
 use crate::memory::{SHED_ONE_OF_VIEWERS, SHED_REASON, ShedSignal};
-use crate::sse::DRAINS;
+use crate::sse::DRAIN_REASON;
 use crate::tail::TailListener;
 use crate::viewer::SelectionCache;
 
@@ -185,7 +185,7 @@ impl WriterThread {
         group.keys.push(key);
         entry.insert(connection);
         if self.drain_deadline.is_some() {
-            self.close(key, DRAINS, CloseReason::Drained);
+            self.close(key, DRAIN_REASON, CloseReason::Drained);
         } else if let Some(revocation) = self.revocation(key) {
             self.close(key, revocation.reason(), CloseReason::Revoked);
         } else {
@@ -268,7 +268,7 @@ impl WriterThread {
         if drains && self.drain_deadline.is_none() {
             self.drain_deadline = Some(now + DRAIN_TIMEOUT);
             for key in self.keys() {
-                self.close(key, DRAINS, CloseReason::Drained);
+                self.close(key, DRAIN_REASON, CloseReason::Drained);
             }
         }
         if now.saturating_duration_since(self.ticked_at) < TICK_INTERVAL {
@@ -315,7 +315,7 @@ impl WriterThread {
     }
 
     fn revocation(&self, key: usize) -> Option<Revocation> {
-        self.connections.get(key)?.viewer.registration()?.ending()
+        self.connections.get(key)?.viewer.registration()?.revocation()
     }
 
     fn keys(&self) -> Vec<usize> {

@@ -12,7 +12,7 @@ pub(crate) const TICKET_PARAMETER: &str = "ticket";
 
 /// The stream ticket in an address, if it has one. The last one counts, as for all parameters.
 pub fn ticket(uri: &Uri) -> Option<Secret> {
-    Query::of(uri).get(TICKET_PARAMETER).map(Secret::claimed)
+    Query::of(uri).get(TICKET_PARAMETER).map(Secret::from_text)
 }
 
 /// The credential of a request: its ticket if the route `accepts_tickets`, else its `Authorization`
@@ -32,7 +32,7 @@ pub fn presented<B>(
             .ok()
             .and_then(|text| text.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| Secret::claimed(token.trim()));
+            .map(|(_, token)| Secret::from_text(token.trim()));
         return token.map_or(PresentedCredential::Malformed, PresentedCredential::Bearer);
     }
     cookie::from_headers(request.headers(), is_secure)

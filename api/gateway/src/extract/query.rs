@@ -10,7 +10,7 @@ use runcast_common::protocol::event::Channel;
 use runcast_common::protocol::event_id::EventId;
 
 use crate::problem::Problem;
-use runcast_history::filter::{Filter, LEVELS, Levels};
+use runcast_history::filter::{Filter, LOG_LEVELS, Levels};
 
 /// Most channels of one request; there are seven kinds, and a page shows few variations.
 const MAX_CHANNELS: usize = 64;
@@ -94,7 +94,7 @@ impl Query {
         for name in self.all("level") {
             let level = Levels::named(name);
             if level.is_empty() {
-                let known = LEVELS.join(", ");
+                let known = LOG_LEVELS.join(", ");
                 return Err(Problem::bad_request(format!(
                     "parameter level: expected one of {known}"
                 )));

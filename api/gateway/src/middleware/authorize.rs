@@ -52,7 +52,7 @@ pub async fn authorize(
     let presented = presented(&request, gateway.is_secure(), is_stream);
     if matches!(presented, PresentedCredential::Session(_)) && !request.method().is_safe() {
         same_origin(request.method(), request.headers())
-            .inspect_err(|_problem| gateway.access().meter().denied("cross_site"))?;
+            .inspect_err(|_problem| gateway.access().metrics().denied("cross_site"))?;
     }
     // 3. The principal behind it.
     let principal = Principal::authenticate(gateway.access(), presented).await?;
@@ -81,7 +81,7 @@ fn check_scope(principal: &Principal, access: RouteAccess) -> Result<(), AccessE
 /// Answers a request that is not admitted; it counts like an admitted one.
 async fn refuse(gateway: &Gateway, subject: Option<RateSubject>, answer: Response) -> Response {
     match subject {
-        Some(subject) => subject.count_refused(gateway.limits(), answer).await,
+        Some(subject) => subject.record_denial(gateway.limits(), answer).await,
         None => answer,
     }
 }

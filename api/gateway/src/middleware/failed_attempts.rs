@@ -50,7 +50,7 @@ pub async fn throttle_failed_attempts(
     // 3. An address that has to wait is refused without a look-up.
     let format = DenialFormat::of(&request);
     if let Some(retry_after) = limits.failed_attempts().wait(address, attempt) {
-        limits.count_refused(Policy::Failed);
+        limits.record_denial(Policy::Failed);
         return format.denied(&Denial {
             policy: Policy::Failed,
             retry_after,
@@ -62,7 +62,7 @@ pub async fn throttle_failed_attempts(
     }
     // 4. Another failed attempt; the one that uses up the quota makes the address wait.
     if let Some(attempt) = attempt {
-        limits.failed_attempts().was_wrong(attempt);
+        limits.failed_attempts().record_invalid(attempt);
     }
     let decision = limits.ask(RateKey::at(address), &[Policy::Failed], 1).await;
     let mut statuses = decision.standings().iter();
@@ -70,7 +70,7 @@ pub async fn throttle_failed_attempts(
         let one_attempt = Duration::from_micros(1).mul_f64(quota.micros_of_unit());
         let denial = decision.refusal();
         let wait = denial.map_or(one_attempt, |denial| denial.retry_after);
-        limits.failed_attempts().let_wait(address, wait);
+        limits.failed_attempts().block(address, wait);
     }
     match decision.refusal() {
         Some(denial) => format.denied(&denial),

@@ -2,7 +2,7 @@
 //!
 //! This layer stands inside of [authorization](super::authorize), which leaves the principal in the
 //! request's extensions: requests count for their principal, and without one for their address.
-//! Requests that authorization answers 403 or 405 [count as well](RateSubject::count_refused). Not
+//! Requests that authorization answers 403 or 405 [count as well](RateSubject::record_denial). Not
 //! counted are health checks, the page and its assets, and paths without a route: all of them cost
 //! less than counting. A principal with [`Scope::Admin`] is not limited, except in signing in.
 
@@ -89,7 +89,7 @@ impl RateSubject {
     /// Counts the request by the policies of its class, unless these do not limit its principal.
     async fn count(&self, limits: &RateLimiter) -> Option<Decision> {
         if let Some(valid) = self.valid {
-            limits.failed_attempts().was_right(valid);
+            limits.failed_attempts().record_valid(valid);
         }
         match self.is_admin && self.class != RateClass::SignIn {
             true => None,
@@ -98,7 +98,7 @@ impl RateSubject {
     }
 
     /// Counts a request that authorization refuses with `answer`; too many are denied instead.
-    pub async fn count_refused(self, limits: &RateLimiter, answer: Response) -> Response {
+    pub async fn record_denial(self, limits: &RateLimiter, answer: Response) -> Response {
         let Some(decision) = self.count(limits).await else {
             return answer;
         };

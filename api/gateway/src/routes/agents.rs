@@ -102,6 +102,6 @@ async fn list_of_run(
 ) -> Result<Json<AgentsOfRun>, Problem> {
     let (run, _coverage) = authorize_run(&gateway, &principal, Scope::Read, &id).await?;
     let keys = gateway.keys();
-    let agents = heartbeat::agents_of(gateway.redis(), keys, &keys.run(run)).await?;
+    let agents = heartbeat::read_run_agents(gateway.redis(), keys, &keys.run(run)).await?;
     Ok(Json(AgentsOfRun { agents }))
 }

@@ -25,7 +25,7 @@ use runcast_common::protocol::commands::{
 };
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::{self, Action, Control, ControlState, Kind, Status};
-use runcast_common::scripts::{Append, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, Cap};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::{error, info};
@@ -252,7 +252,7 @@ impl ControlEvents<'_> {
             acked: 0,
             first: self.published + 1,
             count: self.variations.len() as u64,
-            body: Body::packed(&body),
+            body: Body::compress(&body),
             // A run that is full, because nothing is stored at the moment, can still be cancelled.
             cap: Cap {
                 entries: cap.entries * 2,
@@ -268,7 +268,7 @@ impl ControlEvents<'_> {
             })
             .await?;
         match appended.outcome {
-            Outcome::Stored { .. } => {
+            AppendOutcome::Stored { .. } => {
                 self.published += append.count;
                 Ok(())
             }

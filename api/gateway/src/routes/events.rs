@@ -3,7 +3,7 @@
 //! A page begins behind `after=ID`, ends before `before=ID`, ends with the newest event
 //! (`before=end`), begins with a line by its number (`line=N`, from 1), or with the first event
 //! that was appended at or after a time (`at=`, RFC 3339 or Unix milliseconds, by the clock of
-//! Redis). It has up to `limit` events of the channels in `channel=`, at most [`MOST_EVENTS`] and 4
+//! Redis). It has up to `limit` events of the channels in `channel=`, at most [`MAX_PAGE_EVENTS`] and 4
 //! MiB. Events have their envelope, exactly as in the stream.
 //!
 //! JSON contains beside `events` the cursors `older` (for `before=`; null at the beginning) and
@@ -38,7 +38,7 @@ use runcast_access::Scope;
 use runcast_fanout::long_poll;
 use runcast_history::envelope::with_envelope;
 use runcast_history::filter::Filter;
-use runcast_history::pages::{MOST_EVENTS, Page};
+use runcast_history::pages::{MAX_PAGE_EVENTS, Page};
 
 /// Longest wait of a long poll: below the minute after which many proxies give up.
 const MAX_WAIT_SECONDS: u64 = 50;
@@ -115,15 +115,15 @@ async fn events(
     let wait = wait(&query, anchor)?;
     let limit = query
         .parse("limit")?
-        .unwrap_or(MOST_EVENTS)
-        .clamp(1, MOST_EVENTS);
+        .unwrap_or(MAX_PAGE_EVENTS)
+        .clamp(1, MAX_PAGE_EVENTS);
     let (run, coverage) = authorize_run(&gateway, &principal, Scope::Read, &id).await?;
     let page = match (anchor, wait) {
         (PageAnchor::After(after), Some(wait)) => {
-            let registration = gateway.access().openings().open(&principal);
+            let registration = gateway.access().open_streams().open(&principal);
             tokio::select! {
                 page = long_poll::page_after(gateway.hub(), run, after, &filter, limit, wait) => page?,
-                revocation = registration.ended() => return Err(revocation.into()),
+                revocation = registration.revoked() => return Err(revocation.into()),
             }
         }
         _ => anchor.page(&gateway, run, &filter, limit).await?,

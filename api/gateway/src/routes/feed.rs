@@ -48,8 +48,8 @@ async fn follow(
     let visibility = gateway.visibility(&principal)?;
     let after = resume(&headers, &query)?.map(str::to_owned);
     let hub = gateway.hub();
-    let registration = gateway.access().openings().open(&principal);
-    let frames = feed::bytes(
+    let registration = gateway.access().open_streams().open(&principal);
+    let frames = feed::feed_body(
         hub.feed().clone(),
         after,
         visibility,

@@ -46,9 +46,9 @@ async fn ready(State(gateway): State<Gateway>) -> Readiness {
     Readiness {
         ready: !draining && (findings.redis.is_ok() || findings.postgres.is_ok()),
         draining,
-        watched_runs: Some(gateway.hub().watched()),
+        watched_runs: Some(gateway.hub().watched_runs()),
         limits: Some(gateway.limits().source().name()),
-        access: Some(gateway.access().told()),
+        access: Some(gateway.access().health()),
         findings,
     }
 }

@@ -19,7 +19,7 @@ use crate::Gateway;
 use crate::extract::query::Query;
 use crate::middleware::same_origin::same_origin;
 use crate::problem::Problem;
-use runcast_access::oidc::{Finished, Oidc, Returned, SignInRefused};
+use runcast_access::oidc::{CallbackParams, CompletedLogin, Oidc, SignInRefused};
 use runcast_access::principal::Principal;
 
 /// The routes of this file.
@@ -130,7 +130,7 @@ async fn callback(
 ) -> Result<Response, Problem> {
     let oidc = issuer(&gateway)?;
     let text = |name| query.get(name).map(str::to_owned);
-    let returned = Returned {
+    let returned = CallbackParams {
         state: text("state").unwrap_or_default(),
         code: text("code"),
         error: text("error"),
@@ -168,11 +168,11 @@ pub(super) fn issuer(gateway: &Gateway) -> Result<&Oidc, Problem> {
 async fn sign_in(
     gateway: &Gateway,
     headers: &HeaderMap,
-    finished: Finished,
+    finished: CompletedLogin,
 ) -> Result<Response, Problem> {
     // Each session is a row in Postgres.
     let user = finished.user;
-    gateway.limits().sign_in_as(&user.to_string()).await?;
+    gateway.limits().check_sign_in(&user.to_string()).await?;
     let principal = Principal::of_user(gateway.access(), user).await?;
     let client = finished.client.as_deref();
     let cookie = start_session(gateway, headers, &principal, client, "oidc").await?;
@@ -186,7 +186,7 @@ fn refuse(
     refused: SignInRefused,
 ) -> Result<Response, Problem> {
     if let Some(reason) = refused.denial() {
-        gateway.access().meter().denied(reason);
+        gateway.access().metrics().denied(reason);
     }
     answer_failed(headers, refused.word(), refused.into())
 }

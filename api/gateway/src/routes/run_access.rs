@@ -47,7 +47,7 @@ pub(super) async fn check_run_access(
     scope: Scope,
     run: Uuid,
 ) -> Result<(), Problem> {
-    if !principal.asks_labels(scope, run) {
+    if !principal.needs_labels(scope, run) {
         return Ok(principal.may(scope, Some(run))?);
     }
     let labels = gateway.run_labels().of(run).await?.unwrap_or_default();

@@ -145,7 +145,7 @@ async fn create(
         let labels = run.labels.as_object().cloned().unwrap_or_default();
         principal.may_with(Scope::Publish, run.id, &labels)?;
     }
-    let token = secret::mint_publish(gateway.store(), &principal.actor(), run.id).await?;
+    let token = secret::issue_publish_token(gateway.store(), &principal.actor(), run.id).await?;
     let status = match is_new {
         true => StatusCode::CREATED,
         false => StatusCode::OK,
@@ -244,7 +244,7 @@ async fn announce(gateway: &Gateway, run: &Run) {
         agents: Vec::new(),
     };
     let updates = [update];
-    let announced = run_update::announce(gateway.redis(), gateway.keys(), &updates);
+    let announced = run_update::publish_to_feed(gateway.redis(), gateway.keys(), &updates);
     if let Ok(Err(error)) = timeout(ANNOUNCE_DEADLINE, announced).await {
         debug!(%error, "could not announce a new run");
     }

@@ -30,7 +30,9 @@ use crate::middleware::compression::compression;
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_history::text::pattern::{InvalidPattern, Pattern};
-use runcast_history::text::search::{MOST_CONTEXT, MOST_MATCHES, Results, Search, Start};
+use runcast_history::text::search::{
+    MAX_CONTEXT_LINES, MAX_MATCHES, Search, SearchResults, SearchStart,
+};
 
 /// Searches at a time: each may keep a core busy.
 const MAX_SEARCHES: usize = 4;
@@ -69,7 +71,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
         ("before" = Option<String>, Query, description = "Backward, before this id or from the `end`"),
         ("limit" = Option<u64>, Query, description = "100, and 500 at most"),
     ),
-    responses((status = 200, description = "The matches", body = Results)),
+    responses((status = 200, description = "The matches", body = SearchResults)),
     security(("bearer" = [Scope::Read])),
     extensions(("x-rate-class" = json!("search")))
 )]
@@ -79,7 +81,7 @@ async fn search(
     Extension(permits): Extension<Arc<Semaphore>>,
     Path(id): Path<String>,
     query: Query,
-) -> Result<Json<Results>, Problem> {
+) -> Result<Json<SearchResults>, Problem> {
     let (filter, pattern, from) = (text_filter(&query)?, pattern(&query)?, start(&query)?);
     let limit = query.parse("limit")?.unwrap_or(DEFAULT_MATCHES);
     let context = query.parse("context")?.unwrap_or(0);
@@ -89,8 +91,8 @@ async fn search(
         filter,
         pattern,
         from,
-        limit: limit.clamp(1, MOST_MATCHES),
-        context: usize::min(context, MOST_CONTEXT),
+        limit: limit.clamp(1, MAX_MATCHES),
+        context: usize::min(context, MAX_CONTEXT_LINES),
     };
     let Ok(Ok(_permit)) = timeout(MAX_WAIT, permits.acquire()).await else {
         return Err(Problem::unavailable(
@@ -126,16 +128,16 @@ fn pattern(query: &Query) -> Result<Pattern, Problem> {
     })
 }
 
-fn start(query: &Query) -> Result<Start, Problem> {
+fn start(query: &Query) -> Result<SearchStart, Problem> {
     match (query.get("after"), query.get("before")) {
         (Some(_), Some(_)) => Err(Problem::bad_request(
             "give either after or before, not both",
         )),
-        (None, Some("end")) => Ok(Start::Before(None)),
-        (None, Some(before)) => Ok(Start::Before(Some(EventId::parse_cursor(before)?))),
+        (None, Some("end")) => Ok(SearchStart::Before(None)),
+        (None, Some(before)) => Ok(SearchStart::Before(Some(EventId::parse_cursor(before)?))),
         (after, None) => {
             let after = after.map(EventId::parse_cursor).transpose()?;
-            Ok(Start::After(after.unwrap_or(EventId::ZERO)))
+            Ok(SearchStart::After(after.unwrap_or(EventId::ZERO)))
         }
     }
 }

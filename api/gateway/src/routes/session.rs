@@ -164,7 +164,7 @@ async fn change_password(
 ) -> Result<StatusCode, Problem> {
     let id = own_user(&principal)?;
     // A stolen session could be used to guess the password here as well.
-    gateway.limits().sign_in_as(&principal.name).await?;
+    gateway.limits().check_sign_in(&principal.name).await?;
     let (store, access) = (gateway.store(), gateway.access());
     let user = store.sign_in_user(&principal.name).await?;
     let hash = user.and_then(|user| user.password);
@@ -173,8 +173,8 @@ async fn change_password(
         .check(&passwords.password, hash.as_deref())
         .await?
     {
-        access.note_failed_sign_in(id, &principal.name);
-        access.meter().denied("password");
+        access.record_failed_sign_in(id, &principal.name);
+        access.metrics().denied("password");
         return Err(Problem::forbidden("the current password is wrong"));
     }
     let change = UserChange {

@@ -133,7 +133,7 @@ async fn sign_in(
 }
 
 async fn with_token(gateway: &Gateway, token: &SecretString) -> Result<Principal, Problem> {
-    let token = Secret::claimed(token.expose_secret().trim());
+    let token = Secret::from_text(token.expose_secret().trim());
     let principal = Principal::of_secret(gateway.access(), &token).await?;
     limit_sessions(gateway, &principal).await?;
     Ok(principal)
@@ -142,9 +142,9 @@ async fn with_token(gateway: &Gateway, token: &SecretString) -> Result<Principal
 /// Redeems a one-time code. It is used up whatever comes of the sign-in.
 async fn with_code(gateway: &Gateway, code: &SecretString) -> Result<Principal, Problem> {
     let access = gateway.access();
-    let code = Secret::claimed(code.expose_secret().trim());
+    let code = Secret::from_text(code.expose_secret().trim());
     let Some(credential) = access.redeem_sign_in_code(&code) else {
-        access.meter().denied("code");
+        access.metrics().denied("code");
         let detail = "the sign-in link has expired or was already used";
         return Err(Problem::unauthorized(detail));
     };
@@ -156,7 +156,7 @@ async fn with_code(gateway: &Gateway, code: &SecretString) -> Result<Principal, 
 /// A valid credential signs in so often only: each session is a row in Postgres.
 async fn limit_sessions(gateway: &Gateway, principal: &Principal) -> Result<(), Problem> {
     let id = principal.id.to_string();
-    Ok(gateway.limits().sign_in_as(&id).await?)
+    Ok(gateway.limits().check_sign_in(&id).await?)
 }
 
 /// One answer for a wrong name, a wrong password, a missing one, and a disabled user.
@@ -165,7 +165,7 @@ async fn with_password(
     login: &str,
     password: &SecretString,
 ) -> Result<Principal, Problem> {
-    gateway.limits().sign_in_as(login).await?;
+    gateway.limits().check_sign_in(login).await?;
     let access = gateway.access();
     let user = match login.len() {
         0..=MAX_LOGIN_BYTES => gateway.store().sign_in_user(login).await?,
@@ -177,9 +177,9 @@ async fn with_password(
         Some(user) if is_right && !user.disabled => Ok(Principal::of_user(access, user.id).await?),
         user => {
             if let Some(user) = user {
-                access.note_failed_sign_in(user.id, &user.name);
+                access.record_failed_sign_in(user.id, &user.name);
             }
-            access.meter().denied("password");
+            access.metrics().denied("password");
             Err(Problem::unauthorized("the name or the password is wrong"))
         }
     }
@@ -198,7 +198,7 @@ pub(super) async fn start_session(
     let id = store_session(gateway, headers, principal, client, by).await?;
     // The replaced session of this client ends at all gateways before the new one is known.
     gateway.access().settle().await;
-    let session = Secret::claimed(&id.to_string());
+    let session = Secret::from_text(&id.to_string());
     Ok(cookie::start(&session, gateway.is_secure()))
 }
 

@@ -51,7 +51,7 @@ async fn stream(
 ) -> Result<Response, Problem> {
     let request = StreamRequest {
         after: cursor(&headers, &query)?,
-        filter: query.filter()?.of_levels(query.levels()?),
+        filter: query.filter()?.with_levels(query.levels()?),
     };
     let (run, coverage) = authorize_run(&gateway, &principal, Scope::Read, &id).await?;
     // Nothing is left to send. 204 tells an EventSource not to reconnect.
@@ -60,7 +60,7 @@ async fn stream(
     }
     let tail = gateway.hub().watch(run);
     let mut viewer = Viewer::new(gateway.hub().clone(), tail, request);
-    viewer.held().opened = Some(gateway.access().openings().open(&principal));
+    viewer.permits().registration = Some(gateway.access().open_streams().open(&principal));
     let mut response = ().into_response();
     response.extensions_mut().insert(StreamHandoff::new(viewer));
     Ok(as_events(response))

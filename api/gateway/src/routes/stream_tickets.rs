@@ -22,8 +22,8 @@ use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_access::credential::Bounds;
 use runcast_access::principal::Principal;
-use runcast_access::stream_ticket::LIFE;
-use runcast_fanout::multi_viewer::MOST_RUNS;
+use runcast_access::stream_ticket::TICKET_TTL;
+use runcast_fanout::multi_viewer::MAX_WATCHED_RUNS;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
@@ -98,7 +98,7 @@ async fn create(
     let ticket = gateway.access().ticket(&principal, bounds).await?;
     let created = StreamTicket {
         ticket: ticket.expose().to_owned(),
-        expires_in: LIFE.as_secs(),
+        expires_in: TICKET_TTL.as_secs(),
     };
     Ok((StatusCode::CREATED, Json(created)))
 }
@@ -109,8 +109,9 @@ async fn checked_bounds(
     principal: &Principal,
     runs: &[Uuid],
 ) -> Result<Bounds, Problem> {
-    if !(1..=MOST_RUNS).contains(&runs.len()) {
-        let detail = format!("runs: expected 1 to {MOST_RUNS}, or leave the field out for all");
+    if !(1..=MAX_WATCHED_RUNS).contains(&runs.len()) {
+        let detail =
+            format!("runs: expected 1 to {MAX_WATCHED_RUNS}, or leave the field out for all");
         return Err(Problem::bad_request(detail));
     }
     for run in runs {

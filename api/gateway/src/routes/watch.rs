@@ -27,7 +27,9 @@ use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_access::principal::Principal;
 use runcast_fanout::multi_cursor::MultiCursor;
-use runcast_fanout::multi_viewer::{MOST_RUNS, NoDiscovery, RunDiscovery, Runs, bytes};
+use runcast_fanout::multi_viewer::{
+    MAX_WATCHED_RUNS, NoDiscovery, RunDiscovery, Runs, multi_viewer_body,
+};
 use runcast_store::runs::{Run, RunFilter};
 use runcast_store::visibility::Visible;
 use runcast_store::{Store, StoreError};
@@ -75,18 +77,18 @@ async fn watch(
         }
         None => MultiCursor::default(),
     };
-    let filter = query.filter()?.of_levels(query.levels()?);
+    let filter = query.filter()?.with_levels(query.levels()?);
     let labels = label_filter(&query)?;
     let named: Vec<&str> = query.all("run").collect();
     let hub = gateway.hub().clone();
-    let registration = gateway.access().openings().open(&principal);
+    let registration = gateway.access().open_streams().open(&principal);
     let body = match (named.is_empty(), labels.is_empty()) {
         (false, true) => {
             let Some(runs) = named_runs(&gateway, &principal, &named, &after).await? else {
                 return Ok(StatusCode::NO_CONTENT.into_response());
             };
             let discovery = None::<NoDiscovery>;
-            let frames = bytes(hub, runs, after, filter, discovery, registration);
+            let frames = multi_viewer_body(hub, runs, after, filter, discovery, registration);
             Body::from_stream(frames.map(Ok::<_, Infallible>))
         }
         (true, false) => {
@@ -96,12 +98,13 @@ async fn watch(
                 visible: principal.visible(Scope::Read)?,
             };
             let runs = labelled.open_or_known(&after).await?;
-            let frames = bytes(hub, runs, after, filter, Some(labelled), registration);
+            let frames = multi_viewer_body(hub, runs, after, filter, Some(labelled), registration);
             Body::from_stream(frames.map(Ok::<_, Infallible>))
         }
         _ => {
-            let detail =
-                format!("give either run=ID, up to {MOST_RUNS} of them, or label=NAME=VALUE");
+            let detail = format!(
+                "give either run=ID, up to {MAX_WATCHED_RUNS} of them, or label=NAME=VALUE"
+            );
             return Err(Problem::bad_request(detail));
         }
     };
@@ -115,17 +118,17 @@ async fn named_runs(
     named: &[&str],
     after: &MultiCursor,
 ) -> Result<Option<Runs>, Problem> {
-    if named.len() > MOST_RUNS {
+    if named.len() > MAX_WATCHED_RUNS {
         let count = named.len();
         return Err(Problem::bad_request(format!(
-            "{count} runs are over the limit of {MOST_RUNS} on one connection"
+            "{count} runs are over the limit of {MAX_WATCHED_RUNS} on one connection"
         )));
     }
     let mut runs = Runs::default();
     for id in named {
         let (run, coverage) = authorize_run(gateway, principal, Scope::Read, id).await?;
         match coverage.ended && after.of(run) >= coverage.watermark {
-            true => runs.over.push(run),
+            true => runs.ended.push(run),
             false => runs.live.push(run),
         }
     }
@@ -146,8 +149,8 @@ impl LabelledRuns {
         let is_watched = |run: &Run| run.ended_at.is_none() || after.get(run.id).is_some();
         let runs = self.newest().await?.into_iter().filter(is_watched);
         Ok(Runs {
-            live: runs.map(|run| run.id).take(MOST_RUNS).collect(),
-            over: Vec::new(),
+            live: runs.map(|run| run.id).take(MAX_WATCHED_RUNS).collect(),
+            ended: Vec::new(),
         })
     }
 
@@ -163,7 +166,7 @@ impl LabelledRuns {
 }
 
 impl RunDiscovery for LabelledRuns {
-    async fn look(&mut self) -> Result<Vec<Uuid>, StoreError> {
+    async fn find_runs(&mut self) -> Result<Vec<Uuid>, StoreError> {
         let runs = self.newest().await?;
         let live = runs.iter().filter(|run| run.ended_at.is_none());
         Ok(live.map(|run| run.id).collect())

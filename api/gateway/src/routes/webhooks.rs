@@ -24,8 +24,8 @@ use crate::extract::query::Query;
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_store::webhook_deliveries::{Delivery, DeliveryFilter, PastAttempt};
-use runcast_store::webhooks::{MOST_WEBHOOKS, NewWebhook, Webhook};
-use runcast_webhooks::delivery::STATUSES;
+use runcast_store::webhooks::{MAX_WEBHOOKS, NewWebhook, Webhook};
+use runcast_webhooks::delivery::NOTIFIED_STATUSES;
 use runcast_webhooks::signature;
 
 /// Deliveries of one answer, without `limit`.
@@ -66,7 +66,7 @@ struct NewWebhookBody {
 /// The statuses that a webhook can be notified of.
 fn statuses() -> ArrayBuilder {
     let one = ObjectBuilder::new().schema_type(Type::String);
-    let one = one.enum_values(Some(STATUSES));
+    let one = one.enum_values(Some(NOTIFIED_STATUSES));
     ArrayBuilder::new().items(one).min_items(Some(1))
 }
 
@@ -128,14 +128,14 @@ async fn create(
     State(gateway): State<Gateway>,
     StrictJson(body): StrictJson<NewWebhookBody>,
 ) -> Result<(StatusCode, Json<CreatedWebhook>), Problem> {
-    let is_known = |status: &String| STATUSES.contains(&status.as_str());
+    let is_known = |status: &String| NOTIFIED_STATUSES.contains(&status.as_str());
     if body.on.is_empty() || !body.on.iter().all(is_known) {
-        let known = STATUSES.join(", ");
+        let known = NOTIFIED_STATUSES.join(", ");
         return Err(Problem::bad_request(format!(
             "on: expected some of {known}"
         )));
     }
-    let checked = gateway.webhooks_allowed().check(&body.url);
+    let checked = gateway.egress_policy().check(&body.url);
     checked.map_err(|refused| Problem::bad_request(format!("url: {refused}")))?;
     let secret = signature::new_secret().map_err(|error| {
         error!(%error, "no secret can be generated; the request is answered 500");
@@ -148,10 +148,10 @@ async fn create(
         labels: &checked_labels(body.labels)?,
     };
     let Some(id) = gateway.store().create_webhook(&new).await? else {
-        let detail = format!("there are {MOST_WEBHOOKS} webhooks, which is the limit: remove one");
+        let detail = format!("there are {MAX_WEBHOOKS} webhooks, which is the limit: remove one");
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
-    let secret = signature::shown(&secret).expose().to_owned();
+    let secret = signature::encode_secret(&secret).expose().to_owned();
     Ok((StatusCode::CREATED, Json(CreatedWebhook { id, secret })))
 }
 

@@ -100,7 +100,7 @@ impl ConnectionLimiter {
 
     /// The address that a request came from, over a connection from `peer`.
     pub fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> ClientAddress {
-        if self.proxies.is_overlooked(peer.ip(), headers)
+        if self.proxies.is_unlisted_proxy(peer.ip(), headers)
             && !self.has_warned_of_proxy.swap(true, Ordering::Relaxed)
         {
             warn!(

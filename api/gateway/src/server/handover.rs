@@ -31,7 +31,7 @@ impl StreamHandoff {
     /// The viewer holds this permit until it is gone.
     pub fn hold(&self, permit: Permit) {
         if let Some(viewer) = &mut *lock(&self.0) {
-            viewer.held().place = Some(permit);
+            viewer.permits().stream = Some(permit);
         }
     }
 
@@ -65,7 +65,7 @@ impl Handover {
 pub(super) fn set_body(response: &mut Response<Body>, viewer: Viewer) {
     // The length of the empty body that the answer has had so far.
     response.headers_mut().remove(header::CONTENT_LENGTH);
-    let frames = body_stream::bytes(viewer).map(Ok::<_, Infallible>);
+    let frames = body_stream::viewer_body(viewer).map(Ok::<_, Infallible>);
     *response.body_mut() = Body::from_stream(frames);
 }
 

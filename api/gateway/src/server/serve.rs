@@ -138,7 +138,7 @@ impl Server {
             Ok(None) => {}
             Err(error) => debug!(%error, "a connection broke"),
             Ok(Some((head, mut viewer))) => {
-                viewer.held().connection = Some(Box::new(permit));
+                viewer.permits().connection = Some(Box::new(permit));
                 match connection.into_parts().io.into_inner().stream.into_std() {
                     Ok(socket) => self.writers.seat(socket, head, viewer),
                     Err(error) => {

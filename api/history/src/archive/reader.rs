@@ -39,7 +39,7 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why the archived part of a run cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub enum ArchiveReadError {
     /// Postgres cannot be read. It knows which objects exist.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -67,7 +67,7 @@ pub enum ReadError {
     },
 }
 
-impl ReadError {
+impl ArchiveReadError {
     /// True if the same read may succeed later without a repair.
     pub fn is_outage(&self) -> bool {
         match self {
@@ -135,7 +135,7 @@ struct PageFill<'a> {
 
 impl Archive {
     /// The archive in this store. Without a store, reads of archived runs fail with
-    /// [`ReadError::NotConfigured`].
+    /// [`ArchiveReadError::NotConfigured`].
     pub fn new(store: Store, archive_store: Option<ArchiveStore>, metrics: Metrics) -> Self {
         let cache = Cache::with_weighter(CACHE_ITEMS, CACHE_BYTES, CacheWeights);
         Self(Arc::new(Inner {
@@ -152,7 +152,7 @@ impl Archive {
         &self,
         page: &EventPage<'_>,
         mut from: EventId,
-    ) -> Result<Vec<Event>, ReadError> {
+    ) -> Result<Vec<Event>, ArchiveReadError> {
         let mut fill = PageFill::new(page);
         while let Some(object) = self.0.store.object_after(page.run, from).await? {
             let index = self.index(&object).await?;
@@ -187,7 +187,7 @@ impl Archive {
         &self,
         page: &EventPage<'_>,
         mut from: EventId,
-    ) -> Result<Vec<Event>, ReadError> {
+    ) -> Result<Vec<Event>, ArchiveReadError> {
         let mut fill = PageFill::new(page);
         'page: while let Some(object) = self.0.store.object_before(page.run, from).await? {
             let index = self.index(&object).await?;
@@ -221,7 +221,7 @@ impl Archive {
     }
 
     /// The last archived seq of each epoch of a run.
-    pub async fn epochs(&self, run: Uuid) -> Result<BTreeMap<u64, u64>, ReadError> {
+    pub async fn epochs(&self, run: Uuid) -> Result<BTreeMap<u64, u64>, ArchiveReadError> {
         let mut ends = BTreeMap::new();
         let mut from = EventId::ZERO;
         while let Some(object) = self.0.store.object_after(run, from).await? {
@@ -240,7 +240,7 @@ impl Archive {
         Ok(ends)
     }
 
-    async fn index(&self, object: &ArchiveObject) -> Result<Arc<ObjectIndex>, ReadError> {
+    async fn index(&self, object: &ArchiveObject) -> Result<Arc<ObjectIndex>, ArchiveReadError> {
         let fetch = async {
             let json = self.0.store.archive_index(object.id).await?;
             // Retention has removed the run since the object was looked up.
@@ -252,7 +252,7 @@ impl Archive {
             })?;
             let index =
                 ObjectIndex::from_json(&json).map_err(|damage| self.damaged(object, damage))?;
-            Ok::<_, ReadError>(CachedPart::Index(Arc::new(index)))
+            Ok::<_, ArchiveReadError>(CachedPart::Index(Arc::new(index)))
         };
         match self
             .0
@@ -273,10 +273,10 @@ impl Archive {
         object: &ArchiveObject,
         number: usize,
         frame: &Frame,
-    ) -> Result<Bytes, ReadError> {
+    ) -> Result<Bytes, ArchiveReadError> {
         let fetch = async {
             let fetched = self.fetch(object, frame).await;
-            if let Some(reason) = fetched.as_ref().err().and_then(ReadError::reason) {
+            if let Some(reason) = fetched.as_ref().err().and_then(ArchiveReadError::reason) {
                 self.0
                     .metrics
                     .unread
@@ -299,15 +299,19 @@ impl Archive {
         }
     }
 
-    async fn fetch(&self, object: &ArchiveObject, frame: &Frame) -> Result<Bytes, ReadError> {
+    async fn fetch(
+        &self,
+        object: &ArchiveObject,
+        frame: &Frame,
+    ) -> Result<Bytes, ArchiveReadError> {
         let archive_store = self
             .0
             .archive_store
             .as_ref()
-            .ok_or(ReadError::NotConfigured)?;
+            .ok_or(ArchiveReadError::NotConfigured)?;
         let name = object_name(object.run, object.id);
         let range = frame.offset..frame.offset + frame.length;
-        let timed_out = |_elapsed| ReadError::TimedOut {
+        let timed_out = |_elapsed| ArchiveReadError::TimedOut {
             archive_store: archive_store.to_string(),
         };
         let end = range.end;
@@ -334,8 +338,8 @@ impl Archive {
         format::decompress_frame(frame, &stored).map_err(|damage| self.damaged(object, damage))
     }
 
-    fn damaged(&self, object: &ArchiveObject, damage: DamagedObject) -> ReadError {
-        ReadError::Damaged {
+    fn damaged(&self, object: &ArchiveObject, damage: DamagedObject) -> ArchiveReadError {
+        ArchiveReadError::Damaged {
             object: object_name(object.run, object.id),
             damage,
         }

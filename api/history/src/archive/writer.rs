@@ -59,16 +59,16 @@ pub enum WriteError {
     #[error(
         "run {0} has changed, or another worker has begun to archive it; this attempt is dropped"
     )]
-    Overtaken(Uuid),
+    Superseded(Uuid),
     /// The attempt took longer than [`ATTEMPT_DEADLINE`].
     #[error("run {0} could not be archived within {ATTEMPT_DEADLINE:?}; it will be tried again")]
-    Late(Uuid),
+    TimedOut(Uuid),
 }
 
 /// Writes the object of an attempt, reads it back and compares it. Returns its size and its index,
 /// for [`Store::keep_archive`]. After an error, what was written is recorded in Postgres and will
 /// be deleted.
-pub async fn archive(
+pub async fn write_archive(
     store: &Store,
     archive_store: &ArchiveStore,
     attempt: &ArchiveAttempt,
@@ -77,7 +77,7 @@ pub async fn archive(
     let index = write_object(store, archive_store, attempt, &object).await?;
     check_rows(attempt, &index)?;
     if !store.note_written(attempt.id).await? {
-        return Err(WriteError::Overtaken(attempt.run));
+        return Err(WriteError::Superseded(attempt.run));
     }
     let stored_bytes = compare_object(store, archive_store, attempt, &object, &index).await?;
     let written = WrittenArchive {
@@ -158,7 +158,7 @@ async fn write_object(
             if let Some(id) = upload.begin().await?
                 && !store.note_upload(attempt.id, &id).await?
             {
-                return Err(WriteError::Overtaken(attempt.run));
+                return Err(WriteError::Superseded(attempt.run));
             }
             upload.send().await?;
         }

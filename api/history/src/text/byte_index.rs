@@ -36,7 +36,7 @@ const BUILD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Which text: a run up to an event, and what of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
+pub struct TextSelection {
     /// The run.
     pub run: Uuid,
     /// The event after which it begins.
@@ -79,7 +79,7 @@ impl ByteIndex {
 /// Indexes of texts, the newest first.
 #[derive(Debug)]
 pub struct ByteIndexCache {
-    indexes: Mutex<VecDeque<(Subject, Arc<ByteIndex>)>>,
+    indexes: Mutex<VecDeque<(TextSelection, Arc<ByteIndex>)>>,
     builds: Semaphore,
 }
 
@@ -94,10 +94,10 @@ impl Default for ByteIndexCache {
 
 impl ByteIndexCache {
     /// The index of a text, built if needed; None if that takes too long.
-    pub async fn of(
+    pub async fn get_or_build(
         &self,
         reader: &Reader,
-        subject: &Subject,
+        subject: &TextSelection,
     ) -> Result<Option<Arc<ByteIndex>>, ReadError> {
         if let Some(cached) = self.cached(subject) {
             return Ok(Some(cached));
@@ -121,14 +121,14 @@ impl ByteIndexCache {
         Ok(Some(built))
     }
 
-    fn cached(&self, subject: &Subject) -> Option<Arc<ByteIndex>> {
+    fn cached(&self, subject: &TextSelection) -> Option<Arc<ByteIndex>> {
         let indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         let found = indexes.iter().find(|(of, _)| of == subject);
         found.map(|(_, index)| Arc::clone(index))
     }
 }
 
-async fn build(reader: &Reader, subject: &Subject) -> Result<ByteIndex, ReadError> {
+async fn build(reader: &Reader, subject: &TextSelection) -> Result<ByteIndex, ReadError> {
     let mut plain = PlainText::new(subject.strip);
     let (mut cursor, mut length) = (subject.after, 0);
     let mut marks = vec![Mark {

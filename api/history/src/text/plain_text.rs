@@ -65,7 +65,7 @@ impl PlainText {
             return;
         }
         if item.kind == Kind::Gap {
-            return self.note(out, &gap_text(&item.event.line));
+            return self.push_note(out, &gap_text(&item.event.line));
         }
         let Some(chunk) = Chunk::of(item) else {
             return;
@@ -84,7 +84,7 @@ impl PlainText {
     }
 
     /// Adds a line of Runcast's own.
-    pub fn note(&mut self, out: &mut Vec<u8>, text: &str) {
+    pub fn push_note(&mut self, out: &mut Vec<u8>, text: &str) {
         if self.in_line {
             out.push(b'\n');
         }

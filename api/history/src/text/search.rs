@@ -19,13 +19,13 @@ use uuid::Uuid;
 use super::lines::{JOIN_EVENTS, TextLine, join_lines};
 use super::pattern::{Match, Pattern};
 use crate::filter::Filter;
-use crate::pages::{HistoryItem, MOST_EVENTS};
+use crate::pages::{HistoryItem, MAX_PAGE_EVENTS};
 use crate::reader::{ReadError, Reader};
 
 /// Matches of one result; a few more where several lines of one event match.
-pub const MOST_MATCHES: usize = 500;
+pub const MAX_MATCHES: usize = 500;
 /// Lines of context on each side of a match.
-pub const MOST_CONTEXT: usize = 10;
+pub const MAX_CONTEXT_LINES: usize = 10;
 /// Event lines that one search reads.
 pub const MAX_SEARCH_BYTES: u64 = 64 * 1024 * 1024;
 /// The longest time of one search.
@@ -41,7 +41,7 @@ pub struct Search {
     /// What to search for.
     pub pattern: Pattern,
     /// Where to begin, and in which direction.
-    pub from: Start,
+    pub from: SearchStart,
     /// Matches at most.
     pub limit: usize,
     /// Lines of context on each side.
@@ -50,7 +50,7 @@ pub struct Search {
 
 /// Where a search begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum SearchStart {
     /// Behind this event, forward.
     After(EventId),
     /// Before this event, or with the last of all, backward.
@@ -60,7 +60,7 @@ pub enum Start {
 /// The result of a search.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Matches)]
-pub struct Results {
+pub struct SearchResults {
     /// In the direction of the search.
     pub matches: Vec<Match>,
     /// How far it came: the next `after` or `before`, by its direction.
@@ -76,11 +76,11 @@ pub struct Results {
 
 impl Search {
     /// Searches as far as the bounds allow.
-    pub async fn run(&self, reader: &Reader) -> Result<Results, ReadError> {
+    pub async fn run(&self, reader: &Reader) -> Result<SearchResults, ReadError> {
         let deadline = Instant::now() + SEARCH_DEADLINE;
         match self.from {
-            Start::After(after) => self.forward(reader, after, deadline).await,
-            Start::Before(before) => self.backward(reader, before, deadline).await,
+            SearchStart::After(after) => self.forward(reader, after, deadline).await,
+            SearchStart::Before(before) => self.backward(reader, before, deadline).await,
         }
     }
 
@@ -89,8 +89,8 @@ impl Search {
         reader: &Reader,
         after: EventId,
         deadline: Instant,
-    ) -> Result<Results, ReadError> {
-        let mut results = Results::starting(after);
+    ) -> Result<SearchResults, ReadError> {
+        let mut results = SearchResults::starting(after);
         // Events up to the cursor, with which a line may have begun.
         let mut lead = Vec::new();
         if after > EventId::ZERO {
@@ -103,7 +103,7 @@ impl Search {
         let mut cursor = after;
         loop {
             let page = reader
-                .page_after(self.run, cursor, &self.filter, MOST_EVENTS)
+                .page_after(self.run, cursor, &self.filter, MAX_PAGE_EVENTS)
                 .await?;
             cursor = page.upto;
             results.count(page.items.iter());
@@ -158,8 +158,8 @@ impl Search {
         reader: &Reader,
         before: Option<EventId>,
         deadline: Instant,
-    ) -> Result<Results, ReadError> {
-        let mut results = Results::starting(EventId::ZERO);
+    ) -> Result<SearchResults, ReadError> {
+        let mut results = SearchResults::starting(EventId::ZERO);
         // Events from the cursor on, into which a line may continue.
         let mut trail: Vec<HistoryItem> = Vec::new();
         if let Some(before) = before {
@@ -173,7 +173,7 @@ impl Search {
         let mut unsearched: VecDeque<HistoryItem> = VecDeque::new();
         loop {
             let mut page = reader
-                .page_before(self.run, at, &self.filter, MOST_EVENTS)
+                .page_before(self.run, at, &self.filter, MAX_PAGE_EVENTS)
                 .await?;
             results.count(page.items.iter());
             at = Some(page.after.next());
@@ -225,7 +225,7 @@ impl Search {
     }
 }
 
-impl Results {
+impl SearchResults {
     const fn starting(cursor: EventId) -> Self {
         Self {
             matches: Vec::new(),

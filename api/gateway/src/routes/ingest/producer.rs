@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use runcast_common::backoff::Backoff;
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event_id::EventId;
-use runcast_common::scripts::{Append, Appended, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
@@ -45,7 +45,7 @@ pub(super) struct Producer {
     /// Seq of the next event.
     next: u64,
     /// The last reply of the append script.
-    last: Appended,
+    last: AppendReply,
 }
 
 impl Producer {
@@ -70,8 +70,8 @@ impl Producer {
             epoch: number(headers, "producer-epoch")?.unwrap_or(0),
             base: 0,
             next: 0,
-            last: Appended {
-                outcome: Outcome::Full,
+            last: AppendReply {
+                outcome: AppendOutcome::Full,
                 last: EventId::ZERO,
                 durable: 0,
             },
@@ -79,7 +79,7 @@ impl Producer {
         // What Postgres holds counts even if Redis no longer knows this producer.
         producer.base = gateway.store().durable(run, id).await?;
         let stored = match producer.call(gateway, 0, b"").await?.outcome {
-            Outcome::Stored { stored } => stored,
+            AppendOutcome::Stored { stored } => stored,
             outcome => return Err(refused(outcome, &producer.last)),
         };
         producer.next = match number(headers, "producer-seq")? {
@@ -98,11 +98,11 @@ impl Producer {
         let deadline = Instant::now() + MAX_WAIT;
         while count > 0 {
             match self.call(gateway, count, body).await?.outcome {
-                Outcome::Stored { .. } => {
+                AppendOutcome::Stored { .. } => {
                     self.next += count;
                     count = 0;
                 }
-                Outcome::Gap { expected }
+                AppendOutcome::Gap { expected }
                     if expected > self.next && expected < self.next + count =>
                 {
                     let known = expected - self.next;
@@ -110,7 +110,9 @@ impl Producer {
                     count -= known;
                     self.next = expected;
                 }
-                Outcome::Full if Instant::now() < deadline => sleep(backoff.next_wait()).await,
+                AppendOutcome::Full if Instant::now() < deadline => {
+                    sleep(backoff.next_wait()).await
+                }
                 outcome => return Err(refused(outcome, &self.last)),
             }
         }
@@ -122,7 +124,7 @@ impl Producer {
         gateway: &Gateway,
         count: u64,
         body: &[u8],
-    ) -> Result<Appended, Problem> {
+    ) -> Result<AppendReply, Problem> {
         let append = Append {
             producer: self.id,
             producer_epoch: self.epoch,
@@ -130,7 +132,7 @@ impl Producer {
             acked: 0,
             first: self.next,
             count,
-            body: Body::packed(body),
+            body: Body::compress(body),
             cap: Cap::default(),
         };
         let keys = gateway.keys().run(self.run);
@@ -173,20 +175,20 @@ fn after_lines(body: &[u8], lines: u64) -> &[u8] {
     }
 }
 
-fn refused(outcome: Outcome, last: &Appended) -> Problem {
+fn refused(outcome: AppendOutcome, last: &AppendReply) -> Problem {
     let durable = last.durable;
     match outcome {
-        Outcome::Gap { expected } => Problem::new(
+        AppendOutcome::Gap { expected } => Problem::new(
             StatusCode::CONFLICT,
             format!("events are missing: the next Producer-Seq must be {expected}"),
         )
         .with("expected", expected),
-        Outcome::Fenced { by } => Problem::new(
+        AppendOutcome::Fenced { by } => Problem::new(
             StatusCode::CONFLICT,
             format!("a newer process of this producer has taken over, with Producer-Epoch {by}"),
         )
         .with("epoch", by),
-        Outcome::Full | Outcome::Stored { .. } => Problem::new(
+        AppendOutcome::Full | AppendOutcome::Stored { .. } => Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
             "the run is full until its events are stored: send the rest again later",
         ),

@@ -16,9 +16,9 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::Gateway;
-use runcast_access::open_streams::{StreamRegistration, ended};
-use runcast_fanout::sse::DRAINS;
-use runcast_history::text::byte_index::{Mark, Subject};
+use runcast_access::open_streams::{StreamRegistration, revoked};
+use runcast_fanout::sse::DRAIN_REASON;
+use runcast_history::text::byte_index::{Mark, TextSelection};
 use runcast_history::text::plain_text::PlainText;
 
 /// How often a followed text is read without a wake-up: a safeguard, since the tail wakes it.
@@ -26,7 +26,7 @@ const READ_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The part of a text that is sent.
 pub(super) struct ByteSlice {
-    pub(super) subject: Subject,
+    pub(super) subject: TextSelection,
     /// Where to start rendering it.
     pub(super) from: Mark,
     /// Bytes to leave out from there.
@@ -39,7 +39,7 @@ pub(super) struct ByteSlice {
 
 impl ByteSlice {
     /// The whole text.
-    pub(super) fn whole(subject: Subject) -> Self {
+    pub(super) fn whole(subject: TextSelection) -> Self {
         Self {
             from: Mark {
                 offset: 0,
@@ -95,7 +95,7 @@ impl ByteSlice {
 fn bytes(gateway: Gateway, mut slice: ByteSlice) -> impl Stream<Item = io::Result<Bytes>> + Send {
     stream! {
         let hub = gateway.hub();
-        let Subject { run, upto, filter, .. } = slice.subject.clone();
+        let TextSelection { run, upto, filter, .. } = slice.subject.clone();
         let watch = slice.follow.is_some().then(|| hub.watch(run));
         let mut changes = watch.as_ref().map(|watch| watch.changes());
         let mut cursor = slice.from.cursor;
@@ -124,7 +124,7 @@ fn bytes(gateway: Gateway, mut slice: ByteSlice) -> impl Stream<Item = io::Resul
             // 2. End with the run, or with the slice; go on at once while there is more.
             let has_moved = batch.upto > cursor;
             cursor = batch.upto;
-            if batch.ended || cursor >= upto {
+            if batch.revoked || cursor >= upto {
                 return;
             }
             let Some(changes) = &mut changes else {
@@ -141,15 +141,15 @@ fn bytes(gateway: Gateway, mut slice: ByteSlice) -> impl Stream<Item = io::Resul
             // 3. Wait for more, or for what ends the answer.
             let reason = tokio::select! {
                 biased;
-                revocation = ended(slice.follow.as_ref()) => revocation.reason(),
-                () = hub.stop().cancelled() => DRAINS,
+                revocation = revoked(slice.follow.as_ref()) => revocation.reason(),
+                () = hub.stop().cancelled() => DRAIN_REASON,
                 changed = timeout(READ_INTERVAL, changes.changed()) => match changed {
-                    Ok(Err(_gone)) => DRAINS,
+                    Ok(Err(_gone)) => DRAIN_REASON,
                     _ => continue,
                 },
             };
             let mut out = Vec::new();
-            plain.note(&mut out, &format!("runcast: {reason}; go on with ?after={cursor}"));
+            plain.push_note(&mut out, &format!("runcast: {reason}; go on with ?after={cursor}"));
             yield Ok(out.into());
             // An error discards what is not written yet, and the library writes when nothing more
             // comes at once.

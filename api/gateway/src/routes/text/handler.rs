@@ -37,7 +37,7 @@ use crate::problem::Problem;
 use crate::routes::run_access::authorize_run;
 use runcast_access::Scope;
 use runcast_history::filter::Filter;
-use runcast_history::text::byte_index::{ByteIndexCache, Subject};
+use runcast_history::text::byte_index::{ByteIndexCache, TextSelection};
 use runcast_history::text::chunk::text_channels;
 
 /// The text of a finished run may be cached, if it is revalidated.
@@ -92,7 +92,7 @@ async fn text(
         false => None,
     };
     let is_finished = end.is_some_and(|end| end <= coverage.watermark);
-    let mut slice = ByteSlice::whole(Subject {
+    let mut slice = ByteSlice::whole(TextSelection {
         run,
         after,
         upto: coverage.watermark,
@@ -102,7 +102,7 @@ async fn text(
     // 2. A text that still grows is sent as it is read.
     if !is_finished {
         slice.subject.upto = EventId::new(u64::MAX, u64::MAX);
-        slice.follow = follow.then(|| gateway.access().openings().open(&principal));
+        slice.follow = follow.then(|| gateway.access().open_streams().open(&principal));
         let control = match follow {
             true => "no-cache, no-transform",
             false => "no-store",
@@ -210,7 +210,7 @@ fn strips_ansi(query: &Query) -> Result<bool, Problem> {
 }
 
 /// The tag of exactly these bytes.
-fn tag(subject: &Subject) -> HeaderValue {
+fn tag(subject: &TextSelection) -> HeaderValue {
     let described = format!("1 {subject:?}");
     etag::of(&Sha256::digest(described.as_bytes()))
 }
