@@ -125,7 +125,7 @@ impl Invalidator {
             (Err(error), true) => {
                 warn!(
                     %error,
-                    "cannot apply changes of access; trying again until Redis accepts them"
+                    "cannot apply changes of access; they stay in Postgres and are tried again"
                 );
             }
             (Err(error), false) => debug!(%error, "still cannot apply changes of access"),

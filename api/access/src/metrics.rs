@@ -94,7 +94,8 @@ pub struct AccessHealth {
     /// Credentials that were validated by Postgres, since the start of the process.
     pub from_postgres: u64,
     /// Changes whose copies in Redis this process deleted, since its start.
-    pub changes_told: u64,
+    #[serde(rename = "changes_told")]
+    pub changes_applied: u64,
 }
 
 impl Metrics {
@@ -154,7 +155,7 @@ impl Metrics {
             },
             from_redis: validated_by("redis"),
             from_postgres: validated_by("postgres"),
-            changes_told: self.changes.get(),
+            changes_applied: self.changes.get(),
         }
     }
 }

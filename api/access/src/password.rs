@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// Shortest password, in characters: NIST SP 800-63B with a margin.
-pub const MIN_CHARS: usize = 12;
+pub const MIN_PASSWORD_CHARS: usize = 12;
 /// Longest password: bounds the work of hashing.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
 
@@ -34,7 +34,7 @@ const MAX_WAITING_TASKS: usize = 32;
 pub enum PasswordError {
     /// It is too short or too long.
     #[error(
-        "a password has {MIN_CHARS} characters at least and {MAX_PASSWORD_BYTES} bytes at most"
+        "a password has {MIN_PASSWORD_CHARS} characters at least and {MAX_PASSWORD_BYTES} bytes at most"
     )]
     Unfit,
     /// Too many passwords are being checked.
@@ -81,7 +81,7 @@ impl Passwords {
     /// The hash of a new password, as a PHC string.
     pub async fn hash(&self, password: &SecretString) -> Result<String, PasswordError> {
         let text = password.expose_secret();
-        if text.chars().count() < MIN_CHARS || text.len() > MAX_PASSWORD_BYTES {
+        if text.chars().count() < MIN_PASSWORD_CHARS || text.len() > MAX_PASSWORD_BYTES {
             return Err(PasswordError::Unfit);
         }
         let (argon2, password) = (self.argon2.clone(), password.clone());

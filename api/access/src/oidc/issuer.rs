@@ -55,7 +55,7 @@ const MAX_RESPONSE_BYTES: usize = 1 << 20;
 const MAX_LOGGED_CHARS: usize = 300;
 
 /// The path to which the issuer sends browsers back.
-pub const CALLBACK: &str = "/v1/session/oidc/callback";
+pub const CALLBACK_PATH: &str = "/v1/session/oidc/callback";
 
 /// Accepted signature algorithms: those with a private key, which only the issuer has.
 const SIGNATURE_ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
@@ -132,7 +132,7 @@ impl Issuer {
     /// HTTP client can be created, such as without any trusted root certificate.
     pub(super) fn new(settings: OidcSettings, public_url: &Url) -> Result<Self, reqwest::Error> {
         let mut callback = public_url.clone();
-        callback.set_path(CALLBACK);
+        callback.set_path(CALLBACK_PATH);
         callback.set_query(None);
         callback.set_fragment(None);
         let http = reqwest::Client::builder()

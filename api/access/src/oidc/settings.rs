@@ -74,8 +74,8 @@ impl OidcSettings {
         if env.get("RUNCAST_PUBLIC_URL").is_none() {
             return Err(ConfigError::Missing {
                 name: "RUNCAST_PUBLIC_URL",
-                hint: "the issuer sends browsers back to it: set it to the URL of Runcast in browsers, \
-                       and register it at the issuer with the path /v1/session/oidc/callback",
+                hint: "the issuer sends browsers back to it: set it to the URL of Runcast in \
+                       browsers, and register it at the issuer with the path /v1/session/oidc/callback",
             });
         }
         Ok(Some(settings))
