@@ -79,7 +79,7 @@ impl StreamRegistration {
     pub async fn revoked(&self) -> Revocation {
         self.0.revoked.cancelled().await;
         // The reason is set before the token is cancelled.
-        self.ending().unwrap_or(Revocation::Ended)
+        self.revocation().unwrap_or(Revocation::Ended)
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::connection::{AppendConnection, RequestReply, ConnectionError};
+use super::connection::{AppendConnection, ConnectionError, RequestReply};
 use super::intake::Intake;
 use super::progress::{Progress, ProgressReporter};
 use super::replies::{ReplyAction, classify};

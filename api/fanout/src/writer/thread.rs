@@ -315,7 +315,11 @@ impl WriterThread {
     }
 
     fn revocation(&self, key: usize) -> Option<Revocation> {
-        self.connections.get(key)?.viewer.registration()?.revocation()
+        self.connections
+            .get(key)?
+            .viewer
+            .registration()?
+            .revocation()
     }
 
     fn keys(&self) -> Vec<usize> {

@@ -140,7 +140,7 @@ impl Server {
             Ok(Some((head, mut viewer))) => {
                 viewer.permits().connection = Some(Box::new(permit));
                 match connection.into_parts().io.into_inner().stream.into_std() {
-                    Ok(socket) => self.writers.seat(socket, head, viewer),
+                    Ok(socket) => self.writers.add_viewer(socket, head, viewer),
                     Err(error) => {
                         error!(%error, "cannot hand a socket over to the writer threads; closing it");
                     }

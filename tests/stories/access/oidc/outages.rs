@@ -43,7 +43,7 @@ async fn unreachable_provider_affects_only_oidc_sign_in() {
     let logs = scene.stack.logs(Service::Gateway);
     let lines = logs
         .lines()
-        .filter(|line| line.contains("nobody can sign in by OpenID"));
+        .filter(|line| line.contains("the OpenID Connect issuer is unavailable"));
     assert!((1..=3).contains(&lines.count()), "{logs}");
 
     scene.provider.restart().await;

@@ -124,7 +124,7 @@ fn bytes(gateway: Gateway, mut slice: ByteSlice) -> impl Stream<Item = io::Resul
             // 2. End with the run, or with the slice; go on at once while there is more.
             let has_moved = batch.upto > cursor;
             cursor = batch.upto;
-            if batch.revoked || cursor >= upto {
+            if batch.ended || cursor >= upto {
                 return;
             }
             let Some(changes) = &mut changes else {
@@ -133,7 +133,7 @@ fn bytes(gateway: Gateway, mut slice: ByteSlice) -> impl Stream<Item = io::Resul
                 }
                 return;
             };
-            let revocation = slice.follow.as_ref().and_then(StreamRegistration::ending);
+            let revocation = slice.follow.as_ref().and_then(StreamRegistration::revocation);
             // Only a batch that is empty says whether the run is over.
             if has_moved && revocation.is_none() {
                 continue;
