@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use runcast_common::connect::Redis;
-use runcast_common::protocol::commands::{
+use runcast_common::commands::{
     CommandResult, MAX_PENDING_COMMANDS, STREAM_START, SendCommand, read,
 };
 use runcast_common::protocol::event::{Action, Control, ControlState, Kind};

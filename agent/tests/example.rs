@@ -6,7 +6,7 @@ mod support;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use runcast_common::protocol::commands::SendCommand;
+use runcast_common::commands::SendCommand;
 use runcast_common::protocol::event::Action;
 use serde_json::{Value, json};
 use support::gateway::{Gateway, json as answer};

@@ -1,8 +1,9 @@
 //! The stream contract of Runcast, shared by publishers and by all services.
 //!
-//! - [`protocol`]: what producers write and readers rely on: events, entries, ids, keys, limits,
-//!   seals, and commands to agents.
+//! - [`protocol`]: what producers write and readers rely on: events, entries, ids, keys, limits
+//!   and seals.
 //! - [`scripts`]: the Lua scripts, the only writers of a run stream, with typed calls and replies.
+//! - [`commands`]: commands from the gateway to agents.
 //! - [`presence`]: heartbeats of agents, silent agents, and updates of runs.
 //! - [`cache`]: copies in Redis of access data that Postgres owns. [`rate_limit`]: quotas.
 //!   [`key_scan`]: deleting keys of runs and agents that no longer exist.
@@ -16,6 +17,7 @@
 
 pub mod backoff;
 pub mod cache;
+pub mod commands;
 pub mod config;
 pub mod connect;
 pub mod key_scan;

@@ -1,5 +1,5 @@
-//! How the line of unstored runs stands, for health checks: whether persisters can read it, how many runs wait, and for how
-//! long the first of them has.
+//! The state of the ready queue, for health checks: whether persisters can read it, how many runs
+//! wait, and how long the first of them has waited.
 //!
 //! One call for all partitions; in a cluster one for each, at the same time.
 
@@ -12,21 +12,19 @@ use crate::redis;
 use futures::future::try_join_all;
 use redis::Value;
 
-/// What stands in the line.
+/// How many runs wait in the ready queue, and for how long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadyLag {
     /// Entries: runs with unstored events, some perhaps twice.
     pub entries: u64,
-    /// How long the first of them has been there, by the clocks of Redis and of this process.
+    /// How long the oldest has waited, by the clocks of Redis and of this process.
     pub oldest: Duration,
 }
 
-/// Looks at the line.
-///
-/// # Errors
-/// [`RedisFailure`] if Redis cannot be reached; its code is `NOGROUP` if no persister has made its group yet.
-pub async fn look(redis: &Redis, keys: &Keys) -> Result<ReadyLag, RedisFailure> {
-    let lanes = redis
+/// Reads the state of the ready queue of all partitions. The failure has the code `NOGROUP` while no
+/// persister has created the consumer group.
+pub async fn read(redis: &Redis, keys: &Keys) -> Result<ReadyLag, RedisFailure> {
+    let reads = redis
         .partition_groups()
         .into_iter()
         .map(|partitions| async move {
@@ -39,7 +37,7 @@ pub async fn look(redis: &Redis, keys: &Keys) -> Result<ReadyLag, RedisFailure> 
                     .cmd("XRANGE")
                     .arg(&ready)
                     .arg(&["-", "+", "COUNT", "1"]);
-                // Fails where the group is missing, and all of them with it.
+                // Fails without the group, and with it the whole read.
                 pipeline.cmd("XPENDING").arg(&ready).arg(PERSISTER_GROUP);
             }
             let pipeline = &pipeline;
@@ -51,20 +49,20 @@ pub async fn look(redis: &Redis, keys: &Keys) -> Result<ReadyLag, RedisFailure> 
             Ok::<_, RedisFailure>(replies)
         });
     let now = event::now_ms();
-    let mut backlog = ReadyLag::default();
-    for replies in try_join_all(lanes).await? {
+    let mut lag = ReadyLag::default();
+    for replies in try_join_all(reads).await? {
         for part in replies.chunks(3) {
             let [length, first, _pending] = part else {
                 continue;
             };
-            backlog.entries += number(length);
+            lag.entries += number(length);
             if let Some(since) = first_entry_ms(first) {
                 let age = Duration::from_millis(now.saturating_sub(since));
-                backlog.oldest = backlog.oldest.max(age);
+                lag.oldest = lag.oldest.max(age);
             }
         }
     }
-    Ok(backlog)
+    Ok(lag)
 }
 
 fn number(reply: &Value) -> u64 {
@@ -74,7 +72,7 @@ fn number(reply: &Value) -> u64 {
     }
 }
 
-/// When the only entry of such a reply was added: its id begins with it.
+/// When the only entry of the reply was added: its id begins with the time.
 fn first_entry_ms(reply: &Value) -> Option<u64> {
     let Value::Array(entries) = reply else {
         return None;

@@ -1,4 +1,4 @@
-//! Rules about who may know whom, and who may spell what.
+//! Rules about which file may hold what: keys, SQL, routes, tasks.
 
 use crate::sources::{Source, none, shipped_rust, sources};
 

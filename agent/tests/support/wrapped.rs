@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use runcast_common::protocol::commands::SendCommand;
+use runcast_common::commands::SendCommand;
 use runcast_common::protocol::event::{Action, Kind};
 use runcast_publisher::Target;
 use tokio_util::task::AbortOnDropHandle;

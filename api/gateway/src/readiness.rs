@@ -77,6 +77,7 @@ pub struct ReadyQueueState {
 
 /// The state of Redis and Postgres.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Findings)]
 pub struct ProbeResults {
     /// Every Redis master answers.
     #[schema(value_type = String)]
@@ -143,7 +144,7 @@ impl Health {
         let (redis, postgres, ready_queue) = tokio::join!(
             timeout(PROBE_DEADLINE, self.ping()),
             timeout(PROBE_DEADLINE, self.postgres()),
-            timeout(PROBE_DEADLINE, ready_lag::look(&self.redis, &self.keys)),
+            timeout(PROBE_DEADLINE, ready_lag::read(&self.redis, &self.keys)),
         );
         let redis = match redis {
             Ok(Ok(())) => ProbeResult(Ok(())),

@@ -20,7 +20,7 @@ use crate::commit::commit;
 use crate::error::PersistError;
 use crate::metrics::Metrics;
 use crate::read_batch::read_batch;
-use crate::ready_queue::ReadyRun;
+use crate::ready_entries::ReadyRun;
 use crate::settle::Settler;
 use runcast_store::Store;
 

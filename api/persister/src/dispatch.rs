@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::cycle::{Cycle, CycleOutcome};
-use crate::ready_queue::ReadyRun;
+use crate::ready_entries::ReadyRun;
 use crate::schedule::{MAX_BATCH_RUNS, RunSchedule};
 
 /// Overlapping cycles: one reads, one commits, one settles. More would only make batches smaller.

@@ -13,7 +13,7 @@ use runcast_common::protocol::keys::Keys;
 
 use crate::error::PersistError;
 use crate::read_run::{PendingEntries, ReadOutcome, read_run};
-use crate::ready_queue::ReadyRun;
+use crate::ready_entries::ReadyRun;
 use runcast_store::Store;
 
 /// Body bytes after which a transaction takes no further run: large enough to make its fixed cost

@@ -7,7 +7,13 @@ use runcast_common::redis;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::ready_queue::ReadyRun;
+/// A run that has unstored events, as far as the ready queue knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReadyRun {
+    pub(crate) run: Uuid,
+    /// Its ready entries, acknowledged when the run is settled.
+    pub(crate) ready_ids: Vec<String>,
+}
 
 /// Id of a ready entry, and the run that it names.
 pub(crate) type ReadyEntry = (String, Uuid);

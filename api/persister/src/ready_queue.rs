@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::metrics::Metrics;
-use crate::ready_entries::{claimed_entries, group_by_run, read_entries};
+use crate::ready_entries::{ReadyRun, claimed_entries, group_by_run, read_entries};
 
 /// Entries that one read or claim takes from each partition.
 const MAX_READ_ENTRIES: usize = 8;
@@ -45,14 +45,6 @@ const CLAIM_MIN_IDLE: Duration = Duration::from_secs(5);
 
 /// How often to claim such entries. With [`CLAIM_MIN_IDLE`] it bounds a takeover to 7 s.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A run that has unstored events, as far as the ready queue knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ReadyRun {
-    pub(crate) run: Uuid,
-    /// Its ready entries, acknowledged when the run is settled.
-    pub(crate) ready_ids: Vec<String>,
-}
 
 /// What one read or claim returned.
 #[derive(Debug)]

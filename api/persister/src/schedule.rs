@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::ready_queue::ReadyRun;
+use crate::ready_entries::ReadyRun;
 
 /// Most runs in one transaction: enough to share its cost, few enough to lock for a short time.
 pub(crate) const MAX_BATCH_RUNS: usize = 256;

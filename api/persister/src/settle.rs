@@ -21,7 +21,7 @@ use crate::error::PersistError;
 use crate::memory_budget::MemoryPressure;
 use crate::metrics::Metrics;
 use crate::read_batch::BatchRead;
-use crate::ready_queue::ReadyRun;
+use crate::ready_entries::ReadyRun;
 use runcast_store::Store;
 use runcast_store::ingest::RunState;
 

@@ -141,7 +141,7 @@ from_row!(Delivery {
 
 /// One attempt of a delivery, as the log keeps it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = DeliveryAttempt)]
+#[schema(as = Attempt)]
 pub struct PastAttempt {
     /// Its number, from 1.
     pub number: i32,

@@ -15,7 +15,7 @@ use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::TaskError;
-use crate::worker::Worker;
+use runcast_store::Store;
 use runcast_store::job_status::JobKind;
 
 /// How often the queue is read.
@@ -76,11 +76,12 @@ impl Metrics {
 
 /// Reports the state of the queue until `stop`.
 pub(crate) async fn report_jobs(
-    worker: &Worker,
+    metrics: &Metrics,
+    store: &Store,
     stop: &CancellationToken,
 ) -> Result<(), TaskError> {
     loop {
-        worker.metrics.set_jobs(&worker.store.job_kinds().await?);
+        metrics.set_jobs(&store.job_kinds().await?);
         let wait = tokio::time::sleep(REPORT_INTERVAL.mul_f64(rand::rng().random_range(0.8..=1.2)));
         if stop.run_until_cancelled(wait).await.is_none() {
             return Ok(());

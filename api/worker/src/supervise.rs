@@ -41,7 +41,7 @@ impl Worker {
         let hourly = || jobs::run_hourly_jobs(&self, &stop);
         let archive = || jobs::run_archive_jobs(&self, &stop);
         let deliver = async || Ok(self.webhooks.run(&stop).await?);
-        let report = || metrics::report_jobs(&self, &stop);
+        let report = || metrics::report_jobs(&self.metrics, &self.store, &stop);
         tokio::join!(
             restart("watching agents", &stop, watch),
             restart("background jobs", &stop, hourly),

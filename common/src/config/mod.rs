@@ -2,7 +2,8 @@
 //!
 //! - [`Env`]: where settings come from; [`optional`] and [`required`] read one.
 //! - [`ServerUrl`], [`PostgresUrl`], [`RedisUrl`]: addresses whose credentials no print shows.
-//! - [`environment`]: how strict a program is. [`byte_size`], [`HumanDuration`]: amounts as an operator writes them.
+//! - [`environment`]: how strict a program is. [`byte_size`], [`HumanDuration`]: amounts as an
+//!   operator writes them.
 //!
 //! Every error names the setting, what is wrong and what is expected. It never repeats a value that
 //! could be a secret.

@@ -136,7 +136,7 @@ impl Keys {
         usize::from(run.as_bytes()[15]) % PARTITION_COUNT
     }
 
-    /// The slot of a partition below [`PARTITION_COUNT`]: of all its runs, ready stream and heartbeats.
+    /// The slot of a partition below [`PARTITION_COUNT`]: of its runs, ready stream and heartbeats.
     #[must_use]
     pub const fn slot(partition: usize) -> Slot {
         PARTITION_SLOTS[partition]

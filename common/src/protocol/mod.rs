@@ -6,9 +6,7 @@
 //! - [`keys`]: all Redis keys and channels, and their slots.
 //! - [`limits`]: the bounds of the contract, with their reasons.
 //! - [`seal`]: count, bytes and checksum that prove a stored run to be complete.
-//! - [`commands`]: commands from the gateway to agents.
 
-pub mod commands;
 pub mod encoding;
 pub mod entry;
 pub mod event;

@@ -13,7 +13,7 @@
 //! - `cap.lua`, called by persisters: limits for a while what a run may hold in Redis.
 //!
 //! The scripts next to them belong to [`crate::presence`] (`heartbeat`, `find_silent`,
-//! `remove_unchanged`), [`crate::protocol::commands`] (`control`), [`crate::cache`]
+//! `remove_unchanged`), [`crate::commands`] (`control`), [`crate::cache`]
 //! (`compare_and_set`), [`crate::rate_limit`] and [`crate::key_scan`] (`remove_idle_consumers`).
 
 mod append;

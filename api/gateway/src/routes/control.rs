@@ -20,7 +20,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use runcast_common::protocol::commands::{
+use runcast_common::commands::{
     CommandResult, MAX_COMMAND_BYTES, MAX_PENDING_COMMANDS, SendCommand,
 };
 use runcast_common::protocol::encoding::Body;

@@ -27,7 +27,7 @@ use crate::protocol::keys::RunKeys;
 use crate::scripts::{call, unexpected_reply};
 
 static CONTROL_SCRIPT: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("../scripts/control.lua")));
+    LazyLock::new(|| redis::Script::new(include_str!("scripts/control.lua")));
 
 /// Bound on the waiting entries of one run: four commands to each of 256 variations. People send
 /// commands, so more than this can only wait where no agent answers.
