@@ -62,7 +62,7 @@ enum Command {
     #[command(subcommand)]
     Token(Token),
     /// Manage users: create, list, disable, roles, passwords
-    #[command(subcommand, after_help = user::HELP)]
+    #[command(subcommand, after_help = user::USER_HELP)]
     User(User),
     /// List, read again or drop what stood in a run's stream and was no event
     #[command(subcommand)]
@@ -73,7 +73,7 @@ enum Command {
         command: Option<Jobs>,
     },
     /// Manage webhooks, which send signed notifications when runs change
-    #[command(subcommand, after_help = webhook::HELP)]
+    #[command(subcommand, after_help = webhook::WEBHOOK_HELP)]
     Webhook(Webhook),
     /// Print the Redis ACL rules of the user whose credentials agents get
     ///

@@ -24,7 +24,7 @@ const PAGE_USERS: u16 = 200;
 const LINE_END_BYTES: u64 = 3;
 
 /// What `--help` says beyond the commands.
-pub const HELP: &str = "\
+pub const USER_HELP: &str = "\
 The first administrator of an installation:
 
   runcastd user create ada --email ada@example.com --role admin

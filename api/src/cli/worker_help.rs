@@ -4,7 +4,7 @@
 use crate::settings::help;
 use crate::settings::setting::Program;
 
-const TEXT: &str = "\
+const WORKER_HELP: &str = "\
 Any number of workers may run. One of them holds a lease in Postgres: it watches the agents, and
 every hour it puts jobs into a queue in Postgres, from which all workers take them. If it dies,
 another takes over within 15 s. Without a worker runs are still published, stored and shown, for as
@@ -55,5 +55,5 @@ The archive
 
 /// The whole text.
 pub(super) fn text() -> String {
-    format!("{TEXT}\n{}", help::of(Program::Worker))
+    format!("{WORKER_HELP}\n{}", help::of(Program::Worker))
 }

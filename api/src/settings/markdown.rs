@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use super::setting::{DefaultValue, Entry};
 use super::table::GROUPS;
 
-const BEGIN: &str = "<!-- settings: written by `runcastd settings --update deploy/README.md` -->\n";
-const END: &str = "<!-- end of settings -->\n";
+const BEGIN_MARK: &str =
+    "<!-- settings: written by `runcastd settings --update deploy/README.md` -->\n";
+const END_MARK: &str = "<!-- end of settings -->\n";
 
 /// The tables of all settings.
 pub fn tables() -> String {
@@ -34,16 +35,21 @@ pub fn tables() -> String {
 pub fn update(path: &Path) -> anyhow::Result<()> {
     let cannot = |what: &str| format!("cannot {what} {}", path.display());
     let before = std::fs::read_to_string(path).with_context(|| cannot("read"))?;
-    let after = with_tables(&before)
-        .with_context(|| format!("{} lacks the line {}", path.display(), BEGIN.trim_end()))?;
+    let after = with_tables(&before).with_context(|| {
+        format!(
+            "{} lacks the line {}",
+            path.display(),
+            BEGIN_MARK.trim_end()
+        )
+    })?;
     std::fs::write(path, after).with_context(|| cannot("write"))
 }
 
 /// The text with the tables between the two marks; none if a mark is missing.
 fn with_tables(text: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_old, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{}{END}{after}", tables()))
+    let (before, rest) = text.split_once(BEGIN_MARK)?;
+    let (_old, after) = rest.split_once(END_MARK)?;
+    Some(format!("{before}{BEGIN_MARK}{}{END_MARK}{after}", tables()))
 }
 
 fn row(entry: &Entry) -> String {
@@ -77,7 +83,7 @@ mod tests {
 
     #[test]
     fn only_what_lies_between_the_marks_is_replaced() {
-        let text = format!("# Before\n{BEGIN}old\n{END}after\n");
+        let text = format!("# Before\n{BEGIN_MARK}old\n{END_MARK}after\n");
         let updated = with_tables(&text).expect("both marks");
         assert!(updated.starts_with("# Before\n") && updated.ends_with("after\n"));
         assert!(updated.contains("`RUNCAST_LISTEN`") && !updated.contains("old"));

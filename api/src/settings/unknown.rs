@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::table::entries;
 
-const PREFIX: &str = "RUNCAST_";
+const NAME_PREFIX: &str = "RUNCAST_";
 
 /// Logs one warning that names all unknown variables of this process, each with the known name that
 /// is nearest to it.
@@ -25,12 +25,12 @@ pub fn warn_about_unknown() {
 
 /// What to say about a variable, if it is of ours and unknown.
 fn unknown(name: &str) -> Option<String> {
-    let rest = name.strip_prefix(PREFIX)?;
+    let rest = name.strip_prefix(NAME_PREFIX)?;
     if entries().any(|entry| entry.name == name) || is_service_link(rest) {
         return None;
     }
     let distances = entries().filter_map(|entry| {
-        let known = entry.name.strip_prefix(PREFIX)?;
+        let known = entry.name.strip_prefix(NAME_PREFIX)?;
         Some((strsim::damerau_levenshtein(rest, known), entry.name))
     });
     // A name that shares less than half with it is no help.

@@ -31,7 +31,7 @@ const TEST_MARGIN: Duration = Duration::from_secs(5);
 const TEST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What `--help` says beyond the commands.
-pub const HELP: &str = "\
+pub const WEBHOOK_HELP: &str = "\
 A delivery is a POST of one JSON object: `type` (such as run.failed), `timestamp`, and `data` with
 run, name, labels, status, `was` (the status before), sealed, missing, failure, and times. It is
 signed as the Standard Webhooks specification says (headers webhook-id, webhook-timestamp and

@@ -3,4 +3,4 @@
 pub mod command;
 mod tables;
 
-pub use self::command::{HELP, Webhook};
+pub use self::command::{WEBHOOK_HELP, Webhook};

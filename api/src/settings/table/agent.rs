@@ -5,12 +5,12 @@ use url::Url;
 
 use crate::settings::setting::{Program, Setting};
 
-const AGENT: &[Program] = &[Program::Agent];
+const BY_AGENTS: &[Program] = &[Program::Agent];
 
 /// The gateway.
 pub static URL: Setting<Url> = Setting::new(
     "RUNCAST_URL",
-    AGENT,
+    BY_AGENTS,
     "address of the gateway, such as http://runcast:7070",
 )
 .default_words("required; on one machine `runcast` finds a running `runcastd dev`")
@@ -19,7 +19,7 @@ pub static URL: Setting<Url> = Setting::new(
 /// The token of the agent.
 pub static TOKEN: Setting<String> = Setting::new(
     "RUNCAST_TOKEN",
-    AGENT,
+    BY_AGENTS,
     "token with the scope runs:publish (wrap, resend) or runs:read (tail)",
 )
 .default_words("required; on one machine the token of `runcastd dev`")
@@ -28,7 +28,7 @@ pub static TOKEN: Setting<String> = Setting::new(
 /// Where unstored events survive the process.
 pub static SPOOL: Setting<String> = Setting::new(
     "RUNCAST_SPOOL",
-    AGENT,
+    BY_AGENTS,
     "folder in which an agent keeps events until they are stored. `runcast resend` sends what a \
      process left there",
 )

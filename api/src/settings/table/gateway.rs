@@ -11,12 +11,12 @@ use url::Url;
 
 use crate::settings::setting::{Program, Setting};
 
-const GATEWAY: &[Program] = &[Program::Gateway];
+const BY_GATEWAY: &[Program] = &[Program::Gateway];
 
 /// Where the gateway listens. By default only this machine reaches it.
 pub static LISTEN: Setting<SocketAddr> = Setting::new(
     "RUNCAST_LISTEN",
-    GATEWAY,
+    BY_GATEWAY,
     "address on which the gateway listens",
 )
 .default_value("127.0.0.1:7070");
@@ -24,7 +24,7 @@ pub static LISTEN: Setting<SocketAddr> = Setting::new(
 /// How browsers reach the gateway.
 pub static PUBLIC_URL: Setting<Url> = Setting::new(
     "RUNCAST_PUBLIC_URL",
-    GATEWAY,
+    BY_GATEWAY,
     "origin by which browsers reach the gateway, such as https://runcast.example.com; with https \
      cookies are `Secure`",
 )
@@ -34,7 +34,7 @@ pub static PUBLIC_URL: Setting<Url> = Setting::new(
 /// The certificate of the gateway.
 pub static TLS_CERT: Setting<String> = Setting::new(
     "RUNCAST_TLS_CERT",
-    GATEWAY,
+    BY_GATEWAY,
     "PEM file with the certificate chain, where no proxy in front of the gateway ends TLS; together \
      with RUNCAST_TLS_KEY",
 );
@@ -42,14 +42,14 @@ pub static TLS_CERT: Setting<String> = Setting::new(
 /// The key of the certificate.
 pub static TLS_KEY: Setting<String> = Setting::new(
     "RUNCAST_TLS_KEY",
-    GATEWAY,
+    BY_GATEWAY,
     "PEM file with the private key of the certificate",
 );
 
 /// Whose `X-Forwarded-For` counts.
 pub static TRUSTED_PROXIES: Setting<TrustedProxies> = Setting::new(
     "RUNCAST_TRUSTED_PROXIES",
-    GATEWAY,
+    BY_GATEWAY,
     "addresses and networks of the proxies in front of the gateway, such as 10.0.0.0/8. Their \
      X-Forwarded-For names the client",
 );
@@ -57,14 +57,14 @@ pub static TRUSTED_PROXIES: Setting<TrustedProxies> = Setting::new(
 /// Whose pages may use the API.
 pub static CORS_ORIGINS: Setting<Origins> = Setting::new(
     "RUNCAST_CORS_ORIGINS",
-    GATEWAY,
+    BY_GATEWAY,
     "origins of other pages that may use the API with a token, separated by commas",
 );
 
 /// Rates and counts.
 pub static LIMITS: Setting<LimitConfig> = Setting::new(
     "RUNCAST_LIMITS",
-    GATEWAY,
+    BY_GATEWAY,
     "limits of the gateway, or off: a list of those that differ from the default. A rate may have a \
      burst (read=600/min:50), and each value may be off. write, read, search and ingest count \
      requests per principal, sign-in attempts per address and per name, publish bytes per run, and \
@@ -80,7 +80,7 @@ pub static LIMITS: Setting<LimitConfig> = Setting::new(
 /// When a gateway closes viewers to save its memory.
 pub static MEMORY_LIMIT: Setting<ByteSize> = Setting::new(
     "RUNCAST_MEMORY_LIMIT",
-    GATEWAY,
+    BY_GATEWAY,
     "resident memory, such as 512MiB, above which the gateway closes streams; their viewers resume \
      elsewhere",
 );
@@ -89,7 +89,7 @@ pub static MEMORY_LIMIT: Setting<ByteSize> = Setting::new(
 /// page.
 pub static VIEWER_TIMEOUT: Setting<HumanDuration> = Setting::new(
     "RUNCAST_VIEWER_TIMEOUT",
-    GATEWAY,
+    BY_GATEWAY,
     "how long a viewer may read nothing before the gateway closes its connection",
 )
 .default_value("30s");
@@ -97,7 +97,7 @@ pub static VIEWER_TIMEOUT: Setting<HumanDuration> = Setting::new(
 /// Time for load balancers to notice that a gateway is about to stop.
 pub static DRAIN_DELAY: Setting<HumanDuration> = Setting::new(
     "RUNCAST_DRAIN_DELAY",
-    GATEWAY,
+    BY_GATEWAY,
     "how long a gateway that is told to stop goes on serving streams after /readyz turns negative, \
      15s at most",
 );
@@ -105,7 +105,7 @@ pub static DRAIN_DELAY: Setting<HumanDuration> = Setting::new(
 /// How long a session lives without a request.
 pub static SESSION_LIFE: Setting<HumanDuration> = Setting::new(
     "RUNCAST_SESSION_LIFE",
-    GATEWAY,
+    BY_GATEWAY,
     "how long a browser session lasts without a request, from 2m to 30d. 30 days after its sign-in \
      it ends in any case",
 )
@@ -114,7 +114,7 @@ pub static SESSION_LIFE: Setting<HumanDuration> = Setting::new(
 /// The same, where it is to be shorter.
 pub static SESSION_IDLE: Setting<HumanDuration> = Setting::new(
     "RUNCAST_SESSION_IDLE",
-    GATEWAY,
+    BY_GATEWAY,
     "the same where it is to be shorter, such as 30m",
 )
 .default_words("RUNCAST_SESSION_LIFE");
@@ -122,7 +122,7 @@ pub static SESSION_IDLE: Setting<HumanDuration> = Setting::new(
 /// The OpenID Connect provider.
 pub static OIDC_ISSUER: Setting<String> = Setting::new(
     "RUNCAST_OIDC_ISSUER",
-    GATEWAY,
+    BY_GATEWAY,
     "OpenID Connect issuer by which users sign in, such as https://login.example.com. Needs \
      RUNCAST_PUBLIC_URL, RUNCAST_OIDC_CLIENT_ID and RUNCAST_OIDC_CLIENT_SECRET; register \
      `<RUNCAST_PUBLIC_URL>/v1/session/oidc/callback` there as redirect URI",
@@ -132,14 +132,14 @@ pub static OIDC_ISSUER: Setting<String> = Setting::new(
 /// How the provider knows this installation.
 pub static OIDC_CLIENT_ID: Setting<String> = Setting::new(
     "RUNCAST_OIDC_CLIENT_ID",
-    GATEWAY,
+    BY_GATEWAY,
     "id of this installation at the issuer",
 );
 
 /// How this installation authenticates to the provider.
 pub static OIDC_CLIENT_SECRET: Setting<String> = Setting::new(
     "RUNCAST_OIDC_CLIENT_SECRET",
-    GATEWAY,
+    BY_GATEWAY,
     "secret of this installation at the issuer",
 )
 .secret();
@@ -147,7 +147,7 @@ pub static OIDC_CLIENT_SECRET: Setting<String> = Setting::new(
 /// What the page calls the provider.
 pub static OIDC_NAME: Setting<String> = Setting::new(
     "RUNCAST_OIDC_NAME",
-    GATEWAY,
+    BY_GATEWAY,
     "name of the issuer on the sign-in page",
 )
 .default_words("the host of the issuer");
@@ -155,7 +155,7 @@ pub static OIDC_NAME: Setting<String> = Setting::new(
 /// Whether the provider decides who may sign in.
 pub static OIDC_CREATE: Setting<String> = Setting::new(
     "RUNCAST_OIDC_CREATE",
-    GATEWAY,
+    BY_GATEWAY,
     "on: a person that the issuer knows and Runcast does not becomes a user. off: only existing users \
      sign in, found by the address that the issuer has verified",
 )
@@ -164,7 +164,7 @@ pub static OIDC_CREATE: Setting<String> = Setting::new(
 /// The role of users that the provider brings.
 pub static OIDC_ROLE: Setting<String> = Setting::new(
     "RUNCAST_OIDC_ROLE",
-    GATEWAY,
+    BY_GATEWAY,
     "role of users that RUNCAST_OIDC_CREATE makes",
 )
 .default_words("viewer");

@@ -10,12 +10,12 @@ use crate::settings::setting::{Program, Setting};
 
 use Program::{Agent, Dev, Gateway, Persister, Worker};
 
-const SERVICES: &[Program] = &[Gateway, Persister, Worker];
+const BY_SERVICES: &[Program] = &[Gateway, Persister, Worker];
 
 /// Where Postgres is.
 pub static DATABASE_URL: Setting<PostgresUrl> = Setting::new(
     "DATABASE_URL",
-    SERVICES,
+    BY_SERVICES,
     "Postgres 14 or newer, such as postgres://user:password@host/runcast",
 )
 .default_words("required; `dev` starts its own")
@@ -52,14 +52,14 @@ pub static PUBLISH_REDIS_URL: Setting<RedisUrl> = Setting::new(
 /// For installations that share a Redis.
 pub static KEY_PREFIX: Setting<String> = Setting::new(
     "RUNCAST_KEY_PREFIX",
-    SERVICES,
+    BY_SERVICES,
     "prefix of every Redis key, for installations that share a server",
 );
 
 /// How strict to be.
 pub static ENV: Setting<Environment> = Setting::new(
     "RUNCAST_ENV",
-    SERVICES,
+    BY_SERVICES,
     "development or production; production refuses what could lose data or leak secrets",
 )
 .default_value("development");
@@ -67,7 +67,7 @@ pub static ENV: Setting<Environment> = Setting::new(
 /// Where services show their metrics.
 pub static METRICS_LISTEN: Setting<SocketAddr> = Setting::new(
     "RUNCAST_METRICS_LISTEN",
-    SERVICES,
+    BY_SERVICES,
     "address of a listener for /metrics, /healthz and /readyz, such as 127.0.0.1:9464",
 );
 

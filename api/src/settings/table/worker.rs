@@ -7,13 +7,13 @@ use runcast_worker::retention::{Keep, RetentionRules};
 
 use crate::settings::setting::{Program, Setting};
 
-const WORKER: &[Program] = &[Program::Worker];
-const GATEWAY_AND_WORKER: &[Program] = &[Program::Gateway, Program::Worker];
+const BY_WORKER: &[Program] = &[Program::Worker];
+const BY_GATEWAY_AND_WORKER: &[Program] = &[Program::Gateway, Program::Worker];
 
 /// How long runs are kept.
 pub static RETENTION: Setting<Keep> = Setting::new(
     "RUNCAST_RETENTION",
-    WORKER,
+    BY_WORKER,
     "how long runs and their events are kept: 30d, 12h, forever",
 )
 .default_value("90d");
@@ -21,7 +21,7 @@ pub static RETENTION: Setting<Keep> = Setting::new(
 /// The same by label.
 pub static RETENTION_RULES: Setting<RetentionRules> = Setting::new(
     "RUNCAST_RETENTION_RULES",
-    WORKER,
+    BY_WORKER,
     "the same for runs with a label; the first rule that fits counts: \
      project=search:7d,team=ml:forever",
 );
@@ -29,7 +29,7 @@ pub static RETENTION_RULES: Setting<RetentionRules> = Setting::new(
 /// How long the audit log is kept.
 pub static AUDIT_RETENTION: Setting<Keep> = Setting::new(
     "RUNCAST_AUDIT_RETENTION",
-    WORKER,
+    BY_WORKER,
     "how long the audit log (`GET /v1/audit`) is kept, or forever",
 )
 .default_value("365d");
@@ -37,7 +37,7 @@ pub static AUDIT_RETENTION: Setting<Keep> = Setting::new(
 /// Where old runs go. Its parser lies in `runcast_history`.
 pub static ARCHIVE: Setting<String> = Setting::new(
     "RUNCAST_ARCHIVE",
-    GATEWAY_AND_WORKER,
+    BY_GATEWAY_AND_WORKER,
     "where sealed runs go when they are old: file:///folder, or s3://bucket/prefix with the usual \
      settings of AWS (AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; AWS_ENDPOINT_URL for \
      another store that speaks S3)",
@@ -47,7 +47,7 @@ pub static ARCHIVE: Setting<String> = Setting::new(
 /// When old runs go there.
 pub static ARCHIVE_AFTER: Setting<Age> = Setting::new(
     "RUNCAST_ARCHIVE_AFTER",
-    WORKER,
+    BY_WORKER,
     "how long after it was sealed a run is archived: its rows go, and it is read as before",
 )
 .default_value("30d");
@@ -55,7 +55,7 @@ pub static ARCHIVE_AFTER: Setting<Age> = Setting::new(
 /// When a silent agent becomes `stale`.
 pub static STALE_AFTER: Setting<HumanDuration> = Setting::new(
     "RUNCAST_STALE_AFTER",
-    WORKER,
+    BY_WORKER,
     "silence after which an agent is `stale`, 7500ms at least",
 )
 .default_value("15s");
@@ -63,7 +63,7 @@ pub static STALE_AFTER: Setting<HumanDuration> = Setting::new(
 /// When a silent agent becomes `lost`.
 pub static LOST_AFTER: Setting<HumanDuration> = Setting::new(
     "RUNCAST_LOST_AFTER",
-    WORKER,
+    BY_WORKER,
     "silence after which an agent is `lost`, and its variation and run with it; more than \
      RUNCAST_STALE_AFTER",
 )
@@ -72,7 +72,7 @@ pub static LOST_AFTER: Setting<HumanDuration> = Setting::new(
 /// Where webhooks may lead.
 pub static WEBHOOK_ALLOW: Setting<EgressPolicy> = Setting::new(
     "RUNCAST_WEBHOOK_ALLOW",
-    GATEWAY_AND_WORKER,
+    BY_GATEWAY_AND_WORKER,
     "hosts and networks inside the cluster that webhooks may lead to, also by http, such as \
      10.1.0.0/16,hooks.internal",
 )
@@ -81,7 +81,7 @@ pub static WEBHOOK_ALLOW: Setting<EgressPolicy> = Setting::new(
 /// How long a receiver may take.
 pub static WEBHOOK_TIMEOUT: Setting<HumanDuration> = Setting::new(
     "RUNCAST_WEBHOOK_TIMEOUT",
-    WORKER,
+    BY_WORKER,
     "how long a receiver may take to answer",
 )
 .default_value("10s");
@@ -89,7 +89,7 @@ pub static WEBHOOK_TIMEOUT: Setting<HumanDuration> = Setting::new(
 /// The first pause after a failure.
 pub static WEBHOOK_FIRST_RETRY: Setting<HumanDuration> = Setting::new(
     "RUNCAST_WEBHOOK_FIRST_RETRY",
-    WORKER,
+    BY_WORKER,
     "pause after the first failed attempt; it doubles from there, up to 4h",
 )
 .default_value("10s");
@@ -97,7 +97,7 @@ pub static WEBHOOK_FIRST_RETRY: Setting<HumanDuration> = Setting::new(
 /// When a delivery is dead.
 pub static WEBHOOK_GIVE_UP: Setting<HumanDuration> = Setting::new(
     "RUNCAST_WEBHOOK_GIVE_UP",
-    WORKER,
+    BY_WORKER,
     "how long a delivery is retried",
 )
 .default_value("1d");
@@ -105,7 +105,7 @@ pub static WEBHOOK_GIVE_UP: Setting<HumanDuration> = Setting::new(
 /// How long ended deliveries are kept.
 pub static WEBHOOK_LOG: Setting<HumanDuration> = Setting::new(
     "RUNCAST_WEBHOOK_LOG",
-    WORKER,
+    BY_WORKER,
     "how long delivered and dead deliveries are kept in the log",
 )
 .default_value("14d");
