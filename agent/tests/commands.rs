@@ -12,7 +12,7 @@ use runcast_common::protocol::commands::{
 use runcast_common::protocol::event::{Action, Control, ControlState, Kind};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::redis;
-use runcast_common::scripts::{Settle, Settled, Window};
+use runcast_common::scripts::{LiveWindow, Settle, SettleOutcome};
 use runcast_publisher::Publisher;
 use runcast_publisher::{Command, Commands, Options};
 use support::{PATIENCE, Run, Server};
@@ -167,7 +167,7 @@ async fn pending_commands_are_bounded_and_expire_with_the_run() {
         sealed,
         ready_ids: &[],
         durable: &[],
-        window: Window::default(),
+        window: LiveWindow::default(),
     };
     for (sealed, left) in [(None, MAX_PENDING_COMMANDS as u64), (Some("cancelled"), 0)] {
         let settle = settle(last, sealed);
@@ -177,7 +177,7 @@ async fn pending_commands_are_bounded_and_expire_with_the_run() {
                 settle.call(&run.keys, connection).await
             })
             .await;
-        assert_eq!(settled.expect("settled"), Settled::Clean);
+        assert_eq!(settled.expect("settled"), SettleOutcome::Clean);
         assert_eq!(pending_commands(&run).await, left);
     }
 }

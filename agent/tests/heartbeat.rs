@@ -19,7 +19,7 @@ fn quick() -> Options {
 }
 
 async fn agents(run: &Run) -> Vec<AgentReport> {
-    let known = heartbeat::agents_of(&run.redis, &Keys::new("test:"), &run.keys).await;
+    let known = heartbeat::read_run_agents(&run.redis, &Keys::new("test:"), &run.keys).await;
     known.expect("Redis answers")
 }
 
@@ -63,7 +63,7 @@ async fn a_starved_runtime_counts_as_alive() {
         (known.about.run, known.about.pid),
         (target.run, std::process::id())
     );
-    let beat = known.pulse.expect("a heartbeat");
+    let beat = known.heartbeat.expect("a heartbeat");
     assert_eq!((beat.published, beat.unstored), (1, 1));
     assert!(beat.quiet_ms.is_some_and(|quiet| quiet > 0), "{beat:?}");
     assert!(beat.rss.is_some_and(|rss| rss > 1_000_000), "{beat:?}");

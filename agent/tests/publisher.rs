@@ -9,7 +9,7 @@ use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::{Kind, Status, StatusChange};
 use runcast_common::protocol::seal::Seal;
 use runcast_common::redis;
-use runcast_common::scripts::{Append, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, Cap};
 use runcast_publisher::Publisher;
 use runcast_publisher::{Options, PublishError, Stopped};
 use support::{PATIENCE, Run, Server, eventually};
@@ -42,7 +42,7 @@ fn check(events: &[runcast_common::protocol::entry::Event], count: u64) {
     for (index, event) in events.iter().enumerate() {
         assert_eq!(event.producer_seq, index as u64 + 1);
         if index > 0 {
-            assert!(events[index - 1].id.is_followed_by(event.id));
+            assert_eq!(events[index - 1].id.next(), event.id);
         }
     }
 }
@@ -176,7 +176,7 @@ async fn a_newer_process_fences_the_publisher() {
         })
         .await
         .expect("appended");
-    assert_eq!(appended.outcome, Outcome::Stored { stored: 6 });
+    assert_eq!(appended.outcome, AppendOutcome::Stored { stored: 6 });
 
     let fenced = Stopped::Fenced { by: epoch + 1 };
     eventually("the publisher is fenced", async || {

@@ -1,33 +1,16 @@
-//! Stores and shows runs: what stands behind the program `runcastd`.
+//! The program `runcastd`: commands for operators, and the services in one process or several.
 //!
-//! The data's way: [`persist`] takes it from Redis into Postgres ([`store`]), [`fanout`] from both to viewers, over
-//! [`http`], as events, each in its [`envelope`], or as [`text`]; old runs go to the [`archive`], and [`history`] reads
-//! what is stored wherever it lies. [`access`] says who may do what, some by [`run_labels`]; [`tasks`] is what has to
-//! be done now and then, [`metrics`] and [`health`] tell how it goes, [`app`] puts the services together, [`dev`]
-//! brings a Redis and a Postgres of its own.
+//! The way of a start: [`cli`] reads the command line, [`settings`] the environment, [`preflight`]
+//! checks Redis and Postgres, [`app`] puts the services together and runs them until a signal, and
+//! [`metrics`] shows what they count. [`dev`] starts a private Redis and Postgres first.
+//!
+//! Errors are `anyhow` errors in one line for a person: the setting or server that is to blame,
+//! what is wrong, and what to do. A [`runcast_common::config::ConfigError`] or a schema that does
+//! not fit ends the program with exit code 78, all else with 1.
 
-pub mod access;
 pub mod app;
-pub mod archive;
-pub mod check;
 pub mod cli;
-pub mod config;
-pub mod dead_letter;
 pub mod dev;
-pub mod envelope;
-pub mod export;
-pub mod fanout;
-pub mod health;
-pub mod history;
-pub mod http;
-pub mod jobs;
 pub mod metrics;
-pub mod persist;
-mod prompt;
-pub mod run_labels;
-pub mod store;
-pub mod tasks;
-pub mod text;
-pub mod token;
-pub mod user;
-pub mod webhook;
+pub mod preflight;
+pub mod settings;

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use runcast_api::cli::{self, Cli};
+use runcast_api::cli::command::{self, Cli};
+use runcast_api::settings::unknown::warn_about_unknown;
 use runcast_common::config::ProcessEnv;
 use runcast_common::telemetry::Audience;
 use runcast_common::{connect, telemetry};
@@ -15,15 +16,16 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to tell if stderr is gone as well.
+            // If stderr is gone too, the exit code says it.
             drop(writeln!(std::io::stderr(), "runcastd: {error:#}"));
-            ExitCode::from(cli::exit_code(&error))
+            ExitCode::from(command::exit_code(&error))
         }
     }
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     telemetry::start(&ProcessEnv, "info,sqlx=warn", Audience::Operator)?;
+    warn_about_unknown();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

@@ -1,8 +1,9 @@
-//! `/metrics`: what the services of this process count, in the text format of Prometheus, on a listener
-//! of its own, so that it need not be shown to whom the gateway is. Beside it the health checks, for services that
-//! have no other listener.
+//! `/metrics`: what the services of this process count, in the text format of Prometheus.
 //!
-//! There is no process-wide registry: each service registers what it counts in the one it is given.
+//! It has a listener of its own, so that clients of the gateway need not see it. `/healthz` and
+//! `/readyz` are served beside it, for services that have no other listener.
+//!
+//! There is no process-wide registry: each service registers its metrics in the one it is given.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +23,16 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::store::Store;
+use runcast_gateway::readiness::{Health, Readiness};
+use runcast_store::Store;
 
-/// How long a scrape that has begun may still take when the process stops.
-const DRAIN: Duration = Duration::from_secs(2);
+/// Longest time that a scrape may still take when the process stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The text format that OpenMetrics made of that of Prometheus, which reads both.
+/// OpenMetrics, which Prometheus reads as well as its own text format.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A registry that tells the version, and which services the process runs.
-#[must_use]
+/// A registry with one metric: the version, and the services of the process.
 pub fn registry(services: &str) -> Registry {
     let mut registry = Registry::default();
     let labels = vec![
@@ -42,22 +43,22 @@ pub fn registry(services: &str) -> Registry {
     registry
 }
 
-/// Registers what every service can tell of the two servers.
+/// Registers the metrics of the two servers, which every service has.
 pub fn servers(registry: &mut Registry, redis: &Redis, store: &Store) {
-    registry.register_collector(Box::new(Servers {
+    registry.register_collector(Box::new(ServerCollector {
         redis: redis.clone(),
         store: store.clone(),
     }));
 }
 
-/// Looked up when it is asked for.
+/// Read at each scrape.
 #[derive(Debug)]
-struct Servers {
+struct ServerCollector {
     redis: Redis,
     store: Store,
 }
 
-impl Collector for Servers {
+impl Collector for ServerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let healthy = ConstGauge::new(i64::from(self.redis.is_healthy()));
         let help = "1 if Redis answered the last call of this process";
@@ -80,10 +81,27 @@ impl Collector for Servers {
     }
 }
 
-/// Answers scrapes, and what `health` does, until told to stop.
-///
-/// # Errors
-/// If the listener fails.
+/// `/healthz` and `/readyz` beside `/metrics`; `persister` says whether the process runs one.
+pub fn health_routes(health: Health, persister: bool, stop: CancellationToken) -> Router {
+    let health = Arc::new(health);
+    let ready = get(async move || {
+        let findings = health.look().await;
+        let draining = stop.is_cancelled();
+        Readiness {
+            ready: !draining && findings.is_healthy(persister),
+            draining,
+            watched_runs: None,
+            limits: None,
+            access: None,
+            findings,
+        }
+    });
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", ready)
+}
+
+/// Serves `/metrics` and the routes of `health` until `stop`.
 pub async fn serve(
     listener: TcpListener,
     registry: Registry,
@@ -99,7 +117,7 @@ pub async fn serve(
         .into_future();
     let late = async {
         stopped.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
         served = serving => served,
@@ -112,7 +130,7 @@ fn answer(registry: &Registry) -> Response {
     match encode(&mut text, registry) {
         Ok(()) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(failed) => {
-            error!(error = %failed, "metrics cannot be written");
+            error!(error = %failed, "cannot encode metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

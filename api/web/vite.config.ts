@@ -1,5 +1,6 @@
-// How the page is built, served while it is worked on, and tested. The gateway sends `default-src 'self'`, so nothing may
-// be inlined: no data: URLs, no inline script. JSX needs no plugin: `jsxImportSource` comes from tsconfig.json.
+// Builds, serves (for development) and tests the page. The gateway sends `default-src 'self'`, so
+// nothing may be inlined: no data: URLs, no inline scripts. JSX needs no plugin, because
+// tsconfig.json sets `jsxImportSource`.
 import { defineConfig } from "vitest/config";
 
 declare const process: { env: { RUNCAST_URL?: string } };
@@ -11,8 +12,8 @@ export default defineConfig({
     modulePreload: { polyfill: false },
   },
   server: {
-    // `npm run dev` shows the runs of a gateway that runs elsewhere.
-    proxy: { "/v1": process.env.RUNCAST_URL ?? "http://127.0.0.1:8080" },
+    // `npm run dev` uses the gateway at RUNCAST_URL.
+    proxy: { "/v1": process.env.RUNCAST_URL ?? "http://127.0.0.1:7070" },
   },
   test: {
     environment: "node",

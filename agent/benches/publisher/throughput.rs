@@ -14,7 +14,7 @@ use runcast_common::protocol::event::{self, Kind, Text};
 use runcast_common::protocol::keys::Keys;
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
 use runcast_common::redis::Value;
-use runcast_common::scripts::{Append, Appended, Cap, Outcome, load_append};
+use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap, load_append};
 use runcast_publisher::Publisher;
 use uuid::Uuid;
 
@@ -121,7 +121,7 @@ async fn appended(server: &Server, way: &mut Way, packed: bool) {
     let lines = texts.iter().map(|text| measure::line(Kind::Output, text));
     let lines: Vec<u8> = lines.take(MAX_ENTRY_EVENTS).flatten().collect();
     let body = if packed {
-        Body::packed(&lines)
+        Body::compress(&lines)
     } else {
         Body::Plain(&lines)
     };
@@ -149,8 +149,8 @@ async fn appended(server: &Server, way: &mut Way, packed: bool) {
     });
     let mut answers = calls.buffered(IN_FLIGHT_CALLS);
     while let Some(answer) = answers.next().await {
-        let appended = answer.and_then(Appended::parse).expect("an answer");
-        let stored = matches!(appended.outcome, Outcome::Stored { .. });
+        let appended = answer.and_then(AppendReply::parse).expect("an answer");
+        let stored = matches!(appended.outcome, AppendOutcome::Stored { .. });
         assert!(stored, "{appended:?}");
     }
     way.add(server, &start);

@@ -4,7 +4,7 @@
 //! overlapping. Positions count the bytes of the stream. The owner bounds the size.
 
 use super::encodings::is_terminator;
-use super::redactor::MASK;
+use super::secret_value::MASK;
 
 /// Text that is not released yet.
 pub(super) struct HeldBack {

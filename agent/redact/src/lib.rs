@@ -39,6 +39,6 @@ pub mod workflow_command;
 
 pub use env::{EnvRedaction, IgnoredVariable, from_variables};
 pub use name_pattern::{InvalidNamePattern, NamePattern};
-pub use redactor::{MASK, Redactor};
-pub use secret_value::InvalidSecretValue;
+pub use redactor::Redactor;
+pub use secret_value::{InvalidSecretValue, MASK};
 pub use stream::RedactStream;

@@ -12,10 +12,6 @@ use tokio::time::Instant;
 use crate::automaton::Automaton;
 use crate::encodings;
 use crate::secret_value::{self, InvalidSecretValue};
-use crate::stream::RedactStream;
-
-/// The text that replaces a secret. It is the same for all, so it reveals nothing.
-pub const MASK: &[u8] = b"[redacted]";
 
 /// The secrets of a process. Cloning is cheap, and all clones share the same secrets.
 ///
@@ -143,11 +139,6 @@ impl Redactor {
             }
         }
         rejected
-    }
-
-    /// A stream that is redacted piece by piece.
-    pub fn stream(&self) -> RedactStream {
-        RedactStream::new(Arc::clone(&self.shared))
     }
 
     /// Redacts a complete text.

@@ -3,7 +3,8 @@
 //!
 //! An error says why a value is rejected, and never contains the value.
 
-use super::redactor::MASK;
+/// The text that replaces a secret. It is the same for all, so it reveals nothing.
+pub const MASK: &[u8] = b"[redacted]";
 
 /// Shortest value that is redacted. Five characters occur by chance in any long log, and a password
 /// that short protects nothing.

@@ -37,8 +37,8 @@ use tokio::time::Instant;
 use super::add_mask::{MaskCommands, Part};
 use super::automaton::{Automaton, PatternKind};
 use super::held_back::HeldBack;
-use super::redactor::{MASK, Redactor, Shared};
-use super::secret_value::InvalidSecretValue;
+use super::redactor::{Redactor, Shared};
+use super::secret_value::{InvalidSecretValue, MASK};
 use super::token_formats::{ByteStep, MAX_OPEN_BYTES, OpenKey, OpenToken};
 
 /// Time without more text after which harmless text is released: as long as an unfinished line
@@ -86,8 +86,15 @@ impl fmt::Debug for RedactStream {
     }
 }
 
+impl Redactor {
+    /// A stream that is redacted piece by piece.
+    pub fn stream(&self) -> RedactStream {
+        RedactStream::new(Arc::clone(&self.shared))
+    }
+}
+
 impl RedactStream {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>) -> Self {
         let automaton = shared.automaton();
         Self {
             state: automaton

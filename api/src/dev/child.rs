@@ -1,7 +1,8 @@
-//! A server process that belongs to this one.
+//! A server that runs as a child process.
 //!
-//! It has a process group of its own, so that Ctrl-C at the terminal reaches only us and we stop
-//! things in order; and the kernel ends it when we end in whatever way (`setpriv --pdeathsig`).
+//! It has its own process group, so that Ctrl-C at the terminal reaches `runcastd` alone, which
+//! then stops everything in order. The kernel stops it when `runcastd` ends in any way (`setpriv
+//! --pdeathsig`).
 
 use std::fs::File;
 use std::path::Path;
@@ -15,14 +16,17 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
-/// How long a server may take until it answers: Postgres may have to recover from a crash.
+/// Longest time until a server answers: Postgres may have to recover from a crash.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a server may take to stop after it was asked to.
+/// Longest time in which a server may stop before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How often to look whether it answers yet.
-const POLL: Duration = Duration::from_millis(25);
+/// Lines of a log that an error quotes.
+const LOG_END_LINES: usize = 10;
+
+/// Pause between two pings while a server starts.
+const PING_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A running server.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts a program, as another user if one is named, with its output in `log`.
+    /// Starts a program, as another user if one is given, with its output in the file `log`.
     pub(super) fn start(
         name: &'static str,
         user: Option<&str>,
@@ -51,7 +55,7 @@ impl Child {
                 "--init-groups",
             ]);
         }
-        // SIGINT is "stop at once, in an orderly way" for Postgres and Redis alike.
+        // For Postgres and Redis alike SIGINT is "stop at once, in an orderly way".
         command
             .args(["--pdeathsig", "INT", "--"])
             .arg(program)
@@ -71,7 +75,7 @@ impl Child {
         })
     }
 
-    /// Waits until `answers` says so.
+    /// Waits until `answers` returns true.
     pub(super) async fn wait_until(
         &mut self,
         mut answers: impl AsyncFnMut() -> bool,
@@ -82,7 +86,7 @@ impl Child {
                 bail!(
                     "{} did not start ({status}):\n{}",
                     self.name,
-                    self.last_words()
+                    self.end_of_log()
                 );
             }
             if answers().await {
@@ -92,38 +96,38 @@ impl Child {
                 bail!(
                     "{} does not answer within {START_DEADLINE:?}:\n{}",
                     self.name,
-                    self.last_words()
+                    self.end_of_log()
                 );
             }
-            sleep(POLL).await;
+            sleep(PING_INTERVAL).await;
         }
     }
 
-    fn last_words(&self) -> String {
+    fn end_of_log(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        let last = lines[lines.len().saturating_sub(10)..].join("\n  ");
+        let last = lines[lines.len().saturating_sub(LOG_END_LINES)..].join("\n  ");
         format!("  {last}\n  (the whole log is {})", self.log.display())
     }
 
-    /// Asks it to stop, and makes it stop if it does not.
+    /// Stops it, and kills it after [`STOP_DEADLINE`].
     pub(super) async fn stop(mut self) {
-        let asked = self.process.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(pid) = asked
+        let pid = self.process.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(pid) = pid
             && let Err(error) = kill(Pid::from_raw(pid), Signal::SIGINT)
         {
-            debug!(name = self.name, %error, "it is gone already");
+            debug!(name = self.name, %error, "has ended already");
         }
         match timeout(STOP_DEADLINE, self.process.wait()).await {
             Ok(Ok(status)) => debug!(name = self.name, %status, "stopped"),
-            Ok(Err(error)) => warn!(name = self.name, %error, "cannot tell whether it stopped"),
+            Ok(Err(error)) => warn!(name = self.name, %error, "cannot wait for its end"),
             Err(_elapsed) => {
                 warn!(
                     name = self.name,
-                    "did not stop within {STOP_DEADLINE:?}; ending it"
+                    "did not stop within {STOP_DEADLINE:?}; killing it"
                 );
                 if let Err(error) = self.process.kill().await {
-                    warn!(name = self.name, %error, "cannot end it");
+                    warn!(name = self.name, %error, "cannot kill it");
                 }
             }
         }
@@ -134,13 +138,13 @@ impl Child {
     }
 }
 
-/// Waits until one of them ends by itself, and tells which.
+/// Waits until one of them ends by itself, and returns its name.
 pub(super) async fn first_to_end(children: &mut [Child]) -> &'static str {
     let ends = children.iter_mut().map(|child| {
         Box::pin(async move {
             let name = child.name;
             if let Err(error) = child.end().await {
-                warn!(name, %error, "cannot be watched");
+                warn!(name, %error, "cannot wait for its end");
             }
             name
         })
@@ -150,4 +154,10 @@ pub(super) async fn first_to_end(children: &mut [Child]) -> &'static str {
         return std::future::pending().await;
     }
     futures::future::select_all(ends).await.0
+}
+
+/// A port of 127.0.0.1 that is free at this moment.
+pub(super) fn free_port() -> anyhow::Result<u16> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    Ok(listener.local_addr()?.port())
 }

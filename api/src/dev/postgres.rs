@@ -1,7 +1,7 @@
-//! The private Postgres of `runcastd dev`: its own cluster, its own port, never the system's.
+//! The private Postgres of `runcastd dev`: its own cluster and port, never those of the system.
 //!
-//! Postgres refuses to run as root; started by root it runs as the user `postgres`, which must be able
-//! to reach the data folder.
+//! Postgres refuses to run as root: started by root it runs as the user `postgres`, which must be
+//! able to reach the data folder.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,33 +14,34 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::child::Child;
-use super::{free_port, password};
-use crate::store::Store;
+use super::child::{Child, free_port};
+use super::data_dir::password;
+use runcast_store::Store;
 
-/// Whom it runs as when it is started by root.
-const USER: &str = "postgres";
+/// The user that Postgres runs as when root starts it.
+const POSTGRES_USER: &str = "postgres";
 
-/// How long one attempt to reach it may take while it starts.
-const ATTEMPT: Duration = Duration::from_secs(1);
+/// Longest time for one ping while the server starts.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The running server.
-pub(super) struct Server {
+pub(super) struct PostgresServer {
     pub(super) child: Child,
     pub(super) url: PostgresUrl,
 }
 
-/// Starts it on the data of `dir`, which is made at the first start.
-pub(super) async fn start(dir: &Path) -> anyhow::Result<Server> {
+/// Starts it on its data in the folder, and waits until it answers. The first start creates the
+/// cluster.
+pub(super) async fn start(dir: &Path) -> anyhow::Result<PostgresServer> {
     let home = dir.join("postgres");
-    let user = runs_as()?;
-    make_home(&home, user.as_ref()).await?;
+    let user = server_user()?;
+    create_folder(&home, user.as_ref()).await?;
     let password_file = dir.join("postgres-password");
     let password = password(&password_file)?;
     let binaries = binaries()?;
     if !home.join("PG_VERSION").exists() {
-        info!("making a Postgres cluster in {}", home.display());
-        make_cluster(&binaries, &home, user.as_ref(), &password_file).await?;
+        info!("creating a Postgres cluster in {}", home.display());
+        create_cluster(&binaries, &home, user.as_ref(), &password_file).await?;
     }
     let port = free_port()?;
     let arguments: Vec<String> = [
@@ -70,13 +71,13 @@ pub(super) async fn start(dir: &Path) -> anyhow::Result<Server> {
     .parse()?;
     let probe = Store::new(&url, "runcastd dev")?;
     child
-        .wait_until(async || matches!(timeout(ATTEMPT, probe.ping()).await, Ok(Ok(()))))
+        .wait_until(async || matches!(timeout(PING_TIMEOUT, probe.ping()).await, Ok(Ok(()))))
         .await?;
     probe.close().await;
-    Ok(Server { child, url })
+    Ok(PostgresServer { child, url })
 }
 
-/// The folder with the newest server programs: Debian keeps them out of the PATH.
+/// The folder with the newest server programs; Debian keeps them out of PATH.
 fn binaries() -> anyhow::Result<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -100,25 +101,25 @@ fn binaries() -> anyhow::Result<PathBuf> {
         )
 }
 
-/// Makes the folder and gives it to the user that Postgres runs as.
-async fn make_home(home: &Path, user: Option<&User>) -> anyhow::Result<()> {
-    let cannot = || format!("cannot make {}", home.display());
+/// Creates the folder and gives it to the user that Postgres runs as.
+async fn create_folder(home: &Path, user: Option<&User>) -> anyhow::Result<()> {
+    let cannot = || format!("cannot create {}", home.display());
     std::fs::create_dir_all(home).with_context(cannot)?;
     std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o700)).with_context(cannot)?;
-    give(home, user)?;
+    give_to(home, user)?;
     let Some(user) = user else {
         return Ok(());
     };
-    let reached = as_user(Some(user), Path::new("test"))
+    let reachable = as_user(Some(user), Path::new("test"))
         .arg("-x")
         .arg(home)
         .status()
         .await
         .context("cannot run setpriv")?;
-    if !reached.success() {
+    if !reachable.success() {
         bail!(
-            "RUNCAST_DATA_DIR: the user {}, as whom Postgres runs, cannot reach {}: choose a folder \
-             below one that everybody may enter, such as /var/lib/runcast",
+            "RUNCAST_DATA_DIR: Postgres runs as the user {}, which cannot reach {}: choose a folder \
+             that all users can reach, such as /var/lib/runcast",
             user.name,
             home.display()
         );
@@ -126,14 +127,15 @@ async fn make_home(home: &Path, user: Option<&User>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// initdb reads the password from a file, so that it stands in no argument; it must be allowed to.
-async fn make_cluster(
+/// Runs initdb. It reads the password from a file, which no other process can see in its arguments;
+/// so the file must belong to the user that initdb runs as.
+async fn create_cluster(
     binaries: &Path,
     home: &Path,
     user: Option<&User>,
     password_file: &Path,
 ) -> anyhow::Result<()> {
-    give(password_file, user)?;
+    give_to(password_file, user)?;
     let mut command = as_user(user, &binaries.join("initdb"));
     command
         .arg("-D")
@@ -141,17 +143,17 @@ async fn make_cluster(
         .args(["-U", "runcast", "-E", "UTF8", "--locale=C.UTF-8"])
         .arg("--auth=scram-sha-256")
         .arg(format!("--pwfile={}", password_file.display()));
-    let done = command.output().await.context("cannot start initdb")?;
-    if !done.status.success() {
+    let output = command.output().await.context("cannot start initdb")?;
+    if !output.status.success() {
         bail!(
             "initdb failed: {}",
-            String::from_utf8_lossy(&done.stderr).trim()
+            String::from_utf8_lossy(&output.stderr).trim()
         );
     }
     Ok(())
 }
 
-fn give(path: &Path, user: Option<&User>) -> anyhow::Result<()> {
+fn give_to(path: &Path, user: Option<&User>) -> anyhow::Result<()> {
     let Some(user) = user else {
         return Ok(());
     };
@@ -159,20 +161,20 @@ fn give(path: &Path, user: Option<&User>) -> anyhow::Result<()> {
     chown(path, Some(user.uid), Some(user.gid)).with_context(cannot)
 }
 
-/// Whom Postgres runs as: us, or, as it refuses root, a user of its own.
-fn runs_as() -> anyhow::Result<Option<User>> {
+/// The user that Postgres runs as: none for that of this process, which must not be root.
+fn server_user() -> anyhow::Result<Option<User>> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(None);
     }
-    match User::from_name(USER)? {
+    match User::from_name(POSTGRES_USER)? {
         Some(user) => Ok(Some(user)),
         None => bail!(
-            "there is no user {USER}, and Postgres does not run as root: install postgresql, or give DATABASE_URL"
+            "there is no user {POSTGRES_USER}, and Postgres does not run as root: install postgresql, or give DATABASE_URL"
         ),
     }
 }
 
-/// A command that runs as the given user, or as we do.
+/// A command that runs as the given user, or as that of this process.
 fn as_user(user: Option<&User>, program: &Path) -> Command {
     let Some(user) = user else {
         return Command::new(program);

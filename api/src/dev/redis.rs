@@ -10,31 +10,32 @@ use runcast_common::protocol::keys::Keys;
 use runcast_common::redis;
 use tokio::time::timeout;
 
-use super::child::Child;
-use super::{free_port, password, write_secret};
+use super::child::{Child, free_port};
+use super::data_dir::{password, write_secret};
 
-/// How long one attempt to reach it may take while it starts.
-const ATTEMPT: Duration = Duration::from_secs(1);
+/// Longest time for one PING while the server starts.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The running server.
-pub(super) struct Server {
+pub(super) struct RedisServer {
     pub(super) child: Child,
-    /// For us.
+    /// Its address for the services.
     pub(super) url: RedisUrl,
-    /// For agents: may only append.
+    /// Its address for agents, with a user that may only append.
     pub(super) publish_url: RedisUrl,
 }
 
-/// Starts it on the data of `dir`.
-pub(super) async fn start(dir: &Path, keys: &Keys) -> anyhow::Result<Server> {
+/// Starts it on its data in the folder, and waits until it answers.
+pub(super) async fn start(dir: &Path, keys: &Keys) -> anyhow::Result<RedisServer> {
     let home = dir.join("redis");
     std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
-    let own = password(&home.join("password"))?;
+    // Two users: the services may do everything, agents may append.
+    let service = password(&home.join("password"))?;
     let publisher = password(&home.join("publisher-password"))?;
     let rules = keys.publisher_acl().join(" ");
     let users = format!(
         "user default on >{} ~* &* +@all\nuser publisher on >{} {rules}",
-        own.expose(),
+        service.expose(),
         publisher.expose(),
     );
     let acl = home.join("users.acl");
@@ -55,23 +56,24 @@ pub(super) async fn start(dir: &Path, keys: &Keys) -> anyhow::Result<Server> {
         .collect();
     let program = Path::new("redis-server");
     let mut child = Child::start("Redis", None, program, &arguments, &dir.join("redis.log"))?;
-    let url: RedisUrl = format!("redis://default:{}@127.0.0.1:{port}/0", own.expose()).parse()?;
+    let url: RedisUrl =
+        format!("redis://default:{}@127.0.0.1:{port}/0", service.expose()).parse()?;
     let publish_url = format!(
         "redis://publisher:{}@127.0.0.1:{port}/0",
         publisher.expose()
     );
     let probe = Redis::new(&url)?;
-    let anywhere = Keys::slot(0);
+    let any_slot = Keys::slot(0);
     child
         .wait_until(async || {
             let ping = redis::cmd("PING");
             matches!(
-                timeout(ATTEMPT, probe.query::<String>(anywhere, &ping)).await,
+                timeout(PING_TIMEOUT, probe.query::<String>(any_slot, &ping)).await,
                 Ok(Ok(_))
             )
         })
         .await?;
-    Ok(Server {
+    Ok(RedisServer {
         child,
         url,
         publish_url: publish_url.parse()?,

@@ -1,8 +1,10 @@
-// The story of a long run: its page opens on the last lines at once, older ones come when the reader scrolls up, and any other
-// place is found by search, by number, and left again for the end.
+// The story of a long run: its page opens on the last lines at once and loads older lines when the
+// reader scrolls up. Search and line numbers lead to any other position, and a button back to the
+// end.
 //
-// Driven by a gateway that someone else has started: RUNCAST_E2E_URL, RUNCAST_E2E_TOKEN, RUNCAST_E2E_RUN (the id of a run of
-// which event N says "line N"), RUNCAST_E2E_LINES (how many), and RUNCAST_E2E_SHOT (where to leave pictures, if given).
+// Expects a running gateway: RUNCAST_E2E_URL, RUNCAST_E2E_TOKEN, RUNCAST_E2E_RUN (the id of a run
+// whose event N says "line N"), RUNCAST_E2E_LINES (how many), and optionally RUNCAST_E2E_SHOT
+// (where to save screenshots).
 import { expect, type Locator, type Page, test } from "@playwright/test";
 
 interface StoryEnv {
@@ -14,7 +16,7 @@ interface StoryEnv {
 
 declare const process: { env: StoryEnv };
 
-test("a reader opens a long run at its end and finds any place of it", async ({ page }) => {
+test("a reader opens a long run at its end and finds any position in it", async ({ page }) => {
   const run = given("RUNCAST_E2E_RUN");
   const lines = Number(given("RUNCAST_E2E_LINES"));
   await page.goto("/");
@@ -32,8 +34,8 @@ test("a reader opens a long run at its end and finds any place of it", async ({ 
   await expect(list).toHaveAttribute("data-following", "true");
   await shot(page, "end");
 
-  // Up and up: what comes in front moves nothing under the reader's eyes.
-  for (const wanted of [lines - 1500, lines - 2500, lines - 3500]) {
+  // Scroll up, again and again: rows that are prepended do not move the visible text.
+  for (const below of [lines - 1500, lines - 2500, lines - 3500]) {
     await expect
       .poll(
         async () => {
@@ -42,14 +44,14 @@ test("a reader opens a long run at its end and finds any place of it", async ({ 
         },
         { timeout: 30_000, intervals: [50] },
       )
-      .toBeLessThan(wanted);
+      .toBeLessThan(below);
   }
   const seen = await numbers(list);
-  expect(seen, "rows in order, without a hole").toEqual(seen.map((_, at) => (seen[0] ?? 0) + at));
+  expect(seen, "rows in order, without a gap").toEqual(seen.map((_, at) => (seen[0] ?? 0) + at));
   await expect(page.getByTestId("jump-to-end")).toBeVisible();
   await shot(page, "older");
 
-  // Search finds what was never loaded.
+  // Search finds a line that was not loaded before.
   const target = Math.floor(lines / 3) + 4;
   await page.getByTestId("search-text").fill(`LINE ${target}`);
   await page.getByTestId("search-text").press("Enter");
@@ -61,7 +63,7 @@ test("a reader opens a long run at its end and finds any place of it", async ({ 
   await expect(list.locator(".hit")).toHaveText(`line ${target}`);
   await page.getByRole("button", { name: "Close" }).click();
   await shot(page, "hit");
-  // Its neighbours are there, in order, and more below when the reader goes on.
+  // The lines around it are there, in order, and more lines below when the reader scrolls on.
   await list.evaluate((box) => box.scrollBy(0, box.clientHeight));
   const around = await numbers(list);
   expect(around).toEqual(around.map((_, at) => (around[0] ?? 0) + at));
@@ -80,22 +82,24 @@ test("a reader opens a long run at its end and finds any place of it", async ({ 
   expect((await download).suggestedFilename()).toBe(`${run}.txt`);
 });
 
-/** Scrolls by some screens, and checks that the row at the top stays where it is while older ones come in. */
+/**
+ * Scrolls up by six screens, and checks that the top row stays in place while older rows arrive.
+ */
 async function scrollUp(list: Locator): Promise<void> {
   const moved = await list.evaluate(async (box) => {
-    const drawn = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)));
+    const rendered = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)));
     box.scrollTop = Math.max(0, box.scrollTop - box.clientHeight * 6);
-    await drawn();
+    await rendered();
     const top = box.getBoundingClientRect().top;
     const rows = () => [...box.querySelectorAll<HTMLElement>('[data-testid="log-row"]')];
     const first = rows().find((row) => row.getBoundingClientRect().top >= top + 40);
     const text = first?.textContent;
     const at = first?.getBoundingClientRect().top ?? 0;
     await new Promise((done) => setTimeout(done, 150));
-    // Lines may come in at this very moment: what counts is where the text stands once they are drawn.
+    // Older rows may arrive at this moment: the position counts after they are rendered.
     let moved = Number.NaN;
     for (let round = 0; round < 20 && !(moved < 3); round++) {
-      await drawn();
+      await rendered();
       const again = rows().find((row) => row.textContent === text);
       moved = again === undefined ? Number.NaN : Math.abs(again.getBoundingClientRect().top - at);
     }
@@ -108,7 +112,7 @@ function line(list: Locator, number: number): Locator {
   return list.getByText(`line ${number}`, { exact: true });
 }
 
-/** The numbers of the lines that are drawn. */
+/** The numbers of the rendered lines. */
 async function numbers(list: Locator): Promise<number[]> {
   const texts = await list.getByTestId("log-row").allTextContents();
   return texts.map((text) => Number(/^line (\d+)$/.exec(text)?.[1]));

@@ -1,6 +1,6 @@
-// How the story of a run is played in a browser: the Chromium of the system, never a downloaded one.
-//
-// RUNCAST_E2E_BROWSER names another one. One worker and no retries: a retry would hide a lost line.
+// Runs the stories of the page in the Chromium of the system, never a downloaded one.
+// RUNCAST_E2E_BROWSER names another browser. One worker and no retries: a retry would hide a lost
+// line.
 import { defineConfig } from "@playwright/test";
 
 declare const process: { env: { RUNCAST_E2E_URL?: string; RUNCAST_E2E_BROWSER?: string } };

@@ -1,7 +1,9 @@
-// The story of a reader: sign in, open a run that prints "tick 1", "tick 2", ..., see it grow, reload, miss nothing.
+// The story of a reader: signs in, opens a run that prints "tick 1", "tick 2", ..., sees it grow,
+// reloads, and misses nothing.
 //
-// Driven by a gateway that someone else has started: RUNCAST_E2E_URL, RUNCAST_E2E_TOKEN, RUNCAST_E2E_RUN (the id of a run
-// whose command prints a tick about every 200 ms on stdout), and RUNCAST_E2E_SHOT (where to leave a picture, if given).
+// Expects a running gateway: RUNCAST_E2E_URL, RUNCAST_E2E_TOKEN, RUNCAST_E2E_RUN (the id of a run
+// whose command prints a tick about every 200 ms on stdout), and optionally RUNCAST_E2E_SHOT (where
+// to save a screenshot).
 import { expect, type Locator, type Page, test } from "@playwright/test";
 
 interface StoryEnv {
@@ -12,10 +14,10 @@ interface StoryEnv {
 
 declare const process: { env: StoryEnv };
 
-test("a reader follows a run and finds all of it again", async ({ page }) => {
+test("a reader follows a run and finds every line again after a reload", async ({ page }) => {
   const token = given("RUNCAST_E2E_TOKEN");
   const run = given("RUNCAST_E2E_RUN");
-  const violations = refusedByPolicy(page);
+  const violations = policyViolations(page);
 
   await page.goto("/");
   await page.getByTestId("sign-in-other").click();
@@ -32,7 +34,7 @@ test("a reader follows a run and finds all of it again", async ({ page }) => {
   const before = await allTicks(list);
   expect(before[0], "the first tick").toBe(1);
 
-  // Following the end, the last row on screen is the newest tick.
+  // While the list follows its end, the last visible row is the newest tick.
   const newest = before.length + 5;
   await expect(list.getByText(`tick ${newest}`, { exact: true })).toBeVisible({ timeout: 15_000 });
   await expect(state).toHaveAttribute("data-state", "live");
@@ -58,16 +60,17 @@ function given(name: keyof StoryEnv): string {
 }
 
 /**
- * The numbers of all tick lines, also of those that are not on screen: only rows in sight are elements, so this scrolls from
- * the top to the end and notes each row by its number. Leaves the list following its end.
+ * The numbers of all tick lines, including those that are not visible. Only visible rows are
+ * elements, so this scrolls from the top to the end and notes each row by its number. The list
+ * follows its end afterwards.
  */
 async function allTicks(list: Locator): Promise<number[]> {
   const rows = await list.evaluate(async (box) => {
     const seen = new Map<number, string>();
-    const drawn = () => new Promise((done) => setTimeout(done, 60));
+    const rendered = () => new Promise((done) => setTimeout(done, 60));
     for (let top = 0; ; top += Math.floor(box.clientHeight / 2)) {
       box.scrollTop = top;
-      await drawn();
+      await rendered();
       for (const row of box.querySelectorAll<HTMLElement>('[data-testid="log-row"]')) {
         seen.set(Number(row.dataset.number), row.textContent ?? "");
       }
@@ -76,7 +79,7 @@ async function allTicks(list: Locator): Promise<number[]> {
       }
     }
     box.scrollTop = box.scrollHeight;
-    await drawn();
+    await rendered();
     return [...seen];
   });
   return rows
@@ -86,12 +89,13 @@ async function allTicks(list: Locator): Promise<number[]> {
     .map(Number);
 }
 
-function refusedByPolicy(page: Page): string[] {
-  const refused: string[] = [];
+/** Collects the content security policy violations that the browser reports. */
+function policyViolations(page: Page): string[] {
+  const violations: string[] = [];
   page.on("console", (message) => {
     if (message.text().includes("Content Security Policy")) {
-      refused.push(message.text());
+      violations.push(message.text());
     }
   });
-  return refused;
+  return violations;
 }

@@ -1,4 +1,4 @@
-// Puts the page into the document.
+// Renders the page into the document.
 
 import { render } from "preact";
 import { App } from "./view/App";

@@ -68,7 +68,7 @@ impl HeartbeatTask {
             return;
         };
         // A connection belongs to the runtime that opened it.
-        self.redis = self.redis.separate();
+        self.redis = self.redis.with_new_connections();
         let ended = self.ended.clone();
         runtime.spawn(async move { ended.run_until_cancelled(self.run_until_dropped()).await });
     }
@@ -89,7 +89,7 @@ impl HeartbeatTask {
         loop {
             let heartbeat = self.heartbeat(&mut usage);
             let sent =
-                heartbeat::beat(&self.redis, &self.keys, &self.run, &agent, &heartbeat).await;
+                heartbeat::send(&self.redis, &self.keys, &self.run, &agent, &heartbeat).await;
             match sent {
                 // Not an outage: for example, the ACL of this Redis user is older than heartbeats.
                 Err(error) if !error.is_outage() && !std::mem::replace(&mut is_rejected, true) => {

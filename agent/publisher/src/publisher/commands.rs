@@ -232,7 +232,7 @@ impl CommandReader {
             let deadline = BLOCK_TIME + REDIS_DEADLINE;
             let reply = timeout(deadline, read.query_async::<Value>(&mut connection))
                 .await
-                .map_err(|_elapsed| redis.silent(deadline))?;
+                .map_err(|_elapsed| redis.timed_out(deadline))?;
             let entries = reply.and_then(commands::parse);
             let entries = entries.map_err(|error| redis.failed(error))?;
             backoff.reset();

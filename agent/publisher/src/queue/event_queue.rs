@@ -213,7 +213,8 @@ impl Queue {
         }
     }
 
-    /// Continues behind `last_taken`: batches that were taken got larger seqs than this queue gave them.
+    /// Continues behind `last_taken`: batches that were taken got larger seqs than this queue gave
+    /// them.
     pub(crate) fn renumber(&self, last_taken: u64) {
         self.lock().last_taken = last_taken;
     }

@@ -22,7 +22,7 @@
 //! reply to that call decides what happens to all others.
 
 use runcast_common::protocol::seal::Seal;
-use runcast_common::scripts::{Appended, Outcome};
+use runcast_common::scripts::{AppendOutcome, AppendReply};
 
 use super::buffer::{BufferRead, RetransmitBuffer, UNREADABLE_REASON};
 use crate::queue::batch::Batch;
@@ -181,7 +181,7 @@ impl SendWindow {
     }
 
     /// A superseded call was answered: only the durable seq still counts.
-    pub(crate) fn on_stale_reply(&mut self, buffer: &mut RetransmitBuffer, reply: &Appended) {
+    pub(crate) fn on_stale_reply(&mut self, buffer: &mut RetransmitBuffer, reply: &AppendReply) {
         self.advance_durable(buffer, reply.durable);
     }
 
@@ -189,36 +189,36 @@ impl SendWindow {
         &mut self,
         buffer: &mut RetransmitBuffer,
         request: Request,
-        reply: &Appended,
+        reply: &AppendReply,
     ) -> NextStep {
-        if let Outcome::Stored { stored } = reply.outcome {
+        if let AppendOutcome::Stored { stored } = reply.outcome {
             self.take_over(buffer, stored.max(reply.durable));
         }
         self.advance_durable(buffer, reply.durable);
         match (reply.outcome, request) {
-            (Outcome::Fenced { by }, _) => NextStep::Fenced { by },
-            (Outcome::Stored { stored }, Request::State) if stored < self.acked => {
+            (AppendOutcome::Fenced { by }, _) => NextStep::Fenced { by },
+            (AppendOutcome::Stored { stored }, Request::State) if stored < self.acked => {
                 // Redis lost events. The script learns it from the next append, which still claims
                 // the old `acked`.
                 self.rewind_to(stored + 1);
                 NextStep::Rewound
             }
-            (Outcome::Stored { stored }, Request::State) => {
+            (AppendOutcome::Stored { stored }, Request::State) => {
                 self.advance_acked(stored);
                 NextStep::Advanced
             }
-            (Outcome::Stored { stored }, Request::Append { .. }) => {
+            (AppendOutcome::Stored { stored }, Request::Append { .. }) => {
                 self.probing = false;
                 self.advance_acked(stored);
                 NextStep::Advanced
             }
-            (Outcome::Gap { expected }, _) => {
+            (AppendOutcome::Gap { expected }, _) => {
                 // The script has seen the old `acked`; from now on Redis holds less.
                 self.acked = self.acked.min(expected.saturating_sub(1)).max(self.durable);
                 self.rewind_to(expected);
                 NextStep::Rewound
             }
-            (Outcome::Full, request) => {
+            (AppendOutcome::Full, request) => {
                 self.on_rejected(request);
                 NextStep::Full
             }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::seal::Seal;
-use runcast_common::scripts::{Appended, Outcome};
+use runcast_common::scripts::{AppendOutcome, AppendReply};
 use uuid::Uuid;
 
 use super::buffer::RetransmitBuffer;
@@ -13,8 +13,8 @@ use crate::options::Fsync;
 use crate::queue::batch::Batch;
 use crate::spool::writer::Spool;
 
-fn reply(outcome: Outcome, durable: u64) -> Appended {
-    Appended {
+fn reply(outcome: AppendOutcome, durable: u64) -> AppendReply {
+    AppendReply {
         outcome,
         last: EventId::ZERO,
         durable,
@@ -53,12 +53,12 @@ impl Producer {
         Some(batch.first)
     }
 
-    fn on_reply(&mut self, request: Request, reply: &Appended) -> NextStep {
+    fn on_reply(&mut self, request: Request, reply: &AppendReply) -> NextStep {
         self.window.on_reply(&mut self.buffer, request, reply)
     }
 
     fn stored(&mut self, first: u64, stored: u64, durable: u64) {
-        let stored = reply(Outcome::Stored { stored }, durable);
+        let stored = reply(AppendOutcome::Stored { stored }, durable);
         let step = self.on_reply(Request::Append { first }, &stored);
         assert_eq!(step, NextStep::Advanced);
     }
@@ -96,7 +96,7 @@ fn a_gap_below_acked_rewinds_and_probes_with_one_batch() {
     producer.stored(1, 10, 0);
     producer.stored(11, 20, 0);
     // A flush: the script has started a new epoch already, so the resend must not claim another.
-    let gap = reply(Outcome::Gap { expected: 1 }, 0);
+    let gap = reply(AppendOutcome::Gap { expected: 1 }, 0);
     assert_eq!(
         producer.on_reply(Request::Append { first: 21 }, &gap),
         NextStep::Rewound
@@ -117,7 +117,7 @@ fn durable_events_are_never_resent() {
     }
     producer.stored(1, 20, 15);
     // This call was sent before the producer knew that 15 were durable.
-    let gap = reply(Outcome::Gap { expected: 1 }, 0);
+    let gap = reply(AppendOutcome::Gap { expected: 1 }, 0);
     producer.on_reply(Request::Append { first: 21 }, &gap);
     assert_eq!(producer.seqs(), (15, 15));
     assert_eq!(producer.send(0), Some(16), "within a batch");
@@ -129,7 +129,7 @@ fn a_loss_seen_by_a_state_query_is_claimed_by_the_resend() {
     producer.send(0);
     producer.send(1);
     producer.stored(11, 20, 0);
-    let lost = reply(Outcome::Stored { stored: 10 }, 0);
+    let lost = reply(AppendOutcome::Stored { stored: 10 }, 0);
     assert_eq!(producer.on_reply(Request::State, &lost), NextStep::Rewound);
     assert_eq!(producer.window.acked(), 20, "the script must see it");
     assert_eq!(producer.send(0), Some(11));
@@ -145,7 +145,7 @@ fn a_reconnect_resends_unacknowledged_events_and_skips_what_redis_has() {
     }
     producer.stored(1, 10, 0);
     producer.window.on_disconnect();
-    let state = reply(Outcome::Stored { stored: 30 }, 0);
+    let state = reply(AppendOutcome::Stored { stored: 30 }, 0);
     assert_eq!(
         producer.on_reply(Request::State, &state),
         NextStep::Advanced
@@ -161,7 +161,10 @@ fn full_waits_and_resends_the_same_batch() {
     }
     producer.stored(1, 10, 0);
     assert_eq!(
-        producer.on_reply(Request::Append { first: 11 }, &reply(Outcome::Full, 10)),
+        producer.on_reply(
+            Request::Append { first: 11 },
+            &reply(AppendOutcome::Full, 10)
+        ),
         NextStep::Full
     );
     assert_eq!(producer.window.durable(), 10);
@@ -172,7 +175,7 @@ fn full_waits_and_resends_the_same_batch() {
 #[test]
 fn fenced_is_final() {
     let mut producer = Producer::holding(10);
-    let fenced = reply(Outcome::Fenced { by: 9 }, 0);
+    let fenced = reply(AppendOutcome::Fenced { by: 9 }, 0);
     assert_eq!(
         producer.on_reply(Request::State, &fenced),
         NextStep::Fenced { by: 9 }
@@ -197,9 +200,12 @@ fn events_that_the_previous_process_stored_are_not_mistaken_for_own_ones() {
     before.push(Batch::new(3, 2, b"three\nfour\n".to_vec()));
     producer.window.on_stale_reply(
         &mut producer.buffer,
-        &reply(Outcome::Stored { stored: 4 }, 4),
+        &reply(AppendOutcome::Stored { stored: 4 }, 4),
     );
-    let step = producer.on_reply(Request::State, &reply(Outcome::Stored { stored: 4 }, 4));
+    let step = producer.on_reply(
+        Request::State,
+        &reply(AppendOutcome::Stored { stored: 4 }, 4),
+    );
     assert_eq!(step, NextStep::Advanced);
     assert!(!producer.window.is_durable(&producer.buffer));
     let batch = producer

@@ -15,7 +15,7 @@ use redis::{RedisError, Value};
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::keys::RunKeys;
 use runcast_common::protocol::limits::REDIS_DEADLINE;
-use runcast_common::scripts::{Append, Appended, load_append};
+use runcast_common::scripts::{Append, AppendReply, load_append};
 use tokio::time::{Instant, timeout};
 
 use crate::retransmit::send_window::{MAX_IN_FLIGHT_CALLS, Request};
@@ -31,12 +31,12 @@ pub(super) enum ConnectionError {
 
 /// A reply and the request that it answers.
 #[derive(Debug)]
-pub(super) struct AppendReply {
+pub(super) struct RequestReply {
     pub(super) request: Request,
     /// False if [`AppendConnection::supersede_calls`] was called after the request was sent.
     pub(super) is_current: bool,
     /// What Redis replied, which may be an error.
-    pub(super) result: Result<Appended, RedisError>,
+    pub(super) result: Result<AppendReply, RedisError>,
 }
 
 struct PendingCall {
@@ -82,7 +82,7 @@ impl AppendConnection {
     }
 
     fn silent(&self) -> ConnectionError {
-        ConnectionError::Call(self.redis.silent(REDIS_DEADLINE))
+        ConnectionError::Call(self.redis.timed_out(REDIS_DEADLINE))
     }
 
     /// Number of unanswered calls.
@@ -126,7 +126,7 @@ impl AppendConnection {
     }
 
     /// Waits for the reply to the oldest call, forever if there is none. Cancel safe.
-    pub(super) async fn next_reply(&mut self) -> Result<AppendReply, ConnectionError> {
+    pub(super) async fn next_reply(&mut self) -> Result<RequestReply, ConnectionError> {
         let Some(call) = self.calls.front_mut() else {
             return std::future::pending().await;
         };
@@ -138,10 +138,10 @@ impl AppendConnection {
         };
         self.calls.pop_front();
         self.last_reply_at = Instant::now();
-        Ok(AppendReply {
+        Ok(RequestReply {
             request,
             is_current,
-            result: result.and_then(Appended::parse),
+            result: result.and_then(AppendReply::parse),
         })
     }
 }

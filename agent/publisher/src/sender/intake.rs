@@ -5,10 +5,10 @@
 //! also after [`MAX_UNSPOOLED`], because events that are only in the queue die with the process.
 //! When the queue ends, the spool is synced before the publisher reports anything.
 //!
-//! A process that continues another one's spool assigns no seqs before Redis has reported how far that
-//! one came, but waits for this at most [`FIRST_REPLY_WAIT`]; meanwhile the queue keeps accepting
-//! events. The last status always waits for that reply, since its seal also counts what the other
-//! process wrote.
+//! A process that continues another one's spool assigns no seqs before Redis has reported how far
+//! that one came, but waits for this at most [`FIRST_REPLY_WAIT`]; meanwhile the queue keeps
+//! accepting events. The last status always waits for that reply, since its seal also counts what
+//! the other process wrote.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,15 +1,15 @@
 //! What a reply to an append call asks the sender to do.
 
 use redis::RedisError;
-use runcast_common::scripts::Appended;
+use runcast_common::scripts::AppendReply;
 
 /// The sender's reaction to one reply.
 #[derive(Debug)]
 pub(super) enum ReplyAction {
     /// Apply the reply to the send window.
-    Apply(Appended),
+    Apply(AppendReply),
     /// The call was superseded: use only what the reply says about Postgres.
-    ApplyDurable(Appended),
+    ApplyDurable(AppendReply),
     /// The call was superseded, and the reply says nothing.
     Ignore,
     /// Redis does not know the script: load it, then send again.
@@ -21,7 +21,7 @@ pub(super) enum ReplyAction {
 }
 
 /// Decides on a reply. `is_current` is false if the sender superseded the call after sending it.
-pub(super) fn classify(result: Result<Appended, RedisError>, is_current: bool) -> ReplyAction {
+pub(super) fn classify(result: Result<AppendReply, RedisError>, is_current: bool) -> ReplyAction {
     let error = match result {
         Ok(appended) if is_current => return ReplyAction::Apply(appended),
         Ok(appended) => return ReplyAction::ApplyDurable(appended),

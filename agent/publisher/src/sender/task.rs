@@ -23,12 +23,12 @@ use runcast_common::backoff::Backoff;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::keys::RunKeys;
-use runcast_common::scripts::{Append, Appended, Cap};
+use runcast_common::scripts::{Append, AppendReply, Cap};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::connection::{AppendConnection, AppendReply, ConnectionError};
+use super::connection::{AppendConnection, ConnectionError, RequestReply};
 use super::intake::Intake;
 use super::progress::{Progress, ProgressReporter};
 use super::replies::{ReplyAction, classify};
@@ -239,7 +239,7 @@ impl Sender {
     async fn handle_reply(
         &mut self,
         connection: &mut AppendConnection,
-        reply: AppendReply,
+        reply: RequestReply,
     ) -> Result<(), ConnectionEnd> {
         let durable_before = self.window.durable();
         match classify(reply.result, reply.is_current) {
@@ -274,7 +274,7 @@ impl Sender {
         &mut self,
         connection: &mut AppendConnection,
         request: Request,
-        appended: &Appended,
+        appended: &AppendReply,
     ) -> Result<(), ConnectionEnd> {
         let awaited_first_reply = self.window.awaits_first_reply();
         let step = self.window.on_reply(&mut self.buffer, request, appended);
@@ -349,7 +349,7 @@ fn append_call<'a>(identity: &Identity, window: &SendWindow, batch: &'a Batch) -
     Append {
         first: batch.first,
         count: batch.count,
-        body: Body::packed(&batch.body),
+        body: Body::compress(&batch.body),
         // Skipped seqs do not exist, and everything before them is durable.
         base: match batch.skips {
             0 => query.base,

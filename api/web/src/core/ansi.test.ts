@@ -1,9 +1,9 @@
-// Colours and attributes: what each escape sets, takes back, and leaves alone.
+// Colours and attributes: what each escape sets, resets, and leaves unchanged.
 
 import { expect, test } from "vitest";
 import { applySgr, BOLD, cssColor, DIM, INVERSE, ITALIC, styleAttributes, UNDERLINE } from "./ansi";
 
-test("sets and takes back each attribute", () => {
+test("sets and resets each attribute", () => {
   const style = applySgr(null, "1;2;3;4;31");
   expect(style).toEqual({ fg: 1, bg: null, flags: BOLD | DIM | ITALIC | UNDERLINE });
   expect(applySgr(style, "22;23;24;39")).toBeNull();
@@ -14,7 +14,7 @@ test.each(["", "0", "00", "0;0"])("%j resets", (params) => {
   expect(applySgr({ fg: 2, bg: 3, flags: BOLD }, params)).toBeNull();
 });
 
-test("reads bright, 256 and true colours, with semicolons and with colons", () => {
+test("parses bright, 256 and true colours, with semicolons and with colons", () => {
   expect(applySgr(null, "91;104")).toEqual({ fg: 9, bg: 12, flags: 0 });
   expect(applySgr(null, "38;5;208;1")).toEqual({ fg: 208, bg: null, flags: BOLD });
   const orange = { fg: 0x1ff8000, bg: null, flags: 0 };
@@ -24,14 +24,14 @@ test("reads bright, 256 and true colours, with semicolons and with colons", () =
   expect(applySgr(null, "48:5:17")).toEqual({ fg: null, bg: 17, flags: 0 });
 });
 
-test("what is unknown or out of range changes nothing", () => {
+test("unknown codes and values out of range change nothing", () => {
   const style = applySgr(null, "32");
   for (const params of ["58;5;1", "58;2;1;2;3", "99", "38;5;256", "38;2;1;2;999", "38"]) {
     expect(applySgr(style, params)).toEqual(style);
   }
 });
 
-test("shows the 16 colours by name and the others as they are", () => {
+test("the 16 named colours become CSS variables, all others fixed values", () => {
   expect(cssColor(3)).toBe("var(--a3)");
   expect(cssColor(16)).toBe("rgb(0, 0, 0)");
   expect(cssColor(208)).toBe("rgb(255, 135, 0)");
@@ -39,7 +39,7 @@ test("shows the 16 colours by name and the others as they are", () => {
   expect(cssColor(0x100000a)).toBe("#00000a");
 });
 
-test("inverse swaps, also with the default colours", () => {
+test("inverse swaps the colours, also the default ones", () => {
   expect(styleAttributes({ fg: 1, bg: null, flags: INVERSE | BOLD })).toEqual({
     class: "a-bold",
     color: "var(--sunken)",

@@ -1,10 +1,12 @@
-// What the colour escapes of a terminal (SGR, `ESC [ ... m`) mean, and how a style is shown.
+// The colour escapes of a terminal (SGR, `ESC [ ... m`): how they change a style, and the style as
+// CSS.
 //
-// A Style is immutable and shared by the spans written under it. The 16 named colours are variables, so that a theme chooses
-// them; the other 240 and true colours are given as they are. No style is `null`.
+// A Style is immutable; all spans written with it share it. The 16 named colours are CSS variables,
+// so that a theme can choose them; the other 240 and true colours become fixed values. `null` means
+// no style.
 
 export interface Style {
-  /** 0 to 255: the palette; TRUE_COLOR | rrggbb: a colour of its own; null: the default. */
+  /** 0 to 255: from the palette; TRUE_COLOR | rrggbb: a true colour; null: the default. */
   readonly fg: number | null;
   readonly bg: number | null;
   /** A sum of the flags below. */
@@ -64,13 +66,13 @@ export function applySgr(style: Style | null, params: string): Style | null {
     } else if (FLAG_OFF[code] !== undefined) {
       flags &= ~FLAG_OFF[code];
     } else if (code === 38 || code === 48 || code === 58) {
-      // `38:2::r:g:b` is complete in itself; `38;2;r;g;b` takes the codes that follow. 58, the colour of an underline, is
-      // read for those codes only.
-      const inColons = parts.length > 1;
-      const wanted = inColons ? parts.slice(1) : codes.slice(i + 1, i + 5);
-      const color = extendedColor(wanted, inColons);
-      if (!inColons) {
-        i += wanted[0] === "2" ? 4 : wanted[0] === "5" ? 2 : 0;
+      // `38:2::r:g:b` is one code; `38;2;r;g;b` uses the codes that follow. The page does not draw
+      // 58, the colour of an underline, but must skip the codes that belong to it.
+      const hasColons = parts.length > 1;
+      const colorCodes = hasColons ? parts.slice(1) : codes.slice(i + 1, i + 5);
+      const color = extendedColor(colorCodes, hasColons);
+      if (!hasColons) {
+        i += colorCodes[0] === "2" ? 4 : colorCodes[0] === "5" ? 2 : 0;
       }
       if (color !== null) {
         fg = code === 38 ? color : fg;
@@ -89,15 +91,15 @@ export function applySgr(style: Style | null, params: string): Style | null {
   return fg === null && bg === null && flags === 0 ? null : { fg, bg, flags };
 }
 
-function extendedColor(parts: string[], inColons: boolean): number | null {
+function extendedColor(parts: string[], hasColons: boolean): number | null {
   if (parts[0] === "5") {
     return byte(parts[1]);
   }
   if (parts[0] !== "2") {
     return null;
   }
-  // With colons a colour space may stand before the three numbers, and is usually empty.
-  const [r, g, b] = (inColons && parts.length > 4 ? parts.slice(2, 5) : parts.slice(1, 4)).map(byte);
+  // With colons, a colour space may precede the three numbers; it is usually empty.
+  const [r, g, b] = (hasColons && parts.length > 4 ? parts.slice(2, 5) : parts.slice(1, 4)).map(byte);
   return r == null || g == null || b == null ? null : TRUE_COLOR | (r << 16) | (g << 8) | b;
 }
 
@@ -106,7 +108,7 @@ function byte(text: string | undefined): number | null {
   return Number.isInteger(value) && value >= 0 && value <= 255 ? value : null;
 }
 
-/** The classes of a style, and the colours that CSS shall give it; without either, the text is as any other. */
+/** A style as CSS classes and colours. */
 export function styleAttributes(style: Style): { class: string; color?: string; background?: string } {
   const classes = FLAG_CLASSES.filter(([flag]) => style.flags & flag).map(([, name]) => name);
   const inverse = (style.flags & INVERSE) !== 0;
@@ -119,7 +121,7 @@ export function styleAttributes(style: Style): { class: string; color?: string; 
   };
 }
 
-/** The 16 named colours are variables of the style sheet; after them a cube of 6 x 6 x 6, then 24 greys. */
+/** 16 named colours (variables of the style sheet), then a 6 x 6 x 6 colour cube, then 24 greys. */
 export function cssColor(color: number): string {
   if (color >= TRUE_COLOR) {
     return `#${(color & 0xffffff).toString(16).padStart(6, "0")}`;

@@ -1,4 +1,5 @@
-// Answers of the gateway, and of what stands before it, as errors a reader understands.
+// Error responses of the gateway, and of proxies in front of it, become errors that a reader
+// understands.
 
 import { afterEach, expect, test, vi } from "vitest";
 import { type ApiError, getJson } from "./api";
@@ -8,12 +9,12 @@ afterEach(() => vi.unstubAllGlobals());
 async function failure(answer: () => Response | Promise<Response>): Promise<ApiError> {
   vi.stubGlobal("fetch", async () => answer());
   return getJson("/v1/x").then(
-    () => expect.unreachable("this answer is an error"),
+    () => expect.unreachable("this response is an error"),
     (error: ApiError) => error,
   );
 }
 
-test("reads problem documents, and does without them", async () => {
+test("an error has the text of the problem document, or else the status line", async () => {
   const limited = await failure(() =>
     Response.json({ title: "Slow down", status: 429 }, { status: 429, headers: { "Retry-After": "3" } }),
   );
@@ -22,7 +23,7 @@ test("reads problem documents, and does without them", async () => {
   expect(proxy.message).toBe("the gateway answered 502 Bad Gateway");
 });
 
-test("no answer is status 0, and an answer of another shape is an error too", async () => {
+test("no response has status 0, and a response that is not JSON is an error too", async () => {
   const none = await failure(() => Promise.reject(new TypeError("Failed to fetch")));
   expect([none.status, none.message]).toEqual([0, "the gateway cannot be reached"]);
   const page = await failure(() => new Response("<html>", { status: 200 }));

@@ -1,14 +1,16 @@
-// Asks the gateway: JSON over fetch, with the session cookie of the same origin. Every wait has a deadline.
+// Requests to the gateway: JSON over fetch, with the session cookie of the same origin. Every
+// request has a timeout.
 //
-// Whatever goes wrong becomes an ApiError: `status` is the answer's, or 0 when there was none.
+// Every failure becomes an ApiError, whose `status` is that of the response, or 0 without a
+// response.
 
-const DEADLINE_MS = 15_000;
+const REQUEST_TIMEOUT_MS = 15_000;
 
 export class ApiError extends Error {
   constructor(
     readonly status: number,
     message: string,
-    /** What `Retry-After` asks for, in seconds. */
+    /** The `Retry-After` header, in seconds. */
     readonly retryAfter: number | null = null,
   ) {
     super(message);
@@ -16,20 +18,20 @@ export class ApiError extends Error {
 }
 
 export async function request(path: string, init: RequestInit = {}): Promise<Response> {
-  const deadline = AbortSignal.timeout(DEADLINE_MS);
+  const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
   let response: Response;
   try {
     response = await fetch(path, {
       credentials: "same-origin",
       cache: "no-store",
       ...init,
-      signal: init.signal ? AbortSignal.any([init.signal, deadline]) : deadline,
+      signal: init.signal ? AbortSignal.any([init.signal, timeout]) : timeout,
     });
   } catch {
     throw new ApiError(0, "the gateway cannot be reached");
   }
   if (!response.ok) {
-    throw new ApiError(response.status, await problem(response), seconds(response.headers.get("Retry-After")));
+    throw new ApiError(response.status, await problemText(response), parseSeconds(response.headers.get("Retry-After")));
   }
   return response;
 }
@@ -43,21 +45,21 @@ export async function getJson<T>(path: string, init?: RequestInit): Promise<T> {
   }
 }
 
-/** The words of a problem document (RFC 9457), or of the status when there is none. */
-async function problem(response: Response): Promise<string> {
+/** The text of a problem document (RFC 9457), or the status line if the body is not one. */
+async function problemText(response: Response): Promise<string> {
   try {
     const body = (await response.json()) as { detail?: unknown; title?: unknown };
-    for (const words of [body.detail, body.title]) {
-      if (typeof words === "string" && words !== "") {
-        return words;
+    for (const text of [body.detail, body.title]) {
+      if (typeof text === "string" && text !== "") {
+        return text;
       }
     }
   } catch {
-    // A proxy in between answers with a page of its own.
+    // A proxy in between may answer with a page of its own.
   }
   return `the gateway answered ${response.status} ${response.statusText}`.trim();
 }
 
-function seconds(header: string | null): number | null {
+function parseSeconds(header: string | null): number | null {
   return header !== null && /^\d+$/.test(header) ? Number(header) : null;
 }

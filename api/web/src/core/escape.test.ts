@@ -1,4 +1,5 @@
-// The escape reader: what it acts on, and that everything else leaves no garbage, however it is cut.
+// The escape parser: what it handles, and that all other escapes leave no garbage, wherever chunks
+// end.
 
 import { expect, test } from "vitest";
 import { EscapeReader, type EscapeSink } from "./escape";
@@ -8,29 +9,29 @@ function recorder() {
   const sink: EscapeSink = {
     print: (text) => calls.push(text),
     newline: () => calls.push("<nl>"),
-    column: (move) => calls.push("to" in move ? `<to ${move.to}>` : `<by ${move.by}>`),
-    erase: (mode) => calls.push(`<erase ${mode}>`),
-    style: (params) => calls.push(`<style ${params}>`),
+    moveCursor: (move) => calls.push("to" in move ? `<to ${move.to}>` : `<by ${move.by}>`),
+    eraseInLine: (mode) => calls.push(`<erase ${mode}>`),
+    setStyle: (params) => calls.push(`<style ${params}>`),
   };
   return { calls, sink };
 }
 
-function read(...pieces: string[]): string {
+function read(...chunks: string[]): string {
   const { calls, sink } = recorder();
   const reader = new EscapeReader();
-  for (const piece of pieces) {
-    reader.read(piece, sink);
+  for (const chunk of chunks) {
+    reader.read(chunk, sink);
   }
   return calls.join("");
 }
 
-test("tells text, line ends, columns and styles apart", () => {
+test("parses text, newlines, cursor moves, erasing and styles", () => {
   expect(read("a\tb\r\nc\x1b[1;31md\x1b[m\x1b[K\x1b[2K\x1b[5Ge\bf")).toBe(
     "a\tb<to 0><nl>c<style 1;31>d<style ><erase 0><erase 2><to 4>e<by -1>f",
   );
 });
 
-test("an escape may be split anywhere", () => {
+test("an escape may be split between chunks anywhere", () => {
   const whole = "x\x1b[38;5;208my\x1b]0;title\x1b\\z";
   for (let at = 1; at < whole.length; at += 1) {
     expect(read(whole.slice(0, at), whole.slice(at))).toBe("x<style 38;5;208>yz");
@@ -44,12 +45,12 @@ test.each([
   ["a device string", "\x1bP1$r0m\x1b\\"],
   ["a charset and a keypad mode", "\x1b(B\x1b="],
   ["lone controls", "\x00\x07\x0b\x7f\x9b"],
-  ["an escape cut short by another", "\x1b[12\x1b[?7h"],
+  ["an escape interrupted by another", "\x1b[12\x1b[?7h"],
   ["a cancelled escape", "\x1b[31\x18"],
-])("leaves nothing behind of %s", (_, text) => {
+])("drops %s", (_, text) => {
   expect(read(`a${text}b`)).toBe("ab");
 });
 
-test("a string that never ends does not swallow the run", () => {
+test("a string escape that never ends does not hide the rest of the run", () => {
   expect(read(`\x1b]${"x".repeat(5000)}`, "\nback")).toContain("<nl>back");
 });

@@ -1,19 +1,20 @@
-// Reads the text of one terminal stream, piece by piece, and tells what it does to the current line.
+// Parses the text of one terminal stream, chunk by chunk, into operations on the current line.
 //
-// A state machine whose state outlives a piece, because a chunk may end in the middle of an escape. Acted on: SGR, erase in
-// line, absolute column, CR, LF, backspace, tab. Every other escape or control character is swallowed whole. An escape
-// longer than MAX_ESCAPE is given up, so that a stray ESC cannot swallow the rest of a run.
+// A state machine that keeps its state between chunks, because a chunk may end in the middle of an
+// escape. It handles SGR, erase in line, absolute column, CR, LF, backspace and tab, and drops
+// every other escape or control character. It gives up on an escape longer than MAX_ESCAPE_CHARS,
+// so that a stray ESC cannot hide the rest of a run.
 
 export interface EscapeSink {
   print(text: string): void;
   newline(): void;
-  column(move: { to: number } | { by: number }): void;
+  moveCursor(move: { to: number } | { by: number }): void;
   /** 0: from the cursor to the end, 1: from the start to the cursor, 2: the whole line. */
-  erase(mode: number): void;
-  style(params: string): void;
+  eraseInLine(mode: number): void;
+  setStyle(params: string): void;
 }
 
-const MAX_ESCAPE = 4096;
+const MAX_ESCAPE_CHARS = 4096;
 const BEL = 0x07;
 const BACKSPACE = 0x08;
 const TAB = 0x09;
@@ -28,7 +29,7 @@ type State = "ground" | "escape" | "intermediate" | "csi" | "string" | "stringEs
 export class EscapeReader {
   private state: State = "ground";
   private params = "";
-  private taken = 0;
+  private escapeChars = 0;
 
   read(text: string, sink: EscapeSink): void {
     let plainFrom = 0;
@@ -42,9 +43,9 @@ export class EscapeReader {
           sink.print(text.slice(plainFrom, i));
         }
         plainFrom = i + 1;
-        this.control(code, sink);
+        this.handleControl(code, sink);
       } else {
-        this.inEscape(code, text.charAt(i), sink);
+        this.continueEscape(code, text.charAt(i), sink);
         plainFrom = i + 1;
       }
     }
@@ -53,16 +54,16 @@ export class EscapeReader {
     }
   }
 
-  private control(code: number, sink: EscapeSink): void {
+  private handleControl(code: number, sink: EscapeSink): void {
     switch (code) {
       case LF:
         sink.newline();
         break;
       case CR:
-        sink.column({ to: 0 });
+        sink.moveCursor({ to: 0 });
         break;
       case BACKSPACE:
-        sink.column({ by: -1 });
+        sink.moveCursor({ by: -1 });
         break;
       case TAB:
         sink.print("\t");
@@ -76,18 +77,18 @@ export class EscapeReader {
   private enter(state: State): void {
     this.state = state;
     this.params = "";
-    this.taken = 0;
+    this.escapeChars = 0;
   }
 
-  private inEscape(code: number, char: string, sink: EscapeSink): void {
-    this.taken += 1;
-    if (code === CAN || code === SUB || this.taken > MAX_ESCAPE) {
+  private continueEscape(code: number, char: string, sink: EscapeSink): void {
+    this.escapeChars += 1;
+    if (code === CAN || code === SUB || this.escapeChars > MAX_ESCAPE_CHARS) {
       this.enter("ground");
       return;
     }
     switch (this.state) {
       case "escape":
-        this.escapeIntroducer(code, char);
+        this.startEscape(code, char);
         break;
       case "intermediate":
         if (code >= 0x30) {
@@ -95,7 +96,7 @@ export class EscapeReader {
         }
         break;
       case "csi":
-        this.csi(code, char, sink);
+        this.continueCsi(code, char, sink);
         break;
       case "string":
         if (code === BEL || code === 0x9c) {
@@ -105,18 +106,18 @@ export class EscapeReader {
         }
         break;
       case "stringEscape":
-        // `ESC \` ends the string; any other escape cuts it short and counts itself.
+        // `ESC \` ends the string. Any other escape ends it too, and is then parsed itself.
         if (char === "\\") {
           this.enter("ground");
         } else {
           this.enter("escape");
-          this.inEscape(code, char, sink);
+          this.continueEscape(code, char, sink);
         }
         break;
     }
   }
 
-  private escapeIntroducer(code: number, char: string): void {
+  private startEscape(code: number, char: string): void {
     if (char === "[") {
       this.enter("csi");
     } else if ("]PX^_".includes(char)) {
@@ -128,7 +129,7 @@ export class EscapeReader {
     }
   }
 
-  private csi(code: number, char: string, sink: EscapeSink): void {
+  private continueCsi(code: number, char: string, sink: EscapeSink): void {
     if (code >= 0x20 && code <= 0x3f) {
       this.params += char;
       return;
@@ -139,17 +140,17 @@ export class EscapeReader {
       return;
     }
     if (code < 0x20) {
-      // A terminal obeys a control character inside an escape and goes on reading the escape.
-      this.control(code, sink);
+      // Like a terminal: handle a control character inside an escape, then continue the escape.
+      this.handleControl(code, sink);
       return;
     }
     this.enter("ground");
     if (char === "m" && /^[\d;:]*$/.test(params)) {
-      sink.style(params);
+      sink.setStyle(params);
     } else if (char === "K" && /^[012]?$/.test(params)) {
-      sink.erase(Number(params || 0));
+      sink.eraseInLine(Number(params || 0));
     } else if (char === "G" && /^\d{0,5}$/.test(params)) {
-      sink.column({ to: Math.max(0, Number(params || 1) - 1) });
+      sink.moveCursor({ to: Math.max(0, Number(params || 1) - 1) });
     }
   }
 }

@@ -1,7 +1,9 @@
-// The events of a run as the gateway sends them: one JSON object each, checked as little as the page needs.
+// The events of a run as the gateway sends them: one JSON object each, validated only as far as the
+// page needs.
 //
-// An event names itself twice: `id` is where it stands in its run, (`producer`, `seq`) is what it is. Signals of the
-// connection itself (ready, degraded, closing, end) and a gap made by the gateway have no producer.
+// An event has two names: `id` is its position in the run, (`producer`, `seq`) is its identity.
+// Signals of the connection (ready, degraded, closing, end) and gaps made by the gateway have no
+// producer.
 
 export type RunStatus = "pending" | "running" | "succeeded" | "failed" | "cancelled" | "lost";
 
@@ -12,12 +14,18 @@ export interface RunEvent {
   id?: string;
   producer?: string;
   seq?: number;
-  /** output and log: a chunk of text, or base64 when it is not UTF-8. In a stored gap `bytes` counts what is missing. */
+  /**
+   * output and log: `text` is a chunk of text, `bytes` is base64 of a chunk that is not UTF-8. In a
+   * stored gap, `bytes` is the number of missing bytes.
+   */
   text?: string;
   bytes?: string | number;
   stream?: string;
   level?: string;
-  /** What a line says, without all that stands around it. `format` json: `text` is a JSON object with more fields. */
+  /**
+   * The message of a log line without its decoration. With `format` json, `text` is a JSON object
+   * with more fields.
+   */
   message?: string;
   format?: string;
   group?: GroupEvent;
@@ -25,7 +33,7 @@ export interface RunEvent {
   status?: RunStatus;
   exit_code?: number | null;
   signal?: number | null;
-  /** heartbeat: a sign of life of an agent, which is no event of the run */
+  /** heartbeat of an agent; it is not stored as an event of the run */
   agent?: string;
   published?: number;
   unstored?: number;
@@ -46,7 +54,7 @@ export interface RunEvent {
   what?: string;
 }
 
-/** The chunk is a marker: lines that belong together begin or end here, or are to be shown. */
+/** Marks the chunk as the start or the end of a group of lines, or asks to open the group. */
 export interface GroupEvent {
   state: "start" | "open" | "end";
   id: string;
@@ -55,10 +63,12 @@ export interface GroupEvent {
   muted?: boolean;
 }
 
-/** The kinds the page asks for; `gap` and the signals of the connection come whatever is asked. */
-export const CHANNELS = ["output", "log", "status", "progress", "heartbeat"] as const;
+/**
+ * The kinds that the page requests. The gateway always sends `gap` and the connection signals too.
+ */
+export const EVENT_KINDS = ["output", "log", "status", "progress", "heartbeat"] as const;
 
-/** Reads the data of one frame. What cannot be read is shown as a gap, not passed over. */
+/** Parses the data of one frame. Data that cannot be parsed becomes a gap, so the page shows it. */
 export function parseEvent(data: string): RunEvent {
   try {
     const value: unknown = JSON.parse(data);
@@ -66,19 +76,19 @@ export function parseEvent(data: string): RunEvent {
       return value as RunEvent;
     }
   } catch {
-    // Falls through to the same answer as JSON of another shape.
+    // Handled like JSON of another shape, below.
   }
   return { kind: "gap", count: 1, reason: "unreadable" };
 }
 
-/** True if one event id stands behind another. */
+/** Whether the event `id` comes after the event `other`. */
 export function isAfter(id: string, other: string): boolean {
   const [epoch = 0, seq = 0] = id.split("-").map(Number);
   const [otherEpoch = 0, otherSeq = 0] = other.split("-").map(Number);
   return epoch > otherEpoch || (epoch === otherEpoch && seq > otherSeq);
 }
 
-/** The cursor behind which an event comes next. */
+/** The cursor just before an event. */
 export function cursorBefore(id: string): string {
   const [epoch = 0, seq = 0] = id.split("-").map(Number);
   return `${epoch}-${Math.max(0, seq - 1)}`;
@@ -99,6 +109,6 @@ export function decodeBase64(text: string): Uint8Array {
 }
 
 export function isFinal(status: RunStatus | undefined): boolean {
-  // `lost` is not final: its agent may come back.
+  // A lost run is not final: its agent may come back.
   return status === "succeeded" || status === "failed" || status === "cancelled";
 }

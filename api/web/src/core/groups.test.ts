@@ -1,9 +1,9 @@
-// Which rows are shown: places and numbers agree, whatever is folded and dropped.
+// Unfolded rows: indices and numbers agree, whatever is folded and dropped.
 
 import { expect, test } from "vitest";
 import { type Group, Groups } from "./groups";
 
-/** A reproducible stream of numbers below `limit`. */
+/** A reproducible sequence of numbers below `limit`. */
 function dice(seed: number): (limit: number) => number {
   let state = seed;
   return (limit) => {
@@ -12,7 +12,7 @@ function dice(seed: number): (limit: number) => number {
   };
 }
 
-test("places and numbers of rows agree with a plain count, whatever is folded", () => {
+test("indices and numbers of rows agree with a plain count, whatever is folded", () => {
   const roll = dice(3);
   for (let round = 0; round < 300; round += 1) {
     const groups = new Groups();
@@ -33,32 +33,32 @@ test("places and numbers of rows agree with a plain count, whatever is folded", 
       }
     }
     const first = roll(30);
-    groups.drop(first);
+    groups.dropStart(first);
     const expected: number[] = [];
     for (let row = first; row < 60; row += 1) {
       if (!inside[row]?.some((group) => group.folded && group.header >= first)) {
         expected.push(row);
       }
     }
-    const shown = groups.shown(first, 60);
-    expect(Array.from({ length: shown.count }, (_, place) => shown.rowAt(place))).toEqual(expected);
+    const unfolded = groups.unfoldedRows(first, 60);
+    expect(Array.from({ length: unfolded.count }, (_, index) => unfolded.rowAt(index))).toEqual(expected);
     for (let row = first; row < 60; row += 1) {
-      // A hidden row is where the last shown one before it is: its header.
-      const place = expected.filter((number) => number <= row).length - 1;
-      expect(shown.placeOf(row)).toBe(place);
+      // The index of a hidden row is that of the last unfolded row before it: its header.
+      const index = expected.filter((number) => number <= row).length - 1;
+      expect(unfolded.indexOf(row)).toBe(index);
     }
   }
 });
 
-test("an open group that is folded hides what comes", () => {
+test("an open group that is folded hides new rows", () => {
   const groups = new Groups();
   const group = groups.start({ state: "start", id: "a", title: "A", collapsed: true }, 0);
-  expect(groups.shown(0, 50).count).toBe(50);
+  expect(groups.unfoldedRows(0, 50).count).toBe(50);
   group.toggle();
-  expect([groups.shown(0, 1).count, groups.shown(0, 50).count]).toEqual([1, 1]);
-  expect([group.rows(50), groups.depth]).toEqual([49, 1]);
+  expect([groups.unfoldedRows(0, 1).count, groups.unfoldedRows(0, 50).count]).toEqual([1, 1]);
+  expect([group.rowCount(50), groups.depth]).toEqual([49, 1]);
   groups.unfold("a");
-  expect(groups.shown(0, 50).count).toBe(50);
+  expect(groups.unfoldedRows(0, 50).count).toBe(50);
   groups.finish(50);
   expect([group.end, groups.depth]).toEqual([50, 0]);
 });
@@ -76,17 +76,17 @@ test("a group is folded when it has ended, unless it holds errors or the reader 
   chosen.toggle();
   expect(ended(chosen)).toBe(false);
   const failing = start(true);
-  groups.error();
+  groups.countError();
   expect(ended(failing)).toBe(false);
   const cutOff = start(true);
   groups.finish(9);
   expect([cutOff.folded, cutOff.end]).toEqual([false, 9]);
 });
 
-test("the place behind the last row is the end, and a row that was dropped is the first", () => {
+test("the index after the last row is the end, and a dropped row has the index of the first", () => {
   const groups = new Groups();
   groups.start({ state: "start", id: "a", collapsed: true }, 5);
   groups.end("a", 8);
-  const shown = groups.shown(4, 10);
-  expect([shown.placeOf(0), shown.placeOf(6), shown.placeOf(8), shown.placeOf(10)]).toEqual([0, 1, 2, 4]);
+  const unfolded = groups.unfoldedRows(4, 10);
+  expect([unfolded.indexOf(0), unfolded.indexOf(6), unfolded.indexOf(8), unfolded.indexOf(10)]).toEqual([0, 1, 2, 4]);
 });

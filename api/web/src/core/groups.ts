@@ -1,11 +1,13 @@
-// Groups of rows that can be folded under a header, and which rows are shown because of them.
+// Groups of rows that can be folded under a header, and which rows stay unfolded.
 //
-// A group that its producer wants folded is folded when it has ended: while it goes on it is what is to be seen. One that holds
-// errors, or is cut off by the end of all, stays open; and what the reader chose holds.
+// A group that its producer marks as collapsed is folded when it has ended; while it goes on, its
+// rows are what the reader wants to see. A group stays open if it holds errors or if the log ends
+// in the middle of it. A choice of the reader overrules all of this.
 //
-// Groups nest. One of the same id as an open one ends that first, with all in it; a row dropped from the page takes its group
-// along if it is the header, and what was folded under it is shown. A group knows its rows by their numbers, so rows that
-// come or go cost nothing here; a snapshot of what is shown costs one step per group.
+// Groups nest. A group with the id of an open one first ends that one, with every group in it. When
+// the header row is dropped from the log, its group is dropped too and its rows are no longer
+// hidden. A group knows its rows by their numbers, so adding or dropping rows costs nothing here; a
+// snapshot of the unfolded rows costs one step per group.
 
 import type { GroupEvent } from "./event";
 import { Ring } from "./ring";
@@ -13,27 +15,27 @@ import { Ring } from "./ring";
 export class Group {
   folded = false;
   private chosen = false;
-  /** The number of the first row behind it; null while it goes on. */
+  /** The number of the first row after the group; null while it goes on. */
   end: number | null = null;
-  /** Rows in it that tell of errors: folded ones must not hide them. */
+  /** Error rows in the group: folding must not hide them without a trace. */
   errors = 0;
 
   constructor(
     readonly id: string,
     readonly title: string,
-    /** The number of its header. */
+    /** The row number of its header. */
     public header: number,
     readonly muted: boolean,
     private readonly collapsed: boolean,
   ) {}
 
-  /** The reader, or its producer, wants it the other way. */
+  /** The reader folds or unfolds the group. */
   toggle(): void {
     this.folded = !this.folded;
     this.chosen = true;
   }
 
-  /** It has ended by itself. */
+  /** The producer ends the group. */
   close(end: number): void {
     this.end = end;
     if (!this.chosen) {
@@ -41,20 +43,19 @@ export class Group {
     }
   }
 
-  /** Its rows get other numbers. */
-  move(by: number): void {
+  renumber(by: number): void {
     this.header += by;
     this.end = this.end === null ? null : this.end + by;
   }
 
-  /** Its producer wants it open. */
+  /** The producer asks for the group to be open. */
   unfold(): void {
     this.folded = false;
     this.chosen = true;
   }
 
-  /** How many rows are in it, given the number of the next row of all. */
-  rows(end: number): number {
+  /** The number of rows in the group; `end` is the number that the log's next row will get. */
+  rowCount(end: number): number {
     return (this.end ?? end) - this.header - 1;
   }
 }
@@ -74,7 +75,7 @@ export class Groups {
     return group;
   }
 
-  /** Ends the group of this id and all in it; `end` is the number of the next row. */
+  /** Ends the group with this id and every group in it; `end` is the number of the next row. */
   end(id: string, end: number): void {
     const at = this.open.findLastIndex((group) => group.id === id);
     for (const group of at >= 0 ? this.open.splice(at) : []) {
@@ -92,20 +93,22 @@ export class Groups {
     this.open.findLast((open) => open.id === id)?.unfold();
   }
 
-  error(): void {
+  countError(): void {
     for (const group of this.open) {
       group.errors += 1;
     }
   }
 
-  /** Forgets the groups whose header is not held any more. */
-  drop(first: number): void {
+  /** Drops the groups whose header lies before the row `first`. */
+  dropStart(first: number): void {
     while ((this.all.get(this.all.first)?.header ?? first) < first) {
       this.all.shift();
     }
   }
 
-  /** Forgets what is of rows from `end` on, which are not held any more. Nothing may be open. */
+  /**
+   * Drops the groups from row `end` on, and shortens those that reach beyond it. None may be open.
+   */
   dropEnd(end: number): void {
     while ((this.all.get(this.all.end - 1)?.header ?? -Infinity) >= end) {
       this.all.pop();
@@ -118,50 +121,50 @@ export class Groups {
     }
   }
 
-  /** Takes over groups of rows that were put in front, whose numbers move by `by`. */
+  /** Takes over the groups of rows that were put in front, whose numbers change by `by`. */
   prepend(older: Groups, by: number): void {
     const groups: Group[] = [];
     for (let at = older.all.first; at < older.all.end; at += 1) {
       const group = older.all.get(at);
       if (group !== undefined) {
-        group.move(by);
+        group.renumber(by);
         groups.push(group);
       }
     }
     this.all.prepend(groups);
   }
 
-  shown(first: number, end: number): Shown {
-    const hidden: Range[] = [];
-    let before = 0;
+  unfoldedRows(first: number, end: number): UnfoldedRows {
+    const folded: FoldedRange[] = [];
+    let hiddenBefore = 0;
     let until = first;
     for (let at = this.all.first; at < this.all.end; at += 1) {
       const group = this.all.get(at);
       if (group?.folded && group.header >= until) {
         until = group.end ?? end;
         if (until > group.header + 1) {
-          hidden.push({ from: group.header + 1, to: until, before });
-          before += until - group.header - 1;
+          folded.push({ from: group.header + 1, to: until, hiddenBefore });
+          hiddenBefore += until - group.header - 1;
         }
       }
     }
-    return new Shown(first, end, hidden, before);
+    return new UnfoldedRows(first, end, folded, hiddenBefore);
   }
 }
 
-interface Range {
+interface FoldedRange {
   readonly from: number;
   readonly to: number;
-  /** How many rows are hidden before it. */
-  readonly before: number;
+  /** How many rows are hidden before this range. */
+  readonly hiddenBefore: number;
 }
 
-/** Which rows are shown at one moment: those from `first` to `end` without some ranges, in order. */
-export class Shown {
+/** A snapshot of the rows from `first` to `end` without the folded ranges; index 0 is the first. */
+export class UnfoldedRows {
   constructor(
     readonly first: number,
     readonly end: number,
-    private readonly hidden: readonly Range[],
+    private readonly folded: readonly FoldedRange[],
     private readonly hiddenRows: number,
   ) {}
 
@@ -169,35 +172,36 @@ export class Shown {
     return this.end - this.first - this.hiddenRows;
   }
 
-  /** The number of the row at this place, counted from 0. */
-  rowAt(place: number): number {
-    const range = this.last((range) => range.from - this.first - range.before <= place);
-    return this.first + place + (range === undefined ? 0 : range.before + range.to - range.from);
+  /** The number of the row at an index. */
+  rowAt(index: number): number {
+    const range = this.lastRangeWhere((range) => range.from - this.first - range.hiddenBefore <= index);
+    return this.first + index + (range === undefined ? 0 : range.hiddenBefore + range.to - range.from);
   }
 
-  /** The place of a row; of a hidden one, that of the header it is hidden under. */
-  placeOf(number: number): number {
+  /** The index of a row; for a hidden row, the index of the header that hides it. */
+  indexOf(number: number): number {
     const inside = Math.min(Math.max(number, this.first), this.end);
-    const range = this.last((range) => range.from <= inside);
+    const range = this.lastRangeWhere((range) => range.from <= inside);
     if (range === undefined) {
       return inside - this.first;
     }
-    const behind = Math.max(range.to, inside) - range.to;
-    const header = range.from - 1 - this.first - range.before;
-    return inside < range.to ? header : header + 1 + behind;
+    const rowsAfter = Math.max(range.to, inside) - range.to;
+    const header = range.from - 1 - this.first - range.hiddenBefore;
+    return inside < range.to ? header : header + 1 + rowsAfter;
   }
 
-  private last(fits: (range: Range) => boolean): Range | undefined {
+  /** A binary search: `matches` is true for all ranges up to the result, and false after it. */
+  private lastRangeWhere(matches: (range: FoldedRange) => boolean): FoldedRange | undefined {
     let low = 0;
-    let high = this.hidden.length;
+    let high = this.folded.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (fits(this.hidden[middle] as Range)) {
+      if (matches(this.folded[middle] as FoldedRange)) {
         low = middle + 1;
       } else {
         high = middle;
       }
     }
-    return this.hidden[low - 1];
+    return this.folded[low - 1];
   }
 }

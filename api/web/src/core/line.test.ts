@@ -1,4 +1,4 @@
-// One line: appending, overwriting, erasing.
+// A line of terminal text: appending, overwriting, erasing.
 
 import { expect, test } from "vitest";
 import { BOLD, type Style } from "./ansi";
@@ -18,7 +18,7 @@ test("joins text of one style into one span", () => {
   ]);
 });
 
-test("writing after a carriage return replaces what stood there", () => {
+test("writing after a carriage return replaces the old text", () => {
   const line = Line.of("progress 10%");
   line.column = 9;
   line.write("20", bold);
@@ -30,7 +30,7 @@ test("writing after a carriage return replaces what stood there", () => {
   expect(line.length).toBe(12);
 });
 
-test("an overwrite may go beyond the end, and a write may start beyond it", () => {
+test("a write may reach beyond the end of the line, or start beyond it", () => {
   const line = Line.of("abc");
   line.column = 2;
   line.write("XYZ", null);
@@ -52,7 +52,7 @@ test("erases to the end, from the start, and all", () => {
   expect([line.text, line.length]).toEqual(["", 0]);
 });
 
-test("half of a wide character becomes a space", () => {
+test("the remaining half of an overwritten wide character becomes a space", () => {
   const line = Line.of("🙂b");
   line.column = 0;
   line.write("a", null);

@@ -1,8 +1,9 @@
-// One line of terminal text: spans of one style each, and the column the next character goes to.
+// One line of terminal text: spans of one style each, and the column of the cursor.
 //
-// Almost every line is only ever appended to, which costs one string join. A carriage return moves the column back, and what
-// is then written replaces what stood there. Columns count UTF-16 units, as strings do; a character that is cut in half by
-// an overwrite becomes a space. A line holds at most MAX_COLUMNS; the caller goes on in the next row.
+// Most lines are only appended to, which costs one string join. A carriage return moves the cursor
+// back, and text written then replaces the old text. Columns count UTF-16 units, as strings do. If
+// an overwrite cuts a character in half, its other half becomes a space. A line holds at most
+// MAX_COLUMNS; the caller continues in the next row.
 
 import { type Style, sameStyle } from "./ansi";
 
@@ -24,7 +25,7 @@ export class Line {
     return line;
   }
 
-  /** One line of two that belong together; the second goes on where the first ended. */
+  /** Joins two lines: the second continues where the first ended. */
   static joined(first: Line, second: Line): Line {
     const line = new Line();
     for (const span of [...first.spans, ...second.spans]) {
@@ -34,7 +35,7 @@ export class Line {
     return line;
   }
 
-  /** How much more may be written from the current column on. */
+  /** The number of characters that may still be written from the cursor on. */
   get room(): number {
     return MAX_COLUMNS - this.column;
   }

@@ -1,4 +1,4 @@
-// Polling: rests while the page is hidden, never twice at a time.
+// Polling: pauses while the page is hidden, and runs one task at a time.
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { pollWhileVisible } from "./poll";
@@ -21,7 +21,7 @@ function show(state: string): void {
   page.dispatchEvent(new Event("visibilitychange"));
 }
 
-test("rests while hidden, and starts at once when shown", async () => {
+test("pauses while the page is hidden, and runs at once when it is shown", async () => {
   const act = vi.fn(async () => {});
   const stop = pollWhileVisible(2000, act);
   await vi.advanceTimersByTimeAsync(4000);
@@ -36,7 +36,7 @@ test("rests while hidden, and starts at once when shown", async () => {
   expect(act).toHaveBeenCalledTimes(4);
 });
 
-test("never asks twice at a time", async () => {
+test("runs one task at a time", async () => {
   let answer = () => {};
   const act = vi.fn(() => new Promise<void>((done) => (answer = done)));
   const stop = pollWhileVisible(1000, act);

@@ -1,33 +1,36 @@
-// Does something now, and again some time after it was done, but only while the page is visible.
+// Runs a task now, and again a fixed time after it has finished, but only while the page is
+// visible.
 
-/** Returns what ends it. `act` is never started twice at a time; what it throws is its own to handle. */
-export function pollWhileVisible(everyMs: number, act: () => Promise<void>): () => void {
+/**
+ * Returns a function that stops polling. One `task` runs at a time, and must handle its own errors.
+ */
+export function pollWhileVisible(intervalMs: number, task: () => Promise<void>): () => void {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let busy = false;
   let stopped = false;
 
-  const round = async (): Promise<void> => {
+  const run = async (): Promise<void> => {
     if (busy || stopped || document.visibilityState !== "visible") {
       return;
     }
     clearTimeout(timer);
     busy = true;
     try {
-      await act();
+      await task();
     } finally {
       busy = false;
     }
     if (!stopped) {
-      timer = setTimeout(round, everyMs);
+      timer = setTimeout(run, intervalMs);
     }
   };
 
-  // Becoming visible starts the rounds again; a round that finds the page hidden ends them.
-  document.addEventListener("visibilitychange", round);
-  void round();
+  // A run that finds the page hidden sets no timer; becoming visible starts polling again.
+  document.addEventListener("visibilitychange", run);
+  void run();
   return () => {
     stopped = true;
     clearTimeout(timer);
-    document.removeEventListener("visibilitychange", round);
+    document.removeEventListener("visibilitychange", run);
   };
 }

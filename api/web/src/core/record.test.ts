@@ -1,4 +1,4 @@
-// Records: message, fields, and what does not fit.
+// Records: message, fields, and text that does not fit.
 
 import { expect, test } from "vitest";
 import { DIM } from "./ansi";
@@ -8,23 +8,23 @@ import { recordLine } from "./record";
 const json = (text: string, message: string) =>
   recordLine({ kind: "output", text: `${text}\n`, message, format: "json" });
 
-test("shows the message and the other fields, dim, behind it", () => {
+test("a record is the message, followed by the other fields in dim style", () => {
   const line = json('{"time":1,"severity":"INFO","message":"up","a":"b c","d":{"e":[1]},"f":null,"g":""}', "up");
   expect(line.text).toBe('up time=1 a="b c" d={"e":[1]} f=null g=""');
   expect(line.spans.map((span) => span.style?.flags)).toEqual([undefined, DIM]);
 });
 
-test("takes out the message's own field only", () => {
+test("only the field that holds the message is left out", () => {
   expect(json('{"level":30,"msg":"real","message":7,"event":"e"}', "real").text).toBe("real message=7 event=e");
 });
 
-test("a message of several lines is one row, and its colours count", () => {
+test("a message of several lines is one row, and keeps its colours", () => {
   const line = json('{"level":"error","msg":"x"}', "\u001b[31mone\u001b[0m\r\n\ttwo\u0007\n");
   expect(line.text).toBe("one \u23ce \ttwo msg=x");
   expect(line.spans[0]?.style?.fg).toBe(1);
 });
 
-test("what does not fit ends with a sign", () => {
+test("text that does not fit ends with an ellipsis", () => {
   const long = "x".repeat(MAX_COLUMNS);
   expect(json('{"level":1}', long).length).toBe(MAX_COLUMNS);
   for (const line of [json("{}", `${long}x`), json(JSON.stringify({ a: long, b: long }), "m")]) {
@@ -32,7 +32,7 @@ test("what does not fit ends with a sign", () => {
   }
 });
 
-test("a line without fields, or with none that can be read, is its message", () => {
+test("without fields, or with fields that cannot be parsed, a record is its message", () => {
   expect(recordLine({ kind: "output", text: "::error::a\n", message: "a" }).text).toBe("a");
   expect(json("{", "a").text).toBe("a");
 });

@@ -1,24 +1,25 @@
-// A log line whose producer has said what it says: shown as its message and, if the line is a JSON object, the rest of its
-// fields as `key=value` behind it.
+// A structured log line: its message, followed by its other fields as `key=value` if the line is a
+// JSON object.
 //
-// One row: line ends within a message become a sign. What does not fit ends with one, too.
+// A record is always one row: newlines in the message become NEWLINE_SIGN, and text that does not
+// fit is cut and ends with an ELLIPSIS.
 
 import { applySgr, DIM, type Style } from "./ansi";
 import { EscapeReader } from "./escape";
 import type { RunEvent } from "./event";
 import { Line, MAX_COLUMNS } from "./line";
 
-const LEVELS = ["level", "lvl", "severity", "levelname"];
-const MESSAGES = ["message", "msg", "event"];
-const LINE_END = " \u23ce ";
-const CUT = "\u2026";
+const LEVEL_KEYS = ["level", "lvl", "severity", "levelname"];
+const MESSAGE_KEYS = ["message", "msg", "event"];
+const NEWLINE_SIGN = " \u23ce ";
+const ELLIPSIS = "\u2026";
 
 export function recordLine(event: RunEvent): Line {
   const line = new Line();
-  writePlain(line, event.message ?? "");
+  writeMessage(line, event.message ?? "");
   for (const [key, value] of fields(event)) {
     write(line, line.length === 0 ? `${key}=` : ` ${key}=`, DIM_STYLE);
-    write(line, shown(value), DIM_STYLE);
+    write(line, formatValue(value), DIM_STYLE);
     if (line.room <= 0) {
       break;
     }
@@ -28,7 +29,7 @@ export function recordLine(event: RunEvent): Line {
 
 const DIM_STYLE: Style = { fg: null, bg: null, flags: DIM };
 
-/** Fields of a JSON line that are neither its level nor its message. */
+/** The fields of a JSON line except its level and its message. */
 function fields(event: RunEvent): [string, unknown][] {
   if (event.format !== "json" || event.text === undefined) {
     return [];
@@ -43,12 +44,12 @@ function fields(event: RunEvent): [string, unknown][] {
     return [];
   }
   const all = value as Record<string, unknown>;
-  const level = LEVELS.find((key) => key in all);
-  const message = MESSAGES.find((key) => all[key] === event.message);
+  const level = LEVEL_KEYS.find((key) => key in all);
+  const message = MESSAGE_KEYS.find((key) => all[key] === event.message);
   return Object.entries(all).filter(([key]) => key !== level && key !== message);
 }
 
-function shown(value: unknown): string {
+function formatValue(value: unknown): string {
   const plain = typeof value === "string" && /^[^\s"=\p{C}]+$/u.test(value);
   return plain ? value : JSON.stringify(value);
 }
@@ -57,20 +58,20 @@ function write(line: Line, text: string, style: Style | null): void {
   if (text.length <= line.room) {
     line.write(text, style);
   } else if (line.room > 0) {
-    line.write(text.slice(0, Math.max(0, line.room - CUT.length)) + CUT, style);
+    line.write(text.slice(0, Math.max(0, line.room - ELLIPSIS.length)) + ELLIPSIS, style);
   }
 }
 
-/** Text that may hold escapes: their colours count, everything else of them does not. */
-function writePlain(line: Line, text: string): void {
+/** Writes text that may hold escapes: applies colours and styles, and drops every other escape. */
+function writeMessage(line: Line, text: string): void {
   let style: Style | null = null;
   const body = text.trimEnd().slice(0, 2 * MAX_COLUMNS);
   new EscapeReader().read(body, {
     print: (part) => write(line, part, style),
-    newline: () => write(line, LINE_END, DIM_STYLE),
-    column: () => {},
-    erase: () => {},
-    style: (params) => {
+    newline: () => write(line, NEWLINE_SIGN, DIM_STYLE),
+    moveCursor: () => {},
+    eraseInLine: () => {},
+    setStyle: (params) => {
       style = applySgr(style, params);
     },
   });

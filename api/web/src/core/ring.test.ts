@@ -1,9 +1,9 @@
-// The ring: numbers stay while the start is dropped.
+// The ring: items keep their numbers while the first ones are dropped.
 
 import { expect, test } from "vitest";
 import { Ring } from "./ring";
 
-test("numbers stay while the start is dropped", () => {
+test("items keep their numbers while the first ones are dropped", () => {
   const ring = new Ring<string>();
   expect(["a", "b", "c"].map((item) => ring.push(item))).toEqual([0, 1, 2]);
   expect(ring.shift()).toBe("a");
@@ -11,7 +11,7 @@ test("numbers stay while the start is dropped", () => {
   expect([ring.get(0), ring.get(1), ring.get(2), ring.get(3)]).toEqual([undefined, "b", "c", undefined]);
 });
 
-test("holds what it should after many rounds", () => {
+test("holds the newest items after many pushes and shifts", () => {
   const ring = new Ring<number>();
   for (let i = 0; i < 10_000; i += 1) {
     ring.push(i);

@@ -1,20 +1,21 @@
-// A list that grows and is dropped at both ends, with numbers that stay: the n-th item ever pushed is number n, and what is put
-// in front has the numbers before it, negative ones included.
+// A list that grows and shrinks at both ends, whose items keep their numbers: the n-th item ever
+// pushed has the number n, and items put in front have the numbers before, down to negative ones.
 //
-// An array with a head; the room before the head is given back when it is half of the array, so dropping costs O(1) on average.
-// Putting items in front copies the array: they come by the page.
+// It is an array with a head. When the unused space before the head is half of the array, the array
+// is copied without it, so `shift` costs O(1) on average. `prepend` copies the array, which is fine
+// because items come a page at a time.
 
 export class Ring<T> {
   private items: (T | undefined)[] = [];
   private head = 0;
-  /** The number of the first item still held. */
+  /** The number of the first item that is still held. */
   first = 0;
 
   get length(): number {
     return this.items.length - this.head;
   }
 
-  /** The number the next item will get. */
+  /** The number that the next pushed item will get. */
   get end(): number {
     return this.first + this.length;
   }
@@ -24,7 +25,7 @@ export class Ring<T> {
     return this.end - 1;
   }
 
-  /** Puts items in front: the last of them gets the number before the first. */
+  /** Puts items in front: the last of them gets the number `first - 1`. */
   prepend(items: readonly T[]): void {
     this.items = [...items, ...this.items.slice(this.head)];
     this.head = 0;

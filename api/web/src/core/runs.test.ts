@@ -1,4 +1,4 @@
-// What is derived from the description of a run.
+// Values derived from the description of a run.
 
 import { expect, test } from "vitest";
 import { missingEvents, type Run, runTime, withUpdate } from "./runs";
@@ -22,18 +22,18 @@ const run: Run = {
 };
 const now = Date.parse("2026-11-21T10:01:05Z");
 
-test("a run takes from its start to its end, or until now", () => {
+test("the run time is from the start to the end, or until now", () => {
   expect(runTime(run, now)).toBe(60_000);
   expect(runTime({ ...run, status: "failed", ended_at: "2026-11-21T10:00:15Z" }, now)).toBe(10_000);
   expect(runTime({ ...run, started_at: null }, now)).toBeNull();
   expect(runTime({ ...run, status: "cancelled" }, now)).toBeNull();
 });
 
-test("adds up what its variations miss", () => {
+test("missing events are summed over the variations", () => {
   expect(missingEvents(run)).toBe(3);
 });
 
-test("stands as an update says, if that is about it and can be read", () => {
+test("an update changes the run it names, and is ignored if it cannot be parsed", () => {
   const lost = withUpdate(run, '{"kind":"state","run":"r","status":"lost","sealed":false}');
   expect([lost.status, lost.name]).toEqual(["lost", "build"]);
   expect(withUpdate(run, '{"run":"other","status":"lost"}')).toBe(run);

@@ -1,14 +1,14 @@
-// Runs as the gateway describes them, and what the page derives from such a description.
+// Descriptions of runs, as the gateway sends them, and values that the page derives from them.
 
 import { getJson } from "./api";
 import { isFinal, type RunStatus } from "./event";
-import { runPath, runsPath } from "./link";
+import { runPath, runsPath } from "./url";
 
 export interface Variation {
   index: number;
   status: RunStatus;
   exit_code: number | null;
-  /** Events its producer counted and the store does not have. */
+  /** Events that the producer has counted and the store does not have. */
   missing: number | null;
 }
 
@@ -32,17 +32,19 @@ export interface RunPage {
   next: string | null;
 }
 
-export const PAGE_SIZE = 50;
+const PAGE_RUNS = 50;
 
 export function listRuns(before: string | null): Promise<RunPage> {
-  return getJson<RunPage>(runsPath(PAGE_SIZE, before));
+  return getJson<RunPage>(runsPath(PAGE_RUNS, before));
 }
 
 export function getRun(id: string): Promise<Run> {
   return getJson<Run>(runPath(id));
 }
 
-/** How long the run took, or has taken so far; null before it started. */
+/**
+ * How long the run took, or has taken so far, in ms; null before its start or without a known end.
+ */
 export function runTime(run: Run, now: number): number | null {
   if (run.started_at === null) {
     return null;
@@ -55,7 +57,7 @@ export function missingEvents(run: Run): number {
   return run.variations.reduce((sum, variation) => sum + (variation.missing ?? 0), 0);
 }
 
-/** The run as a `state` frame says that it stands; unchanged if that cannot be read. */
+/** The run with the update of a `state` frame; unchanged if the frame cannot be parsed. */
 export function withUpdate(run: Run, data: string): Run {
   try {
     const update = JSON.parse(data) as { run?: unknown; status?: unknown; sealed?: unknown };
@@ -63,7 +65,7 @@ export function withUpdate(run: Run, data: string): Run {
       return { ...run, status: update.status as RunStatus, sealed: update.sealed === true };
     }
   } catch {
-    // The description that is asked for next has it as well.
+    // The next description has the same status.
   }
   return run;
 }

@@ -1,11 +1,12 @@
-// The connection: its states, its batches, and how it comes back. Time and the gateway are played.
+// The live connection: its states, its batches, and how it reconnects. Time and gateway are
+// simulated.
 
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { RunEvent } from "./event";
-import { type Diagnosis, FLUSH_MS, type Frame, RunStream, type Source } from "./stream";
+import { type Diagnosis, type EventSourceLike, FLUSH_MS, type Frame, RunStream } from "./stream";
 
-/** Plays the gateway and the browser's EventSource. */
-class FakeSource implements Source {
+/** Simulates the browser's EventSource, and the gateway behind it. */
+class FakeSource implements EventSourceLike {
   readyState = 0;
   private listeners = new Map<string, (frame: Frame) => void>();
 
@@ -44,7 +45,7 @@ beforeEach(() => {
   states = [];
   updates = [];
   batches = [];
-  diagnosis = { act: "retry", why: "" };
+  diagnosis = { action: "retry", reason: "" };
   stream = new RunStream("r", {
     open: (url) => {
       const opened = new FakeSource(url);
@@ -53,8 +54,8 @@ beforeEach(() => {
     },
     diagnose: async () => diagnosis,
     events: (batch) => batches.push(batch),
-    state: (state, detail) => states.push(detail === "" ? state : `${state}: ${detail}`),
-    changed: (data) => updates.push(data),
+    stateChanged: (state, detail) => states.push(detail === "" ? state : `${state}: ${detail}`),
+    runUpdated: (data) => updates.push(data),
     random: () => 0,
   });
   stream.start();
@@ -74,13 +75,13 @@ test("starts at the beginning, catches up, is live", () => {
   expect(states).toEqual(["catching-up", "live"]);
 });
 
-test("what changes about the run is handed on at once, and is no event", () => {
+test("an update of the run is passed on at once, and is not an event", () => {
   source().send("state", { status: "lost" });
   expect(updates).toEqual(['{"kind":"state","status":"lost"}']);
   expect(batches).toEqual([]);
 });
 
-test("the first event of a quiet stream is handed on at once, the next ones together", async () => {
+test("the first event of a quiet stream is passed on at once, the next ones in a batch", async () => {
   source().send("output", { seq: 1 }, "1-1");
   await settle();
   expect(batches.map((batch) => batch.length)).toEqual([1]);
@@ -92,14 +93,14 @@ test("the first event of a quiet stream is handed on at once, the next ones toge
   expect(batches.map((batch) => batch.length)).toEqual([1, 2]);
 });
 
-test("a flood does not wait for a timer, which a hidden tab would slow down", () => {
+test("a full batch does not wait for the timer, which a hidden tab would delay", () => {
   for (let seq = 1; seq <= 5000; seq += 1) {
     source().send("output", { seq }, `1-${seq}`);
   }
   expect(batches.map((batch) => batch.length)).toEqual([5000]);
 });
 
-test("degraded stays until ready comes again", () => {
+test("the connection stays degraded until the next ready signal", () => {
   source().send("open");
   source().send("degraded", { what: "redis", message: "Redis is not answering" });
   source().send("degraded", { what: "postgres" });
@@ -107,7 +108,7 @@ test("degraded stays until ready comes again", () => {
   expect(states.slice(1)).toEqual(["degraded: Redis is not answering", "degraded: postgres is not available", "live"]);
 });
 
-test("a lost connection is left to EventSource; a drained one is told as such", () => {
+test("EventSource reconnects by itself, and a draining server is shown as such", () => {
   source().send("open");
   source().fail(0);
   source().send("open");
@@ -118,7 +119,7 @@ test("a lost connection is left to EventSource; a drained one is told as such", 
   expect(sources).toHaveLength(1);
 });
 
-test("after a refusal it opens again just after the last event, with growing waits", async () => {
+test("after a refusal it reconnects after the last event, with growing backoff", async () => {
   source().send("open");
   source().send("output", {}, "7-41");
   for (const wait of [500, 1000, 2000, 4000]) {
@@ -136,7 +137,7 @@ test("after a refusal it opens again just after the last event, with growing wai
   expect(sources).toHaveLength(6);
 });
 
-test("a wait can be cut short, and a stop ends it", async () => {
+test("a retry can cut the backoff short, and a stop ends it", async () => {
   source().fail(2);
   await settle();
   stream.retryNow();
@@ -149,15 +150,15 @@ test("a wait can be cut short, and a stop ends it", async () => {
   expect(sources).toHaveLength(2);
 });
 
-test("says why there is no use in trying again", async () => {
-  diagnosis = { act: "stop", why: "no such run" };
+test("a connection that cannot succeed fails with the reason", async () => {
+  diagnosis = { action: "stop", reason: "no such run" };
   source().fail(2);
   await vi.advanceTimersByTimeAsync(60_000);
   expect(states).toEqual(["reconnecting", "failed: no such run"]);
   expect(sources).toHaveLength(1);
 });
 
-test("end closes the connection after everything was handed on", () => {
+test("the end signal closes the connection after all events were passed on", () => {
   source().send("open");
   source().send("output", { seq: 1 }, "1-1");
   source().send("end", { status: "succeeded" }, "1-1");
@@ -166,15 +167,15 @@ test("end closes the connection after everything was handed on", () => {
   expect(states).toEqual(["catching-up", "ended"]);
 });
 
-test("a reconnect that finds nothing more to come has ended too", async () => {
+test("a reconnect to a complete run ends the stream", async () => {
   source().send("output", {}, "1-1");
-  diagnosis = { act: "ended" };
+  diagnosis = { action: "end" };
   source().fail(2);
   await settle();
   expect(states[states.length - 1]).toBe("ended");
 });
 
-test("a source that was given up is not listened to any more", async () => {
+test("frames of a closed source are ignored", async () => {
   const old = source();
   old.fail(2);
   await vi.advanceTimersByTimeAsync(1000);

@@ -1,19 +1,22 @@
-// The live connection of one run: keeps it, names its state, and hands on what arrives in batches.
+// The live connection of one run: keeps it open, names its state, and passes on events in batches.
 //
-// EventSource reconnects by itself with `Last-Event-ID`. It gives up for good on any answer but an event stream; the stream
-// then asks why (`diagnose`), and opens again just after the last event it saw, with jittered backoff of 1 to 30 s.
-// Events are kept raw in an array and handed on at most every FLUSH_MS, the first of a quiet stream at once. A timer does
-// that, not a frame: a hidden tab has no frames. The array holds at most FLUSH_EVENTS, however rarely a timer fires.
+// EventSource reconnects by itself with `Last-Event-ID`. It gives up after any answer that is not
+// an event stream. RunStream then finds out why (`diagnose`) and connects again after the last
+// event that it has seen, with a jittered backoff of 1 to 30 s.
+//
+// Events wait unparsed in an array and are passed on at most every FLUSH_MS, the first of a quiet
+// stream at once. A timer does that, not an animation frame, because a hidden tab has none. The
+// array holds at most FLUSH_EVENTS, however rarely a timer fires.
 
-import { CHANNELS, parseEvent, type RunEvent } from "./event";
-import { streamPath } from "./link";
+import { EVENT_KINDS, parseEvent, type RunEvent } from "./event";
+import { streamPath } from "./url";
 
 export const FLUSH_MS = 50;
 const FLUSH_EVENTS = 5000;
-const RETRY_FIRST_MS = 1000;
-const RETRY_MOST_MS = 30_000;
+const MIN_RETRY_MS = 1000;
+const MAX_RETRY_MS = 30_000;
 
-export type LinkState =
+export type ConnectionState =
   | "connecting"
   | "catching-up"
   | "live"
@@ -23,38 +26,42 @@ export type LinkState =
   | "ended"
   | "failed";
 
-/** Why a stream was refused: come again, the run is over and all of it was seen, or there is no use in coming again. */
-export type Diagnosis = { act: "retry"; why: string } | { act: "ended" } | { act: "stop"; why: string };
+/**
+ * What to do after the gateway has refused the stream. `end`: the run is over and every event of it
+ * was received. `stop`: another attempt would fail too.
+ */
+export type Diagnosis = { action: "retry"; reason: string } | { action: "end" } | { action: "stop"; reason: string };
 
 export interface Frame {
   readonly data: string;
   readonly lastEventId: string;
 }
 
-/** As much of EventSource as is used, so that a test can play the gateway. */
-export interface Source {
+/** The part of EventSource that RunStream uses; tests implement it as well. */
+export interface EventSourceLike {
   readonly readyState: number;
   addEventListener(kind: string, listener: (frame: Frame) => void): void;
   close(): void;
 }
 
 export interface StreamHooks {
-  open(url: string): Source;
+  open(url: string): EventSourceLike;
   diagnose(after: string): Promise<Diagnosis>;
   events(batch: RunEvent[]): void;
-  state(state: LinkState, detail: string): void;
-  /** The run is lost or found again: nothing that is stored as an event of it. */
-  changed(data: string): void;
+  stateChanged(state: ConnectionState, detail: string): void;
+  /** The run was lost or came back, which is not stored as an event of the run. */
+  runUpdated(data: string): void;
   /** 0 <= n < 1 */
   random(): number;
 }
 
-const CLOSED = 2;
+/** `EventSource.CLOSED` */
+const CLOSED_STATE = 2;
 
 export class RunStream {
-  state: LinkState = "connecting";
+  state: ConnectionState = "connecting";
   detail = "";
-  private source: Source | null = null;
+  private source: EventSourceLike | null = null;
   private lastId = "0-0";
   private frames: string[] = [];
   private flushTimer: ReturnType<typeof setTimeout> | null = null;
@@ -68,14 +75,14 @@ export class RunStream {
     private readonly hooks: StreamHooks,
   ) {}
 
-  /** Begins behind an event; `0-0` is the beginning. */
+  /** Starts after an event; `0-0` is the beginning. */
   start(after = "0-0"): void {
     this.stopped = false;
     this.lastId = after;
     this.connect();
   }
 
-  /** Ends everything; the owner hears nothing more. */
+  /** Closes the connection; no hook runs afterwards. */
   stop(): void {
     this.stopped = true;
     this.close();
@@ -83,7 +90,7 @@ export class RunStream {
     this.frames = [];
   }
 
-  /** Ends a wait between attempts: the network came back, or the reader asks. */
+  /** Cuts the backoff short: the network came back, or the page is visible again. */
   retryNow(): void {
     if (this.retryTimer !== null && !this.stopped) {
       clearTimeout(this.retryTimer);
@@ -96,32 +103,32 @@ export class RunStream {
     this.close();
     const source = this.hooks.open(streamPath(this.run, this.lastId));
     this.source = source;
-    // A closed source may still deliver what it had queued; only the current one counts.
-    const on = (kind: string, act: (frame: Frame) => void) =>
+    // A closed source may still deliver frames that it had queued; only the current one counts.
+    const on = (kind: string, handle: (frame: Frame) => void) =>
       source.addEventListener(kind, (frame) => {
         if (source === this.source) {
-          act(frame);
+          handle(frame);
         }
       });
-    on("open", () => this.to("catching-up", ""));
-    on("error", () => this.broken(source));
-    for (const kind of [...CHANNELS, "gap"]) {
-      on(kind, (frame) => this.take(frame));
+    on("open", () => this.setState("catching-up", ""));
+    on("error", () => this.onError(source));
+    for (const kind of [...EVENT_KINDS, "gap"]) {
+      on(kind, (frame) => this.receive(frame));
     }
-    on("state", (frame) => this.hooks.changed(frame.data));
+    on("state", (frame) => this.hooks.runUpdated(frame.data));
     on("ready", () => {
       this.failures = 0;
       this.flush();
-      this.to("live", "");
+      this.setState("live", "");
     });
     on("degraded", (frame) => {
       const event = parseEvent(frame.data);
-      this.to("degraded", event.message ?? `${event.what ?? "a store"} is not available`);
+      this.setState("degraded", event.message ?? `${event.what ?? "a store"} is not available`);
     });
-    on("closing", (frame) => this.to("draining", parseEvent(frame.data).reason ?? ""));
+    on("closing", (frame) => this.setState("draining", parseEvent(frame.data).reason ?? ""));
     on("end", (frame) => {
-      this.take(frame);
-      this.ended();
+      this.receive(frame);
+      this.end();
     });
   }
 
@@ -132,54 +139,54 @@ export class RunStream {
     this.retryTimer = null;
   }
 
-  private ended(): void {
+  private end(): void {
     this.close();
     this.flush();
-    this.to("ended", "");
+    this.setState("ended", "");
   }
 
-  private broken(source: Source): void {
-    if (source.readyState !== CLOSED) {
-      // A drained server has said that it goes: that is the more telling state until the next one answers.
+  private onError(source: EventSourceLike): void {
+    if (source.readyState !== CLOSED_STATE) {
+      // A draining server has announced that it closes: keep that state until another one answers.
       if (this.state !== "draining") {
-        this.to("reconnecting", "");
+        this.setState("reconnecting", "");
       }
       return;
     }
     this.close();
-    this.to("reconnecting", "");
+    this.setState("reconnecting", "");
     this.hooks.diagnose(this.lastId).then(
-      (diagnosis) => this.diagnosed(diagnosis),
-      () => this.diagnosed({ act: "retry", why: "" }),
+      (diagnosis) => this.onDiagnosis(diagnosis),
+      () => this.onDiagnosis({ action: "retry", reason: "" }),
     );
   }
 
-  private diagnosed(diagnosis: Diagnosis): void {
+  private onDiagnosis(diagnosis: Diagnosis): void {
     if (this.stopped || this.source !== null) {
       return;
     }
-    if (diagnosis.act === "ended") {
-      this.ended();
+    if (diagnosis.action === "end") {
+      this.end();
       return;
     }
-    if (diagnosis.act === "stop") {
+    if (diagnosis.action === "stop") {
       this.flush();
-      this.to("failed", diagnosis.why);
+      this.setState("failed", diagnosis.reason);
       return;
     }
-    this.to("reconnecting", diagnosis.why);
-    const most = Math.min(RETRY_MOST_MS, RETRY_FIRST_MS * 2 ** this.failures);
+    this.setState("reconnecting", diagnosis.reason);
+    const backoffMs = Math.min(MAX_RETRY_MS, MIN_RETRY_MS * 2 ** this.failures);
     this.failures += 1;
     this.retryTimer = setTimeout(
       () => {
         this.retryTimer = null;
         this.connect();
       },
-      most * (0.5 + this.hooks.random() / 2),
+      backoffMs * (0.5 + this.hooks.random() / 2),
     );
   }
 
-  private take(frame: Frame): void {
+  private receive(frame: Frame): void {
     if (frame.lastEventId !== "") {
       this.lastId = frame.lastEventId;
     }
@@ -187,8 +194,8 @@ export class RunStream {
     if (this.frames.length >= FLUSH_EVENTS) {
       this.flush();
     } else if (this.flushTimer === null) {
-      const wait = Math.max(0, this.flushedAt + FLUSH_MS - Date.now());
-      this.flushTimer = setTimeout(() => this.flush(), wait);
+      const delayMs = Math.max(0, this.flushedAt + FLUSH_MS - Date.now());
+      this.flushTimer = setTimeout(() => this.flush(), delayMs);
     }
   }
 
@@ -203,11 +210,11 @@ export class RunStream {
     }
   }
 
-  private to(state: LinkState, detail: string): void {
+  private setState(state: ConnectionState, detail: string): void {
     if (this.state !== state || this.detail !== detail) {
       this.state = state;
       this.detail = detail;
-      this.hooks.state(state, detail);
+      this.hooks.stateChanged(state, detail);
     }
   }
 }

@@ -1,4 +1,4 @@
-// Times and amounts in words.
+// Formatting of times and numbers.
 
 import { expect, test } from "vitest";
 import { age, amount, bytes, clock, duration } from "./time";
@@ -14,15 +14,15 @@ test.each([
   expect(duration(ms)).toBe(text);
 });
 
-test("ages have one unit", () => {
+test("an age has one unit", () => {
   expect([age(-10), age(500), age(12_900), age(7_300_000)]).toEqual(["now", "now", "12s ago", "2h ago"]);
 });
 
-test("clock shows milliseconds in local time", () => {
+test("a clock time has milliseconds and is local", () => {
   expect(clock(new Date(2026, 10, 21, 4, 3, 7, 25).getTime())).toBe("04:03:07.025");
 });
 
-test("amounts are readable", () => {
+test("numbers have separators, and byte counts have units", () => {
   expect(amount(1234567)).toBe("1,234,567");
   expect([bytes(0), bytes(1023), bytes(1536), bytes(200 * 1024), bytes(5e9)]).toEqual([
     "0 B",

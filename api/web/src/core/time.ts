@@ -1,4 +1,4 @@
-// Times and amounts in words: ages and durations for the list, a clock for the lines.
+// Formats times and numbers: ages and durations for the list of runs, clock times for log lines.
 
 const UNITS: [string, number][] = [
   ["d", 86_400],
@@ -31,7 +31,9 @@ export function age(ms: number): string {
   return unit === undefined ? "now" : `${Math.floor(seconds / unit[1])}${unit[0]} ago`;
 }
 
-/** `14:03:07.250` in the reader's time zone. Written by hand: this runs for each row drawn, and Intl is slow. */
+/**
+ * `14:03:07.250` in the reader's time zone. Without Intl, which is too slow to run for each row.
+ */
 export function clock(time: number): string {
   const date = new Date(time);
   const two = (value: number) => String(value).padStart(2, "0");

@@ -1,66 +1,85 @@
-// The frame of the page: asks who is signed in, then shows the form, the list of runs, or one run.
+// The frame of the page: loads the session, then shows the sign-in form, the list of runs, or one
+// run.
 
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { runsHash } from "../core/link";
-import { currentSession, signOut } from "../core/session";
+import { signOut } from "../core/session";
+import { openSession } from "../core/sign_in_link";
+import { runsHash } from "../core/url";
 import { RunList } from "./RunList";
 import { RunView } from "./RunView";
 import { SignIn } from "./SignIn";
-import { route, session } from "./state";
+import { route, session, signInLink, signInProblem } from "./state";
 
-const ASK_AGAIN_MS = 2000;
+const RETRY_MS = 2000;
 
 export function App() {
   const problem = useSignal("");
+  const link = signInLink.value;
 
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const ask = async () => {
+    let superseded = false;
+    const load = async () => {
       try {
-        session.value = await currentSession();
-        problem.value = "";
+        const opened = await openSession(link?.code ?? null);
+        if (!superseded) {
+          session.value = opened.session;
+          signInProblem.value = link === null ? signInProblem.value : opened.problem;
+          problem.value = "";
+        }
       } catch (error) {
-        problem.value = (error as Error).message;
-        timer = setTimeout(ask, ASK_AGAIN_MS);
+        if (!superseded) {
+          problem.value = (error as Error).message;
+          timer = setTimeout(load, RETRY_MS);
+        }
       }
     };
-    void ask();
-    return () => clearTimeout(timer);
-  }, [problem]);
+    void load();
+    return () => {
+      superseded = true;
+      clearTimeout(timer);
+    };
+  }, [problem, link]);
 
   if (session.value === undefined) {
     return (
-      <main class="quiet" aria-live="polite">
-        {problem.value === "" ? "" : `Cannot start: ${problem.value}. Trying again.`}
+      <main class="centered" aria-live="polite">
+        {problem.value === "" ? "" : `Could not load the session: ${problem.value}. Retrying.`}
       </main>
     );
   }
   if (session.value === null) {
     return <SignIn />;
   }
-  const at = route.value;
+  const current = route.value;
   return (
     <>
       <header class="bar">
         <a class="brand" href={runsHash()}>
           Runcast
         </a>
-        <span class="who">{session.value.name}</span>
-        <button type="button" class="plain" onClick={leave}>
+        <span class="user-name">{session.value.name}</span>
+        <button type="button" class="plain" onClick={leaveSession}>
           Sign out
         </button>
       </header>
-      {at.page === "run" ? <RunView key={at.id} id={at.id} /> : <RunList key={at.before ?? ""} before={at.before} />}
+      {current.page === "run" ? (
+        <RunView key={current.id} id={current.id} />
+      ) : (
+        <RunList key={current.before ?? ""} before={current.before} />
+      )}
     </>
   );
 }
 
-async function leave(): Promise<void> {
+async function leaveSession(): Promise<void> {
   try {
     await signOut();
   } catch {
-    // Signed out here in any case; without the gateway the cookie stays until it is asked again.
+    // The page shows the sign-in form in any case. If the gateway could not be reached, the session
+    // is still valid and comes back with the next reload.
   }
   session.value = null;
+  signInProblem.value = "";
 }

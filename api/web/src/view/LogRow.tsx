@@ -1,29 +1,31 @@
-// One row. Its text is text nodes, whatever the run printed; the time and the level are drawn by the style sheet, so that they
-// are neither copied nor read as part of the line. The header of a group is a button that folds it.
+// One row of a log. Its text becomes text nodes, whatever the run has printed. The style sheet
+// draws the time and the level, so that they are neither copied nor read aloud as part of the line.
+// The header of a group is a button that folds the group.
 
 import { styleAttributes } from "../core/ansi";
 import type { Group } from "../core/groups";
-import type { Row } from "../core/lane";
 import type { Span } from "../core/line";
-import { amount, clock as clockOf } from "../core/time";
+import type { Row } from "../core/row";
+import { amount, clock as clockTime } from "../core/time";
 
-const LEVELS = new Set(["trace", "debug", "info", "warn", "error", "fatal"]);
-const MAX_DEPTH = 4;
+const KNOWN_LEVELS = new Set(["trace", "debug", "info", "warn", "error", "fatal"]);
+/** Groups nested deeper are not indented further. */
+const MAX_INDENT_LEVELS = 4;
 
 interface LogRowProps {
   row: Row;
   clock: boolean;
-  /** The number of the next row of all: how far a group goes that has not ended. */
+  /** The number that the log's next row will get: there a group ends that still goes on. */
   end: number;
-  /** The reader asked for it. */
+  /** The reader searched for this row or went to it. */
   hit: boolean;
-  fold(group: Group): void;
+  toggleGroup(group: Group): void;
 }
 
-export function LogRow({ row, clock, end, hit, fold }: LogRowProps) {
-  // A level of another name is shown as it is, without a colour.
-  const level = row.level !== undefined && LEVELS.has(row.level) ? ` l-${row.level}` : "";
-  const depth = row.depth === 0 ? "" : ` d-${Math.min(row.depth, MAX_DEPTH)}`;
+export function LogRow({ row, clock, end, hit, toggleGroup }: LogRowProps) {
+  // A level with another name is shown as it is, without a colour.
+  const level = row.level !== undefined && KNOWN_LEVELS.has(row.level) ? ` l-${row.level}` : "";
+  const depth = row.depth === 0 ? "" : ` d-${Math.min(row.depth, MAX_INDENT_LEVELS)}`;
   const group = row.group;
   return (
     <div
@@ -31,30 +33,40 @@ export function LogRow({ row, clock, end, hit, fold }: LogRowProps) {
       data-testid="log-row"
       data-number={row.number}
       data-source={row.source}
-      data-time={clock && row.time > 0 ? clockOf(row.time) : ""}
+      data-time={clock && row.time > 0 ? clockTime(row.time) : ""}
     >
       {row.level !== undefined && <span class="level" data-level={row.level.slice(0, 5)} />}
-      {group === null ? row.line.spans.map(drawSpan) : <GroupHeader group={group} end={end} fold={fold} />}
+      {group === null ? (
+        row.line.spans.map(renderSpan)
+      ) : (
+        <GroupHeader group={group} end={end} toggleGroup={toggleGroup} />
+      )}
     </div>
   );
 }
 
-function GroupHeader({ group, end, fold }: { group: Group; end: number; fold(group: Group): void }) {
-  const rows = group.rows(end);
+interface GroupHeaderProps {
+  group: Group;
+  end: number;
+  toggleGroup(group: Group): void;
+}
+
+function GroupHeader({ group, end, toggleGroup }: GroupHeaderProps) {
+  const rows = group.rowCount(end);
   return (
     <button
       type="button"
       class="fold"
       data-testid="log-group"
       aria-expanded={!group.folded}
-      onClick={() => fold(group)}
+      onClick={() => toggleGroup(group)}
     >
       {group.title}
-      <span class="rows-in">
+      <span class="group-rows">
         {amount(rows)} {rows === 1 ? "line" : "lines"}
       </span>
       {group.errors > 0 && (
-        <span class="errors-in">
+        <span class="group-errors">
           {amount(group.errors)} {group.errors === 1 ? "error" : "errors"}
         </span>
       )}
@@ -62,7 +74,7 @@ function GroupHeader({ group, end, fold }: { group: Group; end: number; fold(gro
   );
 }
 
-function drawSpan({ text, style }: Span, at: number) {
+function renderSpan({ text, style }: Span, at: number) {
   if (style === null) {
     return text;
   }

@@ -1,25 +1,28 @@
-// The head of one run: name, id, status, seal, counts, and the state of the connection, which is always in sight.
+// The head of one run: name, id, status, seal, counts, and the state of the connection, which is
+// always visible.
 
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
 import { type Run, runTime } from "../core/runs";
-import type { LinkState } from "../core/stream";
+import type { ConnectionState } from "../core/stream";
 import { amount, bytes, duration } from "../core/time";
 import { Connection, Seal, StatusBadge } from "./Status";
-import { clockShown, now, toggleClock } from "./state";
+import { now, showClock, toggleClock } from "./state";
 
 const COPIED_MS = 1500;
 
 interface RunHeadProps {
   run: Run | null;
   id: string;
-  state: LinkState;
+  state: ConnectionState;
   detail: string;
-  /** Events that came over the stream: while the run is live, ahead of what its description counts. */
-  seen: number;
+  /**
+   * Events received over the stream. While the run is live, its description counts fewer of them.
+   */
+  received: number;
 }
 
-export function RunHead({ run, id, state, detail, seen }: RunHeadProps) {
+export function RunHead({ run, id, state, detail, received }: RunHeadProps) {
   const time = run === null ? null : runTime(run, now.value);
   return (
     <section class="head">
@@ -34,7 +37,7 @@ export function RunHead({ run, id, state, detail, seen }: RunHeadProps) {
         {time !== null && <span>{duration(time)}</span>}
         {run !== null && (
           <span>
-            {amount(Math.max(run.events, seen))} events, {bytes(run.bytes)}
+            {amount(Math.max(run.events, received))} events, {bytes(run.bytes)}
           </span>
         )}
         {Object.entries(run?.labels ?? {}).map(([key, value]) => (
@@ -42,7 +45,7 @@ export function RunHead({ run, id, state, detail, seen }: RunHeadProps) {
             {key}={value}
           </span>
         ))}
-        <button type="button" class="plain clock" aria-pressed={clockShown.value} onClick={toggleClock}>
+        <button type="button" class="plain clock" aria-pressed={showClock.value} onClick={toggleClock}>
           Times
         </button>
       </div>
@@ -61,7 +64,7 @@ function CopyId({ id }: { id: string }) {
         copied.value = false;
       }, COPIED_MS);
     } catch {
-      // Browsers refuse the clipboard without https; the id is selected instead, ready to be copied by hand.
+      // Browsers refuse the clipboard without https. Select the id, so that the reader can copy it.
       if (text.current !== null) {
         getSelection()?.selectAllChildren(text.current);
       }

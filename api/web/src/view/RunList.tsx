@@ -1,12 +1,13 @@
-// The list of runs, newest first, a page at a time; asked for again every two seconds while the page is visible.
+// The list of runs, newest first, a page at a time. Reloads every two seconds while the page is
+// visible.
 
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError } from "../core/api";
-import { runHash, runsHash, shortId } from "../core/link";
 import { pollWhileVisible } from "../core/poll";
 import { listRuns, type Run, type RunPage, runTime } from "../core/runs";
 import { age, amount, duration } from "../core/time";
+import { runHash, runsHash, shortId } from "../core/url";
 import { StatusBadge } from "./Status";
 import { now, session } from "./state";
 
@@ -95,7 +96,7 @@ function NoRuns() {
   return (
     <section class="empty" data-testid="no-runs">
       <h2>No runs yet</h2>
-      <p>Put a command behind Runcast, and what it prints appears here while it prints it:</p>
+      <p>Run a command with Runcast, and its output appears here as the command prints it:</p>
       <pre>runcast wrap -- your command</pre>
     </section>
   );

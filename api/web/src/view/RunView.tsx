@@ -1,30 +1,33 @@
-// One run: what it is, how the connection to it is, and its variations, side by side or as tabs.
+// One run: its head with the state of the connection, the search bar, and its variations, side by
+// side or as tabs.
 
 import { type Signal, useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import type { Lane } from "../core/lane";
-import { runsHash } from "../core/link";
+import type { LogPosition } from "../core/history";
+import type { VariationLog } from "../core/log";
+import { RunWatch } from "../core/run_watch";
 import type { Run } from "../core/runs";
-import { RunWatch } from "../core/watch";
-import { LaneTabs } from "./LaneTabs";
-import { LaneView } from "./LaneView";
-import { Places, type Wanted } from "./Places";
+import { runsHash } from "../core/url";
+import { LogView } from "./LogView";
 import { RunHead } from "./RunHead";
+import { SearchBar } from "./SearchBar";
 import { session, wide } from "./state";
+import { VariationTabs } from "./VariationTabs";
 
-const COLUMNS = 2;
+const MAX_SIDE_BY_SIDE_LOGS = 2;
 
 export function RunView({ id }: { id: string }) {
-  // The watch keeps its data outside of signals, which would cost one for each line; this one says that it changed.
+  // RunWatch keeps its data outside of signals, which would cost one per line; `revision` signals
+  // that something has changed.
   const revision = useSignal(0);
-  const chosen = useSignal(0);
+  const selected = useSignal(0);
   const watch = useMemo(() => new RunWatch(id, watchHooks(revision)), [id, revision]);
   useEffect(() => {
     watch.start();
     return () => watch.stop();
   }, [watch]);
 
-  const shown = revision.value;
+  const currentRevision = revision.value;
   const { run, store, stream } = watch;
   useEffect(() => {
     document.title = run === null ? "Run · Runcast" : `${run.name} · ${run.status} · Runcast`;
@@ -32,51 +35,51 @@ export function RunView({ id }: { id: string }) {
 
   if (run === null && stream.state === "failed") {
     return (
-      <main class="quiet" data-testid="connection-state" data-state="failed">
+      <main class="centered" data-testid="connection-state" data-state="failed">
         <p>{stream.detail}</p>
         <a href={runsHash()}>All runs</a>
       </main>
     );
   }
-  const lanes = lanesOf(run, store.lanes);
-  const columns = lanes.length <= COLUMNS && (lanes.length === 1 || wide.value);
-  const active = lanes.find((lane) => lane.variation === chosen.value) ?? lanes[0];
-  const visible = columns ? lanes : lanes.filter((lane) => lane === active);
+  const logs = logsOf(run, store.logs);
+  const sideBySide = logs.length <= MAX_SIDE_BY_SIDE_LOGS && (logs.length === 1 || wide.value);
+  const active = logs.find((log) => log.variation === selected.value) ?? logs[0];
+  const visible = sideBySide ? logs : logs.filter((log) => log === active);
   return (
     <main class="run">
-      <RunHead run={run} id={id} state={stream.state} detail={stream.detail} seen={store.events} />
-      <Places id={id} show={show} />
-      {!columns && <LaneTabs lanes={lanes} run={run} chosen={chosen} />}
-      <div class={`lanes lanes-${visible.length}`}>
-        {visible.map((lane) => (
-          <LaneView
-            key={lane.variation}
-            lane={lane}
-            past={watch.past(lane)}
-            pulses={store.pulses}
+      <RunHead run={run} id={id} state={stream.state} detail={stream.detail} received={store.events} />
+      <SearchBar id={id} goTo={goTo} />
+      {!sideBySide && <VariationTabs logs={logs} run={run} selected={selected} />}
+      <div class={`variations variations-${visible.length}`}>
+        {visible.map((log) => (
+          <LogView
+            key={log.variation}
+            log={log}
+            pager={watch.pager(log)}
+            heartbeats={store.heartbeats}
             run={run}
-            revision={shown}
+            revision={currentRevision}
           />
         ))}
       </div>
     </main>
   );
 
-  /** Brings a place of one variation into view, or of all that are shown. */
-  function show(place: Wanted, variation: number | null) {
-    if (variation !== null && !columns) {
-      chosen.value = variation;
+  /** Scrolls one variation to a position, or all visible ones if `variation` is null. */
+  function goTo(position: LogPosition, variation: number | null) {
+    if (variation !== null && !sideBySide) {
+      selected.value = variation;
     }
-    for (const lane of variation === null ? visible : [store.lane(variation)]) {
-      void watch.past(lane).show(place);
+    for (const log of variation === null ? visible : [store.log(variation)]) {
+      void watch.pager(log).goTo(position);
     }
   }
 
-  /** The variations the run says it has, and any other that events came for. */
-  function lanesOf(of: Run | null, held: ReadonlyMap<number, Lane>): Lane[] {
-    const known = of?.variations.map((variation) => variation.index) ?? [];
-    const all = [...new Set([...known, ...held.keys()])].sort((a, b) => a - b);
-    return (all.length > 0 ? all : [0]).map((variation) => store.lane(variation));
+  /** A log for each variation that the description names, and for any other that has events. */
+  function logsOf(of: Run | null, stored: ReadonlyMap<number, VariationLog>): VariationLog[] {
+    const described = of?.variations.map((variation) => variation.index) ?? [];
+    const all = [...new Set([...described, ...stored.keys()])].sort((a, b) => a - b);
+    return (all.length > 0 ? all : [0]).map((variation) => store.log(variation));
   }
 }
 

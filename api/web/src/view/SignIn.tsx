@@ -1,40 +1,20 @@
-// The form that turns a name and a password, or a token, into a session; and the way to the issuer, if there is one.
+// The sign-in form: a name and a password, or a token; and a link to the OpenID Connect issuer, if
+// the gateway has one.
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { runsHash, signInFailure } from "../core/link";
-import { type Credential, type Issuer, issuer, issuerError, issuerHref, signIn, signInError } from "../core/session";
-import { session } from "./state";
+import { type Credential, getIssuer, type Issuer, issuerHref, signIn, signInError } from "../core/session";
+import { runsHash, signInFailure } from "../core/url";
+import { signInProblem as problem, session } from "./state";
 
-export function SignIn() {
-  const by = useSignal<"token" | "password">("password");
+/** The state of the form, and what its buttons do. */
+function useSignInForm() {
+  const method = useSignal<"token" | "password">("password");
   const user = useSignal("");
   const secret = useSignal("");
-  const problem = useSignal(issuerError(signInFailure(location.hash)));
-  const elsewhere = useSignal<Issuer | null>(null);
   const busy = useSignal(false);
-  const field = useRef<HTMLInputElement>(null);
-  const second = useRef<HTMLInputElement>(null);
-  const byToken = by.value === "token";
-
-  useEffect(() => {
-    document.title = "Sign in · Runcast";
-    if (signInFailure(location.hash) !== null) {
-      // It is told once, and is no place to come back to.
-      history.replaceState(null, "", runsHash());
-    }
-  }, []);
-  useEffect(() => field.current?.focus(), [byToken]);
-  useEffect(() => {
-    issuer().then(
-      (found) => {
-        elsewhere.value = found;
-      },
-      () => {
-        // The other ways are there all the same, and say what is wrong with the gateway.
-      },
-    );
-  }, [elsewhere]);
+  const firstField = useRef<HTMLInputElement>(null);
+  const byToken = method.value === "token";
 
   const submit = async (event: Event) => {
     event.preventDefault();
@@ -50,18 +30,34 @@ export function SignIn() {
     try {
       session.value = await signIn(credential);
     } catch (error) {
-      problem.value = signInError(error, by.value);
-      field.current?.select();
+      problem.value = signInError(error, method.value);
+      firstField.current?.select();
     } finally {
       busy.value = false;
     }
   };
 
-  const other = () => {
-    by.value = byToken ? "password" : "token";
+  const switchMethod = () => {
+    method.value = byToken ? "password" : "token";
     secret.value = "";
     problem.value = "";
   };
+
+  return { byToken, user, secret, busy, firstField, submit, switchMethod };
+}
+
+export function SignIn() {
+  const { byToken, user, secret, busy, firstField, submit, switchMethod } = useSignInForm();
+  const secondField = useRef<HTMLInputElement>(null);
+
+  useEffect(() => {
+    document.title = "Sign in · Runcast";
+    if (signInFailure(location.hash) !== null) {
+      // Show the failure once: a reload must not show it again.
+      history.replaceState(null, "", runsHash());
+    }
+  }, []);
+  useEffect(() => firstField.current?.focus(), [byToken]);
 
   return (
     <main class="sign-in">
@@ -72,7 +68,7 @@ export function SignIn() {
             <label for="user">Name or email</label>
             <input
               id="user"
-              ref={field}
+              ref={firstField}
               type="text"
               autocomplete="username"
               autocapitalize="none"
@@ -88,7 +84,7 @@ export function SignIn() {
         <label for="secret">{byToken ? "Token" : "Password"}</label>
         <input
           id="secret"
-          ref={byToken ? field : second}
+          ref={byToken ? firstField : secondField}
           type="password"
           autocomplete={byToken ? "off" : "current-password"}
           spellcheck={false}
@@ -103,7 +99,7 @@ export function SignIn() {
         <p id="secret-hint" class="hint">
           {byToken ? (
             <>
-              <code>deploy/local/up</code> leaves one in <code>.local/token</code>
+              <code>deploy/local/up</code> writes one to <code>.local/token</code>
             </>
           ) : null}
         </p>
@@ -113,15 +109,30 @@ export function SignIn() {
         <button type="submit" data-testid="sign-in-submit" disabled={busy.value}>
           {busy.value ? "Signing in…" : "Sign in"}
         </button>
-        {elsewhere.value === null ? null : (
-          <a class="button" href={issuerHref(location)} data-testid="sign-in-issuer">
-            Sign in with {elsewhere.value.name}
-          </a>
-        )}
-        <button type="button" class="plain" data-testid="sign-in-other" onClick={other}>
+        <IssuerLink />
+        <button type="button" class="plain" data-testid="sign-in-other" onClick={switchMethod}>
           {byToken ? "Sign in with a name and a password" : "Sign in with a token"}
         </button>
       </form>
     </main>
+  );
+}
+
+function IssuerLink() {
+  const issuer = useSignal<Issuer | null>(null);
+  useEffect(() => {
+    getIssuer().then(
+      (configured) => {
+        issuer.value = configured;
+      },
+      () => {
+        // The other methods still work, or show what is wrong with the gateway.
+      },
+    );
+  }, [issuer]);
+  return issuer.value === null ? null : (
+    <a class="button" href={issuerHref(location)} data-testid="sign-in-issuer">
+      Sign in with {issuer.value.name}
+    </a>
   );
 }

@@ -1,0 +1,75 @@
+//! Changes of a watched run that are no events of it: the run is lost, or was found again.
+//!
+//! Data: the last [`MAX_UPDATES`], each with a number, so that a viewer gets only those that are
+//! newer than what it was sent. A viewer that comes later loads the run and needs none of them.
+
+use std::collections::VecDeque;
+
+use runcast_common::presence::run_update::RunUpdate;
+
+/// Updates that are kept for viewers that are slow to take them.
+const MAX_UPDATES: usize = 16;
+
+/// The last updates of a run.
+#[derive(Debug, Default)]
+pub(crate) struct LatestUpdates {
+    updates: VecDeque<RunUpdate>,
+    /// The number of the last one.
+    newest: u64,
+}
+
+impl LatestUpdates {
+    /// Keeps what was published on the run's channel. Returns whether it is an update.
+    pub(crate) fn push(&mut self, message: &[u8]) -> bool {
+        let Ok(update) = serde_json::from_slice(message) else {
+            return false;
+        };
+        if self.updates.len() == MAX_UPDATES {
+            self.updates.pop_front();
+        }
+        self.updates.push_back(update);
+        self.newest += 1;
+        true
+    }
+
+    /// The number of the newest update; 0 before the first.
+    pub(crate) const fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// The updates with a number above this one, as far as they are kept, oldest first.
+    pub(crate) fn after(&self, number: u64) -> Vec<RunUpdate> {
+        let count = usize::try_from(self.newest.saturating_sub(number)).unwrap_or(MAX_UPDATES);
+        let skip = self.updates.len().saturating_sub(count);
+        self.updates.iter().skip(skip).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(missing: u64) -> String {
+        let run = uuid::Uuid::nil();
+        format!(
+            r#"{{"kind":"state","run":"{run}","status":"lost","ended":false,"sealed":false,"missing":{missing}}}"#
+        )
+    }
+
+    #[test]
+    fn the_newest_updates_are_kept_in_order() {
+        let mut updates = LatestUpdates::default();
+        assert!(!updates.push(b"nonsense"));
+        for number in 1..=20 {
+            assert!(updates.push(message(number).as_bytes()));
+        }
+        let after = |number| -> Vec<u64> {
+            let updates = updates.after(number);
+            updates.iter().map(|update| update.missing).collect()
+        };
+        assert_eq!(updates.newest(), 20);
+        assert_eq!(after(18), [19, 20]);
+        assert_eq!(after(20), [0; 0]);
+        assert_eq!(after(0).len(), MAX_UPDATES);
+    }
+}

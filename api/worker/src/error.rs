@@ -1,0 +1,30 @@
+//! Why background work failed.
+
+use runcast_common::connect::RedisFailure;
+use runcast_history::archive::object_store::ArchiveStoreError;
+use runcast_history::archive::writer::WriteError;
+use runcast_store::StoreError;
+use runcast_webhooks::delivery::DeliveryError;
+
+/// Why a task failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TaskError {
+    /// Postgres failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Redis failed.
+    #[error(transparent)]
+    Redis(#[from] RedisFailure),
+    /// The object store of the archive failed.
+    #[error("the archive at {0}")]
+    ArchiveStore(#[from] ArchiveStoreError),
+    /// A run could not be archived.
+    #[error(transparent)]
+    Archive(#[from] WriteError),
+    /// The job library failed.
+    #[error("the queue of background tasks: {0}")]
+    Queue(String),
+    /// Webhooks could not be delivered.
+    #[error(transparent)]
+    Webhooks(#[from] DeliveryError),
+}

@@ -1,0 +1,29 @@
+//! The worker: scheduled background work. Any number of workers may run.
+//!
+//! [`worker`] holds what all work uses, [`settings`] what an operator may set. [`supervise`] starts
+//! five loops and restarts them after failures:
+//! - [`liveness`], in the one worker that holds the lease, marks silent agents as stale or lost,
+//!   and queues the hourly jobs;
+//! - [`jobs`] runs the hourly jobs: among them [`retention`] by its [`retention_rules`],
+//!   [`orphan_keys`] and the hourly part of [`archive`];
+//! - a second queue of [`jobs`] archives single runs ([`archive`]);
+//! - `runcast-webhooks` delivers notifications;
+//! - [`metrics`] reports the state of the jobs.
+//!
+//! Errors: everything fails with [`error::TaskError`]. What was done until then stays done, and
+//! every task may be repeated: a loop restarts with a backoff, the queue retries a job.
+
+pub mod age;
+mod archive;
+mod error;
+mod jobs;
+mod liveness;
+pub mod metrics;
+mod orphan_keys;
+pub mod retention;
+pub mod retention_rules;
+pub mod settings;
+mod supervise;
+mod worker;
+
+pub use worker::Worker;

@@ -1,0 +1,89 @@
+//! The metrics of background work.
+//!
+//! Gauges describe the whole installation, so every worker reports the same: take the largest, not
+//! the sum. They are renewed every [`REPORT_INTERVAL`].
+
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use chrono::Utc;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use rand::RngExt as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::TaskError;
+use crate::worker::Worker;
+use runcast_store::job_status::JobKind;
+
+/// How often the queue is read.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    kind: String,
+    state: &'static str,
+}
+
+type GaugeI64 = Gauge<i64, AtomicI64>;
+
+/// The metrics of one worker. Cloning is cheap; clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    jobs: Family<StateLabels, GaugeI64>,
+    due: Family<KindLabels, GaugeI64>,
+}
+
+impl Metrics {
+    /// Names and explains the metrics in a registry.
+    #[rustfmt::skip]
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("runcast_jobs", "Background jobs that are not done, by kind and state; webhook deliveries have the kind delivery", self.jobs.clone());
+        registry.register_with_unit("runcast_jobs_due", "For how long the oldest due job has been due", Unit::Seconds, self.due.clone());
+    }
+
+    fn set_jobs(&self, kinds: &[JobKind]) {
+        for jobs in kinds {
+            let states = [
+                ("waiting", jobs.waiting),
+                ("running", jobs.running),
+                ("retrying", jobs.retrying),
+                ("dead", jobs.dead),
+            ];
+            for (state, count) in states {
+                let kind = jobs.kind.clone();
+                self.jobs
+                    .get_or_create(&StateLabels { kind, state })
+                    .set(count);
+            }
+            let kind = jobs.kind.clone();
+            let seconds = jobs
+                .due_since
+                .map_or(0, |since| (Utc::now() - since).num_seconds());
+            self.due
+                .get_or_create(&KindLabels { kind })
+                .set(seconds.max(0));
+        }
+    }
+}
+
+/// Reports the state of the queue until `stop`.
+pub(crate) async fn report_jobs(
+    worker: &Worker,
+    stop: &CancellationToken,
+) -> Result<(), TaskError> {
+    loop {
+        worker.metrics.set_jobs(&worker.store.job_kinds().await?);
+        let wait = tokio::time::sleep(REPORT_INTERVAL.mul_f64(rand::rng().random_range(0.8..=1.2)));
+        if stop.run_until_cancelled(wait).await.is_none() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! How the line of unstored runs stands, for health checks: whether persisters can read it, how many runs wait, and for how
+//! long the first of them has.
+//!
+//! One call for all partitions; in a cluster one for each, at the same time.
+
+use std::time::Duration;
+
+use crate::connect::{Redis, RedisFailure};
+use crate::protocol::event;
+use crate::protocol::keys::{Keys, PERSISTER_GROUP};
+use crate::redis;
+use futures::future::try_join_all;
+use redis::Value;
+
+/// What stands in the line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadyLag {
+    /// Entries: runs with unstored events, some perhaps twice.
+    pub entries: u64,
+    /// How long the first of them has been there, by the clocks of Redis and of this process.
+    pub oldest: Duration,
+}
+
+/// Looks at the line.
+///
+/// # Errors
+/// [`RedisFailure`] if Redis cannot be reached; its code is `NOGROUP` if no persister has made its group yet.
+pub async fn look(redis: &Redis, keys: &Keys) -> Result<ReadyLag, RedisFailure> {
+    let lanes = redis
+        .partition_groups()
+        .into_iter()
+        .map(|partitions| async move {
+            let mut pipeline = redis::pipe();
+            let slot = Keys::slot(partitions.start);
+            for partition in partitions {
+                let ready = keys.ready(partition);
+                pipeline.cmd("XLEN").arg(&ready);
+                pipeline
+                    .cmd("XRANGE")
+                    .arg(&ready)
+                    .arg(&["-", "+", "COUNT", "1"]);
+                // Fails where the group is missing, and all of them with it.
+                pipeline.cmd("XPENDING").arg(&ready).arg(PERSISTER_GROUP);
+            }
+            let pipeline = &pipeline;
+            let replies: Vec<Value> = redis
+                .run(slot, async |connection| {
+                    pipeline.query_async(connection).await
+                })
+                .await?;
+            Ok::<_, RedisFailure>(replies)
+        });
+    let now = event::now_ms();
+    let mut backlog = ReadyLag::default();
+    for replies in try_join_all(lanes).await? {
+        for part in replies.chunks(3) {
+            let [length, first, _pending] = part else {
+                continue;
+            };
+            backlog.entries += number(length);
+            if let Some(since) = first_entry_ms(first) {
+                let age = Duration::from_millis(now.saturating_sub(since));
+                backlog.oldest = backlog.oldest.max(age);
+            }
+        }
+    }
+    Ok(backlog)
+}
+
+fn number(reply: &Value) -> u64 {
+    match reply {
+        Value::Int(number) => u64::try_from(*number).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// When the only entry of such a reply was added: its id begins with it.
+fn first_entry_ms(reply: &Value) -> Option<u64> {
+    let Value::Array(entries) = reply else {
+        return None;
+    };
+    let Value::Array(entry) = entries.first()? else {
+        return None;
+    };
+    let Value::BulkString(id) = entry.first()? else {
+        return None;
+    };
+    let (ms, _) = std::str::from_utf8(id).ok()?.split_once('-')?;
+    ms.parse().ok()
+}
