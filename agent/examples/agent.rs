@@ -1,42 +1,44 @@
-//! An agent that publishes everything it does: its answer while it is being written, what it traces, what
-//! the model used, and it does what viewers ask of it.
+//! An agent that publishes everything it does: its answer while it is written, what it traces and
+//! what the model used. It also follows the control commands of viewers.
 //!
-//!     cargo run -p runcast-agent --example agent     # with RUNCAST_URL and RUNCAST_TOKEN
+//! ```text
+//! cargo run -p runcast-agent --example agent     # with RUNCAST_URL and RUNCAST_TOKEN
+//! ```
 //!
-//! The model is played by a list of words; in a real agent `answer` is the stream of its API.
+//! A list of words replaces the model; in a real agent `answer` is the stream of its API.
 
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
-use runcast_agent::Publisher;
-use runcast_agent::api::{Client, NewRun};
-use runcast_agent::layer::RuncastLayer;
-use runcast_agent::model_text::ModelText;
-use runcast_agent::publisher::Options;
-use runcast_agent::redact::{Redactor, Wanted, from_variables};
-use runcast_agent::tokens::TokenUse;
 use runcast_common::config::ProcessEnv;
 use runcast_common::protocol::event::{Action, Status, StatusChange};
+use runcast_publisher::gateway_client::{GatewayClient, NewRun};
+use runcast_publisher::llm::{ModelText, TokenUse};
+use runcast_publisher::tracing_layer::RuncastLayer;
+use runcast_publisher::{Options, Publisher};
+use runcast_redact::{EnvRedaction, Redactor, from_variables};
 use tracing::{Instrument as _, info, info_span};
 use tracing_subscriber::{filter::LevelFilter, prelude::*};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     runcast_common::connect::install_tls_provider();
-    let session = Client::from_env(&ProcessEnv)?
+    let session = GatewayClient::from_env(&ProcessEnv)?
         .create_run(&NewRun::named("example agent"), uuid::Uuid::now_v7())
         .await?;
     let publisher = Publisher::start(&session.target(0), Options::default())?;
 
-    // What is traced goes to the run, without the secrets of the environment, and to the terminal.
-    let (redactor, _ignored) = from_variables(std::env::vars_os(), &Wanted::Usual(Vec::new()));
+    // Events of `tracing` go to the run, without the secrets of the environment, and to the
+    // terminal.
+    let (redactor, _ignored) =
+        from_variables(std::env::vars_os(), &EnvRedaction::Usual(Vec::new()));
     tracing_subscriber::registry()
         .with(tracing_subscriber::fmt::layer().with_filter(LevelFilter::WARN))
         .with(layer(&publisher, &redactor).with_filter(LevelFilter::INFO))
         .init();
 
     publisher.status(&StatusChange::to(Status::Running)).await?;
-    let mut commands = publisher.control();
+    let mut commands = publisher.commands();
     let end = tokio::select! {
         done = work(&publisher).instrument(info_span!("work", steps = 2)) => {
             done?;
@@ -52,7 +54,7 @@ async fn main() -> anyhow::Result<()> {
                 }
             }
         } => {
-            // The text that was being written was dropped, and has published what it had.
+            // The unfinished text was dropped, and has published what it had.
             command.done().await?;
             Status::Cancelled
         }
@@ -60,7 +62,10 @@ async fn main() -> anyhow::Result<()> {
     let closed = publisher
         .finish(StatusChange::to(end), Duration::from_secs(30))
         .await?;
-    anyhow::ensure!(closed.unsent == 0, "not all was published: {closed:?}");
+    anyhow::ensure!(
+        closed.unsent == 0,
+        "not everything was published: {closed:?}"
+    );
     Ok(())
 }
 
@@ -82,7 +87,7 @@ async fn work(publisher: &Publisher) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a model says, word by word.
+/// The answer of a model, word by word.
 fn answer() -> impl Stream<Item = Result<String, std::io::Error>> {
     let words = "Streams are rivers that remember where they have been.";
     let words = words.split_inclusive(' ').map(ToOwned::to_owned);

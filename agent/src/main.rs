@@ -1,5 +1,5 @@
-//! The program `runcast`: reads the command line, starts what is asked for, and turns its end into
-//! an exit code.
+//! The program `runcast`: parses the command line, runs the requested command, and returns its
+//! result as an exit code.
 
 use std::process::ExitCode;
 
@@ -7,20 +7,19 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use runcast_agent::cli::{Cli, Command};
+use runcast_agent::exit_code::EX_USAGE;
+use runcast_agent::local_gateway::LocalEnv;
 use runcast_agent::{resend, tail, wrap};
 use runcast_common::config::ProcessEnv;
 use runcast_common::telemetry::Audience;
 use runcast_common::{connect, telemetry};
 use tokio::runtime::Runtime;
 
-/// Wrong use, as in `sysexits.h`; clap's own 2 could be the wrapped command's.
-const USAGE: u8 = 64;
-
 fn main() -> ExitCode {
     connect::install_tls_provider();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return print_usage(&error),
     };
     match run(cli.command) {
         Ok(code) => ExitCode::from(code),
@@ -33,44 +32,48 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<u8> {
     if let Command::Session(session) = &command {
-        wrap::lead(&session.command)?;
+        wrap::lead_session(&session.command)?;
     }
     telemetry::start(&ProcessEnv, "warn", Audience::Person)?;
+    let env = LocalEnv::new(ProcessEnv);
     match command {
         Command::Wrap(arguments) => {
-            // Before any thread is started.
-            let blocked = wrap::block().context("signals cannot be blocked")?;
-            let runtime = Runtime::new().context("no threads")?;
-            let code = runtime.block_on(wrap::run(&arguments.into(), &ProcessEnv, &blocked));
-            // Nothing is left to be done, and a blocked write to a terminal shall not keep us.
+            // Before any thread is started: threads inherit the signal mask.
+            let blocked = wrap::block_signals().context("signals cannot be blocked")?;
+            let runtime = start_runtime()?;
+            let code = runtime.block_on(wrap::run(&arguments.into(), &env, &blocked));
+            // Do not wait for tasks: a blocked write to a terminal must not keep the process.
             runtime.shutdown_background();
             Ok(code?)
         }
         Command::Tail(arguments) => {
-            let runtime = Runtime::new().context("no threads")?;
-            let result = runtime.block_on(tail::run(&arguments.into(), &ProcessEnv));
+            let runtime = start_runtime()?;
+            let result = runtime.block_on(tail::run(&arguments.into(), &env));
             runtime.shutdown_background();
             Ok(tail::exit_code(&result))
         }
         Command::Session(_) => Ok(1),
         Command::Resend(arguments) => {
-            let runtime = Runtime::new().context("no threads")?;
-            Ok(runtime.block_on(resend::run(&arguments.into(), &ProcessEnv)))
+            Ok(start_runtime()?.block_on(resend::run(&arguments.into(), &env)))
         }
     }
 }
 
-/// Help and version go to stdout and are a success, anything else is wrong use.
-fn explain(error: &clap::Error) -> ExitCode {
-    let asked_for = matches!(
+fn start_runtime() -> anyhow::Result<Runtime> {
+    Runtime::new().context("the runtime cannot start its threads")
+}
+
+/// Prints help and version to stdout and succeeds; prints any other error to stderr.
+fn print_usage(error: &clap::Error) -> ExitCode {
+    let is_requested = matches!(
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     );
-    // That nobody reads it is no reason to fail.
+    // A closed stream is not an error.
     drop(error.print());
-    if asked_for {
+    if is_requested {
         ExitCode::SUCCESS
     } else {
-        ExitCode::from(USAGE)
+        ExitCode::from(EX_USAGE)
     }
 }

@@ -1,5 +1,5 @@
-//! The example for those who link the crate does what it shows: it is run as it stands, against a real
-//! Redis and the stand-in of the gateway.
+//! The example for programs that use the library, run unchanged against a real Redis and a stand-in
+//! for the gateway.
 
 mod support;
 
@@ -15,7 +15,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// Where cargo puts it, beside this test.
+/// The example, which cargo puts beside this test.
 fn example() -> PathBuf {
     let test = std::env::current_exe().expect("the path of the running test");
     let profile = test.parent().and_then(|deps| deps.parent());
@@ -28,7 +28,7 @@ fn example() -> PathBuf {
     program
 }
 
-/// Runs it to its end, with the persister played; gives the lines of its run.
+/// Runs it to its end, with a simulated persister. Returns the lines of its run.
 async fn run(cancel_at: Option<&str>) -> Vec<Value> {
     let server = Server::start().await;
     let target = server.target();
@@ -90,7 +90,7 @@ fn text(lines: &[Value]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_publishes_its_answers_its_log_and_what_they_cost() {
+async fn it_publishes_its_answers_its_log_and_their_cost() {
     let lines = run(None).await;
     let sentence = "Streams are rivers that remember where they have been.\n";
     assert_eq!(text(&lines), sentence.repeat(2));
@@ -138,7 +138,7 @@ async fn it_publishes_its_answers_its_log_and_what_they_cost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_can_be_cancelled_in_the_middle_of_a_sentence() {
+async fn it_can_be_cancelled_within_an_answer() {
     let lines = run(Some("rivers")).await;
     let said = text(&lines);
     assert!(said.starts_with("Streams are rivers "), "{said}");

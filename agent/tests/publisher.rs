@@ -1,20 +1,20 @@
-//! The publisher against a real Redis: what is published arrives byte for byte, once and in order,
-//! whatever happens to the server in between.
+//! The publisher against a real Redis: published events arrive byte for byte, once and in order,
+//! whatever happens to the server meanwhile.
 
 mod support;
 
 use std::time::Duration;
 
-use runcast_agent::Publisher;
-use runcast_agent::publisher::{Options, PublishError, Stopped};
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::{Kind, Status, StatusChange};
 use runcast_common::protocol::seal::Seal;
 use runcast_common::redis;
-use runcast_common::scripts::{Append, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, Cap};
+use runcast_publisher::Publisher;
+use runcast_publisher::{Options, PublishError, Stopped};
 use support::{PATIENCE, Run, Server, eventually};
 
-/// The texts of `output` events, joined.
+/// The joined texts of `output` events.
 fn text(events: &[runcast_common::protocol::entry::Event]) -> String {
     let text = |line: &[u8]| {
         let value: serde_json::Value = serde_json::from_slice(line).expect("JSON");
@@ -36,13 +36,13 @@ async fn publish(publisher: &Publisher, numbers: std::ops::RangeInclusive<u64>) 
     }
 }
 
-/// Every event once, in order, with dense ids in every epoch.
+/// Checks that every event exists once, in order, with dense ids in every epoch.
 fn check(events: &[runcast_common::protocol::entry::Event], count: u64) {
     assert_eq!(events.len() as u64, count);
     for (index, event) in events.iter().enumerate() {
         assert_eq!(event.producer_seq, index as u64 + 1);
         if index > 0 {
-            assert!(events[index - 1].id.is_followed_by(event.id));
+            assert_eq!(events[index - 1].id.next(), event.id);
         }
     }
 }
@@ -89,7 +89,7 @@ async fn ten_thousand_events_come_back_byte_for_byte_in_full_batches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_status_is_sealed_and_close_tells_what_is_only_in_redis() {
+async fn the_last_status_is_sealed_and_close_reports_what_is_only_in_redis() {
     let server = Server::start().await;
     let target = server.target();
     let publisher = Publisher::start(&target, Options::default()).expect("started");
@@ -110,7 +110,7 @@ async fn the_last_status_is_sealed_and_close_tells_what_is_only_in_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flushed_redis_gets_everything_again_under_a_larger_epoch() {
+async fn after_a_flush_everything_is_resent_in_a_larger_epoch() {
     let server = Server::start().await;
     let target = server.target();
     let run = Run::of(&target, &server);
@@ -122,7 +122,7 @@ async fn a_flushed_redis_gets_everything_again_under_a_larger_epoch() {
         .query::<()>(run.keys.slot, &redis::cmd("FLUSHALL"))
         .await
         .expect("flushed");
-    // One batch finds out, while more are being published.
+    // One batch notices it, while more are being published.
     publish(&publisher, 3_001..=6_000).await;
     eventually("all is there again", async || {
         run.events().await.len() == 6_000
@@ -135,7 +135,7 @@ async fn a_flushed_redis_gets_everything_again_under_a_larger_epoch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_publisher_notices_a_flush_by_itself() {
+async fn an_idle_publisher_notices_a_flush() {
     let server = Server::start().await;
     let target = server.target();
     let run = Run::of(&target, &server);
@@ -151,7 +151,7 @@ async fn an_idle_publisher_notices_a_flush_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_newer_process_fences_the_publisher_for_good() {
+async fn a_newer_process_fences_the_publisher() {
     let server = Server::start().await;
     let target = server.target();
     let run = Run::of(&target, &server);
@@ -176,26 +176,26 @@ async fn a_newer_process_fences_the_publisher_for_good() {
         })
         .await
         .expect("appended");
-    assert_eq!(appended.outcome, Outcome::Stored { stored: 6 });
+    assert_eq!(appended.outcome, AppendOutcome::Stored { stored: 6 });
 
     let fenced = Stopped::Fenced { by: epoch + 1 };
-    eventually("the publisher is told", async || {
-        let told = publisher.output("zombie\n").await;
-        matches!(told, Err(PublishError::Stopped(why)) if why == fenced)
+    eventually("the publisher is fenced", async || {
+        let result = publisher.output("zombie\n").await;
+        matches!(result, Err(PublishError::Stopped(reason)) if reason == fenced)
     })
     .await;
-    for told in [
+    for result in [
         publisher.flush(PATIENCE).await.map(|()| 0),
         publisher.close(PATIENCE).await.map(|closed| closed.stored),
     ] {
-        let told = told.expect_err("fenced").to_string();
-        assert!(told.contains("newer process"), "{told}");
+        let result = result.expect_err("fenced").to_string();
+        assert!(result.contains("newer process"), "{result}");
     }
     assert_eq!(run.events().await.len(), 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_run_makes_the_publisher_wait_until_there_is_room() {
+async fn a_full_run_makes_the_publisher_wait_for_room() {
     let server = Server::start().await;
     let target = server.target();
     let run = Run::of(&target, &server);
@@ -204,11 +204,11 @@ async fn a_full_run_makes_the_publisher_wait_until_there_is_room() {
             entries: 2,
             bytes: 1 << 20,
         },
-        backlog_bytes: 400_000,
+        buffer_bytes: 400_000,
         ..Options::default()
     };
     let publisher = Publisher::start(&target, options).expect("started");
-    // Without a persister the run fills up, then the backlog, then the queue.
+    // Without a persister first the run fills up, then the buffer, then the queue.
     let payload = serde_json::json!({"text": "x"});
     let mut sent = 0;
     while publisher.try_publish(Kind::Output, &payload).is_ok() {
@@ -227,7 +227,7 @@ async fn a_full_run_makes_the_publisher_wait_until_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_connection_loses_nothing_and_doubles_nothing() {
+async fn a_killed_connection_loses_and_repeats_nothing() {
     let server = Server::start().await;
     let target = server.target();
     let run = Run::of(&target, &server);
@@ -275,7 +275,7 @@ async fn a_killed_connection_loses_nothing_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forgotten_script_is_loaded_again() {
+async fn an_unknown_script_is_loaded_again() {
     let server = Server::start().await;
     let target = server.target();
     let run = Run::of(&target, &server);
@@ -292,7 +292,7 @@ async fn a_forgotten_script_is_loaded_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_not_there_is_named_and_nothing_hangs() {
+async fn an_unreachable_server_is_named_and_nothing_hangs() {
     let target = {
         let server = Server::start().await;
         server.target()

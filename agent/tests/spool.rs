@@ -1,29 +1,29 @@
-//! The spool against a real Redis: what was published survives an unreachable Redis, a lost one, the
-//! death of the process and damage to its files, once and in order, and what does not is counted.
+//! The spool against a real Redis: published events survive an unreachable or lost Redis, the death
+//! of the process and damaged files, once and in order; lost events are counted.
 
 mod support;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use runcast_agent::Publisher;
-use runcast_agent::publisher::{Fsync, Options, PublishError, SpoolOptions, Stopped, Target};
 use runcast_common::protocol::entry::Event;
 use runcast_common::protocol::event::{Kind, Status, StatusChange, Text};
 use runcast_common::protocol::seal::Seal;
 use runcast_common::redis;
+use runcast_publisher::Publisher;
+use runcast_publisher::{Fsync, Options, PublishError, SpoolOptions, Stopped, Target};
 use support::{PATIENCE, Run, Server, eventually};
 use tokio::time::{Instant, sleep};
 
-fn spooled(folder: &Path, cap: u64) -> Options {
+fn spooled(folder: &Path, max_bytes: u64) -> Options {
     let spool = SpoolOptions {
-        cap,
+        max_bytes,
         fsync: Fsync::Interval(Duration::from_millis(20)),
         ..SpoolOptions::new(folder)
     };
     Options {
-        // Whatever is kept is kept by the spool.
-        backlog_bytes: 1,
+        // Everything is kept by the spool, nothing by memory.
+        buffer_bytes: 1,
         spool: Some(spool),
         ..Options::default()
     }
@@ -55,7 +55,7 @@ fn check_dense(events: &[Event], count: u64) {
     assert_eq!(seqs, (1..=count).collect::<Vec<u64>>());
 }
 
-/// Acts as a persister until an event of this seq is stored; gives everything it stored.
+/// Acts as a persister until an event of this seq is stored. Returns everything it stored.
 async fn settle_until(run: &Run, seq: u64) -> Vec<Event> {
     let mut stored: Vec<Event> = Vec::new();
     let deadline = Instant::now() + 3 * PATIENCE;
@@ -84,18 +84,18 @@ fn segments(folder: &Path, target: &Target) -> Vec<PathBuf> {
     paths
 }
 
-/// Publishes while Redis is down, and dies without a word.
+/// Publishes while Redis is down, and dies without closing.
 async fn leave_behind(target: &Target, options: Options, count: u64) {
     let publisher = Publisher::start(target, options).expect("started");
     publish(&publisher, 1..=count).await;
-    // What is still in the queue then goes into the spool at once.
+    // Events that are still in the queue go into the spool at once.
     let closed = publisher.close(Duration::ZERO).await;
     let closed = closed.expect("closed");
     assert_eq!((closed.spooled, closed.unsent), (count, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_longer_than_memory_lasts_loses_nothing_and_leaves_nothing_behind() {
+async fn an_outage_beyond_memory_loses_nothing_and_leaves_no_files() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut server = Server::down();
     let target = server.target();
@@ -115,7 +115,7 @@ async fn an_outage_longer_than_memory_lasts_loses_nothing_and_leaves_nothing_beh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flushed_redis_gets_everything_again_from_the_files() {
+async fn after_a_flush_everything_is_resent_from_the_files() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start().await;
     let target = server.target();
@@ -141,7 +141,7 @@ async fn a_flushed_redis_gets_everything_again_from_the_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_process_sends_what_is_left_and_fences_the_old_one() {
+async fn the_next_process_sends_the_spool_and_fences_the_old_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start().await;
     let target = server.target();
@@ -158,9 +158,9 @@ async fn the_next_process_sends_what_is_left_and_fences_the_old_one() {
     let by = new.producer().1;
     publish(&new, 1001..=2000).await;
     new.flush(PATIENCE).await.expect("flushed");
-    eventually("the old one is told", async || {
-        let told = old.output("zombie\n").await;
-        matches!(told, Err(PublishError::Stopped(Stopped::Fenced { by: newer })) if newer == by)
+    eventually("the old process is fenced", async || {
+        let result = old.output("zombie\n").await;
+        matches!(result, Err(PublishError::Stopped(Stopped::Fenced { by: newer })) if newer == by)
     })
     .await;
     let change = StatusChange::to(Status::Succeeded);
@@ -177,7 +177,7 @@ async fn the_next_process_sends_what_is_left_and_fences_the_old_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_is_replaced_before_the_next_one_has_published_anything() {
+async fn a_process_is_fenced_before_its_successor_publishes() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start().await;
     let target = server.target();
@@ -186,12 +186,13 @@ async fn a_process_is_replaced_before_the_next_one_has_published_anything() {
     publish(&old, 1..=10).await;
     old.flush(PATIENCE).await.expect("flushed");
     let new = Publisher::start(&target, options).expect("started");
-    // What the old one wrote after its successor had read the spool, and before that was heard of.
+    // Events that the old process wrote after its successor had read the spool, and before it was
+    // fenced.
     publish(&old, 11..=20).await;
     new.connected(PATIENCE).await.expect("connected");
-    eventually("the old one is told", async || {
-        let told = old.output("zombie\n").await;
-        matches!(told, Err(PublishError::Stopped(Stopped::Fenced { .. })))
+    eventually("the old process is fenced", async || {
+        let result = old.output("zombie\n").await;
+        matches!(result, Err(PublishError::Stopped(Stopped::Fenced { .. })))
     })
     .await;
     publish(&new, 21..=30).await;
@@ -226,7 +227,7 @@ async fn a_process_is_replaced_before_the_next_one_has_published_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_record_is_one_gap_and_all_others_arrive() {
+async fn a_damaged_record_is_one_gap_and_all_other_records_arrive() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut server = Server::down();
     let target = server.target();
@@ -262,7 +263,7 @@ async fn a_damaged_record_is_one_gap_and_all_others_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_cut_anywhere_costs_its_end_and_says_so() {
+async fn a_truncated_file_loses_its_end_as_a_gap() {
     let seed: u64 = rand::random();
     let server = Server::start().await;
     for case in 0..8 {
@@ -305,7 +306,7 @@ async fn a_file_cut_anywhere_costs_its_end_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_cap_output_waits_and_the_oldest_log_is_counted() {
+async fn a_full_spool_makes_output_wait_and_counts_the_oldest_logs() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut server = Server::down();
     let target = server.target();
@@ -322,7 +323,7 @@ async fn at_the_cap_output_waits_and_the_oldest_log_is_counted() {
     }
     let patience = Duration::from_millis(200);
     let mut output = 0;
-    // What is at the cap waits, with no deadline of its own.
+    // Output waits at the limit, without a deadline of its own.
     while let Ok(published) =
         tokio::time::timeout(patience, publisher.publish(Kind::Output, &payload)).await
     {
@@ -351,12 +352,12 @@ async fn at_the_cap_output_waits_and_the_oldest_log_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_cannot_be_used_costs_the_spool_and_nothing_else() {
+async fn an_unusable_folder_disables_only_the_spool() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let server = Server::start().await;
     let target = server.target();
     let options = Options {
-        backlog_bytes: 1 << 20,
+        buffer_bytes: 1 << 20,
         ..spooled(file.path(), 1 << 20)
     };
     let publisher = Publisher::start(&target, options).expect("started");

@@ -28,7 +28,7 @@ fn output(seq: u64, id: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_connection_is_taken_up_behind_the_last_whole_frame() {
+async fn a_reconnect_continues_after_the_last_complete_frame() {
     let cut = output(3, "7-3");
     let first = format!(
         "retry: 10\n{}:\n{}{}",
@@ -42,9 +42,9 @@ async fn a_lost_connection_is_taken_up_behind_the_last_whole_frame() {
         output(3, "8-2")
     );
     let gateway = Gateway::answering(vec![stream(&first), stream(&second)]);
-    let shown = tail(&gateway, &["--channel", "output:0", "--channel", "status"]).await;
-    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
-    assert_eq!(shown.stdout, b"line 1\nline 2\nline 3\n");
+    let output = tail(&gateway, &["--channel", "output:0", "--channel", "status"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(output.stdout, b"line 1\nline 2\nline 3\n");
 
     let asked = gateway.asked();
     let path = format!("GET /v1/runs/{RUN}/stream?channel=output%3A0&channel=status HTTP/1.1");
@@ -60,8 +60,8 @@ async fn a_lost_connection_is_taken_up_behind_the_last_whole_frame() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_is_over_is_no_error_and_an_unknown_one_is() {
-    for (answer, code, told) in [
+async fn a_finished_run_is_a_success_and_an_unknown_one_an_error() {
+    for (answer, code, message) in [
         (
             "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_owned(),
             0,
@@ -80,11 +80,11 @@ async fn a_run_that_is_over_is_no_error_and_an_unknown_one_is() {
         ),
     ] {
         let gateway = Gateway::answering(vec![answer]);
-        let shown = tail(&gateway, &["--after", "7-1"]).await;
-        let stderr = String::from_utf8_lossy(&shown.stderr);
-        assert_eq!(shown.status.code(), Some(code), "{stderr}");
+        let output = tail(&gateway, &["--after", "7-1"]).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
         assert!(
-            stderr.contains(told) && !stderr.contains("very-secret"),
+            stderr.contains(message) && !stderr.contains("very-secret"),
             "{stderr}"
         );
         assert!(
@@ -99,8 +99,8 @@ async fn a_run_that_is_over_is_no_error_and_an_unknown_one_is() {
 async fn json_is_printed_line_by_line() {
     let end = "event: end\ndata: {\"kind\":\"end\",\"status\":\"failed\"}\nid: 7-1\n\n";
     let gateway = Gateway::answering(vec![stream(&format!("{}{end}", output(1, "7-1")))]);
-    let shown = tail(&gateway, &["--json"]).await;
-    let lines: Vec<serde_json::Value> = shown
+    let output = tail(&gateway, &["--json"]).await;
+    let lines: Vec<serde_json::Value> = output
         .stdout
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
@@ -112,7 +112,7 @@ async fn json_is_printed_line_by_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_is_held_back_is_followed_by_long_polls() {
+async fn a_stream_that_is_held_back_is_replaced_by_long_polls() {
     let event = |seq: u64| {
         format!(
             r#"{{"kind":"output","variation":0,"text":"line {seq}\n","id":"7-{seq}","producer":"p","seq":{seq}}}"#
@@ -132,10 +132,10 @@ async fn a_stream_that_is_held_back_is_followed_by_long_polls() {
         page(&[event(6)], "7-6", true),
         json("200 OK", r#"{"status":"failed"}"#),
     ]);
-    let shown = tail(&gateway, &["--channel", "output"]).await;
-    let stderr = String::from_utf8_lossy(&shown.stderr);
-    assert_eq!(shown.status.code(), Some(0), "{stderr}");
-    assert_eq!(shown.stdout, b"line 1\nline 2\nline 6\n");
+    let output = tail(&gateway, &["--channel", "output"]).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(output.stdout, b"line 1\nline 2\nline 6\n");
     assert!(
         stderr.contains("long polls") && stderr.contains("the run has failed"),
         "{stderr}"

@@ -1,5 +1,5 @@
-//! `runcast wrap` as its users see it: the command's output, exit code and signals stay as they are,
-//! whatever becomes of publishing.
+//! `runcast wrap` as its users see it: the output, exit code and signals of the command are
+//! unchanged, whatever happens to publishing.
 
 mod support;
 
@@ -18,6 +18,8 @@ fn runcast() -> Command {
     for setting in ["RUNCAST_URL", "RUNCAST_TOKEN", "REDIS_URL", "RUNCAST_LOG"] {
         command.env_remove(setting);
     }
+    // A gateway that `runcastd dev` runs in this repository must not be found.
+    command.env("RUNCAST_DATA_DIR", "/nowhere");
     command
 }
 
@@ -31,12 +33,12 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn without_a_gateway_the_command_runs_all_the_same() {
+fn without_a_gateway_the_command_runs_unpublished() {
     let output = wrap(&["--", "sh", "-c", "printf 'a\\r\\377'; printf e >&2; exit 3"]);
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(output.stdout, b"a\r\xff");
-    let told = text(&output.stderr);
-    let (line, rest) = told.split_once('\n').expect("one line");
+    let stderr = text(&output.stderr);
+    let (line, rest) = stderr.split_once('\n').expect("one line");
     assert!(
         line.contains("nothing is published") && line.contains("RUNCAST_URL"),
         "{line}"
@@ -45,7 +47,7 @@ fn without_a_gateway_the_command_runs_all_the_same() {
 }
 
 #[test]
-fn exit_codes_are_those_of_a_shell() {
+fn exit_codes_follow_shell_conventions() {
     for (code, command) in [
         (0, &["true"][..]),
         (1, &["false"]),
@@ -60,7 +62,7 @@ fn exit_codes_are_those_of_a_shell() {
 }
 
 #[test]
-fn required_publishing_is_refused_before_the_command_runs() {
+fn require_fails_before_the_command_runs() {
     let output = runcast()
         .env("RUNCAST_URL", "http://127.0.0.1:1")
         .env("RUNCAST_TOKEN", "very-secret")
@@ -69,13 +71,16 @@ fn required_publishing_is_refused_before_the_command_runs() {
         .expect("runs");
     assert_eq!(output.status.code(), Some(69));
     assert_eq!(output.stdout, b"");
-    let told = text(&output.stderr);
-    assert!(told.contains("RUNCAST_URL http://127.0.0.1:1"), "{told}");
-    assert!(!told.contains("very-secret"), "{told}");
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.contains("RUNCAST_URL http://127.0.0.1:1"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("very-secret"), "{stderr}");
 }
 
 #[test]
-fn signals_reach_the_command_and_find_it_as_it_would_be_without_us() {
+fn signals_reach_the_command_with_inherited_dispositions() {
     let script = "trap 'echo usr1' USR1; trap 'echo term; exit 5' TERM; echo ready; \
                   while :; do sleep 0.05; done";
     let mut process = runcast()
@@ -104,7 +109,7 @@ fn signals_reach_the_command_and_find_it_as_it_would_be_without_us() {
 }
 
 #[test]
-fn a_descendant_that_keeps_the_pipe_does_not_keep_us() {
+fn a_descendant_that_holds_the_pipe_does_not_block_the_exit() {
     let began = Instant::now();
     let output = wrap(&["--", "sh", "-c", "sleep 60 & echo started"]);
     assert!(began.elapsed() < Duration::from_secs(20));
@@ -113,7 +118,7 @@ fn a_descendant_that_keeps_the_pipe_does_not_keep_us() {
 }
 
 #[test]
-fn a_closed_output_closes_that_of_the_command() {
+fn a_closed_stdout_closes_that_of_the_command() {
     let mut process = runcast()
         .args(["wrap", "--", "yes"])
         .stdout(Stdio::piped())
@@ -130,7 +135,7 @@ fn a_closed_output_closes_that_of_the_command() {
 }
 
 #[test]
-fn standard_input_is_the_commands() {
+fn stdin_belongs_to_the_command() {
     let mut process = runcast()
         .args(["wrap", "--", "cat"])
         .stdin(Stdio::piped())
@@ -146,7 +151,7 @@ fn standard_input_is_the_commands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_command_writes_is_published_line_by_line_and_sealed() {
+async fn output_is_published_line_by_line_and_sealed() {
     let server = Server::start().await;
     let target = server.target();
     let run = target.run;
@@ -177,14 +182,14 @@ async fn what_the_command_writes_is_published_line_by_line_and_sealed() {
         .expect("ends");
     assert_eq!(output.status.code(), Some(7));
     assert_eq!(output.stdout, "one\nhé\nno end".as_bytes());
-    let told = text(&output.stderr);
+    let stderr = text(&output.stderr);
     assert!(
-        told.starts_with("runcast: watch at http://page/#/runs/1\ntwo\n"),
-        "{told}"
+        stderr.starts_with("runcast: watch at http://page/#/runs/1\ntwo\n"),
+        "{stderr}"
     );
     assert!(
-        told.ends_with("7 events are in Redis but not yet stored in Postgres\n"),
-        "{told}"
+        stderr.ends_with("7 events are in Redis but not yet stored in Postgres\n"),
+        "{stderr}"
     );
 
     let asked = &gateway.asked()[0];

@@ -1,4 +1,5 @@
-//! The processes below `runcast wrap`: their ends are noticed, collected, and told apart from the command's.
+//! The processes below `runcast wrap`: their ends are noticed and reaped, and distinguished from
+//! the command's.
 
 mod support;
 
@@ -19,10 +20,10 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn the_status_of_a_quick_command_is_its_own_every_time() {
+fn the_status_of_a_short_command_is_never_confused() {
     for number in 0..200 {
         let code = number % 256;
-        // Orphans that end at the same time, with another status.
+        // Orphans that end at the same time with another status.
         let script = format!("(exit 99 &); (exit 98 &); exit {code}");
         let status = runcast()
             .args(["wrap", "--", "sh", "-c", &script])
@@ -33,7 +34,7 @@ fn the_status_of_a_quick_command_is_its_own_every_time() {
 }
 
 #[test]
-fn a_command_ends_as_it_does_where_our_parent_ignores_children() {
+fn the_status_is_right_when_the_parent_ignores_sigchld() {
     let script = format!(
         "trap '' CHLD; {} wrap -- sh -c 'exit 5'",
         env!("CARGO_BIN_EXE_runcast")
@@ -43,7 +44,7 @@ fn a_command_ends_as_it_does_where_our_parent_ignores_children() {
 }
 
 #[test]
-fn a_daemon_becomes_our_child_and_leaves_no_zombie() {
+fn a_daemon_is_adopted_and_leaves_no_zombie() {
     let folder = tempfile::tempdir().expect("a folder");
     let written = folder.path().join("pid");
     let script = format!(
@@ -75,9 +76,9 @@ fn a_daemon_becomes_our_child_and_leaves_no_zombie() {
 }
 
 #[test]
-fn as_process_1_it_leaves_no_zombie_and_keeps_the_status() {
+fn as_process_1_it_leaves_no_zombie_and_returns_the_status() {
     let namespace = ["-r", "-p", "-f", "--mount-proc"];
-    // It needs root, or a kernel that lets everybody have user namespaces, as most do.
+    // It needs root, or a kernel that allows user namespaces for everybody, as most do.
     let probe = Command::new("unshare").args(namespace).arg("true").output();
     let probe = probe.expect("unshare is installed");
     assert!(probe.status.success(), "{probe:?}");
@@ -96,6 +97,7 @@ fn as_process_1_it_leaves_no_zombie_and_keeps_the_status() {
             script,
         ])
         .env_remove("RUNCAST_URL")
+        .env("RUNCAST_DATA_DIR", "/nowhere")
         .output()
         .expect("runs");
     assert_eq!(output.stdout, b"1\n");

@@ -1,4 +1,4 @@
-//! `runcast wrap` and the two streams of a command: published in their order, passed through apart.
+//! `runcast wrap` and the two streams of a command: published in order, passed through separately.
 
 mod support;
 
@@ -18,13 +18,14 @@ fn alternating(lines: usize) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_that_alternate_with_tiny_pauses_keep_the_order_of_each_stream() {
+async fn alternating_lines_with_tiny_pauses_keep_the_order_of_each_stream() {
     let wrapped = Wrapped::start().await;
     let script = "i=0; while [ $i -lt 200 ]; do echo $i; sleep 0.001; i=$((i+1)); \
                   echo $i >&2; sleep 0.001; i=$((i+1)); done";
     let output = wrapped.output(&["sh", "-c", script]).await;
     assert!(output.status.success(), "{output:?}");
-    // On a machine so busy that two writes come before one read, the two streams may change places.
+    // If the machine is so busy that two writes precede one read, the two streams may change
+    // places.
     let mut texts = wrapped.texts().await;
     texts.sort_by_key(|(stream, _)| stream == "stderr");
     let mut expected = alternating(200);
@@ -32,9 +33,10 @@ async fn lines_that_alternate_with_tiny_pauses_keep_the_order_of_each_stream() {
     assert_eq!(texts, expected);
 }
 
-/// The command writes to the other stream once it is told that we have seen its last line: no clock decides.
+/// The command writes to the other stream only after its last line was seen, so no clock is
+/// involved.
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_that_wait_for_each_other_are_published_in_their_order() {
+async fn lines_that_wait_for_each_other_are_published_in_order() {
     let wrapped = Wrapped::start().await;
     let script = "i=0; while [ $i -lt 100 ]; do echo $i; read x; i=$((i+1)); \
                   echo $i >&2; read x; i=$((i+1)); done";
@@ -48,8 +50,8 @@ async fn lines_that_wait_for_each_other_are_published_in_their_order() {
         let mut stdin = process.stdin.take().expect("piped");
         let mut stdout = BufReader::new(process.stdout.take().expect("piped")).lines();
         let mut stderr = BufReader::new(process.stderr.take().expect("piped")).lines();
-        let told = stderr.next().expect("a line").expect("text");
-        assert!(told.starts_with("runcast: watch at "), "{told}");
+        let line = stderr.next().expect("a line").expect("text");
+        assert!(line.starts_with("runcast: watch at "), "{line}");
         for number in 0..100 {
             let lines: &mut dyn Iterator<Item = _> = match number % 2 {
                 0 => &mut stdout,
@@ -66,9 +68,9 @@ async fn lines_that_wait_for_each_other_are_published_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_read_our_stdout_does_not_stop_stderr() {
+async fn an_unread_stdout_does_not_block_stderr() {
     let wrapped = Wrapped::start().await;
-    // Far more than all buffers on the way hold together.
+    // Far more than all buffers on the way can hold.
     let script = "head -c 4000000 /dev/zero | tr '\\0' x & echo first >&2; sleep 0.2; seq 100 >&2; echo last >&2; wait";
     let mut command = wrapped.command(&["sh", "-c", script]);
     let mut process = command
@@ -100,15 +102,15 @@ async fn who_does_not_read_our_stdout_does_not_stop_stderr() {
 }
 
 #[test]
-fn both_streams_are_passed_through_to_the_last_byte() {
+fn both_streams_are_passed_through_completely() {
     let script = "head -c 5000000 /dev/zero & head -c 3000000 /dev/zero >&2; wait; printf 'a\\377' >&2; printf 'b\\376'";
     let output = runcast()
         .args(["wrap", "--", "sh", "-c", script])
         .output()
         .expect("runs");
     assert!(output.status.success());
-    let told = output.stderr.iter().position(|&byte| byte == b'\n');
-    let stderr = &output.stderr[told.expect("why nothing is published") + 1..];
+    let end = output.stderr.iter().position(|&byte| byte == b'\n');
+    let stderr = &output.stderr[end.expect("why nothing is published") + 1..];
     assert_eq!((output.stdout.len(), stderr.len()), (5_000_002, 3_000_002));
     assert!(output.stdout.ends_with(b"\0b\xfe") && stderr.ends_with(b"\0a\xff"));
 }

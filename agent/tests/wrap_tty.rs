@@ -1,5 +1,5 @@
-//! `runcast wrap --tty`: the command finds a terminal, with or without one of ours, and nothing of what it
-//! writes is lost or changed.
+//! `runcast wrap --tty`: the command gets a terminal, with or without one of its parent, and none
+//! of its output is lost or changed.
 
 mod support;
 
@@ -14,7 +14,7 @@ use rustix::termios::tcgetattr;
 use support::PATIENCE;
 use support::wrapped::{Wrapped, runcast};
 
-/// Standard output of `runcast wrap --tty`, which has no terminal itself, and its exit code.
+/// Stdout of `runcast wrap --tty` without a terminal, and its exit code.
 fn output(script: &str, settings: &[(&str, &str)]) -> (Vec<u8>, Option<i32>) {
     let output = runcast()
         .env_remove("TERM")
@@ -33,7 +33,7 @@ fn text(script: &str, settings: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn the_command_finds_a_terminal_where_there_is_none() {
+fn the_command_gets_a_terminal_without_one_outside() {
     let script = "test -t 0 && test -t 1 && test -t 2 && stty size && echo $TERM; \
                   echo x >/dev/tty; exit 7";
     let (out, code) = output(script, &[]);
@@ -47,7 +47,7 @@ fn the_command_finds_a_terminal_where_there_is_none() {
 }
 
 #[test]
-fn a_command_that_cannot_run_is_told_as_without_a_terminal() {
+fn a_command_that_cannot_run_is_reported_as_without_a_terminal() {
     for (code, command) in [(127, "no-such-command"), (126, "/etc/passwd")] {
         let output = runcast().args(["wrap", "--tty", command]).output();
         assert_eq!(output.expect("runs").status.code(), Some(code), "{command}");
@@ -56,7 +56,7 @@ fn a_command_that_cannot_run_is_told_as_without_a_terminal() {
 }
 
 #[test]
-fn ten_megabytes_are_the_same_byte_for_byte() {
+fn ten_megabytes_are_unchanged() {
     let (out, code) = output("seq 1 1450000", &[]);
     let expected: String = (1..=1_450_000)
         .map(|number| format!("{number}\n"))
@@ -67,18 +67,18 @@ fn ten_megabytes_are_the_same_byte_for_byte() {
 }
 
 #[test]
-fn the_last_bytes_before_the_end_are_there_every_time() {
+fn the_last_bytes_are_never_lost() {
     for _ in 0..100 {
         assert_eq!(text("seq 1 500; printf end", &[]).len(), 1892 + 3);
     }
-    // Another process still has the terminal.
+    // Another process still has the terminal open.
     let began = Instant::now();
     assert!(text("sleep 60 & seq 1 20000", &[]).ends_with("\n20000\n"));
     assert!(began.elapsed() < PATIENCE);
 }
 
 #[test]
-fn our_input_and_its_end_are_typed() {
+fn stdin_and_its_end_are_typed() {
     for (script, input, expected) in [
         ("cat; echo over", "one\ntwo\n", "over"),
         ("stty -echo; cat", "no end", "no end"),
@@ -113,14 +113,14 @@ async fn both_streams_are_published_as_one_in_exact_order() {
     assert_eq!(wrapped.text("tty").await, lines);
 }
 
-/// A terminal of ours, with `runcast wrap --tty` under it.
-struct Screen {
+/// A terminal with `runcast wrap --tty` in it.
+struct OuterTerminal {
     terminal: Pty,
     seen: String,
 }
 
-impl Screen {
-    /// Reads until a text has come.
+impl OuterTerminal {
+    /// Reads until a text appears.
     fn until(&mut self, wanted: &str) {
         let deadline = Instant::now() + PATIENCE;
         let mut buffer = [0; 4096];
@@ -146,20 +146,22 @@ impl Screen {
 }
 
 #[test]
-fn our_own_terminal_is_taken_over_and_given_back() {
+fn the_own_terminal_is_taken_over_and_restored() {
     let (terminal, pts) = open().expect("a terminal");
     terminal.resize(Size::new(33, 99)).expect("resized");
     let script = "trap 'echo int; exit 5' INT; trap 'stty size' WINCH; stty size; \
                   echo ready; while :; do sleep 0.05; done";
-    // A shell cannot trap what was ignored when it started, as SIGINT is for tests in the background.
+    // A shell cannot trap a signal that was ignored when it started, as SIGINT is for tests in the
+    // background.
     let shell = ["env", "--default-signal", "sh", "-c", script];
     let mut command = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_runcast"))
         .env_remove("RUNCAST_URL")
+        .env("RUNCAST_DATA_DIR", "/nowhere")
         .args(["wrap", "--tty", "--"])
         .args(shell);
     let before = tcgetattr(&terminal).expect("modes");
     let mut process = command.spawn_borrowed(&pts).expect("runs");
-    let mut screen = Screen {
+    let mut screen = OuterTerminal {
         terminal,
         seen: String::new(),
     };
@@ -178,10 +180,11 @@ fn our_own_terminal_is_taken_over_and_given_back() {
 }
 
 #[test]
-fn a_signal_that_ends_us_gives_the_terminal_back() {
+fn a_signal_that_ends_runcast_restores_the_terminal() {
     let (terminal, pts) = open().expect("a terminal");
     let mut command = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_runcast"))
         .env_remove("RUNCAST_URL")
+        .env("RUNCAST_DATA_DIR", "/nowhere")
         .args([
             "wrap",
             "--tty",
@@ -192,7 +195,7 @@ fn a_signal_that_ends_us_gives_the_terminal_back() {
         ]);
     let before = tcgetattr(&terminal).expect("modes");
     let mut process = command.spawn_borrowed(&pts).expect("runs");
-    let mut screen = Screen {
+    let mut screen = OuterTerminal {
         terminal,
         seen: String::new(),
     };
@@ -207,7 +210,7 @@ fn a_signal_that_ends_us_gives_the_terminal_back() {
 }
 
 #[test]
-fn what_kills_us_hangs_up_the_terminal_of_the_command() {
+fn killing_runcast_hangs_up_the_terminal_of_the_command() {
     let mut process = runcast()
         .args([
             "wrap",
@@ -229,7 +232,7 @@ fn what_kills_us_hangs_up_the_terminal_of_the_command() {
     process.wait().expect("ends");
     let deadline = Instant::now() + PATIENCE;
     for pid in line.split_whitespace() {
-        // Nobody may collect it here; a zombie has no command line.
+        // It may never be reaped here; a zombie has no command line.
         let command = format!("/proc/{pid}/cmdline");
         while std::fs::read(&command).is_ok_and(|words| !words.is_empty()) {
             assert!(Instant::now() < deadline, "{pid} of {line} goes on");

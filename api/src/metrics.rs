@@ -88,7 +88,7 @@ pub fn health_routes(health: Health, persister: bool, stop: CancellationToken) -
         let findings = health.look().await;
         let draining = stop.is_cancelled();
         Readiness {
-            ready: !draining && findings.all_well(persister),
+            ready: !draining && findings.is_healthy(persister),
             draining,
             watched_runs: None,
             limits: None,

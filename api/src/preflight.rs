@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use runcast_common::config::PostgresUrl;
-use runcast_common::connect::{Kind, Redis, RedisFailure, Server};
+use runcast_common::connect::{Redis, RedisFailure, RedisMode, Server};
 use runcast_common::redis;
 use tokio::time::timeout;
 use tracing::warn;
@@ -52,9 +52,9 @@ pub async fn redis(redis: &Redis, environment: Environment) -> anyhow::Result<St
     let versions: Vec<String> = versions.into_iter().collect();
     let (masters, replicas) = (masters.len(), replicas.len());
     let parts = match redis.kind() {
-        Kind::Single => "one server".to_owned(),
-        Kind::Sentinel => format!("Sentinel: a master and {replicas} replicas"),
-        Kind::Cluster => format!("cluster: {masters} masters and {replicas} replicas"),
+        RedisMode::Single => "one server".to_owned(),
+        RedisMode::Sentinel => format!("Sentinel: a master and {replicas} replicas"),
+        RedisMode::Cluster => format!("cluster: {masters} masters and {replicas} replicas"),
     };
     Ok(format!("{parts}, Redis {}", versions.join(" and ")))
 }
@@ -64,7 +64,11 @@ async fn servers(redis: &Redis) -> Result<(Vec<Server>, Vec<Server>), RedisFailu
 }
 
 /// Checks one server and returns its version.
-async fn examine(server: &Server, kind: Kind, environment: Environment) -> anyhow::Result<String> {
+async fn examine(
+    server: &Server,
+    kind: RedisMode,
+    environment: Environment,
+) -> anyhow::Result<String> {
     let info: String = server.query(&redis::cmd("INFO")).await?;
     let address = server.address();
     let info: HashMap<&str, &str> = info
@@ -72,7 +76,7 @@ async fn examine(server: &Server, kind: Kind, environment: Environment) -> anyho
         .filter_map(|line| line.trim_end().split_once(':'))
         .collect();
     match (info.get("redis_mode").copied(), kind) {
-        (Some("cluster"), Kind::Single | Kind::Sentinel) => bail!(
+        (Some("cluster"), RedisMode::Single | RedisMode::Sentinel) => bail!(
             "{address} is a node of a cluster: name it by redis+cluster://host1:port,host2:port"
         ),
         (Some("sentinel"), _) => bail!(

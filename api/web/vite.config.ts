@@ -13,7 +13,7 @@ export default defineConfig({
   },
   server: {
     // `npm run dev` uses the gateway at RUNCAST_URL.
-    proxy: { "/v1": process.env.RUNCAST_URL ?? "http://127.0.0.1:8080" },
+    proxy: { "/v1": process.env.RUNCAST_URL ?? "http://127.0.0.1:7070" },
   },
   test: {
     environment: "node",

@@ -1,15 +1,18 @@
-//! Copies in Redis of what Postgres holds, which never show what Postgres held before a change.
+//! A cache in Redis of data that Postgres owns, which never serves data from before a change.
 //!
-//! A copy is one string key with a life. Whoever looks for one that is not there leaves a lease in the same command
-//! (`SET NX GET`): a random text that nobody else knows, for [`LEASE_TTL`]. It then reads Postgres, and its copy
-//! takes the lease's place only if that still stands there ([`LeaseCache::fill`], one script). Whoever has changed Postgres
-//! deletes the key, be there a copy or a lease. So a reader who was slow, and holds what Postgres said before the
-//! change, finds its lease gone and writes nothing, however late it comes; a reader who comes after the deletion reads
-//! Postgres after the change. That needs no clock and no tombstone. It is as good as Redis is: a failover to a replica
-//! that lagged behind may bring a deleted copy back, until its life is over.
+//! A cached copy is one string key with a time to live. A reader that misses leaves a lease in the
+//! same command (`SET NX GET`): a random token, valid for [`LEASE_TTL`]. The reader then queries
+//! Postgres and replaces its lease with the copy, but only if the lease is still there
+//! ([`LeaseCache::fill`], one script). A writer that has changed Postgres deletes the key, whether
+//! it holds a copy or a lease.
 //!
-//! Each call has [`CACHE_DEADLINE`]. After one that failed none is tried for [`RETRY_PAUSE`], so that a Redis that hangs costs few
-//! requests a wait: without it everything is read from Postgres.
+//! So a slow reader, which still holds data from before the change, finds its lease gone and writes
+//! nothing. A reader that comes after the deletion queries Postgres after the change. This needs no
+//! clock and no tombstone. The one limit is Redis itself: a failover to a lagging replica may
+//! restore a deleted copy until it expires.
+//!
+//! Each call has [`CACHE_DEADLINE`]. After a failure no call is made for [`RETRY_PAUSE`], so that a
+//! hanging Redis delays few requests; meanwhile every lookup reads Postgres.
 
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -24,158 +27,165 @@ use crate::connect::{Redis, RedisFailure};
 use crate::protocol::keys::Slot;
 use crate::scripts;
 
-static SWAP: LazyLock<redis::Script> =
+static COMPARE_AND_SET_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("scripts/compare_and_set.lua")));
 
-/// Longest wait for an answer: longer than Redis ever takes while it is well, shorter than Postgres may be asked.
+/// Deadline of a call: longer than a healthy Redis ever takes, shorter than a query to Postgres
+/// may.
 pub const CACHE_DEADLINE: Duration = Duration::from_millis(500);
 
-/// How long Redis is left alone after it failed.
+/// Time without calls after a failure.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a reader has from looking for a copy to making it.
+/// Time from a miss to the copy that a reader has to fill in.
 pub const LEASE_TTL: Duration = Duration::from_secs(10);
 
-/// What a lease begins with; no copy does.
-const LEASE_MARK: char = '?';
+/// First character of a lease; no copy begins with it.
+const LEASE_PREFIX: char = '?';
 
-/// The copies of one installation. Cloning is cheap; clones rest together.
+/// The cache of one installation. Cloning is cheap; clones share the pause after a failure.
 #[derive(Debug, Clone)]
 pub struct LeaseCache {
     redis: Redis,
-    rest: Arc<Rest>,
+    pause: Arc<Pause>,
 }
 
 #[derive(Debug)]
-struct Rest {
-    since: Instant,
-    /// Milliseconds after `since` at which Redis may be asked again.
-    until: AtomicU64,
+struct Pause {
+    started: Instant,
+    /// End of the pause, in milliseconds after `started`.
+    until_ms: AtomicU64,
 }
 
-/// What stands in the place of a copy.
+/// What a lookup finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheEntry {
-    /// The copy.
+    /// The cached copy.
     Copy(String),
-    /// Nothing; who gets this may make the copy, with this lease.
+    /// No copy. The caller holds the lease to fill it in.
     Absent(Lease),
-    /// Somebody else is about to make the copy.
+    /// Another reader holds the lease.
     Leased,
-    /// Redis does not answer.
+    /// Redis does not answer, or calls are paused.
     Unreachable,
 }
 
-/// The right to make a copy, for as long as nobody has deleted it.
+/// The right to fill in a copy, until a writer deletes it or it expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease(String);
 
 impl LeaseCache {
-    /// Copies in this Redis.
+    /// A cache in this Redis.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
-        let rest = Rest {
-            since: Instant::now(),
-            until: AtomicU64::new(0),
+        let pause = Pause {
+            started: Instant::now(),
+            until_ms: AtomicU64::new(0),
         };
         Self {
             redis,
-            rest: Arc::new(rest),
+            pause: Arc::new(pause),
         }
     }
 
-    /// True unless it is left alone because it failed.
+    /// Returns whether calls are made, that is, not paused after a failure.
     #[must_use]
-    pub fn is_well(&self) -> bool {
-        self.now() >= self.rest.until.load(Ordering::Relaxed)
+    pub fn is_available(&self) -> bool {
+        self.now_ms() >= self.pause.until_ms.load(Ordering::Relaxed)
     }
 
-    /// Looks for a copy.
-    pub async fn look(&self, key: &str) -> CacheEntry {
-        let lease = format!("{LEASE_MARK}{:032x}", rand::random::<u128>());
+    /// Looks up a copy, and takes the lease if there is none.
+    pub async fn get(&self, key: &str) -> CacheEntry {
+        let lease = format!("{LEASE_PREFIX}{:032x}", rand::random::<u128>());
         let mut command = redis::cmd("SET");
         command.arg(key).arg(&lease).arg("NX").arg("GET");
         command.arg("PX").arg(millis(LEASE_TTL));
         match self.query::<Option<String>>(key, &command).await {
             None => CacheEntry::Unreachable,
             Some(None) => CacheEntry::Absent(Lease(lease)),
-            Some(Some(text)) if text.starts_with(LEASE_MARK) => CacheEntry::Leased,
+            Some(Some(text)) if text.starts_with(LEASE_PREFIX) => CacheEntry::Leased,
             Some(Some(text)) => CacheEntry::Copy(text),
         }
     }
 
-    /// Makes a copy in the place of a lease, unless somebody has deleted that. True if it was made.
-    pub async fn fill(&self, key: &str, lease: &Lease, copy: &str, life: Duration) -> bool {
-        !life.is_zero() && self.swap(key, &lease.0, copy, Some(life)).await
+    /// Replaces a lease with a copy, unless the lease was deleted. Returns whether it did.
+    pub async fn fill(&self, key: &str, lease: &Lease, copy: &str, ttl: Duration) -> bool {
+        !ttl.is_zero() && self.compare_and_set(key, &lease.0, copy, Some(ttl)).await
     }
 
-    /// Replaces a copy by its successor, with a life of its own or what is left of the old one's, unless somebody has
-    /// changed or deleted it. True if it was replaced.
-    pub async fn swap(&self, key: &str, old: &str, new: &str, life: Option<Duration>) -> bool {
-        if !self.is_well() {
+    /// Replaces a copy with a new one, unless it was changed or deleted. The new copy gets its own
+    /// `ttl`, or else keeps that of the old one. Returns whether it did.
+    pub async fn compare_and_set(
+        &self,
+        key: &str,
+        old: &str,
+        new: &str,
+        ttl: Option<Duration>,
+    ) -> bool {
+        if !self.is_available() {
             return false;
         }
         let mut command = redis::cmd("EVALSHA");
-        command.arg(SWAP.get_hash()).arg(1).arg(key);
-        command.arg(old).arg(new).arg(life.map_or(0, millis));
+        command
+            .arg(COMPARE_AND_SET_SCRIPT.get_hash())
+            .arg(1)
+            .arg(key);
+        command.arg(old).arg(new).arg(ttl.map_or(0, millis));
         let swapped = self.redis.run(Slot::of(key), async |connection| {
-            scripts::call(&SWAP, &command, connection).await
+            scripts::call(&COMPARE_AND_SET_SCRIPT, &command, connection).await
         });
-        let answer = timeout(CACHE_DEADLINE, swapped).await;
-        matches!(self.note(answer), Some(redis::Value::Int(1)))
+        let reply = timeout(CACHE_DEADLINE, swapped).await;
+        matches!(self.handle(reply), Some(redis::Value::Int(1)))
     }
 
-    /// Deletes copies and leases: after this, whoever looks reads Postgres as it is then. Unlike the other calls
-    /// it does not spare a Redis that failed.
-    ///
-    /// # Errors
-    /// [`RedisFailure`] if some may still be there.
+    /// Deletes copies and leases: every later lookup reads Postgres as it is then. Unlike the other
+    /// calls this one ignores the pause. After an error some of the keys may remain.
     pub async fn delete(&self, keys: &[String]) -> Result<(), RedisFailure> {
         for key in keys {
             let command = Cmd::del(key);
-            let asked = self.redis.query::<u64>(Slot::of(key), &command);
-            match timeout(CACHE_DEADLINE, asked).await {
-                Ok(answer) => answer?,
-                Err(_elapsed) => return Err(self.redis.silent(CACHE_DEADLINE)),
+            let reply = self.redis.query::<u64>(Slot::of(key), &command);
+            match timeout(CACHE_DEADLINE, reply).await {
+                Ok(deleted) => deleted?,
+                Err(_elapsed) => return Err(self.redis.timed_out(CACHE_DEADLINE)),
             };
         }
         Ok(())
     }
 
     async fn query<T: redis::FromRedisValue>(&self, key: &str, command: &Cmd) -> Option<T> {
-        if !self.is_well() {
+        if !self.is_available() {
             return None;
         }
-        let answer = timeout(CACHE_DEADLINE, self.redis.query(Slot::of(key), command)).await;
-        self.note(answer)
+        let reply = timeout(CACHE_DEADLINE, self.redis.query(Slot::of(key), command)).await;
+        self.handle(reply)
     }
 
-    /// A failure is told once in a while, and costs Redis a rest.
-    fn note<T>(
+    /// Starts the pause after a failure, and logs a warning for the first failure in a while.
+    fn handle<T>(
         &self,
-        answer: Result<Result<T, RedisFailure>, tokio::time::error::Elapsed>,
+        reply: Result<Result<T, RedisFailure>, tokio::time::error::Elapsed>,
     ) -> Option<T> {
-        let failure = match answer {
+        let failure = match reply {
             Ok(Ok(value)) => return Some(value),
             Ok(Err(failure)) => failure,
-            Err(_elapsed) => self.redis.silent(CACHE_DEADLINE),
+            Err(_elapsed) => self.redis.timed_out(CACHE_DEADLINE),
         };
-        let now = self.now();
+        let now = self.now_ms();
         let until = self
-            .rest
-            .until
+            .pause
+            .until_ms
             .swap(now + millis(RETRY_PAUSE), Ordering::Relaxed);
         if now >= until + 10 * millis(RETRY_PAUSE) {
-            warn!(error = %failure, "no copies in Redis for now: who may what is read from Postgres");
+            warn!(error = %failure, "the access cache in Redis is unavailable: reading from Postgres instead");
         } else {
-            debug!(error = %failure, "still no copies in Redis");
+            debug!(error = %failure, "the access cache in Redis is still unavailable");
         }
         None
     }
 
-    fn now(&self) -> u64 {
-        // It starts late enough that the first failure counts as one after a long time without.
-        millis(self.rest.since.elapsed()) + 20 * millis(RETRY_PAUSE)
+    fn now_ms(&self) -> u64 {
+        // The offset makes the first failure of the process count as the first in a while.
+        millis(self.pause.started.elapsed()) + 20 * millis(RETRY_PAUSE)
     }
 }
 

@@ -1,8 +1,8 @@
-//! What may be left in Redis by what is no more, and how it is found and taken away.
+//! Finds and deletes orphaned keys in Redis, which belong to runs or agents that no longer exist.
 //!
-//! Keys are found by `SCAN` in steps of [`KEYS_PER_STEP`], so that no call takes long. Nothing here decides
-//! whether a run exists; how long a key was not used is Redis' own knowledge (`OBJECT IDLETIME`, which
-//! neither `SCAN` nor asking for it changes).
+//! `SCAN` finds keys in steps of about [`SCAN_STEP_KEYS`], so that no call takes long. The caller
+//! decides whether a run exists. How long a key was unused is what Redis reports (`OBJECT
+//! IDLETIME`, which neither `SCAN` nor the query itself resets).
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -11,34 +11,31 @@ use redis::Value;
 use uuid::Uuid;
 
 use crate::connect::{Redis, RedisFailure, Server};
-use crate::protocol::keys::{Keys, PERSISTERS, RunKeys, Slot};
+use crate::protocol::keys::{Keys, PERSISTER_GROUP, RunKeys, Slot};
 use crate::scripts::call;
 
-static CONSUMERS: LazyLock<redis::Script> =
+static REMOVE_IDLE_CONSUMERS_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("scripts/remove_idle_consumers.lua")));
 
-/// Keys that one step looks at, more or less.
-pub const KEYS_PER_STEP: usize = 500;
+/// The `COUNT` of one `SCAN`: about as many keys as one step examines.
+pub const SCAN_STEP_KEYS: usize = 500;
 
-/// What one step found.
+/// The result of one step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScanStep {
-    /// Where the next step begins; 0 after the last.
+    /// Cursor of the next step; 0 after the last.
     pub next: u64,
-    /// Runs that have keys, each once.
+    /// Runs that have keys, without duplicates.
     pub runs: Vec<Uuid>,
     /// Keys of agents.
     pub agents: Vec<String>,
 }
 
-/// Looks at the next keys of one server; the first step begins at 0.
-///
-/// # Errors
-/// The connection's own.
-pub async fn step(server: &Server, keys: &Keys, from: u64) -> Result<ScanStep, RedisFailure> {
+/// Scans the next keys of one server from a cursor; the first step starts at 0.
+pub async fn step(server: &Server, keys: &Keys, cursor: u64) -> Result<ScanStep, RedisFailure> {
     let mut command = redis::cmd("SCAN");
-    command.arg(from).arg("MATCH").arg(keys.all());
-    command.arg("COUNT").arg(KEYS_PER_STEP);
+    command.arg(cursor).arg("MATCH").arg(keys.all());
+    command.arg("COUNT").arg(SCAN_STEP_KEYS);
     let (next, names): (u64, Vec<Vec<u8>>) = server.query(&command).await?;
     let mut step = ScanStep {
         next,
@@ -56,16 +53,15 @@ pub async fn step(server: &Server, keys: &Keys, from: u64) -> Result<ScanStep, R
     Ok(step)
 }
 
-/// Takes away all keys of a run if none of its streams was used for so long; says whether it did.
-///
-/// # Errors
-/// The connection's own; calling it again is safe.
+/// Deletes all keys of a run if none of its streams was used for `unused`. Returns whether it did.
+/// Safe to repeat.
 pub async fn remove_run(
     redis: &Redis,
     run: &RunKeys,
     unused: Duration,
 ) -> Result<bool, RedisFailure> {
-    // The persister asks for a run's meta whenever it stands in line, even if it does not exist.
+    // Meta decides only where no stream exists: the persister reads the meta of every run in the
+    // ready queue, which resets its idle time.
     let mut found = false;
     for key in [&run.stream, &run.control] {
         if let Some(idle) = idle(redis, key).await? {
@@ -87,48 +83,49 @@ pub async fn remove_run(
     Ok(redis.query::<u64>(run.slot, &command).await? > 0)
 }
 
-/// Takes away a key of an agent that lacks its time to live and was not used for so long.
-///
-/// # Errors
-/// The connection's own; calling it again is safe.
+/// Deletes a key of an agent that has no time to live and was not used for `unused`. Returns
+/// whether it did. Safe to repeat.
 pub async fn remove_agent(
     redis: &Redis,
     key: &str,
     unused: Duration,
 ) -> Result<bool, RedisFailure> {
-    let left: i64 = redis
+    let ttl_ms: i64 = redis
         .query(Slot::of(key), redis::cmd("PTTL").arg(key))
         .await?;
-    if left != -1 || idle(redis, key).await?.is_none_or(|idle| idle < unused) {
+    if ttl_ms != -1 || idle(redis, key).await?.is_none_or(|idle| idle < unused) {
         return Ok(false);
     }
-    let gone: u64 = redis
+    let deleted: u64 = redis
         .query(Slot::of(key), redis::cmd("UNLINK").arg(key))
         .await?;
-    Ok(gone > 0)
+    Ok(deleted > 0)
 }
 
-/// Takes persisters off a ready stream that were silent for so long and left nothing pending.
-///
-/// # Errors
-/// The connection's own; calling it again is safe.
+/// Removes persisters from the consumer group of a ready stream that were idle for `silent` and
+/// have no pending entries. Returns their names. Safe to repeat.
 pub async fn remove_consumers(
     redis: &Redis,
     ready: &str,
     silent: Duration,
 ) -> Result<Vec<String>, RedisFailure> {
     let mut command = redis::cmd("EVALSHA");
-    command.arg(CONSUMERS.get_hash()).arg(1).arg(ready);
-    command.arg(PERSISTERS).arg(silent.as_millis().to_string());
+    command
+        .arg(REMOVE_IDLE_CONSUMERS_SCRIPT.get_hash())
+        .arg(1)
+        .arg(ready);
+    command
+        .arg(PERSISTER_GROUP)
+        .arg(silent.as_millis().to_string());
     redis
         .run(Slot::of(ready), async |connection| {
-            let reply: Value = call(&CONSUMERS, &command, connection).await?;
+            let reply: Value = call(&REMOVE_IDLE_CONSUMERS_SCRIPT, &command, connection).await?;
             Ok(redis::from_redis_value(reply)?)
         })
         .await
 }
 
-/// For how long a key was not used; none if it does not exist.
+/// How long a key was unused; `None` if it does not exist.
 async fn idle(redis: &Redis, key: &str) -> Result<Option<Duration>, RedisFailure> {
     let mut command = redis::cmd("OBJECT");
     command.arg("IDLETIME").arg(key);

@@ -1,14 +1,18 @@
-//! The stream contract of Runcast, shared by both ends of a run stream.
+//! The stream contract of Runcast, shared by publishers and by all services.
 //!
-//! - [`protocol`]: what a producer writes and every reader relies on: events, entries, ids, keys, limits, seals,
-//!   and commands to agents.
+//! - [`protocol`]: what producers write and readers rely on: events, entries, ids, keys, limits,
+//!   seals, and commands to agents.
 //! - [`scripts`]: the Lua scripts, the only writers of a run stream, with typed calls and replies.
-//! - [`presence`]: heartbeats of agents, who is silent, and what changed about a run.
-//! - [`key_scan`]: Redis keys whose run or agent is gone.
-//! - [`cache`]: copies of access data that Postgres owns. [`rate_limit`]: quotas counted in Redis.
+//! - [`presence`]: heartbeats of agents, silent agents, and updates of runs.
+//! - [`cache`]: copies in Redis of access data that Postgres owns. [`rate_limit`]: quotas.
+//!   [`key_scan`]: deleting keys of runs and agents that no longer exist.
+//! - [`connect`]: connections to Redis. [`backoff`], [`config`] (settings, secrets) and
+//!   [`telemetry`] (logging).
 //!
-//! What both ends need to run at all: [`connect`] (Redis), [`backoff`], [`config`] (environment, secrets) and
-//! [`telemetry`].
+//! Errors: a call that uses a Redis connection returns [`redis::RedisError`] where the caller owns
+//! the connection, including for a script reply of an unexpected shape, and
+//! [`connect::RedisFailure`] where [`connect::Redis`] does. Parsers return an error type of their
+//! own that says what is expected.
 
 pub mod backoff;
 pub mod cache;
@@ -22,5 +26,5 @@ pub mod ready_lag;
 pub mod scripts;
 pub mod telemetry;
 
-/// The `redis` crate that this contract is spoken with, so that every crate uses the same one.
+/// Re-exported, so that all crates use the same version.
 pub use redis;

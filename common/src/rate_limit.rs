@@ -1,8 +1,8 @@
-//! How much somebody has asked for, counted in Redis by one script for all replicas.
+//! Rate limits counted in Redis by one script, shared by all replicas.
 //!
-//! A call asks several limits of one subject at once, whose keys share a slot, and takes of all or of none. Time is
-//! Redis' own, so the clocks of replicas do not matter. What is kept of a limit is one short string that expires when
-//! it says no more than nothing would.
+//! One call checks several limits of one subject, whose keys share a slot, and consumes from all of
+//! them or from none. The time is that of Redis, so the clocks of replicas do not matter. The state
+//! of a limit is one short string, which expires as soon as it means the same as no state.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -10,35 +10,35 @@ use std::time::Duration;
 use redis::RedisError;
 use redis::aio::ConnectionLike;
 
-use crate::scripts::{call, unexpected};
+use crate::scripts::{call, unexpected_reply};
 
-static RATE: LazyLock<redis::Script> =
+static RATE_LIMIT_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("scripts/rate_limit.lua")));
 
-/// How a limit counts.
+/// The algorithm of a limit: `search` uses a sliding window, all other limits use GCRA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
-    /// What was taken comes back evenly (GCRA): smooth, and exact.
-    Rate,
-    /// At most so much within any stretch of the period, as closely as two counters tell.
-    Window,
+pub enum LimitAlgorithm {
+    /// GCRA: the quota refills evenly. Smooth and exact.
+    Gcra,
+    /// Sliding window: at most `units` within any `period`, as closely as two counters can tell.
+    SlidingWindow,
 }
 
-/// So much within a period.
+/// A quota per period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// How it counts.
-    pub measure: Measure,
-    /// Units that come back within the period; at least 1.
+    /// The algorithm.
+    pub algorithm: LimitAlgorithm,
+    /// Units that refill within the period; at least 1.
     pub units: u64,
-    /// In which they come back; at least a millisecond.
+    /// The period; at least 1 ms.
     pub period: Duration,
-    /// Units that may be taken at once; of a window, as many as its units.
+    /// Units that may be consumed at once; of a window, the same as `units`.
     pub burst: u64,
 }
 
 impl Quota {
-    /// In how long one unit comes back, in microseconds.
+    /// Microseconds until one unit refills.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
@@ -48,80 +48,77 @@ impl Quota {
         self.period.as_micros() as f64 / self.units as f64
     }
 
-    /// In how long a whole burst comes back.
+    /// Time until a whole burst refills.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
         reason = "far below what a number of this kind holds exactly"
     )]
     pub fn full_after(&self) -> Duration {
-        match self.measure {
-            Measure::Window => self.period,
-            Measure::Rate => self.period.mul_f64(self.burst as f64 / self.units as f64),
+        match self.algorithm {
+            LimitAlgorithm::SlidingWindow => self.period,
+            LimitAlgorithm::Gcra => self.period.mul_f64(self.burst as f64 / self.units as f64),
         }
     }
 }
 
-/// One limit that is asked.
+/// One limit to check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaCheck {
-    /// Where its state is.
+    /// The key of its state.
     pub key: String,
-    /// What it allows.
+    /// The quota.
     pub quota: Quota,
-    /// What is to be taken.
+    /// Units to consume.
     pub cost: u64,
 }
 
-/// What a limit answers.
+/// The state of a limit after a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaStatus {
-    /// Whether it allows it.
+    /// Whether the limit allows the cost.
     pub allowed: bool,
-    /// What is left.
+    /// Units left.
     pub remaining: u64,
-    /// When everything is there again, if nothing more is taken.
+    /// Time until the quota is full again, if nothing more is consumed.
     pub reset: Duration,
-    /// For how long it is no use to ask again.
+    /// Time until the same cost can be allowed.
     pub retry_after: Duration,
 }
 
-/// Asks limits whose keys share a slot; each takes its cost if all allow it.
-///
-/// # Errors
-/// The connection's own, or a reply of another shape.
-pub async fn ask<C: ConnectionLike>(
-    asks: &[QuotaCheck],
+/// Checks limits whose keys share a slot. Each consumes its cost if all of them allow theirs.
+pub async fn check<C: ConnectionLike>(
+    checks: &[QuotaCheck],
     connection: &mut C,
 ) -> Result<Vec<QuotaStatus>, RedisError> {
     let mut command = redis::cmd("EVALSHA");
-    command.arg(RATE.get_hash()).arg(asks.len());
-    for ask in asks {
-        command.arg(&ask.key);
+    command.arg(RATE_LIMIT_SCRIPT.get_hash()).arg(checks.len());
+    for check in checks {
+        command.arg(&check.key);
     }
-    for ask in asks {
-        let (kind, unit) = match ask.quota.measure {
-            Measure::Rate => ("rate", ask.quota.micros_of_unit().to_string()),
-            Measure::Window => ("window", ask.quota.period.as_micros().to_string()),
+    for check in checks {
+        let (kind, micros) = match check.quota.algorithm {
+            LimitAlgorithm::Gcra => ("rate", check.quota.micros_of_unit().to_string()),
+            LimitAlgorithm::SlidingWindow => ("window", check.quota.period.as_micros().to_string()),
         };
         command
             .arg(kind)
-            .arg(ask.cost)
-            .arg(unit)
-            .arg(ask.quota.burst);
+            .arg(check.cost)
+            .arg(micros)
+            .arg(check.quota.burst);
     }
-    let reply = call(&RATE, &command, connection).await?;
+    let reply = call(&RATE_LIMIT_SCRIPT, &command, connection).await?;
     let rows: Vec<(u8, u64, u64, u64)> = redis::from_redis_value(reply)?;
-    if rows.len() != asks.len() {
-        return Err(unexpected("rate"));
+    if rows.len() != checks.len() {
+        return Err(unexpected_reply("rate_limit"));
     }
-    let standing = |(allowed, remaining, reset, retry_after): (u8, u64, u64, u64)| QuotaStatus {
+    let status = |(allowed, remaining, reset, retry_after): (u8, u64, u64, u64)| QuotaStatus {
         allowed: allowed == 1,
         remaining,
         reset: Duration::from_micros(reset),
         retry_after: Duration::from_micros(retry_after),
     };
-    Ok(rows.into_iter().map(standing).collect())
+    Ok(rows.into_iter().map(status).collect())
 }
 
 #[cfg(test)]
@@ -129,9 +126,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quota_tells_how_long_things_take() {
+    fn quota_gives_refill_times() {
         let quota = Quota {
-            measure: Measure::Rate,
+            algorithm: LimitAlgorithm::Gcra,
             units: 100,
             period: Duration::from_secs(60),
             burst: 20,

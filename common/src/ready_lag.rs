@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::connect::{Redis, RedisFailure};
 use crate::protocol::event;
-use crate::protocol::keys::{Keys, PERSISTERS};
+use crate::protocol::keys::{Keys, PERSISTER_GROUP};
 use crate::redis;
 use futures::future::try_join_all;
 use redis::Value;
@@ -26,27 +26,30 @@ pub struct ReadyLag {
 /// # Errors
 /// [`RedisFailure`] if Redis cannot be reached; its code is `NOGROUP` if no persister has made its group yet.
 pub async fn look(redis: &Redis, keys: &Keys) -> Result<ReadyLag, RedisFailure> {
-    let lanes = redis.lanes().into_iter().map(|partitions| async move {
-        let mut pipeline = redis::pipe();
-        let slot = Keys::slot(partitions.start);
-        for partition in partitions {
-            let ready = keys.ready(partition);
-            pipeline.cmd("XLEN").arg(&ready);
-            pipeline
-                .cmd("XRANGE")
-                .arg(&ready)
-                .arg(&["-", "+", "COUNT", "1"]);
-            // Fails where the group is missing, and all of them with it.
-            pipeline.cmd("XPENDING").arg(&ready).arg(PERSISTERS);
-        }
-        let pipeline = &pipeline;
-        let replies: Vec<Value> = redis
-            .run(slot, async |connection| {
-                pipeline.query_async(connection).await
-            })
-            .await?;
-        Ok::<_, RedisFailure>(replies)
-    });
+    let lanes = redis
+        .partition_groups()
+        .into_iter()
+        .map(|partitions| async move {
+            let mut pipeline = redis::pipe();
+            let slot = Keys::slot(partitions.start);
+            for partition in partitions {
+                let ready = keys.ready(partition);
+                pipeline.cmd("XLEN").arg(&ready);
+                pipeline
+                    .cmd("XRANGE")
+                    .arg(&ready)
+                    .arg(&["-", "+", "COUNT", "1"]);
+                // Fails where the group is missing, and all of them with it.
+                pipeline.cmd("XPENDING").arg(&ready).arg(PERSISTER_GROUP);
+            }
+            let pipeline = &pipeline;
+            let replies: Vec<Value> = redis
+                .run(slot, async |connection| {
+                    pipeline.query_async(connection).await
+                })
+                .await?;
+            Ok::<_, RedisFailure>(replies)
+        });
     let now = event::now_ms();
     let mut backlog = ReadyLag::default();
     for replies in try_join_all(lanes).await? {

@@ -1,5 +1,5 @@
-//! How a program tells its operator what it does: one line an event on stderr. `RUNCAST_LOG` filters
-//! (`info`, `runcast_api=debug,warn`, ...), `RUNCAST_LOG_FORMAT` is `text` or `json`.
+//! Logging to stderr, one line per event. `RUNCAST_LOG` is the filter (`info`,
+//! `runcast_api=debug,warn`, ...), `RUNCAST_LOG_FORMAT` is `text` or `json`.
 
 use std::io::IsTerminal as _;
 
@@ -8,30 +8,27 @@ use tracing_subscriber::util::TryInitError;
 
 use crate::config::{ConfigError, Env, optional};
 
-/// Why telemetry could not start.
+/// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// A setting is wrong.
+    /// A setting is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// It was started before in this process.
+    /// The process has a logger already.
     #[error("telemetry was started twice: {0}")]
     Twice(#[from] TryInitError),
 }
 
-/// Who reads what a program says, if `RUNCAST_LOG_FORMAT` does not tell.
+/// The reader of the log, which decides the format where `RUNCAST_LOG_FORMAT` is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// A person at a terminal, else a collector of logs, which gets JSON.
+    /// A person at a terminal (text), otherwise a log collector (JSON).
     Operator,
-    /// A person, in any case: the program speaks amid what another one prints.
+    /// Always a person (text): the lines appear among the output of another program.
     Person,
 }
 
-/// Starts telemetry for this process, with `default_filter` where `RUNCAST_LOG` is not set.
-///
-/// # Errors
-/// [`TelemetryError`] for a setting that makes no sense, or a second start.
+/// Starts logging for this process, with `default_filter` where `RUNCAST_LOG` is not set.
 pub fn start(
     env: &impl Env,
     default_filter: &str,

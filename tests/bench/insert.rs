@@ -1,8 +1,8 @@
-//! The way most people write it: one connection, `XREADGROUP` per run with a group of its own, one
-//! `INSERT ... SELECT unnest(...) ON CONFLICT DO NOTHING` for each reply, and `XACK`.
+//! The usual way to write a consumer: one connection, `XREADGROUP` per run with a group of its own,
+//! one `INSERT_STATEMENT ... SELECT unnest(...) ON CONFLICT DO NOTHING` per reply, and `XACK`.
 //!
-//! It reads the same entries and stores the same columns; it keeps no watermark, tells no producer, and trims
-//! nothing.
+//! It reads the same entries and stores the same columns, but keeps no watermark, informs no
+//! producer, and trims nothing.
 
 use std::time::Instant;
 
@@ -12,24 +12,24 @@ use runcast_tests::stack::Stack;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-/// Entries of one reply: 5,120 events where entries are full.
-const COUNT: usize = 10;
+/// Entries of one reply: 5,120 events if entries are full.
+const ENTRIES_PER_READ: usize = 10;
 
-const GROUP: &str = "insert";
+const GROUP_NAME: &str = "insert";
 
-const INSERT: &str = "INSERT INTO events (run_id, epoch, seq, producer, producer_seq, kind, variation, time,
+const INSERT_STATEMENT: &str = "INSERT INTO events (run_id, epoch, seq, producer, producer_seq, kind, variation, time,
         appended_at, body)
      SELECT $1, epoch, seq, $2, producer_seq, kind, 0, to_timestamp(time / 1000.0), to_timestamp(at / 1000.0), body
        FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::smallint[], $7::bigint[], $8::bigint[], $9::bytea[])
             AS e(epoch, seq, producer_seq, kind, time, at, body)
      ON CONFLICT DO NOTHING";
 
-/// Stores what the streams of these runs hold; gives the seconds.
+/// Stores all events in the streams of these runs; returns the seconds.
 pub(crate) async fn store(stack: &Stack, connection: &mut PgConnection, runs: &[Uuid]) -> f64 {
     let mut redis = stack.redis.connection().await;
     for &run in runs {
         let mut command = redis::cmd("XGROUP");
-        command.arg(&["CREATE", &stack.keys().run(run).stream, GROUP, "0"]);
+        command.arg(&["CREATE", &stack.keys().run(run).stream, GROUP_NAME, "0"]);
         let () = command.query_async(&mut redis).await.expect("a group");
     }
     let start = Instant::now();
@@ -46,7 +46,7 @@ pub(crate) async fn store(stack: &Stack, connection: &mut PgConnection, runs: &[
     start.elapsed().as_secs_f64()
 }
 
-/// One reply of one run; false if there was nothing.
+/// Stores one reply of one run; false if the stream is empty.
 async fn turn(
     stack: &Stack,
     redis: &mut redis::aio::MultiplexedConnection,
@@ -55,7 +55,9 @@ async fn turn(
 ) -> bool {
     let stream = stack.keys().run(run).stream;
     let mut command = redis::cmd("XREADGROUP");
-    command.arg(&["GROUP", GROUP, "me", "COUNT"]).arg(COUNT);
+    command
+        .arg(&["GROUP", GROUP_NAME, "me", "COUNT"])
+        .arg(ENTRIES_PER_READ);
     command.arg(&["STREAMS", &stream, ">"]);
     let reply: redis::Value = command.query_async(redis).await.expect("a reply");
     let entries = match reply {
@@ -86,7 +88,7 @@ async fn turn(
             bodies.push(event.line.to_vec());
         }
     }
-    let inserted = sqlx::query(INSERT)
+    let inserted = sqlx::query(INSERT_STATEMENT)
         .bind(run)
         .bind(entries[0].producer)
         .bind(epochs)
@@ -98,14 +100,14 @@ async fn turn(
         .bind(bodies);
     inserted.execute(connection).await.expect("rows");
     let mut command = redis::cmd("XACK");
-    command.arg(&[&stream, GROUP]);
+    command.arg(&[&stream, GROUP_NAME]);
     command.arg(
         entries
             .iter()
             .map(|entry| entry.last.to_string())
             .collect::<Vec<_>>(),
     );
-    let _acknowledged: u64 = command.query_async(redis).await.expect("an answer");
+    let _acknowledged: u64 = command.query_async(redis).await.expect("a response");
     true
 }
 

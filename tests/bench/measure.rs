@@ -1,7 +1,7 @@
-//! What every benchmark measures with: processor time and memory of a process as the kernel counts
-//! them, medians, and the line that is published.
+//! Shared by all benchmarks: CPU time and memory of a process as the kernel counts them, medians,
+//! and the line format of results.
 //!
-//! Processor time is read in ticks of 10 ms: only differences over a second or more mean something.
+//! CPU time is read in ticks of 10 ms: only differences over a second or more are meaningful.
 
 #![allow(dead_code, reason = "each benchmark uses its own part")]
 
@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use runcast_common::protocol::event::{self, Kind, Text};
 
-/// Bytes of one event: its line, with the newline.
+/// Length of one event: its line with the newline.
 pub(crate) const EVENT_BYTES: usize = 200;
 
-/// Different texts: as many as a batch has events, twice over.
-const TEXTS: u64 = 1024;
+/// Number of different texts: twice the events of a batch.
+const TEXT_COUNT: u64 = 1024;
 
-/// Milliseconds of one tick of `/proc/<id>/stat`.
+/// Length of one tick of `/proc/<id>/stat`.
 const TICK_MS: u64 = 10;
 
 /// Prints one line of a result.
@@ -26,11 +26,11 @@ pub(crate) fn say(line: Arguments<'_>) {
     writeln!(std::io::stdout(), "{line}").expect("stdout takes a line");
 }
 
-/// Processor time that a process has used, in user and kernel mode.
+/// The CPU time of a process, in user and kernel mode.
 pub(crate) fn cpu(process: u32) -> Duration {
     let path = format!("/proc/{process}/stat");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    // The name before may hold anything, blanks included.
+    // The name before it may contain anything, blanks included.
     let (_, rest) = text.rsplit_once(')').expect("a process has a name");
     let ticks: u64 = rest
         .split_whitespace()
@@ -41,12 +41,12 @@ pub(crate) fn cpu(process: u32) -> Duration {
     Duration::from_millis(ticks * TICK_MS)
 }
 
-/// A figure of this process's memory, such as `VmRSS` or `VmHWM`, in MiB.
+/// A memory figure of this process, such as `VmRSS` or `VmHWM`, in MiB.
 pub(crate) fn memory(name: &str) -> f64 {
     kib("/proc/self/status", &format!("{name}:")) / 1024.0
 }
 
-/// The value below which this share of the values lies.
+/// The value that this share of the values stays below.
 pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -57,12 +57,12 @@ pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     below.map_or(f64::NAN, |(value, _)| *value)
 }
 
-/// The middle value.
+/// The median.
 pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The middle value, and the least and the largest, in one column of a table.
+/// The median, minimum and maximum, in one column of a table.
 pub(crate) fn spread(values: &[f64], digits: usize) -> String {
     let (least, most) = (quantile(values, 0.0), quantile(values, 1.0));
     format!(
@@ -71,11 +71,11 @@ pub(crate) fn spread(values: &[f64], digits: usize) -> String {
     )
 }
 
-/// Different texts of `output` events whose lines have [`EVENT_BYTES`]: as log lines are, alike in their
-/// words and different in their numbers, so that packing them has something to do.
+/// Different texts of `output` events whose lines have [`EVENT_BYTES`]. Like log lines they share
+/// words and differ in numbers, so that they are compressible, but not trivially.
 pub(crate) fn texts() -> Vec<String> {
     let length = EVENT_BYTES - line(Kind::Output, "\n").len();
-    let texts: Vec<String> = (0..TEXTS)
+    let texts: Vec<String> = (0..TEXT_COUNT)
         .map(|number| {
             // Splitmix64: random enough that no two numbers share their digits.
             let mut mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -97,7 +97,7 @@ pub(crate) fn texts() -> Vec<String> {
     texts
 }
 
-/// The line of an event that holds this text, with its newline.
+/// The line of an event with this text, with its newline.
 pub(crate) fn line(kind: Kind, text: &str) -> Vec<u8> {
     let mut line = Vec::new();
     let payload = Text {
@@ -108,7 +108,7 @@ pub(crate) fn line(kind: Kind, text: &str) -> Vec<u8> {
     line
 }
 
-/// Proportional set size of a process in KiB: what it shares with others is counted in part.
+/// Proportional set size of a process in KiB; shared pages count in part.
 pub(crate) fn pss_kib(process: u32) -> f64 {
     kib(&format!("/proc/{process}/smaps_rollup"), "Pss:")
 }
@@ -118,7 +118,7 @@ pub(crate) fn rss_kib(process: u32) -> f64 {
     kib(&format!("/proc/{process}/status"), "VmRSS:")
 }
 
-/// A process and all that it has started.
+/// A process and all its descendants.
 pub(crate) fn with_children(process: u32) -> Vec<u32> {
     let path = format!("/proc/{process}/task/{process}/children");
     let children = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));

@@ -1,7 +1,8 @@
-//! The least that storing takes: a loop that locks watermarks, COPYs rows and moves the watermarks.
+//! The minimum that storing needs: a loop that locks watermarks, COPYs rows and moves the
+//! watermarks.
 //!
-//! The rows have the same columns and sizes as those of the persister, and are encoded before the
-//! clock starts; they are not read from anywhere, and nothing is decided about them.
+//! The rows have the same columns and sizes as the persister's. They are encoded before the clock
+//! starts, not read from anywhere, and not checked.
 
 use std::time::Instant;
 
@@ -15,18 +16,19 @@ use crate::measure;
 /// Rows of one transaction.
 const BATCH_ROWS: usize = 5_000;
 
-const COPY: &str = "COPY events (run_id, epoch, seq, producer, producer_seq, kind, variation, level, \
+const COPY_STATEMENT: &str = "COPY events (run_id, epoch, seq, producer, producer_seq, kind, variation, level, \
      time, appended_at, body) FROM STDIN (FORMAT binary)";
 
-const LOCK: &str = "SELECT id, epoch, seq FROM runs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+const LOCK_STATEMENT: &str =
+    "SELECT id, epoch, seq FROM runs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 
-const MOVE: &str = "UPDATE runs SET epoch = $2, seq = $3, events = events + $4, bytes = bytes + $5 \
+const UPDATE_STATEMENT: &str = "UPDATE runs SET epoch = $2, seq = $3, events = events + $4, bytes = bytes + $5 \
      WHERE id = ANY($1)";
 
-/// Milliseconds from the Unix epoch to that of Postgres, 2000-01-01.
+/// Milliseconds from the Unix epoch to the epoch of Postgres, 2000-01-01.
 const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
 
-/// One transaction: its runs, their last seq then, how many rows each gets, and the rows in Postgres'
+/// One transaction: its runs, their new last seq, the rows of each, and the rows in Postgres'
 /// binary format.
 struct Batch {
     runs: Vec<Uuid>,
@@ -35,7 +37,8 @@ struct Batch {
     rows: Vec<u8>,
 }
 
-/// Stores so many events of each run, in transactions over so many runs; gives the seconds from the first statement to the last commit.
+/// Stores this many events of each run, in transactions over several runs; returns the seconds from
+/// the first statement to the last commit.
 pub(crate) async fn store(
     connection: &mut PgConnection,
     runs: &[Uuid],
@@ -48,13 +51,16 @@ pub(crate) async fn store(
     let start = Instant::now();
     for batch in batches {
         let mut transaction = connection.begin().await.expect("a transaction");
-        let locked = sqlx::query(LOCK).bind(&batch.runs);
+        let locked = sqlx::query(LOCK_STATEMENT).bind(&batch.runs);
         let locked = transaction.fetch_all(locked).await.expect("locks");
         assert_eq!(locked.len(), batch.runs.len());
-        let mut copy = transaction.copy_in_raw(COPY).await.expect("a COPY");
-        copy.send(batch.rows).await.expect("rows are taken");
+        let mut copy = transaction
+            .copy_in_raw(COPY_STATEMENT)
+            .await
+            .expect("a COPY");
+        copy.send(batch.rows).await.expect("COPY accepts the rows");
         copy.finish().await.expect("rows are stored");
-        let moved = sqlx::query(MOVE)
+        let moved = sqlx::query(UPDATE_STATEMENT)
             .bind(&batch.runs)
             .bind(epoch)
             .bind(batch.last)
@@ -103,7 +109,7 @@ fn row(rows: &mut Vec<u8>, run: Uuid, seq: i64, line: &[u8]) {
     field(rows, run.as_bytes());
     field(rows, &1i64.to_be_bytes());
     field(rows, &seq.to_be_bytes());
-    // As good a producer as any: one of each run.
+    // The run's id serves as its producer's id.
     field(rows, run.as_bytes());
     field(rows, &seq.to_be_bytes());
     field(rows, &kind);

@@ -1,28 +1,28 @@
-//! What the sides of the persister's benchmark share: runs, full streams, and a persister at work on them.
+//! Shared by the sides of the persister's benchmark: runs, full streams, and a persister at work.
 
 use std::time::{Duration, Instant};
 
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::Kind;
-use runcast_common::scripts::{Append, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, Cap};
 use runcast_tests::process::Process;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use sqlx::{Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::measure::{self, cpu};
 
 /// Longest wait for one round.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const ROUND_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Appends that are under way at the same time while streams are filled.
-const PIPELINE: usize = 64;
+/// Concurrent appends while streams are filled.
+const CONCURRENT_APPENDS: usize = 64;
 
-/// How long to wait between two looks at what is stored: when it is nearly everything, and at most.
-const CLOSE: Duration = Duration::from_millis(10);
-const FAR: Duration = Duration::from_millis(300);
+/// Pauses between two checks of what is stored: when nearly all is, and otherwise.
+const SHORT_POLL: Duration = Duration::from_millis(10);
+const LONG_POLL: Duration = Duration::from_millis(300);
 
-/// How many runs there are, and what each of them holds.
+/// The number of runs, and the events of each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) runs: usize,
@@ -36,7 +36,7 @@ impl Load {
     }
 }
 
-/// Creates runs as the gateway does, behind its back.
+/// Creates runs as the gateway does, but directly in Postgres.
 pub(crate) async fn create_runs(connection: &mut PgConnection, count: usize) -> Vec<Uuid> {
     let runs: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();
     let created = sqlx::query(
@@ -47,7 +47,7 @@ pub(crate) async fn create_runs(connection: &mut PgConnection, count: usize) -> 
     runs
 }
 
-/// Writes what is dirty now, so that no side pays for the other.
+/// A checkpoint, so that no side pays for another's dirty pages.
 pub(crate) async fn checkpoint(connection: &mut PgConnection) {
     for statement in ["VACUUM runs", "VACUUM producers", "CHECKPOINT"] {
         let done = connection.execute(statement).await;
@@ -55,7 +55,7 @@ pub(crate) async fn checkpoint(connection: &mut PgConnection) {
     }
 }
 
-/// Fills the stream of every run, one producer each, an entry of each run after the other.
+/// Fills the stream of each run, by one producer each, one entry of every run in turn.
 pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
     let mut connection = stack.redis.connection().await;
     let texts = measure::texts();
@@ -64,18 +64,18 @@ pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
     let loaded = runcast_common::scripts::load_append(&mut connection).await;
     loaded.expect("the append script");
     for first in (1..).step_by(load.events).take(load.entries) {
-        for group in runs.chunks(PIPELINE) {
+        for group in runs.chunks(CONCURRENT_APPENDS) {
             let mut pipeline = redis::pipe();
             for &run in group {
                 let append = Append {
-                    // As good a producer as any.
+                    // The run's id serves as its producer's id.
                     producer: run,
                     producer_epoch: 1,
                     base: 0,
                     acked: 0,
                     first,
                     count: load.events as u64,
-                    body: Body::packed(&body),
+                    body: Body::compress(&body),
                     cap: Cap::default(),
                 };
                 pipeline.add_command(append.command(&stack.keys().run(run)));
@@ -85,15 +85,19 @@ pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
                 .await
                 .expect("answers");
             for reply in replies {
-                let appended = runcast_common::scripts::Appended::parse(reply);
-                let outcome = appended.expect("an answer").outcome;
-                assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
+                let appended = runcast_common::scripts::AppendReply::parse(reply);
+                let outcome = appended.expect("a response").outcome;
+                assert!(
+                    matches!(outcome, AppendOutcome::Stored { .. }),
+                    "{outcome:?}"
+                );
             }
         }
     }
 }
 
-/// Appends one event to a run that [`fill`] has begun with one, as its producer's `number`th further one.
+/// Appends one event to a run that [`fill`] has started with one; it is the producer's `number`th
+/// further event.
 pub(crate) async fn append_one(stack: &Stack, run: Uuid, number: u64) {
     let mut connection = stack.redis.connection().await;
     let append = Append {
@@ -107,12 +111,15 @@ pub(crate) async fn append_one(stack: &Stack, run: Uuid, number: u64) {
         cap: Cap::default(),
     };
     let appended = append.call(&stack.keys().run(run), &mut connection).await;
-    let outcome = appended.expect("an answer").outcome;
-    assert!(matches!(outcome, Outcome::Stored { .. }), "{outcome:?}");
+    let outcome = appended.expect("a response").outcome;
+    assert!(
+        matches!(outcome, AppendOutcome::Stored { .. }),
+        "{outcome:?}"
+    );
 }
 
-/// As [`holds`], for one run, asking every millisecond.
-pub(crate) async fn holds_exactly(
+/// As [`holds`], for one run, checked every millisecond.
+pub(crate) async fn wait_stored_exactly(
     connection: &mut PgConnection,
     run: Uuid,
     events: usize,
@@ -125,22 +132,25 @@ pub(crate) async fn holds_exactly(
         if usize::try_from(stored).is_ok_and(|stored| stored >= events) {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "{stored} of {events} stored");
+        assert!(
+            start.elapsed() < ROUND_DEADLINE,
+            "{stored} of {events} stored"
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// What one round of the persister took.
+/// One round of the persister.
 pub(crate) struct Stored {
     pub(crate) all: Duration,
     pub(crate) ready: Duration,
-    /// Processor time of the persister.
+    /// CPU time of the persister.
     pub(crate) own: Duration,
-    /// Processor time of Redis.
+    /// CPU time of Redis.
     pub(crate) redis: Duration,
 }
 
-/// Starts a persister and waits until it has stored so many events of these runs.
+/// Starts a persister and waits until it has stored this many events of these runs.
 pub(crate) async fn persist(
     stack: &Stack,
     connection: &mut PgConnection,
@@ -149,9 +159,11 @@ pub(crate) async fn persist(
 ) -> (Process, Stored) {
     let redis = redis_cpu(stack).await;
     let start = Instant::now();
-    let recipe = stack.recipe(Part::Persister);
-    let mut persister = recipe.start(stack.folder());
-    persister.says("Runcast persister is ready", PATIENCE).await;
+    let spec = stack.service_spec(Service::Persister);
+    let mut persister = spec.start(stack.folder());
+    persister
+        .wait_for_line("Runcast persister is ready", ROUND_DEADLINE)
+        .await;
     let ready = start.elapsed();
     holds(connection, runs, events, start).await;
     let (all, own) = (start.elapsed(), cpu(persister.id()));
@@ -165,8 +177,8 @@ pub(crate) async fn persist(
     (persister, stored)
 }
 
-/// Waits until the watermarks of these runs tell of so many events. Asks the more often the closer that is: to add up
-/// 10,000 runs again and again would cost Postgres as much as what is measured.
+/// Waits until the watermarks of these runs add up to this many events. It checks more often near
+/// the end: adding up 10,000 runs again and again would cost Postgres as much as the measured work.
 pub(crate) async fn holds(
     connection: &mut PgConnection,
     runs: &[Uuid],
@@ -183,21 +195,24 @@ pub(crate) async fn holds(
         if usize::try_from(stored).is_ok_and(|stored| stored >= events) {
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "{stored} of {events} stored");
+        assert!(
+            start.elapsed() < ROUND_DEADLINE,
+            "{stored} of {events} stored"
+        );
         let left = 1.0 - stored as f64 / events as f64;
         let wait = start.elapsed().mul_f64(left / 4.0);
-        tokio::time::sleep(wait.clamp(CLOSE, FAR)).await;
+        tokio::time::sleep(wait.clamp(SHORT_POLL, LONG_POLL)).await;
     }
 }
 
-/// Processor time that Redis has used.
+/// CPU time of Redis.
 pub(crate) async fn redis_cpu(stack: &Stack) -> Duration {
     let info = info(stack, "cpu").await;
     let seconds = field(&info, "used_cpu_user") + field(&info, "used_cpu_sys");
     Duration::from_secs_f64(seconds)
 }
 
-/// Bytes that Redis uses.
+/// Memory of Redis in bytes.
 pub(crate) async fn redis_memory(stack: &Stack) -> f64 {
     field(&info(stack, "memory").await, "used_memory")
 }
@@ -207,7 +222,7 @@ async fn info(stack: &Stack, section: &str) -> String {
     let mut command = redis::cmd("INFO");
     command.arg(section);
     let info = command.query_async(&mut connection).await;
-    info.expect("what Redis tells of itself")
+    info.expect("the INFO reply of Redis")
 }
 
 fn field(info: &str, name: &str) -> f64 {

@@ -1,4 +1,4 @@
-// The EventSource of Chromium. It is never closed from here: what ends it is the answer of the gateway.
+// The EventSource of Chromium. Only a response of the gateway ends it.
 import { NAMES, openPage, url } from "./browser.mjs";
 
 const { browser, page } = await openPage();
@@ -6,16 +6,16 @@ await page.evaluate(
   ([path, names]) =>
     new Promise((over) => {
       const source = new EventSource(path);
-      source.onopen = () => tell("open");
+      source.onopen = () => report("open");
       source.onerror = () => {
         if (source.readyState === EventSource.CLOSED) {
-          tell("over").then(over);
+          report("over").then(over);
         } else {
-          tell("cut");
+          report("cut");
         }
       };
       for (const name of names) {
-        source.addEventListener(name, ({ type, lastEventId, data }) => tell("event", { event: type, id: lastEventId, data }));
+        source.addEventListener(name, ({ type, lastEventId, data }) => report("event", { event: type, id: lastEventId, data }));
       }
     }),
   [url.pathname + url.search, NAMES],

@@ -1,9 +1,9 @@
-# curl, with the loop around it that somebody writes who has nothing else. It takes a frame only when its empty line has
-# come, and lines that begin with a colon for comments.
+# curl in a shell loop. It processes a frame only at its empty line, and ignores lines that start with
+# a colon.
 set -u
 export LC_ALL=C
 
-tell() { # what, and more fields
+report() { # kind, and more fields
     printf '{"saw":"%s","at":%s%s}\n' "$1" "$((${EPOCHREALTIME/./} / 1000))" "${2:-}"
 }
 
@@ -20,7 +20,7 @@ while :; do
                 '')
                     in_head=''
                     [ "$status" = 200 ] || break
-                    tell open
+                    report open
                     ;;
             esac
             continue
@@ -33,17 +33,17 @@ while :; do
             :*) ;;
             '')
                 data="${data//\\/\\\\}"
-                tell event ",\"event\":\"${event:-message}\",\"id\":\"$id\",\"data\":\"${data//\"/\\\"}\",\"retry\":$retry"
+                report event ",\"event\":\"${event:-message}\",\"id\":\"$id\",\"data\":\"${data//\"/\\\"}\",\"retry\":$retry"
                 [ -z "$id" ] || cursor=(-H "Last-Event-ID: $id")
                 event='' data='' id=''
                 ;;
-            *) tell malformed ;;
+            *) report malformed ;;
         esac
     done < <(exec curl --silent --no-buffer --include --noproxy '*' "${headers[@]}" "${cursor[@]}" "$CLIENT_URL")
     if [ -n "$status" ] && [ "$status" != 200 ]; then
-        tell over ",\"status\":$status"
+        report over ",\"status\":$status"
         exit 0
     fi
-    tell cut
+    report cut
     sleep "$((retry / 1000)).$(printf '%03d' "$((retry % 1000))")"
 done

@@ -1,5 +1,5 @@
-// @microsoft/fetch-event-source, in the browser that it is made for. It comes back when a stream broke; when one ended it
-// does so because `onclose` throws, and stays away because `onerror` throws, both as its readme says.
+// @microsoft/fetch-event-source, in a browser. It reconnects when a stream breaks. When one ends, it
+// reconnects because `onclose` throws; it stops because `onerror` throws. Both as in its readme.
 import { readFile } from "node:fs/promises";
 import { openPage, url } from "./browser.mjs";
 
@@ -21,10 +21,10 @@ await page.evaluate(
         if (response.status !== 200) {
           throw new Over(String(response.status));
         }
-        await tell("open");
+        await report("open");
       },
       onmessage({ event, id, data, retry }) {
-        tell("event", { event, id, data, retry });
+        report("event", { event, id, data, retry });
       },
       onclose() {
         throw new Error("the stream has ended");
@@ -33,11 +33,11 @@ await page.evaluate(
         if (error instanceof Over) {
           throw error;
         }
-        tell("cut");
+        report("cut");
       },
     });
     const error = await following.catch((error) => error);
-    await tell("over", { status: Number(error?.message) });
+    await report("over", { status: Number(error?.message) });
   },
   [url.pathname + url.search, process.env.CLIENT_LAST_EVENT_ID ?? null],
 );

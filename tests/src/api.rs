@@ -1,4 +1,4 @@
-//! The HTTP side of a stack, as a user of the API sees it.
+//! The HTTP API of a stack, as a client uses it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::redis_server;
 use crate::sse::Sse;
 
-/// Longest wait for an answer to begin.
+/// Longest wait for a response to begin.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A client with an admin token.
@@ -27,17 +27,14 @@ pub struct Api {
 pub struct CreatedRun {
     /// Its id.
     pub id: Uuid,
-    /// What its agents sign in with.
+    /// What its agents authenticate with.
     pub token: String,
-    /// Where its agents publish to.
+    /// The URL its agents publish to.
     pub redis_url: String,
 }
 
 impl CreatedRun {
     /// A connection with exactly the rights that agents of this run are given.
-    ///
-    /// # Panics
-    /// If Redis cannot be reached.
     pub async fn publisher_connection(&self) -> MultiplexedConnection {
         redis_server::connect(&self.redis_url).await
     }
@@ -45,13 +42,9 @@ impl CreatedRun {
 
 impl Api {
     /// A client of the gateway at `base`.
-    ///
-    /// # Panics
-    /// If no HTTP client can be made.
-    #[must_use]
     pub fn new(base: &str, token: &str) -> Self {
         runcast_common::connect::install_tls_provider();
-        // Everything is on this machine: no proxy of the environment may stand between.
+        // All servers are on this machine; a proxy from the environment must not intervene.
         let client = Client::builder()
             .no_proxy()
             .read_timeout(ANSWER_DEADLINE)
@@ -63,14 +56,12 @@ impl Api {
         }
     }
 
-    /// Where the gateway is.
-    #[must_use]
+    /// The URL of the gateway.
     pub fn base(&self) -> &str {
         &self.base
     }
 
     /// The token.
-    #[must_use]
     pub fn token(&self) -> &str {
         &self.token
     }
@@ -85,10 +76,7 @@ impl Api {
         self.client.request(method, format!("{}{path}", self.base))
     }
 
-    /// The JSON at this path.
-    ///
-    /// # Panics
-    /// If the answer is not 200 with JSON.
+    /// The JSON at this path. The response must be 200.
     pub async fn get(&self, path: &str) -> Value {
         let response = send(self.request(Method::GET, path)).await;
         let (status, body) = (response.status(), response.text().await);
@@ -97,27 +85,18 @@ impl Api {
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("GET {path}: {error}: {body}"))
     }
 
-    /// Creates a run.
-    ///
-    /// # Panics
-    /// If the answer is not 201 with all that an agent needs.
+    /// Creates a run with one variation. The response must hold all that an agent needs.
     pub async fn create_run(&self, name: &str) -> CreatedRun {
         self.create_run_of(name, 1).await
     }
 
-    /// Creates a run of so many variations.
-    ///
-    /// # Panics
-    /// As [`Api::create_run`].
+    /// Creates a run with several variations.
     pub async fn create_run_of(&self, name: &str, variations: usize) -> CreatedRun {
         self.create(&json!({"name": name, "variations": variations}))
             .await
     }
 
-    /// Creates a run as it is described.
-    ///
-    /// # Panics
-    /// As [`Api::create_run`].
+    /// Creates a run with this request body.
     pub async fn create(&self, body: &Value) -> CreatedRun {
         let request = self.request(Method::POST, "/v1/runs");
         let response = send(
@@ -127,7 +106,7 @@ impl Api {
         )
         .await;
         let (status, text) = (response.status(), response.text().await);
-        let text = text.expect("the answer to creating a run");
+        let text = text.expect("the response to creating a run");
         assert_eq!(status, StatusCode::CREATED, "creating a run: {text}");
         let created: Value = serde_json::from_str(&text).expect("JSON");
         let field = |pointer: &str| {
@@ -142,14 +121,11 @@ impl Api {
     }
 
     /// One run.
-    ///
-    /// # Panics
-    /// If the answer is not 200.
     pub async fn run(&self, run: Uuid) -> Value {
         self.get(&format!("/v1/runs/{run}")).await
     }
 
-    /// The answer to a request for the stream of a run; `query` begins with `?` or is empty.
+    /// The response to a request for the stream of a run; `query` starts with `?` or is empty.
     pub async fn stream(&self, run: Uuid, last_event_id: Option<&str>, query: &str) -> Response {
         let path = format!("/v1/runs/{run}/stream{query}");
         let mut request = self
@@ -161,32 +137,23 @@ impl Api {
         send(request).await
     }
 
-    /// Opens the stream of a run.
-    ///
-    /// # Panics
-    /// If the answer is no stream.
+    /// Opens the stream of a run after this event id.
     pub async fn watch(&self, run: Uuid, last_event_id: Option<&str>) -> Sse {
         Sse::from_response(self.stream(run, last_event_id, "").await).await
     }
 }
 
 /// Sends a request.
-///
-/// # Panics
-/// If no answer comes.
 pub async fn send(request: RequestBuilder) -> Response {
     let response = request.send().await;
-    response.unwrap_or_else(|error| panic!("no answer from the gateway: {error:?}"))
+    response.unwrap_or_else(|error| panic!("no response from the gateway: {error:?}"))
 }
 
-/// Checks that an answer is a problem document with this status, and gives its detail.
-///
-/// # Panics
-/// If it is something else.
+/// Checks that a response is a problem document with this status, and returns its detail.
 pub async fn problem(response: Response, expected: StatusCode) -> String {
     let status = response.status();
     let kind = response.headers().get("content-type").cloned();
-    let body = response.text().await.expect("the body of an answer");
+    let body = response.text().await.expect("the body of a response");
     assert_eq!(status, expected, "{body}");
     let kind = kind.as_ref().and_then(|kind| kind.to_str().ok());
     assert_eq!(kind, Some("application/problem+json"), "{body}");

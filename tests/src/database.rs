@@ -1,4 +1,4 @@
-//! What Postgres holds, read directly: the truth that every story ends with.
+//! Reads Postgres directly: what it holds is the final truth that every story checks.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _, Row as _};
 use uuid::Uuid;
 
+use crate::event_lines;
 use crate::eventually::eventually;
-use crate::lines;
 
 /// The database of one stack.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub struct Database {
     pool: PgPool,
 }
 
-/// A point in the database that statements do not pass until the story lets them.
+/// A barrier in the database: matching statements wait at it until the story releases them.
 #[derive(Debug)]
 pub struct Barrier {
     database: Database,
@@ -29,42 +29,34 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    /// Waits until a statement has come to it.
-    ///
-    /// # Panics
-    /// When that takes too long.
-    pub async fn reached(&self) {
+    /// Waits until a statement waits at the barrier.
+    pub async fn wait_reached(&self) {
         let waiting = format!(
             "SELECT least(count(*), 1) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
                 AND objid = {} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
             self.key
         );
-        self.database.comes_to(&waiting, 1).await;
+        self.database.wait_for_number(&waiting, 1).await;
     }
 
-    /// Ends whatever waits at it, as if it had never come so far, and lets everybody pass from now on: after whoever
-    /// sent it was killed, which Postgres notices only once it has done what it was asked for.
-    ///
-    /// # Panics
-    /// If the database refuses.
-    pub async fn abandon(self) {
+    /// Terminates the sessions that wait at the barrier, so that their statements never run, and
+    /// then removes it. For use after their client was killed: Postgres notices a dead client only
+    /// when the current statement has ended.
+    pub async fn terminate_waiters(self) {
         let waiting = format!(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_locks
               WHERE locktype = 'advisory' AND NOT granted AND objid = {0}
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
             self.key
         );
-        let ended = self.database.number(&waiting).await;
-        assert!(ended > 0, "nobody waited at {}", self.name);
-        self.database.comes_to(&waiting, 0).await;
-        self.lift().await;
+        let ended = self.database.query_number(&waiting).await;
+        assert!(ended > 0, "no statement waits at barrier {}", self.name);
+        self.database.wait_for_number(&waiting, 0).await;
+        self.release().await;
     }
 
-    /// Lets everybody pass from now on.
-    ///
-    /// # Panics
-    /// If the database refuses.
-    pub async fn lift(self) {
+    /// Removes the barrier; waiting statements continue.
+    pub async fn release(self) {
         let Self {
             database,
             name,
@@ -72,10 +64,10 @@ impl Barrier {
             connection,
             ..
         } = self;
-        connection.close().await.expect("the lock is given back");
-        // Whoever waited holds the table until it is done.
+        connection.close().await.expect("the lock is released");
+        // The statement that waited holds the table until it is done.
         database
-            .tamper(&format!(
+            .execute(&format!(
                 "DROP TRIGGER {name} ON {table}; DROP FUNCTION {name}();"
             ))
             .await;
@@ -85,47 +77,44 @@ impl Barrier {
 /// One stored event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Where it stands in the run.
+    /// Its id in the run.
     pub id: EventId,
-    /// Who published it.
+    /// Its producer.
     pub producer: Uuid,
-    /// The producer's own seq.
+    /// Its seq within the producer.
     pub producer_seq: u64,
-    /// Number of its kind.
+    /// The number of its kind.
     pub kind: i16,
-    /// Its line.
+    /// Its line of JSON.
     pub body: Vec<u8>,
 }
 
 /// An entry or a line that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it stood.
+    /// Its event id.
     pub id: EventId,
-    /// What was wrong with it.
+    /// Why it could not be read.
     pub reason: String,
-    /// What it held.
+    /// Its bytes.
     pub body: Vec<u8>,
 }
 
-/// How a run stands.
+/// The row of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRun {
     /// Its status.
     pub status: String,
-    /// Last stored event.
+    /// The last stored event.
     pub watermark: EventId,
-    /// Stored events.
+    /// The count of stored events.
     pub events: u64,
-    /// True if everything is stored and agrees with what the producers said.
+    /// Whether all events are stored and agree with what the producers reported.
     pub sealed: bool,
 }
 
 impl Database {
-    /// Reads the database at this address.
-    ///
-    /// # Panics
-    /// If it cannot be reached.
+    /// Connects to the database at this URL.
     pub async fn connect(url: &str) -> Self {
         let pool = PgPoolOptions::new().max_connections(2).connect(url).await;
         Self {
@@ -133,20 +122,15 @@ impl Database {
         }
     }
 
-    /// Changes the database behind the back of the services.
-    ///
-    /// # Panics
-    /// If the statement fails.
-    pub async fn tamper(&self, statement: &str) {
+    /// Executes a statement without the services' knowledge.
+    pub async fn execute(&self, statement: &str) {
         let done = sqlx::raw_sql(statement).execute(&self.pool).await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 
-    /// Makes every statement that `when` describes, such as `UPDATE ON archives`, wait at this point until the story
-    /// lets it go: for what happens in between, a kill above all.
-    ///
-    /// # Panics
-    /// If the database refuses.
+    /// Makes all statements that `when` describes, such as `UPDATE ON archives`, wait before they
+    /// run until the story releases them. So a story can do something in between, above all kill a
+    /// process.
     pub async fn barrier(&self, name: &str, when: &str, condition: &str) -> Barrier {
         let key = i64::from(name.bytes().fold(7_u16, |key, byte| {
             key.wrapping_mul(31).wrapping_add(byte.into())
@@ -157,7 +141,7 @@ impl Database {
             .execute(&*lock)
             .await
             .expect("a lock of the story's own");
-        self.tamper(&format!(
+        self.execute(&format!(
             "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  IF {condition} THEN PERFORM pg_advisory_xact_lock({key}); END IF;
                  IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
@@ -180,31 +164,22 @@ impl Database {
         }
     }
 
-    /// The first column, text, of what a query finds, as somebody with `psql` sees it.
-    ///
-    /// # Panics
-    /// If the query fails.
-    pub async fn ask(&self, query: &str) -> Vec<String> {
+    /// The first column, as text, of all rows of a query.
+    pub async fn query_strings(&self, query: &str) -> Vec<String> {
         let found = sqlx::query_scalar(query).fetch_all(&self.pool).await;
         found.unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
-    /// Asks for one number.
-    ///
-    /// # Panics
-    /// If the query fails or answers something else.
-    pub async fn number(&self, query: &str) -> i64 {
+    /// The number that a query returns.
+    pub async fn query_number(&self, query: &str) -> i64 {
         let answer = sqlx::query_scalar(query).fetch_one(&self.pool).await;
         answer.unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
-    /// Waits until a query answers this number.
-    ///
-    /// # Panics
-    /// If it does not in time.
-    pub async fn comes_to(&self, query: &str, expected: i64) {
+    /// Waits until a query returns this number.
+    pub async fn wait_for_number(&self, query: &str, expected: i64) {
         eventually(query, async || {
-            let number = self.number(query).await;
+            let number = self.query_number(query).await;
             (number == expected)
                 .then_some(())
                 .ok_or_else(|| format!("{number} instead of {expected}"))
@@ -213,9 +188,6 @@ impl Database {
     }
 
     /// The stored events of a run, in order.
-    ///
-    /// # Panics
-    /// If they cannot be read.
     pub async fn events(&self, run: Uuid) -> Vec<StoredEvent> {
         let statement = "SELECT epoch, seq, producer, producer_seq, kind, body FROM events \
                          WHERE run_id = $1 ORDER BY epoch, seq";
@@ -231,10 +203,7 @@ impl Database {
         rows.iter().map(event).collect()
     }
 
-    /// How a run stands.
-    ///
-    /// # Panics
-    /// If it cannot be read.
+    /// The row of a run.
     pub async fn run(&self, run: Uuid) -> StoredRun {
         let statement = "SELECT status, epoch, seq, events, sealed_at IS NOT NULL AS sealed FROM runs WHERE id = $1";
         let row = sqlx::query(statement).bind(run).fetch_one(&self.pool).await;
@@ -247,10 +216,7 @@ impl Database {
         }
     }
 
-    /// The dead letters of a run, in the order in which they came.
-    ///
-    /// # Panics
-    /// If they cannot be read.
+    /// The dead letters of a run, in order of arrival.
     pub async fn dead_letters(&self, run: Uuid) -> Vec<DeadLetter> {
         let statement =
             "SELECT epoch, seq, reason, body FROM dead_letters WHERE run_id = $1 ORDER BY id";
@@ -264,9 +230,6 @@ impl Database {
     }
 
     /// Deletes a run with all its events, as retention does.
-    ///
-    /// # Panics
-    /// If it cannot be deleted.
     pub async fn delete(&self, run: Uuid) {
         for statement in [
             "DELETE FROM events WHERE run_id = $1",
@@ -277,11 +240,8 @@ impl Database {
         }
     }
 
-    /// Waits until everything up to `id` is stored.
-    ///
-    /// # Panics
-    /// When that takes too long.
-    pub async fn holds(&self, run: Uuid, id: EventId) {
+    /// Waits until all events up to `id` are stored.
+    pub async fn wait_stored(&self, run: Uuid, id: EventId) {
         eventually(&format!("Postgres holds event {id}"), async || {
             let at = self.run(run).await.watermark;
             let there = (at >= id).then_some(());
@@ -290,11 +250,8 @@ impl Database {
         .await;
     }
 
-    /// Waits until at least so many events are stored.
-    ///
-    /// # Panics
-    /// When that takes too long.
-    pub async fn holds_events(&self, run: Uuid, count: u64) {
+    /// Waits until at least this many events are stored.
+    pub async fn wait_stored_events(&self, run: Uuid, count: u64) {
         eventually(&format!("Postgres holds {count} events"), async || {
             let events = self.run(run).await.events;
             let there = (events >= count).then_some(());
@@ -303,12 +260,9 @@ impl Database {
         .await;
     }
 
-    /// Waits until a run is sealed, checks that every producer's events are stored exactly once and
-    /// in order, and gives them.
-    ///
-    /// # Panics
-    /// When that takes too long, or an event is missing, doubled or out of order.
-    pub async fn sealed(&self, run: Uuid) -> Vec<StoredEvent> {
+    /// Waits until a run is sealed, checks that each producer's events are stored exactly once and
+    /// in order, and returns them.
+    pub async fn wait_sealed(&self, run: Uuid) -> Vec<StoredEvent> {
         eventually(&format!("run {run} is sealed"), async || {
             let state = self.run(run).await;
             let sealed = state.sealed.then_some(());
@@ -331,11 +285,8 @@ fn number(row: &sqlx::postgres::PgRow, column: &str) -> u64 {
     u64::try_from(row.get::<i64, _>(column)).expect("a count is not negative")
 }
 
-/// Checks that the seqs of every producer are 1, 2, 3 and so on, in the order of the event ids. What
-/// Runcast itself noted about a hole has no producer.
-///
-/// # Panics
-/// If one is missing, doubled or out of order.
+/// Checks that the seqs of each producer are 1, 2, 3 and so on, in the order of the event ids.
+/// `gap` events that Runcast itself inserts have no producer.
 pub fn assert_each_once(events: &[StoredEvent]) {
     let mut last = BTreeMap::new();
     for event in events.iter().filter(|event| !event.producer.is_nil()) {
@@ -343,34 +294,26 @@ pub fn assert_each_once(events: &[StoredEvent]) {
         assert_eq!(
             event.producer_seq,
             *seq + 1,
-            "event {} comes next",
+            "event {} must follow its producer's previous one",
             event.id
         );
         *seq = event.producer_seq;
     }
 }
 
-/// What the events of a kind say, put together.
-///
-/// # Panics
-/// If a line is no event.
-#[must_use]
+/// The text of all events of a kind, concatenated.
 pub fn text(events: &[StoredEvent], kind: Kind) -> Vec<u8> {
     let of_kind = events.iter().filter(|event| event.kind == kind.number());
     of_kind
         .flat_map(|event| {
             let value: Value = serde_json::from_slice(&event.body).expect("a stored line is JSON");
-            lines::chunk(&value)
+            event_lines::text_bytes(&value)
         })
         .collect()
 }
 
 /// The events of one variation.
-///
-/// # Panics
-/// If a line is no event.
-#[must_use]
-pub fn of_variation(events: &[StoredEvent], variation: usize) -> Vec<StoredEvent> {
+pub fn variation_events(events: &[StoredEvent], variation: usize) -> Vec<StoredEvent> {
     let is_own = |event: &&StoredEvent| {
         let line: Value = serde_json::from_slice(&event.body).expect("a stored line is JSON");
         line["variation"] == variation

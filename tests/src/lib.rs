@@ -1,44 +1,46 @@
-//! The harness of the stories: it starts the real programs against a real Redis and a real Postgres,
-//! breaks them on purpose, and looks at what a user would see.
+//! The harness of the stories. It starts the real programs against a real Redis and a real
+//! Postgres, injects faults, and checks what a user would observe.
 //!
-//! - [`stack`]: one installation of its own for every story, from Redis to the gateway.
-//! - [`api`], [`sse`], [`database`]: the three ways to look at it, from outside.
-//! - [`chaos`]: a proxy between any two parts that delays, cuts, half-opens and loses answers.
-//! - [`crowd`]: thousands of viewers in one thread, who check that each message ([`mark`]) comes once.
-//! - [`eventually`]: how a story waits; nothing here sleeps and hopes.
-//! - [`receiver`]: what webhooks lead to. [`issuer`]: who says who signs in, by [`jwt`]s, to a [`visitor`].
-//! - [`process`], [`programs`], [`cluster`], [`redis_server`]: what the stack is made of; [`s3_server`] where a story
-//!   is about the archive.
-//! - [`redis_sentinel`], [`redis_cluster`]: Redis of several servers ([`redis_node`]), also with TLS
-//!   ([`authority`]).
+//! - [`stack`]: one installation per story, from Redis to the gateway. [`service`] names its
+//!   services, [`teardown`] checks it at the end of a story.
+//! - [`api`], [`sse`], [`database`]: the three interfaces a story observes the stack through.
+//! - [`chaos`]: a proxy between any two processes that delays, cuts, half-opens and drops replies.
+//! - [`crowd`]: thousands of viewers in one thread. They check that each message arrives once, by
+//!   its [`stamp`].
+//! - [`eventually`]: how a story waits: for a condition, with a deadline, never for a fixed time.
+//! - [`webhook_receiver`]: the target of webhooks. [`oidc_provider`] and [`oidc_browser`]: both
+//!   ends of signing in by OpenID Connect.
+//! - [`process`], [`programs`], [`postgres`], [`redis_server`]: the processes of a stack;
+//!   [`s3_server`] for stories about the archive.
+//! - [`redis_sentinel`], [`redis_cluster`]: several Redis servers ([`redis_node`]), also with TLS
+//!   ([`certificate_authority`]).
 //!
-//! The harness panics where it cannot go on, with a message that says what it waited for and what it
-//! saw: a story then fails right there, and the logs of all its processes are printed.
+//! Every function of the harness panics when it cannot continue, with a message that says what it
+//! waited for and what it observed last. The story fails at that line and prints the logs of all
+//! its processes.
 
 pub mod api;
-pub mod authority;
+pub mod certificate_authority;
 pub mod chaos;
-pub mod cluster;
 pub mod crowd;
 pub mod database;
+pub mod event_lines;
 pub mod eventually;
-mod fault;
-pub mod files;
-pub mod issuer;
-pub mod jwt;
-mod last_look;
-pub mod lines;
-pub mod mark;
-mod part;
+pub mod oidc_browser;
+pub mod oidc_provider;
+pub mod open_files;
+pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod publisher;
-pub mod receiver;
 pub mod redis_cluster;
 pub mod redis_node;
 pub mod redis_sentinel;
 pub mod redis_server;
 pub mod s3_server;
+mod service;
 pub mod sse;
 pub mod stack;
-pub mod visitor;
+pub mod stamp;
+mod teardown;
+pub mod webhook_receiver;

@@ -1,8 +1,8 @@
-//! Child processes of a story: started so that none outlives the test process, output kept in files,
-//! ended by their handle only.
+//! Child processes of a story. None outlives the test process, their output goes to files, and they
+//! are ended only through their handle.
 //!
-//! The kernel's parent-death signal belongs to the *thread* that started a child. All children are
-//! therefore started by one thread that lives as long as the test process does.
+//! The kernel ties the parent-death signal to the *thread* that started a child. Therefore one
+//! thread, which lives as long as the test process, starts all children.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,13 +18,13 @@ use nix::unistd::Pid;
 
 use crate::eventually::eventually_within;
 
-type Order = (Command, mpsc::Sender<io::Result<Child>>);
+type SpawnRequest = (Command, mpsc::Sender<io::Result<Child>>);
 
-static NURSERY: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
-    let (sender, orders) = mpsc::channel::<Order>();
+static SPAWNER: LazyLock<mpsc::Sender<SpawnRequest>> = LazyLock::new(|| {
+    let (sender, orders) = mpsc::channel::<SpawnRequest>();
     thread::spawn(move || {
         for (mut command, reply) in orders {
-            // The one who ordered waits for the answer, so it is there to take it.
+            // The requester waits for the reply, so the send succeeds.
             drop(reply.send(command.spawn()));
         }
     });
@@ -36,22 +36,22 @@ static NURSERY: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
 pub struct Process {
     name: String,
     child: Child,
-    stdout: Log,
-    stderr: Log,
+    stdout: OutputFile,
+    stderr: OutputFile,
 }
 
-/// What one process writes, in a file that starts of the same name share.
+/// The output of one process. Processes of the same name append to the same file.
 #[derive(Debug)]
-struct Log {
+struct OutputFile {
     path: PathBuf,
-    /// Where this process began.
+    /// Where the output of this process starts.
     from: usize,
 }
 
-impl Log {
-    /// To be made before the process is started: a quick one has spoken before anybody looks.
+impl OutputFile {
+    /// Must be created before the process starts: a fast one may already have written.
     fn new(path: PathBuf) -> Self {
-        let from = fs::read(&path).map_or(0, |said| said.len());
+        let from = fs::read(&path).map_or(0, |output| output.len());
         Self { path, from }
     }
 
@@ -60,27 +60,26 @@ impl Log {
     }
 }
 
-/// What to start, and how.
+/// How to start a process.
 #[derive(Debug, Clone)]
-pub struct Recipe {
-    /// Names the process in messages, and its log files.
+pub struct ProcessSpec {
+    /// Its name in messages and of its log files.
     pub name: String,
     /// The program, by path or by name.
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// Settings on top of the environment of the tests, from which every setting of Runcast is
-    /// taken out first.
+    /// Variables added to the environment of the tests. All settings of Runcast are removed from
+    /// that environment first.
     pub environment: Vec<(String, String)>,
-    /// Where it runs.
+    /// Its working directory.
     pub folder: PathBuf,
-    /// Which signal it gets when the test process dies.
-    pub at_our_death: &'static str,
+    /// The signal that it receives when the test process dies.
+    pub parent_death_signal: &'static str,
 }
 
-impl Recipe {
+impl ProcessSpec {
     /// Runs `program` with these arguments.
-    #[must_use]
     pub fn new(name: &str, program: impl Into<PathBuf>, arguments: &[&str], folder: &Path) -> Self {
         Self {
             name: name.to_owned(),
@@ -88,13 +87,12 @@ impl Recipe {
             arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
             environment: Vec::new(),
             folder: folder.to_owned(),
-            at_our_death: "KILL",
+            parent_death_signal: "KILL",
         }
     }
 
-    /// Adds settings.
-    #[must_use]
-    pub fn with<K: Into<String>, V: Into<String>>(
+    /// Adds environment variables.
+    pub fn with_env<K: Into<String>, V: Into<String>>(
         mut self,
         settings: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
@@ -104,17 +102,13 @@ impl Recipe {
         self
     }
 
-    /// Starts it; its output is added to `<logs>/<name>.out` and `<logs>/<name>.err`.
-    ///
-    /// # Panics
-    /// If it cannot be started.
-    #[must_use]
+    /// Starts it. Its output is appended to `<logs>/<name>.out` and `<logs>/<name>.err`.
     pub fn start(&self, logs: &Path) -> Process {
         let log = |ending: &str| logs.join(format!("{}.{ending}", self.name));
-        let (stdout, stderr) = (Log::new(log("out")), Log::new(log("err")));
+        let (stdout, stderr) = (OutputFile::new(log("out")), OutputFile::new(log("err")));
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", self.at_our_death, "--"])
+            .args(["--pdeathsig", self.parent_death_signal, "--"])
             .arg(&self.program)
             .args(&self.arguments)
             .current_dir(&self.folder)
@@ -129,12 +123,12 @@ impl Recipe {
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let (reply, answer) = mpsc::channel();
-        NURSERY
+        SPAWNER
             .send((command, reply))
             .expect("the thread that starts processes lives as long as this process");
         let child = answer
             .recv()
-            .expect("an answer from the thread that starts processes");
+            .expect("a reply of the thread that starts processes");
         let child = child.unwrap_or_else(|error| {
             panic!("{} cannot be started through setpriv: {error}", self.name)
         });
@@ -154,79 +148,62 @@ fn append_to(path: &Path) -> File {
 
 impl Process {
     /// Its name in messages.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Its process id.
-    #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal, if it still runs.
-    ///
-    /// # Panics
-    /// If the signal cannot be sent.
+    /// Sends a signal if it still runs.
     pub fn signal(&mut self, signal: Signal) {
-        if self.exited().is_some() {
+        if self.try_wait().is_some() {
             return;
         }
-        // Not waited for yet, so the id cannot belong to another process.
+        // It is not reaped yet, so no other process can have its id.
         let id = i32::try_from(self.child.id()).expect("a process id fits");
         kill(Pid::from_raw(id), signal)
             .unwrap_or_else(|error| panic!("{signal} cannot be sent to {}: {error}", self.name));
     }
 
     /// Ends it with SIGKILL and waits for its end.
-    ///
-    /// # Panics
-    /// If it cannot be waited for.
     pub fn kill(&mut self) -> ExitStatus {
-        // Fails only for a process that has been waited for, which is then ended already.
+        // Fails only for a process that was reaped, which has already ended.
         drop(self.child.kill());
         self.child
             .wait()
             .unwrap_or_else(|error| panic!("{} cannot be waited for: {error}", self.name))
     }
 
-    /// How it ended, if it has.
-    ///
-    /// # Panics
-    /// If it cannot be waited for.
-    pub fn exited(&mut self) -> Option<ExitStatus> {
+    /// Its exit status, if it has ended.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
         self.child
             .try_wait()
             .unwrap_or_else(|error| panic!("{} cannot be waited for: {error}", self.name))
     }
 
     /// Waits for its end.
-    ///
-    /// # Panics
-    /// When time is up.
-    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+    pub async fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         eventually_within(deadline, &what, async || {
-            self.exited().ok_or_else(|| "it runs".to_owned())
+            self.try_wait().ok_or_else(|| "it still runs".to_owned())
         })
         .await
     }
 
-    /// What it has written to stdout so far.
-    #[must_use]
+    /// Its stdout so far.
     pub fn stdout(&self) -> Vec<u8> {
         self.stdout.read()
     }
 
-    /// What it has written to stderr so far.
-    #[must_use]
+    /// Its stderr so far.
     pub fn stderr(&self) -> Vec<u8> {
         self.stderr.read()
     }
 
-    /// Both logs, as text.
-    #[must_use]
+    /// Both outputs, as text.
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for (ending, bytes) in [("stdout", self.stdout()), ("stderr", self.stderr())] {
@@ -238,23 +215,24 @@ impl Process {
         text
     }
 
-    /// Waits until a line of stdout starts with `prefix`, and gives what follows the prefix.
-    ///
-    /// # Panics
-    /// When time is up, or when the process ends without having written such a line.
-    pub async fn says(&mut self, prefix: &str, deadline: Duration) -> String {
-        let what = format!("{} says {prefix:?}", self.name);
+    /// Waits until a line of stdout starts with `prefix`, and returns the rest of that line. Panics
+    /// if the process ends before.
+    pub async fn wait_for_line(&mut self, prefix: &str, deadline: Duration) -> String {
+        let what = format!("{} wait_for_line {prefix:?}", self.name);
         eventually_within(deadline, &what, async || {
-            let ended = self.exited();
+            let status = self.try_wait();
             let out = self.stdout();
             let text = String::from_utf8_lossy(&out);
-            // The last piece is not yet a whole line.
+            // The last piece is still an incomplete line.
             let lines = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             if let Some(rest) = lines.lines().find_map(|line| line.strip_prefix(prefix)) {
                 return Ok(rest.to_owned());
             }
-            if let Some(status) = ended {
-                panic!("{what}: it ended instead ({status})\n{}", self.logs());
+            if let Some(status) = status {
+                panic!(
+                    "{what}: the process ended before ({status})\n{}",
+                    self.logs()
+                );
             }
             Err(self.logs())
         })
@@ -273,9 +251,8 @@ fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{} cannot be read: {error}", path.display()))
 }
 
-/// The exit code as a shell would give it: 128 plus the signal for a process that died of one.
-#[must_use]
-pub fn shell_code(status: ExitStatus) -> i32 {
+/// The exit code as a shell reports it: 128 plus the signal for a process that a signal ended.
+pub fn shell_exit_code(status: ExitStatus) -> i32 {
     status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))

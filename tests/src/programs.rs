@@ -1,15 +1,11 @@
-//! Where the programs under test and the servers they need are, and which ports are free.
+//! Paths of the programs under test and of the servers they need, and free ports.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The root of the repository.
-///
-/// # Panics
-/// Never: this crate lies one folder below it.
-#[must_use]
+/// The root of the repository, the parent folder of this crate.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -17,37 +13,36 @@ pub fn repository() -> &'static Path {
 }
 
 /// The service, `runcastd`.
-#[must_use]
 pub fn runcastd() -> PathBuf {
-    beside_tests("runcastd")
+    built_program("runcastd")
+}
+
+/// The export, `runcast-export`.
+pub fn runcast_export() -> PathBuf {
+    built_program("runcast-export")
 }
 
 /// The agent, `runcast`.
-#[must_use]
 pub fn runcast() -> PathBuf {
-    beside_tests("runcast")
+    built_program("runcast")
 }
 
-/// A program that was built into the same profile folder as the running test.
-fn beside_tests(name: &str) -> PathBuf {
+/// A program built into the same profile folder as the running test.
+fn built_program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of the running test");
     // target/<profile>/deps/stories-<hash>
     let profile = test.parent().and_then(Path::parent);
     let program = profile.expect("a profile folder").join(name);
     assert!(
         program.is_file(),
-        "{} is missing: build the programs first, `cargo build -p runcast-api -p runcast-agent`, or call tests/run",
+        "{} is missing: build the programs first, `cargo build --workspace --bins`, or call tests/run",
         program.display()
     );
     program
 }
 
-/// A program that `deploy/local/install` has put into a Python environment of this name.
-///
-/// # Panics
-/// If it is not there.
-#[must_use]
-pub fn installed(environment: &str, program: &str) -> PathBuf {
+/// A program of the Python environment of this name that `deploy/local/install` has created.
+pub fn python_program(environment: &str, program: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
     let cache = cache.or_else(home).expect("a home folder");
@@ -60,11 +55,7 @@ pub fn installed(environment: &str, program: &str) -> PathBuf {
     path
 }
 
-/// The folder of the Postgres server programs: of the newest version that is installed.
-///
-/// # Panics
-/// If there is none.
-#[must_use]
+/// The folder of the Postgres server programs of the newest installed version.
 pub fn postgres_folder() -> PathBuf {
     let version = |path: &PathBuf| -> Option<u32> { path.file_name()?.to_str()?.parse().ok() };
     let debian = std::fs::read_dir("/usr/lib/postgresql")
@@ -86,27 +77,24 @@ pub fn postgres_folder() -> PathBuf {
     )
 }
 
-/// A port that nobody listens on, below the range from which the kernel takes ports for outgoing
-/// connections. Two test processes may be given the same one: start again with another if it is
-/// taken in the meantime.
-///
-/// # Panics
-/// If there is none.
-#[must_use]
+/// A free port below the range of ports for outgoing connections. Two test processes may get the
+/// same one: try again with another if it was taken in the meantime.
 pub fn free_port() -> u16 {
-    const RANGE: std::ops::Range<u16> = 20_000..32_000;
+    const PORT_RANGE: std::ops::Range<u16> = 20_000..32_000;
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
         let [one, other, ..] = *uuid::Uuid::new_v4().as_bytes();
         AtomicU16::new(u16::from_be_bytes([one, other]))
     });
     (0..1000)
-        .map(|_| RANGE.start + NEXT.fetch_add(1, Ordering::Relaxed) % (RANGE.end - RANGE.start))
+        .map(|_| {
+            PORT_RANGE.start
+                + NEXT.fetch_add(1, Ordering::Relaxed) % (PORT_RANGE.end - PORT_RANGE.start)
+        })
         .find(|&port| TcpListener::bind(loopback(port)).is_ok())
         .expect("no free port among a thousand between 20000 and 32000")
 }
 
-/// A port of this machine, for itself alone.
-#[must_use]
+/// A port of the loopback address.
 pub fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }

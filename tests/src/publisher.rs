@@ -1,12 +1,12 @@
-//! A producer without the agent: it calls the append script itself, with the rights of an agent, so that
-//! a story decides what stands in one entry.
+//! A producer without the agent: it calls the append script itself, with the rights of an agent, so
+//! that a story controls the content of each entry.
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use runcast_common::protocol::encoding::{Body, MAX_BODY_BYTES};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::{Keys, RunKeys};
-use runcast_common::scripts::{Append, Appended, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap};
 use uuid::Uuid;
 
 /// One producer of one run.
@@ -16,14 +16,13 @@ pub struct Publisher {
     keys: RunKeys,
     /// Its id.
     pub producer: Uuid,
-    /// Highest seq that Postgres holds, and highest that Redis has acknowledged.
+    /// The highest seq that Postgres holds, and the highest that Redis has acknowledged.
     base: u64,
     acked: u64,
 }
 
 impl Publisher {
     /// A new producer of `run`.
-    #[must_use]
     pub fn new(connection: MultiplexedConnection, keys: &Keys, run: Uuid) -> Self {
         Self {
             connection,
@@ -34,23 +33,14 @@ impl Publisher {
         }
     }
 
-    /// Appends these lines as one entry and gives the id of its last event.
-    ///
-    /// # Panics
-    /// If the script refuses it.
+    /// Appends these lines as one entry and returns the id of its last event.
     pub async fn publish(&mut self, lines: &[Vec<u8>]) -> EventId {
-        let appended = self.offer(lines).await;
+        let appended = self.publish_if_room(lines).await;
         appended.expect("the append script answers")
     }
 
-    /// The same, with an error where Redis has no room for it; then it may be tried again.
-    ///
-    /// # Errors
-    /// What Redis said.
-    ///
-    /// # Panics
-    /// If the script refuses it for another reason.
-    pub async fn offer(&mut self, lines: &[Vec<u8>]) -> Result<EventId, String> {
+    /// The same; fails if Redis has no room for the entry. It may be tried again then.
+    pub async fn publish_if_room(&mut self, lines: &[Vec<u8>]) -> Result<EventId, String> {
         let mut body = Vec::new();
         for line in lines {
             body.extend_from_slice(line);
@@ -58,30 +48,27 @@ impl Publisher {
         }
         let appended = self.append(lines.len() as u64, &body).await;
         let appended = appended.map_err(|error| error.to_string())?;
-        if appended.outcome == Outcome::Full {
+        if appended.outcome == AppendOutcome::Full {
             return Err("the run is full".to_owned());
         }
         let expected = self.acked + lines.len() as u64;
-        assert_eq!(appended.outcome, Outcome::Stored { stored: expected });
+        assert_eq!(appended.outcome, AppendOutcome::Stored { stored: expected });
         self.acked = expected;
         self.base = self.base.max(appended.durable);
         Ok(appended.last)
     }
 
-    /// Tries to append such an entry, and says what became of it; what is refused may be tried again.
-    ///
-    /// # Panics
-    /// If the script does not answer.
-    pub async fn try_publish(&mut self, line: &[u8]) -> Outcome {
+    /// Tries to append one line and returns the outcome. A refused line may be tried again.
+    pub async fn try_append(&mut self, line: &[u8]) -> AppendOutcome {
         let appended = self.append(1, &[line, b"\n"].concat()).await;
         let outcome = appended.expect("the append script answers").outcome;
-        if let Outcome::Stored { stored } = outcome {
+        if let AppendOutcome::Stored { stored } = outcome {
             self.acked = stored;
         }
         outcome
     }
 
-    async fn append(&mut self, count: u64, body: &[u8]) -> Result<Appended, RedisError> {
+    async fn append(&mut self, count: u64, body: &[u8]) -> Result<AppendReply, RedisError> {
         let append = Append {
             producer: self.producer,
             producer_epoch: 1,
@@ -89,11 +76,12 @@ impl Publisher {
             acked: self.acked,
             first: self.acked + 1,
             count,
-            // A longer one would not be unpacked: it is to be read, and its lines judged.
+            // A longer body would not be unpacked, and the story wants its lines to be read and
+            // rejected.
             body: if body.len() > MAX_BODY_BYTES {
                 Body::Plain(body)
             } else {
-                Body::packed(body)
+                Body::compress(body)
             },
             cap: Cap::default(),
         };

@@ -1,46 +1,47 @@
-//! A Redis Cluster of three masters, the first of which has a replica.
+//! A Redis Cluster of three masters; the first has a replica.
 
-use runcast_common::protocol::keys::{Keys, PARTITIONS, Slot};
+use runcast_common::protocol::keys::{Keys, PARTITION_COUNT, Slot};
 
 use crate::eventually::{eventually, eventually_within};
 use crate::programs;
-use crate::redis_node::{Fleet, Node, START_DEADLINE};
+use crate::redis_node::{RedisDeployment, RedisNode, START_DEADLINE};
 
 /// Masters.
-pub const MASTERS: usize = 3;
+pub const MASTER_COUNT: usize = 3;
 
-/// How long a node must be silent to count as gone, in milliseconds.
-const NODE_TIMEOUT: u32 = 1000;
+/// Silence after which a node counts as failed, in milliseconds.
+const NODE_TIMEOUT_MS: u32 = 1000;
 
 /// The running servers.
 #[derive(Debug)]
 pub struct RedisCluster {
-    /// What they share.
-    pub fleet: Fleet,
-    /// Three masters, and the replica of the first.
-    pub nodes: Vec<Node>,
+    /// Their shared settings.
+    pub deployment: RedisDeployment,
+    /// Three masters, then the replica of the first.
+    pub nodes: Vec<RedisNode>,
 }
 
 impl RedisCluster {
-    /// Starts all, and waits until they agree on who holds what.
-    ///
-    /// # Panics
-    /// If that fails.
-    pub async fn start(fleet: Fleet) -> Self {
+    /// Starts all, and waits until they agree on the slots.
+    pub async fn start(deployment: RedisDeployment) -> Self {
         let mut nodes = Vec::new();
         let mut buses = Vec::new();
-        for number in 0..=MASTERS {
+        for number in 0..=MASTER_COUNT {
             let bus = programs::free_port();
             let lines = |_port| {
                 format!(
                     "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port {bus}\n\
-                     cluster-node-timeout {NODE_TIMEOUT}\ncluster-replica-validity-factor 0\n"
+                     cluster-node-timeout {NODE_TIMEOUT_MS}\ncluster-replica-validity-factor 0\n"
                 )
             };
-            nodes.push(fleet.start(&format!("node-{number}"), lines).await);
+            nodes.push(
+                deployment
+                    .start_node(&format!("node-{number}"), lines)
+                    .await,
+            );
             buses.push(bus);
         }
-        let cluster = Self { fleet, nodes };
+        let cluster = Self { deployment, nodes };
         cluster.join(&buses).await;
         cluster
     }
@@ -50,31 +51,33 @@ impl RedisCluster {
         for (node, bus) in others.iter().zip(&buses[1..]) {
             let (port, bus) = (node.port().to_string(), bus.to_string());
             let () = first
-                .ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
+                .query(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
                 .await;
         }
-        for (number, node) in self.nodes[..MASTERS].iter().enumerate() {
-            let bound = |number: usize| number * usize::from(Slot::COUNT) / MASTERS;
+        for (number, node) in self.nodes[..MASTER_COUNT].iter().enumerate() {
+            let bound = |number: usize| number * usize::from(Slot::COUNT) / MASTER_COUNT;
             let (from, upto) = (
                 bound(number).to_string(),
                 (bound(number + 1) - 1).to_string(),
             );
-            let () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", &from, &upto]).await;
+            let () = node
+                .query(&["CLUSTER", "ADDSLOTSRANGE", &from, &upto])
+                .await;
         }
         let master = self.id(0).await;
-        let replica = &self.nodes[MASTERS];
+        let replica = &self.nodes[MASTER_COUNT];
         eventually_within(START_DEADLINE, "the replica knows its master", async || {
             replica
-                .try_ask::<()>(&["CLUSTER", "REPLICATE", &master])
+                .try_query::<()>(&["CLUSTER", "REPLICATE", &master])
                 .await
         })
         .await;
         for node in &self.nodes {
             eventually_within(START_DEADLINE, "the cluster is whole", async || {
-                let info: String = node.ask(&["CLUSTER", "INFO"]).await;
-                let nodes: String = node.ask(&["CLUSTER", "NODES"]).await;
+                let info: String = node.query(&["CLUSTER", "INFO"]).await;
+                let nodes: String = node.query(&["CLUSTER", "NODES"]).await;
                 let is_whole = info.contains("cluster_state:ok")
-                    && nodes.lines().count() == MASTERS + 1
+                    && nodes.lines().count() == MASTER_COUNT + 1
                     && nodes.contains("slave");
                 if is_whole {
                     Ok(())
@@ -84,8 +87,8 @@ impl RedisCluster {
             })
             .await;
         }
-        eventually_within(START_DEADLINE, "the replica follows", async || {
-            let info: String = replica.ask(&["INFO", "replication"]).await;
+        eventually_within(START_DEADLINE, "the replica is in sync", async || {
+            let info: String = replica.query(&["INFO", "replication"]).await;
             if info.contains("master_link_status:up") {
                 Ok(())
             } else {
@@ -95,31 +98,28 @@ impl RedisCluster {
         .await;
     }
 
-    /// The addresses for services and for agents: of two nodes, of which the first is killed by some
-    /// stories.
-    #[must_use]
+    /// The URLs for services and for agents. They name two nodes; some stories kill the first.
     pub fn urls(&self) -> [String; 2] {
         let hosts = format!(
             "127.0.0.1:{},127.0.0.1:{}",
             self.nodes[0].port(),
             self.nodes[1].port()
         );
-        let scheme = self.fleet.scheme();
-        self.fleet
-            .users()
+        let scheme = self.deployment.scheme();
+        self.deployment
+            .credentials()
             .map(|user| format!("{scheme}+cluster://{user}@{hosts}"))
     }
 
-    /// The number of the master that holds a slot at the start.
-    #[must_use]
+    /// The number of the master that serves a slot initially.
     pub fn master_of(slot: Slot) -> usize {
-        (usize::from(slot.number()) * MASTERS + MASTERS - 1) / usize::from(Slot::COUNT)
+        (usize::from(slot.number()) * MASTER_COUNT + MASTER_COUNT - 1) / usize::from(Slot::COUNT)
     }
 
-    /// Waits until no run waits to be stored on any node that holds slots.
-    pub async fn nothing_waits(&self, keys: &Keys) {
-        let redis = self.fleet.redis(&self.urls()[0]);
-        for partition in 0..PARTITIONS {
+    /// Waits until no run waits to be stored, on any node.
+    pub async fn wait_ready_queue_empty(&self, keys: &Keys) {
+        let redis = self.deployment.client(&self.urls()[0]);
+        for partition in 0..PARTITION_COUNT {
             let length = redis::cmd("XLEN").arg(keys.ready(partition)).to_owned();
             eventually("no run waits to be stored", async || {
                 match redis.query::<u64>(Keys::slot(partition), &length).await {
@@ -131,15 +131,15 @@ impl RedisCluster {
         }
     }
 
-    /// Waits until somebody listens to this bell at a node.
-    pub async fn is_listened_to(&self, node: usize, bell: &str) {
+    /// Waits until a client subscribes to this wake-up channel at a node.
+    pub async fn wait_for_subscriber(&self, node: usize, channel: &str) {
         eventually(
-            "a gateway listens to the bell at its new node",
+            "a gateway subscribes to the wake-up channel at its new node",
             async || {
                 let channels: Vec<String> = self.nodes[node]
-                    .try_ask(&["PUBSUB", "SHARDCHANNELS"])
+                    .try_query(&["PUBSUB", "SHARDCHANNELS"])
                     .await?;
-                if channels.iter().any(|one| one == bell) {
+                if channels.iter().any(|one| one == channel) {
                     Ok(())
                 } else {
                     Err(format!("{channels:?}"))
@@ -149,10 +149,9 @@ impl RedisCluster {
         .await;
     }
 
-    /// How often a node has answered that a key, or one of several, is not there because its slot is on
-    /// its way.
-    pub async fn refused(&self, node: usize) -> u64 {
-        let info: String = self.nodes[node].ask(&["INFO", "errorstats"]).await;
+    /// How many ASK and TRYAGAIN errors a node has returned because a slot was migrating.
+    pub async fn migration_errors(&self, node: usize) -> u64 {
+        let info: String = self.nodes[node].query(&["INFO", "errorstats"]).await;
         let count = |line: &str| {
             let rest = line
                 .strip_prefix("errorstat_ASK:count=")
@@ -162,10 +161,10 @@ impl RedisCluster {
         info.lines().filter_map(count).sum()
     }
 
-    /// Waits until it has done so this often.
-    pub async fn has_refused(&self, node: usize, count: u64) {
-        eventually("calls meet the slot on its way", async || {
-            let refused = self.refused(node).await;
+    /// Waits until a node has returned this many of them.
+    pub async fn wait_migration_errors(&self, node: usize, count: u64) {
+        eventually("calls hit the migrating slot", async || {
+            let refused = self.migration_errors(node).await;
             if refused >= count {
                 Ok(())
             } else {
@@ -175,28 +174,28 @@ impl RedisCluster {
         .await;
     }
 
-    /// What a node calls itself.
+    /// The id of a node.
     pub async fn id(&self, node: usize) -> String {
-        self.nodes[node].ask(&["CLUSTER", "MYID"]).await
+        self.nodes[node].query(&["CLUSTER", "MYID"]).await
     }
 
-    /// Declares that a slot is on its way; until it is [moved](Self::finish_migration) neither node serves
-    /// it whole.
+    /// Starts the migration of a slot. Until it is [finished](Self::finish_migration) neither node
+    /// serves all keys of the slot.
     pub async fn begin_migration(&self, slot: Slot, from: usize, to: usize) {
         let number = slot.number().to_string();
         let (source, target) = (self.id(from).await, self.id(to).await);
         let () = self.nodes[to]
-            .ask(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source])
+            .query(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source])
             .await;
         let () = self.nodes[from]
-            .ask(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target])
+            .query(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target])
             .await;
     }
 
-    /// Moves a key of such a slot.
+    /// Moves one key of a migrating slot.
     pub async fn migrate_key(&self, key: &str, from: usize, to: usize) {
         let port = self.nodes[to].port().to_string();
-        let password = self.fleet.password.as_str();
+        let password = self.deployment.password.as_str();
         let command = [
             "MIGRATE",
             "127.0.0.1",
@@ -210,14 +209,14 @@ impl RedisCluster {
             "KEYS",
             key,
         ];
-        let _ok_or_nokey: String = self.nodes[from].ask(&command).await;
+        let _ok_or_nokey: String = self.nodes[from].query(&command).await;
     }
 
-    /// Moves what is left of such a slot, and gives it to its new node.
+    /// Moves the remaining keys of a migrating slot, and assigns the slot to its new node.
     pub async fn finish_migration(&self, slot: Slot, from: usize, to: usize) {
         let number = slot.number().to_string();
         let keys: Vec<String> = self.nodes[from]
-            .ask(&["CLUSTER", "GETKEYSINSLOT", &number, "1000"])
+            .query(&["CLUSTER", "GETKEYSINSLOT", &number, "1000"])
             .await;
         for key in keys {
             self.migrate_key(&key, from, to).await;
@@ -225,7 +224,7 @@ impl RedisCluster {
         let target = self.id(to).await;
         for node in [to, from] {
             let () = self.nodes[node]
-                .ask(&["CLUSTER", "SETSLOT", &number, "NODE", &target])
+                .query(&["CLUSTER", "SETSLOT", &number, "NODE", &target])
                 .await;
         }
     }

@@ -1,5 +1,7 @@
-//! One Redis server among several: a master, a replica, a node of a cluster or a sentinel; with TLS if its
-//! fleet has an authority. A [`Fleet`] is what they share: passwords, keys, a folder.
+//! One `redis-server` process: a standalone server, a master, a replica, a node of a cluster or a
+//! sentinel. A [`RedisDeployment`] holds what the servers of one installation share: passwords,
+//! keys, a folder, and a certificate authority if they speak TLS. It starts all of them; nothing
+//! else in the tests starts `redis-server`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,50 +13,48 @@ use runcast_common::connect::Redis;
 use runcast_common::protocol::keys::{Keys, Slot};
 use uuid::Uuid;
 
-use crate::authority::Authority;
+use crate::certificate_authority::CertificateAuthority;
 use crate::eventually::eventually_within;
-use crate::process::{Process, Recipe};
+use crate::process::{Process, ProcessSpec};
 use crate::programs;
 
 /// Longest wait for a new server to answer, or for servers to agree.
 pub(crate) const START_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How many ports are tried, should somebody else take one between choosing and binding it.
-const ATTEMPTS: usize = 5;
+/// How many ports are tried, in case another process takes one between choosing and binding it.
+const MAX_PORT_ATTEMPTS: usize = 5;
 
-/// What servers of one installation share.
+/// The configuration file of each server, in its folder.
+pub(crate) const CONFIG_FILE: &str = "redis.conf";
+
+/// What the servers of one installation share.
 #[derive(Debug, Clone)]
-pub struct Fleet {
+pub struct RedisDeployment {
     folder: PathBuf,
-    rules: String,
-    authority: Option<Authority>,
+    publisher_acl: String,
+    authority: Option<CertificateAuthority>,
     /// Of the user `default`, for services.
     pub(crate) password: String,
     /// Of the user `publisher`, for agents.
     pub(crate) publisher_password: String,
 }
 
-impl Fleet {
-    /// Servers with files in `folder`, whose agents may touch the keys of one installation.
-    ///
-    /// # Panics
-    /// If the folder cannot be used.
-    #[must_use]
+impl RedisDeployment {
+    /// Servers with files in `folder`. Their agents may access the keys of one installation only.
     pub fn new(folder: &Path, keys: &Keys, with_tls: bool) -> Self {
         let password = || Uuid::new_v4().simple().to_string();
         Self {
             folder: folder.to_owned(),
-            rules: keys.publisher_acl().join(" "),
-            authority: with_tls.then(|| Authority::new(folder)),
+            publisher_acl: keys.publisher_acl().join(" "),
+            authority: with_tls.then(|| CertificateAuthority::new(folder)),
             password: password(),
             publisher_password: password(),
         }
     }
 
-    /// The file to be trusted, if there is TLS.
-    #[must_use]
+    /// The certificate file that clients must trust, if there is TLS.
     pub fn ca(&self) -> Option<PathBuf> {
-        self.authority.as_ref().map(Authority::ca)
+        self.authority.as_ref().map(CertificateAuthority::ca)
     }
 
     /// `redis`, or `rediss` with TLS.
@@ -66,155 +66,202 @@ impl Fleet {
         }
     }
 
-    /// Credentials of services and of agents, as they stand in an address.
-    pub(crate) fn users(&self) -> [String; 2] {
+    /// `<user>:<password>` of services and of agents.
+    pub(crate) fn credentials(&self) -> [String; 2] {
         [
             format!("default:{}", self.password),
             format!("publisher:{}", self.publisher_password),
         ]
     }
 
-    /// The addresses of one server, for services and for agents.
-    #[must_use]
-    pub fn urls(&self, node: &Node) -> [String; 2] {
-        let (scheme, port) = (self.scheme(), node.port());
-        self.users()
+    /// The URLs of one server, for services and for agents.
+    pub fn urls(&self, node: &RedisNode) -> [String; 2] {
+        self.urls_at(node.port())
+    }
+
+    /// The same, reached through `port`.
+    pub(crate) fn urls_at(&self, port: u16) -> [String; 2] {
+        let scheme = self.scheme();
+        self.credentials()
             .map(|user| format!("{scheme}://{user}@127.0.0.1:{port}/0"))
     }
 
-    /// What every server that holds data is configured with.
-    fn data_lines(&self) -> String {
+    /// The configuration that all servers with data have in common.
+    fn data_config(&self) -> String {
         format!(
             "save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\nmasteruser default\nmasterauth {0}\n\
              user default on >{0} ~* &* +@all\nuser publisher on >{1} {2}\n",
-            self.password, self.publisher_password, self.rules
+            self.password, self.publisher_password, self.publisher_acl
         )
     }
 
-    /// A way to this address that trusts the authority.
-    ///
-    /// # Panics
-    /// If the address makes no sense.
-    #[must_use]
-    pub fn redis(&self, address: &str) -> Redis {
-        let url: RedisUrl = address.parse().expect("an address of Redis");
+    /// A client of this URL that trusts the certificate authority.
+    pub fn client(&self, url: &str) -> Redis {
+        let url: RedisUrl = url.parse().expect("a Redis URL");
         let read = |path| fs::read_to_string(path).expect("the authority's file");
         let ca: Option<Ca> = self
             .ca()
-            .map(|path| read(path).parse().expect("an authority"));
-        Redis::new(&url.trusting(ca)).expect("an address of Redis that can be used")
+            .map(|path| read(path).parse().expect("a certificate authority"));
+        Redis::new(&url.trusting(ca)).expect("a usable Redis URL")
     }
 
     /// Starts a server for data; `more` gives further lines of its configuration.
-    ///
-    /// # Panics
-    /// If it does not start.
-    pub async fn start(&self, name: &str, more: impl Fn(u16) -> String) -> Node {
-        let user = &self.users()[0];
-        let lines = |port| format!("{}{}", self.data_lines(), more(port));
-        self.start_any(name, &[], user, lines).await
+    pub async fn start_node(&self, name: &str, more: impl Fn(u16) -> String) -> RedisNode {
+        let user = &self.credentials()[0];
+        let config = |port| format!("{}{}", self.data_config(), more(port));
+        self.start(name, &[], user, config).await
     }
 
-    /// Starts a sentinel, whose services speak as `user`.
-    pub(crate) async fn start_sentinel(&self, name: &str, user: &str, lines: &str) -> Node {
-        self.start_any(name, &["--sentinel"], user, |_port| lines.to_owned())
+    /// Starts a sentinel; services connect to it as `user`.
+    pub(crate) async fn start_sentinel(&self, name: &str, user: &str, config: &str) -> RedisNode {
+        self.start(name, &["--sentinel"], user, |_port| config.to_owned())
             .await
     }
 
-    async fn start_any(
+    async fn start(
         &self,
         name: &str,
         arguments: &[&str],
         user: &str,
-        lines: impl Fn(u16) -> String,
-    ) -> Node {
+        config: impl Fn(u16) -> String,
+    ) -> RedisNode {
         let mut logs = String::new();
-        for _ in 0..ATTEMPTS {
-            let port = programs::free_port();
-            let listen = match &self.authority {
-                Some(authority) => authority.redis_lines(port),
-                None => format!("port {port}\n"),
-            };
-            let folder = self.folder.join(format!("{name}-{port}"));
-            fs::create_dir_all(&folder).expect("a folder for a server");
-            let config = format!(
-                "bind 127.0.0.1\ndir {}\n{listen}{}",
-                folder.display(),
-                lines(port)
-            );
-            fs::write(folder.join("redis.conf"), config).expect("a Redis configuration is written");
-            let arguments = [&["redis.conf"], arguments].concat();
-            let process =
-                Recipe::new(name, "redis-server", &arguments, &folder).start(&self.folder);
-            let admin = self.redis(&format!("{}://{user}@127.0.0.1:{port}", self.scheme()));
-            let mut node = Node {
-                process,
-                port,
-                admin,
-            };
-            if node.answers().await {
+        for _ in 0..MAX_PORT_ATTEMPTS {
+            let mut node = self.prepare(name, arguments, user, &config);
+            if node.launch().await {
                 return node;
             }
-            logs = node.process.logs();
+            logs = node.logs();
         }
-        panic!("{name} did not start on any of {ATTEMPTS} ports\n{logs}")
+        panic!("{name} did not start on any of {MAX_PORT_ATTEMPTS} ports\n{logs}")
+    }
+
+    /// A server for data that does not run yet. `more` gives further lines of its configuration.
+    pub(crate) fn prepare_node(&self, name: &str, more: &str) -> RedisNode {
+        let user = &self.credentials()[0];
+        self.prepare(name, &[], user, |_port| {
+            format!("{}{more}", self.data_config())
+        })
+    }
+
+    /// Chooses a port, and writes the configuration.
+    fn prepare(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        user: &str,
+        config: impl Fn(u16) -> String,
+    ) -> RedisNode {
+        let port = programs::free_port();
+        let listen = match &self.authority {
+            Some(authority) => authority.redis_config(port),
+            None => format!("port {port}\n"),
+        };
+        let folder = self.folder.join(format!("{name}-{port}"));
+        fs::create_dir_all(&folder).expect("a folder for a Redis server");
+        let config = format!(
+            "bind 127.0.0.1\ndir {}\n{listen}{}",
+            folder.display(),
+            config(port)
+        );
+        fs::write(folder.join(CONFIG_FILE), config).expect("a Redis configuration is written");
+        let arguments = [&[CONFIG_FILE], arguments].concat();
+        RedisNode {
+            process: None,
+            spec: ProcessSpec::new(name, "redis-server", &arguments, &folder),
+            logs_folder: self.folder.clone(),
+            port,
+            client: self.client(&format!("{}://{user}@127.0.0.1:{port}", self.scheme())),
+        }
     }
 }
 
-/// One running server.
+/// One server process; it ends when dropped.
 #[derive(Debug)]
-pub struct Node {
-    process: Process,
+pub struct RedisNode {
+    /// None before its first start.
+    process: Option<Process>,
+    spec: ProcessSpec,
+    logs_folder: PathBuf,
     port: u16,
-    admin: Redis,
+    client: Redis,
 }
 
-impl Node {
+impl RedisNode {
     /// The port that it listens on.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Ends it by SIGKILL; what it held is gone.
+    /// Its process id.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("a started server").id()
+    }
+
+    /// The folder of its configuration and data.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.spec.folder
+    }
+
+    /// What it has logged.
+    pub(crate) fn logs(&self) -> String {
+        self.process.as_ref().map(Process::logs).unwrap_or_default()
+    }
+
+    /// Ends it by SIGKILL. What it held in memory is lost.
     pub fn kill(&mut self) {
-        self.process.kill();
+        if let Some(process) = &mut self.process {
+            process.kill();
+        }
+    }
+
+    /// Kills it if it runs, and starts it again with the same configuration.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        assert!(
+            self.launch().await,
+            "{} does not start: {}",
+            self.spec.name,
+            self.logs()
+        );
+    }
+
+    /// Starts it, and waits for an answer. True once it answers, false if it ended instead.
+    async fn launch(&mut self) -> bool {
+        let process = self.process.insert(self.spec.start(&self.logs_folder));
+        let what = format!("{} answers", process.name());
+        eventually_within(START_DEADLINE, &what, async || {
+            if self
+                .process
+                .as_mut()
+                .is_some_and(|process| process.try_wait().is_some())
+            {
+                return Ok(false);
+            }
+            let pong = self.try_query::<String>(&["PING"]).await;
+            pong.map(|_| true)
+                .map_err(|error| format!("{error}\n{}", self.logs()))
+        })
+        .await
     }
 
     /// Sends a command to this very server.
-    ///
-    /// # Panics
-    /// If it fails.
-    pub async fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
-        let answer = self.try_ask(command).await;
-        answer.unwrap_or_else(|error| panic!("{command:?}: {error}\n{}", self.process.logs()))
+    pub async fn query<T: FromRedisValue>(&self, command: &[&str]) -> T {
+        let reply = self.try_query(command).await;
+        reply.unwrap_or_else(|error| panic!("{command:?}: {error}\n{}", self.logs()))
     }
 
-    /// The same, with an error for an answer.
+    /// The same; a failure is an error.
     ///
     /// # Errors
-    /// What the server said, or why it did not.
-    pub async fn try_ask<T: FromRedisValue>(&self, command: &[&str]) -> Result<T, String> {
+    /// The error reply, or why there was no reply.
+    pub async fn try_query<T: FromRedisValue>(&self, command: &[&str]) -> Result<T, String> {
         let [name, arguments @ ..] = command else {
             return Err("no command".into());
         };
         let mut built = Cmd::new();
         built.arg(name).arg(arguments);
-        let answer = self.admin.query(Slot::of(""), &built).await;
-        answer.map_err(|error| error.to_string())
-    }
-
-    /// True once it answers, false if it ended instead.
-    async fn answers(&mut self) -> bool {
-        let what = format!("{} answers", self.process.name());
-        eventually_within(START_DEADLINE, &what, async || {
-            if self.process.exited().is_some() {
-                return Ok(false);
-            }
-            let pong = self.try_ask::<String>(&["PING"]).await;
-            pong.map(|_| true)
-                .map_err(|error| format!("{error}\n{}", self.process.logs()))
-        })
-        .await
+        let reply = self.client.query(Slot::of(""), &built).await;
+        reply.map_err(|error| error.to_string())
     }
 }

@@ -1,34 +1,31 @@
-//! A master, its replica, and three sentinels that agree within a second that a master is gone.
+//! A master, its replica, and three sentinels that declare a master down after one second.
 
 use crate::eventually::eventually_within;
-use crate::redis_node::{Fleet, Node, START_DEADLINE};
+use crate::redis_node::{RedisDeployment, RedisNode, START_DEADLINE};
 
-/// What the sentinels call the master.
-const SERVICE: &str = "story";
+/// The master's name in the sentinels.
+const MASTER_NAME: &str = "story";
 
 /// The running servers.
 #[derive(Debug)]
-pub struct Sentinels {
-    /// What they share.
-    pub fleet: Fleet,
-    /// The first master.
-    pub master: Node,
-    /// Takes its place.
-    pub replica: Node,
-    sentinels: Vec<Node>,
+pub struct RedisSentinels {
+    /// Their shared settings.
+    pub deployment: RedisDeployment,
+    /// The initial master.
+    pub master: RedisNode,
+    /// The replica that gets promoted.
+    pub replica: RedisNode,
+    sentinels: Vec<RedisNode>,
 }
 
-impl Sentinels {
-    /// Starts all, and waits until they know each other.
-    ///
-    /// # Panics
-    /// If that fails.
-    pub async fn start(fleet: Fleet) -> Self {
-        let master = fleet.start("master", |_port| String::new()).await;
+impl RedisSentinels {
+    /// Starts all, and waits until they have discovered each other.
+    pub async fn start(deployment: RedisDeployment) -> Self {
+        let master = deployment.start_node("master", |_port| String::new()).await;
         let from = format!("replicaof 127.0.0.1 {}\n", master.port());
-        let replica = fleet.start("replica", |_port| from.clone()).await;
-        eventually_within(START_DEADLINE, "the replica follows", async || {
-            let info: String = replica.ask(&["INFO", "replication"]).await;
+        let replica = deployment.start_node("replica", |_port| from.clone()).await;
+        eventually_within(START_DEADLINE, "the replica is in sync", async || {
+            let info: String = replica.query(&["INFO", "replication"]).await;
             if info.contains("master_link_status:up") {
                 Ok(())
             } else {
@@ -36,11 +33,11 @@ impl Sentinels {
             }
         })
         .await;
-        let [services, agents] = [&fleet.password, &fleet.publisher_password];
+        let [services, agents] = [&deployment.password, &deployment.publisher_password];
         let lines = format!(
-            "sentinel monitor {SERVICE} 127.0.0.1 {} 2\n\
-             sentinel auth-user {SERVICE} default\nsentinel auth-pass {SERVICE} {services}\n\
-             sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 5000\n\
+            "sentinel monitor {MASTER_NAME} 127.0.0.1 {} 2\n\
+             sentinel auth-user {MASTER_NAME} default\nsentinel auth-pass {MASTER_NAME} {services}\n\
+             sentinel down-after-milliseconds {MASTER_NAME} 1000\nsentinel failover-timeout {MASTER_NAME} 5000\n\
              sentinel sentinel-user default\nsentinel sentinel-pass {services}\n\
              user default on >{services} ~* &* +@all\n\
              user publisher on >{agents} -@all +sentinel|get-master-addr-by-name\n",
@@ -49,44 +46,47 @@ impl Sentinels {
         let mut sentinels = Vec::new();
         for number in 1..=3 {
             let name = format!("sentinel-{number}");
-            sentinels.push(fleet.start_sentinel(&name, &fleet.users()[0], &lines).await);
+            sentinels.push(
+                deployment
+                    .start_sentinel(&name, &deployment.credentials()[0], &lines)
+                    .await,
+            );
         }
         let all = Self {
-            fleet,
+            deployment,
             master,
             replica,
             sentinels,
         };
-        all.know_each_other().await;
+        all.wait_until_discovered().await;
         all
     }
 
-    /// The addresses for services and for agents.
-    #[must_use]
+    /// The URLs for services and for agents.
     pub fn urls(&self) -> [String; 2] {
         let hosts = self
             .sentinels
             .iter()
             .map(|node| format!("127.0.0.1:{}", node.port()));
         let hosts: Vec<String> = hosts.collect();
-        self.fleet.users().map(|user| {
+        self.deployment.credentials().map(|user| {
             let (name, password) = user.split_once(':').expect("a user with a password");
             format!(
-                "{}+sentinel://{user}@{}/{SERVICE}?sentinel_user={name}&sentinel_password={password}",
-                self.fleet.scheme(),
+                "{}+sentinel://{user}@{}/{MASTER_NAME}?sentinel_user={name}&sentinel_password={password}",
+                self.deployment.scheme(),
                 hosts.join(",")
             )
         })
     }
 
-    async fn know_each_other(&self) {
+    async fn wait_until_discovered(&self) {
         for sentinel in &self.sentinels {
             eventually_within(
                 START_DEADLINE,
                 "the sentinels know each other",
                 async || {
                     let state: std::collections::HashMap<String, String> =
-                        sentinel.ask(&["SENTINEL", "MASTER", SERVICE]).await;
+                        sentinel.query(&["SENTINEL", "MASTER", MASTER_NAME]).await;
                     let known = |name: &str| state.get(name).map_or("", String::as_str);
                     match (known("num-other-sentinels"), known("num-slaves")) {
                         ("2", "1") => Ok(()),

@@ -1,216 +1,141 @@
-//! A Redis server of a story's own, with the default user for the services and a second user that may do
-//! only what agents need.
+//! The Redis server of one story: a single [`RedisNode`] with the user `default` for services and
+//! the user `publisher`, who may do only what agents need.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use runcast_common::protocol::keys::Keys;
-use uuid::Uuid;
 
-use crate::eventually::eventually_within;
-use crate::process::{Process, Recipe};
-use crate::programs;
-
-/// Longest wait for a new server to answer.
-const START_DEADLINE: Duration = Duration::from_secs(20);
-
-/// How many ports are tried, should somebody else take one between choosing and binding it.
-const ATTEMPTS: usize = 5;
+use crate::redis_node::{CONFIG_FILE, RedisDeployment, RedisNode};
 
 /// Folder of the append-only file.
-const FILES: &str = "appendonlydir";
+const APPEND_ONLY_FOLDER: &str = "appendonlydir";
 
-/// What a server remembers after a crash.
+/// What a server restores after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
-    /// What its append-only file holds.
-    Kept,
-    /// What it held at the last crash after which it was [`Memory::Kept`], as after a failover to a replica
-    /// that lagged; nothing if there was none.
-    Earlier,
+pub enum CrashRecovery {
+    /// Its append-only file.
+    AppendOnlyFile,
+    /// The append-only file of the last crash with [`CrashRecovery::AppendOnlyFile`], as after a
+    /// failover to a replica that lagged; nothing if there was no such crash.
+    EarlierCopy,
     /// Nothing.
-    Nothing,
+    Empty,
 }
 
-/// A running Redis server.
+/// A Redis server; it ends when dropped.
 #[derive(Debug)]
 pub struct RedisServer {
-    process: Process,
-    port: u16,
-    password: String,
-    publisher_password: String,
-    folder: PathBuf,
+    deployment: RedisDeployment,
+    node: RedisNode,
 }
 
 impl RedisServer {
-    /// Starts a server in `folder`, whose agents may touch the keys of one installation.
-    ///
-    /// # Panics
-    /// If it does not start.
+    /// Starts a server with files in `folder`. Its agents may access the keys of one installation
+    /// only.
     pub async fn start(folder: &Path, keys: &Keys) -> Self {
-        let password = Uuid::new_v4().simple().to_string();
-        let publisher_password = Uuid::new_v4().simple().to_string();
-        let rules = keys.publisher_acl().join(" ");
-        let mut logs = String::new();
-        for _ in 0..ATTEMPTS {
-            let port = programs::free_port();
-            let mut config = String::new();
-            writeln!(
-                config,
-                "port {port}\nbind 127.0.0.1\nsave \"\"\nappendonly no"
-            )
-            .expect("text");
-            writeln!(config, "dir {}", folder.display()).expect("text");
-            writeln!(config, "user default on >{password} ~* &* +@all").expect("text");
-            writeln!(config, "user publisher on >{publisher_password} {rules}").expect("text");
-            fs::write(folder.join("redis.conf"), config)
-                .expect("the Redis configuration is written");
-            let mut server = Self {
-                process: launch(folder),
-                port,
-                password: password.clone(),
-                publisher_password: publisher_password.clone(),
-                folder: folder.to_owned(),
-            };
-            if server.answers().await {
-                return server;
-            }
-            logs = server.process.logs();
-        }
-        panic!("redis-server did not start on any of {ATTEMPTS} ports\n{logs}")
+        let deployment = RedisDeployment::new(folder, keys, false);
+        let node = deployment.start_node("redis", |_port| String::new()).await;
+        Self { deployment, node }
+    }
+
+    /// A server with these further lines of configuration, and with an address, that does not run
+    /// before its first [restart](Self::restart).
+    pub fn stopped(folder: &Path, keys: &Keys, config: &str) -> Self {
+        let deployment = RedisDeployment::new(folder, keys, false);
+        let node = deployment.prepare_node("redis", config);
+        Self { deployment, node }
     }
 
     /// The port that it listens on.
-    #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.node.port()
     }
 
-    /// The address for services, reached through `port`.
-    #[must_use]
+    /// Its process id.
+    pub fn process_id(&self) -> u32 {
+        self.node.process_id()
+    }
+
+    /// The URL for services, reached through `port`.
     pub fn url(&self, port: u16) -> String {
-        format!("redis://default:{}@127.0.0.1:{port}/0", self.password)
+        let [services, _agents] = self.deployment.urls_at(port);
+        services
     }
 
-    /// The address for agents, reached through `port`.
-    #[must_use]
+    /// The URL for agents, reached through `port`.
     pub fn publisher_url(&self, port: u16) -> String {
-        format!(
-            "redis://publisher:{}@127.0.0.1:{port}/0",
-            self.publisher_password
-        )
+        let [_services, agents] = self.deployment.urls_at(port);
+        agents
     }
 
-    /// A connection that may do everything.
-    ///
-    /// # Panics
-    /// If the server cannot be reached.
+    /// A connection with all rights.
     pub async fn connection(&self) -> MultiplexedConnection {
-        connect(&self.url(self.port)).await
+        connect(&self.url(self.port())).await
     }
 
     /// A connection with the rights of an agent.
-    ///
-    /// # Panics
-    /// If the server cannot be reached.
-    pub async fn publisher(&self) -> MultiplexedConnection {
-        connect(&self.publisher_url(self.port)).await
+    pub async fn publisher_connection(&self) -> MultiplexedConnection {
+        connect(&self.publisher_url(self.port())).await
     }
 
-    /// Kills the server; what it held is gone.
+    /// Kills the server. What it held in memory is lost.
     pub fn kill(&mut self) {
-        self.process.kill();
+        self.node.kill();
     }
 
-    /// Starts the server again on the same port, with nothing in it unless it has been told to
-    /// [persist](Self::persist).
-    ///
-    /// # Panics
-    /// If it does not start.
+    /// Starts the server again on the same port: empty, unless it has an
+    /// [append-only file](Self::enable_append_only_file).
     pub async fn restart(&mut self) {
-        self.process.kill();
-        self.process = launch(&self.folder);
-        self.is_back().await;
+        self.node.restart().await;
     }
 
-    /// Starts the server again with an append-only file, synced every second: what it acknowledges survives
-    /// its crash, as a rule.
-    ///
-    /// # Panics
-    /// If it does not start.
-    pub async fn persist(&mut self) {
-        let path = self.folder.join("redis.conf");
+    /// Restarts the server with an append-only file, synced every second: what it acknowledges
+    /// normally survives its crash.
+    pub async fn enable_append_only_file(&mut self) {
+        let path = self.node.folder().join(CONFIG_FILE);
         let config = fs::read_to_string(&path).expect("the Redis configuration");
         let config = config.replace("appendonly no", "appendonly yes");
         fs::write(&path, config).expect("the Redis configuration is written");
         self.restart().await;
     }
 
-    /// Kills a server that [persists](Self::persist), and starts it again after a while with what it is to
-    /// remember.
-    ///
-    /// # Panics
-    /// If it does not start, or its files cannot be handled.
-    pub async fn crash(&mut self, memory: Memory, pause: Duration) {
-        self.process.kill();
-        let (now, earlier) = (self.folder.join(FILES), self.folder.join("earlier"));
-        match memory {
-            Memory::Kept => {
-                forget(&earlier);
-                copy(&now, &earlier);
+    /// Kills a server with an [append-only file](Self::enable_append_only_file), and starts it
+    /// again after a pause with what it is to restore.
+    pub async fn crash(&mut self, recovery: CrashRecovery, pause: Duration) {
+        self.node.kill();
+        let folder = self.node.folder();
+        let (current, earlier) = (folder.join(APPEND_ONLY_FOLDER), folder.join("earlier"));
+        match recovery {
+            CrashRecovery::AppendOnlyFile => {
+                remove_folder(&earlier);
+                copy_folder(&current, &earlier);
             }
-            Memory::Earlier if earlier.is_dir() => {
-                forget(&now);
-                copy(&earlier, &now);
+            CrashRecovery::EarlierCopy if earlier.is_dir() => {
+                remove_folder(&current);
+                copy_folder(&earlier, &current);
             }
-            Memory::Earlier | Memory::Nothing => forget(&now),
+            CrashRecovery::EarlierCopy | CrashRecovery::Empty => remove_folder(&current),
         }
         tokio::time::sleep(pause).await;
-        self.process = launch(&self.folder);
-        self.is_back().await;
+        self.restart().await;
     }
 
-    async fn is_back(&mut self) {
-        assert!(
-            self.answers().await,
-            "Redis does not start again: {}",
-            self.process.logs()
-        );
-    }
-
-    /// Its logs.
-    #[must_use]
+    /// What it has logged.
     pub fn logs(&self) -> String {
-        self.process.logs()
-    }
-
-    /// True once it answers, false if it ended instead.
-    async fn answers(&mut self) -> bool {
-        let client = redis::Client::open(self.url(self.port)).expect("a Redis address");
-        let process = &mut self.process;
-        eventually_within(START_DEADLINE, "Redis answers", async || {
-            if process.exited().is_some() {
-                return Ok(false);
-            }
-            match client.get_multiplexed_async_connection().await {
-                Ok(_connection) => Ok(true),
-                Err(error) => Err(format!("{error}\n{}", process.logs())),
-            }
-        })
-        .await
+        self.node.logs()
     }
 }
 
-fn forget(folder: &Path) {
+fn remove_folder(folder: &Path) {
     if folder.is_dir() {
         fs::remove_dir_all(folder).expect("the files of Redis are removed");
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir(to).expect("a folder for the files of Redis");
     for file in fs::read_dir(from).expect("the files of Redis") {
         let file = file.expect("a file of Redis");
@@ -218,16 +143,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn launch(folder: &Path) -> Process {
-    Recipe::new("redis", "redis-server", &["redis.conf"], folder).start(folder)
-}
-
-/// Opens a connection to the Redis at this address.
-///
-/// # Panics
-/// If the server cannot be reached.
+/// Opens a connection to this Redis URL.
 pub async fn connect(url: &str) -> MultiplexedConnection {
-    let client = redis::Client::open(url).expect("a Redis address");
+    let client = redis::Client::open(url).expect("a Redis URL");
     let connection = client.get_multiplexed_async_connection().await;
     connection.unwrap_or_else(|error| panic!("the story's Redis cannot be reached: {error}"))
 }

@@ -1,4 +1,5 @@
-//! A server that speaks S3's protocol, for stories about the archive: moto, which `deploy/local/install` brings.
+//! An S3-compatible server for stories about the archive: moto, installed by
+//! `deploy/local/install`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,19 +7,19 @@ use std::time::Duration;
 use reqwest::{Client, StatusCode};
 
 use crate::eventually::eventually_within;
-use crate::process::{Process, Recipe};
+use crate::process::{Process, ProcessSpec};
 use crate::programs;
 
 /// Longest wait for a new server to answer.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How many ports are tried, should somebody else take one between choosing and binding it.
-const ATTEMPTS: usize = 5;
+/// How many ports are tried, in case another process takes one between choosing and binding it.
+const MAX_PORT_ATTEMPTS: usize = 5;
 
 /// The bucket that every server has.
-pub const BUCKET: &str = "archive";
+pub const BUCKET_NAME: &str = "archive";
 
-/// A running server; it ends when dropped, and what it held is gone.
+/// A running server. It ends when dropped, with all its objects.
 #[derive(Debug)]
 pub struct S3Server {
     _process: Process,
@@ -27,10 +28,7 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    /// Starts a server with an empty [`BUCKET`].
-    ///
-    /// # Panics
-    /// If it does not start.
+    /// Starts a server with an empty [`BUCKET_NAME`].
     pub async fn start(folder: &Path) -> Self {
         runcast_common::connect::install_tls_provider();
         let client = Client::builder()
@@ -38,9 +36,9 @@ impl S3Server {
             .timeout(Duration::from_secs(10))
             .build();
         let client = client.expect("an HTTP client");
-        let python = programs::installed("moto5", "python");
+        let python = programs::python_program("moto5", "python");
         let mut logs = String::new();
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_PORT_ATTEMPTS {
             let port = programs::free_port();
             let arguments = [
                 "-m",
@@ -50,12 +48,12 @@ impl S3Server {
                 "-p",
                 &port.to_string(),
             ];
-            let mut process = Recipe::new("s3", &python, &arguments, folder).start(folder);
+            let mut process = ProcessSpec::new("s3", &python, &arguments, folder).start(folder);
             let mut ended = false;
             eventually_within(START_DEADLINE, "the S3 server answers", async || {
-                ended = process.exited().is_some();
+                ended = process.try_wait().is_some();
                 let made = client
-                    .put(format!("http://127.0.0.1:{port}/{BUCKET}"))
+                    .put(format!("http://127.0.0.1:{port}/{BUCKET_NAME}"))
                     .send()
                     .await;
                 match made {
@@ -78,31 +76,25 @@ impl S3Server {
     }
 
     /// The port on which it listens.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The names of the objects that it holds.
-    ///
-    /// # Panics
-    /// If it does not answer.
+    /// The keys of its objects.
     pub async fn objects(&self) -> Vec<String> {
         self.names("?list-type=2").await
     }
 
-    /// The names of objects that are being uploaded in parts.
-    ///
-    /// # Panics
-    /// If it does not answer.
+    /// The keys of its unfinished multipart uploads.
     pub async fn uploads(&self) -> Vec<String> {
         self.names("?uploads").await
     }
 
     async fn names(&self, query: &str) -> Vec<String> {
-        let request = self
-            .client
-            .get(format!("http://127.0.0.1:{}/{BUCKET}{query}", self.port));
+        let request = self.client.get(format!(
+            "http://127.0.0.1:{}/{BUCKET_NAME}{query}",
+            self.port
+        ));
         let list = request
             .send()
             .await
@@ -117,11 +109,10 @@ impl S3Server {
     }
 }
 
-/// The settings of a service that reaches such a server at this port.
-#[must_use]
+/// The settings of a service that uses such a server at this port.
 pub fn settings(port: u16) -> [(&'static str, String); 5] {
     [
-        ("RUNCAST_ARCHIVE", format!("s3://{BUCKET}/runs")),
+        ("RUNCAST_ARCHIVE", format!("s3://{BUCKET_NAME}/runs")),
         ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")),
         ("AWS_REGION", "eu-central-1".to_owned()),
         ("AWS_ACCESS_KEY_ID", "story".to_owned()),

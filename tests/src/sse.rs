@@ -1,5 +1,5 @@
-//! A client of server-sent events that is stricter than any browser: it looks at the order of fields,
-//! at line ends and at keep-alive lines, and every wait has a deadline.
+//! An SSE client that is stricter than any browser: it checks the order of fields, line ends and
+//! keep-alive lines. Every wait has a deadline.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use runcast_common::protocol::event_id::EventId;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-use crate::eventually::SOON;
+use crate::eventually::WAIT_DEADLINE;
 
-/// One frame, as it came.
+/// One frame as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// `event:`.
     pub event: String,
-    /// `data:`, exactly.
+    /// `data:`, unchanged.
     pub data: String,
     /// `id:`.
     pub id: EventId,
@@ -24,19 +24,14 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The data, parsed.
-    ///
-    /// # Panics
-    /// If it is no JSON.
-    #[must_use]
+    /// The parsed data.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.data)
             .unwrap_or_else(|error| panic!("data of a frame is no JSON ({error}): {self:?}"))
     }
 
-    /// True for what the gateway says about the connection itself, rather than an event of the run.
-    #[must_use]
-    pub fn is_about_connection(&self) -> bool {
+    /// Whether the frame is about the connection itself rather than an event of the run.
+    pub fn is_connection_notice(&self) -> bool {
         matches!(
             self.event.as_str(),
             "ready" | "degraded" | "closing" | "end" | "gap"
@@ -51,19 +46,17 @@ pub struct Sse {
     buffer: Vec<u8>,
     keep_alives: usize,
     frames: usize,
-    with_pulses: bool,
+    with_heartbeats: bool,
 }
 
 impl Sse {
-    /// Takes over the answer to a request for a stream.
-    ///
-    /// # Panics
-    /// If it is not an event stream, or lacks a header that keeps proxies from buffering.
+    /// Takes the response to a request for a stream. It must be an event stream, with the headers
+    /// that keep proxies from buffering.
     pub async fn from_response(response: Response) -> Self {
         let status = response.status();
         if status != StatusCode::OK {
             let body = response.text().await.unwrap_or_default();
-            panic!("a stream was asked for, and the answer is {status}: {body}");
+            panic!("expected a stream, got {status}: {body}");
         }
         let header = |name: &str| {
             let value = response.headers().get(name);
@@ -77,47 +70,39 @@ impl Sse {
             buffer: Vec::new(),
             keep_alives: 0,
             frames: 0,
-            with_pulses: false,
+            with_heartbeats: false,
         }
     }
 
-    /// Signs of life of agents, and updates of the run, are passed over unless they are asked for.
-    #[must_use]
-    pub fn with_pulses(mut self) -> Self {
-        self.with_pulses = true;
+    /// Also returns heartbeats of agents and updates of the run, which are skipped by default.
+    pub fn with_heartbeats(mut self) -> Self {
+        self.with_heartbeats = true;
         self
     }
 
-    /// How many keep-alive lines have come.
-    #[must_use]
+    /// The count of received keep-alive lines.
     pub fn keep_alives(&self) -> usize {
         self.keep_alives
     }
 
-    /// The next frame, within [`SOON`].
-    ///
-    /// # Panics
-    /// When time is up, when the stream ends, or when it is malformed.
+    /// The next frame, within [`WAIT_DEADLINE`]. Panics when the stream ends before.
     pub async fn next(&mut self) -> Frame {
-        let deadline = Instant::now() + SOON;
-        match self.next_until(deadline).await {
+        let deadline = Instant::now() + WAIT_DEADLINE;
+        match self.next_before(deadline).await {
             Ok(Some(frame)) => frame,
             Ok(None) => panic!(
                 "the stream ended after {} frames; one more was expected",
                 self.frames
             ),
-            Err(Late) => panic!("no frame within {SOON:?}, after {} frames", self.frames),
+            Err(TimedOut) => panic!(
+                "no frame within {WAIT_DEADLINE:?}, after {} frames",
+                self.frames
+            ),
         }
     }
 
-    /// The next frame; none when the stream has ended or broken.
-    ///
-    /// # Errors
-    /// [`Late`] when `deadline` passes first.
-    ///
-    /// # Panics
-    /// When the stream is malformed.
-    pub async fn next_until(&mut self, deadline: Instant) -> Result<Option<Frame>, Late> {
+    /// The next frame; none if the stream has ended or failed.
+    pub async fn next_before(&mut self, deadline: Instant) -> Result<Option<Frame>, TimedOut> {
         let mut fields = Vec::new();
         while let Some(line) = self.line(deadline).await? {
             if line == ":" {
@@ -134,8 +119,8 @@ impl Sse {
                     );
                 }
                 self.frames += 1;
-                // Signs of life come at any time, and most stories are about something else.
-                if ["heartbeat", "state"].contains(&frame.event.as_str()) && !self.with_pulses {
+                // Heartbeats arrive at any time, and most stories are not about them.
+                if ["heartbeat", "state"].contains(&frame.event.as_str()) && !self.with_heartbeats {
                     fields.clear();
                     continue;
                 }
@@ -145,25 +130,16 @@ impl Sse {
         Ok(None)
     }
 
-    /// Waits for the next keep-alive line, on a stream that says nothing else.
-    ///
-    /// # Errors
-    /// [`Late`] when `within` passes first.
-    ///
-    /// # Panics
-    /// When something else comes.
-    pub async fn keep_alive(&mut self, within: Duration) -> Result<(), Late> {
+    /// Waits for the next keep-alive line on an idle stream; panics on anything else.
+    pub async fn expect_keep_alive(&mut self, within: Duration) -> Result<(), TimedOut> {
         let line = self.line(Instant::now() + within).await?;
         assert_eq!(line.as_deref(), Some(":"), "a keep-alive was expected");
         self.keep_alives += 1;
         Ok(())
     }
 
-    /// Everything up to the first frame of this event, that one included.
-    ///
-    /// # Panics
-    /// As [`Sse::next`].
-    pub async fn until(&mut self, event: &str) -> Vec<Frame> {
+    /// All frames up to and including the first one of this event.
+    pub async fn read_until(&mut self, event: &str) -> Vec<Frame> {
         let mut frames = Vec::new();
         loop {
             let frame = self.next().await;
@@ -175,8 +151,8 @@ impl Sse {
         }
     }
 
-    /// One line without its end; none when the stream has ended or broken.
-    async fn line(&mut self, deadline: Instant) -> Result<Option<String>, Late> {
+    /// One line without its end; none if the stream has ended or failed.
+    async fn line(&mut self, deadline: Instant) -> Result<Option<String>, TimedOut> {
         loop {
             if let Some(length) = self.buffer.iter().position(|&byte| byte == b'\n') {
                 let mut line: Vec<u8> = self.buffer.drain(..=length).collect();
@@ -191,19 +167,19 @@ impl Sse {
             }
             match timeout_at(deadline, self.response.chunk()).await {
                 Ok(Ok(Some(bytes))) => self.buffer.extend_from_slice(&bytes),
-                // What is left in the buffer was cut off, and a client must not act on it.
+                // The rest of the buffer is an incomplete line, which a client must ignore.
                 Ok(Ok(None) | Err(_)) => return Ok(None),
-                Err(_elapsed) => return Err(Late),
+                Err(_elapsed) => return Err(TimedOut),
             }
         }
     }
 }
 
-/// Nothing came in time.
+/// The deadline passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Late;
+pub struct TimedOut;
 
-/// Reads the fields of a frame, which must be event, data and id, in this order and once each: a
+/// Parses the fields of a frame. They must be event, data and id, in this order and once each: a
 /// frame that is cut before its id must not move a cursor.
 fn frame(lines: &[String]) -> Frame {
     let mut retry = None;

@@ -1,5 +1,5 @@
-//! Old runs go into the archive and are read from there as before; whatever dies in between, either the rows are
-//! there or a good object is.
+//! Old runs move to the archive and read the same from there. Whatever dies in between, either the
+//! rows or a valid object exist.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,69 +11,69 @@ use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::limits::MAX_CHUNK_BYTES;
 use runcast_tests::api::{problem, send};
 use runcast_tests::database::text;
-use runcast_tests::eventually::{SOON, eventually, eventually_within};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually, eventually_within};
 use runcast_tests::s3_server;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Jobs that fail are tried again after 3 s, 7 s, 20 s and so on.
+/// Failed jobs are retried after 3 s, 7 s, 20 s and so on.
 pub(crate) const AFTER_FAILURES: Duration = Duration::from_secs(120);
 
-pub(crate) const KEPT: &str = "SELECT count(*) FROM archives WHERE state = 'kept'";
-const ROWS_GONE: &str = "SELECT count(*) FROM archives WHERE rows_gone_at IS NOT NULL";
-pub(crate) const ROWS: &str = "SELECT count(*) FROM events";
-pub(crate) const JOBS: &str = "SELECT count(*) FROM tasks.jobs";
+pub(crate) const KEPT_QUERY: &str = "SELECT count(*) FROM archives WHERE state = 'kept'";
+const ROWS_DELETED_QUERY: &str = "SELECT count(*) FROM archives WHERE rows_gone_at IS NOT NULL";
+pub(crate) const ROWS_QUERY: &str = "SELECT count(*) FROM events";
+pub(crate) const JOBS_QUERY: &str = "SELECT count(*) FROM tasks.jobs";
 
-/// A stack with a folder as its archive, whose worker is not launched yet.
+/// A stack with a folder as its archive. Its worker is not started yet.
 pub(crate) async fn with_folder() -> (Stack, PathBuf) {
     let mut stack = Stack::without_services().await;
     let folder = stack.folder().join("archive");
     fs::create_dir(&folder).expect("a folder");
     let address = format!("file://{}", folder.display());
-    for part in [Part::Gateway, Part::Worker] {
-        stack.set(part, "RUNCAST_ARCHIVE", address.clone());
+    for service in [Service::Gateway, Service::Worker] {
+        stack.set(service, "RUNCAST_ARCHIVE", address.clone());
     }
-    stack.set(Part::Worker, "RUNCAST_ARCHIVE_AFTER", "1s");
-    for part in [Part::Gateway, Part::Persister] {
-        stack.launch(part).await;
+    stack.set(Service::Worker, "RUNCAST_ARCHIVE_AFTER", "1s");
+    for service in [Service::Gateway, Service::Persister] {
+        stack.start_service(service).await;
     }
     (stack, folder)
 }
 
-/// A stack with a bucket as its archive, reached through `port`.
+/// Configures a bucket as the archive of a stack, reached through `port`.
 pub(crate) async fn with_bucket(stack: &mut Stack, port: u16) {
-    for part in [Part::Gateway, Part::Worker] {
+    for service in [Service::Gateway, Service::Worker] {
         for (name, value) in s3_server::settings(port) {
-            stack.set(part, name, value);
+            stack.set(service, name, value);
         }
     }
-    stack.set(Part::Worker, "RUNCAST_ARCHIVE_AFTER", "1s");
-    for part in [Part::Gateway, Part::Persister] {
-        stack.launch(part).await;
+    stack.set(Service::Worker, "RUNCAST_ARCHIVE_AFTER", "1s");
+    for service in [Service::Gateway, Service::Persister] {
+        stack.start_service(service).await;
     }
 }
 
-/// A run of a command, sealed long enough ago to be archived, of which Redis holds nothing any more.
+/// A run of a command that was sealed long enough ago to be archived, and is gone from Redis.
 pub(crate) async fn sealed_run(stack: &mut Stack, script: &str) -> Uuid {
     let run = stack.api().create_run("old").await.id;
     let mut wrap = stack.wrap(run, &["sh", "-c", script]);
-    wrap.ended(SOON).await;
-    stack.database.sealed(run).await;
-    age(stack, run).await;
+    wrap.wait_exit(WAIT_DEADLINE).await;
+    stack.database.wait_sealed(run).await;
+    make_old(stack, run).await;
     run
 }
 
-/// Makes a sealed run one that was sealed an hour ago, and lets Redis forget it.
-async fn age(stack: &Stack, run: Uuid) {
+/// Makes a sealed run look sealed an hour ago, and removes it from Redis.
+async fn make_old(stack: &Stack, run: Uuid) {
     let older =
         format!("UPDATE runs SET sealed_at = sealed_at - interval '1 hour' WHERE id = '{run}'");
-    stack.database.tamper(&older).await;
-    forget(stack, run).await;
+    stack.database.execute(&older).await;
+    remove_from_redis(stack, run).await;
 }
 
-/// What a quarter of an hour does.
-pub(crate) async fn forget(stack: &Stack, run: Uuid) {
+/// Removes a run from Redis, as its expiry does after a quarter of an hour.
+pub(crate) async fn remove_from_redis(stack: &Stack, run: Uuid) {
     let keys = stack.keys().run(run);
     let mut redis = stack.redis.connection().await;
     let mut delete = redis::cmd("DEL");
@@ -81,10 +81,10 @@ pub(crate) async fn forget(stack: &Stack, run: Uuid) {
     delete.exec_async(&mut redis).await.expect("forgotten");
 }
 
-/// Everything that the API shows of a run: history in both forms, from both ends, with a filter, by line, as text, what
-/// is found in it, and the stream from the beginning and from the middle.
+/// Everything that the API returns for a run: history in both formats, from both ends, with a
+/// filter, by line, as text, search results, and the stream from the beginning and from the middle.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Shown {
+pub(crate) struct RunSnapshot {
     ndjson: String,
     pub(crate) backwards: Vec<String>,
     status: Vec<String>,
@@ -95,7 +95,7 @@ pub(crate) struct Shown {
     resumed: Vec<(String, String, EventId)>,
 }
 
-pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
+pub(crate) async fn snapshot(stack: &Stack, run: Uuid) -> RunSnapshot {
     let (mut ndjson, mut after) = (String::new(), Some("0-0".to_owned()));
     while let Some(from) = after {
         let path = format!("/v1/runs/{run}/events?limit=97&after={from}");
@@ -103,7 +103,7 @@ pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
         let page = send(request.header("accept", "application/x-ndjson")).await;
         assert_eq!(page.status(), StatusCode::OK);
         let page = page.text().await.expect("a page");
-        // The last line has the cursors.
+        // The last line holds the cursors.
         let events = page.trim_end().rfind('\n').map_or(0, |end| end + 1);
         let cursors: Value = serde_json::from_str(&page[events..]).expect("JSON");
         assert_eq!(cursors["kind"], "page");
@@ -135,10 +135,15 @@ pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
         .iter()
         .map(Value::to_string)
         .collect();
-    let asked = stack
+    let requested = stack
         .api()
         .request(Method::GET, &format!("/v1/runs/{run}/text"));
-    let text = send(asked).await.bytes().await.expect("a text").to_vec();
+    let text = send(requested)
+        .await
+        .bytes()
+        .await
+        .expect("a text")
+        .to_vec();
     let found = format!("/v1/runs/{run}/search?regex=%5E1?999$&before=end");
     let found = stack.api().get(&found).await["matches"].to_string();
     let line = format!("/v1/runs/{run}/events?line=700&limit=1");
@@ -146,7 +151,7 @@ pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
     let stream = frames(stack, run, None).await;
     let middle = stream[stream.len() / 2].2.to_string();
     let resumed = frames(stack, run, Some(&middle)).await;
-    Shown {
+    RunSnapshot {
         ndjson,
         backwards,
         status,
@@ -158,23 +163,23 @@ pub(crate) async fn shown(stack: &Stack, run: Uuid) -> Shown {
     }
 }
 
-/// The events of a run that is over, as the stream shows them.
+/// The events of an ended run, from its stream.
 async fn frames(stack: &Stack, run: Uuid, after: Option<&str>) -> Vec<(String, String, EventId)> {
     let mut stream = stack.api().watch(run, after).await;
-    let frames = stream.until("end").await;
+    let frames = stream.read_until("end").await;
     let events = frames
         .into_iter()
-        .filter(|frame| !frame.is_about_connection());
+        .filter(|frame| !frame.is_connection_notice());
     events
         .map(|frame| (frame.event, frame.data, frame.id))
         .collect()
 }
 
-/// Waits until a run is archived, and its rows are gone.
-pub(crate) async fn archived(stack: &Stack, objects: i64) {
-    for count in [KEPT, ROWS_GONE] {
+/// Waits until a run is archived and its rows are deleted.
+pub(crate) async fn wait_archived(stack: &Stack, objects: i64) {
+    for count in [KEPT_QUERY, ROWS_DELETED_QUERY] {
         eventually_within(AFTER_FAILURES, count, async || {
-            let number = stack.database.number(count).await;
+            let number = stack.database.query_number(count).await;
             (number == objects).then_some(()).ok_or(format!("{number}"))
         })
         .await;
@@ -196,20 +201,20 @@ fn files(folder: &PathBuf) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Output of all sorts: many lines, NUL, what is no UTF-8, lines of 1 MiB, an empty one.
-const ALL_SORTS: &str = r"seq 1 3000; printf 'nul \000 and \377\376 \n'; head -c 1048576 /dev/zero | tr '\0' x; echo;
+/// Diverse output: many lines, NUL, invalid UTF-8, a line of 1 MiB, an empty line.
+const DIVERSE_OUTPUT: &str = r"seq 1 3000; printf 'nul \000 and \377\376 \n'; head -c 1048576 /dev/zero | tr '\0' x; echo;
     head -c 1048576 /dev/urandom; echo; echo; echo last >&2";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_archived_run_is_shown_byte_by_byte_as_before() {
+async fn archived_run_reads_byte_for_byte_the_same() {
     let (mut stack, folder) = with_folder().await;
-    let run = sealed_run(&mut stack, ALL_SORTS).await;
+    let run = sealed_run(&mut stack, DIVERSE_OUTPUT).await;
     let stored = stack.database.events(run).await;
     assert!(
         text(&stored, Kind::Output).len() > 2 * 1024 * 1024
             && stored.len() > 2 * 1024 * 1024 / MAX_CHUNK_BYTES
     );
-    let before = shown(&stack, run).await;
+    let before = snapshot(&stack, run).await;
     assert!(
         before.found.contains("1999") && before.found.contains("999"),
         "{}",
@@ -217,33 +222,37 @@ async fn an_archived_run_is_shown_byte_by_byte_as_before() {
     );
     let young = stack.api().create_run("young").await.id;
     let mut wrap = stack.wrap(young, &["echo", "here"]);
-    wrap.ended(SOON).await;
-    stack.database.sealed(young).await;
+    wrap.wait_exit(WAIT_DEADLINE).await;
+    stack.database.wait_sealed(young).await;
     let keep =
         format!("UPDATE runs SET sealed_at = now() + interval '1 hour' WHERE id = '{young}'");
-    stack.database.tamper(&keep).await;
+    stack.database.execute(&keep).await;
 
-    stack.launch(Part::Worker).await;
-    archived(&stack, 1).await;
-    assert_eq!(stack.database.events(run).await, [], "its rows are gone");
+    stack.start_service(Service::Worker).await;
+    wait_archived(&stack, 1).await;
+    assert_eq!(stack.database.events(run).await, [], "its rows are deleted");
     assert!(
         !stack.database.events(young).await.is_empty(),
-        "those of others are not"
+        "other rows remain"
     );
     let described = stack.api().run(run).await;
     assert!(described["archived_at"].is_string(), "{described}");
     assert!(stack.api().run(young).await["archived_at"].is_null());
 
-    assert_eq!(shown(&stack, run).await, before);
-    // A gateway with nothing in memory, and what the agent's own viewer prints.
-    stack.stop(Part::Gateway).await;
-    stack.launch(Part::Gateway).await;
-    assert_eq!(shown(&stack, run).await, before);
+    assert_eq!(snapshot(&stack, run).await, before);
+    // A gateway with an empty cache, and the agent's own viewer.
+    stack.stop(Service::Gateway).await;
+    stack.start_service(Service::Gateway).await;
+    assert_eq!(snapshot(&stack, run).await, before);
     let mut tail = stack.runcast(&["tail", &run.to_string()], &[]);
-    assert!(tail.ended(SOON).await.success(), "{}", tail.logs());
+    assert!(
+        tail.wait_exit(WAIT_DEADLINE).await.success(),
+        "{}",
+        tail.logs()
+    );
     assert!(tail.logs().contains("last"), "{}", tail.logs());
 
-    // The object explains itself.
+    // The object is self-describing.
     let [object] = &files(&folder)[..] else {
         panic!("one object: {:?}", files(&folder))
     };
@@ -258,82 +267,85 @@ async fn an_archived_run_is_shown_byte_by_byte_as_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_goes_on_is_read_on_without_a_seam() {
+async fn continued_archived_run_reads_without_gap() {
     let (mut stack, _folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 500").await;
-    stack.launch(Part::Worker).await;
-    archived(&stack, 1).await;
-    stack.stop(Part::Worker).await;
-    // A later attempt: its events are rows, behind those of the archive.
+    stack.start_service(Service::Worker).await;
+    wait_archived(&stack, 1).await;
+    stack.stop(Service::Worker).await;
+    // A later attempt: its events are rows that follow those in the archive.
     let mut wrap = stack.wrap(run, &["seq", "501", "700"]);
-    wrap.ended(SOON).await;
+    wrap.wait_exit(WAIT_DEADLINE).await;
     eventually("the run is sealed again", async || {
         let state = stack.database.run(run).await;
         let whole = state.sealed && state.events > 701;
         whole.then_some(()).ok_or(format!("{state:?}"))
     })
     .await;
-    age(&stack, run).await;
-    let joined = shown(&stack, run).await;
+    make_old(&stack, run).await;
+    let joined = snapshot(&stack, run).await;
     assert!(
         joined.ndjson.contains("\"500\\n") && joined.ndjson.contains("\"700\\n"),
         "both parts"
     );
-    // Pages tell of the new epoch as well.
+    // Pages announce the new epoch as well.
     let published = |event: &&String| event.contains(r#""producer":"#);
     let backwards = joined.backwards.iter().filter(published).count();
     assert_eq!(joined.stream.len(), backwards);
 
-    stack.launch(Part::Worker).await;
-    archived(&stack, 2).await;
-    assert_eq!(stack.database.number(ROWS).await, 0);
-    assert_eq!(shown(&stack, run).await, joined);
+    stack.start_service(Service::Worker).await;
+    wait_archived(&stack, 2).await;
+    assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
+    assert_eq!(snapshot(&stack, run).await, joined);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_dies_before_the_run_is_passed_on_leaves_the_rows() {
+async fn worker_killed_before_commit_leaves_the_rows() {
     let (mut stack, folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
-    let (rows, before) = (stack.database.events(run).await, shown(&stack, run).await);
-    // Whole, read back and compared.
+    let (rows, before) = (
+        stack.database.events(run).await,
+        snapshot(&stack, run).await,
+    );
+    // The object is written, read back and compared.
     let point = "UPDATE ON archives FOR EACH ROW";
     let barrier = stack
         .database
         .barrier("keeping", point, "NEW.state = 'kept'")
         .await;
-    stack.launch(Part::Worker).await;
-    barrier.reached().await;
+    stack.start_service(Service::Worker).await;
+    barrier.wait_reached().await;
     let [half] = &files(&folder)[..] else {
         panic!("one object")
     };
-    stack.kill(Part::Worker);
-    barrier.abandon().await;
+    stack.kill(Service::Worker);
+    barrier.terminate_waiters().await;
     assert_eq!(stack.database.events(run).await, rows);
-    assert_eq!(stack.database.number(KEPT).await, 0);
-    assert_eq!(shown(&stack, run).await, before);
+    assert_eq!(stack.database.query_number(KEPT_QUERY).await, 0);
+    assert_eq!(snapshot(&stack, run).await, before);
 
-    stack.launch(Part::Worker).await;
-    archived(&stack, 1).await;
-    assert_eq!(shown(&stack, run).await, before);
-    // What the dead one left is known, and goes with the next look.
+    stack.start_service(Service::Worker).await;
+    wait_archived(&stack, 1).await;
+    assert_eq!(snapshot(&stack, run).await, before);
+    // What the dead worker left is known, and removed at the next attempt.
     let left = "SELECT count(*) FROM archives WHERE state = 'leaving'";
-    assert_eq!(stack.database.number(left).await, 1);
-    stack.stop(Part::Worker).await;
-    stack.launch(Part::Worker).await;
+    assert_eq!(stack.database.query_number(left).await, 1);
+    stack.stop(Service::Worker).await;
+    stack.start_service(Service::Worker).await;
     eventually("the object of the dead attempt is gone", async || {
         (!half.exists())
             .then_some(())
             .ok_or(format!("{half:?} is there"))
     })
     .await;
-    assert_eq!(shown(&stack, run).await, before);
+    assert_eq!(snapshot(&stack, run).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_dies_while_rows_go_leaves_a_run_that_can_be_read() {
+async fn worker_killed_while_deleting_rows_leaves_run_readable() {
     let (mut stack, _folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
-    let before = shown(&stack, run).await;
+    let before = snapshot(&stack, run).await;
     let barrier = stack
         .database
         .barrier(
@@ -342,24 +354,31 @@ async fn a_worker_that_dies_while_rows_go_leaves_a_run_that_can_be_read() {
             "OLD.seq = 1000",
         )
         .await;
-    stack.launch(Part::Worker).await;
-    barrier.reached().await;
-    assert_eq!(shown(&stack, run).await, before, "while rows go");
-    stack.kill(Part::Worker);
-    barrier.abandon().await;
-    assert_eq!(shown(&stack, run).await, before, "after it died");
-    stack.launch(Part::Worker).await;
-    archived(&stack, 1).await;
-    assert_eq!(stack.database.number(ROWS).await, 0);
-    assert_eq!(shown(&stack, run).await, before);
+    stack.start_service(Service::Worker).await;
+    barrier.wait_reached().await;
+    assert_eq!(
+        snapshot(&stack, run).await,
+        before,
+        "while rows are deleted"
+    );
+    stack.kill(Service::Worker);
+    barrier.terminate_waiters().await;
+    assert_eq!(snapshot(&stack, run).await, before, "after its death");
+    stack.start_service(Service::Worker).await;
+    wait_archived(&stack, 1).await;
+    assert_eq!(stack.database.query_number(ROWS_QUERY).await, 0);
+    assert_eq!(snapshot(&stack, run).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_object_is_found_before_anything_goes() {
+async fn damaged_object_is_detected_before_rows_are_deleted() {
     let (mut stack, folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
-    let (rows, before) = (stack.database.events(run).await, shown(&stack, run).await);
-    // One barrier for each attempt: whole, and not compared yet.
+    let (rows, before) = (
+        stack.database.events(run).await,
+        snapshot(&stack, run).await,
+    );
+    // One barrier per attempt: the object is complete, but not compared yet.
     let point = "UPDATE ON archives FOR EACH ROW";
     let attempt = |number: u8| {
         format!(
@@ -368,19 +387,19 @@ async fn a_damaged_object_is_found_before_anything_goes() {
     };
     let first = stack.database.barrier("first", point, &attempt(1)).await;
     let second = stack.database.barrier("second", point, &attempt(2)).await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     for (barrier, damage) in [(first, flip_a_bit as fn(&PathBuf)), (second, cut_short)] {
-        barrier.reached().await;
+        barrier.wait_reached().await;
         files(&folder).iter().for_each(damage);
-        assert_eq!(stack.database.number(KEPT).await, 0);
+        assert_eq!(stack.database.query_number(KEPT_QUERY).await, 0);
         assert_eq!(stack.database.events(run).await, rows);
-        barrier.lift().await;
-        let told = "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'archive_run'
+        barrier.release().await;
+        let received = "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'archive_run'
                         AND last_error LIKE '%was written and is damaged%'";
-        stack.database.comes_to(told, 1).await;
+        stack.database.wait_for_number(received, 1).await;
     }
-    archived(&stack, 1).await;
-    assert_eq!(shown(&stack, run).await, before);
+    wait_archived(&stack, 1).await;
+    assert_eq!(snapshot(&stack, run).await, before);
 }
 
 fn flip_a_bit(path: &PathBuf) {
@@ -396,20 +415,20 @@ fn cut_short(path: &PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damage_and_absence_are_told_to_readers() {
+async fn readers_are_told_of_damaged_and_missing_objects() {
     let (mut stack, folder) = with_folder().await;
     let run = sealed_run(&mut stack, "seq 1 2000").await;
-    let before = shown(&stack, run).await;
-    stack.launch(Part::Worker).await;
-    archived(&stack, 1).await;
-    // What it has shown it still has in memory.
-    stack.stop(Part::Gateway).await;
-    stack.launch(Part::Gateway).await;
+    let before = snapshot(&stack, run).await;
+    stack.start_service(Service::Worker).await;
+    wait_archived(&stack, 1).await;
+    // The gateway still caches what it has returned before.
+    stack.stop(Service::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     let away = stack.folder().join("away");
-    fs::rename(&folder, &away).expect("the place is away");
+    fs::rename(&folder, &away).expect("the archive is unreachable");
     let path = format!("/v1/runs/{run}/events");
-    let asked = send(stack.api().request(Method::GET, &path)).await;
-    let detail = problem(asked, StatusCode::SERVICE_UNAVAILABLE).await;
+    let requested = send(stack.api().request(Method::GET, &path)).await;
+    let detail = problem(requested, StatusCode::SERVICE_UNAVAILABLE).await;
     assert!(detail.contains("the archive at file://"), "{detail}");
     let mut stream = stack.api().watch(run, None).await;
     let degraded = stream.next().await;
@@ -417,22 +436,22 @@ async fn damage_and_absence_are_told_to_readers() {
         (degraded.event.as_str(), &degraded.json()["what"]),
         ("degraded", &Value::from("archive"))
     );
-    fs::rename(&away, &folder).expect("the place is back");
-    let frames = stream.until("end").await;
+    fs::rename(&away, &folder).expect("the archive is reachable again");
+    let frames = stream.read_until("end").await;
     assert_eq!(
         frames
             .iter()
-            .filter(|frame| !frame.is_about_connection())
+            .filter(|frame| !frame.is_connection_notice())
             .count(),
         before.stream.len()
     );
 
-    // Nothing of it is in the memory of a new gateway.
-    stack.stop(Part::Gateway).await;
-    stack.launch(Part::Gateway).await;
+    // A new gateway has cached nothing of it.
+    stack.stop(Service::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     files(&folder).iter().for_each(flip_a_bit);
-    let asked = send(stack.api().request(Method::GET, &path)).await;
-    let detail = problem(asked, StatusCode::INTERNAL_SERVER_ERROR).await;
+    let requested = send(stack.api().request(Method::GET, &path)).await;
+    let detail = problem(requested, StatusCode::INTERNAL_SERVER_ERROR).await;
     assert!(
         detail.contains("damaged") && detail.contains(&run.to_string()),
         "{detail}"
@@ -440,12 +459,12 @@ async fn damage_and_absence_are_told_to_readers() {
     let mut stream = stack.api().watch(run, None).await;
     assert!(stream.next().await.data.contains("damaged"));
 
-    // A gateway that was not told where the archive is.
-    stack.stop(Part::Gateway).await;
-    stack.unset(Part::Gateway, "RUNCAST_ARCHIVE");
-    stack.launch(Part::Gateway).await;
-    let asked = send(stack.api().request(Method::GET, &path)).await;
-    let detail = problem(asked, StatusCode::SERVICE_UNAVAILABLE).await;
+    // A gateway without an archive configured.
+    stack.stop(Service::Gateway).await;
+    stack.unset(Service::Gateway, "RUNCAST_ARCHIVE");
+    stack.start_service(Service::Gateway).await;
+    let requested = send(stack.api().request(Method::GET, &path)).await;
+    let detail = problem(requested, StatusCode::SERVICE_UNAVAILABLE).await;
     assert!(detail.contains("RUNCAST_ARCHIVE"), "{detail}");
     assert!(stack.check().await.contains("RUNCAST_ARCHIVE"));
 }

@@ -1,18 +1,18 @@
-//! The proxy of the harness does what it says: a fault that does not happen would make its story pass.
+//! The proxy of the harness works: a fault that does not happen would make its story pass.
 
 use std::time::{Duration, Instant};
 
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use runcast_common::protocol::keys::Keys;
-use runcast_tests::chaos::Chaos;
+use runcast_tests::chaos::ChaosProxy;
 use runcast_tests::eventually::eventually;
 use runcast_tests::redis_server::{RedisServer, connect};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-/// Longer than any answer takes, shorter than anybody minds.
-const MOMENT: Duration = Duration::from_millis(300);
+/// Longer than any reply takes, but short.
+const SHORT_WAIT: Duration = Duration::from_millis(300);
 
 async fn set(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<()> {
     redis::cmd("SET")
@@ -28,45 +28,45 @@ async fn has(connection: &mut MultiplexedConnection, key: &str) -> bool {
         .arg(key)
         .query_async(connection)
         .await
-        .expect("an answer");
+        .expect("a response");
     count == 1
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_proxy_does_what_it_says() {
+async fn proxy_injects_each_fault() {
     let folder = TempDir::with_prefix("runcast-chaos-").expect("a folder");
     let server = RedisServer::start(folder.path(), &Keys::default()).await;
     let mut direct = server.connection().await;
-    let chaos = Chaos::before(server.port()).await;
+    let chaos = ChaosProxy::start(server.port()).await;
     let through = server.url(chaos.port());
 
     let mut client = connect(&through).await;
     set(&mut client, "forwarded").await.expect("it forwards");
 
-    chaos.lose_answers(1, b"lost-answer");
+    chaos.drop_replies(1, b"lost-answer");
     set(&mut client, "lost-answer")
         .await
-        .expect_err("the answer is lost");
-    eventually("the request was carried out", async || {
+        .expect_err("the reply is lost");
+    eventually("the request was executed", async || {
         let there = has(&mut direct, "lost-answer").await.then_some(());
-        there.ok_or_else(|| "it was not".to_owned())
+        there.ok_or_else(|| "the request was not executed".to_owned())
     })
     .await;
     let mut client = connect(&through).await;
     set(&mut client, "lost-answer")
         .await
         .expect("the fault was for one request");
-    chaos.has_struck(1).await;
+    chaos.wait_for_hits(1).await;
 
-    chaos.hold(b"held");
-    let silence = timeout(MOMENT, set(&mut client, "held")).await;
+    chaos.block_requests(b"held");
+    let silence = timeout(SHORT_WAIT, set(&mut client, "held")).await;
     assert!(
         silence.is_err(),
-        "a held request gets no answer: {silence:?}"
+        "a blocked request gets no reply: {silence:?}"
     );
     assert!(
         !has(&mut direct, "held").await,
-        "a held request does not arrive"
+        "a blocked request does not arrive"
     );
 
     let mut old = connect(&through).await;
@@ -75,28 +75,30 @@ async fn the_proxy_does_what_it_says() {
         .await
         .expect_err("the connection is cut");
     let mut old = connect(&through).await;
-    set(&mut old, "cut").await.expect("a new one is not");
+    set(&mut old, "cut").await.expect("a new connection works");
 
     chaos.half_open();
     chaos.forward();
-    let silence = timeout(MOMENT, set(&mut old, "half-open")).await;
+    let silence = timeout(SHORT_WAIT, set(&mut old, "half-open")).await;
     assert!(silence.is_err(), "an old connection is silent: {silence:?}");
     assert!(!has(&mut direct, "half-open").await);
     let mut client = connect(&through).await;
     set(&mut client, "half-open")
         .await
-        .expect("a new one is not");
+        .expect("a new connection works");
 
-    chaos.delay(MOMENT);
+    chaos.delay(SHORT_WAIT);
     let start = Instant::now();
-    set(&mut client, "delayed").await.expect("it comes late");
-    assert!(start.elapsed() >= MOMENT);
+    set(&mut client, "delayed")
+        .await
+        .expect("the reply is late");
+    assert!(start.elapsed() >= SHORT_WAIT);
 
     chaos.refuse();
     set(&mut client, "refused")
         .await
         .expect_err("all connections are cut");
-    let address = redis::Client::open(through).expect("an address");
+    let address = redis::Client::open(through).expect("a URL");
     let refused = address.get_multiplexed_async_connection().await;
-    assert!(refused.is_err(), "no new connection");
+    assert!(refused.is_err(), "no new connections");
 }

@@ -1,11 +1,11 @@
-//! What is no event goes aside with its bytes, and the run goes on.
+//! Whatever is not a valid event becomes a dead letter with its bytes, and the run continues.
 
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::limits::MAX_EVENT_BYTES;
 use runcast_tests::database::{StoredEvent, text};
-use runcast_tests::eventually::SOON;
-use runcast_tests::lines::{numbered, output};
+use runcast_tests::event_lines::{numbered_lines, output_line};
+use runcast_tests::eventually::WAIT_DEADLINE;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
 use runcast_tests::stack::Stack;
@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unreadable_entry_goes_aside_and_the_stream_goes_on() {
+async fn unreadable_entry_becomes_dead_letter_and_stream_continues() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("damaged").await;
     let keys = stack.keys().run(run.id);
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
     let mut viewer = stack.api().watch(run.id, None).await;
-    let last = publisher.publish(&numbered("before", 1..=3)).await;
+    let last = publisher.publish(&numbered_lines("before", 1..=3)).await;
 
-    // No producer can write such an entry; somebody with the rights of an operator can.
+    // No producer can write such an entry, but a client with an operator's rights can.
     let mut redis = stack.redis.connection().await;
     let broken = EventId::new(last.epoch, last.seq + 1);
     let () = redis::pipe()
@@ -36,9 +36,9 @@ async fn an_unreadable_entry_goes_aside_and_the_stream_goes_on() {
         .arg(broken.seq)
         .query_async(&mut redis)
         .await
-        .expect("Redis takes a broken entry");
-    let last = publisher.publish(&numbered("after", 1..=3)).await;
-    stack.database.holds(run.id, last).await;
+        .expect("Redis accepts a broken entry");
+    let last = publisher.publish(&numbered_lines("after", 1..=3)).await;
+    stack.database.wait_stored(run.id, last).await;
 
     let letters = stack.database.dead_letters(run.id).await;
     assert_eq!(letters.len(), 1, "{letters:?}");
@@ -49,20 +49,20 @@ async fn an_unreadable_entry_goes_aside_and_the_stream_goes_on() {
         "{body:?}"
     );
     assert!(!letters[0].reason.is_empty());
-    // In its place stands a note.
+    // A gap event takes its place.
     let stored = stack.database.events(run.id).await;
     let seqs: Vec<_> = stored.iter().map(|event| event.id.seq).collect();
     assert_eq!(seqs, [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(stored[3].kind, Kind::Gap.number());
     assert_note(&stored[3]);
 
-    // A viewer that was there, and one that comes when it is history.
-    assert_steps_over(&mut viewer, broken).await;
+    // A viewer that was connected, and one that comes when it is history.
+    assert_gap_in_place(&mut viewer, broken).await;
     let mut late = stack.api().watch(run.id, None).await;
-    assert_steps_over(&mut late, broken).await;
+    assert_gap_in_place(&mut late, broken).await;
 }
 
-/// Checks that a stored gap says that exactly one event is missing in its place.
+/// Checks that a stored gap stands for exactly one missing event.
 fn assert_note(note: &StoredEvent) {
     let EventId { epoch, seq } = note.id;
     let gap: Value = serde_json::from_slice(&note.body).expect("JSON");
@@ -84,8 +84,8 @@ fn assert_note(note: &StoredEvent) {
     );
 }
 
-/// Checks that a viewer sees events 1 to 7 but for the broken one, and is told about that one.
-async fn assert_steps_over(stream: &mut Sse, broken: EventId) {
+/// Checks that a viewer receives events 1 to 7 except the broken one, and a gap for that.
+async fn assert_gap_in_place(stream: &mut Sse, broken: EventId) {
     let (mut seqs, mut gaps) = (Vec::new(), Vec::new());
     while seqs.last() != Some(&7) {
         let frame = stream.next().await;
@@ -103,11 +103,11 @@ async fn assert_steps_over(stream: &mut Sse, broken: EventId) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_that_is_no_event_goes_aside_alone() {
+async fn invalid_line_becomes_a_dead_letter_alone() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("bad lines").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let oversized = output(&"x".repeat(MAX_EVENT_BYTES - 100));
+    let oversized = output_line(&"x".repeat(MAX_EVENT_BYTES - 100));
     let oversized = [
         &oversized[..oversized.len() - 1],
         br#","more":""#,
@@ -117,14 +117,14 @@ async fn a_line_that_is_no_event_goes_aside_alone() {
     .concat();
     assert!(oversized.len() > MAX_EVENT_BYTES);
     let lines = [
-        output("first\n"),
+        output_line("first\n"),
         b"this is no JSON".to_vec(),
-        output("second\n"),
+        output_line("second\n"),
         oversized.clone(),
-        output("third\n"),
+        output_line("third\n"),
     ];
     let last = publisher.publish(&lines).await;
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
 
     let events = stack.database.events(run.id).await;
     assert_eq!(text(&events, Kind::Output), b"first\nsecond\nthird\n");
@@ -154,44 +154,47 @@ async fn a_line_that_is_no_event_goes_aside_alone() {
         );
     }
 
-    // Its producer has published them, so they count as stored: the next append finds no gap.
-    publisher.publish(&[output("fourth\n")]).await;
+    // Its producer published them, so they count as stored: the next append has no gap.
+    publisher.publish(&[output_line("fourth\n")]).await;
     let mut frames = stack.api().watch(run.id, None).await;
-    let shown = frames.until("ready").await;
-    let texts: Vec<_> = shown
+    let displayed = frames.read_until("ready").await;
+    let texts: Vec<_> = displayed
         .iter()
         .filter(|frame| frame.event == "output")
         .collect();
     assert_eq!(texts.len(), 4);
-    let gaps = shown.iter().filter(|frame| frame.event == "gap").count();
+    let gaps = displayed
+        .iter()
+        .filter(|frame| frame.event == "gap")
+        .count();
     assert_eq!(gaps, 2);
 }
 
-/// What `runcastd dead-letter` prints with these arguments, and whether it went well.
+/// The output of `runcastd dead-letter` with these arguments, and whether it succeeded.
 async fn dead_letter(stack: &Stack, arguments: &[&str]) -> (bool, String) {
     let arguments = [&["dead-letter"], arguments].concat();
-    let mut process = stack.operator(&arguments).start(stack.folder());
-    let status = process.ended(SOON).await;
-    let said = [process.stdout(), process.stderr()].concat();
+    let mut process = stack.operator_spec(&arguments).start(stack.folder());
+    let status = process.wait_exit(WAIT_DEADLINE).await;
+    let output = [process.stdout(), process.stderr()].concat();
     (
         status.success(),
-        String::from_utf8(said).expect("what is shown is text"),
+        String::from_utf8(output).expect("the output is text"),
     )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_looks_at_dead_letters_reads_them_again_and_drops_them() {
+async fn operator_lists_replays_and_drops_dead_letters() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("operator").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
     let lines = [
-        output("first\n"),
+        output_line("first\n"),
         b"no \x1b[2JJSON \xff".to_vec(),
-        output("third\n"),
+        output_line("third\n"),
         b"nor this".to_vec(),
     ];
     let last = publisher.publish(&lines).await;
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
 
     let (_, list) = dead_letter(&stack, &["list", "--json"]).await;
     let letters: Vec<Value> = list
@@ -210,22 +213,22 @@ async fn an_operator_looks_at_dead_letters_reads_them_again_and_drops_them() {
     let (early, late) = (early["id"].to_string(), late["id"].to_string());
     let (_, table) = dead_letter(&stack, &["list", "--run", &run.id.to_string()]).await;
     assert_eq!(table.lines().count(), 3, "{table}");
-    let (_, shown) = dead_letter(&stack, &["show", &early]).await;
-    assert!(shown.contains(r"no \x1b[2JJSON \xff"), "{shown}");
+    let (_, displayed) = dead_letter(&stack, &["show", &early]).await;
+    assert!(displayed.contains(r"no \x1b[2JJSON \xff"), "{displayed}");
     let mut raw = stack
-        .operator(&["dead-letter", "show", &early, "--raw"])
+        .operator_spec(&["dead-letter", "show", &early, "--raw"])
         .start(stack.folder());
-    raw.ended(SOON).await;
+    raw.wait_exit(WAIT_DEADLINE).await;
     assert_eq!(raw.stdout(), lines[1]);
 
-    // As it is, it is no event; as a later version might read it, it is.
+    // Unchanged it is no event; as a later version might parse it, it is.
     let (replayed, why) = dead_letter(&stack, &["replay", &early]).await;
     assert!(!replayed && why.contains("still no event"), "{why}");
-    let line = String::from_utf8(output("second\n")).expect("text");
+    let line = String::from_utf8(output_line("second\n")).expect("text");
     let tamper = format!("UPDATE dead_letters SET body = '{line}'::text::bytea WHERE id = {early}");
-    stack.database.tamper(&tamper.replace(r"\n", r"\\n")).await;
-    let (replayed, said) = dead_letter(&stack, &["replay", &early]).await;
-    assert!(replayed, "{said}");
+    stack.database.execute(&tamper.replace(r"\n", r"\\n")).await;
+    let (replayed, output) = dead_letter(&stack, &["replay", &early]).await;
+    assert!(replayed, "{output}");
     let events = stack.database.events(run.id).await;
     assert_eq!(text(&events, Kind::Output), b"first\nsecond\nthird\n");
     assert_eq!(
@@ -240,47 +243,48 @@ async fn an_operator_looks_at_dead_letters_reads_them_again_and_drops_them() {
     assert!(dropped);
     let (_, list) = dead_letter(&stack, &["list"]).await;
     assert_eq!(list, "no dead letters\n");
-    let (shown, why) = dead_letter(&stack, &["show", &late]).await;
-    assert!(!shown && why.contains(&late), "{why}");
+    let (displayed, why) = dead_letter(&stack, &["show", &late]).await;
+    assert!(!displayed && why.contains(&late), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_entry_is_read_again_where_its_place_is_free() {
+async fn whole_entry_is_replayed_into_its_hole() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("entry").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let last = publisher.publish(&numbered("event", 1..=3)).await;
-    stack.database.holds(run.id, last).await;
+    let last = publisher.publish(&numbered_lines("event", 1..=3)).await;
+    stack.database.wait_stored(run.id, last).await;
     let producer = Uuid::now_v7();
-    let lines = [output("a\n"), output("b\n")].map(|line| String::from_utf8(line).expect("text"));
+    let lines =
+        [output_line("a\n"), output_line("b\n")].map(|line| String::from_utf8(line).expect("text"));
     let dump = format!(
         "p\n{producer}\nn\n1\nc\n2\nt\n9\no\n9\nb\n{}\n\n",
         lines.join("\n")
     );
-    // Kept by a version that could not read it: where it stood are a hole and a note.
+    // A dead letter of a version that could not parse it: its place holds a hole and a gap event.
     let put_aside = async |seq: u64| {
         let statement = format!(
             "INSERT INTO dead_letters (run_id, epoch, seq, reason, body) VALUES ('{}', {}, {seq}, 'new',
                 convert_to($dump${dump}$dump$, 'UTF8'))",
             run.id, last.epoch
         );
-        stack.database.tamper(&statement).await;
+        stack.database.execute(&statement).await;
         let newest = "SELECT max(id)::text FROM dead_letters";
-        stack.database.ask(newest).await.remove(0)
+        stack.database.query_strings(newest).await.remove(0)
     };
-    let taken = put_aside(last.seq).await;
-    let (replayed, why) = dead_letter(&stack, &["replay", &taken]).await;
+    let collected = put_aside(last.seq).await;
+    let (replayed, why) = dead_letter(&stack, &["replay", &collected]).await;
     assert!(!replayed && why.contains("not free"), "{why}");
     assert_eq!(stack.database.events(run.id).await.len(), 3);
 
     let free = put_aside(last.seq + 2).await;
-    let (replayed, said) = dead_letter(&stack, &["replay", &free]).await;
-    assert!(replayed && said.contains("2 events"), "{said}");
+    let (replayed, output) = dead_letter(&stack, &["replay", &free]).await;
+    assert!(replayed && output.contains("2 events"), "{output}");
     let events = stack.database.events(run.id).await;
     assert_eq!(events.len(), 5);
     assert_eq!(events[4].producer_seq, 2);
     assert_eq!(events[4].body, lines[1].as_bytes());
-    // The same once more is known.
+    // A second replay of the same is recognised.
     let again = put_aside(last.seq + 4).await;
     let (replayed, why) = dead_letter(&stack, &["replay", &again]).await;
     assert!(!replayed && why.contains("published again"), "{why}");

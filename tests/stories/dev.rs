@@ -1,4 +1,5 @@
-//! `runcastd dev`: everything in one process, with servers of its own, and nothing left behind.
+//! `runcastd dev` runs everything in one process, with servers of its own, and leaves nothing
+//! behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,25 +7,27 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use runcast_tests::api::Api;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::process::{Process, Recipe, shell_code};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
+use runcast_tests::process::{Process, ProcessSpec, shell_exit_code};
 use runcast_tests::programs;
 use tempfile::TempDir;
 
-/// Starts it on the data in `folder`, and gives it with the address of its page.
+/// Starts it with the data in `folder`; returns the process and the URL of its page.
 async fn start(folder: &Path, name: &str) -> (Process, String) {
     let data = folder.join("data");
-    let recipe = Recipe::new(name, programs::runcastd(), &["dev"], folder).with([
+    let spec = ProcessSpec::new(name, programs::runcastd(), &["dev"], folder).with_env([
         ("RUNCAST_DATA_DIR", data.to_str().expect("UTF-8")),
         ("RUNCAST_LISTEN", "127.0.0.1:0"),
         ("RUNCAST_LOG_FORMAT", "text"),
     ]);
-    let mut process = recipe.start(folder);
-    let url = process.says("Runcast is ready at ", SOON * 2).await;
+    let mut process = spec.start(folder);
+    let url = process
+        .wait_for_line("Runcast is ready at ", WAIT_DEADLINE * 2)
+        .await;
     (process, url)
 }
 
-/// Ids of processes whose command line holds this folder.
+/// Ids of processes whose command line contains this folder.
 fn processes_on(folder: &Path) -> Vec<String> {
     let folder = folder.to_str().expect("UTF-8");
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
@@ -37,9 +40,9 @@ fn processes_on(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_starts_from_nothing_and_again_from_what_it_kept() {
+async fn dev_starts_empty_and_restarts_with_its_data() {
     let folder = TempDir::with_prefix("runcast-dev-").expect("a folder");
-    // Its Postgres runs as another user, who must get through to its data.
+    // Its Postgres runs as another user, who needs access to its data.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
     let (mut dev, url) = start(folder.path(), "first").await;
     let path = folder.path().join("data/token");
@@ -51,10 +54,15 @@ async fn it_starts_from_nothing_and_again_from_what_it_kept() {
         .to_owned();
 
     let command = ["wrap", "--name", "kept", "--", "echo", "hello"];
-    let wrap = Recipe::new("wrap", programs::runcast(), &command, folder.path());
+    let wrap = ProcessSpec::new("wrap", programs::runcast(), &command, folder.path());
     let settings = [("RUNCAST_URL", url.as_str()), ("RUNCAST_TOKEN", &token)];
-    let mut wrap = wrap.with(settings).start(folder.path());
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
+    let mut wrap = wrap.with_env(settings).start(folder.path());
+    assert_eq!(
+        shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        wrap.logs()
+    );
     let sealed = async |url: &str| {
         eventually("the run is sealed", async || {
             let runs = Api::new(url, &token).get("/v1/runs").await;
@@ -66,7 +74,12 @@ async fn it_starts_from_nothing_and_again_from_what_it_kept() {
     sealed(&url).await;
 
     dev.signal(Signal::SIGINT);
-    assert_eq!(shell_code(dev.ended(SOON).await), 0, "{}", dev.logs());
+    assert_eq!(
+        shell_exit_code(dev.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        dev.logs()
+    );
     assert_eq!(
         processes_on(folder.path()),
         [""; 0],
@@ -76,9 +89,9 @@ async fn it_starts_from_nothing_and_again_from_what_it_kept() {
     let (mut dev, url) = start(folder.path(), "second").await;
     sealed(&url).await;
     let again = fs::read_to_string(&path).expect("a token");
-    assert_eq!(again.trim(), token, "the token is kept");
+    assert_eq!(again.trim(), token, "the token is unchanged");
 
-    // Killed without a word, it leaves no server behind either, and starts again.
+    // Even after SIGKILL it leaves no server behind, and it starts again.
     dev.kill();
     eventually("its servers end with it", async || {
         let left = processes_on(folder.path());
@@ -88,5 +101,10 @@ async fn it_starts_from_nothing_and_again_from_what_it_kept() {
     let (mut dev, url) = start(folder.path(), "third").await;
     sealed(&url).await;
     dev.signal(Signal::SIGTERM);
-    assert_eq!(shell_code(dev.ended(SOON).await), 0, "{}", dev.logs());
+    assert_eq!(
+        shell_exit_code(dev.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        dev.logs()
+    );
 }

@@ -1,4 +1,4 @@
-//! How streams reach viewers: many at once, and on every kind of connection.
+//! How streams reach viewers: many at once, and over every kind of connection.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::{CreatedRun, problem, send};
-use runcast_tests::authority::Authority;
-use runcast_tests::eventually::{SOON, within};
-use runcast_tests::lines::numbered;
+use runcast_tests::certificate_authority::CertificateAuthority;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, within};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -21,13 +21,13 @@ pub(crate) async fn publisher(stack: &Stack, run: &CreatedRun) -> Publisher {
     Publisher::new(run.publisher_connection().await, stack.keys(), run.id)
 }
 
-/// The last line of a run: it is over then.
+/// The last line of a run, which ends it.
 pub(crate) fn last_line(variation: u16) -> Vec<u8> {
     format!(r#"{{"kind":"status","variation":{variation},"time":1,"status":"succeeded"}}"#)
         .into_bytes()
 }
 
-/// Event name, data and id of whole frames, but for signs of life.
+/// Event name, data and id of whole frames, without heartbeats.
 pub(crate) fn frames(text: &str) -> Vec<(String, Value, String)> {
     let whole = text.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
     let frames = whole.split("\n\n").filter_map(|frame| {
@@ -45,39 +45,42 @@ pub(crate) fn frames(text: &str) -> Vec<(String, Value, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_who_come_back_at_once_each_get_the_rest() {
+async fn two_hundred_reconnecting_viewers_get_the_rest() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("storm").await;
     let mut publisher = publisher(&stack, &run).await;
-    const LINES: u64 = 20_000;
+    const LINE_COUNT: u64 = 20_000;
     let mut last = EventId::ZERO;
-    for first in (1..=LINES).step_by(500) {
+    for first in (1..=LINE_COUNT).step_by(500) {
         last = publisher
-            .publish(&numbered("line", first..=first + 499))
+            .publish(&numbered_lines("line", first..=first + 499))
             .await;
     }
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
     let viewers = (0..200_u64).map(|number| {
         let (api, run) = (stack.api(), run.id);
         tokio::spawn(async move {
-            let after = (number * 97) % LINES;
+            let after = (number * 97) % LINE_COUNT;
             let cursor = EventId::new(last.epoch, after).to_string();
             let mut stream = api.watch(run, Some(&cursor)).await;
-            let frames = stream.until("ready").await;
+            let frames = stream.read_until("ready").await;
             let seqs = frames.iter().filter(|frame| frame.event == "output");
             let seqs: Vec<u64> = seqs.map(|frame| frame.id.seq).collect();
-            assert!(seqs.iter().copied().eq(after + 1..=LINES), "behind {after}");
+            assert!(
+                seqs.iter().copied().eq(after + 1..=LINE_COUNT),
+                "behind {after}"
+            );
         })
     });
     for viewer in viewers.collect::<Vec<_>>() {
-        within(SOON * 3, "a viewer catches up", viewer)
+        within(WAIT_DEADLINE * 3, "a viewer catches up", viewer)
             .await
             .expect("whole");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bells_that_are_lost_cost_no_event() {
+async fn lost_wakeups_lose_no_event() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("bells").await;
     let mut publisher = publisher(&stack, &run).await;
@@ -88,41 +91,41 @@ async fn bells_that_are_lost_cost_no_event() {
         kill.arg(&["KILL", "TYPE", "pubsub"]);
         kill.query_async::<u64>(&mut redis).await.expect("killed");
         publisher
-            .publish(&numbered("line", round * 10 + 1..=round * 10 + 10))
+            .publish(&numbered_lines("line", round * 10 + 1..=round * 10 + 10))
             .await;
         sleep(Duration::from_millis(20)).await;
     }
     publisher.publish(&[last_line(0)]).await;
     let seen = viewer.await.expect("whole");
     assert_eq!((seen.events.len(), seen.repeated), (201, 0));
-    assert_eq!(seen.connections, 1, "nobody had to come back");
+    assert_eq!(seen.connections, 1, "no viewer reconnected");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_is_deleted_while_it_is_watched_ends() {
+async fn deleted_run_ends_its_streams() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("deleted").await;
     let last = publisher(&stack, &run)
         .await
-        .publish(&numbered("line", 1..=3))
+        .publish(&numbered_lines("line", 1..=3))
         .await;
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
     let mut stream = stack.api().watch(run.id, None).await;
-    stream.until("ready").await;
+    stream.read_until("ready").await;
     stack.database.delete(run.id).await;
     let mut redis = stack.redis.connection().await;
     redis::cmd("FLUSHALL")
         .query_async::<()>(&mut redis)
         .await
         .expect("flushed");
-    let end = stream.until("end").await.pop().expect("a frame");
+    let end = stream.read_until("end").await.pop().expect("a frame");
     assert_eq!(end.json()["status"], "deleted");
-    let answer = stack.api().stream(run.id, None, "").await;
-    problem(answer, StatusCode::NOT_FOUND).await;
+    let response = stack.api().stream(run.id, None, "").await;
+    problem(response, StatusCode::NOT_FOUND).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixty_four_channels_are_one_stream() {
+async fn stream_accepts_sixty_four_channels() {
     let stack = Stack::start().await;
     let run = stack.api().create_run_of("channels", 66).await;
     let mut publisher = publisher(&stack, &run).await;
@@ -136,7 +139,7 @@ async fn sixty_four_channels_are_one_stream() {
         format!("?{}", channels.collect::<Vec<_>>().join("&"))
     };
     let mut stream = Sse::from_response(stack.api().stream(run.id, None, &query(64)).await).await;
-    let seen = stream.until("ready").await;
+    let seen = stream.read_until("ready").await;
     let variations = seen
         .iter()
         .filter_map(|frame| frame.json()["variation"].as_u64());
@@ -146,7 +149,7 @@ async fn sixty_four_channels_are_one_stream() {
     assert!(detail.contains("limit of 64"), "{detail}");
 }
 
-/// What a client shows of a stream until it is over.
+/// The output of a client that reads a stream to its end.
 async fn curl(arguments: &[&str], token: &str) -> String {
     let mut command = tokio::process::Command::new("curl");
     command
@@ -164,23 +167,23 @@ async fn curl(arguments: &[&str], token: &str) -> String {
         .args(arguments)
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = within(SOON * 2, "curl ends", command.output())
+    let output = within(WAIT_DEADLINE * 2, "curl ends", command.output())
         .await
         .expect("curl runs");
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{told}");
+    let received = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{received}");
     String::from_utf8(output.stdout).expect("text")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_kind_of_connection_carries_a_stream_to_its_end() {
+async fn streams_work_over_every_kind_of_connection() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("connections").await;
     let mut publisher = publisher(&stack, &run).await;
-    publisher.publish(&numbered("line", 1..=1000)).await;
+    publisher.publish(&numbered_lines("line", 1..=1000)).await;
     publisher.publish(&[last_line(0)]).await;
-    let authority = Authority::new(stack.folder());
-    let tls = stack.recipe(Part::Gateway).with([
+    let authority = CertificateAuthority::new(stack.folder());
+    let tls = stack.service_spec(Service::Gateway).with_env([
         (
             "RUNCAST_TLS_CERT",
             authority.certificate().display().to_string(),
@@ -189,7 +192,9 @@ async fn every_kind_of_connection_carries_a_stream_to_its_end() {
         ("RUNCAST_LISTEN", "127.0.0.1:0".to_owned()),
     ]);
     let mut tls = tls.start(stack.folder());
-    let secure = tls.says(Part::Gateway.ready_line(), SOON).await;
+    let secure = tls
+        .wait_for_line(Service::Gateway.ready_line(), WAIT_DEADLINE)
+        .await;
     assert!(secure.starts_with("https://"), "{secure}");
     let ca = authority.ca();
     let ca = ca.to_str().expect("UTF-8");
@@ -204,12 +209,12 @@ async fn every_kind_of_connection_carries_a_stream_to_its_end() {
         let url = format!("{}/{path}", base.trim_end_matches('/'));
         let mut arguments = arguments.to_vec();
         arguments.push(&url);
-        let shown = curl(&arguments, stack.token()).await;
+        let displayed = curl(&arguments, stack.token()).await;
         assert!(
-            shown.ends_with(&format!("{version}\n")),
-            "{version}: {shown:.300}"
+            displayed.ends_with(&format!("{version}\n")),
+            "{version}: {displayed:.300}"
         );
-        let events = frames(&shown);
+        let events = frames(&displayed);
         let outputs = events.iter().filter(|(event, _, _)| event == "output");
         let seqs = outputs.filter_map(|(_, data, _)| data["seq"].as_u64());
         assert!(seqs.eq(1..=1000), "{version}");
@@ -219,11 +224,15 @@ async fn every_kind_of_connection_carries_a_stream_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_listed_origins_may_ask_and_no_others() {
+async fn cors_allows_only_listed_origins() {
     let mut stack = Stack::start().await;
-    stack.stop(Part::Gateway).await;
-    stack.set(Part::Gateway, "RUNCAST_CORS_ORIGINS", "https://app.example");
-    stack.launch(Part::Gateway).await;
+    stack.stop(Service::Gateway).await;
+    stack.set(
+        Service::Gateway,
+        "RUNCAST_CORS_ORIGINS",
+        "https://app.example",
+    );
+    stack.start_service(Service::Gateway).await;
     let run = stack.api().create_run("origins").await;
     let path = format!("/v1/runs/{}/stream", run.id);
     for (origin, allowed) in [
@@ -238,20 +247,20 @@ async fn pages_of_listed_origins_may_ask_and_no_others() {
                 "access-control-request-headers",
                 "authorization,last-event-id",
             );
-        let asked = send(ask).await;
+        let requested = send(ask).await;
         let stream = stack
             .api()
             .request(Method::GET, &path)
             .header("origin", origin);
-        for answer in [asked, send(stream).await] {
-            let named = answer.headers().get("access-control-allow-origin");
+        for response in [requested, send(stream).await] {
+            let named = response.headers().get("access-control-allow-origin");
             assert_eq!(
                 named.is_some_and(|named| named == origin),
                 allowed,
                 "{origin}"
             );
             assert!(
-                answer
+                response
                     .headers()
                     .get("access-control-allow-credentials")
                     .is_none()

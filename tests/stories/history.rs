@@ -1,4 +1,4 @@
-//! History in Postgres and live events in Redis are one stream, without a seam.
+//! History in Postgres and live events in Redis form one stream without gaps.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::limits::LIVE_WINDOW_EVENTS;
 use runcast_tests::api::{Api, problem, send};
 use runcast_tests::database::Database;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::lines::numbered;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-/// Reads events of the connection and compares each with the line that was published.
-async fn assert_shows(stream: &mut Sse, lines: &[Vec<u8>], first: u64) {
+/// Reads events of the connection and compares each with the published line.
+async fn assert_next_events(stream: &mut Sse, lines: &[Vec<u8>], first: u64) {
     for (line, seq) in lines.iter().zip(first..) {
         let mut frame = stream.next().await;
         while frame.event == "ready" {
@@ -39,20 +39,20 @@ async fn assert_shows(stream: &mut Sse, lines: &[Vec<u8>], first: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn trimmed_history_is_joined_to_live() {
-    const TRIMMED: u64 = 3_000;
+async fn trimmed_history_joins_live_events() {
+    const TRIMMED_EVENTS: u64 = 3_000;
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("long").await;
     let keys = stack.keys().run(run.id);
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let stored = numbered("stored", 1..=LIVE_WINDOW_EVENTS + TRIMMED);
+    let stored = numbered_lines("stored", 1..=LIVE_WINDOW_EVENTS + TRIMMED_EVENTS);
     let mut last = EventId::ZERO;
     for entry in stored.chunks(500) {
         last = publisher.publish(entry).await;
     }
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
 
-    // Redis holds the live window only: the rest is in Postgres alone.
+    // Redis holds only the live window; the rest is only in Postgres.
     let mut redis = stack.redis.connection().await;
     eventually("the stream is trimmed", async || {
         let mut command = redis::cmd("XRANGE");
@@ -66,33 +66,34 @@ async fn trimmed_history_is_joined_to_live() {
         let entries = Entry::parse_range(reply).expect("entries");
         let first = entries.into_iter().flatten().next();
         let first = first.ok_or("no readable entry")?.last;
-        let trimmed = (first.seq > TRIMMED).then_some(());
+        let trimmed = (first.seq > TRIMMED_EVENTS).then_some(());
         trimmed.ok_or_else(|| format!("the first entry ends with {first}"))
     })
     .await;
 
-    // What follows is live while the viewer still reads history. Nothing stores it meanwhile.
-    stack.stop(Part::Persister).await;
-    let live = numbered("live", 1..=700);
+    // The next events are published while the viewer still reads history, and stay unstored.
+    stack.stop(Service::Persister).await;
+    let live = numbered_lines("live", 1..=700);
     let mut viewer = stack.api().watch(run.id, None).await;
     for entry in live.chunks(7) {
         publisher.publish(entry).await;
     }
-    assert_shows(&mut viewer, &stored, 1).await;
+    assert_next_events(&mut viewer, &stored, 1).await;
     let first_live = stored.len() as u64 + 1;
-    assert_shows(&mut viewer, &live, first_live).await;
+    assert_next_events(&mut viewer, &live, first_live).await;
 
-    // The same for one who comes later, to a gateway that has nothing in memory.
-    stack.stop(Part::Gateway).await;
-    stack.launch(Part::Gateway).await;
+    // The same for a viewer that comes later, to a gateway with an empty cache.
+    stack.stop(Service::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     let mut late = stack.api().watch(run.id, None).await;
-    assert_shows(&mut late, &stored, 1).await;
-    assert_shows(&mut late, &live, first_live).await;
+    assert_next_events(&mut late, &stored, 1).await;
+    assert_next_events(&mut late, &live, first_live).await;
     assert_eq!(late.next().await.event, "ready");
-    stack.launch(Part::Persister).await;
+    stack.start_service(Service::Persister).await;
 }
 
-/// Appends entries of random sizes, and drops what is stored from Redis at random, as a small window would.
+/// Appends entries of random sizes, and trims stored ones from Redis at random, as a small window
+/// would.
 async fn append_and_trim(
     publisher: &mut Publisher,
     mut redis: MultiplexedConnection,
@@ -100,16 +101,16 @@ async fn append_and_trim(
     database: &Database,
     run: Uuid,
     lines: &[Vec<u8>],
-    dice: &mut StdRng,
+    rng: &mut StdRng,
 ) -> EventId {
     let (mut rest, mut last) = (lines, EventId::ZERO);
     while !rest.is_empty() {
-        let size = dice.random_range(1..=rest.len().min(90));
+        let size = rng.random_range(1..=rest.len().min(90));
         last = publisher.publish(&rest[..size]).await;
         rest = &rest[size..];
-        if dice.random_ratio(1, 4) {
+        if rng.random_ratio(1, 4) {
             let stored = database.run(run).await.watermark;
-            let upto = dice.random_range(0..=stored.seq);
+            let upto = rng.random_range(0..=stored.seq);
             let mut trim = redis::cmd("XTRIM");
             trim.arg(stream).arg("MINID").arg("=");
             trim.arg(format!("{}-{}", stored.epoch, upto + 1));
@@ -120,7 +121,7 @@ async fn append_and_trim(
     last
 }
 
-/// Checks that events are these lines with their ids, from seq `first` on.
+/// Checks that the events are these lines with their ids, from seq `first` on.
 fn assert_events(events: &[String], lines: &[Vec<u8>], epoch: u64, first: u64) {
     for (event, seq) in events.iter().zip(first..) {
         let line = &lines[usize::try_from(seq).expect("a seq") - 1];
@@ -131,21 +132,21 @@ fn assert_events(events: &[String], lines: &[Vec<u8>], epoch: u64, first: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trimmed() {
-    const EVENTS: u64 = 6_000;
+async fn pages_are_complete_in_both_directions_while_run_is_written() {
+    const EVENT_COUNT: u64 = 6_000;
     let seed = rand::random();
     writeln!(std::io::stderr(), "seed {seed}").expect("stderr takes a line");
-    let mut dice = StdRng::seed_from_u64(seed);
+    let mut rng = StdRng::seed_from_u64(seed);
     let stack = Stack::start().await;
     let (api, run) = (stack.api(), stack.api().create_run("pages").await);
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
-    let lines = numbered("line", 1..=EVENTS);
+    let lines = numbered_lines("line", 1..=EVENT_COUNT);
     let epoch = publisher.publish(&lines[..200]).await.epoch;
 
     let stream = stack.keys().run(run.id).stream;
     let redis = stack.redis.connection().await;
-    let mut writer_dice = StdRng::seed_from_u64(seed.wrapping_add(1));
+    let mut writer_rng = StdRng::seed_from_u64(seed.wrapping_add(1));
     let writing = append_and_trim(
         &mut publisher,
         redis,
@@ -153,27 +154,27 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
         &stack.database,
         run.id,
         &lines[200..],
-        &mut writer_dice,
+        &mut writer_rng,
     );
     let reading = async {
-        // Forward, until the writer is done and everything was seen.
+        // Forward, until the writer is done and all events were read.
         let mut seen = 0;
         let mut after = "0-0".to_owned();
-        while seen < EVENTS {
-            let limit = dice.random_range(1..=700);
+        while seen < EVENT_COUNT {
+            let limit = rng.random_range(1..=700);
             let path = format!(
                 "/v1/runs/{}/events?limit={limit}&after={after}&wait=5",
                 run.id
             );
             let page = page(&api, &path).await;
-            assert!(!page.events.is_empty(), "nothing behind {after} within 5 s");
+            assert!(!page.events.is_empty(), "nothing after {after} within 5 s");
             assert!(page.events.len() <= limit);
             assert_events(&page.events, &lines, epoch, seen + 1);
             seen += page.events.len() as u64;
             after = page.newer().to_owned();
             assert_eq!(after, format!("{epoch}-{seen}"));
             // Meanwhile backward from some end, now and then.
-            if dice.random_ratio(1, 3) {
+            if rng.random_ratio(1, 3) {
                 let path = format!("/v1/runs/{}/events?limit={limit}&before=end", run.id);
                 let mut page = self::page(&api, &path).await;
                 let (_, end) = page.newer().split_once('-').expect("an id");
@@ -196,21 +197,29 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
     };
     let (last, ()) = tokio::join!(writing, reading);
 
-    // All of it backward, from Redis and Postgres and then from Postgres alone.
+    assert_all_read_backward(&stack, run.id, &lines, last).await;
+}
+
+/// Reads everything backward, from Redis and Postgres, and then from Postgres alone.
+async fn assert_all_read_backward(stack: &Stack, run: Uuid, lines: &[Vec<u8>], last: EventId) {
+    let epoch = last.epoch;
     for round in ["live", "stored"] {
         let mut redis = stack.redis.connection().await;
         if round == "stored" {
-            stack.database.holds(run.id, last).await;
+            stack.database.wait_stored(run, last).await;
             let mut forget = redis::cmd("XTRIM");
-            forget.arg(&stream).arg("MAXLEN").arg(0);
+            forget
+                .arg(&stack.keys().run(run).stream)
+                .arg("MAXLEN")
+                .arg(0);
             let _: u64 = forget.query_async(&mut redis).await.expect("a trim");
         }
-        let (mut before, mut missing) = ("end".to_owned(), EVENTS);
+        let (mut before, mut missing) = ("end".to_owned(), lines.len() as u64);
         loop {
-            let path = format!("/v1/runs/{}/events?limit=997&before={before}", run.id);
-            let page = page(&api, &path).await;
+            let path = format!("/v1/runs/{run}/events?limit=997&before={before}");
+            let page = page(&stack.api(), &path).await;
             missing -= page.events.len() as u64;
-            assert_events(&page.events, &lines, epoch, missing + 1);
+            assert_events(&page.events, lines, epoch, missing + 1);
             match page.cursors["older"].as_str() {
                 Some(older) => before = older.to_owned(),
                 None => break,
@@ -221,16 +230,16 @@ async fn pages_hold_every_event_once_both_ways_while_the_run_is_written_and_trim
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_stream_goes_on_from_a_page_without_a_seam() {
+async fn stream_continues_from_a_page_without_gap() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("seam").await;
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
-    let lines = numbered("line", 1..=3_000);
+    let lines = numbered_lines("line", 1..=3_000);
     let last = publisher.publish(&lines[..400]).await;
-    stack.database.holds(run.id, last).await;
-    // What follows is only in Redis.
-    stack.stop(Part::Persister).await;
+    stack.database.wait_stored(run.id, last).await;
+    // The next events are only in Redis.
+    stack.stop(Service::Persister).await;
     for entry in lines[400..2_500].chunks(300) {
         publisher.publish(entry).await;
     }
@@ -244,9 +253,9 @@ async fn the_stream_goes_on_from_a_page_without_a_seam() {
     let newer = page.newer();
     let mut stream = stack.api().watch(run.id, Some(newer)).await;
     publisher.publish(&lines[2_500..]).await;
-    assert_shows(&mut stream, &lines[2_500..], 2_501).await;
+    assert_next_events(&mut stream, &lines[2_500..], 2_501).await;
 
-    // By its number, on either side of what is stored; and by channel, where none is.
+    // By line number, on either side of the watermark; and on a channel with no such event.
     for line in [1, 400, 401, 2_999] {
         let path = format!("/v1/runs/{}/events?limit=2&line={line}", run.id);
         let page = self::page(&stack.api(), &path).await;
@@ -272,16 +281,16 @@ async fn the_stream_goes_on_from_a_page_without_a_seam() {
         )
         .await;
     }
-    stack.launch(Part::Persister).await;
+    stack.start_service(Service::Persister).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_moment_is_found_in_what_is_stored_and_in_what_is_not() {
+async fn events_are_found_by_time_stored_or_not() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("moments").await;
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
-    let lines = numbered("line", 1..=600);
+    let lines = numbered_lines("line", 1..=600);
     let mut moments = Vec::new();
     for (index, entry) in lines.chunks(30).enumerate() {
         // By the clock that Redis shares with this process.
@@ -295,8 +304,8 @@ async fn a_moment_is_found_in_what_is_stored_and_in_what_is_not() {
         moments.push((event::now_ms(), index as u64 * 30 + 1));
         let last = publisher.publish(entry).await;
         if index == 9 {
-            stack.database.holds(run.id, last).await;
-            stack.stop(Part::Persister).await;
+            stack.database.wait_stored(run.id, last).await;
+            stack.stop(Service::Persister).await;
         }
     }
     for (at, first) in moments {
@@ -309,16 +318,16 @@ async fn a_moment_is_found_in_what_is_stored_and_in_what_is_not() {
         let path = format!("/v1/runs/{}/events?limit=1&at={at}", run.id);
         assert_eq!(page(&stack.api(), &path).await.events.len(), found, "{at}");
     }
-    stack.launch(Part::Persister).await;
+    stack.start_service(Service::Persister).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_poll_is_woken_by_one_event() {
+async fn long_poll_is_woken_by_one_event() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("poll").await;
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
-    let last = publisher.publish(&numbered("line", 1..=3)).await;
+    let last = publisher.publish(&numbered_lines("line", 1..=3)).await;
 
     let path = format!("/v1/runs/{}/events?after={last}", run.id);
     let started = Instant::now();
@@ -329,22 +338,25 @@ async fn a_long_poll_is_woken_by_one_event() {
     );
     assert!(started.elapsed() >= Duration::from_secs(1));
 
-    // The tail looks every 5 s by itself: only the bell brings an event sooner, time after time.
+    // Without a wake-up the tail polls every 5 s. So only a wake-up delivers an event sooner, each
+    // time.
     let mut after = last;
     for number in 4..=8 {
         let path = format!("/v1/runs/{}/events?after={after}&wait=40", run.id);
         let api = stack.api();
         let poll = tokio::spawn(async move { page(&api, &path).await });
-        after = publisher.publish(&numbered("line", number..=number)).await;
+        after = publisher
+            .publish(&numbered_lines("line", number..=number))
+            .await;
         let page = timeout(Duration::from_secs(4), poll).await;
-        let page = page.expect("woken by the bell").expect("the poll's task");
+        let page = page.expect("woken by a wake-up").expect("the poll's task");
         assert_eq!(
             (page.events.len(), page.newer()),
             (1, after.to_string().as_str())
         );
     }
 
-    // What is not wanted wakes nobody, and the end of the run everybody.
+    // An event that the filter excludes wakes no reader; the end of the run wakes all.
     let ending = stack.api().create_run("ending").await.id;
     let api = stack.api();
     let waiting = tokio::spawn(async move {
@@ -352,7 +364,7 @@ async fn a_long_poll_is_woken_by_one_event() {
         page(&api, &path).await
     });
     let mut wrap = stack.wrap(ending, &["echo", "all there is"]);
-    assert!(wrap.ended(SOON).await.success());
+    assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
     let page = waiting.await.expect("the poll's task");
     assert_eq!(
         (page.events.len(), &page.cursors["ended"]),
@@ -361,14 +373,14 @@ async fn a_long_poll_is_woken_by_one_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_go_across_a_lost_redis_in_both_directions() {
+async fn pages_cross_a_redis_data_loss_in_both_directions() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("epochs").await;
     let connection = run.publisher_connection().await;
     let mut first = Publisher::new(connection, stack.keys(), run.id);
-    let before = first.publish(&numbered("before", 1..=300)).await;
-    stack.database.holds(run.id, before).await;
-    stack.stop(Part::Persister).await;
+    let before = first.publish(&numbered_lines("before", 1..=300)).await;
+    stack.database.wait_stored(run.id, before).await;
+    stack.stop(Service::Persister).await;
     let mut redis = stack.redis.connection().await;
     let _: () = redis::cmd("FLUSHALL")
         .query_async(&mut redis)
@@ -377,7 +389,7 @@ async fn pages_go_across_a_lost_redis_in_both_directions() {
     let connection = run.publisher_connection().await;
     let mut second = Publisher::new(connection, stack.keys(), run.id);
     let mut after = EventId::ZERO;
-    for entry in numbered("after", 1..=250).chunks(40) {
+    for entry in numbered_lines("after", 1..=250).chunks(40) {
         after = second.publish(entry).await;
     }
     assert!(after.epoch > before.epoch);
@@ -385,8 +397,8 @@ async fn pages_go_across_a_lost_redis_in_both_directions() {
     let api = stack.api();
     for round in ["live", "stored"] {
         if round == "stored" {
-            stack.launch(Part::Persister).await;
-            stack.database.holds(run.id, after).await;
+            stack.start_service(Service::Persister).await;
+            stack.database.wait_stored(run.id, after).await;
         }
         let (mut forward, mut cursor) = (Vec::new(), "0-0".to_owned());
         loop {
@@ -398,7 +410,7 @@ async fn pages_go_across_a_lost_redis_in_both_directions() {
                 break;
             }
         }
-        // The joint is told, once.
+        // The new epoch is announced once.
         assert_eq!(forward.len(), 300 + 1 + 250, "{round}");
         assert!(
             forward[300].contains("\"reason\":\"reborn\""),

@@ -6,12 +6,12 @@ use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::limits::MAX_EVENT_BYTES;
 use runcast_tests::api::{problem, send};
 use runcast_tests::database::{assert_each_once, text};
-use runcast_tests::lines::{numbered, output};
+use runcast_tests::event_lines::{numbered_lines, output_line};
 use runcast_tests::stack::Stack;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Publishes lines as the producer `story`, the first of them with this seq.
+/// Publishes lines as producer `story`; `first` is the seq of the first line.
 async fn publish(stack: &Stack, run: Uuid, first: u64, lines: &[Vec<u8>]) -> Response {
     let path = format!("/v1/runs/{run}/events");
     let request = stack.api().request(Method::POST, &path);
@@ -27,21 +27,21 @@ async fn publish(stack: &Stack, run: Uuid, first: u64, lines: &[Vec<u8>]) -> Res
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_is_sent_again_is_stored_once() {
+async fn repeated_request_is_stored_once() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("over http").await.id;
-    let lines = numbered("line", 1..=5);
+    let lines = numbered_lines("line", 1..=5);
     for (first, lines) in [(1, &lines[..3]), (1, &lines[..3]), (4, &lines[3..])] {
-        let answer = publish(&stack, run, first, lines).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        let accepted: Value = answer.json().await.expect("JSON");
+        let response = publish(&stack, run, first, lines).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let accepted: Value = response.json().await.expect("JSON");
         assert_eq!(
             accepted["stored"],
             first + lines.len() as u64 - 1,
             "{accepted}"
         );
     }
-    stack.database.holds_events(run, 5).await;
+    stack.database.wait_stored_events(run, 5).await;
     let events = stack.database.events(run).await;
     assert_each_once(&events);
     assert_eq!(
@@ -49,8 +49,8 @@ async fn a_request_that_is_sent_again_is_stored_once() {
         b"line 1\nline 2\nline 3\nline 4\nline 5\n"
     );
 
-    let answer = publish(&stack, run, 9, &lines).await;
-    let detail = problem(answer, StatusCode::CONFLICT).await;
+    let response = publish(&stack, run, 9, &lines).await;
+    let detail = problem(response, StatusCode::CONFLICT).await;
     assert!(
         detail.contains('6'),
         "it names the seq that must come first: {detail}"
@@ -60,19 +60,19 @@ async fn a_request_that_is_sent_again_is_stored_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_event_is_refused_and_not_stored() {
+async fn invalid_events_are_refused() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("refused").await.id;
-    let mut oversized = output("text");
+    let mut oversized = output_line("text");
     oversized.pop();
     oversized.extend_from_slice(br#","more":""#);
     oversized.resize(MAX_EVENT_BYTES + 100, b'x');
     oversized.extend_from_slice(br#""}"#);
 
-    let answer = publish(&stack, run, 1, std::slice::from_ref(&oversized)).await;
-    let status = answer.status();
+    let response = publish(&stack, run, 1, std::slice::from_ref(&oversized)).await;
+    let status = response.status();
     assert!(status.is_client_error(), "{status}");
-    let detail = problem(answer, status).await;
+    let detail = problem(response, status).await;
     for number in [oversized.len(), MAX_EVENT_BYTES] {
         assert!(
             detail.contains(&number.to_string()),
@@ -80,15 +80,15 @@ async fn what_is_no_event_is_refused_and_not_stored() {
         );
     }
     for line in ["this is no JSON", "[]", r#"{"kind":"nonsense"}"#] {
-        let answer = publish(&stack, run, 1, &[line.as_bytes().to_vec()]).await;
-        let detail = problem(answer, StatusCode::BAD_REQUEST).await;
+        let response = publish(&stack, run, 1, &[line.as_bytes().to_vec()]).await;
+        let detail = problem(response, StatusCode::BAD_REQUEST).await;
         assert!(!detail.is_empty(), "{line}");
     }
 
-    // None of them has taken a seq.
-    let answer = publish(&stack, run, 1, &[output("fine\n")]).await;
-    assert_eq!(answer.status(), StatusCode::OK);
-    stack.database.holds_events(run, 1).await;
+    // None of them has used a seq.
+    let response = publish(&stack, run, 1, &[output_line("fine\n")]).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    stack.database.wait_stored_events(run, 1).await;
     let events = stack.database.events(run).await;
     assert_eq!(text(&events, Kind::Output), b"fine\n");
     assert!(stack.database.dead_letters(run).await.is_empty());

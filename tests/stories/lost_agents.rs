@@ -1,4 +1,4 @@
-//! Agents that fall silent, and what brings them back.
+//! Agents that fall silent are marked lost, and come back.
 
 use std::time::Duration;
 
@@ -9,30 +9,31 @@ use runcast_common::presence::heartbeat::{self, Agent, Heartbeat};
 use runcast_common::presence::run_update::RunUpdate;
 use runcast_common::protocol::event::{self, Kind};
 use runcast_tests::api::{problem, send};
-use runcast_tests::eventually::{SOON, eventually_within, within};
-use runcast_tests::lines;
+use runcast_tests::event_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually_within, within};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Silence is watched for 10 s, lasts for 10 s, and is looked at every second.
-const LOSS: Duration = Duration::from_secs(60);
+/// Silence counts after 10 s of watching, lasts 10 s, and is checked every second.
+const LOSS_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A stack whose worker takes a silence for a loss sooner than others do: agents give a sign of life every 5 s.
-async fn impatient() -> Stack {
+/// A stack whose worker treats silence as loss sooner than usual: agents send a heartbeat every 5
+/// s.
+async fn start_with_short_silence() -> Stack {
     let mut stack = Stack::without_services().await;
-    stack.set(Part::Worker, "RUNCAST_STALE_AFTER", "8s");
-    stack.set(Part::Worker, "RUNCAST_LOST_AFTER", "10s");
-    stack.launch_all().await;
+    stack.set(Service::Worker, "RUNCAST_STALE_AFTER", "8s");
+    stack.set(Service::Worker, "RUNCAST_LOST_AFTER", "10s");
+    stack.start_all().await;
     stack
 }
 
-async fn becomes(stack: &Stack, run: Uuid, status: &str) {
+async fn wait_for_status(stack: &Stack, run: Uuid, status: &str) {
     let what = format!("the run is {status}");
-    eventually_within(LOSS, &what, async || {
+    eventually_within(LOSS_DEADLINE, &what, async || {
         let described = stack.api().run(run).await;
         let statuses = [&described["status"], &described["variations"][0]["status"]];
         if statuses.iter().all(|&seen| seen == status) {
@@ -50,56 +51,56 @@ async fn agents(stack: &Stack, query: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_is_lost_while_its_agent_is_silent() {
-    let mut stack = impatient().await;
+async fn run_is_lost_while_its_agent_is_silent() {
+    let mut stack = start_with_short_silence().await;
     let run = stack.api().create_run("silent").await.id;
     let script = "echo here; while [ ! -e done ]; do sleep 0.1; done";
     let mut wrap = stack.wrap(run, &["sh", "-c", script]);
-    wrap.says("here", SOON).await;
-    becomes(&stack, run, "running").await;
+    wrap.wait_for_line("here", WAIT_DEADLINE).await;
+    wait_for_status(&stack, run, "running").await;
 
     wrap.signal(Signal::SIGSTOP);
-    becomes(&stack, run, "lost").await;
+    wait_for_status(&stack, run, "lost").await;
     let [lost] = &agents(&stack, "health=lost").await[..] else {
         panic!("one lost agent")
     };
     assert_eq!(lost["run"], run.to_string());
 
     wrap.signal(Signal::SIGCONT);
-    becomes(&stack, run, "running").await;
+    wait_for_status(&stack, run, "running").await;
     assert_eq!(agents(&stack, "health=alive").await.len(), 1);
 
     std::fs::write(stack.folder().join("done"), "").expect("a file");
-    wrap.ended(SOON).await;
-    becomes(&stack, run, "succeeded").await;
-    stack.database.sealed(run).await;
+    wrap.wait_exit(WAIT_DEADLINE).await;
+    wait_for_status(&stack, run, "succeeded").await;
+    stack.database.wait_sealed(run).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_agent_is_lost_and_its_successor_ends_the_run() {
-    let mut stack = impatient().await;
+async fn killed_agent_is_lost_and_successor_ends_run() {
+    let mut stack = start_with_short_silence().await;
     let run = stack.api().create_run("killed").await.id;
     let mut first = stack.wrap(run, &["sh", "-c", "echo here; exec sleep 60"]);
-    first.says("here", SOON).await;
-    becomes(&stack, run, "running").await;
+    first.wait_for_line("here", WAIT_DEADLINE).await;
+    wait_for_status(&stack, run, "running").await;
     first.kill();
-    becomes(&stack, run, "lost").await;
+    wait_for_status(&stack, run, "lost").await;
     // A status that is stored late does not revive it.
     let late = format!("UPDATE variations SET status = 'running' WHERE run_id = '{run}'");
-    stack.database.tamper(&late).await;
-    becomes(&stack, run, "lost").await;
+    stack.database.execute(&late).await;
+    wait_for_status(&stack, run, "lost").await;
 
     let mut second = stack.wrap(run, &["sh", "-c", "echo there; sleep 12"]);
-    second.says("there", SOON).await;
-    becomes(&stack, run, "running").await;
-    second.ended(SOON).await;
-    becomes(&stack, run, "succeeded").await;
+    second.wait_for_line("there", WAIT_DEADLINE).await;
+    wait_for_status(&stack, run, "running").await;
+    second.wait_exit(WAIT_DEADLINE).await;
+    wait_for_status(&stack, run, "succeeded").await;
     let lost = agents(&stack, "health=lost").await;
     assert_eq!(lost.len(), 1, "the first stays lost: {lost:?}");
 }
 
-/// A sign of life of an agent that publishes by itself.
-async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
+/// A heartbeat of an agent that publishes by itself.
+async fn send_heartbeat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
     let about = Agent {
         run,
         variation: 0,
@@ -108,7 +109,7 @@ async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
         version: "0".to_owned(),
         started: event::now_ms(),
     };
-    let pulse = Heartbeat {
+    let beat = Heartbeat {
         kind: Kind::Heartbeat,
         variation: 0,
         time: event::now_ms(),
@@ -120,16 +121,16 @@ async fn beat(stack: &Stack, redis: &Redis, run: Uuid, agent: Uuid) {
         cpu: None,
     };
     let keys = stack.keys();
-    let beaten = heartbeat::beat(redis, keys, &keys.run(run), &about, &pulse).await;
-    beaten.expect("a sign of life");
+    let beaten = heartbeat::send(redis, keys, &keys.run(run), &about, &beat).await;
+    beaten.expect("a heartbeat");
 }
 
-/// Waits for an update of the run with this status and health of its agent.
-async fn told(viewer: &mut Sse, status: &str, health: &str) {
-    let deadline = Instant::now() + LOSS;
+/// Waits for an update of the run with this status and this health of its agent.
+async fn wait_for_update(viewer: &mut Sse, status: &str, health: &str) {
+    let deadline = Instant::now() + LOSS_DEADLINE;
     loop {
-        let frame = viewer.next_until(deadline).await.expect("in time");
-        let frame = frame.expect("the stream goes on");
+        let frame = viewer.next_before(deadline).await.expect("in time");
+        let frame = frame.expect("the stream continues");
         if frame.event != "state" {
             continue;
         }
@@ -141,46 +142,50 @@ async fn told(viewer: &mut Sse, status: &str, health: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_lost_agent_publishes_brings_its_run_back_and_viewers_are_told() {
-    let mut stack = impatient().await;
+async fn publishing_revives_a_lost_run_and_notifies_viewers() {
+    let mut stack = start_with_short_silence().await;
     let run = stack.api().create_run("found").await;
     let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
     let shared = Redis::new(&url).expect("a Redis");
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let mut viewer = stack.api().watch(run.id, None).await.with_pulses();
-    let client = redis::Client::open(stack.redis.url(stack.redis.port())).expect("an address");
+    let mut viewer = stack.api().watch(run.id, None).await.with_heartbeats();
+    let client = redis::Client::open(stack.redis.url(stack.redis.port())).expect("a URL");
     let mut updates = client.get_async_pubsub().await.expect("a subscription");
     let channel = stack.keys().updates();
     updates.subscribe(channel).await.expect("a subscription");
 
-    beat(&stack, &shared, run.id, publisher.producer).await;
-    eventually_within(SOON, "the agent is known", async || {
+    send_heartbeat(&stack, &shared, run.id, publisher.producer).await;
+    eventually_within(WAIT_DEADLINE, "the agent is known", async || {
         let count = agents(&stack, "health=alive").await.len();
         (count == 1).then_some(()).ok_or(format!("{count}"))
     })
     .await;
-    // Published while it lived, and stored when it is lost: that revives nobody.
-    stack.stop(Part::Persister).await;
-    let early = publisher.publish(&[lines::output("early\n")]).await;
-    told(&mut viewer, "lost", "lost").await;
-    becomes(&stack, run.id, "lost").await;
-    stack.launch(Part::Persister).await;
-    stack.database.holds(run.id, early).await;
+    // Published while it lived, but stored after it was lost: that does not revive it.
+    stack.stop(Service::Persister).await;
+    let early = publisher
+        .publish(&[event_lines::output_line("early\n")])
+        .await;
+    wait_for_update(&mut viewer, "lost", "lost").await;
+    wait_for_status(&stack, run.id, "lost").await;
+    stack.start_service(Service::Persister).await;
+    stack.database.wait_stored(run.id, early).await;
     assert_eq!(stack.database.run(run.id).await.status, "lost");
 
-    // No sign of life, but this.
-    let late = publisher.publish(&[lines::output("late\n")]).await;
-    told(&mut viewer, "pending", "alive").await;
-    stack.database.holds(run.id, late).await;
-    becomes(&stack, run.id, "pending").await;
+    // No heartbeat, but this event.
+    let late = publisher
+        .publish(&[event_lines::output_line("late\n")])
+        .await;
+    wait_for_update(&mut viewer, "pending", "alive").await;
+    stack.database.wait_stored(run.id, late).await;
+    wait_for_status(&stack, run.id, "pending").await;
     // Its silence counts again.
-    told(&mut viewer, "pending", "stale").await;
-    told(&mut viewer, "lost", "lost").await;
+    wait_for_update(&mut viewer, "pending", "stale").await;
+    wait_for_update(&mut viewer, "lost", "lost").await;
 
     let mut statuses = Vec::new();
     let mut messages = updates.on_message();
     while statuses.len() < 3 {
-        let message = within(SOON, "updates come", messages.next()).await;
+        let message = within(WAIT_DEADLINE, "updates come", messages.next()).await;
         let payload: String = message.expect("a message").get_payload().expect("text");
         let updates: Vec<RunUpdate> = serde_json::from_str(&payload).expect("updates");
         let of_run = updates.into_iter().filter(|one| one.run == run.id);
@@ -194,14 +199,14 @@ async fn what_a_lost_agent_publishes_brings_its_run_back_and_viewers_are_told() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_list_of_agents_has_pages_and_refuses_nonsense() {
+async fn agent_list_is_paged_and_validates_queries() {
     let mut stack = Stack::start().await;
     let mut wraps = Vec::new();
     for name in ["one", "two", "three"] {
         let run = stack.api().create_run(name).await.id;
         wraps.push(stack.wrap(run, &["sleep", "60"]));
     }
-    eventually_within(SOON, "three agents", async || {
+    eventually_within(WAIT_DEADLINE, "three agents", async || {
         let count = agents(&stack, "health=alive").await.len();
         (count == 3).then_some(()).ok_or(format!("{count}"))
     })
@@ -218,6 +223,6 @@ async fn the_list_of_agents_has_pages_and_refuses_nonsense() {
     assert!(detail.contains("alive, stale, lost, ended"), "{detail}");
     for mut wrap in wraps {
         wrap.signal(Signal::SIGTERM);
-        wrap.ended(SOON).await;
+        wrap.wait_exit(WAIT_DEADLINE).await;
     }
 }

@@ -1,4 +1,4 @@
-//! From a command to a browser: headless Chromium sees lines of a command that is still running.
+//! From a command to a browser: headless Chromium shows lines of a command that is still running.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -8,22 +8,22 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
-use runcast_tests::eventually::SOON;
-use runcast_tests::jwt::Algorithm;
-use runcast_tests::lines::numbered;
-use runcast_tests::process::Recipe;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::WAIT_DEADLINE;
+use runcast_tests::oidc_provider::Algorithm;
+use runcast_tests::process::ProcessSpec;
 use runcast_tests::programs::repository;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
-use crate::access::oidc::Scene;
-use crate::access::people::{PASSWORD, user};
+use crate::access::fixtures::{USER_PASSWORD, user};
+use crate::access::oidc::fixture::Scene;
 
-/// Longest time for a browser to start and to play its story.
+/// Longest time for a browser to start and run its test.
 const BROWSER_DEADLINE: Duration = Duration::from_secs(150);
 
-/// PATH with a `node` that is new enough for the page's tools.
+/// PATH with a `node` that is recent enough for the tools of the page.
 pub(crate) fn path_with_node() -> &'static str {
     static PATH: LazyLock<String> = LazyLock::new(|| {
         let node = Command::new(repository().join("deploy/local/node")).output();
@@ -36,7 +36,7 @@ pub(crate) fn path_with_node() -> &'static str {
     &PATH
 }
 
-/// Plays a story of the page, in a browser.
+/// Runs one end-to-end test of the page in a browser.
 async fn play(stack: &Stack, story: &str, run: Uuid, settings: &[(&str, String)]) {
     let web = repository().join("api/web");
     assert!(
@@ -44,81 +44,83 @@ async fn play(stack: &Stack, story: &str, run: Uuid, settings: &[(&str, String)]
         "the page is not built: call tests/run, or `npm ci && npm run build` in api/web before cargo"
     );
     let arguments = ["run", "e2e", "--", story];
-    let browser = Recipe::new("browser", "npm", &arguments, &web).with([
+    let browser = ProcessSpec::new("browser", "npm", &arguments, &web).with_env([
         ("PATH", path_with_node().to_owned()),
         ("RUNCAST_E2E_URL", stack.api().base().to_owned()),
         ("RUNCAST_E2E_TOKEN", stack.token().to_owned()),
         ("RUNCAST_E2E_RUN", run.to_string()),
     ]);
-    let browser = browser.with(settings.iter().cloned());
-    // Which browser, and where to leave a picture: chosen by whoever calls the tests.
+    let browser = browser.with_env(settings.iter().cloned());
+    // The caller of the tests chooses the browser, and where to save a screenshot.
     let chosen = ["RUNCAST_E2E_BROWSER", "RUNCAST_E2E_SHOT"];
     let chosen = chosen.map(|name| Some((name, std::env::var(name).ok()?)));
-    let browser = browser.with(chosen.into_iter().flatten());
+    let browser = browser.with_env(chosen.into_iter().flatten());
     let mut browser = browser.start(stack.folder());
-    let status = browser.ended(BROWSER_DEADLINE).await;
+    let status = browser.wait_exit(BROWSER_DEADLINE).await;
     let logs = browser.logs();
     assert!(
         status.success(),
-        "the browser's story failed ({status})\n{logs}"
+        "the browser test failed ({status})\n{logs}"
     );
-    // How long it took until the first lines were there is said, not judged.
+    // The time until the first lines are visible is printed, but not judged.
     writeln!(std::io::stderr(), "{logs}").expect("stderr takes a text");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_shows_a_command_that_is_still_running() {
+async fn browser_shows_a_running_command() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("ticks").await.id;
     let script = "i=1; while [ $i -le 3000 ]; do echo tick $i; i=$((i+1)); sleep 0.2; done";
     let mut wrap = stack.wrap(run, &["sh", "-c", script]);
-    stack.database.holds_events(run, 3).await;
+    stack.database.wait_stored_events(run, 3).await;
     play(&stack, "run.spec", run, &[]).await;
     assert!(
-        wrap.exited().is_none(),
-        "the command was to run longer than the browser"
+        wrap.try_wait().is_none(),
+        "the command must run longer than the browser"
     );
 
     wrap.signal(Signal::SIGTERM);
-    wrap.ended(SOON).await;
-    stack.database.sealed(run).await;
+    wrap.wait_exit(WAIT_DEADLINE).await;
+    stack.database.wait_sealed(run).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_signs_in_by_name_and_password() {
+async fn browser_signs_in_with_password() {
     let stack = Stack::start().await;
     user(&stack, "ada", &["viewer"]).await;
     let settings = [
         ("RUNCAST_E2E_USER", "ada".to_owned()),
-        ("RUNCAST_E2E_PASSWORD", PASSWORD.to_owned()),
+        ("RUNCAST_E2E_PASSWORD", USER_PASSWORD.to_owned()),
     ];
     play(&stack, "session.spec", Uuid::nil(), &settings).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_signs_in_by_the_issuer() {
+async fn browser_signs_in_with_oidc() {
     let name = [("RUNCAST_OIDC_NAME", "Example")];
     let mut scene = Scene::prepare(Algorithm::Rs256, &name).await;
-    scene.stack.launch_all().await;
+    scene.stack.start_all().await;
     user(&scene.stack, "ada", &["viewer"]).await;
-    scene.issuer.refuses(Some(("access_denied", "")));
+    scene
+        .provider
+        .set_authorization_error(Some(("access_denied", "")));
     play(&scene.stack, "issuer-denied.spec", Uuid::nil(), &[]).await;
-    scene.issuer.refuses(None);
+    scene.provider.set_authorization_error(None);
     play(&scene.stack, "issuer.spec", Uuid::nil(), &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_opens_a_long_run_at_its_end_and_finds_any_place_of_it() {
-    const LINES: u64 = 200_000;
+async fn browser_opens_long_run_at_end_and_seeks() {
+    const LINE_COUNT: u64 = 200_000;
     let stack = Stack::start().await;
     let run = stack.api().create_run("long").await;
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
     let mut last = EventId::ZERO;
-    for entry in numbered("line", 1..=LINES).chunks(MAX_ENTRY_EVENTS) {
+    for entry in numbered_lines("line", 1..=LINE_COUNT).chunks(MAX_ENTRY_EVENTS) {
         last = publisher.publish(entry).await;
     }
-    stack.database.holds(run.id, last).await;
-    let lines = [("RUNCAST_E2E_LINES", LINES.to_string())];
+    stack.database.wait_stored(run.id, last).await;
+    let lines = [("RUNCAST_E2E_LINES", LINE_COUNT.to_string())];
     play(&stack, "long.spec", run.id, &lines).await;
 }

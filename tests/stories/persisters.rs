@@ -1,147 +1,156 @@
-//! Persisters that are broken at the worst moments, or beside each other: each event is stored once, byte
-//! for byte; and what a persister tells of it.
+//! Persisters that fail at the worst moments, or run beside each other. Each event is stored once,
+//! byte for byte. Also their metrics.
 //!
-//! Acknowledging and trimming are one script, so there is no moment between them: the last one is after it,
-//! before its answer.
+//! One script acknowledges and trims, so no moment lies between the two: the last possible one is
+//! after the script, before its reply.
 
 use nix::sys::signal::Signal;
 use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::lines::numbered;
-use runcast_tests::process::shell_code;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
+use runcast_tests::process::shell_exit_code;
 use runcast_tests::publisher::Publisher;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use uuid::Uuid;
 
 use crate::crashes::ticking;
 use crate::viewer::{Viewer, assert_text, numbers};
 
-/// A stack whose persister reaches Postgres through a proxy which has been told what to do.
-async fn broken_before_postgres(tell: impl FnOnce(&runcast_tests::chaos::Chaos)) -> Stack {
+/// A stack whose persister reaches Postgres through a proxy with a fault.
+async fn broken_before_postgres(tell: impl FnOnce(&runcast_tests::chaos::ChaosProxy)) -> Stack {
     let mut stack = Stack::without_services().await;
-    let chaos = stack.chaos_before_postgres().await;
+    let chaos = stack.proxy_postgres().await;
     let address = stack.database_url(chaos.port());
-    stack.set(Part::Persister, "DATABASE_URL", address);
-    for part in Part::ALL {
-        stack.launch(part).await;
+    stack.set(Service::Persister, "DATABASE_URL", address);
+    for service in Service::ALL {
+        stack.start_service(service).await;
     }
     tell(&chaos);
     let run = stack.api().create_run("broken").await.id;
     let mut wrap = stack.wrap(run, &["seq", "-f", "line %g", "1000"]);
-    chaos.has_struck(1).await;
-    stack.kill(Part::Persister);
-    // The kernel closes the connections of a killed process; the proxy has to be told.
+    chaos.wait_for_hits(1).await;
+    stack.kill(Service::Persister);
+    // The kernel closes the connections of a killed process; the proxy must cut its own.
     chaos.cut();
     let stored = stack.database.run(run).await;
-    assert_eq!(stored.events, 0, "it died before its first commit");
-    stack.unset(Part::Persister, "DATABASE_URL");
-    stack.launch(Part::Persister).await;
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
-    holds_each_line_once(&stack, run).await;
+    assert_eq!(stored.events, 0, "it was killed before its first commit");
+    stack.unset(Service::Persister, "DATABASE_URL");
+    stack.start_service(Service::Persister).await;
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    assert_each_line_once(&stack, run).await;
     stack
 }
 
-async fn holds_each_line_once(stack: &Stack, run: Uuid) {
-    let said = numbers("line", 1..=1000);
-    let events = stack.database.sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+async fn assert_each_line_once(stack: &Stack, run: Uuid) {
+    let output = numbers("line", 1..=1000);
+    let events = stack.database.wait_sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &output);
     let viewer = Viewer::new(stack.api(), run).until_the_end().await;
-    assert_text(&viewer.text("output"), &said);
+    assert_text(&viewer.text("output"), &output);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_before_its_commit() {
-    drop(broken_before_postgres(|chaos| chaos.hold(b"COMMIT")).await);
+async fn persister_killed_before_commit() {
+    drop(broken_before_postgres(|chaos| chaos.block_requests(b"COMMIT")).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_in_its_copy() {
-    drop(broken_before_postgres(|chaos| chaos.hold(b"PGCOPY")).await);
+async fn persister_killed_during_copy() {
+    drop(broken_before_postgres(|chaos| chaos.block_requests(b"PGCOPY")).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut_off_in_its_copy_and_before_the_answer_to_its_commit() {
+async fn connection_cut_during_copy_and_before_commit_reply() {
     for pattern in [&b"PGCOPY"[..], b"COMMIT"] {
         let mut stack = Stack::without_services().await;
-        let chaos = stack.chaos_before_postgres().await;
+        let chaos = stack.proxy_postgres().await;
         let address = stack.database_url(chaos.port());
-        stack.set(Part::Persister, "DATABASE_URL", address);
-        for part in Part::ALL {
-            stack.launch(part).await;
+        stack.set(Service::Persister, "DATABASE_URL", address);
+        for service in Service::ALL {
+            stack.start_service(service).await;
         }
-        chaos.lose_answers(1, pattern);
+        chaos.drop_replies(1, pattern);
         let run = stack.api().create_run("cut off").await.id;
         let mut wrap = stack.wrap(run, &["seq", "-f", "line %g", "1000"]);
-        chaos.has_struck(1).await;
-        assert_eq!(shell_code(wrap.ended(SOON).await), 0);
-        holds_each_line_once(&stack, run).await;
+        chaos.wait_for_hits(1).await;
+        assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+        assert_each_line_once(&stack, run).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_after_redis_was_told_and_before_it_knows() {
+async fn persister_killed_before_settle_reply() {
     let settle = redis::Script::new(include_str!("../../common/src/scripts/settle.lua"));
     let mut stack = Stack::without_services().await;
-    let chaos = stack.chaos_before_redis().await;
-    stack.set(Part::Persister, "REDIS_URL", stack.redis.url(chaos.port()));
-    for part in Part::ALL {
-        stack.launch(part).await;
+    let chaos = stack.proxy_redis().await;
+    stack.set(
+        Service::Persister,
+        "REDIS_URL",
+        stack.redis.url(chaos.port()),
+    );
+    for service in Service::ALL {
+        stack.start_service(service).await;
     }
-    chaos.lose_answers(1, settle.get_hash().as_bytes());
+    chaos.drop_replies(1, settle.get_hash().as_bytes());
     let run = stack.api().create_run("told").await.id;
     let mut wrap = stack.wrap(run, &["seq", "-f", "line %g", "1000"]);
-    chaos.has_struck(1).await;
-    stack.kill(Part::Persister);
-    stack.unset(Part::Persister, "REDIS_URL");
-    stack.launch(Part::Persister).await;
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
-    holds_each_line_once(&stack, run).await;
+    chaos.wait_for_hits(1).await;
+    stack.kill(Service::Persister);
+    stack.unset(Service::Persister, "REDIS_URL");
+    stack.start_service(Service::Persister).await;
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    assert_each_line_once(&stack, run).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_ends_all_connections_as_for_a_restart() {
+async fn postgres_terminates_all_connections() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("restarted").await.id;
     let mut stack = stack;
     let command = ticking(300, "0.01");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     for events in [20, 80, 140, 200] {
-        stack.database.holds_events(run, events).await;
+        stack.database.wait_stored_events(run, events).await;
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE datname = current_database() AND application_name = 'runcastd'";
-        stack.database.tamper(end).await;
+        stack.database.execute(end).await;
     }
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
-    let events = stack.database.sealed(run).await;
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    let events = stack.database.wait_sealed(run).await;
     assert_text(&text(&events, Kind::Output), &numbers("tick", 1..=300));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_slept_through_its_claim_does_no_harm_when_it_wakes() {
+async fn persister_resumed_after_losing_its_claim_does_no_harm() {
     let mut stack = Stack::without_services().await;
-    stack.launch(Part::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     let folder = stack.folder().join("sleeper");
     std::fs::create_dir(&folder).expect("a folder for its logs");
-    let mut sleeper = stack.recipe(Part::Persister).start(&folder);
-    sleeper.says("Runcast persister is ready", SOON).await;
+    let mut paused = stack.service_spec(Service::Persister).start(&folder);
+    paused
+        .wait_for_line("Runcast persister is ready", WAIT_DEADLINE)
+        .await;
     let run = stack.api().create_run("slept").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let last = publisher.publish(&numbered("event", 1..=3)).await;
-    stack.database.holds(run.id, last).await;
+    let last = publisher.publish(&numbered_lines("event", 1..=3)).await;
+    stack.database.wait_stored(run.id, last).await;
 
-    // It is the only one at the line, so Redis gives it the run although it sleeps.
-    sleeper.signal(Signal::SIGSTOP);
-    publisher.publish(&numbered("event", 4..=6)).await;
-    stack.launch(Part::Persister).await;
-    let last = publisher.publish(&numbered("event", 7..=9)).await;
-    stack.database.holds(run.id, last).await;
-    sleeper.signal(Signal::SIGCONT);
+    // It is the only consumer of the ready queue, so Redis assigns it the run although it is
+    // stopped.
+    paused.signal(Signal::SIGSTOP);
+    publisher.publish(&numbered_lines("event", 4..=6)).await;
+    stack.start_service(Service::Persister).await;
+    let last = publisher.publish(&numbered_lines("event", 7..=9)).await;
+    stack.database.wait_stored(run.id, last).await;
+    paused.signal(Signal::SIGCONT);
     let mut last = last;
     for number in 10..=60 {
-        last = publisher.publish(&numbered("event", number..=number)).await;
+        last = publisher
+            .publish(&numbered_lines("event", number..=number))
+            .await;
     }
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
     let seqs: Vec<u64> = stack
         .database
         .events(run.id)
@@ -150,8 +159,12 @@ async fn one_that_slept_through_its_claim_does_no_harm_when_it_wakes() {
         .map(|event| event.producer_seq)
         .collect();
     assert_eq!(seqs, (1..=60).collect::<Vec<u64>>());
-    sleeper.signal(Signal::SIGTERM);
-    assert!(sleeper.ended(SOON).await.success(), "{}", sleeper.logs());
+    paused.signal(Signal::SIGTERM);
+    assert!(
+        paused.wait_exit(WAIT_DEADLINE).await.success(),
+        "{}",
+        paused.logs()
+    );
 }
 
 /// The value of a metric without labels.
@@ -163,25 +176,28 @@ fn value(metrics: &str, name: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_persister_tells_what_it_does() {
+async fn persister_exposes_metrics() {
     let mut stack = Stack::without_services().await;
-    stack.launch(Part::Gateway).await;
-    stack.set(Part::Persister, "RUNCAST_METRICS_LISTEN", "127.0.0.1:0");
-    let mut persister = stack.recipe(Part::Persister).start(stack.folder());
-    let address = persister.says("metrics at ", SOON).await;
-    let client = reqwest::Client::builder().no_proxy().timeout(SOON).build();
+    stack.start_service(Service::Gateway).await;
+    stack.set(Service::Persister, "RUNCAST_METRICS_LISTEN", "127.0.0.1:0");
+    let mut persister = stack.service_spec(Service::Persister).start(stack.folder());
+    let address = persister.wait_for_line("metrics at ", WAIT_DEADLINE).await;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(WAIT_DEADLINE)
+        .build();
     let client = client.expect("an HTTP client");
     let scrape = async || {
-        let answer = client.get(&address).send().await.expect("an answer");
-        assert_eq!(answer.status(), 200);
-        answer.text().await.expect("text")
+        let response = client.get(&address).send().await.expect("a response");
+        assert_eq!(response.status(), 200);
+        response.text().await.expect("text")
     };
     let run = stack.api().create_run("told").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
-    let mut lines = numbered("event", 1..=99);
+    let mut lines = numbered_lines("event", 1..=99);
     lines.push(b"no event".to_vec());
     let last = publisher.publish(&lines).await;
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
     let metrics = eventually("the counters have moved", async || {
         let metrics = scrape().await;
         let rows = value(&metrics, "runcast_persister_rows_total");
@@ -202,8 +218,11 @@ async fn a_persister_tells_what_it_does() {
         ("redis_buffer_depth", 0.0),
         ("runcast_redis_healthy", 1.0),
     ] {
-        let told = value(&metrics, name);
-        assert!((told - expected).abs() < 0.5, "{name}: {told}\n{metrics}");
+        let received = value(&metrics, name);
+        assert!(
+            (received - expected).abs() < 0.5,
+            "{name}: {received}\n{metrics}"
+        );
     }
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
 }

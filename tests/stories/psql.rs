@@ -1,6 +1,6 @@
-//! What somebody finds who comes with `psql`.
+//! What a user sees with `psql`.
 
-use runcast_tests::lines::output;
+use runcast_tests::event_lines::output_line;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
 
@@ -10,20 +10,20 @@ async fn events_are_readable_in_sql() {
     let run = stack.api().create_run("for psql").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
     let lines = [
-        output("plain text\n"),
+        output_line("plain text\n"),
         br#"{"kind":"log","level":"error","text":"a NUL \u0000 and a lone \ud800"}"#.to_vec(),
         br#"{"kind":"log","text":"a NUL \u0000 inside"}"#.to_vec(),
         br#"{"kind":"output","bytes":"/wBB"}"#.to_vec(),
         br#"{"kind":"metric","tokens":3}"#.to_vec(),
     ];
     let last = publisher.publish(&lines).await;
-    stack.database.holds(run.id, last).await;
+    stack.database.wait_stored(run.id, last).await;
     let ask = async |column: &str| {
         let id = run.id;
         let query = format!(
             "SELECT coalesce({column}, '-') FROM events_readable WHERE run_id = '{id}' ORDER BY epoch, seq"
         );
-        stack.database.ask(&query).await
+        stack.database.query_strings(&query).await
     };
     assert_eq!(
         ask("kind").await,
@@ -41,11 +41,11 @@ async fn events_are_readable_in_sql() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_are_packed_with_lz4_in_every_partition() {
+async fn all_partitions_compress_bodies_with_lz4() {
     let stack = Stack::without_services().await;
     let packed = stack
         .database
-        .ask(
+        .query_strings(
             "SELECT format('%s %s', c.oid::regclass, a.attcompression)
                FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'body'
               WHERE c.relname ~ '^events(_[0-9]{8})?$' AND c.relkind IN ('r', 'p')",

@@ -1,14 +1,14 @@
-//! Redis is a cluster: runs lie on all of its nodes, nodes die, and slots move.
+//! Redis Cluster: runs are spread over all nodes, nodes die, and slots migrate.
 
 use std::collections::HashSet;
 
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::keys::Keys;
 use runcast_tests::database::text;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::process::{Process, shell_code};
-use runcast_tests::redis_cluster::{MASTERS, RedisCluster};
-use runcast_tests::redis_node::Fleet;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
+use runcast_tests::process::{Process, shell_exit_code};
+use runcast_tests::redis_cluster::{MASTER_COUNT, RedisCluster};
+use runcast_tests::redis_node::RedisDeployment;
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
@@ -17,10 +17,10 @@ use crate::viewer::{Viewer, assert_text, numbers};
 
 async fn start(with_tls: bool) -> (Stack, RedisCluster) {
     let mut stack = Stack::without_services().await;
-    let fleet = Fleet::new(stack.folder(), stack.keys(), with_tls);
-    let redis = RedisCluster::start(fleet).await;
-    stack.use_redis(redis.urls(), redis.fleet.ca().as_deref());
-    stack.launch_all().await;
+    let deployment = RedisDeployment::new(stack.folder(), stack.keys(), with_tls);
+    let redis = RedisCluster::start(deployment).await;
+    stack.use_redis(redis.urls(), redis.deployment.ca().as_deref());
+    stack.start_all().await;
     (stack, redis)
 }
 
@@ -28,7 +28,7 @@ fn node_of(run: Uuid) -> usize {
     RedisCluster::master_of(Keys::slot(Keys::partition(run)))
 }
 
-/// A run that lies on this node.
+/// A run whose slot is on this node.
 async fn run_on(stack: &Stack, node: usize) -> Uuid {
     let api = stack.api();
     eventually("a run on a certain node", async || {
@@ -42,7 +42,7 @@ async fn run_on(stack: &Stack, node: usize) -> Uuid {
     .await
 }
 
-/// Checks that everything was published, stored once, and seen.
+/// Checks that everything was published, stored once, and received.
 async fn assert_whole(
     stack: &Stack,
     run: Uuid,
@@ -50,27 +50,32 @@ async fn assert_whole(
     viewer: Viewer,
     ticks: u32,
 ) -> Viewer {
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
-    let said = numbers("tick", 1..=ticks.into());
-    let events = stack.database.sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_eq!(
+        shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        wrap.logs()
+    );
+    let output = numbers("tick", 1..=ticks.into());
+    let events = stack.database.wait_sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &output);
     let viewer = viewer.until_the_end().await;
-    assert_text(&viewer.text("output"), &said);
+    assert_text(&viewer.text("output"), &output);
     viewer
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn runs_lie_on_all_nodes() {
-    const TICKS: u32 = 20;
+async fn runs_are_spread_over_all_nodes() {
+    const TICK_COUNT: u32 = 20;
     let (mut stack, redis) = start(true).await;
     let mut runs = Vec::new();
-    for node in 0..MASTERS {
+    for node in 0..MASTER_COUNT {
         runs.push(run_on(&stack, node).await);
     }
     while runs.len() < 20 {
         runs.push(stack.api().create_run("anywhere").await.id);
     }
-    let command = ticking(TICKS, "0.05");
+    let command = ticking(TICK_COUNT, "0.05");
     let command = command.each_ref().map(String::as_str);
     let playing: Vec<_> = runs
         .iter()
@@ -81,7 +86,7 @@ async fn runs_lie_on_all_nodes() {
         .collect();
     for (run, mut wrap, viewer) in playing {
         let viewer = viewer.await.expect("the viewer's task");
-        let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICKS).await;
+        let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICK_COUNT).await;
         assert_eq!(viewer.gaps, Vec::<String>::new());
     }
     assert_eq!(
@@ -89,95 +94,98 @@ async fn runs_lie_on_all_nodes() {
             .map(|run| node_of(*run))
             .collect::<HashSet<_>>()
             .len(),
-        MASTERS
+        MASTER_COUNT
     );
-    redis.nothing_waits(stack.keys()).await;
+    redis.wait_ready_queue_empty(stack.keys()).await;
 
-    // Redis does not name a replica before it has followed something.
-    eventually("all nodes are named", async || {
-        let said = stack.check().await;
-        let is_whole = said.contains("(cluster: 3 masters and 1 replicas");
-        if is_whole { Ok(()) } else { Err(said) }
+    // Redis does not list a replica before it has synced.
+    eventually("all nodes are listed", async || {
+        let output = stack.check().await;
+        let is_whole = output.contains("(cluster: 3 masters and 1 replicas");
+        if is_whole { Ok(()) } else { Err(output) }
     })
     .await;
-    // A node that would throw away what is not stored is refused, whichever it is.
-    let () = redis.nodes[MASTERS]
-        .ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
+    // Every node is checked: one that would evict unstored data is refused.
+    let () = redis.nodes[MASTER_COUNT]
+        .query(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
         .await;
-    let said = stack.check().await;
-    let port = redis.nodes[MASTERS].port().to_string();
+    let output = stack.check().await;
+    let port = redis.nodes[MASTER_COUNT].port().to_string();
     assert!(
-        said.contains("REDIS_URL") && said.contains("noeviction") && said.contains(&port),
-        "{said}"
+        output.contains("REDIS_URL") && output.contains("noeviction") && output.contains(&port),
+        "{output}"
     );
 
-    // One of its nodes named as if it were alone is told apart.
+    // A cluster node configured as a standalone server is detected.
     stack.use_redis(
-        redis.fleet.urls(&redis.nodes[1]),
-        redis.fleet.ca().as_deref(),
+        redis.deployment.urls(&redis.nodes[1]),
+        redis.deployment.ca().as_deref(),
     );
-    let said = stack.check().await;
+    let output = stack.check().await;
     assert!(
-        said.contains("REDIS_URL") && said.contains("redis+cluster://"),
-        "{said}"
+        output.contains("REDIS_URL") && output.contains("redis+cluster://"),
+        "{output}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_node_is_followed_by_its_replica() {
-    const TICKS: u32 = 250;
+async fn replica_replaces_a_killed_node() {
+    const TICK_COUNT: u32 = 250;
     let (mut stack, mut redis) = start(false).await;
-    let command = ticking(TICKS, "0.02");
+    let command = ticking(TICK_COUNT, "0.02");
     let command = command.each_ref().map(String::as_str);
-    let (here, elsewhere) = (run_on(&stack, 0).await, run_on(&stack, 1).await);
-    let mut wraps = [here, elsewhere].map(|run| stack.wrap(run, &command));
+    let (here, cross_site) = (run_on(&stack, 0).await, run_on(&stack, 1).await);
+    let mut wraps = [here, cross_site].map(|run| stack.wrap(run, &command));
     let viewers =
-        [here, elsewhere].map(|run| tokio::spawn(Viewer::new(stack.api(), run).until_the_end()));
-    stack.database.holds_events(here, 50).await;
+        [here, cross_site].map(|run| tokio::spawn(Viewer::new(stack.api(), run).until_the_end()));
+    stack.database.wait_stored_events(here, 50).await;
     redis.nodes[0].kill();
-    for ((run, wrap), viewer) in [here, elsewhere].into_iter().zip(&mut wraps).zip(viewers) {
+    for ((run, wrap), viewer) in [here, cross_site].into_iter().zip(&mut wraps).zip(viewers) {
         let viewer = viewer.await.expect("the viewer's task");
-        let viewer = assert_whole(&stack, run, wrap, viewer, TICKS).await;
+        let viewer = assert_whole(&stack, run, wrap, viewer, TICK_COUNT).await;
         let may_miss = run == here;
         let is_told = |reason: &String| may_miss && reason == "reborn";
         assert!(viewer.gaps.iter().all(is_told), "{:?}", viewer.gaps);
     }
-    let info: String = redis.nodes[MASTERS].ask(&["INFO", "replication"]).await;
+    let info: String = redis.nodes[MASTER_COUNT]
+        .query(&["INFO", "replication"])
+        .await;
     assert!(info.contains("role:master"), "{info}");
     redis
-        .is_listened_to(MASTERS, &stack.keys().run(here).bell)
+        .wait_for_subscriber(MASTER_COUNT, &stack.keys().run(here).wakeups)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slot_that_moves_in_the_middle_of_a_run_loses_and_doubles_nothing() {
-    const TICKS: u32 = 300;
+async fn slot_migration_neither_loses_nor_duplicates_events() {
+    const TICK_COUNT: u32 = 300;
     let (mut stack, redis) = start(false).await;
-    let command = ticking(TICKS, "0.02");
+    let command = ticking(TICK_COUNT, "0.02");
     let command = command.each_ref().map(String::as_str);
     let run = run_on(&stack, 0).await;
     let keys = stack.keys().run(run);
     let mut wrap = stack.wrap(run, &command);
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
-    stack.database.holds_events(run, 50).await;
+    stack.database.wait_stored_events(run, 50).await;
 
-    // The keys of the run lie on both nodes for a while, which serve neither part by scripts then.
+    // The keys of the run are spread over both nodes for a while; neither then runs scripts on
+    // them.
     redis.begin_migration(keys.slot, 0, 2).await;
     redis.migrate_key(&keys.meta, 0, 2).await;
-    let refused = redis.refused(0).await;
-    redis.has_refused(0, refused + 2).await;
+    let refused = redis.migration_errors(0).await;
+    redis.wait_migration_errors(0, refused + 2).await;
     redis.migrate_key(&keys.stream, 0, 2).await;
-    redis.has_refused(0, refused + 4).await;
+    redis.wait_migration_errors(0, refused + 4).await;
     redis.finish_migration(keys.slot, 0, 2).await;
 
-    redis.is_listened_to(2, &keys.bell).await;
+    redis.wait_for_subscriber(2, &keys.wakeups).await;
     let viewer = viewer.await.expect("the viewer's task");
-    let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICKS).await;
+    let viewer = assert_whole(&stack, run, &mut wrap, viewer, TICK_COUNT).await;
     assert_eq!(viewer.gaps, Vec::<String>::new());
     assert_eq!(
         viewer.repeated, 0,
-        "nothing was lost, so nothing comes again"
+        "nothing was lost, so there are no duplicates"
     );
-    let length: u64 = redis.nodes[2].ask(&["XLEN", &keys.stream]).await;
-    assert!(length > 0, "the run lies on its new node");
+    let length: u64 = redis.nodes[2].query(&["XLEN", &keys.stream]).await;
+    assert!(length > 0, "the run is on its new node");
 }

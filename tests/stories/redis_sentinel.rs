@@ -1,43 +1,48 @@
-//! The master behind sentinels is killed in the middle of a run.
+//! The master of a Sentinel setup is killed in the middle of a run.
 
 use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::process::shell_code;
-use runcast_tests::redis_node::Fleet;
-use runcast_tests::redis_sentinel::Sentinels;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
+use runcast_tests::process::shell_exit_code;
+use runcast_tests::redis_node::RedisDeployment;
+use runcast_tests::redis_sentinel::RedisSentinels;
+use runcast_tests::stack::{Service, Stack};
 
 use crate::crashes::ticking;
 use crate::viewer::{Viewer, assert_text, numbers};
 
 async fn lose_the_master(with_tls: bool) {
-    const TICKS: u32 = 250;
+    const TICK_COUNT: u32 = 250;
     let mut stack = Stack::without_services().await;
-    let fleet = Fleet::new(stack.folder(), stack.keys(), with_tls);
-    let mut redis = Sentinels::start(fleet).await;
-    stack.use_redis(redis.urls(), redis.fleet.ca().as_deref());
-    stack.launch_all().await;
-    let said = stack.check().await;
+    let deployment = RedisDeployment::new(stack.folder(), stack.keys(), with_tls);
+    let mut redis = RedisSentinels::start(deployment).await;
+    stack.use_redis(redis.urls(), redis.deployment.ca().as_deref());
+    stack.start_all().await;
+    let output = stack.check().await;
     assert!(
-        said.contains("(Sentinel: a master and 1 replicas"),
-        "{said}"
+        output.contains("(Sentinel: a master and 1 replicas"),
+        "{output}"
     );
 
     let run = stack.api().create_run("failed over").await.id;
-    let command = ticking(TICKS, "0.02");
+    let command = ticking(TICK_COUNT, "0.02");
     let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
-    stack.database.holds_events(run, 50).await;
+    stack.database.wait_stored_events(run, 50).await;
     redis.master.kill();
 
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
-    let said = numbers("tick", 1..=TICKS.into());
-    let events = stack.database.sealed(run).await;
-    assert_text(&text(&events, Kind::Output), &said);
+    assert_eq!(
+        shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        wrap.logs()
+    );
+    let output = numbers("tick", 1..=TICK_COUNT.into());
+    let events = stack.database.wait_sealed(run).await;
+    assert_text(&text(&events, Kind::Output), &output);
     let viewer = viewer.await.expect("the viewer's task");
-    assert_text(&viewer.text("output"), &said);
-    // Nothing but what the replica had not heard yet may be missing from it.
+    assert_text(&viewer.text("output"), &output);
+    // Only what the replica had not received yet may be missing.
     assert!(
         viewer.gaps.iter().all(|reason| reason == "reborn"),
         "{:?}",
@@ -45,7 +50,7 @@ async fn lose_the_master(with_tls: bool) {
     );
     // Sentinels cut all connections of a server that they promote.
     eventually("the replica is the master", async || {
-        let info: String = redis.replica.try_ask(&["INFO", "replication"]).await?;
+        let info: String = redis.replica.try_query(&["INFO", "replication"]).await?;
         if info.contains("role:master") {
             Ok(())
         } else {
@@ -54,17 +59,17 @@ async fn lose_the_master(with_tls: bool) {
     })
     .await;
 
-    // Who starts now finds the new master, too.
-    stack.stop(Part::Persister).await;
-    stack.launch(Part::Persister).await;
+    // A service that starts now finds the new master, too.
+    stack.stop(Service::Persister).await;
+    stack.start_service(Service::Persister).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_master_is_followed_by_its_replica() {
+async fn replica_replaces_a_killed_master() {
     lose_the_master(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_master_is_followed_by_its_replica_with_tls() {
+async fn replica_replaces_a_killed_master_with_tls() {
     lose_the_master(true).await;
 }

@@ -1,59 +1,60 @@
-//! Schemathesis reads the OpenAPI document and asks the gateway everything that it allows, and much that it does not:
-//! nothing may fail on our side, and whatever is answered must be what the document says, in status, headers, content type
-//! and schema.
+//! Schemathesis reads the OpenAPI document and sends the gateway everything that it allows, and
+//! much that it does not. No request may cause a server error, and each response must match the
+//! document in status, headers, content type and schema.
 //!
-//! The same seed each time, and [`EXAMPLES`] for each operation in each phase; `RUNCAST_SCHEMATHESIS=N` asks for more. It
-//! knows real things, so that not every question ends at a 404, and makes others on its way. Left out is what never ends
-//! while a run lives, and is told by name below.
+//! The seed is fixed, with [`DEFAULT_EXAMPLES`] per operation and phase; `RUNCAST_SCHEMATHESIS=N`
+//! sets more. Schemathesis gets ids of real objects, so that not every request ends with 404, and
+//! creates others itself. Endless responses are excluded by name below.
 
 use std::fs;
 use std::time::Duration;
 
 use reqwest::Method;
-use runcast_tests::lines::numbered;
-use runcast_tests::process::Recipe;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::process::ProcessSpec;
 use runcast_tests::programs;
 use runcast_tests::publisher::Publisher;
 use runcast_tests::redis_server;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::access::people::ask;
-use crate::access_matrix::places::Places;
+use crate::access::fixtures::ask;
+use crate::access_matrix::path_parameters::PathParameters;
 
-/// Examples of each operation, unless told otherwise.
-const EXAMPLES: u32 = 8;
+/// Default number of examples per operation.
+const DEFAULT_EXAMPLES: u32 = 8;
 
-/// How often it takes what it knows.
-const KNOWN: f64 = 0.8;
+/// How often it uses the known ids.
+const KNOWN_ID_SHARE: f64 = 0.8;
 
-/// Longest run of it, for each example.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// Longest time for each example.
+const EXAMPLE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What an answer is held against.
-const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+/// The checks of each response.
+const RESPONSE_CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_headers_conformance,response_schema_conformance,ignored_auth,unsupported_method,\
     allow_header_conformance,missing_required_header,use_after_free";
 
-/// Streams of runs that live: they end with the run. Their refusals are those of `/text` and `/events`.
-const ENDLESS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/stream"];
+/// Streams of live runs end with the run. Their error responses are those of `/text` and `/events`.
+const ENDLESS_PATHS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/stream"];
 
-/// It would find the token that it asks with in the list of tokens.
-const LOCKS_OUT: &str = "DELETE /v1/tokens/{token}";
+/// It would find its own token in the list of tokens and revoke it.
+const EXCLUDED_OPERATION: &str = "DELETE /v1/tokens/{token}";
 
-/// What it knows beforehand: real things for most paths, a run that is over beside the one that lives, and bounds on time.
-fn settings(places: &Places, over: Uuid) -> String {
+/// Its settings: ids for most paths, an ended run beside a live one, and bounds on time.
+fn settings(path_parameters: &PathParameters, over: Uuid) -> String {
     let (mut dictionaries, mut parameters) = (String::new(), String::new());
-    for (name, thing) in places.things() {
+    for (name, thing) in path_parameters.things() {
         let values = match name {
             "run" => format!(r#""{thing}", "{over}""#),
             "job" => thing,
             _ => format!(r#""{thing}""#),
         };
         dictionaries += &format!("[dictionaries.{name}]\nvalues = [{values}]\n");
-        parameters +=
-            &format!("\"path.{name}\" = {{ dictionary = \"{name}\", probability = {KNOWN} }}\n");
+        parameters += &format!(
+            "\"path.{name}\" = {{ dictionary = \"{name}\", probability = {KNOWN_ID_SHARE} }}\n"
+        );
     }
     format!(
         r#"
@@ -75,39 +76,41 @@ parameters = {{ "query.follow" = "false" }}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
+async fn documented_requests_never_cause_server_errors() {
     let mut stack = Stack::without_services().await;
-    // Without a worker nobody sends to the webhooks that it makes up.
-    stack.launch(Part::Persister).await;
-    stack.launch(Part::Gateway).await;
+    // Without a worker, no request is sent to the webhooks that it invents.
+    stack.start_service(Service::Persister).await;
+    stack.start_service(Service::Gateway).await;
     let api = stack.api();
-    let places = Places::prepare(&stack).await;
-    let publish = format!("/v1/runs/{}/publish", places.run());
+    let path_parameters = PathParameters::prepare(&stack).await;
+    let publish = format!("/v1/runs/{}/publish", path_parameters.run());
     let publish = ask(&api, Method::POST, &publish, &json!({}), 200).await;
-    let redis = publish["redis"]["url"].as_str().expect("an address");
+    let redis = publish["redis"]["url"].as_str().expect("a URL");
     let connection = redis_server::connect(redis).await;
-    Publisher::new(connection, stack.keys(), places.run())
-        .publish(&numbered("line", 1..=20))
+    Publisher::new(connection, stack.keys(), path_parameters.run())
+        .publish(&numbered_lines("line", 1..=20))
         .await;
     let over = api.create_run("over").await;
     let mut wrap = stack.wrap(over.id, &["echo", "all there is"]);
-    assert!(wrap.ended(DEADLINE).await.success());
+    assert!(wrap.wait_exit(EXAMPLE_DEADLINE).await.success());
 
-    // It finds its own token in the list of tokens, and would see nothing but 401 from when it tried to revoke that.
+    // It finds its own token in the list of tokens; after revoking it, it would get only 401.
     let keep =
         "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
-    stack.database.tamper(keep).await;
+    stack.database.execute(keep).await;
     let keep = format!(
         "CREATE TRIGGER keep BEFORE UPDATE OF revoked_at ON tokens FOR EACH ROW
          WHEN (OLD.hash = sha256('{}')) EXECUTE FUNCTION keep()",
         stack.token()
     );
-    stack.database.tamper(&keep).await;
+    stack.database.execute(&keep).await;
 
     let config = stack.folder().join("schemathesis.toml");
-    fs::write(&config, settings(&places, over.id)).expect("a file of settings");
+    fs::write(&config, settings(&path_parameters, over.id)).expect("a file of settings");
     let examples = std::env::var("RUNCAST_SCHEMATHESIS").ok();
-    let examples = examples.map_or(EXAMPLES, |text| text.parse().expect("a number of examples"));
+    let examples = examples.map_or(DEFAULT_EXAMPLES, |text| {
+        text.parse().expect("a number of examples")
+    });
     let (address, header) = (
         format!("{}/openapi.json", api.base()),
         format!("Authorization: Bearer {}", stack.token()),
@@ -121,7 +124,7 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
         "--header",
         &header,
         "--checks",
-        CHECKS,
+        RESPONSE_CHECKS,
         "--seed",
         "1",
         "--max-examples",
@@ -132,15 +135,15 @@ async fn nothing_that_the_document_allows_makes_the_gateway_fail() {
         "10",
         "--continue-on-failure",
     ];
-    for path in ENDLESS {
+    for path in ENDLESS_PATHS {
         arguments.extend(["--exclude-path", path]);
     }
-    arguments.extend(["--exclude-name", LOCKS_OUT]);
-    let program = programs::installed("schemathesis4", "schemathesis");
-    let recipe = Recipe::new("schemathesis", program, &arguments, stack.folder());
-    let mut asking = recipe.start(stack.folder());
-    let status = asking.ended(DEADLINE * examples).await;
+    arguments.extend(["--exclude-name", EXCLUDED_OPERATION]);
+    let program = programs::python_program("schemathesis4", "schemathesis");
+    let spec = ProcessSpec::new("schemathesis", program, &arguments, stack.folder());
+    let mut asking = spec.start(stack.folder());
+    let status = asking.wait_exit(EXAMPLE_DEADLINE * examples).await;
     assert!(status.success(), "{}", asking.logs());
-    // It has not locked itself out on its way.
+    // It has not locked itself out.
     api.get("/v1/session").await;
 }

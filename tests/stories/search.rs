@@ -1,12 +1,13 @@
-//! Search in a whole run: lines cut into chunks, both directions, what is stored and what is not, and its limits.
+//! Search in a whole run: lines split over chunks, both directions, stored and unstored events, and
+//! its limits.
 
 use reqwest::{Method, StatusCode};
 use runcast_common::protocol::event::{Kind, Text, write_line};
 use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::{Api, problem, send};
-use runcast_tests::lines::numbered;
+use runcast_tests::event_lines::numbered_lines;
 use runcast_tests::publisher::Publisher;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -25,23 +26,77 @@ async fn found(api: &Api, run: Uuid, query: &str) -> Value {
     api.get(&format!("/v1/runs/{run}/search?{query}")).await
 }
 
-fn texts(answer: &Value) -> Vec<&str> {
-    let matches = answer["matches"].as_array().expect("matches");
+fn texts(response: &Value) -> Vec<&str> {
+    let matches = response["matches"].as_array().expect("matches");
     matches
         .iter()
         .map(|found| found["text"].as_str().expect("a text"))
         .collect()
 }
 
+/// Checks filters by level and channel, and lines of context.
+async fn assert_filters(api: &Api, run: Uuid, all: &[&str; 4]) {
+    assert_eq!(texts(&found(api, run, "q=needle").await), all[1..]);
+    assert_eq!(
+        texts(&found(api, run, "q=needle&level=error").await),
+        all[1..2]
+    );
+    assert_eq!(
+        texts(&found(api, run, "q=needle&channel=output").await),
+        all[3..]
+    );
+    assert_eq!(
+        texts(&found(api, run, "q=needle&channel=output:1").await),
+        [""; 0]
+    );
+    let context = found(api, run, "regex=^line%203000$&context=2").await;
+    assert_eq!(
+        context["matches"][0]["before"],
+        json!(["line 2998", "line 2999"])
+    );
+    assert_eq!(
+        context["matches"][0]["after"],
+        json!(["the Needle is here", "needle of an error"])
+    );
+}
+
+/// Page by page, in both directions, nothing is missed or returned twice.
+async fn assert_pages_are_complete(api: &Api, run: Uuid) {
+    for (direction, start) in [("after", "0-0"), ("before", "end")] {
+        let (mut cursor, mut seen) = (start.to_owned(), Vec::new());
+        for _ in 0..30 {
+            let query = format!("regex=7\\d*7$&limit=13&{direction}={cursor}");
+            let response = found(api, run, &query).await;
+            seen.extend(texts(&response).into_iter().map(str::to_owned));
+            cursor = response["cursor"].as_str().expect("a cursor").to_owned();
+            if response["done"] == true {
+                break;
+            }
+        }
+        if direction == "before" {
+            seen.reverse();
+        }
+        let numbers = (1..=6_000).map(|number: u32| number.to_string());
+        let fits = |text: &String| {
+            text.len() > 1 && text.ends_with('7') && text[..text.len() - 1].contains('7')
+        };
+        let expected: Vec<String> = numbers
+            .filter(fits)
+            .map(|text| format!("line {text}"))
+            .collect();
+        assert_eq!(seen, expected, "{direction}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
+async fn search_finds_lines_in_any_store_and_across_chunks() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("search").await;
     let connection = run.publisher_connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
     let api = stack.api();
-    let output = |text: &str| runcast_tests::lines::output(text);
-    for entry in numbered("line", 1..=3_000).chunks(500) {
+    let output = |text: &str| runcast_tests::event_lines::output_line(text);
+    for entry in numbered_lines("line", 1..=3_000).chunks(500) {
         publisher.publish(entry).await;
     }
     let cut = [
@@ -51,9 +106,9 @@ async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
         output("dle\u{1b}[0m is here\nnext\n"),
     ];
     let stored = publisher.publish(&cut).await;
-    stack.database.holds(run.id, stored).await;
-    stack.stop(Part::Persister).await;
-    for entry in numbered("line", 3_001..=6_000).chunks(500) {
+    stack.database.wait_stored(run.id, stored).await;
+    stack.stop(Service::Persister).await;
+    for entry in numbered_lines("line", 3_001..=6_000).chunks(500) {
         publisher.publish(entry).await;
     }
     publisher
@@ -82,56 +137,10 @@ async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
     );
     assert_eq!(backward["done"], true);
 
-    assert_eq!(texts(&found(&api, run.id, "q=needle").await), all[1..]);
-    assert_eq!(
-        texts(&found(&api, run.id, "q=needle&level=error").await),
-        all[1..2]
-    );
-    assert_eq!(
-        texts(&found(&api, run.id, "q=needle&channel=output").await),
-        all[3..]
-    );
-    assert_eq!(
-        texts(&found(&api, run.id, "q=needle&channel=output:1").await),
-        [""; 0]
-    );
-    let context = found(&api, run.id, "regex=^line%203000$&context=2").await;
-    assert_eq!(
-        context["matches"][0]["before"],
-        json!(["line 2998", "line 2999"])
-    );
-    assert_eq!(
-        context["matches"][0]["after"],
-        json!(["the Needle is here", "needle of an error"])
-    );
+    assert_filters(&api, run.id, &all).await;
+    assert_pages_are_complete(&api, run.id).await;
 
-    // Piece by piece, in both directions, nothing is missed and nothing comes twice.
-    for (direction, start) in [("after", "0-0"), ("before", "end")] {
-        let (mut cursor, mut seen) = (start.to_owned(), Vec::new());
-        for _ in 0..30 {
-            let query = format!("regex=7\\d*7$&limit=13&{direction}={cursor}");
-            let answer = found(&api, run.id, &query).await;
-            seen.extend(texts(&answer).into_iter().map(str::to_owned));
-            cursor = answer["cursor"].as_str().expect("a cursor").to_owned();
-            if answer["done"] == true {
-                break;
-            }
-        }
-        if direction == "before" {
-            seen.reverse();
-        }
-        let numbers = (1..=6_000).map(|number: u32| number.to_string());
-        let fits = |text: &String| {
-            text.len() > 1 && text.ends_with('7') && text[..text.len() - 1].contains('7')
-        };
-        let expected: Vec<String> = numbers
-            .filter(fits)
-            .map(|text| format!("line {text}"))
-            .collect();
-        assert_eq!(seen, expected, "{direction}");
-    }
-
-    // What was still being written is found when it is finished, from where the search came to.
+    // A line that was incomplete is found once it is finished, from where the search stopped.
     let before = found(&api, run.id, "q=unfinished%20needle").await;
     assert_eq!(texts(&before), [""; 0]);
     let cursor = before["cursor"].as_str().expect("a cursor").to_owned();
@@ -143,11 +152,11 @@ async fn lines_are_found_wherever_they_are_held_and_however_they_were_cut() {
     )
     .await;
     assert_eq!(texts(&after), ["and an unfinished needle"]);
-    stack.launch(Part::Persister).await;
+    stack.start_service(Service::Persister).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_looked_for_is_refused_with_the_reason() {
+async fn invalid_searches_are_refused_with_the_reason() {
     let stack = Stack::start().await;
     let run = stack.api().create_run("refused").await.id;
     let long = format!("q={}", "x".repeat(1_001));
@@ -163,13 +172,13 @@ async fn what_cannot_be_looked_for_is_refused_with_the_reason() {
         ("q=a&before=x", "event id"),
     ] {
         let path = format!("/v1/runs/{run}/search?{query}");
-        let answer = send(stack.api().request(Method::GET, &path)).await;
-        let detail = problem(answer, StatusCode::BAD_REQUEST).await;
+        let response = send(stack.api().request(Method::GET, &path)).await;
+        let detail = problem(response, StatusCode::BAD_REQUEST).await;
         assert!(detail.contains(words), "{query}: {detail}");
     }
-    let answer = found(&stack.api(), run, "q=nothing").await;
+    let response = found(&stack.api(), run, "q=nothing").await;
     assert_eq!(
-        (answer["done"].clone(), answer["matches"].clone()),
+        (response["done"].clone(), response["matches"].clone()),
         (json!(true), json!([]))
     );
 }

@@ -1,43 +1,43 @@
-//! What a service does when it cannot start: it says in one line which setting or schema is to blame.
+//! A service that cannot start says in one line which setting or schema is to blame.
 
-use runcast_tests::eventually::SOON;
-use runcast_tests::process::{Process, Recipe};
+use runcast_tests::eventually::WAIT_DEADLINE;
+use runcast_tests::process::{Process, ProcessSpec};
 use runcast_tests::programs::{self, free_port};
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 
-/// Runs a service that is to refuse, and gives its exit code and what it said on stderr.
+/// Runs a service that must refuse to start; returns its exit code and stderr.
 async fn refusal(
     stack: &Stack,
-    part: Part,
+    service: Service,
     setting: Option<(&str, &str)>,
 ) -> (Option<i32>, String) {
-    let recipe = stack.recipe(part).with(setting);
-    let mut process: Process = recipe.start(stack.folder());
-    let status = process.ended(SOON).await;
-    let said = String::from_utf8_lossy(&process.stderr()).into_owned();
-    (status.code(), said)
+    let spec = stack.service_spec(service).with_env(setting);
+    let mut process: Process = spec.start(stack.folder());
+    let status = process.wait_exit(WAIT_DEADLINE).await;
+    let output = String::from_utf8_lossy(&process.stderr()).into_owned();
+    (status.code(), output)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schema_that_does_not_fit_is_refused() {
+async fn mismatched_schema_is_refused() {
     let stack = Stack::without_services().await;
     let cases = [
-        // Changed after it ran; older than the program; newer than the program.
+        // Changed after it was applied; older than the program; newer than the program.
         "UPDATE _sqlx_migrations SET checksum = '\\xdecaf000' WHERE version = 1",
         "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'from the future', true, '\\x00', 0)",
     ];
-    for (tampering, shown) in cases.into_iter().zip(["decaf000", "", "9999"]) {
-        stack.database.tamper(tampering).await;
-        for part in Part::ALL {
-            let (code, said) = refusal(&stack, part, None).await;
-            assert_eq!(code, Some(78), "{}: {said}", part.name());
-            for word in ["expected", "actual", shown] {
+    for (tampering, displayed) in cases.into_iter().zip(["decaf000", "", "9999"]) {
+        stack.database.execute(tampering).await;
+        for service in Service::ALL {
+            let (code, output) = refusal(&stack, service, None).await;
+            assert_eq!(code, Some(78), "{}: {output}", service.name());
+            for word in ["expected", "actual", displayed] {
                 assert!(
-                    said.contains(word),
-                    "{} does not say {word:?}: {said}",
-                    part.name()
+                    output.contains(word),
+                    "{} does not say {word:?}: {output}",
+                    service.name()
                 );
             }
         }
@@ -45,31 +45,37 @@ async fn a_schema_that_does_not_fit_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_cannot_be_reached_is_named_by_its_setting() {
+async fn unreachable_server_is_named_by_its_setting() {
     let stack = Stack::without_services().await;
     let port = free_port();
     let (redis, postgres) = (stack.redis.url(port), stack.database_url(port));
     for (name, address) in [("REDIS_URL", redis), ("DATABASE_URL", postgres)] {
-        for part in Part::ALL {
-            let (code, said) = refusal(&stack, part, Some((name, &address))).await;
+        for service in Service::ALL {
+            let (code, output) = refusal(&stack, service, Some((name, &address))).await;
             assert!(
                 code.is_some_and(|code| code != 0),
                 "{} ended with {code:?}",
-                part.name()
+                service.name()
             );
-            let naming: Vec<_> = said.lines().filter(|line| line.contains(name)).collect();
+            let naming: Vec<_> = output.lines().filter(|line| line.contains(name)).collect();
             let [line] = naming[..] else {
-                panic!("{} should name {name} in one line: {said}", part.name());
+                panic!(
+                    "{} should name {name} in one line: {output}",
+                    service.name()
+                );
             };
-            assert!(line.contains(&port.to_string()), "where it looked: {line}");
-            assert!(!said.contains("panicked"), "{said}");
-            assert_secrets_kept(&said, &address);
+            assert!(
+                line.contains(&port.to_string()),
+                "the inspected place: {line}"
+            );
+            assert!(!output.contains("panicked"), "{output}");
+            assert_no_secrets(&output, &address);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_setting_that_makes_no_sense_is_named() {
+async fn invalid_setting_is_named() {
     let stack = Stack::without_services().await;
     for (name, value) in [
         ("REDIS_URL", "localhost"),
@@ -77,29 +83,29 @@ async fn a_setting_that_makes_no_sense_is_named() {
         ("RUNCAST_LISTEN", "everywhere"),
         ("RUNCAST_ENV", "staging"),
     ] {
-        let (code, said) = refusal(&stack, Part::Gateway, Some((name, value))).await;
-        assert_eq!(code, Some(78), "{name}={value}: {said}");
-        assert!(said.contains(name), "{name}={value}: {said}");
+        let (code, output) = refusal(&stack, Service::Gateway, Some((name, value))).await;
+        assert_eq!(code, Some(78), "{name}={value}: {output}");
+        assert!(output.contains(name), "{name}={value}: {output}");
     }
-    let (code, said) = refusal(&stack, Part::Persister, Some(("DATABASE_URL", ""))).await;
-    assert_eq!(code, Some(78), "{said}");
-    assert!(said.contains("DATABASE_URL is not set"), "{said}");
+    let (code, output) = refusal(&stack, Service::Persister, Some(("DATABASE_URL", ""))).await;
+    assert_eq!(code, Some(78), "{output}");
+    assert!(output.contains("DATABASE_URL is not set"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn migrating_needs_the_database_alone() {
+async fn migrate_needs_only_the_database() {
     let stack = Stack::without_services().await;
     let address = stack.database_url(stack.database_port());
-    let recipe = Recipe::new(
+    let spec = ProcessSpec::new(
         "migrate",
         programs::runcastd(),
         &["migrate"],
         stack.folder(),
     );
-    let mut migrate = recipe
-        .with([("DATABASE_URL", address)])
+    let mut migrate = spec
+        .with_env([("DATABASE_URL", address)])
         .start(stack.folder());
-    let status = migrate.ended(SOON).await;
+    let status = migrate.wait_exit(WAIT_DEADLINE).await;
     assert!(
         status.success(),
         "a second time, without Redis ({status})\n{}",
@@ -107,11 +113,14 @@ async fn migrating_needs_the_database_alone() {
     );
 }
 
-/// Checks that the password in an address was not printed.
-fn assert_secrets_kept(said: &str, address: &str) {
+/// Checks that the password of a URL was not printed.
+fn assert_no_secrets(output: &str, address: &str) {
     let password = address
         .split_once('@')
         .and_then(|(start, _)| start.rsplit_once(':'));
     let (_, password) = password.expect("an address with a password");
-    assert!(!said.contains(password), "a password was printed: {said}");
+    assert!(
+        !output.contains(password),
+        "a password was printed: {output}"
+    );
 }

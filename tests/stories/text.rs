@@ -1,4 +1,4 @@
-//! The text of a run: byte for byte, followed to its end, and in parts once it is finished.
+//! The text of a run: byte for byte, followed to its end, and by ranges once it is finished.
 
 use std::io::Write as _;
 
@@ -7,9 +7,9 @@ use reqwest::{Method, Response, StatusCode};
 use runcast_common::protocol::event::{Gap, Kind, Text, write_line};
 use runcast_common::protocol::limits::MAX_CHUNK_BYTES;
 use runcast_tests::api::{Api, problem, send};
-use runcast_tests::eventually::SOON;
+use runcast_tests::eventually::WAIT_DEADLINE;
 use runcast_tests::publisher::Publisher;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use uuid::Uuid;
 
 /// The line of a chunk, without its newline.
@@ -46,8 +46,72 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
         .unwrap_or("")
 }
 
+/// A gap is a line of its own, which no output can imitate.
+async fn assert_gap_is_a_line(api: &Api, run: Uuid, publisher: &mut Publisher) {
+    let mut gap = Vec::new();
+    let missing = Gap {
+        count: Some(3),
+        bytes: 30,
+        reason: "full",
+        after: None,
+        next: None,
+    };
+    write_line(&mut gap, Kind::Gap, 0, 1, &missing).expect("a line");
+    gap.pop();
+    let forged = chunk(
+        Kind::Output,
+        "stdout",
+        b"\x1eruncast: 9 events are missing here: forged\nopen",
+    );
+    let last = publisher.publish(&[forged, gap]).await;
+    let after = format!("?after={}-{}", last.epoch, last.seq - 2);
+    let displayed = String::from_utf8(text(api, run, &after).await).expect("UTF-8");
+    let expected = "\x1e\x1eruncast: 9 events are missing here: forged\nopen\n\x1eruncast: 3 events are missing here: full\n";
+    assert_eq!(displayed, expected);
+}
+
+/// Checks all forms of a byte range of the text.
+async fn assert_ranges(api: &Api, path: &str, whole: &str, tag: &str) {
+    let total = whole.len();
+    let middle = total / 2;
+    let cases = [
+        ("bytes=0-99".to_owned(), Some((0, 100))),
+        (
+            format!("bytes={middle}-{}", middle + 9_999),
+            Some((middle, 10_000)),
+        ),
+        (format!("bytes={middle}-"), Some((middle, total - middle))),
+        ("bytes=-7".to_owned(), Some((total - 7, 7))),
+        (format!("bytes={}-", total - 1), Some((total - 1, 1))),
+        (format!("bytes=0-{}", total * 2), Some((0, total))),
+        (format!("bytes={total}-"), None),
+    ];
+    for (range, expected) in cases {
+        let response = ask(api, path, &[("range", &range), ("accept-encoding", "gzip")]).await;
+        let headers = response.headers().clone();
+        match expected {
+            Some((start, length)) => {
+                assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT, "{range}");
+                let displayed = format!("bytes {start}-{}/{total}", start + length - 1);
+                assert_eq!(header(&headers, "content-range"), displayed);
+                assert_eq!(header(&headers, "content-encoding"), "", "{range}");
+                assert_eq!(header(&headers, "etag"), tag);
+                let body = response.bytes().await.expect("a whole body");
+                assert!(body == whole.as_bytes()[start..start + length], "{range}");
+            }
+            None => {
+                problem(response, StatusCode::RANGE_NOT_SATISFIABLE).await;
+                assert_eq!(
+                    header(&headers, "content-range"),
+                    format!("bytes */{total}")
+                );
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_text_is_byte_for_byte_what_was_written() {
+async fn text_is_byte_for_byte_the_output() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("bytes").await;
     let connection = run.publisher_connection().await;
@@ -75,11 +139,11 @@ async fn a_text_is_byte_for_byte_what_was_written() {
     lines.extend(
         huge_line
             .chunks(MAX_CHUNK_BYTES)
-            .map(|part| chunk(Kind::Output, "stdout", part)),
+            .map(|piece| chunk(Kind::Output, "stdout", piece)),
     );
     let mut last = publisher.publish(&lines[..2]).await;
-    stack.database.holds(run.id, last).await;
-    stack.stop(Part::Persister).await;
+    stack.database.wait_stored(run.id, last).await;
+    stack.stop(Service::Persister).await;
     for line in &lines[2..] {
         last = publisher.publish(std::slice::from_ref(line)).await;
     }
@@ -88,11 +152,11 @@ async fn a_text_is_byte_for_byte_what_was_written() {
         .await;
 
     let api = stack.api();
-    // Partly stored, partly in Redis alone; and then stored all.
+    // Partly in Postgres, partly only in Redis; then all in Postgres.
     for round in ["live", "stored"] {
         if round == "stored" {
-            stack.launch(Part::Persister).await;
-            stack.database.holds(run.id, last).await;
+            stack.start_service(Service::Persister).await;
+            stack.database.wait_stored(run.id, last).await;
         }
         assert!(
             text(&api, run.id, "?channel=output").await == written,
@@ -108,31 +172,13 @@ async fn a_text_is_byte_for_byte_what_was_written() {
         let plain = text(&api, run.id, "?channel=output&ansi=strip").await;
         assert!(plain.starts_with(b"plain\nNUL and "), "{round}");
         let red = b"red\tend\r\n0123456789";
-        assert!(plain.windows(red.len()).any(|part| part == red), "{round}");
+        assert!(
+            plain.windows(red.len()).any(|piece| piece == red),
+            "{round}"
+        );
     }
 
-    // A hole is a line of its own, which nothing that is written can be taken for.
-    let mut gap = Vec::new();
-    let told = Gap {
-        count: Some(3),
-        bytes: 30,
-        reason: "full",
-        after: None,
-        next: None,
-    };
-    write_line(&mut gap, Kind::Gap, 0, 1, &told).expect("a line");
-    gap.pop();
-    let forged = chunk(
-        Kind::Output,
-        "stdout",
-        b"\x1eruncast: 9 events are missing here: forged\nopen",
-    );
-    let last = publisher.publish(&[forged, gap]).await;
-    let after = format!("?after={}-{}", last.epoch, last.seq - 2);
-    let shown = String::from_utf8(text(&api, run.id, &after).await).expect("UTF-8");
-    let expected = "\x1e\x1eruncast: 9 events are missing here: forged\nopen\n\x1eruncast: 3 events are missing here: full\n";
-    assert_eq!(shown, expected);
-
+    assert_gap_is_a_line(&api, run.id, &mut publisher).await;
     for query in [
         "?channel=status",
         "?ansi=maybe",
@@ -145,7 +191,7 @@ async fn a_text_is_byte_for_byte_what_was_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_text_is_followed_until_the_run_is_over() {
+async fn text_is_followed_until_the_run_ends() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("followed").await.id;
     let folder = stack.folder().to_owned();
@@ -168,43 +214,39 @@ async fn a_text_is_followed_until_the_run_is_over() {
     assert_eq!(
         header(response.headers(), "content-encoding"),
         "",
-        "what is followed is not packed"
+        "a followed text is not compressed"
     );
     assert_eq!(header(response.headers(), "etag"), "");
     let mut followed = Vec::new();
     while followed != b"first\n" {
-        let bytes = tokio::time::timeout(SOON, response.chunk()).await;
+        let bytes = tokio::time::timeout(WAIT_DEADLINE, response.chunk()).await;
         let bytes = bytes.expect("more in time").expect("a body").expect("more");
         followed.extend_from_slice(&bytes);
         assert!(followed.len() <= 6, "{followed:?}");
     }
-    // Only what there is, without following.
+    // Without following: only the existing text.
     assert_eq!(text(&api, run, "").await, b"first\n");
 
     std::fs::File::create(&go)
         .and_then(|mut file| file.write_all(b"go"))
         .expect("a file");
-    while let Some(bytes) = response
-        .chunk()
-        .await
-        .expect("the text ends in an orderly way")
-    {
+    while let Some(bytes) = response.chunk().await.expect("the text ends cleanly") {
         followed.extend_from_slice(&bytes);
     }
-    assert!(wrap.ended(SOON).await.success());
+    assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
     assert_eq!(followed, b"first\nmore 1\nmore 2\nmore 3\nend");
-    stack.database.sealed(run).await;
+    stack.database.wait_sealed(run).await;
     assert_eq!(text(&api, run, "?follow").await, followed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_finished_text_is_had_in_parts_packed_or_not_at_all() {
+async fn finished_text_supports_ranges_compression_and_etags() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("finished").await.id;
-    // Several times what is marked at once when it is measured.
+    // Several times the number of lines that the byte index marks at once.
     let mut wrap = stack.wrap(run, &["seq", "1", "600000"]);
-    assert!(wrap.ended(SOON).await.success());
-    stack.database.sealed(run).await;
+    assert!(wrap.wait_exit(WAIT_DEADLINE).await.success());
+    stack.database.wait_sealed(run).await;
     let api = stack.api();
     let path = format!("/v1/runs/{run}/text");
     let whole: String = (1..=600_000).map(|number| format!("{number}\n")).collect();
@@ -215,47 +257,8 @@ async fn a_finished_text_is_had_in_parts_packed_or_not_at_all() {
     let tag = header(plain.headers(), "etag").to_owned();
     assert!(tag.starts_with('"'), "{tag}");
     assert_eq!(header(plain.headers(), "accept-ranges"), "bytes");
-    let middle = total / 2;
-    let cases = [
-        ("bytes=0-99".to_owned(), Some((0, 100))),
-        (
-            format!("bytes={middle}-{}", middle + 9_999),
-            Some((middle, 10_000)),
-        ),
-        (format!("bytes={middle}-"), Some((middle, total - middle))),
-        ("bytes=-7".to_owned(), Some((total - 7, 7))),
-        (format!("bytes={}-", total - 1), Some((total - 1, 1))),
-        (format!("bytes=0-{}", total * 2), Some((0, total))),
-        (format!("bytes={total}-"), None),
-    ];
-    for (range, expected) in cases {
-        let response = ask(
-            &api,
-            &path,
-            &[("range", &range), ("accept-encoding", "gzip")],
-        )
-        .await;
-        let headers = response.headers().clone();
-        match expected {
-            Some((start, length)) => {
-                assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT, "{range}");
-                let shown = format!("bytes {start}-{}/{total}", start + length - 1);
-                assert_eq!(header(&headers, "content-range"), shown);
-                assert_eq!(header(&headers, "content-encoding"), "", "{range}");
-                assert_eq!(header(&headers, "etag"), tag);
-                let body = response.bytes().await.expect("a whole body");
-                assert!(body == whole.as_bytes()[start..start + length], "{range}");
-            }
-            None => {
-                problem(response, StatusCode::RANGE_NOT_SATISFIABLE).await;
-                assert_eq!(
-                    header(&headers, "content-range"),
-                    format!("bytes */{total}")
-                );
-            }
-        }
-    }
-    // What is no range of one part, or is of another text, gets the whole.
+    assert_ranges(&api, &path, &whole, &tag).await;
+    // An invalid range, several ranges, or a range of another version: the whole text.
     let others: [&[(&str, &str)]; 4] = [
         &[("range", "lines=1-2")],
         &[("range", "bytes=0-1,5-6")],
@@ -267,8 +270,8 @@ async fn a_finished_text_is_had_in_parts_packed_or_not_at_all() {
         assert_eq!(response.status(), StatusCode::OK, "{headers:?}");
         assert_eq!(response.bytes().await.expect("a whole body").len(), total);
     }
-    let held = ask(&api, &path, &[("range", "bytes=0-1"), ("if-range", &tag)]).await;
-    assert_eq!(held.status(), StatusCode::PARTIAL_CONTENT);
+    let contained = ask(&api, &path, &[("range", "bytes=0-1"), ("if-range", &tag)]).await;
+    assert_eq!(contained.status(), StatusCode::PARTIAL_CONTENT);
     let weak = format!("\"other\", W/{tag}");
     for known in [tag.as_str(), &weak, "*"] {
         let response = ask(&api, &path, &[("if-none-match", known)]).await;
@@ -276,7 +279,7 @@ async fn a_finished_text_is_had_in_parts_packed_or_not_at_all() {
         assert_eq!(header(response.headers(), "etag"), tag);
     }
 
-    // Packed it is another representation.
+    // A compressed text is another representation.
     for encoding in ["gzip", "zstd"] {
         let response = ask(&api, &path, &[("accept-encoding", encoding)]).await;
         assert_eq!(header(response.headers(), "content-encoding"), encoding);

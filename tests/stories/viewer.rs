@@ -1,4 +1,5 @@
-//! How stories watch a run as the page does: by cursor over reconnects, and blind to what came twice.
+//! How stories watch a run as the page does: it resumes by cursor after reconnects, and ignores
+//! duplicates.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,17 +7,17 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::Api;
-use runcast_tests::eventually::{SOON, within};
-use runcast_tests::lines;
+use runcast_tests::event_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, within};
 use runcast_tests::sse::{Frame, Sse};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-/// Pause of a viewer whose gateway is not there.
-const RETRY: Duration = Duration::from_millis(50);
+/// Pause of a viewer whose gateway is unreachable.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// A reader of one run that comes back whenever its stream breaks.
+/// A reader of one run that reconnects whenever its stream breaks.
 pub(crate) struct Viewer {
     api: Api,
     run: Uuid,
@@ -24,11 +25,11 @@ pub(crate) struct Viewer {
     highest: HashMap<String, u64>,
     /// Events, each once.
     pub(crate) events: Vec<Value>,
-    /// Events that came again, by producer and seq.
+    /// Duplicates, by producer and seq.
     pub(crate) repeated: usize,
-    /// Reasons of the gaps it was told.
+    /// Reasons of the received gaps.
     pub(crate) gaps: Vec<String>,
-    /// How often it had to connect.
+    /// How often it connected.
     pub(crate) connections: usize,
 }
 
@@ -49,8 +50,8 @@ impl Viewer {
     /// Watches until the run has ended.
     pub(crate) async fn until_the_end(self) -> Self {
         within(
-            SOON * 3,
-            "a viewer sees the end of its run",
+            WAIT_DEADLINE * 3,
+            "a viewer receives the end of its run",
             self.follow(|_| false),
         )
         .await
@@ -59,8 +60,8 @@ impl Viewer {
     /// Watches until an event satisfies `enough`, or the run has ended.
     pub(crate) async fn until(self, enough: impl FnMut(&Value) -> bool) -> Self {
         within(
-            SOON * 2,
-            "a viewer sees what it waits for",
+            WAIT_DEADLINE * 2,
+            "a viewer receives the expected event",
             self.follow(enough),
         )
         .await
@@ -68,11 +69,11 @@ impl Viewer {
 
     async fn follow(mut self, mut enough: impl FnMut(&Value) -> bool) -> Self {
         loop {
-            // It has seen everything, and only the end itself was lost with a gateway.
+            // It has received everything; only the `end` frame was lost with a gateway.
             let Some(mut stream) = self.connect().await else {
                 return self;
             };
-            while let Ok(Some(frame)) = stream.next_until(Instant::now() + SOON).await {
+            while let Ok(Some(frame)) = stream.next_before(Instant::now() + WAIT_DEADLINE).await {
                 if self.take(&frame) && self.events.last().is_some_and(&mut enough) {
                     return self;
                 }
@@ -83,13 +84,13 @@ impl Viewer {
         }
     }
 
-    /// Connects as EventSource does: again and again, with the last id that it has seen. Nothing if
-    /// that is answered by 204, after which EventSource stays away.
+    /// Connects as EventSource does: again and again, with its last event id. None on 204, after
+    /// which EventSource stays away.
     async fn connect(&mut self) -> Option<Sse> {
         self.connections += 1;
         let cursor = self.cursor.map(|id| id.to_string());
         let path = format!("/v1/runs/{}/stream", self.run);
-        let give_up = Instant::now() + SOON;
+        let give_up = Instant::now() + WAIT_DEADLINE;
         let response = loop {
             let mut request = self.api.request(Method::GET, &path);
             if let Some(cursor) = &cursor {
@@ -98,7 +99,7 @@ impl Viewer {
             match request.send().await {
                 Ok(response) => break response,
                 Err(error) if Instant::now() > give_up => panic!("no gateway: {error}"),
-                Err(_not_there) => sleep(RETRY).await,
+                Err(_not_there) => sleep(RETRY_PAUSE).await,
             }
         };
         if response.status() == StatusCode::NO_CONTENT && self.cursor.is_some() {
@@ -107,7 +108,7 @@ impl Viewer {
         Some(Sse::from_response(response).await)
     }
 
-    /// Takes in one frame; true if it is an event that was not seen before.
+    /// Processes one frame; true if it is a new event.
     fn take(&mut self, frame: &Frame) -> bool {
         assert!(
             self.cursor.is_none_or(|cursor| cursor <= frame.id),
@@ -116,11 +117,11 @@ impl Viewer {
         );
         self.cursor = Some(frame.id);
         let event = frame.json();
-        if frame.event == "gap" && frame.is_about_connection() {
+        if frame.event == "gap" && frame.is_connection_notice() {
             self.gaps
                 .push(event["reason"].as_str().unwrap_or_default().to_owned());
         }
-        if frame.is_about_connection() {
+        if frame.is_connection_notice() {
             return false;
         }
         assert_eq!(event["id"], frame.id.to_string(), "the id in the envelope");
@@ -141,29 +142,29 @@ impl Viewer {
         true
     }
 
-    /// What the events of a kind said, put together.
+    /// The concatenated text of all events of a kind.
     pub(crate) fn text(&self, kind: &str) -> Vec<u8> {
         let of_kind = self.events.iter().filter(|event| event["kind"] == kind);
-        of_kind.flat_map(lines::chunk).collect()
+        of_kind.flat_map(event_lines::text_bytes).collect()
     }
 }
 
-/// Lines `<word> <number>`, for comparing with what arrived.
+/// Lines `<word> <number>`, to compare with the received text.
 pub(crate) fn numbers(word: &str, range: std::ops::RangeInclusive<u64>) -> String {
     range.map(|number| format!("{word} {number}\n")).collect()
 }
 
-/// Compares what arrived with what was said, and shows where they part rather than both as a whole.
-pub(crate) fn assert_text(arrived: &[u8], said: &str) {
-    if arrived == said.as_bytes() {
+/// Compares received with published text, and prints where they differ rather than both texts.
+pub(crate) fn assert_text(arrived: &[u8], output: &str) {
+    if arrived == output.as_bytes() {
         return;
     }
     let arrived = String::from_utf8_lossy(arrived);
-    let mut pairs = said.lines().zip(arrived.lines()).enumerate();
+    let mut pairs = output.lines().zip(arrived.lines()).enumerate();
     let first = pairs.find(|(_, (expected, actual))| expected != actual);
     panic!(
-        "{} lines were said and {} arrived; the first difference: {first:?}",
-        said.lines().count(),
+        "{} lines were published and {} received; the first difference: {first:?}",
+        output.lines().count(),
         arrived.lines().count()
     );
 }

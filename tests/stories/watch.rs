@@ -1,19 +1,19 @@
-//! Several runs on one connection, and the feed of all of them.
+//! Several runs on one connection, and the feed of all runs.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{CreatedRun, send};
-use runcast_tests::eventually::{SOON, eventually, within};
-use runcast_tests::lines::numbered;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually, within};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
 use crate::fanout::{frames, last_line, publisher};
 
-/// Reads a stream of several runs until so many frames have come, or it ends.
+/// Reads a stream of several runs until this many frames have arrived, or it ends.
 async fn watch(
     stack: &Stack,
     query: &str,
@@ -26,12 +26,12 @@ async fn watch(
     if let Some(cursor) = cursor {
         request = request.header("last-event-id", cursor);
     }
-    let mut answer = send(request).await;
-    assert_eq!(answer.status(), StatusCode::OK);
+    let mut response = send(request).await;
+    assert_eq!(response.status(), StatusCode::OK);
     let mut text = String::new();
-    within(SOON, "enough frames of a watch", async {
+    within(WAIT_DEADLINE, "enough frames of a watch", async {
         while frames(&text).len() < count {
-            match answer.chunk().await.expect("read") {
+            match response.chunk().await.expect("read") {
                 Some(bytes) => text += std::str::from_utf8(&bytes).expect("text"),
                 None => break,
             }
@@ -44,7 +44,7 @@ async fn watch(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
+async fn several_runs_share_a_connection_and_resume() {
     let stack = Stack::start().await;
     let mut runs = Vec::new();
     for name in ["one", "two", "three"] {
@@ -52,11 +52,11 @@ async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
         runs.push((run.id, publisher(&stack, &run).await));
     }
     for (_, publisher) in &mut runs[..2] {
-        publisher.publish(&numbered("line", 1..=50)).await;
+        publisher.publish(&numbered_lines("line", 1..=50)).await;
     }
     let query: Vec<String> = runs.iter().map(|(run, _)| format!("run={run}")).collect();
     let query = query.join("&");
-    // Cut after every frame: what follows is what comes next, of each run.
+    // Disconnects after every frame: the next frame of each run must follow.
     let mut seen: HashMap<String, Vec<u64>> = HashMap::new();
     let mut cursor: Option<String> = None;
     for cut in [1, 3, 20, 30, 7] {
@@ -70,7 +70,7 @@ async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
         }
     }
     for (_, publisher) in &mut runs {
-        publisher.publish(&numbered("line", 51..=60)).await;
+        publisher.publish(&numbered_lines("line", 51..=60)).await;
         publisher.publish(&[last_line(0)]).await;
     }
     let mut ends = Vec::new();
@@ -85,8 +85,8 @@ async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
     }
     assert_eq!(ends.len(), 4, "each run, and then all of them: {ends:?}");
     assert_eq!(ends.last(), Some(&None));
-    for ((run, _), most) in runs.iter().zip([61, 61, 11]) {
-        assert_eq!(seen[&run.to_string()], (1..=most).collect::<Vec<_>>());
+    for ((run, _), max) in runs.iter().zip([61, 61, 11]) {
+        assert_eq!(seen[&run.to_string()], (1..=max).collect::<Vec<_>>());
     }
     let again = stack
         .api()
@@ -99,27 +99,27 @@ async fn several_runs_are_watched_on_one_connection_and_each_is_resumed() {
         ("label=x", "NAME=VALUE"),
         (&format!("run={}&after=1-2", runs[0].0), "expected a cursor"),
     ] {
-        let answer = send(
+        let response = send(
             stack
                 .api()
                 .request(Method::GET, &format!("/v1/watch?{query}")),
         )
         .await;
-        assert!(answer.status().is_client_error(), "{query}");
-        let detail = answer.text().await.expect("a body");
+        assert!(response.status().is_client_error(), "{query}");
+        let detail = response.text().await.expect("a body");
         assert!(detail.contains(expected), "{query}: {detail}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn runs_with_a_label_join_while_they_are_watched() {
+async fn new_runs_with_the_label_join_a_watch() {
     let stack = Stack::start().await;
     let create = async |team: &str| {
         let described = json!({"name": "labelled", "labels": {"team": team}});
         stack.api().create(&described).await.id
     };
     let (first, other) = (create("search").await, create("other").await);
-    let mut answer = send(
+    let mut response = send(
         stack
             .api()
             .request(Method::GET, "/v1/watch?label=team=search"),
@@ -129,13 +129,13 @@ async fn runs_with_a_label_join_while_they_are_watched() {
     for run in [first, other, second] {
         let redis = stack.redis.connection().await;
         Publisher::new(redis, stack.keys(), run)
-            .publish(&numbered("line", 1..=1))
+            .publish(&numbered_lines("line", 1..=1))
             .await;
     }
     let mut text = String::new();
-    eventually("both runs are shown", async || {
+    eventually("both runs are listed", async || {
         if let Ok(Ok(Some(bytes))) =
-            tokio::time::timeout(Duration::from_secs(1), answer.chunk()).await
+            tokio::time::timeout(Duration::from_secs(1), response.chunk()).await
         {
             text += std::str::from_utf8(&bytes).expect("text");
         }
@@ -156,51 +156,52 @@ async fn runs_with_a_label_join_while_they_are_watched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_feed_tells_of_every_run_and_is_resumed() {
+async fn feed_reports_every_run_and_resumes() {
     let stack = Stack::start().await;
     let mut feed = send(stack.api().request(Method::GET, "/v1/feed")).await;
     assert_eq!(feed.status(), StatusCode::OK);
     let mut text = String::new();
-    let mut told = async |what: &str, run: &CreatedRun, wanted: &str| {
+    let mut received = async |what: &str, run: &CreatedRun, target: &str| {
         eventually(what, async || {
             let chunk = tokio::time::timeout(Duration::from_secs(1), feed.chunk());
             if let Ok(Ok(Some(bytes))) = chunk.await {
                 text += std::str::from_utf8(&bytes).expect("text");
             }
             let id = run.id.to_string();
-            let mut told = frames(&text)
+            let mut received = frames(&text)
                 .into_iter()
                 .filter(|(event, data, _)| event == "state" && data["run"] == id.as_str());
-            let found = told.find(|(_, data, _)| data["status"] == wanted);
+            let found = received.find(|(_, data, _)| data["status"] == target);
             found.map(|(_, _, id)| id).ok_or_else(|| text.clone())
         })
         .await
     };
     let first = stack.api().create_run("first").await;
-    // Signs of the first may have come before the gateway listened; a channel that has a listener has them all.
-    eventually("the gateway listens", async || {
+    // The first heartbeats may have been sent before the gateway subscribed; once it has, it misses
+    // none.
+    eventually("the gateway subscribes", async || {
         let mut redis = stack.redis.connection().await;
         let mut ask = redis::cmd("PUBSUB");
         ask.arg("NUMSUB").arg(stack.keys().updates());
-        let (_, listeners): (String, u64) = ask.query_async(&mut redis).await.expect("an answer");
+        let (_, listeners): (String, u64) = ask.query_async(&mut redis).await.expect("a response");
         (listeners > 0)
             .then_some(())
-            .ok_or_else(|| "nobody listens".to_owned())
+            .ok_or_else(|| "no gateway subscribes".to_owned())
     })
     .await;
     let second = stack.api().create_run("second").await;
-    let created = told("a new run is told of", &second, "pending").await;
+    let created = received("a new run is announced", &second, "pending").await;
     let mut publisher = publisher(&stack, &first).await;
     publisher.publish(&[last_line(0)]).await;
-    told("its end is told of", &first, "succeeded").await;
-    // From where it was the same comes again, and nothing before it.
+    received("its end is announced", &first, "succeeded").await;
+    // From that cursor the same frames come again, and none before.
     let ask = |id: &str| {
         let request = stack.api().request(Method::GET, "/v1/feed");
         request.header("last-event-id", id.to_owned())
     };
     let mut again = send(ask(&created)).await;
     let mut text = String::new();
-    within(SOON, "what came since", async {
+    within(WAIT_DEADLINE, "events since then", async {
         while !text.contains("succeeded") {
             let bytes = again.chunk().await.expect("read").expect("more");
             text += std::str::from_utf8(&bytes).expect("text");
@@ -213,7 +214,7 @@ async fn the_feed_tells_of_every_run_and_is_resumed() {
     );
     let mut late = send(ask("1-1")).await;
     let mut text = String::new();
-    within(SOON, "a gap", async {
+    within(WAIT_DEADLINE, "a gap", async {
         while !text.contains("event: gap") {
             let bytes = late.chunk().await.expect("read").expect("more");
             text += std::str::from_utf8(&bytes).expect("text");

@@ -1,4 +1,4 @@
-//! Background tasks: the lease, jobs, retention, leftovers.
+//! Background work: the lease, jobs, retention, orphaned keys.
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use redis::aio::MultiplexedConnection;
 use runcast_common::connect::Redis;
 use runcast_common::presence::liveness::{self, LivenessThresholds};
 use runcast_tests::api::{problem, send};
-use runcast_tests::eventually::{SOON, eventually_within};
-use runcast_tests::process::{Process, Recipe};
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually_within};
+use runcast_tests::process::{Process, ProcessSpec};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// How long it takes until the jobs of a dead worker are given to another, and more.
-const RECOVERY: Duration = Duration::from_secs(90);
+/// More than the time until the jobs of a dead worker are reassigned.
+const RECOVERY_DEADLINE: Duration = Duration::from_secs(90);
 
-/// What a worker says when it gets the lease.
-const WATCHES: &str = "this worker watches agents now";
+/// What a worker logs when it acquires the lease.
+const LEASE_LOG_LINE: &str = "this worker watches agents now";
 
 /// A worker beside the stack's own.
 fn another_worker(stack: &Stack) -> Process {
-    let recipe = Recipe {
+    let spec = ProcessSpec {
         name: "worker-2".to_owned(),
-        ..stack.recipe(Part::Worker)
+        ..stack.service_spec(Service::Worker)
     };
-    recipe.start(stack.folder())
+    spec.start(stack.folder())
 }
 
 async fn logs(process: &Process, words: &str) {
     let what = format!("{} logs {words:?}", process.name());
-    eventually_within(SOON, &what, async || {
+    eventually_within(WAIT_DEADLINE, &what, async || {
         let logs = process.logs();
         logs.contains(words).then_some(()).ok_or(logs)
     })
@@ -40,62 +40,68 @@ async fn logs(process: &Process, words: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_worker_takes_over_from_a_killed_one() {
     let mut stack = Stack::without_services().await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     let token = "SELECT coalesce(max(token), 0) FROM leases";
-    stack.database.comes_to(token, 1).await;
+    stack.database.wait_for_number(token, 1).await;
     let mut other = another_worker(&stack);
-    other.says("Runcast worker is ready", SOON).await;
-    stack.kill(Part::Worker);
-    logs(&other, WATCHES).await;
-    assert_eq!(stack.database.number(token).await, 2);
+    other
+        .wait_for_line("Runcast worker is ready", WAIT_DEADLINE)
+        .await;
+    stack.kill(Service::Worker);
+    logs(&other, LEASE_LOG_LINE).await;
+    assert_eq!(stack.database.query_number(token).await, 2);
     other.signal(Signal::SIGTERM);
-    assert!(other.ended(SOON).await.success());
-    let held = "SELECT count(*) FROM leases WHERE expires_at > now()";
-    assert_eq!(stack.database.number(held).await, 0, "given back");
+    assert!(other.wait_exit(WAIT_DEADLINE).await.success());
+    let contained = "SELECT count(*) FROM leases WHERE expires_at > now()";
+    assert_eq!(stack.database.query_number(contained).await, 0, "released");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_was_paused_finds_its_lease_gone() {
+async fn paused_worker_detects_its_lost_lease() {
     let mut stack = Stack::without_services().await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     let token = "SELECT coalesce(max(token), 0) FROM leases";
-    stack.database.comes_to(token, 1).await;
+    stack.database.wait_for_number(token, 1).await;
     let mut paused = another_worker(&stack);
-    paused.says("Runcast worker is ready", SOON).await;
-    stack.stop(Part::Worker).await;
-    logs(&paused, WATCHES).await;
+    paused
+        .wait_for_line("Runcast worker is ready", WAIT_DEADLINE)
+        .await;
+    stack.stop(Service::Worker).await;
+    logs(&paused, LEASE_LOG_LINE).await;
     paused.signal(Signal::SIGSTOP);
-    stack.launch(Part::Worker).await;
-    stack.database.comes_to(token, 3).await;
+    stack.start_service(Service::Worker).await;
+    stack.database.wait_for_number(token, 3).await;
     paused.signal(Signal::SIGCONT);
-    // By its next renewal, by the transaction in which it was paused, or because it was paused in a wait that is over
-    // now: then it begins anew, without the lease.
-    let what = "the paused worker knows that it lost the lease";
-    eventually_within(SOON, what, async || {
+    // It notices at its next renewal, by the transaction in which it was paused, or because a wait
+    // has expired. Then it restarts its work without the lease.
+    let what = "the paused worker detects that it lost the lease";
+    eventually_within(WAIT_DEADLINE, what, async || {
         let logs = paused.logs();
-        let told = [
+        let received = [
             "another worker watches agents now",
             "has passed to another",
             "watching agents failed",
         ];
-        told.iter()
+        received
+            .iter()
             .any(|words| logs.contains(words))
             .then_some(())
             .ok_or(logs)
     })
     .await;
-    assert_eq!(stack.database.number(token).await, 3);
+    assert_eq!(stack.database.query_number(token).await, 3);
     paused.signal(Signal::SIGTERM);
-    assert!(paused.ended(SOON).await.success());
+    assert!(paused.wait_exit(WAIT_DEADLINE).await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_fencing_number_changes_nothing() {
+async fn stale_fencing_token_changes_nothing() {
     let mut stack = Stack::without_services().await;
-    // Whoever takes the lease loses it at once, before it can act: as if it had been paused in between.
+    // A worker that takes the lease loses it before it can act, as if it had been paused in
+    // between.
     stack
         .database
-        .tamper(
+        .execute(
             "CREATE FUNCTION steal() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  UPDATE leases SET token = token + 1, holder = gen_random_uuid();
                  RETURN NULL;
@@ -103,57 +109,57 @@ async fn an_old_fencing_number_changes_nothing() {
              CREATE TRIGGER steal AFTER INSERT ON leases FOR EACH ROW EXECUTE FUNCTION steal();",
         )
         .await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     let stolen = "SELECT count(*) FROM leases WHERE token = 2";
-    stack.database.comes_to(stolen, 1).await;
-    stack.stop(Part::Worker).await;
+    stack.database.wait_for_number(stolen, 1).await;
+    stack.stop(Service::Worker).await;
     let jobs = "SELECT count(*) FROM tasks.jobs";
     assert_eq!(
-        stack.database.number(jobs).await,
+        stack.database.query_number(jobs).await,
         0,
         "nothing was scheduled"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_fails_is_tried_again() {
+async fn failed_job_is_retried() {
     let mut stack = Stack::without_services().await;
     stack
         .database
-        .tamper("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
+        .execute("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
         .await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     let failed = "SELECT count(*) FROM tasks.jobs WHERE task_identifier = 'partitions'
                      AND attempts > 0 AND last_error LIKE '%make_events_partition%'";
-    stack.database.comes_to(failed, 1).await;
+    stack.database.wait_for_number(failed, 1).await;
     stack
         .database
-        .tamper("ALTER FUNCTION broken(date) RENAME TO make_events_partition")
+        .execute("ALTER FUNCTION broken(date) RENAME TO make_events_partition")
         .await;
     let left = "SELECT count(*) FROM tasks.jobs";
-    stack.database.comes_to(left, 0).await;
+    stack.database.wait_for_number(left, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
+async fn operator_lists_jobs_and_restarts_a_dead_one() {
     let mut stack = Stack::without_services().await;
     stack
         .database
-        .tamper("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
+        .execute("ALTER FUNCTION make_events_partition(date) RENAME TO broken")
         .await;
-    stack.launch(Part::Gateway).await;
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Gateway).await;
+    stack.start_service(Service::Worker).await;
     let failed = "SELECT count(*) FROM tasks.jobs
                    WHERE task_identifier = 'partitions' AND attempts > 0 AND locked_at IS NULL";
-    stack.database.comes_to(failed, 1).await;
+    stack.database.wait_for_number(failed, 1).await;
     // As after the last attempt, some minutes later.
     let die = "UPDATE tasks._private_jobs SET attempts = max_attempts WHERE key = 'partitions' AND locked_at IS NULL";
     let dead =
         "SELECT count(*) FROM tasks.jobs WHERE attempts >= max_attempts AND locked_at IS NULL";
-    eventually_within(SOON, "the job is dead", async || {
-        stack.database.tamper(die).await;
-        let count = stack.database.number(dead).await;
-        (count == 1).then_some(()).ok_or("it runs".to_owned())
+    eventually_within(WAIT_DEADLINE, "the job is dead", async || {
+        stack.database.execute(die).await;
+        let count = stack.database.query_number(dead).await;
+        (count == 1).then_some(()).ok_or("it still runs".to_owned())
     })
     .await;
     let jobs = stack.api().get("/v1/jobs").await;
@@ -174,28 +180,28 @@ async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
         kind(&jobs, "retention")["next_run_at"].is_string(),
         "{jobs}"
     );
-    let mut table = stack.operator(&["jobs"]).start(stack.folder());
-    assert!(table.ended(SOON).await.success());
-    let said = String::from_utf8(table.stdout()).expect("text");
+    let mut table = stack.operator_spec(&["jobs"]).start(stack.folder());
+    assert!(table.wait_exit(WAIT_DEADLINE).await.success());
+    let output = String::from_utf8(table.stdout()).expect("text");
     assert!(
-        said.contains("DEAD JOB") && said.contains("make_events_partition"),
-        "{said}"
+        output.contains("DEAD JOB") && output.contains("make_events_partition"),
+        "{output}"
     );
 
-    // Not for everybody.
+    // Only administrators may.
     let run = stack.api().create_run("agent").await;
     let theirs = stack.api().anonymous(reqwest::Method::GET, "/v1/jobs");
     let refused = send(theirs.bearer_auth(&run.token)).await;
     problem(refused, reqwest::StatusCode::FORBIDDEN).await;
 
     let repair = "ALTER FUNCTION broken(date) RENAME TO make_events_partition";
-    stack.database.tamper(repair).await;
+    stack.database.execute(repair).await;
     let post = |path: String| stack.api().request(reqwest::Method::POST, &path);
     let retried = send(post(format!("/v1/jobs/{}/retry", job["id"]))).await;
     assert_eq!(retried.status(), reqwest::StatusCode::NO_CONTENT);
     stack
         .database
-        .comes_to("SELECT count(*) FROM tasks.jobs", 0)
+        .wait_for_number("SELECT count(*) FROM tasks.jobs", 0)
         .await;
     let jobs = stack.api().get("/v1/jobs").await;
     let done = kind(&jobs, "partitions");
@@ -208,7 +214,7 @@ async fn an_operator_sees_jobs_and_starts_a_dead_one_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_job_of_a_killed_worker_goes_to_another() {
+async fn killed_workers_job_is_reassigned() {
     let mut stack = Stack::without_services().await;
     let partitions = |body: &str| {
         format!(
@@ -217,33 +223,33 @@ async fn the_job_of_a_killed_worker_goes_to_another() {
         )
     };
     let slow = partitions("SELECT pg_sleep(20) IS NULL");
-    stack.database.tamper(&slow).await;
-    stack.launch(Part::Worker).await;
+    stack.database.execute(&slow).await;
+    stack.start_service(Service::Worker).await;
     let begun = "SELECT count(*) FROM tasks.jobs
                   WHERE task_identifier = 'partitions' AND locked_by IS NOT NULL";
-    stack.database.comes_to(begun, 1).await;
-    stack.kill(Part::Worker);
-    stack.database.tamper(&partitions("SELECT false")).await;
+    stack.database.wait_for_number(begun, 1).await;
+    stack.kill(Service::Worker);
+    stack.database.execute(&partitions("SELECT false")).await;
     let mut other = another_worker(&stack);
-    eventually_within(RECOVERY, "all jobs are done", async || {
+    eventually_within(RECOVERY_DEADLINE, "all jobs are done", async || {
         let left = stack
             .database
-            .number("SELECT count(*) FROM tasks.jobs")
+            .query_number("SELECT count(*) FROM tasks.jobs")
             .await;
-        (left == 0).then_some(()).ok_or(format!("{left} are left"))
+        (left == 0).then_some(()).ok_or(format!("{left} remain"))
     })
     .await;
     other.signal(Signal::SIGTERM);
-    assert!(other.ended(SOON).await.success());
+    assert!(other.wait_exit(WAIT_DEADLINE).await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn days_of_runs_that_are_too_old_go() {
+async fn expired_days_are_deleted() {
     let mut stack = Stack::without_services().await;
-    // A day with a run, one that was only half removed, and one with a run that still lives.
+    // A day with a run, one that was removed by half, and one with a live run.
     stack
         .database
-        .tamper(
+        .execute(
             "SELECT make_events_partition(day) FROM unnest('{2020-01-03,2020-01-05,2020-01-07}'::date[]) AS day;
              ALTER TABLE events DETACH PARTITION events_20200103;
              INSERT INTO runs (id, name, created_by)
@@ -257,26 +263,26 @@ async fn days_of_runs_that_are_too_old_go() {
         )
         .await;
     let today = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
-    let before = stack.database.number(today).await;
-    stack.set(Part::Worker, "RUNCAST_RETENTION", "30d");
-    stack.launch(Part::Worker).await;
+    let before = stack.database.query_number(today).await;
+    stack.set(Service::Worker, "RUNCAST_RETENTION", "30d");
+    stack.start_service(Service::Worker).await;
     let jobs = "SELECT count(*) FROM tasks.jobs";
     let gone =
         "SELECT count(*) FROM pg_class WHERE relname IN ('events_20200103', 'events_20200105')";
-    stack.database.comes_to(gone, 0).await;
-    stack.database.comes_to(jobs, 0).await;
-    assert_eq!(stack.database.number(today).await, before - 1);
+    stack.database.wait_for_number(gone, 0).await;
+    stack.database.wait_for_number(jobs, 0).await;
+    assert_eq!(stack.database.query_number(today).await, before - 1);
     for table in ["runs", "events", "dead_letters", "variations"] {
         let count = format!("SELECT count(*) FROM {table}");
-        let left = stack.database.number(&count).await;
-        assert_eq!(left, 1, "only what still lives is left in {table}");
+        let left = stack.database.query_number(&count).await;
+        assert_eq!(left, 1, "only live runs remain in {table}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_told_of_access_goes_after_a_year() {
+async fn audit_entries_are_deleted_after_a_year() {
     let mut stack = Stack::without_services().await;
-    // Several batches, beside what is younger: some of it has the smallest ids.
+    // Several batches beside younger entries; some of those have the smallest ids.
     let entries = |name: &str, days: u32, count: u32| {
         format!(
             "INSERT INTO audit_log (at, actor_name, action)
@@ -285,16 +291,16 @@ async fn what_is_told_of_access_goes_after_a_year() {
     };
     let all = [("young", 360, 5), ("old", 370, 2500), ("young", 1, 5)];
     let all = all.map(|(name, days, count)| entries(name, days, count));
-    stack.database.tamper(&all.concat()).await;
+    stack.database.execute(&all.concat()).await;
     let left = |name: &str| format!("SELECT count(*) FROM audit_log WHERE actor_name = '{name}'");
     let jobs = "SELECT count(*) FROM tasks.jobs";
-    stack.launch(Part::Worker).await;
-    stack.database.comes_to(&left("old"), 0).await;
-    stack.database.comes_to(jobs, 0).await;
-    assert_eq!(stack.database.number(&left("young")).await, 10);
+    stack.start_service(Service::Worker).await;
+    stack.database.wait_for_number(&left("old"), 0).await;
+    stack.database.wait_for_number(jobs, 0).await;
+    assert_eq!(stack.database.query_number(&left("young")).await, 10);
 }
 
-/// Makes a key look as if nobody had used it for two hours.
+/// Makes a key look unused for two hours.
 async fn age(redis: &mut MultiplexedConnection, key: &str) {
     let mut dump = redis::cmd("DUMP");
     let value: Vec<u8> = dump.arg(key).query_async(redis).await.expect("a key");
@@ -305,11 +311,11 @@ async fn age(redis: &mut MultiplexedConnection, key: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_of_runs_that_do_not_exist_go() {
+async fn orphaned_keys_are_deleted() {
     let mut stack = Stack::without_services().await;
-    stack.launch(Part::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     let live = stack.api().create_run("live").await.id;
-    // Of 2020, and of now.
+    // One id of 2020, one of today.
     let old =
         |last: u8| Uuid::from_u128(0x016f_75c6_2c00_7000_8000_0000_0000_0000 + u128::from(last));
     let (unused, used, young) = (old(1), old(2), Uuid::now_v7());
@@ -337,22 +343,22 @@ async fn keys_of_runs_that_do_not_exist_go() {
     let mut expire = redis::cmd("EXPIRE");
     let expire = expire.arg(&beating).arg(300);
     expire.exec_async(&mut redis).await.expect("a life");
-    stack.launch(Part::Worker).await;
+    stack.start_service(Service::Worker).await;
     let mut there = async |key: &str| -> bool {
         let mut exists = redis::cmd("EXISTS");
         exists
             .arg(key)
             .query_async(&mut redis)
             .await
-            .expect("an answer")
+            .expect("a response")
     };
-    eventually_within(SOON, "the old keys are gone", async || {
+    eventually_within(WAIT_DEADLINE, "the old keys are deleted", async || {
         let left = there(&stack.keys().run(unused).stream).await;
-        (!left).then_some(()).ok_or("a stream is left".to_owned())
+        (!left).then_some(()).ok_or("a stream remains".to_owned())
     })
     .await;
     let jobs = "SELECT count(*) FROM tasks.jobs";
-    stack.database.comes_to(jobs, 0).await;
+    stack.database.wait_for_number(jobs, 0).await;
     for (run, stays) in [(live, true), (unused, false), (used, true), (young, true)] {
         let keys = stack.keys().run(run);
         assert_eq!(there(&keys.stream).await, stays, "stream of {run}");
@@ -363,42 +369,42 @@ async fn keys_of_runs_that_do_not_exist_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silence_counts_only_while_somebody_looks() {
+async fn silence_counts_only_while_watched() {
     let stack = Stack::without_services().await;
     let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
     let shared = Redis::new(&url).expect("a Redis");
-    let keys = stack.keys().fleet(0);
+    let keys = stack.keys().heartbeat_keys(0);
     let agent = Uuid::now_v7();
-    let now = liveness::look(&shared, &keys, &LivenessThresholds::default())
+    let now = liveness::find_silent(&shared, &keys, &LivenessThresholds::default())
         .await
         .expect("a look")
         .now;
     let ago = |seconds: u64| now - seconds * 1000;
-    liveness::expect(&shared, &keys, &[agent], ago(40))
+    liveness::assume_alive(&shared, &keys, &[agent], ago(40))
         .await
         .expect("an agent");
-    let look = async |since: u64, last: u64| {
+    let lookup = async |since: u64, last: u64| {
         let mut redis = stack.redis.connection().await;
         let mut set = redis::cmd("HSET");
         set.arg(&keys.watch);
         set.arg("since").arg(since).arg("last").arg(last);
         set.exec_async(&mut redis).await.expect("a field");
-        liveness::look(&shared, &keys, &LivenessThresholds::default())
+        liveness::find_silent(&shared, &keys, &LivenessThresholds::default())
             .await
             .expect("a look")
             .silent
     };
-    assert_eq!(look(ago(20), ago(3)).await, [], "not watched for long");
-    assert_eq!(look(ago(90), ago(25)).await, [], "after an outage");
-    let silent = look(ago(90), ago(3)).await;
+    assert_eq!(lookup(ago(20), ago(3)).await, [], "not watched for long");
+    assert_eq!(lookup(ago(90), ago(25)).await, [], "after an outage");
+    let silent = lookup(ago(90), ago(3)).await;
     assert_eq!(silent, [(agent, ago(40))]);
-    // Heard in the meantime: it stays.
-    liveness::forget(&shared, &keys.pulses, &[(agent, ago(39))])
+    // It sent a heartbeat in the meantime, so it stays.
+    liveness::remove_unchanged(&shared, &keys.last_heartbeats, &[(agent, ago(39))])
         .await
-        .expect("an answer");
-    assert_eq!(look(ago(90), ago(3)).await, silent);
-    liveness::forget(&shared, &keys.pulses, &silent)
+        .expect("a response");
+    assert_eq!(lookup(ago(90), ago(3)).await, silent);
+    liveness::remove_unchanged(&shared, &keys.last_heartbeats, &silent)
         .await
-        .expect("an answer");
-    assert_eq!(look(ago(90), ago(3)).await, []);
+        .expect("a response");
+    assert_eq!(lookup(ago(90), ago(3)).await, []);
 }

@@ -1,18 +1,18 @@
-//! `runcast wrap` is transparent: output, exit code and signals of the command pass as if it were not there.
+//! `runcast wrap` is transparent: output, exit code and signals of the command pass unchanged.
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use nix::sys::signal::Signal;
 use runcast_common::protocol::event::Kind;
 use runcast_tests::database::text;
-use runcast_tests::eventually::{SOON, eventually};
-use runcast_tests::process::{Recipe, shell_code};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
+use runcast_tests::process::{ProcessSpec, shell_exit_code};
 use runcast_tests::programs::{self, free_port};
 use runcast_tests::stack::Stack;
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_exit_code_is_that_of_the_command() {
+async fn wrap_returns_the_commands_exit_code() {
     let mut stack = Stack::start().await;
     let plain = stack.folder().join("plain-text");
     std::fs::write(&plain, "no program").expect("a file");
@@ -31,9 +31,9 @@ async fn the_exit_code_is_that_of_the_command() {
     for (command, code, status) in cases {
         let run = stack.api().create_run("codes").await.id;
         let mut wrap = stack.wrap(run, command);
-        let ended = wrap.ended(SOON).await;
-        assert_eq!(shell_code(ended), code, "{command:?}\n{}", wrap.logs());
-        let events = stack.database.sealed(run).await;
+        let ended = wrap.wait_exit(WAIT_DEADLINE).await;
+        assert_eq!(shell_exit_code(ended), code, "{command:?}\n{}", wrap.logs());
+        let events = stack.database.wait_sealed(run).await;
         let last: Value =
             serde_json::from_slice(&events.last().expect("events").body).expect("JSON");
         assert_eq!(last["status"], status, "{last}");
@@ -76,37 +76,38 @@ async fn signals_reach_the_command() {
         ),
         (":", Signal::SIGTERM, 143, "ready\n"),
     ];
-    for (trap, signal, code, said) in cases {
+    for (trap, signal, code, output) in cases {
         let run = stack.api().create_run("signals").await.id;
         let script = format!("{trap}; echo ready; while :; do sleep 0.05; done");
-        // A shell cannot trap what was ignored when it started, as SIGINT is for tests in the background.
+        // A shell cannot trap a signal that was ignored when it started, as SIGINT is for
+        // background tests.
         let command = ["env", "--default-signal", "sh", "-c", &script];
         let mut wrap = stack.wrap(run, &command);
-        wrap.says("ready", SOON).await;
+        wrap.wait_for_line("ready", WAIT_DEADLINE).await;
         wrap.signal(signal);
-        let ended = wrap.ended(SOON).await;
-        assert_eq!(shell_code(ended), code, "{trap}\n{}", wrap.logs());
-        assert_eq!(wrap.stdout(), said.as_bytes());
-        let events = stack.database.sealed(run).await;
-        assert_eq!(text(&events, Kind::Output), said.as_bytes());
+        let ended = wrap.wait_exit(WAIT_DEADLINE).await;
+        assert_eq!(shell_exit_code(ended), code, "{trap}\n{}", wrap.logs());
+        assert_eq!(wrap.stdout(), output.as_bytes());
+        let events = stack.database.wait_sealed(run).await;
+        assert_eq!(text(&events, Kind::Output), output.as_bytes());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_pass_as_they_are() {
+async fn bytes_pass_unchanged() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("bytes").await.id;
-    // NUL, bytes that are no UTF-8, carriage returns, colours, a cut character, and no newline at the end.
+    // NUL, invalid UTF-8, carriage returns, colours, a cut character, and no final newline.
     let out = r"a\000b\n\377\376 raw\n50%%\r100%%\n\033[31mred\033[0m\n\303";
     let err = r"warning: \000\n\342\202\254 \342\202";
     let script = format!("printf '{out}'; printf '{err}' >&2");
     let mut wrap = stack.wrap(run, &["sh", "-c", &script]);
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
 
     let out = b"a\0b\n\xff\xfe raw\n50%\r100%\n\x1b[31mred\x1b[0m\n\xc3";
     let err = b"warning: \0\n\xe2\x82\xac \xe2\x82";
     assert_eq!(wrap.stdout(), out);
-    // It says once where to watch, before the command starts; then stderr is the command's alone.
+    // It prints once where to watch, before the command starts; then stderr belongs to the command.
     let stderr = wrap.stderr();
     let hint = stderr.starts_with(b"runcast: watch at http://");
     let end = stderr
@@ -114,19 +115,19 @@ async fn bytes_pass_as_they_are() {
         .position(|&byte| byte == b'\n')
         .filter(|_| hint);
     assert_eq!(&stderr[end.map_or(0, |end| end + 1)..], err);
-    let events = stack.database.sealed(run).await;
+    let events = stack.database.wait_sealed(run).await;
     assert_eq!(text(&events, Kind::Output), out);
     assert_eq!(text(&events, Kind::Log), err);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_partial_line_is_seen_before_its_newline() {
+async fn partial_line_is_delivered_before_its_newline() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("question").await.id;
-    let answer = stack.folder().join("answer");
+    let response = stack.folder().join("answer");
     let script = format!(
         "printf 'name? '; until [ -e {} ]; do sleep 0.02; done; echo done",
-        answer.display()
+        response.display()
     );
     let mut stream = stack.api().watch(run, None).await;
     let mut wrap = stack.wrap(run, &["sh", "-c", &script]);
@@ -135,23 +136,28 @@ async fn a_partial_line_is_seen_before_its_newline() {
         let frame = stream.next().await;
         seen += frame.json()["text"].as_str().unwrap_or_default();
     }
-    assert!(wrap.exited().is_none(), "it waits for its answer");
-    std::fs::write(&answer, "me").expect("an answer");
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
-    stream.until("end").await;
-    let events = stack.database.sealed(run).await;
+    assert!(wrap.try_wait().is_none(), "the command waits for its input");
+    std::fs::write(&response, "me").expect("a response");
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    stream.read_until("end").await;
+    let events = stack.database.wait_sealed(run).await;
     assert_eq!(text(&events, Kind::Output), b"name? done\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_run_it_creates_one() {
+async fn wrap_without_run_creates_one() {
     let mut stack = Stack::start().await;
     stack.api().create_run("made by hand, without labels").await;
     let labels = ["--label", "team=search", "--label", "stage=test=1"];
-    let name = ["wrap", "--name", "made by wrap"];
+    let name = ["wrap", "--name", "created by wrap"];
     let arguments = [&name[..], &labels, &["--", "echo", "hello"]].concat();
     let mut wrap = stack.runcast(&arguments, &[]);
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0, "{}", wrap.logs());
+    assert_eq!(
+        shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        wrap.logs()
+    );
     assert_eq!(wrap.stdout(), b"hello\n");
     let run = eventually("the run is listed as succeeded", async || {
         let path = "/v1/runs?limit=10&label=team=search&label=stage=test%3D1";
@@ -162,7 +168,7 @@ async fn without_a_run_it_creates_one() {
         found.ok_or_else(|| runs.to_string())
     })
     .await;
-    assert_eq!(run["name"], "made by wrap");
+    assert_eq!(run["name"], "created by wrap");
     let labels = serde_json::json!({"team": "search", "stage": "test=1"});
     assert_eq!(run["labels"], labels);
     let other = stack.api().get("/v1/runs?label=team=ads").await;
@@ -173,9 +179,9 @@ async fn without_a_run_it_creates_one() {
         .expect("an id")
         .parse()
         .expect("a run id");
-    let events = stack.database.sealed(id).await;
+    let events = stack.database.wait_sealed(id).await;
     assert_eq!(text(&events, Kind::Output), b"hello\n");
-    // Its start says what runs, and where.
+    // The first event tells what runs, and where.
     let first: Value = serde_json::from_slice(&events[0].body).expect("JSON");
     assert_eq!(first["status"], "running");
     assert_eq!(first["command"], serde_json::json!(["echo", "hello"]));
@@ -186,7 +192,7 @@ async fn without_a_run_it_creates_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn variations_of_one_run_stand_side_by_side() {
+async fn variations_of_a_run_are_separate() {
     let mut stack = Stack::start().await;
     let run = create_two(&stack).await;
     let mut processes = Vec::new();
@@ -206,10 +212,13 @@ async fn variations_of_one_run_stand_side_by_side() {
         processes.push(stack.runcast(&arguments, &[]));
     }
     for (code, process) in processes.iter_mut().enumerate() {
-        let ended = shell_code(process.ended(SOON).await);
+        let ended = shell_exit_code(process.wait_exit(WAIT_DEADLINE).await);
         assert_eq!(usize::try_from(ended), Ok(code), "{}", process.logs());
     }
-    stack.database.sealed(run.parse().expect("a run id")).await;
+    stack
+        .database
+        .wait_sealed(run.parse().expect("a run id"))
+        .await;
     let state = stack.api().get(&format!("/v1/runs/{run}")).await;
     assert_eq!(state["status"], "failed", "{state}");
     assert_eq!(state["variations"][0]["status"], "succeeded", "{state}");
@@ -220,42 +229,52 @@ async fn variations_of_one_run_stand_side_by_side() {
 async fn create_two(stack: &Stack) -> String {
     let request = stack.api().request(reqwest::Method::POST, "/v1/runs");
     let request = request.header("content-type", "application/json");
-    let answer = request
+    let response = request
         .body(r#"{"name":"two","variations":2}"#)
         .send()
         .await;
-    let body = answer.expect("an answer").text().await.expect("a body");
+    let body = response.expect("a response").text().await.expect("a body");
     let created: Value = serde_json::from_str(&body).expect("JSON");
     created["run"]["id"].as_str().expect("an id").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_runs_whether_or_not_it_can_be_published() {
+async fn command_runs_even_if_publishing_fails() {
     let stack = Stack::without_services().await;
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let script = ["wrap", "--", "sh", "-c", "echo out; exit 3"];
-    let recipe = Recipe::new("alone", programs::runcast(), &script, stack.folder());
+    let spec = ProcessSpec::new("alone", programs::runcast(), &script, stack.folder());
     let settings = [("RUNCAST_URL", nowhere.as_str()), ("RUNCAST_TOKEN", "none")];
-    let mut wrap = recipe.with(settings).start(stack.folder());
-    assert_eq!(shell_code(wrap.ended(SOON).await), 3, "{}", wrap.logs());
+    let mut wrap = spec.with_env(settings).start(stack.folder());
+    assert_eq!(
+        shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await),
+        3,
+        "{}",
+        wrap.logs()
+    );
     assert_eq!(wrap.stdout(), b"out\n");
-    let said = String::from_utf8(wrap.stderr()).expect("text");
+    let output = String::from_utf8(wrap.stderr()).expect("text");
     assert!(
-        said.contains("RUNCAST_URL"),
-        "it names what is to blame: {said}"
+        output.contains("RUNCAST_URL"),
+        "it names the cause: {output}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tail_follows_a_run_to_its_end() {
+async fn tail_follows_a_run_to_its_end() {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("followed").await.id;
     let id = run.to_string();
     let mut tail = stack.runcast(&["tail", &id], &[]);
     let script = "for i in 1 2 3; do echo line $i; sleep 0.1; done";
     let mut wrap = stack.wrap(run, &["sh", "-c", script]);
-    assert_eq!(shell_code(wrap.ended(SOON).await), 0);
-    assert_eq!(shell_code(tail.ended(SOON).await), 0, "{}", tail.logs());
+    assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
+    assert_eq!(
+        shell_exit_code(tail.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        tail.logs()
+    );
     assert_eq!(
         tail.stdout(),
         b"line 1\nline 2\nline 3\n",
@@ -263,8 +282,8 @@ async fn a_tail_follows_a_run_to_its_end() {
         tail.logs()
     );
 
-    // One that comes late, behind the first line, and wants the events as they are.
-    let first = stack.database.sealed(run).await;
+    // A viewer that comes late, after the first line, and requests raw events.
+    let first = stack.database.wait_sealed(run).await;
     let first = first
         .iter()
         .find(|event| event.kind == Kind::Output.number());
@@ -281,10 +300,15 @@ async fn a_tail_follows_a_run_to_its_end() {
         ],
         &[],
     );
-    assert_eq!(shell_code(late.ended(SOON).await), 0, "{}", late.logs());
-    let said = String::from_utf8(late.stdout()).expect("UTF-8");
+    assert_eq!(
+        shell_exit_code(late.wait_exit(WAIT_DEADLINE).await),
+        0,
+        "{}",
+        late.logs()
+    );
+    let output = String::from_utf8(late.stdout()).expect("UTF-8");
     let mut texts = Vec::new();
-    for line in said.lines() {
+    for line in output.lines() {
         let event: Value = serde_json::from_str(line).expect("JSON");
         if event["kind"] == "output" {
             texts.push(event["text"].clone());

@@ -1,18 +1,19 @@
-//! From publishing one event to Redis' acknowledgement, as the publisher learns of it, at 100 events
-//! a second.
+//! From publishing an event to its acknowledgement by Redis, as the publisher observes it, at 100
+//! events a second.
 //!
-//! Twice, since a publisher lets events that follow many others closely wait for company: at an even
-//! pace, and at random moments (exponential gaps of the same mean, where every second event follows
-//! within 7 ms). Beside it the raw append script at the same even pace, with one event a call.
+//! Measured twice, since a publisher lets events that closely follow many others linger: at an even
+//! pace, and at random moments (exponential gaps of the same mean, so that every second event
+//! follows within 7 ms). Compared with the raw append script at the same even pace, with one event
+//! per call.
 
 use std::time::Duration;
 
 use rand::RngExt as _;
-use runcast_agent::Publisher;
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::scripts::{Append, Cap, load_append};
+use runcast_publisher::Publisher;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
@@ -21,14 +22,14 @@ use crate::measure::{self, quantile, say};
 use crate::server::{PATIENCE, Server, options, spool_folder};
 
 /// Mean time between two events.
-const GAP: Duration = Duration::from_millis(10);
+const MEAN_GAP: Duration = Duration::from_millis(10);
 
-const EVENTS: u64 = 1000;
+const TOTAL_EVENTS: u64 = 1000;
 
 pub(crate) async fn run() {
     let server = Server::start().await;
     say(format_args!(
-        "\nLatency to Redis' acknowledgement, {EVENTS} events at 100 a second, ms\n"
+        "\nLatency to Redis' acknowledgement, {TOTAL_EVENTS} events at 100 a second, ms\n"
     ));
     say(format_args!("| | p50 | p99 | most |\n|---|---|---|---|"));
     print("raw append script, even pace", &raw(&server).await);
@@ -62,7 +63,7 @@ async fn raw(server: &Server) -> Vec<f64> {
     );
     let mut waits = Vec::new();
     let mut at = Instant::now();
-    for first in 1..=EVENTS {
+    for first in 1..=TOTAL_EVENTS {
         sleep_until(at).await;
         let append = Append {
             producer,
@@ -78,7 +79,7 @@ async fn raw(server: &Server) -> Vec<f64> {
         let answer = append.call(&keys, &mut connection).await;
         answer.expect("an answer");
         waits.push(start.elapsed().as_secs_f64() * 1e3);
-        at += GAP;
+        at += MEAN_GAP;
     }
     waits
 }
@@ -92,7 +93,7 @@ async fn published(server: &Server, with_spool: bool, even: bool) -> Vec<f64> {
     let texts = measure::texts();
     let mut waiting = JoinSet::new();
     let mut at = Instant::now();
-    for (_, text) in (0..EVENTS).zip(texts.iter().cycle()) {
+    for (_, text) in (0..TOTAL_EVENTS).zip(texts.iter().cycle()) {
         sleep_until(at).await;
         let start = Instant::now();
         publisher.output(text).await.expect("published");
@@ -102,9 +103,9 @@ async fn published(server: &Server, with_spool: bool, even: bool) -> Vec<f64> {
             start.elapsed().as_secs_f64() * 1e3
         });
         at += if even {
-            GAP
+            MEAN_GAP
         } else {
-            GAP.mul_f64(-rand::rng().random_range(f64::MIN_POSITIVE..1.0).ln())
+            MEAN_GAP.mul_f64(-rand::rng().random_range(f64::MIN_POSITIVE..1.0).ln())
         };
     }
     let waits = waiting.join_all().await;

@@ -1,12 +1,14 @@
-//! What one [`Publisher`](runcast_agent::Publisher) costs and how fast it is, against a Redis of its
-//! own on the loopback address.
+//! What a [`Publisher`](runcast_publisher::Publisher) costs and how fast it is, against a Redis
+//! server of its own on the loopback address.
 //!
-//! - `throughput`: events/s and processor time per event, beside the raw pipelined append script;
-//! - `latency`: from publishing to Redis' acknowledgement at 100 events/s, beside one raw call;
+//! - `throughput`: events/s and processor time per event, compared with the raw pipelined append
+//!   script;
+//! - `latency`: from publishing to the acknowledgement of Redis at 100 events/s, compared with one
+//!   raw call;
 //! - `memory`, `memory-spool`: resident memory while Redis is stopped and everything is full.
 //!
-//! Without an argument all parts run one after the other, each in a process of its own, so that none
-//! sees memory or threads of another.
+//! Without an argument all parts run one after the other, each in a process of its own, so that
+//! they share neither memory nor threads.
 
 mod latency;
 #[path = "../../../tests/bench/measure.rs"]
@@ -20,12 +22,12 @@ use std::process::{Command, ExitCode};
 const PARTS: [&str; 4] = ["throughput", "latency", "memory", "memory-spool"];
 
 fn main() -> ExitCode {
-    // What cargo adds by itself is left out.
+    // Skip arguments that cargo adds.
     let arguments = std::env::args()
         .skip(1)
         .filter(|one| !one.starts_with("--"));
-    let asked: Vec<String> = arguments.collect();
-    match &asked[..] {
+    let parts: Vec<String> = arguments.collect();
+    match &parts[..] {
         [] => all(&PARTS),
         [part] => run(part),
         parts => all(parts),

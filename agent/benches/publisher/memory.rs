@@ -1,24 +1,24 @@
-//! Resident memory of a process whose publisher is full: Redis is stopped in the middle of its work,
-//! and 200 B events are published until there is room for none. Then Redis goes on, and what was kept is
-//! sent; the peak counts that too.
+//! Resident memory of a process whose publisher is full: Redis is stopped while it works, and
+//! events of 200 B are published until there is no room. Then Redis continues, and everything is
+//! sent; the peak includes that.
 //!
-//! Redis stays stopped for longer than the publisher waits for an answer, so that it gives up the
-//! connection and tries to make others meanwhile.
+//! Redis stays stopped for longer than the publisher waits for a reply, so the publisher closes the
+//! connection and tries to reconnect meanwhile.
 
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use runcast_agent::Publisher;
-use runcast_agent::publisher::PublishError;
 use runcast_common::protocol::event::{Kind, Text};
 use runcast_common::protocol::limits::REDIS_DEADLINE;
+use runcast_publisher::PublishError;
+use runcast_publisher::Publisher;
 use tokio::time::sleep;
 
 use crate::measure::{self, memory, say};
 use crate::server::{PATIENCE, Server, options, spool_folder};
 
-/// How long Redis stands still.
-const STOPPED: Duration = Duration::from_secs(2 * REDIS_DEADLINE.as_secs());
+/// How long Redis is stopped.
+const STOP_TIME: Duration = Duration::from_secs(2 * REDIS_DEADLINE.as_secs());
 
 pub(crate) async fn run(with_spool: bool) {
     let server = Server::start().await;
@@ -34,7 +34,7 @@ pub(crate) async fn run(with_spool: bool) {
     server.signal(Signal::SIGSTOP);
     let stopped = Instant::now();
     let (mut events, mut full_after) = (0u64, Duration::ZERO);
-    while stopped.elapsed() < STOPPED {
+    while stopped.elapsed() < STOP_TIME {
         payload.text = next.next().map(String::as_str);
         match publisher.try_publish(Kind::Output, &payload) {
             Ok(_seq) => {
@@ -44,7 +44,7 @@ pub(crate) async fn run(with_spool: bool) {
             Err(PublishError::Full) => sleep(Duration::from_millis(1)).await,
             Err(error) => panic!("{error}"),
         }
-        // The sending task needs a processor as well.
+        // The sending task needs processor time too.
         if events % 1024 == 0 {
             tokio::task::yield_now().await;
         }
@@ -63,7 +63,7 @@ pub(crate) async fn run(with_spool: bool) {
          | events taken | their bytes | last one taken after s | RSS before | RSS when full | peak | peak with sending it all | sent after s |\n\
          |---|---|---|---|---|---|---|---|\n\
          | {events} | {:.0} | {:.1} | {before:.0} | {full:.0} | {peak:.0} | {:.0} | {:.1} |",
-        STOPPED.as_secs(),
+        STOP_TIME.as_secs(),
         events as f64 * measure::EVENT_BYTES as f64 / f64::from(1 << 20),
         full_after.as_secs_f64(),
         memory("VmHWM"),

@@ -1,18 +1,17 @@
-//! A Redis server of this benchmark's own, on a free port of the loopback address, and what a
-//! persister would do to a run in it.
+//! The Redis server of this benchmark, on the loopback address, and the effects of a persister on
+//! one of its runs.
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runcast_agent::publisher::{Options, SpoolOptions, Target};
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::redis;
-use runcast_common::scripts::{Settle, Window};
+use runcast_common::scripts::{LiveWindow, Settle};
+use runcast_publisher::{Options, SpoolOptions, Target};
+use runcast_tests::redis_server::RedisServer;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -21,82 +20,56 @@ use uuid::Uuid;
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often what Redis holds is declared stored, and trimmed: as a persister does that keeps up.
+/// How often the events in Redis are settled and trimmed, as a persister does that keeps up.
 const SETTLE_EVERY: Duration = Duration::from_millis(20);
 
 const PREFIX: &str = "bench:";
 
-/// A running server; it ends with the value, or with this process.
+/// A running server; it ends when dropped, or with this process.
 pub(crate) struct Server {
-    process: Child,
-    port: u16,
+    server: RedisServer,
     _folder: TempDir,
 }
 
 impl Server {
-    /// To be called on the thread that lives longest: with it the server ends.
     pub(crate) async fn start() -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = free.local_addr().expect("its address").port();
-        drop(free);
         let folder = tempfile::tempdir().expect("a folder");
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", "redis-server"])
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server and setpriv are installed");
-        let server = Self {
-            process,
-            port,
+        Self {
+            server: RedisServer::start(folder.path(), &Keys::new(PREFIX)).await,
             _folder: folder,
-        };
-        let redis = server.redis();
-        for _ in 0..1000 {
-            if redis
-                .query::<String>(Keys::slot(0), &redis::cmd("PING"))
-                .await
-                .is_ok()
-            {
-                return server;
-            }
-            sleep(Duration::from_millis(10)).await;
         }
-        panic!("redis-server does not answer on port {port}");
     }
 
     fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        self.server.url(self.server.port())
     }
 
     pub(crate) fn redis(&self) -> Redis {
-        Redis::new(&self.url().parse().expect("an address")).expect("a client")
+        Redis::new(&self.url().parse().expect("a URL")).expect("a client")
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.process.id()
+        self.server.process_id()
     }
 
-    /// A run that nobody has published to.
+    /// A new run without events.
     pub(crate) fn target(&self) -> Target {
         Target {
-            redis: self.url().parse().expect("an address"),
+            redis: self.url().parse().expect("a URL"),
             prefix: PREFIX.into(),
             run: Uuid::now_v7(),
             variation: 0,
         }
     }
 
-    /// Stops the server in the middle of whatever it does, or lets it go on.
+    /// Stops the server (SIGSTOP) or resumes it.
     pub(crate) fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.process.id()).expect("a process id fits");
+        let id = i32::try_from(self.server.process_id()).expect("a process id fits");
         kill(Pid::from_raw(id), signal).expect("the server can be signalled");
     }
 
-    /// Declares what the run holds stored, over and over, until the task is aborted. The run must
-    /// have this one producer.
+    /// Settles all events of the run again and again, until the task is aborted. The run must have
+    /// only this producer.
     pub(crate) fn keep_settled(&self, run: Uuid, producer: Uuid) -> JoinHandle<()> {
         let redis = self.redis();
         let keys = Keys::new(PREFIX).run(run);
@@ -113,17 +86,17 @@ impl Server {
                         sealed: None,
                         ready_ids: &[],
                         durable: &[(producer, seq)],
-                        window: Window {
+                        window: LiveWindow {
                             events: 0,
                             bytes: 0,
                             seconds: 900,
                         },
                     };
-                    // While the server is stopped there is nothing to settle.
-                    let told = redis.run(keys.slot, async |connection| {
+                    // Fails while the server is stopped.
+                    let settled = redis.run(keys.slot, async |connection| {
                         settle.call(&keys, connection).await
                     });
-                    drop(told.await);
+                    drop(settled.await);
                 }
                 sleep(SETTLE_EVERY).await;
             }
@@ -131,19 +104,12 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-/// A folder for spools on the disk that holds what is built, not in memory.
+/// A folder for spools, on the disk of the build rather than in memory.
 pub(crate) fn spool_folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
 }
 
-/// The default choices, with a spool in a folder or without.
+/// The default options, with a spool in a folder or without.
 pub(crate) fn options(folder: Option<&TempDir>) -> Options {
     Options {
         spool: folder.map(|folder| SpoolOptions::new(folder.path())),

@@ -1,34 +1,35 @@
-//! Events/s of one publisher, in memory and with the spool, beside the raw append script.
+//! Events/s of a publisher, in memory and with the spool, compared with the raw append script.
 //!
-//! The raw side sends bodies that were made before, as they are and packed, of as many events as a batch of
-//! the publisher has, through the same script and client, as many in flight. Both are measured from the first call to
-//! the last acknowledgement, in turn, several times; each time declared stored and trimmed as a persister
-//! would do. Processor time is that of this process, and that of Redis, per event.
+//! The raw side sends prepared bodies, plain and packed, with as many events as a batch of the
+//! publisher has, through the same script and client, with as many calls in flight. Both are
+//! measured from the first call to the last acknowledgement, alternating, several times; meanwhile
+//! everything is declared stored and trimmed, as a persister would do. Processor time is that of
+//! this process and that of Redis, per event.
 
 use std::time::Instant;
 
 use futures::{StreamExt as _, stream};
-use runcast_agent::Publisher;
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::{self, Kind, Text};
 use runcast_common::protocol::keys::Keys;
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
 use runcast_common::redis::Value;
-use runcast_common::scripts::{Append, Appended, Cap, Outcome, load_append};
+use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap, load_append};
+use runcast_publisher::Publisher;
 use uuid::Uuid;
 
 use crate::measure::{self, EVENT_BYTES, cpu, median, say, spread};
 use crate::server::{PATIENCE, Server, options, spool_folder};
 
-/// Events of one round: a second or two.
-const EVENTS: u64 = 3000 * MAX_ENTRY_EVENTS as u64;
+/// Events per round: a second or two.
+const ROUND_EVENTS: u64 = 3000 * MAX_ENTRY_EVENTS as u64;
 
-const ROUNDS: usize = 5;
+const TOTAL_ROUNDS: usize = 5;
 
 /// Raw calls in flight: as many as a publisher has.
-const IN_FLIGHT: usize = 8;
+const IN_FLIGHT_CALLS: usize = 8;
 
-/// What one way of publishing showed, round by round.
+/// The results of one way of publishing, per round.
 #[derive(Default)]
 struct Way {
     events_per_second: Vec<f64>,
@@ -36,7 +37,7 @@ struct Way {
     redis_us: Vec<f64>,
 }
 
-/// The state of all clocks.
+/// Readings of all clocks.
 struct Clocks {
     wall: Instant,
     own: f64,
@@ -55,7 +56,7 @@ impl Clocks {
 
 impl Way {
     fn add(&mut self, server: &Server, start: &Clocks) {
-        let (end, events) = (Clocks::read(server), EVENTS as f64);
+        let (end, events) = (Clocks::read(server), ROUND_EVENTS as f64);
         let wall = end.wall - start.wall;
         self.events_per_second.push(events / wall.as_secs_f64());
         self.own_us.push((end.own - start.own) * 1e6 / events);
@@ -68,7 +69,7 @@ impl Way {
             .iter()
             .map(|each| each / 1e3)
             .collect();
-        // Each round beside its neighbour: what disturbs one mostly disturbs both.
+        // Compare neighbouring rounds: a disturbance mostly affects both.
         let pairs = self.events_per_second.iter().zip(&raw.events_per_second);
         let ratios: Vec<f64> = pairs.map(|(own, raw)| own / raw).collect();
         say(format_args!(
@@ -84,11 +85,11 @@ impl Way {
 pub(crate) async fn run() {
     let server = Server::start().await;
     let [mut raw, mut packed, mut memory, mut spooled]: [Way; 4] = Default::default();
-    // One round for nothing: pages, caches and the allocator warm up.
+    // One round to warm up pages, caches and the allocator.
     appended(&server, &mut Way::default(), false).await;
     published(&server, &mut Way::default(), false).await;
     let mut written = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..TOTAL_ROUNDS {
         appended(&server, &mut raw, false).await;
         appended(&server, &mut packed, true).await;
         published(&server, &mut memory, false).await;
@@ -96,7 +97,7 @@ pub(crate) async fn run() {
         written.push(write_lines());
     }
     say(format_args!(
-        "\nThroughput: {EVENTS} events of {EVENT_BYTES} B a round, {ROUNDS} rounds in turn, median (least .. most)\n"
+        "\nThroughput: {ROUND_EVENTS} events of {EVENT_BYTES} B a round, {TOTAL_ROUNDS} rounds in turn, median (least .. most)\n"
     ));
     say(format_args!(
         "| | thousand events/s | ratio to raw | own CPU us/event | CPU us/event of Redis |\n|---|---|---|---|---|"
@@ -120,7 +121,7 @@ async fn appended(server: &Server, way: &mut Way, packed: bool) {
     let lines = texts.iter().map(|text| measure::line(Kind::Output, text));
     let lines: Vec<u8> = lines.take(MAX_ENTRY_EVENTS).flatten().collect();
     let body = if packed {
-        Body::packed(&lines)
+        Body::compress(&lines)
     } else {
         Body::Plain(&lines)
     };
@@ -131,7 +132,7 @@ async fn appended(server: &Server, way: &mut Way, packed: bool) {
     let settling = server.keep_settled(target.run, producer);
 
     let start = Clocks::read(server);
-    let firsts = stream::iter((1..=EVENTS).step_by(MAX_ENTRY_EVENTS));
+    let firsts = stream::iter((1..=ROUND_EVENTS).step_by(MAX_ENTRY_EVENTS));
     let calls = firsts.map(|first| {
         let append = Append {
             producer,
@@ -146,10 +147,10 @@ async fn appended(server: &Server, way: &mut Way, packed: bool) {
         let (command, mut connection) = (append.command(&keys), connection.clone());
         async move { command.query_async::<Value>(&mut connection).await }
     });
-    let mut answers = calls.buffered(IN_FLIGHT);
+    let mut answers = calls.buffered(IN_FLIGHT_CALLS);
     while let Some(answer) = answers.next().await {
-        let appended = answer.and_then(Appended::parse).expect("an answer");
-        let stored = matches!(appended.outcome, Outcome::Stored { .. });
+        let appended = answer.and_then(AppendReply::parse).expect("an answer");
+        let stored = matches!(appended.outcome, AppendOutcome::Stored { .. });
         assert!(stored, "{appended:?}");
     }
     way.add(server, &start);
@@ -167,24 +168,24 @@ async fn published(server: &Server, way: &mut Way, with_spool: bool) {
     let texts = measure::texts();
 
     let start = Clocks::read(server);
-    for (_, text) in (0..EVENTS).zip(texts.iter().cycle()) {
+    for (_, text) in (0..ROUND_EVENTS).zip(texts.iter().cycle()) {
         publisher.output(text).await.expect("published");
     }
     publisher.flush(PATIENCE).await.expect("flushed");
     way.add(server, &start);
     let closed = publisher.close(PATIENCE).await.expect("closed");
-    assert_eq!((closed.stored, closed.unsent), (EVENTS, 0));
+    assert_eq!((closed.stored, closed.unsent), (ROUND_EVENTS, 0));
     settling.abort();
 }
 
-/// What writing the lines costs, without queue, spool and Redis: thousand events/s.
+/// The cost of writing the lines, without queue, spool and Redis: thousand events/s.
 fn write_lines() -> f64 {
     let texts = measure::texts();
     let mut next = texts.iter().cycle();
     let mut payload = Text::default();
     let mut lines = Vec::with_capacity(EVENT_BYTES * MAX_ENTRY_EVENTS);
     let start = Instant::now();
-    for number in 0..EVENTS {
+    for number in 0..ROUND_EVENTS {
         if number % MAX_ENTRY_EVENTS as u64 == 0 {
             std::hint::black_box(&lines);
             lines.clear();
@@ -192,5 +193,5 @@ fn write_lines() -> f64 {
         payload.text = next.next().map(String::as_str);
         event::write_line(&mut lines, Kind::Output, 0, event::now_ms(), &payload).expect("a line");
     }
-    EVENTS as f64 / start.elapsed().as_secs_f64() / 1e3
+    ROUND_EVENTS as f64 / start.elapsed().as_secs_f64() / 1e3
 }

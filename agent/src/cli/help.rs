@@ -1,13 +1,16 @@
-//! What `--help` says behind the arguments: exit codes, signals, settings, examples.
+//! What `--help` prints after the arguments: exit codes, signals, settings, examples.
 
-pub(super) const SETTINGS: &str = "\
+pub(super) const SETTINGS_HELP: &str = "\
 Settings (environment):
-  RUNCAST_URL    address of the gateway, such as http://runcast:7070
+  RUNCAST_URL    address of the gateway, such as http://runcast:7070. Where it is not set, runcast looks
+                 for a gateway that `runcastd dev` runs on this machine: by the files `url` and `token`
+                 in RUNCAST_DATA_DIR, else in .local here or above, up to the root of the repository or
+                 the home folder; never with RUNCAST_ENV=production
   RUNCAST_TOKEN  token with the scope runs:publish (wrap, resend) or runs:read (tail)
-  REDIS_URL      address of Redis, if it is not the one that the gateway hands out: redis://...,
+  REDIS_URL      address of Redis, if it differs from the one that the gateway returns: redis://...,
                  redis+sentinel://HOST,HOST/SERVICE or redis+cluster://HOST,HOST; with TLS rediss...
-  RUNCAST_REDIS_CA  file with the authorities that sign for Redis (PEM), if they are neither the
-                 platform's nor those that the gateway hands out
+  RUNCAST_REDIS_CA  file with the certificate authorities of Redis (PEM), if they are neither the
+                 platform's nor those that the gateway returns
   RUNCAST_SPOOL  the same as wrap --spool
   RUNCAST_LOG    what runcast itself logs to stderr, such as debug [default: warn]
 
@@ -21,40 +24,40 @@ Exit codes:
   that of the command; 128+N if signal N killed it
   126  the command cannot be run
   127  the command was not found
-  69   with --require: nothing could be published, the command was not run
+  69   with --require: nothing could be published, so the command was not run
   64   wrong use of runcast
 
-Order: stdout and stderr are published in the order in which they are written, as far as that can be
-seen: lines that a program writes to both within microseconds may change places. With --tty both are
-one stream, in exact order.
+Order: stdout and stderr are published in the order in which they are written, as far as runcast can
+observe it: lines that a program writes to both within microseconds may change places. With --tty both
+are one stream, in exact order.
 
-Signals: TERM, INT, HUP, QUIT, USR1, USR2, WINCH, CONT and TSTP are passed on; what a terminal sends
-to both (Ctrl-C) is not sent twice. After the command's end TERM, INT, HUP or QUIT stop the wait for
-storage. Orphans of the command become children of runcast and are collected when they end, so it can
-be process 1 of a container.
+Signals: TERM, INT, HUP, QUIT, USR1, USR2, WINCH, CONT and TSTP are forwarded to the command; signals
+that a terminal sends to both (Ctrl-C) are not sent twice. After the command has ended, TERM, INT, HUP
+or QUIT end the wait for storage. Orphans of the command become children of runcast and are reaped, so
+runcast can be process 1 of a container.
 
-Terminal: with --tty the command has a terminal of its own; what is typed here goes to it, and at the
-end of stdin it is told so (Ctrl-D). TERM is xterm-256color where it is not set. Lines end with CR LF
-only where our own stdout is a terminal, else as the command wrote them. If runcast is killed by KILL,
-the terminal may stay raw: `stty sane` helps where the shell does not.
+Terminal: with --tty the command has a terminal of its own. It receives what is typed, and Ctrl-D at
+the end of stdin. TERM is xterm-256color unless it is set. Lines end with CR LF only if the stdout of
+runcast is a terminal, else as the command wrote them. If runcast is killed by KILL, the terminal may
+stay in raw mode: run `stty sane` if the shell does not reset it.
 
-Commands to the run (POST /v1/runs/ID/control):
-  cancel  TERM to the command, then to what it leaves behind, and KILL to all that still lives after
-          --cancel-grace; what was written is still published, and the run ends as cancelled
-  pause   STOP to the command and all it has started; resume: CONT
-  input   types the text at the command's terminal; refused without --tty
+Control commands to the run (POST /v1/runs/ID/control):
+  cancel  sends TERM to the command, then to what it leaves behind, and KILL to all that still runs
+          after --cancel-grace; all output is still published, and the run ends as cancelled
+  pause   sends STOP to the command and everything it started; resume sends CONT
+  input   types the text into the command's terminal; refused without --tty
 
-Secrets: what is published shows [redacted] in place of the values of variables such as *TOKEN*,
-*SECRET*, *PASSWORD*, *_KEY, *CREDENTIAL* and *_DSN, of passwords in addresses, of known tokens
-(ghp_..., AKIA..., eyJ...) and of private keys, also in base64, JSON, addresses and shell quotes.
-What passes through to our own output is unchanged. The first half of a secret that is not
-continued within 1 s is shown as [redacted], too. A line `::add-mask::VALUE` that the command prints
-adds VALUE, unless --no-redact is given or --markers leaves out github.
+Secrets: the published output shows [redacted] in place of the values of variables such as *TOKEN*,
+*SECRET*, *PASSWORD*, *_KEY, *CREDENTIAL* and *_DSN, of passwords in URLs, of common tokens (ghp_...,
+AKIA..., eyJ...) and of private keys, also in base64, JSON, URLs and shell quotes. The output of
+runcast itself is unchanged. The first half of a secret that is not continued within 1 s is shown as
+[redacted], too. A line `::add-mask::VALUE` that the command prints adds VALUE, unless --no-redact is
+given or --markers excludes github.
 
-Recognised: lines that are a JSON object with a level and a message; groups of GitLab
-(section_start:), GitHub (::group::) and Buildkite (--- title); ::error::, ::warning::, ::notice::
-and ::debug::; progress (ESC ] 9;4;1;50 BEL, ##vso[task.setprogress]). All of it is added to what is
-published; the text stays as it is.
+Detected: lines that are a JSON object with a level and a message; groups of GitLab (section_start:),
+GitHub (::group::) and Buildkite (--- title); ::error::, ::warning::, ::notice:: and ::debug::;
+progress (ESC ] 9;4;1;50 BEL, ##vso[task.setprogress]). All of these are published in addition to the
+text, which stays unchanged.
 
 Examples:
   runcast wrap -- make test
@@ -67,10 +70,10 @@ Examples:
 
 pub(super) const TAIL_HELP: &str = "\
 Exit codes:
-  0    the run is over, or nobody reads the output any more
-  66   there is no such run
+  0    the run is over, or the output was closed
+  66   the run does not exist
   69   the gateway cannot be reached
-  77   the token is refused
+  77   the token is not accepted
   78   a setting is missing or wrong
   64   wrong use of runcast
   1    anything else
@@ -81,15 +84,15 @@ Examples:
 
 pub(super) const RESEND_HELP: &str = "\
 Exit codes:
-  0    everything is stored, the folder holds nothing any more
-  66   there is no such folder, or one of its runs does not exist any more
+  0    everything is stored, the folder is empty
+  66   the folder, or one of its runs, does not exist
   69   the gateway or Redis cannot be reached, or not everything was stored in time: try again
-  75   a process still publishes from the folder: try again when it has ended
-  77   the token is refused
+  75   a process still publishes from the folder: try again after it has ended
+  77   the token is not accepted
   78   a setting is missing or wrong
   64   wrong use of runcast
   1    anything else
-Of several failures the last one counts; each is told on stderr.
+Of several failures the last one counts; each is reported on stderr.
 
 Examples:
   runcast resend /var/spool/runcast";

@@ -1,7 +1,7 @@
-//! Shows the events of a run in a terminal, or as JSON lines, each of them once.
+//! Prints the events of a run as text or as JSON lines, each event once.
 //!
-//! Data: the highest seq seen of each producer; a run has one for each process that ever published
-//! for it.
+//! Data: the highest seq seen of each producer. A run has one producer per process that published
+//! to it.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -12,26 +12,27 @@ use serde_json::Value;
 
 use super::sse::Frame;
 
-/// What the stream says by an event.
+/// Whether a stream goes on after an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shown {
-    /// More may follow.
-    More,
+pub(crate) enum StreamState {
+    /// More events may follow.
+    Open,
     /// The run is over.
-    End,
+    Ended,
 }
 
-/// Where events are shown.
+/// Prints events to two streams.
 #[derive(Debug)]
 pub(crate) struct Printer<O, E> {
     json: bool,
     out: O,
     err: E,
+    /// Highest seq per producer.
     seen: HashMap<String, u64>,
 }
 
 impl<O: Write, E: Write> Printer<O, E> {
-    /// Shows JSON lines on `out`; or output there, and logs and notes on `err`.
+    /// Prints JSON lines to `out`; or output to `out`, and logs and notes to `err`.
     pub(crate) fn new(json: bool, out: O, err: E) -> Self {
         Self {
             json,
@@ -41,46 +42,48 @@ impl<O: Write, E: Write> Printer<O, E> {
         }
     }
 
-    /// Shows one event, unless it was shown before.
-    ///
-    /// # Errors
-    /// The streams' own; of kind `BrokenPipe` when nobody reads any more.
-    pub(crate) fn show(&mut self, frame: &Frame) -> io::Result<Shown> {
+    /// Prints an event, unless it was printed before. The error is `BrokenPipe` if the reader has
+    /// closed a stream.
+    pub(crate) fn print(&mut self, frame: &Frame) -> io::Result<StreamState> {
         let Ok(event) = serde_json::from_str::<Value>(&frame.data) else {
-            writeln!(self.err, "runcast: an event cannot be read: {}", frame.data)?;
-            return Ok(Shown::More);
+            writeln!(
+                self.err,
+                "runcast: an event cannot be parsed: {}",
+                frame.data
+            )?;
+            return Ok(StreamState::Open);
         };
-        if self.is_known(&event) {
-            return Ok(Shown::More);
+        if self.was_seen(&event) {
+            return Ok(StreamState::Open);
         }
-        let ends = frame.event == "end";
-        // How the connection stands is no part of the run.
+        let is_end = frame.event == "end";
+        // These describe the connection and are not part of the run.
         let about_connection = match frame.event.as_str() {
             "ready" | "degraded" | "closing" | "state" => true,
-            // A sign of life, unless it was published as an event.
+            // A heartbeat of the agent, unless the run published it as an event.
             "heartbeat" => event["producer"].is_null(),
             _ => false,
         };
         if self.json && !about_connection {
             writeln!(self.out, "{}", frame.data)?;
         } else if !self.json {
-            self.show_text(&frame.event, &event)?;
+            self.print_text(&frame.event, &event)?;
         }
-        Ok(if ends { Shown::End } else { Shown::More })
+        Ok(if is_end {
+            StreamState::Ended
+        } else {
+            StreamState::Open
+        })
     }
 
-    /// Hands on what was written.
-    ///
-    /// # Errors
-    /// As for [`show`](Self::show).
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()?;
         self.err.flush()
     }
 
-    /// True if this event, or a later one of the same producer, was seen; an event that comes again
-    /// under another id is the same event.
-    fn is_known(&mut self, event: &Value) -> bool {
+    /// Whether this event, or a later one of the same producer, was seen. After a rebirth of the
+    /// run an event comes again with another id, but it is the same event.
+    fn was_seen(&mut self, event: &Value) -> bool {
         let (Some(producer), Some(seq)) = (event["producer"].as_str(), event["seq"].as_u64())
         else {
             return false;
@@ -98,12 +101,12 @@ impl<O: Write, E: Write> Printer<O, E> {
         }
     }
 
-    fn show_text(&mut self, kind: &str, event: &Value) -> io::Result<()> {
+    fn print_text(&mut self, kind: &str, event: &Value) -> io::Result<()> {
         let word = |name: &str| event[name].as_str().unwrap_or("unknown").to_owned();
         match kind {
             "output" => write_chunk(&mut self.out, event),
             "log" => {
-                // So that the two streams of a terminal show up in their order.
+                // A terminal shows both streams: keep them in order.
                 self.out.flush()?;
                 write_chunk(&mut self.err, event)
             }
@@ -147,11 +150,11 @@ mod tests {
         }
     }
 
-    fn shown(json: bool, frames: &[Frame]) -> (String, String, Shown) {
+    fn printed(json: bool, frames: &[Frame]) -> (String, String, StreamState) {
         let mut printer = Printer::new(json, Vec::new(), Vec::new());
-        let mut last = Shown::More;
+        let mut last = StreamState::Open;
         for frame in frames {
-            last = printer.show(frame).expect("written");
+            last = printer.print(frame).expect("written");
         }
         let text = |bytes| String::from_utf8(bytes).expect("text");
         (text(printer.out), text(printer.err), last)
@@ -182,39 +185,39 @@ mod tests {
     }
 
     #[test]
-    fn output_and_notes_go_to_their_streams_once() {
+    fn output_and_notes_are_printed_once_to_their_streams() {
         let frames: Vec<Frame> = stream()
             .into_iter()
             .filter(|frame| frame.event != "log")
             .collect();
-        let (out, err, last) = shown(false, &frames);
+        let (out, err, last) = printed(false, &frames);
         assert_eq!(out, "a\nb\0");
         assert_eq!(
             err,
             "runcast: 3 events missing (lost)\nruncast: an unknown number of events missing (reborn)\nruncast: the run has succeeded\n"
         );
-        assert_eq!(last, Shown::End);
+        assert_eq!(last, StreamState::Ended);
         let mut printer = Printer::new(false, Vec::new(), Vec::new());
-        printer.show(&stream()[5]).expect("written");
+        printer.print(&stream()[5]).expect("written");
         assert_eq!(printer.err, [0xff]);
     }
 
     #[test]
-    fn a_loss_is_told_beside_the_output_and_is_no_line_of_it() {
+    fn a_lost_run_is_a_note_and_not_output() {
         let lost = [frame("state", r#"{"kind":"state","status":"lost"}"#)];
-        let (out, err, last) = shown(false, &lost);
+        let (out, err, last) = printed(false, &lost);
         assert_eq!(
             (out.as_str(), err.as_str()),
             ("", "runcast: the run is lost\n")
         );
-        assert_eq!(last, Shown::More);
-        assert_eq!(shown(true, &lost).0, "");
+        assert_eq!(last, StreamState::Open);
+        assert_eq!(printed(true, &lost).0, "");
     }
 
     #[test]
-    fn json_lines_are_the_data_as_it_came() {
+    fn json_lines_are_the_unchanged_data() {
         let frames = stream();
-        let (out, err, _) = shown(true, &frames);
+        let (out, err, _) = printed(true, &frames);
         let expected: Vec<&str> = [0, 2, 3, 5, 6, 7].map(|at| frames[at].data.as_str()).into();
         assert_eq!(out.lines().collect::<Vec<_>>(), expected);
         assert_eq!(err, "");

@@ -1,19 +1,20 @@
-//! Reads server-sent events, by the rules of the HTML standard, from bytes that may be cut anywhere.
+//! Parses server-sent events, as the HTML standard defines them, from bytes that may be cut
+//! anywhere.
 //!
-//! A frame counts only when the empty line behind it has come: a frame that is cut off moves no
-//! cursor. Lines end with LF, CR or CRLF. Bound: [`MAX_FRAME_BYTES`] for a frame.
+//! A frame counts only once the empty line behind it has arrived, so an incomplete frame does not
+//! move the cursor. Lines end with LF, CR or CRLF. Bound: [`MAX_FRAME_BYTES`] per frame.
 
 use std::time::Duration;
 
 use runcast_common::protocol::limits::MAX_EVENT_BYTES;
 
-/// Longest frame. Twice the longest event: what is longer is not from a gateway.
+/// Longest frame: twice the longest event. A gateway sends none that is longer.
 const MAX_FRAME_BYTES: usize = 2 * MAX_EVENT_BYTES;
 
-/// One event as it was sent.
+/// One event of the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Frame {
-    /// `event:`, what it is about.
+    /// `event:`.
     pub(crate) event: String,
     /// `data:`, its lines joined by newlines.
     pub(crate) data: String,
@@ -21,38 +22,35 @@ pub(crate) struct Frame {
     pub(crate) id: Option<String>,
 }
 
-/// What a line of the stream brought.
+/// What a complete line yields.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Item {
-    /// A whole event.
+pub(crate) enum SseItem {
+    /// A complete event.
     Frame(Frame),
     /// How long to wait before a reconnect.
     Retry(Duration),
 }
 
-/// A frame that is longer than any event.
+/// A frame is longer than any event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a frame is over the limit of {MAX_FRAME_BYTES} bytes")]
-pub(crate) struct TooLong;
+pub(crate) struct FrameTooLong;
 
-/// The frame that is being read.
+/// The parser, with the frame that is being read.
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
+pub(crate) struct SseReader {
     /// The line that is being read, without its end.
     line: Vec<u8>,
-    /// The last byte was CR: a LF now belongs to it.
+    /// The last byte was CR, so a LF now belongs to it.
     after_cr: bool,
     past_first_line: bool,
     frame: Frame,
     has_data: bool,
 }
 
-impl Reader {
-    /// Takes in what has come and gives what is complete by it.
-    ///
-    /// # Errors
-    /// [`TooLong`]; the stream is then not to be read on.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Item>, TooLong> {
+impl SseReader {
+    /// Adds bytes and returns what they complete. After an error, the stream must not be read on.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Vec<SseItem>, FrameTooLong> {
         let mut items = Vec::new();
         let mut rest = bytes;
         if self.after_cr && rest.first() == Some(&b'\n') {
@@ -72,12 +70,12 @@ impl Reader {
         }
         self.line.extend_from_slice(rest);
         if self.line.len() + self.frame.data.len() > MAX_FRAME_BYTES {
-            return Err(TooLong);
+            return Err(FrameTooLong);
         }
         Ok(items)
     }
 
-    fn end_line(&mut self) -> Option<Item> {
+    fn end_line(&mut self) -> Option<SseItem> {
         let bytes = std::mem::take(&mut self.line);
         let text = String::from_utf8_lossy(&bytes);
         let mut line = text.as_ref();
@@ -87,7 +85,7 @@ impl Reader {
         }
         if line.is_empty() {
             let frame = std::mem::take(&mut self.frame);
-            return std::mem::take(&mut self.has_data).then_some(Item::Frame(frame));
+            return std::mem::take(&mut self.has_data).then_some(SseItem::Frame(frame));
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -106,9 +104,9 @@ impl Reader {
                     .parse()
                     .ok()
                     .map(Duration::from_millis)
-                    .map(Item::Retry);
+                    .map(SseItem::Retry);
             }
-            // A comment (an empty field) or something of a later standard.
+            // A comment (an empty field), or a field of a later standard.
             _ => {}
         }
         None
@@ -121,16 +119,16 @@ mod tests {
 
     const STREAM: &str = "\u{feff}: hello\n\nretry: 1500\nevent: output\ndata: {\"a\":\"é\"}\nid: 7-1\n\n:\nevent: log\r\ndata:x\r\ndata: y\r\nid: 7-2\r\n\r\ndata\rid\r\revent: lost\ndata: cut\nid: 7-9\n";
 
-    fn expected() -> Vec<Item> {
+    fn expected() -> Vec<SseItem> {
         let frame = |event: &str, data: &str, id: &str| {
-            Item::Frame(Frame {
+            SseItem::Frame(Frame {
                 event: event.into(),
                 data: data.into(),
                 id: Some(id.into()),
             })
         };
         vec![
-            Item::Retry(Duration::from_millis(1500)),
+            SseItem::Retry(Duration::from_millis(1500)),
             frame("output", "{\"a\":\"é\"}", "7-1"),
             frame("log", "x\ny", "7-2"),
             frame("", "", ""),
@@ -141,23 +139,23 @@ mod tests {
     fn frames_are_the_same_wherever_the_stream_is_cut() {
         let bytes = STREAM.as_bytes();
         for cut in 0..=bytes.len() {
-            let mut reader = Reader::default();
+            let mut reader = SseReader::default();
             let mut items = reader.push(&bytes[..cut]).expect("short");
             items.extend(reader.push(&bytes[cut..]).expect("short"));
             assert_eq!(items, expected(), "cut at {cut}");
         }
-        let mut reader = Reader::default();
+        let mut reader = SseReader::default();
         let by_byte = bytes.chunks(1);
-        let items: Vec<Item> = by_byte
+        let items: Vec<SseItem> = by_byte
             .flat_map(|byte| reader.push(byte).expect("short"))
             .collect();
         assert_eq!(items, expected());
     }
 
     #[test]
-    fn nothing_is_read_without_end() {
-        let mut reader = Reader::default();
+    fn a_frame_without_end_is_rejected() {
+        let mut reader = SseReader::default();
         let result = (0..).find_map(|_| reader.push(&[b'x'; 4096]).err());
-        assert_eq!(result, Some(TooLong));
+        assert_eq!(result, Some(FrameTooLong));
     }
 }

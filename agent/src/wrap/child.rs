@@ -1,5 +1,5 @@
 //! The wrapped command as a process: how it is started, how it ended, and what that means for the
-//! exit code and the run's status.
+//! exit code and the status of the run.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,62 +11,63 @@ use runcast_common::config::Env;
 use runcast_common::protocol::event::{Status, StatusChange};
 use runcast_common::protocol::limits::MAX_NAME_BYTES;
 
-use super::leader::Leader;
-use super::terminal::Terminal;
+use super::pty::Pty;
+use super::session_leader::SessionLeader;
 
-/// Exit code of a command that was not found, as shells have it.
-const NOT_FOUND: u8 = 127;
+/// Exit code of a command that was not found, as in shells.
+const EXIT_NOT_FOUND: u8 = 127;
 
-/// Exit code of a command that was found and could not be run, as shells have it.
-const NOT_EXECUTABLE: u8 = 126;
+/// Exit code of a command that was found but cannot be run, as in shells.
+const EXIT_NOT_EXECUTABLE: u8 = 126;
 
-/// Added to a signal's number for the exit code of a command that it killed, as shells have it.
-const BY_SIGNAL: i32 = 128;
+/// Added to the number of the signal that killed the command, as in shells.
+const EXIT_SIGNAL_BASE: i32 = 128;
 
-/// Bytes of a run's default name: as much of the command line as a list can show.
-const DEFAULT_NAME_BYTES: usize = 80;
+/// Length of a run's default name: as much of the command line as a list can show.
+const MAX_DEFAULT_NAME_BYTES: usize = 80;
 
-/// Bytes of the command line in the first event; `xargs` makes lines that fit no event.
+/// Limit for the command line in the first event; `xargs` builds lines that do not fit an event.
 const MAX_COMMAND_BYTES: usize = 16 * 1024;
 
-/// A command that has been started, and what it writes to.
+/// A started command.
 #[derive(Debug)]
-pub(crate) struct Started {
+pub(crate) struct StartedCommand {
     pub(crate) pid: u32,
-    pub(crate) streams: Streams,
+    pub(crate) streams: CommandStreams,
 }
 
-/// What a command writes to.
+/// The streams of a command.
 #[derive(Debug)]
-pub(crate) enum Streams {
+pub(crate) enum CommandStreams {
     Pipes { stdout: OwnedFd, stderr: OwnedFd },
-    Terminal(Terminal, Leader),
+    Terminal(Pty, SessionLeader),
 }
 
-/// Starts the command: with our stdin and with pipes for what it writes, or under a terminal of its own.
-pub(crate) fn spawn(command: &[OsString], tty: bool, env: &impl Env) -> io::Result<Started> {
+/// Starts the command: with the stdin of `runcast` and pipes for its output, or in a terminal of
+/// its own.
+pub(crate) fn spawn(command: &[OsString], tty: bool, env: &impl Env) -> io::Result<StartedCommand> {
     if tty {
-        let (terminal, leader, pid) = Terminal::spawn(command, env)?;
-        let streams = Streams::Terminal(terminal, leader);
-        return Ok(Started { pid, streams });
+        let (terminal, leader, pid) = Pty::spawn(command, env)?;
+        let streams = CommandStreams::Terminal(terminal, leader);
+        return Ok(StartedCommand { pid, streams });
     }
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let (stdout, to_stdout) = io::pipe()?;
     let (stderr, to_stderr) = io::pipe()?;
-    // Waited for by the reaper alone.
+    // Only the reaper waits for it.
     let child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::inherit())
         .stdout(to_stdout)
         .stderr(to_stderr)
         .spawn()?;
-    let streams = Streams::Pipes {
+    let streams = CommandStreams::Pipes {
         stdout: stdout.into(),
         stderr: stderr.into(),
     };
-    Ok(Started {
+    Ok(StartedCommand {
         pid: child.id(),
         streams,
     })
@@ -76,14 +77,14 @@ pub(crate) fn spawn(command: &[OsString], tty: bool, env: &impl Env) -> io::Resu
 pub(crate) fn started(command: &[OsString], pid: u32) -> StatusChange {
     let host = nix::unistd::gethostname().ok();
     StatusChange {
-        command: shown(command),
+        command: command_words(command),
         host: host.map(|host| host.to_string_lossy().into_owned()),
         pid: Some(pid),
         ..StatusChange::to(Status::Running)
     }
 }
 
-/// The last event of a run, and our exit code.
+/// The last event of a run, and the exit code of `runcast`.
 pub(crate) fn ended(status: ExitStatus) -> (StatusChange, u8) {
     let state = if status.success() {
         Status::Succeeded
@@ -92,7 +93,7 @@ pub(crate) fn ended(status: ExitStatus) -> (StatusChange, u8) {
     };
     let code = match (status.code(), status.signal()) {
         (Some(code), _) => code,
-        (None, Some(signal)) => BY_SIGNAL + signal,
+        (None, Some(signal)) => EXIT_SIGNAL_BASE + signal,
         (None, None) => 1,
     };
     let change = StatusChange {
@@ -103,16 +104,19 @@ pub(crate) fn ended(status: ExitStatus) -> (StatusChange, u8) {
     (change, u8::try_from(code).unwrap_or(1))
 }
 
-/// The last event of a run whose command could not be started, and our exit code.
+/// The last event of a run whose command could not be started, and the exit code of `runcast`.
 pub(crate) fn not_started(command: &[OsString], error: &io::Error) -> (StatusChange, u8) {
     let program = command.first().map(|name| name.to_string_lossy());
     let program = program.unwrap_or_default();
     let (code, message) = match error.kind() {
-        io::ErrorKind::NotFound => (NOT_FOUND, format!("{program}: command not found")),
-        _ => (NOT_EXECUTABLE, format!("{program}: cannot be run: {error}")),
+        io::ErrorKind::NotFound => (EXIT_NOT_FOUND, format!("{program}: command not found")),
+        _ => (
+            EXIT_NOT_EXECUTABLE,
+            format!("{program}: cannot be run: {error}"),
+        ),
     };
     let change = StatusChange {
-        command: shown(command),
+        command: command_words(command),
         exit_code: Some(i32::from(code)),
         message: Some(message),
         ..StatusChange::to(Status::Failed)
@@ -120,15 +124,15 @@ pub(crate) fn not_started(command: &[OsString], error: &io::Error) -> (StatusCha
     (change, code)
 }
 
-/// The base name of what runs.
+/// The base name of the program.
 pub(crate) fn program(command: &[OsString]) -> String {
     let program = command.first().map(|word| word.to_string_lossy());
     let program = program.unwrap_or_default();
     let base = program.rsplit('/').next().unwrap_or_default();
-    shorten(base, DEFAULT_NAME_BYTES)
+    shorten(base, MAX_DEFAULT_NAME_BYTES)
 }
 
-/// The name of a run that was given none: the command's base name and its arguments, shortened.
+/// The default name of a run: the command's base name and its arguments, shortened.
 pub(crate) fn default_name(command: &[OsString]) -> String {
     let mut words = command.iter().map(|word| word.to_string_lossy());
     let program = words.next().unwrap_or_default();
@@ -139,27 +143,27 @@ pub(crate) fn default_name(command: &[OsString]) -> String {
         .chars()
         .map(|letter| if letter.is_control() { ' ' } else { letter })
         .collect();
-    shorten(name.trim(), DEFAULT_NAME_BYTES.min(MAX_NAME_BYTES))
+    shorten(name.trim(), MAX_DEFAULT_NAME_BYTES.min(MAX_NAME_BYTES))
 }
 
-/// At most `most` bytes of a text, with a sign where something was cut off.
-fn shorten(text: &str, most: usize) -> String {
-    if text.len() <= most {
+/// Shortens a text to `max_bytes`, with an ellipsis if something was cut off.
+fn shorten(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(most.saturating_sub('…'.len_utf8()));
+    let end = text.floor_char_boundary(max_bytes.saturating_sub('…'.len_utf8()));
     format!("{}…", &text[..end])
 }
 
-fn shown(command: &[OsString]) -> Vec<String> {
+fn command_words(command: &[OsString]) -> Vec<String> {
     let mut room = MAX_COMMAND_BYTES;
     let mut words = Vec::new();
     for (index, word) in command.iter().enumerate() {
         let word = word.to_string_lossy();
         if word.len() > room {
             words.push(shorten(&word, room));
-            let left = command.len() - index - 1;
-            words.push(format!("… ({left} more arguments)"));
+            let rest = command.len() - index - 1;
+            words.push(format!("… ({rest} more arguments)"));
             break;
         }
         room -= word.len();
@@ -177,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_name_is_short_and_one_line() {
+    fn a_default_name_is_one_short_line() {
         assert_eq!(default_name(&command(&["/bin/seq", "0", "9"])), "seq 0 9");
         assert_eq!(
             default_name(&command(&["sh", "-c", "echo a\necho b"])),
@@ -185,13 +189,13 @@ mod tests {
         );
         let long = default_name(&command(&["echo", &"é".repeat(200)]));
         assert!(
-            long.len() <= DEFAULT_NAME_BYTES && long.ends_with('…'),
+            long.len() <= MAX_DEFAULT_NAME_BYTES && long.ends_with('…'),
             "{long}"
         );
     }
 
     #[test]
-    fn exit_codes_are_those_of_a_shell() {
+    fn exit_codes_follow_shell_conventions() {
         let (change, code) = ended(ExitStatus::from_raw(3 << 8));
         assert_eq!(
             (change.status, change.exit_code, code),
@@ -209,9 +213,9 @@ mod tests {
     #[test]
     fn the_longest_command_line_fits_an_event() {
         let words = vec![OsString::from("x".repeat(1000)); 2000];
-        let shown = shown(&words);
-        assert_eq!(shown.len(), 18);
-        assert!(shown.iter().map(String::len).sum::<usize>() < MAX_COMMAND_BYTES + 100);
-        assert_eq!(shown[17], "… (1983 more arguments)");
+        let words = command_words(&words);
+        assert_eq!(words.len(), 18);
+        assert!(words.iter().map(String::len).sum::<usize>() < MAX_COMMAND_BYTES + 100);
+        assert_eq!(words[17], "… (1983 more arguments)");
     }
 }

@@ -1,14 +1,15 @@
-//! Collects processes that have ended: the command, and every orphan of it.
+//! Reaps processes that have ended: the command, and every orphan of it.
 //!
-//! We are the *subreaper* of all that the command starts: a descendant whose parent ends becomes our
-//! child, as it would become that of process 1 (which we may well be, in a container). So nothing that
-//! the command started is out of reach, and no zombie is left to whoever runs us.
+//! `runcast` is the *subreaper* of everything that the command starts: a descendant whose parent
+//! ends becomes a child of `runcast`, as it would become a child of process 1 (which `runcast` may
+//! be, in a container). So every process that the command started stays reachable, and no zombie is
+//! left to the parent of `runcast`.
 //!
-//! Only this file waits for processes (and the leader of a session for the command, see
-//! [`leader`](super::leader)), by `waitpid(-1)`, so the command's own status cannot be taken by
-//! another wait. SIGCHLD comes by a handler, not by the `signalfd` of [`signals`](super::signals):
-//! a process that ignores it, as some start us, would never learn how its children ended. It is
-//! only a hint: whatever has ended is collected whenever we look.
+//! Only this module waits for processes (and the session leader for the command, see
+//! [`session_leader`](super::session_leader)), with `waitpid(-1)`, so no other wait can take the
+//! command's status. SIGCHLD arrives through a handler, not through the `signalfd` of
+//! [`signals`](super::signals): a process that is started with SIGCHLD ignored would never learn
+//! how its children ended. The signal is only a hint: every call reaps whatever has ended.
 //!
 //! Data: the command's status, once it is known.
 
@@ -22,72 +23,71 @@ use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits for our children.
+/// Reaps the children of this process.
 #[derive(Debug)]
 pub(crate) struct Reaper {
-    died: Signal,
+    child_ended: Signal,
     command: Option<Pid>,
     status: Option<ExitStatus>,
 }
 
 /// Whether there are children left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
+enum Children {
     Some,
     None,
 }
 
 impl Reaper {
-    /// To be called before the command is started, within a tokio runtime.
+    /// Must be called before the command is started, within a tokio runtime.
     pub(crate) fn start() -> io::Result<Self> {
         if let Err(error) = set_child_subreaper(true) {
-            tracing::warn!(%error, "orphans of the command are left to the system");
+            tracing::warn!(%error, "orphans of the command cannot be adopted, the system will reap them");
         }
         Ok(Self {
-            died: signal(SignalKind::child())?,
+            child_ended: signal(SignalKind::child())?,
             command: None,
             status: None,
         })
     }
 
-    /// Waits for the end of the command, and collects its orphans meanwhile. Can be dropped at any time, and
-    /// is the only call to make before the command's end is known.
-    ///
-    /// # Errors
-    /// If the kernel does not tell how it ended.
+    /// Waits for the end of the command, and reaps orphans meanwhile. Cancel safe. Until it
+    /// returns, no other call may be made. Fails if the kernel does not report the status.
     pub(crate) async fn end_of(&mut self, command: Pid) -> io::Result<ExitStatus> {
         self.command = Some(command);
         loop {
-            let left = self.collect()?;
+            let children = self.reap()?;
             if let Some(status) = self.status {
                 return Ok(status);
             }
-            if left == Left::None {
-                return Err(io::Error::other("the kernel does not tell how it ended"));
+            if children == Children::None {
+                return Err(io::Error::other(
+                    "the kernel does not report how the command ended",
+                ));
             }
-            self.signal().await?;
+            self.wait_for_signal().await?;
         }
     }
 
-    /// Collects until something holds, which is asked whenever a child has ended. Can be dropped at any time.
-    pub(crate) async fn until(&mut self, holds: impl Fn() -> bool) -> io::Result<()> {
-        while self.collect()? == Left::Some {
-            if holds() {
-                // What has ended since we collected made it hold.
-                return self.collect().map(drop);
+    /// Reaps until a condition condition, which is checked whenever a child has ended. Cancel safe.
+    pub(crate) async fn until(&mut self, condition: impl Fn() -> bool) -> io::Result<()> {
+        while self.reap()? == Children::Some {
+            if condition() {
+                // Reap what has ended since and made it hold.
+                return self.reap().map(drop);
             }
-            self.signal().await?;
+            self.wait_for_signal().await?;
         }
         Ok(())
     }
 
-    async fn signal(&mut self) -> io::Result<()> {
+    async fn wait_for_signal(&mut self) -> io::Result<()> {
         let gone = || io::Error::other("SIGCHLD cannot be waited for");
-        self.died.recv().await.ok_or_else(gone)
+        self.child_ended.recv().await.ok_or_else(gone)
     }
 
-    /// Collects what has ended by now.
-    fn collect(&mut self) -> io::Result<Left> {
+    /// Reaps what has ended so far.
+    fn reap(&mut self) -> io::Result<Children> {
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((ended, status))) => {
@@ -96,8 +96,8 @@ impl Reaper {
                         self.status = Some(ExitStatus::from_raw(status.as_raw()));
                     }
                 }
-                Ok(None) => return Ok(Left::Some),
-                Err(Errno::CHILD) => return Ok(Left::None),
+                Ok(None) => return Ok(Children::Some),
+                Err(Errno::CHILD) => return Ok(Children::None),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }

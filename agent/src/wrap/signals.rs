@@ -1,16 +1,16 @@
-//! Signals for the wrapped command (Linux).
+//! Signals for the command (Linux).
 //!
-//! The signals are blocked in every thread and read from a `signalfd`, not caught by handlers: so
-//! the command inherits the dispositions that `runcast` was started with (`nohup` goes on
-//! working), and each signal tells where it comes from. What the kernel sends (Ctrl-C, Ctrl-\,
-//! Ctrl-Z, a resized or closed terminal) goes to the whole foreground process group, so the command
-//! has it already; what a process sends is for `runcast` alone and is passed on.
+//! The signals are blocked in every thread and read from a `signalfd`, instead of being caught by
+//! handlers. So the command inherits the dispositions that `runcast` was started with (`nohup`
+//! keeps working), and each signal says where it came from. Signals of the kernel (Ctrl-C, Ctrl-\,
+//! Ctrl-Z, a resized or closed terminal) go to the whole foreground process group, so the command
+//! has them already; a signal from a process is for `runcast` alone and is forwarded.
 //!
-//! Under a terminal of its own (`--tty`) the command is in another session and gets nothing of that: then
-//! everything is passed on.
+//! In a terminal of its own (`--tty`) the command is in another session and gets none of these, so
+//! everything is forwarded.
 //!
-//! A process that signals the whole group (`kill -- -PGID`, a shell's `fg`) cannot be told from one
-//! that signals `runcast` alone: the command then gets the signal twice.
+//! If a process signals the whole group (`kill -- -PGID`, a shell's `fg`), that cannot be
+//! distinguished from a signal to `runcast` alone: the command then gets the signal twice.
 
 use std::io;
 
@@ -20,8 +20,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use tokio::sync::mpsc;
 
-/// What is passed on; anything else keeps its effect on `runcast` itself.
-const PASSED_ON: [Signal; 9] = [
+/// Signals that are forwarded; all others keep their effect on `runcast` itself.
+const FORWARDED_SIGNALS: [Signal; 9] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -33,43 +33,40 @@ const PASSED_ON: [Signal; 9] = [
     Signal::SIGTSTP,
 ];
 
-/// Signals that may wait to be passed on; the kernel keeps one more of each.
-const WAITING: usize = 16;
+/// Signals that wait to be forwarded; the kernel keeps one more of each.
+const MAX_WAITING_SIGNALS: usize = 16;
 
 /// Proof that the signals are blocked.
 #[derive(Debug)]
-pub struct Blocked(SigSet);
+pub struct BlockedSignals(SigSet);
 
-/// Blocks the signals that are passed on. To be called while the process has one thread; threads
-/// that are started later inherit it.
-///
-/// # Errors
-/// If the kernel refuses.
-pub fn block() -> io::Result<Blocked> {
-    let set: SigSet = PASSED_ON.into_iter().collect();
+/// Blocks the signals that are forwarded. Call it while the process has one thread; later threads
+/// inherit the mask.
+pub fn block_signals() -> io::Result<BlockedSignals> {
+    let set: SigSet = FORWARDED_SIGNALS.into_iter().collect();
     set.thread_block()?;
-    Ok(Blocked(set))
+    Ok(BlockedSignals(set))
 }
 
-/// A signal that has come.
+/// A received signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Arrived {
+pub(crate) struct ReceivedSignal {
     pub(crate) signal: Signal,
-    /// The kernel has sent it to the whole process group, so that the command has it too.
+    /// The kernel sent it to the whole process group, so the command has it too.
     pub(crate) to_group: bool,
 }
 
-/// The signals as they come, read by a thread that lives as long as the process.
+/// The received signals, read by a thread that lives as long as the process.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    arrived: mpsc::Receiver<Arrived>,
+    received: mpsc::Receiver<ReceivedSignal>,
 }
 
-impl Blocked {
-    /// Calls `start`, which starts the command, with the signals let through: a process inherits
-    /// what the thread that starts it has blocked. A signal that comes in this moment has its usual
-    /// effect on us.
-    pub(crate) fn let_through<T>(&self, start: impl FnOnce() -> T) -> io::Result<T> {
+impl BlockedSignals {
+    /// Calls `start`, which starts the command, with the signals unblocked: a process inherits the
+    /// mask of the thread that starts it. A signal that arrives at this moment has its usual effect
+    /// on `runcast`.
+    pub(crate) fn unblocked_during<T>(&self, start: impl FnOnce() -> T) -> io::Result<T> {
         self.0.thread_unblock()?;
         let started = start();
         self.0.thread_block()?;
@@ -78,24 +75,24 @@ impl Blocked {
 }
 
 impl Signals {
-    /// Starts to listen.
-    pub(crate) fn listen(blocked: &Blocked) -> io::Result<Self> {
+    /// Starts the reading thread.
+    pub(crate) fn listen(blocked: &BlockedSignals) -> io::Result<Self> {
         let descriptor = SignalFd::with_flags(&blocked.0, SfdFlags::SFD_CLOEXEC)?;
-        let (sender, arrived) = mpsc::channel(WAITING);
+        let (sender, received) = mpsc::channel(MAX_WAITING_SIGNALS);
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || read(&descriptor, &sender))?;
-        Ok(Self { arrived })
+        Ok(Self { received })
     }
 
     /// The next signal.
-    pub(crate) async fn next(&mut self) -> io::Result<Arrived> {
+    pub(crate) async fn next(&mut self) -> io::Result<ReceivedSignal> {
         let gone = || io::Error::other("signals cannot be read any more");
-        self.arrived.recv().await.ok_or_else(gone)
+        self.received.recv().await.ok_or_else(gone)
     }
 }
 
-fn read(descriptor: &SignalFd, sender: &mpsc::Sender<Arrived>) {
+fn read(descriptor: &SignalFd, sender: &mpsc::Sender<ReceivedSignal>) {
     loop {
         let info = match descriptor.read_signal() {
             Ok(Some(info)) => info,
@@ -109,20 +106,20 @@ fn read(descriptor: &SignalFd, sender: &mpsc::Sender<Arrived>) {
         let Ok(signal) = Signal::try_from(number) else {
             continue;
         };
-        // Positive codes are the kernel's; zero and below come from kill and its like.
+        // Codes above zero come from the kernel; zero and below from `kill` and similar calls.
         let to_group = info.ssi_code > 0;
-        let arrived = Arrived { signal, to_group };
-        if sender.blocking_send(arrived).is_err() {
+        let received = ReceivedSignal { signal, to_group };
+        if sender.blocking_send(received).is_err() {
             return;
         }
     }
 }
 
-/// Sends a signal to a process that may just have ended.
+/// Sends a signal to a process that may have just ended.
 pub(crate) fn send(process: Pid, signal: Signal) {
     match kill(process, signal) {
         // It has just ended.
         Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => tracing::warn!(%process, %signal, %error, "a signal could not be passed on"),
+        Err(error) => tracing::warn!(%process, %signal, %error, "a signal could not be forwarded"),
     }
 }

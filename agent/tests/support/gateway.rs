@@ -1,42 +1,41 @@
-//! A stand-in for the gateway: answers each connection as the test has written down, and keeps what
-//! it was asked.
+//! A fake gateway: it sends one prepared response per connection, and records the requests.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Answers connections in order; it ends with the last answer.
+/// Serves the responses in order; it ends after the last one.
 pub(crate) struct Gateway {
     pub(crate) url: String,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Gateway {
-    /// Each answer is sent as it is, and the connection closed behind it; but a stream of which there is
-    /// only the head stays open, as one that something in between holds back.
-    pub(crate) fn answering(answers: Vec<String>) -> Self {
+    /// Sends each response unchanged, and closes its connection. But a stream that consists of its
+    /// head alone stays open, like one that a proxy buffers.
+    pub(crate) fn answering(responses: Vec<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let keep = Arc::clone(&asked);
+        let record = Arc::clone(&asked);
         thread::spawn(move || {
-            let mut held = Vec::new();
-            for answer in answers {
+            let mut open_streams = Vec::new();
+            for response in responses {
                 let (stream, _peer) = listener.accept().expect("a connection");
                 let request = read_request(&stream);
-                keep.lock().expect("not poisoned").push(request);
-                // A client that has read enough may be gone.
-                drop((&stream).write_all(answer.as_bytes()));
-                if answer == self::stream("") {
-                    held.push(stream);
+                record.lock().expect("not poisoned").push(request);
+                // The client may have disconnected already.
+                drop((&stream).write_all(response.as_bytes()));
+                if response == self::stream("") {
+                    open_streams.push(stream);
                 }
             }
         });
         Self { url, asked }
     }
 
-    /// Head and body of each request so far.
+    /// The head and body of each request so far.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("not poisoned").clone()
     }
@@ -63,7 +62,7 @@ fn read_request(stream: &TcpStream) -> String {
     request
 }
 
-/// An answer with a JSON body.
+/// A response with a JSON body.
 pub(crate) fn json(status: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -71,7 +70,7 @@ pub(crate) fn json(status: &str, body: &str) -> String {
     )
 }
 
-/// The head of an event stream that ends with its connection, and what it says.
+/// An event stream that ends with its connection: the head, and this text.
 pub(crate) fn stream(text: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n{text}")
 }

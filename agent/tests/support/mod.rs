@@ -1,31 +1,35 @@
-//! A real Redis of each test's own, and what the persister does to it.
+//! A Redis server per test, and the effects of the persister on it.
 
-#![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(dead_code, reason = "each test program uses only some of it")]
 
 pub(crate) mod gateway;
 pub(crate) mod wrapped;
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use runcast_agent::publisher::Target;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::entry::{Entry, Event};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::{Keys, RunKeys};
 use runcast_common::redis;
-use runcast_common::scripts::{Settle, Window};
+use runcast_common::scripts::{LiveWindow, Settle};
+use runcast_publisher::Target;
+pub(crate) use runcast_tests::eventually::wait_until as eventually;
+use runcast_tests::redis_server::RedisServer;
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 /// Longest wait for anything that is expected to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A Redis server on a socket in a folder of its own; it ends with the value.
+/// The prefix of all keys.
+const PREFIX: &str = "test:";
+
+/// A Redis server with a folder of its own; it ends when dropped.
 pub(crate) struct Server {
-    process: Option<Child>,
-    folder: TempDir,
+    server: RedisServer,
+    _folder: TempDir,
 }
 
 impl Server {
@@ -35,50 +39,33 @@ impl Server {
         server
     }
 
-    /// A server that does not run yet, with an address.
+    /// A server with an address that does not run yet.
     pub(crate) fn down() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let debug = "enable-debug-command yes\n";
         Self {
-            process: None,
-            folder: tempfile::tempdir().expect("a folder"),
+            server: RedisServer::stopped(folder.path(), &Keys::new(PREFIX), debug),
+            _folder: folder,
         }
     }
 
     /// Starts it, empty.
     pub(crate) async fn up(&mut self) {
-        let folder = &self.folder;
-        let process = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "no"])
-            .args(["--enable-debug-command", "yes"])
-            .arg("--unixsocket")
-            .arg(folder.path().join("redis.sock"))
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        self.process = Some(process);
-        let redis = self.redis();
-        eventually("the server answers", async || {
-            redis
-                .query::<String>(Keys::slot(0), &redis::cmd("PING"))
-                .await
-                .is_ok()
-        })
-        .await;
+        self.server.restart().await;
     }
 
     pub(crate) fn url(&self) -> String {
-        let socket = self.folder.path().join("redis.sock");
-        format!("redis+unix://{}", socket.display())
+        self.server.url(self.server.port())
     }
 
     pub(crate) fn redis(&self) -> Redis {
-        Redis::new(&self.url().parse().expect("an address")).expect("a client")
+        Redis::new(&self.url().parse().expect("a URL")).expect("a client")
     }
 
     pub(crate) fn target(&self) -> Target {
         Target {
-            redis: self.url().parse().expect("an address"),
-            prefix: "test:".into(),
+            redis: self.url().parse().expect("a URL"),
+            prefix: PREFIX.into(),
             run: Uuid::now_v7(),
             variation: 0,
         }
@@ -86,34 +73,11 @@ impl Server {
 
     /// A target with exactly the rights that agents are given.
     pub(crate) async fn restricted(&self) -> Target {
-        let mut target = self.target();
-        let mut user = redis::cmd("ACL");
-        user.arg("SETUSER").arg("publisher").arg("on").arg(">pw");
-        user.arg(Keys::new(&target.prefix).publisher_acl());
-        let redis = self.redis();
-        let made = redis.query::<()>(Keys::slot(0), &user).await;
-        made.expect("a user");
-        let url = format!("{}?user=publisher&pass=pw", self.url());
-        target.redis = url.parse().expect("an address");
-        target
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.kill().expect("it can be killed");
-            process.wait().expect("it ends");
+        let url = self.server.publisher_url(self.server.port());
+        Target {
+            redis: url.parse().expect("a URL"),
+            ..self.target()
         }
-    }
-}
-
-/// Waits until a condition holds; a panic names what did not come.
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "{what}: not in time");
-        sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -154,13 +118,13 @@ impl Run {
         entries.iter().flat_map(Entry::events).collect()
     }
 
-    /// Acts as the persister that has just stored everything Redis holds, which it gives, and trims
-    /// it.
+    /// Acts as a persister that has just stored everything in Redis, and trims it. Returns the
+    /// stored events.
     pub(crate) async fn settle(&self) -> Vec<Event> {
         let entries = self.entries().await;
         if let Some(last) = entries.last() {
             let durable = [(last.producer, last.producer_last())];
-            let nothing = Window {
+            let nothing = LiveWindow {
                 events: 0,
                 bytes: 0,
                 seconds: 900,
@@ -170,19 +134,19 @@ impl Run {
         entries.iter().flat_map(Entry::events).collect()
     }
 
-    /// Acts as the persister that stores whatever comes at once, and trims nothing; never ends.
+    /// Acts as a persister that stores all entries at once, and trims nothing. Never ends.
     pub(crate) async fn settle_on_and_on(&self) {
         let last = redis::cmd("XREVRANGE")
             .arg(&self.keys.stream)
             .arg(&["+", "-", "COUNT", "1"])
             .to_owned();
-        let everything = Window {
+        let everything = LiveWindow {
             events: 1 << 40,
             bytes: 1 << 40,
             seconds: 900,
         };
         loop {
-            // Some tests take the server away.
+            // Some tests stop the server.
             if let Ok(reply) = self.redis.query(self.keys.slot, &last).await
                 && let Some(Ok(last)) = Entry::parse_range(reply).expect("entries").pop()
             {
@@ -193,7 +157,7 @@ impl Run {
         }
     }
 
-    async fn settle_at(&self, watermark: EventId, durable: &[(Uuid, u64)], window: Window) {
+    async fn settle_at(&self, watermark: EventId, durable: &[(Uuid, u64)], window: LiveWindow) {
         let settle = Settle {
             watermark,
             sealed: None,

@@ -1,17 +1,17 @@
-//! `runcast wrap` with a Redis of its own, and what it has published there.
+//! `runcast wrap` with a Redis server of its own, and the events it has published there.
 
 use std::process::{Command, Output};
 
-use runcast_agent::publisher::Target;
 use runcast_common::protocol::commands::SendCommand;
 use runcast_common::protocol::event::{Action, Kind};
+use runcast_publisher::Target;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::gateway::{Gateway, json};
 use super::{Run, Server, eventually};
 
-/// Settings that would reach the program from whoever runs the tests.
+/// Settings that the program would inherit from the environment of the tests.
 const SETTINGS: [&str; 5] = [
     "RUNCAST_URL",
     "RUNCAST_TOKEN",
@@ -26,6 +26,8 @@ pub(crate) fn runcast() -> Command {
     for setting in SETTINGS {
         command.env_remove(setting);
     }
+    // A gateway that `runcastd dev` runs in this repository must not be found.
+    command.env("RUNCAST_DATA_DIR", "/nowhere");
     command
 }
 
@@ -36,7 +38,7 @@ async fn output(mut command: Command) -> Output {
         .expect("ends")
 }
 
-/// Runs a program to its end, while all that it publishes is stored.
+/// Runs a program to its end, while everything that it publishes is stored.
 pub(crate) async fn stored_output(run: &Run, command: Command) -> Output {
     tokio::select! {
         output = output(command) => output,
@@ -49,7 +51,7 @@ pub(crate) struct Wrapped {
     pub(crate) server: Server,
     pub(crate) target: Target,
     gateway: Gateway,
-    /// Stores what is published, so that the end of the program has nothing to wait for.
+    /// Stores what is published, so that the program need not wait at its end.
     _persister: AbortOnDropHandle<()>,
 }
 
@@ -118,7 +120,7 @@ impl Wrapped {
             .collect()
     }
 
-    /// Waits until the command runs; gives its process id.
+    /// Waits until the command runs; returns its process id.
     pub(crate) async fn started(&self) -> i64 {
         let mut pid = None;
         eventually("the command runs", async || {
@@ -130,7 +132,7 @@ impl Wrapped {
         pid.expect("known by now")
     }
 
-    /// Gives a command to the run and waits for its answer: `done`, or the reason why not.
+    /// Sends a command to the run and waits for its result: `done`, or the reason of a refusal.
     pub(crate) async fn tell(&self, action: Action, data: &str) -> String {
         let id = self.give(action, data).await;
         self.answer(id).await
@@ -141,7 +143,7 @@ impl Wrapped {
         let give = SendCommand {
             id,
             action,
-            by: "somebody",
+            by: "a user",
             data,
             variations: &[0],
         };

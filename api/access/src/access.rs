@@ -1,15 +1,7 @@
-//! Who may do what.
+//! [`Access`]: the parts of this crate for one gateway, made once and handed out.
 //!
-//! A [`Principal`](principal::Principal) stands behind every request: a program by the token in its `Authorization` header,
-//! a browser by its session cookie, or by a [`ticket`] where it can show neither. Tokens and session ids are random, and only their SHA-256 is
-//! stored; a look-up compares hashes, so its time tells nothing about the secret. What a principal may do is decided by its
-//! [`grant`]s: those of a user come from their roles, those of a token from its scopes and, if a user has made it,
-//! from what that user may do now.
-//!
-//! One signs in by a password, by a token, or [by an issuer](oidc) that says who one is.
-//!
-//! Postgres holds all of it. Redis holds copies ([`lookup`], [`session`]), which [`changes`] deletes when something
-//! changes; streams that were [`opened`] by it end.
+//! Each part owns its data and the stores it needs. The methods here only connect parts; what they
+//! do is written at the part. Cloning shares everything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,62 +9,83 @@ use std::time::Duration;
 use runcast_common::cache::LeaseCache;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::keys::Keys;
+use runcast_store::Store;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use crate::credential::{Bounds, Credential};
+use crate::credential_cache::CredentialCache;
+use crate::invalidation::Invalidator;
 use crate::metrics::{AccessHealth, Metrics};
+use crate::oidc::{Accounts, LoginStates};
 use crate::open_streams::OpenStreams;
 use crate::password::{PasswordError, Passwords};
-use crate::session::lifetime::Touched;
+use crate::principal::Principal;
+use crate::read_through::ReadThrough;
+use crate::revocations::RevocationListener;
+use crate::secret::{IssueError, Secret};
+use crate::session::lifetime::Sessions;
 use crate::sign_in_code::SignInCode;
+use crate::stream_ticket::StreamTickets;
 use crate::usage_log::UsageLog;
-use runcast_store::Store;
 
-/// All that access needs. Cloning is cheap.
+/// Authentication and authorization of one gateway. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Access(Arc<Parts>);
 
 #[derive(Debug)]
 struct Parts {
-    store: Store,
     redis: Redis,
     keys: Keys,
-    mirror: LeaseCache,
-    passwords: Passwords,
-    notes: UsageLog,
-    openings: Arc<OpenStreams>,
-    meter: Metrics,
-    touched: Touched,
+    cache: LeaseCache,
+    credentials: CredentialCache,
+    sessions: Sessions,
+    tickets: StreamTickets,
     sign_in_code: SignInCode,
-    session_life: Duration,
+    passwords: Passwords,
+    accounts: Accounts,
+    login_states: LoginStates,
+    invalidator: Invalidator,
+    open_streams: Arc<OpenStreams>,
+    usage_log: UsageLog,
+    metrics: Metrics,
 }
 
 impl Access {
-    /// Access to this installation; a session lives so long without a request.
-    ///
-    /// # Errors
-    /// [`PasswordError`] if there is no randomness.
+    /// Connects the parts to Postgres and Redis. A session ends after `session_life` without a
+    /// request.
     pub fn new(
         store: Store,
         redis: Redis,
         keys: Keys,
         session_life: Duration,
     ) -> Result<Self, PasswordError> {
+        let metrics = Metrics::default();
+        // One cache for all parts: after Redis failed, all of them leave it alone for a while.
+        let cache = LeaseCache::new(redis.clone());
+        let read_through = ReadThrough::new(cache.clone(), metrics.clone());
         Ok(Self(Arc::new(Parts {
-            mirror: LeaseCache::new(redis.clone()),
-            store,
+            credentials: CredentialCache::new(store.clone(), keys.clone(), read_through.clone()),
+            sessions: Sessions::new(store.clone(), keys.clone(), read_through, session_life),
+            tickets: StreamTickets::new(redis.clone(), keys.clone()),
+            sign_in_code: SignInCode::default(),
+            passwords: Passwords::new()?,
+            accounts: Accounts::new(store.clone()),
+            login_states: LoginStates::new(redis.clone(), keys.clone()),
+            invalidator: Invalidator::new(
+                store.clone(),
+                redis.clone(),
+                keys.clone(),
+                cache.clone(),
+                metrics.clone(),
+            ),
+            open_streams: Arc::default(),
+            usage_log: UsageLog::new(store, metrics.clone()),
+            metrics,
             redis,
             keys,
-            passwords: Passwords::new()?,
-            notes: UsageLog::default(),
-            openings: Arc::default(),
-            meter: Metrics::default(),
-            touched: Touched::default(),
-            sign_in_code: SignInCode::default(),
-            session_life,
+            cache,
         })))
-    }
-
-    pub(crate) fn store(&self) -> &Store {
-        &self.0.store
     }
 
     pub(crate) fn redis(&self) -> &Redis {
@@ -83,47 +96,101 @@ impl Access {
         &self.0.keys
     }
 
-    pub(crate) fn mirror(&self) -> &LeaseCache {
-        &self.0.mirror
+    pub(crate) fn credentials(&self) -> &CredentialCache {
+        &self.0.credentials
     }
 
-    pub(crate) fn notes(&self) -> &UsageLog {
-        &self.0.notes
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
     }
 
-    pub(crate) fn touched(&self) -> &Touched {
-        &self.0.touched
+    pub(crate) fn tickets(&self) -> &StreamTickets {
+        &self.0.tickets
     }
 
-    pub(crate) fn sign_in_code(&self) -> &SignInCode {
-        &self.0.sign_in_code
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.0.accounts
     }
 
-    /// What is open, and by which credential.
-    #[must_use]
-    pub fn openings(&self) -> &Arc<OpenStreams> {
-        &self.0.openings
+    pub(crate) fn login_states(&self) -> &LoginStates {
+        &self.0.login_states
     }
 
-    pub(crate) fn session_life(&self) -> Duration {
-        self.0.session_life
+    pub(crate) fn usage_log(&self) -> &UsageLog {
+        &self.0.usage_log
     }
 
-    /// What works on passwords.
-    #[must_use]
+    /// The open streams of this process, by the credential that opened them.
+    pub fn open_streams(&self) -> &Arc<OpenStreams> {
+        &self.0.open_streams
+    }
+
+    /// Hashes and verifies passwords.
     pub fn passwords(&self) -> &Passwords {
         &self.0.passwords
     }
 
-    /// What counts.
-    #[must_use]
-    pub fn meter(&self) -> &Metrics {
-        &self.0.meter
+    /// The metrics of access.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
-    /// How it stands, for `/readyz`.
-    #[must_use]
-    pub fn told(&self) -> AccessHealth {
-        self.meter().show(self.mirror().is_well())
+    /// The state of access, for `/readyz`.
+    pub fn health(&self) -> AccessHealth {
+        self.0.metrics.health(self.0.cache.is_available())
+    }
+
+    /// Issues a stream ticket: see [`crate::stream_ticket`].
+    pub async fn ticket(
+        &self,
+        principal: &Principal,
+        bounds: Bounds,
+    ) -> Result<Secret, IssueError> {
+        self.0.tickets.issue(principal.auth_source(), bounds).await
+    }
+
+    /// Lets `code` sign in once as `token`, for
+    /// [`SIGN_IN_CODE_TTL`](crate::sign_in_code::SIGN_IN_CODE_TTL) from now. It replaces a code
+    /// that was offered before. The caller generates the code with at least 128 random bits, as
+    /// [`Secret::generate`] does.
+    pub fn offer_sign_in_code(&self, code: &Secret, token: &Secret) {
+        self.0.sign_in_code.offer(code, token);
+    }
+
+    /// Uses a sign-in code up and returns the token it stands for, or none if the code is wrong,
+    /// expired or used already, which is counted as a denial.
+    pub fn redeem_sign_in_code(&self, code: &Secret) -> Option<Credential> {
+        let redeemed = self.0.sign_in_code.redeem(code);
+        if redeemed.is_none() {
+            self.0.metrics.denied("sign_in_code");
+        }
+        redeemed
+    }
+
+    /// Records that a sign-in as this user failed.
+    pub fn record_failed_sign_in(&self, user: Uuid, name: &str) {
+        self.0.usage_log.record_failed_sign_in(user, name);
+    }
+
+    /// Applies all changes of access that Postgres holds, the caller's own among them, before the
+    /// caller answers: see [`crate::invalidation`].
+    pub async fn settle(&self) {
+        self.0.invalidator.apply_now().await;
+    }
+
+    /// Applies changes of access as they come, until `stop`.
+    pub async fn propagate_changes(self, stop: CancellationToken) {
+        self.0.invalidator.run(stop).await;
+    }
+
+    /// Closes the streams that changes of access affect, until `stop`. Without it, no stream ends
+    /// with its credential.
+    pub async fn close_revoked_streams(self, stop: CancellationToken) {
+        RevocationListener::new(self).run(stop).await;
+    }
+
+    /// Writes token uses and failed sign-ins to Postgres, until `stop`.
+    pub async fn write_usage_log(self, stop: CancellationToken) {
+        self.0.usage_log.run(stop).await;
     }
 }

@@ -1,33 +1,33 @@
-//! Whom a credential stands for: a ticket in the address where one is taken, else a token in the `Authorization` header,
-//! else a session in a cookie.
+//! Authentication: from the credential that a request presents to its [`Principal`].
+//!
+//! A ticket is read from Redis, a token or session from its copy in Redis or from Postgres. The
+//! rights are always those of now: of a token its scopes, bounded by the rights of its user; of a
+//! user their roles; of a session those of its user or token.
 
 use uuid::Uuid;
 
-use super::access::Access;
-use super::grant::Grant;
-use super::principal::Principal;
-use super::secret::Secret;
+use crate::Access;
 use crate::credential::{Credential, PresentedCredential};
 use crate::error::AccessError;
+use crate::grant::Grant;
+use crate::principal::Principal;
+use crate::secret::Secret;
 use runcast_store::sessions::SessionRow;
 use runcast_store::tokens::TokenRow;
 
 impl Principal {
-    /// Finds out who sent a request: by its ticket if the route `takes_ticket`, else by its token, else by its session.
-    ///
-    /// # Errors
-    /// 401 without a valid credential, 403 for a write with a cookie that another site made a browser send, 503 if a
-    /// store that has to be asked does not answer.
+    /// Authenticates a request. A token counts as used, and the end of a session moves forward.
     pub async fn authenticate(
         access: &Access,
         presented: PresentedCredential,
     ) -> Result<Self, AccessError> {
-        let heard = access.openings().heard();
+        // Read first: a change that arrives during the look-up makes the generations differ.
+        let revocation_generation = access.open_streams().revocation_generation();
         let principal = match presented {
             PresentedCredential::Ticket(ticket) => Self::of_ticket(access, &ticket).await?,
             PresentedCredential::Bearer(token) => {
                 let principal = Self::of_secret(access, &token).await?;
-                access.note_use(principal.id);
+                access.usage_log().record_use(principal.id);
                 principal
             }
             PresentedCredential::Session(session) => Self::of_session(access, &session).await?,
@@ -40,15 +40,19 @@ impl Principal {
                 return Err(denied(access, "none", expected));
             }
         };
-        Ok(Self { heard, ..principal })
+        Ok(Self {
+            revocation_generation,
+            ..principal
+        })
     }
 
-    /// Whoever has made a ticket, as it bounds them. It is used up whatever comes of it.
+    /// The principal that created a ticket, within the bounds of the ticket. The ticket is used up,
+    /// even if its creator has no rights any more.
     async fn of_ticket(access: &Access, ticket: &Secret) -> Result<Self, AccessError> {
-        match access.take_ticket(ticket).await? {
-            Some(basis) => {
-                let principal = Self::of(access, basis.credential).await?;
-                Ok(principal.by_ticket(basis.ticket.as_ref()))
+        match access.tickets().redeem(ticket).await? {
+            Some(auth_source) => {
+                let principal = Self::of(access, auth_source.credential).await?;
+                Ok(principal.by_ticket(auth_source.ticket.as_ref()))
             }
             None => {
                 let expected = "the ticket is unknown, expired or used already: get another one";
@@ -57,30 +61,25 @@ impl Principal {
         }
     }
 
-    /// Who a token stands for.
-    ///
-    /// # Errors
-    /// 401 if it is not valid.
+    /// The principal of a token. It does not count as a use.
     pub async fn of_secret(access: &Access, token: &Secret) -> Result<Self, AccessError> {
         match token.is_token() {
             true => Self::of(access, Credential::Token(token.hash())).await,
-            false => Err(unknown(access)),
+            false => Err(unknown_token(access)),
         }
     }
 
-    /// Whom a credential stands for now. It does not count as a use of it: the end of a session stays where it is.
-    ///
-    /// # Errors
-    /// 401 if it is not valid any more, 503 if nobody can say.
+    /// The principal of a credential, with its present rights. It does not count as a use: the end
+    /// of a session does not move.
     pub async fn of(access: &Access, credential: Credential) -> Result<Self, AccessError> {
         match credential {
-            Credential::Token(hash) => match access.token(hash).await? {
+            Credential::Token(hash) => match access.credentials().token(hash).await? {
                 Some(row) => Self::of_token(access, row, hash).await,
-                None => Err(unknown(access)),
+                None => Err(unknown_token(access)),
             },
             Credential::Session(hash) => {
-                let row = access.session_as_it_is(hash).await?;
-                Self::of_row(access, row, hash).await
+                let row = access.sessions().peek(hash).await?;
+                Self::of_session_row(access, row, hash).await
             }
             Credential::User(user) => Self::of_user(access, user).await,
         }
@@ -88,11 +87,11 @@ impl Principal {
 
     async fn of_session(access: &Access, session: &Secret) -> Result<Self, AccessError> {
         let hash = session.hash();
-        let row = access.session(hash).await?;
-        Self::of_row(access, row, hash).await
+        let row = access.sessions().get(hash).await?;
+        Self::of_session_row(access, row, hash).await
     }
 
-    async fn of_row(
+    async fn of_session_row(
         access: &Access,
         row: Option<SessionRow>,
         hash: [u8; 32],
@@ -102,24 +101,21 @@ impl Principal {
         let principal = match (row.user_id, row.token.as_deref().and_then(unhex)) {
             (Some(user), _) => Self::of_user(access, user).await?,
             (None, Some(hash)) => {
-                let token = access.token(hash).await?.ok_or_else(ended)?;
+                let token = access.credentials().token(hash).await?.ok_or_else(ended)?;
                 Self::of_token(access, token, hash).await?
             }
             (None, None) => return Err(ended()),
         };
         Ok(Self {
             session: Some(row.id),
-            basis: Credential::Session(hash).into(),
+            auth_source: Credential::Session(hash).into(),
             ..principal
         })
     }
 
-    /// What a user may do now.
-    ///
-    /// # Errors
-    /// 401 if there is no such user any more, or they are disabled.
+    /// A user with their present rights: 401 if they are disabled or deleted.
     pub async fn of_user(access: &Access, user: Uuid) -> Result<Self, AccessError> {
-        let permissions = access.permissions(user).await?;
+        let permissions = access.credentials().permissions(user).await?;
         let Some(permissions) = permissions.filter(|permissions| !permissions.disabled) else {
             let disabled = "the user is disabled, or does not exist any more";
             return Err(denied(access, "disabled", disabled));
@@ -131,9 +127,9 @@ impl Principal {
             user: Some(user),
             session: None,
             by_token: false,
-            basis: Credential::User(user).into(),
-            heard: 0,
-            meter: access.meter().clone(),
+            auth_source: Credential::User(user).into(),
+            revocation_generation: 0,
+            metrics: access.metrics().clone(),
         })
     }
 
@@ -154,23 +150,23 @@ impl Principal {
             session: None,
             by_token: true,
             grants,
-            basis: Credential::Token(hash).into(),
-            heard: 0,
-            meter: access.meter().clone(),
+            auth_source: Credential::Token(hash).into(),
+            revocation_generation: 0,
+            metrics: access.metrics().clone(),
         })
     }
 }
 
-fn unknown(access: &Access) -> AccessError {
+fn unknown_token(access: &Access) -> AccessError {
     denied(access, "token", "the token is unknown, expired or revoked")
 }
 
-fn denied(access: &Access, reason: &'static str, words: &'static str) -> AccessError {
-    access.meter().denied(reason);
-    AccessError::Unauthorized(words)
+fn denied(access: &Access, reason: &'static str, message: &'static str) -> AccessError {
+    access.metrics().denied(reason);
+    AccessError::Unauthorized(message)
 }
 
-/// The bytes behind hexadecimal digits.
+/// Decodes 64 hexadecimal digits.
 fn unhex(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
@@ -187,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hexadecimal_digits_are_read() {
+    fn a_hash_is_decoded_from_hexadecimal_digits() {
         let digits = "0f".repeat(32);
         assert_eq!(unhex(&digits), Some([15; 32]));
         for wrong in [&digits[..62], &"xy".repeat(32), &"é".repeat(32)] {

@@ -1,11 +1,12 @@
-//! Where a request came from: the address that limits and records of access go by.
+//! [`ClientAddress`]: where a request came from, as rate limits and the audit log use it.
 //!
-//! It is that of the peer, unless the peer is a proxy that the operator trusts (`RUNCAST_TRUSTED_PROXIES`). Such a proxy
-//! appends whom it speaks for to `X-Forwarded-For`, so that header is read from its end, as long as each address is
-//! itself that of a trusted proxy: the first that is not is the client, whatever a client wrote in front of it.
+//! It is the address of the peer, unless the peer is a proxy that the operator trusts
+//! (`RUNCAST_TRUSTED_PROXIES`). Such a proxy appends the address of its own peer to
+//! `X-Forwarded-For`. So that header is read from its end, past the addresses of trusted proxies:
+//! the first other address is the client, whatever a client wrote in front of it.
 //!
-//! The header `Forwarded` of RFC 7239 is not read. A proxy that appends to the one passes on the other as the client
-//! sent it, so whoever believes both believes the client.
+//! The header `Forwarded` of RFC 7239 is not read. A proxy that appends to one of the two headers
+//! forwards the other as the client sent it, so a server that trusts both trusts the client.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,24 +15,24 @@ use std::str::FromStr;
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// The header that proxies append to.
+/// The header that proxies append addresses to.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Bits of an IPv6 address that tell clients apart: a customer is given 64 bits to choose from.
-const IPV6_CLIENT: u32 = 64;
+/// Bits of an IPv6 address that identify a client: the other 64 are the customer's to choose.
+const IPV6_CLIENT_BITS: u32 = 64;
 
 /// Where a request came from; an extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress(pub IpAddr);
 
 impl ClientAddress {
-    /// What counts as one client: an IPv4 address, or the network of an IPv6 address, with zeros behind it.
-    #[must_use]
+    /// The address that counts as one client: an IPv4 address, or the network of an IPv6 address,
+    /// followed by zeros.
     pub fn client(self) -> IpAddr {
         match self.0 {
             IpAddr::V4(_) => self.0,
             IpAddr::V6(address) => {
-                let network = address.to_bits() & (u128::MAX << (128 - IPV6_CLIENT));
+                let network = address.to_bits() & (u128::MAX << (128 - IPV6_CLIENT_BITS));
                 Ipv6Addr::from_bits(network).into()
             }
         }
@@ -57,7 +58,9 @@ impl FromStr for TrustedProxies {
             alone
                 .or_else(|_no_address| text.parse())
                 .map_err(|_no_network| {
-                    format!("{text:?} is no address or network, such as 192.0.2.7 or 10.0.0.0/8")
+                    format!(
+                        "{text:?} is not an address or network, such as 192.0.2.7 or 10.0.0.0/8"
+                    )
                 })
         };
         let all = text.split(',').map(str::trim).filter(|one| !one.is_empty());
@@ -66,18 +69,17 @@ impl FromStr for TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Who sent a request with these headers over a connection from `peer`.
-    #[must_use]
+    /// The client that sent a request with these headers over a connection from `peer`.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         let mut client = peer.to_canonical();
-        if self.trust(client) {
+        if self.trusts(client) {
             let lines = headers.get_all(FORWARDED_FOR).iter().rev();
-            let named = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-            for one in named {
-                // What no proxy writes was not written by one that is trusted.
+            let addresses = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+            for one in addresses {
+                // No proxy writes this, so no trusted proxy did.
                 let Some(address) = parse(one) else { break };
                 client = address;
-                if !self.trust(client) {
+                if !self.trusts(client) {
                     break;
                 }
             }
@@ -85,18 +87,18 @@ impl TrustedProxies {
         ClientAddress(client)
     }
 
-    /// True if a request names a client and nobody trusts who says so: most likely a proxy that nobody has listed.
-    #[must_use]
-    pub fn is_overlooked(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
-        headers.contains_key(FORWARDED_FOR) && !self.trust(peer.to_canonical())
+    /// Whether an untrusted peer names a client: most likely a proxy that the operator has not
+    /// listed.
+    pub fn is_unlisted_proxy(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        headers.contains_key(FORWARDED_FOR) && !self.trusts(peer.to_canonical())
     }
 
-    fn trust(&self, address: IpAddr) -> bool {
+    fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 }
 
-/// An address as proxies write them, some with a port.
+/// Parses an address as proxies write it, some with a port.
 fn parse(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let bare = text
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_proxy_is_believed() {
+    fn forwarded_addresses_are_read_only_from_trusted_proxies() {
         let forged = ["1.1.1.1, 2.2.2.2"];
         assert_eq!(client("", "9.9.9.9", &forged), "9.9.9.9");
         assert_eq!(client("10.0.0.0/8", "9.9.9.9", &forged), "9.9.9.9");
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_last_that_is_no_trusted_proxy() {
+    fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
         let trusted = "10.0.0.0/8, fd00::/8";
         for (lines, expected) in [
             (&["1.1.1.1, 2.2.2.2, 10.0.0.9"][..], "2.2.2.2"),
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_client_is_its_network() {
+    fn an_ipv6_client_is_identified_by_its_network() {
         let client = |text: &str| ClientAddress(text.parse().expect("an address")).client();
         assert_eq!(client("2001:db8:1:2:3::4"), client("2001:db8:1:2::"));
         assert_ne!(client("2001:db8:1:3::"), client("2001:db8:1:2::"));
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_make_no_sense_are_refused() {
+    fn invalid_proxy_lists_are_rejected() {
         for text in [
             "10.0.0.0/33",
             "proxy.internal",

@@ -1,28 +1,29 @@
-//! Cookies that a browser brings back, and nobody else.
+//! [`HostCookie`]: cookies with a secret that only the browser returns, to this host.
 //!
-//! `HttpOnly`, so that no script reads them; `SameSite=Lax`, so that other sites cannot write with them;
-//! and where the page is served by https, `Secure` and bound to the host by the prefix `__Host-`.
+//! They are `HttpOnly`, so that no script reads them; `SameSite=Lax`, so that other sites cannot
+//! write with them; and where the page is served by https, `Secure` and bound to the host by the
+//! prefix `__Host-`.
 
 use std::time::Duration;
 
 use cookie::{Cookie, SameSite};
 use http::{HeaderMap, header};
 
-use super::secret::Secret;
+use crate::secret::Secret;
 
 /// A kind of cookie, whose value is a secret.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HostCookie {
-    /// Its name where the page is not served by https,
+    /// Its name where the page is not served by https.
     pub(super) plain: &'static str,
-    /// and where it is; it begins with `__Host-`.
+    /// Its name where the page is served by https; it begins with `__Host-`.
     pub(super) secure: &'static str,
 }
 
 impl HostCookie {
-    /// What a request carries, by the one name that is given out: where that is bound to the host, a cookie of the
-    /// other name was put there by somebody else, such as another host of the same domain.
-    #[must_use]
+    /// The value in a request, under the one name that this server sets. Where that name is bound
+    /// to the host, another party has set a cookie of the other name, such as another host of the
+    /// same domain.
     pub(super) fn read(self, headers: &HeaderMap, secure: bool) -> Option<Secret> {
         headers
             .get_all(header::COOKIE)
@@ -31,17 +32,15 @@ impl HostCookie {
             .flat_map(Cookie::split_parse)
             .filter_map(Result::ok)
             .find(|cookie| cookie.name() == self.name(secure))
-            .map(|cookie| Secret::claimed(cookie.value()))
+            .map(|cookie| Secret::from_text(cookie.value()))
     }
 
-    /// The header that gives a browser this value, for so long.
-    #[must_use]
+    /// The `Set-Cookie` value that stores `value` in the browser, for `life`.
     pub(super) fn set(self, value: &Secret, life: Duration, secure: bool) -> String {
         self.build(value.expose(), life, secure)
     }
 
-    /// The header that makes a browser forget it.
-    #[must_use]
+    /// The `Set-Cookie` value that makes a browser delete it.
     pub(super) fn end(self, secure: bool) -> String {
         self.build("", Duration::ZERO, secure)
     }
@@ -70,16 +69,16 @@ impl HostCookie {
 mod tests {
     use super::*;
 
-    const COOKIE: HostCookie = HostCookie {
+    const TEST_COOKIE: HostCookie = HostCookie {
         plain: "test",
         secure: "__Host-test",
     };
 
     #[test]
-    fn a_value_survives_the_way_through_a_browser() {
-        let value = Secret::claimed("abc-_123");
+    fn a_cookie_survives_a_round_trip_through_a_browser() {
+        let value = Secret::from_text("abc-_123");
         for secure in [false, true] {
-            let set = COOKIE.set(&value, Duration::from_secs(60), secure);
+            let set = TEST_COOKIE.set(&value, Duration::from_secs(60), secure);
             for word in ["HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=60"] {
                 assert!(set.contains(word), "{set}");
             }
@@ -90,11 +89,11 @@ mod tests {
                 header::COOKIE,
                 format!("a=b; {pair}").parse().expect("a value"),
             );
-            let found = COOKIE.read(&headers, secure).expect("a value");
+            let found = TEST_COOKIE.read(&headers, secure).expect("a value");
             assert_eq!(found.expose(), "abc-_123");
-            assert!(COOKIE.read(&headers, !secure).is_none(), "{pair}");
+            assert!(TEST_COOKIE.read(&headers, !secure).is_none(), "{pair}");
         }
-        assert!(COOKIE.end(true).contains("Max-Age=0"));
-        assert!(COOKIE.read(&HeaderMap::new(), true).is_none());
+        assert!(TEST_COOKIE.end(true).contains("Max-Age=0"));
+        assert!(TEST_COOKIE.read(&HeaderMap::new(), true).is_none());
     }
 }

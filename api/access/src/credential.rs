@@ -1,4 +1,4 @@
-//! What a request is authenticated by, and what the rights of a principal rest on.
+//! Credentials: what a request is authenticated by, and what the rights of a principal rest on.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use crate::Scope;
 use crate::grant::{Grant, Scopes};
 use crate::secret::Secret;
 
-/// The one credential of a request that counts, as the gateway found it: a ticket where one is accepted, else the
-/// `Authorization` header, else the session cookie.
+/// The one credential of a request that counts, as the gateway found it: a ticket where the route
+/// accepts one, else the `Authorization` header, else the session cookie.
 #[derive(Debug)]
 pub enum PresentedCredential {
-    /// A stream ticket in the address.
+    /// A stream ticket in the URL.
     Ticket(Secret),
     /// A bearer token in the `Authorization` header.
     Bearer(Secret),
@@ -21,11 +21,11 @@ pub enum PresentedCredential {
     Malformed,
     /// The id of a session, from its cookie.
     Session(Secret),
-    /// None at all.
+    /// No credential at all.
     Absent,
 }
 
-/// What somebody was let in by.
+/// What a principal signed in with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Credential {
     /// A token, by its SHA-256.
@@ -36,12 +36,13 @@ pub enum Credential {
     User(Uuid),
 }
 
-/// What somebody's rights rest on. By one credential and several tickets for it, different things may be read.
+/// What the rights of a principal rest on: its credential, and the bounds of the ticket if it
+/// presented one. One credential may have several tickets, which allow different things.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AuthSource {
-    /// What they were let in by, or made the ticket with that they were let in by.
+    /// The credential; of a ticket, the one that created it.
     pub credential: Credential,
-    /// The bounds of that ticket, if it was one.
+    /// The bounds of the ticket, if one was presented.
     pub ticket: Option<Bounds>,
 }
 
@@ -54,32 +55,31 @@ impl From<Credential> for AuthSource {
     }
 }
 
-/// What may be read by a ticket, of what whoever made it may read.
+/// Which runs a ticket may read, of those that its creator may read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Bounds {
-    /// None: all of it.
+    /// None: all of them.
     runs: Option<BTreeSet<Uuid>>,
 }
 
 impl Bounds {
-    /// These runs alone.
-    #[must_use]
+    /// Only these runs.
     pub fn of(runs: impl IntoIterator<Item = Uuid>) -> Self {
         Self {
             runs: Some(runs.into_iter().collect()),
         }
     }
 
-    /// What they leave of a right to everything.
+    /// The grants of a ticket whose creator may do everything.
     pub(super) fn grants(&self) -> Vec<Grant> {
-        let reading = |run| Grant {
+        let read = |run| Grant {
             scopes: Scopes::default().with(Scope::Read),
             run,
             labels: None,
         };
         match &self.runs {
-            None => vec![reading(None)],
-            Some(runs) => runs.iter().map(|run| reading(Some(*run))).collect(),
+            None => vec![read(None)],
+            Some(runs) => runs.iter().map(|run| read(Some(*run))).collect(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Why access is refused, or cannot be decided.
+//! [`AccessError`]: why access is refused, or cannot be decided. The gateway turns it into an
+//! answer.
 
 use std::borrow::Cow;
 
@@ -7,13 +8,13 @@ use runcast_store::StoreError;
 
 use crate::Scope;
 
-/// Why access is refused, or cannot be decided. The gateway turns it into an answer.
+/// Why access is refused, or cannot be decided.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// The request carries no valid credential; says what to do about it.
+    /// The request carries no valid credential; the text says what to do about it.
     #[error("{0}")]
     Unauthorized(&'static str),
-    /// The principal may not do this; says why.
+    /// The principal may not do this; the text says why.
     #[error("{0}")]
     Forbidden(Cow<'static, str>),
     /// The principal lacks a scope.
@@ -22,7 +23,7 @@ pub enum AccessError {
     /// Postgres did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Redis did not answer, which alone knows stream tickets.
+    /// Redis, the only store of stream tickets, did not answer.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
 }

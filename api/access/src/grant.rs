@@ -1,9 +1,10 @@
-//! What a principal may do: a set of grants, each some scopes for some runs.
+//! [`Grant`]: scopes for runs. The rights of a principal are a set of grants.
 //!
-//! A grant without bounds is for all runs and for the installation; one that is bounded by a run or by labels is for runs
-//! within its bounds alone. A token of a user holds what both it and, by one of their roles, the user holds:
-//! the scopes of both, within the bounds of both. The scope `admin` within bounds is all other scopes: the installation
-//! has no bounds, so whoever holds `admin` holds it for everything.
+//! A grant without bounds is for all runs and for the installation. A grant that is bounded to a
+//! run or to labels is only for the runs within its bounds. A token of a user has the
+//! intersections of its own grant with each grant of the user's roles: the scopes of both, within
+//! the bounds of both. Within bounds, the scope `admin` means all other scopes: it manages the
+//! installation, which has no bounds.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -21,15 +22,13 @@ pub type Labels = Map<String, Value>;
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// What these names stand for. One that this version does not know gives no right.
-    #[must_use]
+    /// The scopes with these names. A name that this version does not know gives no right.
     pub fn named<'a>(names: impl IntoIterator<Item = &'a String>) -> Self {
         let known = names.into_iter().filter_map(|name| name.parse().ok());
         known.fold(Self::default(), Self::with)
     }
 
-    /// These and one more.
-    #[must_use]
+    /// Adds a scope.
     pub fn with(self, scope: Scope) -> Self {
         match scope {
             Scope::Admin => Self(
@@ -42,14 +41,12 @@ impl Scopes {
         }
     }
 
-    /// Those that are in both.
-    #[must_use]
+    /// The intersection.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Those that are in either.
-    #[must_use]
+    /// The union.
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -58,14 +55,12 @@ impl Scopes {
         Self(self.0 & !bit(Scope::Admin))
     }
 
-    /// True if it holds a scope.
-    #[must_use]
+    /// Whether it contains a scope.
     pub fn holds(self, scope: Scope) -> bool {
         self.0 & bit(scope) != 0
     }
 
-    /// Their names; `admin` alone says all.
-    #[must_use]
+    /// Their names; only `admin` if it is among them, as it implies the others.
     pub fn names(self) -> Vec<&'static str> {
         if self.holds(Scope::Admin) {
             return vec![Scope::Admin.name()];
@@ -84,14 +79,14 @@ const fn bit(scope: Scope) -> u8 {
     }
 }
 
-/// Some scopes for some runs.
+/// Scopes for runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Grant {
-    /// What may be done ...
+    /// The scopes.
     pub scopes: Scopes,
-    /// ... with this run alone, if one is named,
+    /// Only for this run, if set.
     pub run: Option<Uuid>,
-    /// and with runs that have all of these labels alone.
+    /// Only for runs with all of these labels, if set.
     pub labels: Option<Labels>,
 }
 
@@ -109,15 +104,13 @@ impl Grant {
         Self { scopes, ..grant }
     }
 
-    /// What a token holds by itself.
-    #[must_use]
+    /// The grant of a token, before it is bounded by the rights of its user.
     pub fn of_token(token: &TokenRow) -> Self {
         let scopes = Scopes::named(&token.scopes);
         Self::new(scopes, token.run_id, token.labels.clone())
     }
 
-    /// What a user holds by each of their roles.
-    #[must_use]
+    /// The grants of a user, one for each role.
     pub fn of_user(permissions: &Permissions) -> Vec<Self> {
         let grants = permissions.grants.iter();
         grants
@@ -125,8 +118,7 @@ impl Grant {
             .collect()
     }
 
-    /// What both allow; none if that is nothing.
-    #[must_use]
+    /// The intersection; none if it is empty.
     pub fn and(&self, other: &Self) -> Option<Self> {
         let scopes = self.scopes.and(other.scopes);
         if scopes == Scopes::default() {
@@ -141,7 +133,7 @@ impl Grant {
                 let mut both = one.clone();
                 for (name, value) in two {
                     match both.get(name) {
-                        Some(wanted) if wanted != value => return None,
+                        Some(other) if other != value => return None,
                         _ => both.insert(name.clone(), value.clone()),
                     };
                 }
@@ -152,26 +144,23 @@ impl Grant {
         Some(Self::new(scopes, run, labels))
     }
 
-    /// True if it is for all runs, and for the installation.
-    #[must_use]
+    /// Whether it is for all runs and for the installation.
     pub const fn is_unbounded(&self) -> bool {
         self.run.is_none() && self.labels.is_none()
     }
 
-    /// True if a run is within its bounds; `run` is none for one that is about to be created.
-    #[must_use]
+    /// Whether a run is within its bounds. `run` is none for a run that is about to be created.
     pub fn covers(&self, run: Option<Uuid>, labels: &Labels) -> bool {
         let bound = self.run.is_none() || self.run == run;
-        let wanted = self.labels.iter().flatten();
+        let required = self.labels.iter().flatten();
         bound
-            && wanted
+            && required
                 .into_iter()
                 .all(|(name, value)| labels.get(name) == Some(value))
     }
 }
 
-/// The runs that these grants allow a scope for.
-#[must_use]
+/// The runs for which these grants contain a scope.
 pub fn visible(grants: &[Grant], scope: Scope) -> Visible {
     let held = grants.iter().filter(|grant| grant.scopes.holds(scope));
     let bounds = held.map(|grant| (grant.run, grant.labels.clone()));
@@ -200,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn admin_is_everything_and_both_is_what_each_has() {
+    fn admin_implies_all_scopes_and_an_intersection_has_those_of_both() {
         let admin = grant(&[Scope::Admin], Value::Null);
         assert!(
             Scope::ALL
@@ -215,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_of_both_hold() {
+    fn an_intersection_has_the_bounds_of_both() {
         let search = grant(&[Scope::Read], json!({"team": "search"}));
         let live = grant(&[Scope::Read], json!({"stage": "live"}));
         let other = grant(&[Scope::Read], json!({"team": "ads"}));

@@ -1,88 +1,113 @@
-//! Changes of access reach Redis: the copies of what has changed are deleted, and all gateways are told.
+//! [`Invalidator`]: brings changes of access from Postgres to Redis. It deletes the copies of what
+//! has changed and notifies all gateways.
 //!
-//! Postgres keeps a list of changes, filled by triggers in the transaction of each change, whoever makes it: a gateway,
-//! the command line, or somebody with `psql`. A gateway that makes one works the list off before it answers
-//! ([`Access::settle`]), so that whoever is told "revoked" can rely on it, at every gateway. For all others each gateway
-//! has a task: Postgres wakes it, and every [`EVERY`] it looks by itself, since a wake-up may be lost. While Redis does not
-//! answer the list waits, and gateways that cannot reach Redis read Postgres anyway.
+//! Postgres holds an outbox of changes, which triggers fill in the transaction of each change,
+//! whether a gateway, the command line or `psql` makes it. A gateway that makes a change empties
+//! the outbox before it answers ([`Invalidator::apply_now`]), so a client that got the answer to a
+//! revocation can rely on it, at every gateway. For all other changes each gateway runs a task:
+//! Postgres wakes it, and it reads the outbox every [`POLL_INTERVAL`] as well, since a wake-up may
+//! be lost. While Redis does not answer, the outbox waits; gateways that cannot reach Redis read
+//! Postgres anyway.
 
 use std::time::Duration;
 
 use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
-use runcast_common::connect::RedisFailure;
-use runcast_common::protocol::keys::Slot;
+use runcast_common::cache::LeaseCache;
+use runcast_common::connect::{Redis, RedisFailure};
+use runcast_common::protocol::keys::{Keys, Slot};
 use runcast_common::redis;
+use runcast_store::access_outbox::{AccessChange, ChangedSubject};
+use runcast_store::{Store, StoreError};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::access::Access;
-use runcast_store::StoreError;
-use runcast_store::access_outbox::{AccessChange, ChangedSubject};
+use crate::metrics::Metrics;
 
-/// Between two looks at the list, more or less.
-const EVERY: Duration = Duration::from_secs(2);
+/// Between two reads of the outbox without a wake-up, with jitter.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Longest time that an answer waits for Redis to be told.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Longest time to empty the outbox, and so for an answer to wait for Redis.
+const APPLY_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Why the list was not worked off.
+/// Why the outbox could not be emptied.
 #[derive(Debug, thiserror::Error)]
-pub enum ChangesError {
-    /// Postgres could not be asked.
+enum InvalidationError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Redis could not be told.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
-    /// There is more than is done in one transaction.
-    #[error("the changes of access could not be told within {SETTLE:?}")]
-    Late,
+    #[error("the changes of access could not be applied within {APPLY_DEADLINE:?}")]
+    Timeout,
 }
 
-impl Access {
-    /// Works off what has changed until now, this process's own change among it. What remains, if Redis does not answer,
-    /// is worked off later: the change itself is in Postgres, and stays.
-    pub async fn settle(&self) {
-        match self.work_off_in_time().await {
-            Ok(()) => {}
-            Err(error) => {
-                warn!(%error, "a change of access is stored; copies in Redis learn of it later");
-            }
+/// Empties the outbox of access changes.
+#[derive(Debug)]
+pub(crate) struct Invalidator {
+    store: Store,
+    redis: Redis,
+    keys: Keys,
+    cache: LeaseCache,
+    metrics: Metrics,
+}
+
+impl Invalidator {
+    pub(crate) const fn new(
+        store: Store,
+        redis: Redis,
+        keys: Keys,
+        cache: LeaseCache,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            store,
+            redis,
+            keys,
+            cache,
+            metrics,
         }
     }
 
-    /// Works the list off whenever there is something in it, until told to stop.
-    pub async fn tell_changes(self, stop: CancellationToken) {
+    /// Applies all changes until now, this process's own among them. What Redis does not accept is
+    /// applied later: the change itself is committed in Postgres.
+    pub(crate) async fn apply_now(&self) {
+        if let Err(error) = self.apply_in_time().await {
+            warn!(%error, "a change of access is stored but not applied yet; trying again later");
+        }
+    }
+
+    /// Applies changes whenever there are some, until `stop`.
+    pub(crate) async fn run(&self, stop: CancellationToken) {
         let mut backoff = Backoff::for_connections();
-        let mut well = true;
-        let telling = async {
+        let mut is_healthy = true;
+        let working = async {
             loop {
-                match self.listen(&mut backoff, &mut well).await {
-                    Ok(()) => debug!("the connection that tells of changes of access ended"),
+                match self.listen(&mut backoff, &mut is_healthy).await {
+                    Ok(()) => debug!("the connection that reports changes of access ended"),
                     Err(error) if backoff.attempts() == 0 => {
-                        warn!(%error, "changes of access are looked for, not told, for now");
+                        warn!(%error, "cannot listen for changes of access; polling for now");
                     }
-                    Err(error) => debug!(%error, "changes of access are still not told"),
+                    Err(error) => debug!(%error, "still cannot listen for changes of access"),
                 }
-                self.look(&mut well).await;
+                self.apply(&mut is_healthy).await;
                 sleep(backoff.next_wait()).await;
             }
         };
-        stop.run_until_cancelled(telling).await;
+        stop.run_until_cancelled(working).await;
     }
 
-    /// One connection to Postgres, for as long as it lasts.
-    async fn listen(&self, backoff: &mut Backoff, well: &mut bool) -> Result<(), StoreError> {
-        let mut listener = self.store().access_change_listener().await?;
+    /// Applies changes while one connection to Postgres lasts.
+    async fn listen(&self, backoff: &mut Backoff, is_healthy: &mut bool) -> Result<(), StoreError> {
+        let mut listener = self.store.access_change_listener().await?;
         backoff.reset();
         loop {
-            // Looked after listening began, so that nothing comes in between.
-            self.look(well).await;
-            let next = Instant::now() + EVERY.mul_f64(rand::rng().random_range(0.8..=1.2));
+            // Read after LISTEN began, so that no change falls in between.
+            self.apply(is_healthy).await;
+            let jitter = rand::rng().random_range(0.8..=1.2);
+            let next = Instant::now() + POLL_INTERVAL.mul_f64(jitter);
             tokio::select! {
-                told = listener.try_recv() => match told {
+                notified = listener.try_recv() => match notified {
                     Ok(Some(_)) => {}
                     Ok(None) => return Ok(()),
                     Err(error) => return Err(error.into()),
@@ -92,68 +117,76 @@ impl Access {
         }
     }
 
-    /// Works the list off; says once that it cannot.
-    async fn look(&self, well: &mut bool) {
-        let outcome = self.work_off_in_time().await;
-        match (&outcome, *well) {
+    /// Applies changes; warns once when that begins to fail.
+    async fn apply(&self, is_healthy: &mut bool) {
+        let outcome = self.apply_in_time().await;
+        match (&outcome, *is_healthy) {
             (Ok(()), _) => {}
-            (Err(error), true) => warn!(%error, "changes of access wait until Redis can be told"),
-            (Err(error), false) => debug!(%error, "changes of access still wait"),
+            (Err(error), true) => {
+                warn!(
+                    %error,
+                    "cannot apply changes of access; they stay in Postgres and are tried again"
+                );
+            }
+            (Err(error), false) => debug!(%error, "still cannot apply changes of access"),
         }
-        *well = outcome.is_ok();
+        *is_healthy = outcome.is_ok();
     }
 
-    async fn work_off_in_time(&self) -> Result<(), ChangesError> {
-        let worked = timeout(SETTLE, self.work_off()).await;
-        worked.unwrap_or(Err(ChangesError::Late))
+    async fn apply_in_time(&self) -> Result<(), InvalidationError> {
+        let applied = timeout(APPLY_DEADLINE, self.empty_outbox()).await;
+        applied.unwrap_or(Err(InvalidationError::Timeout))
     }
 
-    async fn work_off(&self) -> Result<(), ChangesError> {
-        // Others wait for what is taken here, and a gateway for which Redis is away has nothing to do with it.
+    async fn empty_outbox(&self) -> Result<(), InvalidationError> {
         loop {
-            let taken = self.store().take_access_changes().await?;
-            if taken.changes.is_empty() {
+            // Claimed changes are locked: other gateways wait for them.
+            let claimed = self.store.take_access_changes().await?;
+            if claimed.changes.is_empty() {
                 return Ok(());
             }
-            let keys: Vec<String> = taken
-                .changes
-                .iter()
-                .filter_map(|change| self.key(change))
-                .collect();
-            self.mirror().delete(&keys).await?;
-            self.announce(&taken.changes).await?;
-            let (more, count) = (taken.is_full(), taken.changes.len());
-            taken.done().await?;
-            self.meter().told(count);
-            if !more {
+            // Delete the copies first, so that a notified gateway reads what has changed.
+            let changes = claimed.changes.iter();
+            let keys: Vec<String> = changes.filter_map(|change| self.key(change)).collect();
+            self.cache.delete(&keys).await?;
+            self.publish(&claimed.changes).await?;
+            // Only then remove the changes from the outbox.
+            let (has_more, count) = (claimed.is_full(), claimed.changes.len());
+            claimed.done().await?;
+            self.metrics.changes_applied(count);
+            if !has_more {
                 return Ok(());
             }
         }
     }
 
-    /// Where the copy of what changed lies.
+    /// The key of the copy of what changed.
     fn key(&self, change: &AccessChange) -> Option<String> {
         match (change.kind, &change.hash) {
-            (ChangedSubject::Token, Some(hash)) => Some(self.keys().token(hash)),
-            (ChangedSubject::Session, Some(hash)) => Some(self.keys().session(hash)),
-            (ChangedSubject::User, _) => Some(self.keys().permissions(change.id)),
+            (ChangedSubject::Token, Some(hash)) => Some(self.keys.token(hash)),
+            (ChangedSubject::Session, Some(hash)) => Some(self.keys.session(hash)),
+            (ChangedSubject::User, _) => Some(self.keys.permissions(change.id)),
             (_, None) => None,
         }
     }
 
-    /// Tells all gateways, as a list of `{kind, id}`, for what is open by what has changed.
-    async fn announce(&self, changes: &[AccessChange]) -> Result<(), RedisFailure> {
+    /// Publishes the changes to all gateways, as a list of `{kind, id}`: their
+    /// [listeners](crate::revocations) close the streams that the changes affect.
+    async fn publish(&self, changes: &[AccessChange]) -> Result<(), RedisFailure> {
         let text = match serde_json::to_string(changes) {
             Ok(text) => text,
             Err(failed) => {
-                error!(error = %failed, "changes of access cannot be told");
+                error!(
+                    error = %failed,
+                    "cannot encode changes of access; gateways are not notified"
+                );
                 return Ok(());
             }
         };
-        let channel = self.keys().access_changes();
+        let channel = self.keys.access_changes();
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(&channel).arg(text);
-        self.redis()
+        self.redis
             .query::<u64>(Slot::of(&channel), &publish)
             .await?;
         Ok(())

@@ -1,4 +1,4 @@
-//! What a gateway tells about access, as metrics. All of it is of this process.
+//! The metrics of access, all of this process.
 
 use std::sync::atomic::AtomicU64;
 
@@ -9,18 +9,18 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What there are copies of.
+/// What Redis holds copies of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cache {
+pub enum CachedKind {
     /// Sessions.
     Session,
     /// Tokens.
     Token,
-    /// What users may do.
+    /// The permissions of users.
     Permissions,
 }
 
-impl Cache {
+impl CachedKind {
     const fn name(self) -> &'static str {
         match self {
             Self::Session => "session",
@@ -30,20 +30,20 @@ impl Cache {
     }
 }
 
-/// How a look for a copy ended.
+/// How a look-up in the cache ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// There was one.
+pub enum LookupOutcome {
+    /// Redis had a fresh copy.
     Hit,
-    /// There was none; Postgres was asked.
+    /// Redis had no fresh copy, and Postgres answered.
     Miss,
-    /// Redis did not answer; Postgres was asked.
+    /// Redis did not answer, and Postgres was read.
     Unreachable,
-    /// There was an old one, and Postgres did not answer.
+    /// Redis had an old copy, which was used because Postgres did not answer.
     Stale,
 }
 
-impl Outcome {
+impl LookupOutcome {
     const fn name(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -61,13 +61,13 @@ struct LookupLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Validated {
+struct ValidationLabels {
     credential: &'static str,
     source: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
+struct DenialLabels {
     reason: &'static str,
 }
 
@@ -76,82 +76,86 @@ type Count = Counter<u64, AtomicU64>;
 /// The metrics of access. Cloning is cheap; clones count together.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    looks: Family<LookupLabels, Count>,
-    validations: Family<Validated, Count>,
-    denials: Family<Reason, Count>,
+    lookups: Family<LookupLabels, Count>,
+    validations: Family<ValidationLabels, Count>,
+    denials: Family<DenialLabels, Count>,
     changes: Count,
-    lost: Count,
+    dropped_usage: Count,
 }
 
-/// What `/readyz` tells of it.
+/// The state of access in `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = CredentialsSource)]
 pub struct AccessHealth {
-    /// Whether copies in Redis are used: `redis`, or `postgres` alone.
+    /// `redis` if copies in Redis are used, `postgres` if only Postgres is read.
     pub source: &'static str,
-    /// Credentials that were validated by copies, since the start,
+    /// Credentials that were validated by a copy in Redis, since the start of the process.
     pub from_redis: u64,
-    /// and by Postgres.
+    /// Credentials that were validated by Postgres, since the start of the process.
     pub from_postgres: u64,
-    /// Changes that copies in Redis have been rid of here, since the start.
-    pub changes_told: u64,
+    /// Changes whose copies in Redis this process deleted, since its start.
+    #[serde(rename = "changes_told")]
+    pub changes_applied: u64,
 }
 
 impl Metrics {
-    /// Names and explains the metrics in a registry.
+    /// Registers all metrics.
     #[rustfmt::skip]
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("runcast_access_lookups", "Looks for copies in Redis of sessions, tokens and permissions: hit, miss, unreachable, or stale", self.looks.clone());
-        registry.register("runcast_access_validations", "Credentials that were looked up, by what answered", self.validations.clone());
-        registry.register("runcast_access_denials", "Requests that were refused, by reason", self.denials.clone());
-        registry.register("runcast_access_changes", "Changes of tokens, sessions and users whose copies were deleted here", self.changes.clone());
-        registry.register("runcast_access_notes_lost", "Uses of tokens and failed sign-ins that were not written down, for want of room or of Postgres", self.lost.clone());
+        registry.register("runcast_access_lookups", "Look-ups of sessions, tokens and permissions in Redis: hit, miss, unreachable, or stale", self.lookups.clone());
+        registry.register("runcast_access_validations", "Validated credentials, by the store that answered", self.validations.clone());
+        registry.register("runcast_access_denials", "Requests that were denied, by reason", self.denials.clone());
+        registry.register("runcast_access_changes", "Changes of tokens, sessions and users whose copies in Redis were deleted", self.changes.clone());
+        registry.register("runcast_access_notes_lost", "Token uses and failed sign-ins that were not recorded because memory was full or Postgres failed", self.dropped_usage.clone());
     }
 
-    pub(super) fn looked(&self, cache: Cache, outcome: Outcome) {
-        let look = LookupLabels {
-            cache: cache.name(),
+    pub(super) fn looked_up(&self, kind: CachedKind, outcome: LookupOutcome) {
+        let labels = LookupLabels {
+            cache: kind.name(),
             outcome: outcome.name(),
         };
-        self.looks.get_or_create(&look).inc();
-        let credential = match cache {
-            Cache::Session | Cache::Token => cache.name(),
-            Cache::Permissions => return,
+        self.lookups.get_or_create(&labels).inc();
+        let credential = match kind {
+            CachedKind::Session | CachedKind::Token => kind.name(),
+            CachedKind::Permissions => return,
         };
         let source = match outcome {
-            Outcome::Hit | Outcome::Stale => "redis",
-            Outcome::Miss | Outcome::Unreachable => "postgres",
+            LookupOutcome::Hit | LookupOutcome::Stale => "redis",
+            LookupOutcome::Miss | LookupOutcome::Unreachable => "postgres",
         };
-        let validated = Validated { credential, source };
-        self.validations.get_or_create(&validated).inc();
+        let labels = ValidationLabels { credential, source };
+        self.validations.get_or_create(&labels).inc();
     }
 
-    /// Counts a request that was refused for this reason: one of a few fixed words.
+    /// Counts a denied request. The reason is one of a few fixed words.
     pub fn denied(&self, reason: &'static str) {
-        self.denials.get_or_create(&Reason { reason }).inc();
+        self.denials.get_or_create(&DenialLabels { reason }).inc();
     }
 
-    pub(super) fn told(&self, changes: usize) {
+    pub(super) fn changes_applied(&self, changes: usize) {
         self.changes.inc_by(changes as u64);
     }
 
-    pub(super) fn lost(&self, notes: u64) {
-        self.lost.inc_by(notes);
+    pub(super) fn usage_dropped(&self, records: u64) {
+        self.dropped_usage.inc_by(records);
     }
 
-    pub(super) fn show(&self, redis: bool) -> AccessHealth {
-        let from = |source| {
+    pub(super) fn health(&self, redis_is_available: bool) -> AccessHealth {
+        let validated_by = |source| {
             let count = |credential| {
-                let validated = Validated { credential, source };
-                self.validations.get_or_create(&validated).get()
+                let labels = ValidationLabels { credential, source };
+                self.validations.get_or_create(&labels).get()
             };
             count("session") + count("token")
         };
         AccessHealth {
-            source: if redis { "redis" } else { "postgres" },
-            from_redis: from("redis"),
-            from_postgres: from("postgres"),
-            changes_told: self.changes.get(),
+            source: match redis_is_available {
+                true => "redis",
+                false => "postgres",
+            },
+            from_redis: validated_by("redis"),
+            from_postgres: validated_by("postgres"),
+            changes_applied: self.changes.get(),
         }
     }
 }

@@ -1,11 +1,14 @@
-//! What is open by a credential: streams end when that ends, or may do other things.
+//! [`OpenStreams`]: the open streams of this process, by credential. Revoking or changing a
+//! credential closes its streams.
 //!
-//! All streams of one [`AuthSource`] share an [`StreamRegistration`], eight bytes for each of them, and no timer. Data: one entry for each
-//! basis that has something open, which goes with the last of its streams. [`heard`](super::heard) finds out what
-//! has ended; a socket that delivery holds is told by [`OpenStreams::endings`], everything else by [`StreamRegistration::ended`].
+//! All streams of one [`AuthSource`] share a [`StreamGroup`]: a stream costs eight bytes and no
+//! timer. Data: one entry for each auth source with open streams, removed with the last of them.
+//! [`revocations`](crate::revocations) decides which groups end. A thread that writes to sockets
+//! learns of it by [`OpenStreams::endings`], all others by [`StreamRegistration::ended`].
 //!
-//! Whoever opens something was found valid a moment ago, and a change may have been told since: what was heard is counted
-//! before a principal is looked up and after its stream stands here, and where it differs, the credential is looked up again.
+//! A credential may change between its look-up and the registration of its stream. The revocation
+//! generation is therefore read before a principal is looked up, and again after its stream is
+//! registered. If they differ, the credential is looked up again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,188 +18,195 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::credential::AuthSource;
-use super::principal::Principal;
+use crate::credential::AuthSource;
+use crate::principal::Principal;
 
-/// Why something that was open has ended.
+/// Why an open stream has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revocation {
     /// The credential is not valid any more.
-    Over,
-    /// It may do other things than before.
+    Ended,
+    /// The rights of the credential have changed.
     Changed,
 }
 
 impl Revocation {
-    /// In words, for the last frame.
-    #[must_use]
+    /// The message in the last frame of a stream.
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::Over => "the session or token that this was opened by has ended",
-            Self::Changed => "what may be read by this session or token has changed; open it again",
+            Self::Ended => "the session or token that opened this stream has ended",
+            Self::Changed => {
+                "what the session or token that opened this stream may read has changed; \
+                 open it again"
+            }
         }
     }
 }
 
-/// Everything that is open in this process, by what it rests on.
+/// The open streams of this process.
 #[derive(Debug, Default)]
 pub struct OpenStreams {
-    open: Mutex<HashMap<AuthSource, Weak<Opening>>>,
-    /// How often something was heard, or may have been missed.
-    heard: AtomicU64,
-    /// Some have to be looked up again.
-    doubts: Notify,
-    endings: watch::Sender<u64>,
+    groups: Mutex<HashMap<AuthSource, Weak<StreamGroup>>>,
+    /// Counts the changes of access that this process received or may have missed.
+    revocation_generation: AtomicU64,
+    /// Notified when a group has to be looked up again.
+    recheck: Notify,
+    /// Counts the groups that have ended.
+    revoked: watch::Sender<u64>,
 }
 
-/// What is open by one basis.
+/// The open streams of one auth source.
 #[derive(Debug)]
-pub(super) struct Opening {
-    openings: Arc<OpenStreams>,
+pub(super) struct StreamGroup {
+    open_streams: Arc<OpenStreams>,
     pub(super) principal: Principal,
-    is_doubtful: AtomicBool,
-    ending: OnceLock<Revocation>,
-    ended: CancellationToken,
+    needs_recheck: AtomicBool,
+    revocation: OnceLock<Revocation>,
+    revoked: CancellationToken,
 }
 
-/// Kept by a stream for as long as it is open. Cloning is cheap.
+/// Held by a stream while it is open. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub struct StreamRegistration(Arc<Opening>);
+pub struct StreamRegistration(Arc<StreamGroup>);
 
 impl StreamRegistration {
-    /// Why it has to end, if it has to.
-    #[must_use]
-    pub fn ending(&self) -> Option<Revocation> {
-        self.0.ending.get().copied()
+    /// Why the stream has to end, if it has to.
+    pub fn revocation(&self) -> Option<Revocation> {
+        self.0.revocation.get().copied()
     }
 
-    /// Waits until it has to end.
-    pub async fn ended(&self) -> Revocation {
-        self.0.ended.cancelled().await;
-        // It is set before.
-        self.ending().unwrap_or(Revocation::Over)
+    /// Waits until the stream has to end.
+    pub async fn revoked(&self) -> Revocation {
+        self.0.revoked.cancelled().await;
+        // The reason is set before the token is cancelled.
+        self.revocation().unwrap_or(Revocation::Ended)
     }
 }
 
-/// Waits until something has to end that may be open by no credential.
-pub async fn ended(opened: Option<&StreamRegistration>) -> Revocation {
-    match opened {
-        Some(opened) => opened.ended().await,
+/// Waits until the stream has to end: forever if it was opened without a credential.
+pub async fn revoked(registration: Option<&StreamRegistration>) -> Revocation {
+    match registration {
+        Some(registration) => registration.revoked().await,
         None => std::future::pending().await,
     }
 }
 
 impl OpenStreams {
-    /// Something is opened by this principal.
+    /// Registers a stream of this principal.
     pub fn open(self: &Arc<Self>, principal: &Principal) -> StreamRegistration {
-        let new = Arc::new(Opening {
-            openings: Arc::clone(self),
+        let new = Arc::new(StreamGroup {
+            open_streams: Arc::clone(self),
             principal: principal.clone(),
-            is_doubtful: AtomicBool::new(false),
-            ending: OnceLock::new(),
-            ended: CancellationToken::new(),
+            needs_recheck: AtomicBool::new(false),
+            revocation: OnceLock::new(),
+            revoked: CancellationToken::new(),
         });
-        // Nothing is dropped while this is locked: that would lock it again.
-        let mut open = self.lock();
-        let entry = open.entry(principal.basis().clone()).or_default();
-        let (opening, replaced) = match entry.upgrade() {
-            Some(old) if old.ending.get().is_none() && old.is_of(principal) => (old, None),
+        // Join the group of the auth source, unless that has ended or has other rights.
+        // No group may be dropped under the lock, since dropping one takes the lock.
+        let mut groups = self.lock();
+        let entry = groups.entry(principal.auth_source().clone()).or_default();
+        let (group, replaced) = match entry.upgrade() {
+            Some(old) if old.revocation.get().is_none() && old.has_rights_of(principal) => {
+                (old, None)
+            }
             old => {
                 *entry = Arc::downgrade(&new);
                 (Arc::clone(&new), old)
             }
         };
-        drop(open);
+        drop(groups);
         if let Some(replaced) = replaced {
-            replaced.end(Revocation::Changed);
+            replaced.revoke(Revocation::Changed);
         }
-        if self.heard() != principal.heard() {
-            opening.doubt();
+        // A change may have arrived since the principal was looked up.
+        if self.revocation_generation() != principal.revocation_generation() {
+            group.request_recheck();
         }
-        StreamRegistration(opening)
+        StreamRegistration(group)
     }
 
-    /// A number that grows whenever a change is heard of.
-    #[must_use]
-    pub fn heard(&self) -> u64 {
-        self.heard.load(Ordering::SeqCst)
+    /// A number that grows with every change of access that this process receives.
+    pub fn revocation_generation(&self) -> u64 {
+        self.revocation_generation.load(Ordering::SeqCst)
     }
 
-    /// Changes whenever something has ended.
-    #[must_use]
-    pub fn endings(&self) -> watch::Receiver<u64> {
-        self.endings.subscribe()
+    /// A channel that changes whenever streams have to end.
+    pub fn revocations(&self) -> watch::Receiver<u64> {
+        self.revoked.subscribe()
     }
 
-    /// All that there is, after something may have been missed.
-    pub(super) fn all(&self) -> Vec<Arc<Opening>> {
-        self.heard.fetch_add(1, Ordering::SeqCst);
-        self.those(|_| true)
+    /// All groups, after a change may have been missed.
+    pub(super) fn all(&self) -> Vec<Arc<StreamGroup>> {
+        self.revocation_generation.fetch_add(1, Ordering::SeqCst);
+        self.filter(|_| true)
     }
 
-    /// What is open by these tokens, sessions and users, after they have changed.
-    pub(super) fn of(&self, changed: &HashSet<Uuid>) -> Vec<Arc<Opening>> {
-        self.heard.fetch_add(1, Ordering::SeqCst);
-        self.those(|opening| {
-            let principal = &opening.principal;
+    /// The groups of these tokens, sessions and users, after they have changed.
+    pub(super) fn affected_by(&self, changed: &HashSet<Uuid>) -> Vec<Arc<StreamGroup>> {
+        self.revocation_generation.fetch_add(1, Ordering::SeqCst);
+        self.filter(|group| {
+            let principal = &group.principal;
             let ids = [Some(principal.id), principal.user, principal.session];
             ids.iter().flatten().any(|id| changed.contains(id))
         })
     }
 
-    /// Those that have to be looked up again.
-    pub(super) fn doubtful(&self) -> Vec<Arc<Opening>> {
-        self.those(|opening| opening.is_doubtful.swap(false, Ordering::SeqCst))
+    /// The groups that have to be looked up again. Their marks are cleared.
+    pub(super) fn take_rechecks(&self) -> Vec<Arc<StreamGroup>> {
+        self.filter(|group| group.needs_recheck.swap(false, Ordering::SeqCst))
     }
 
-    /// Returns once there is a doubt.
-    pub(super) async fn doubts(&self) {
-        self.doubts.notified().await;
+    /// Waits until a group has to be looked up again.
+    pub(super) async fn recheck_requested(&self) {
+        self.recheck.notified().await;
     }
 
-    fn those(&self, wanted: impl Fn(&Opening) -> bool) -> Vec<Arc<Opening>> {
+    fn filter(&self, is_selected: impl Fn(&StreamGroup) -> bool) -> Vec<Arc<StreamGroup>> {
         let all: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
-        all.into_iter().filter(|one| wanted(one)).collect()
+        all.into_iter().filter(|group| is_selected(group)).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<AuthSource, Weak<Opening>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<AuthSource, Weak<StreamGroup>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Opening {
-    /// True if this principal may do what the one may whose it is.
-    pub(super) fn is_of(&self, principal: &Principal) -> bool {
+impl StreamGroup {
+    /// Whether a principal has the same rights as the one that opened these streams.
+    fn has_rights_of(&self, principal: &Principal) -> bool {
         self.principal.grants() == principal.grants()
     }
 
-    /// True if whoever its credential stands for now may do by it what they might.
-    pub(super) fn is_still(&self, now: &Principal) -> bool {
-        let ticket = self.principal.basis().ticket.as_ref();
-        self.is_of(&now.clone().by_ticket(ticket))
+    /// Whether the credential, which now authenticates `now`, has the same rights as when it opened
+    /// these streams.
+    pub(super) fn is_unchanged(&self, now: &Principal) -> bool {
+        let ticket = self.principal.auth_source().ticket.as_ref();
+        self.has_rights_of(&now.clone().by_ticket(ticket))
     }
 
-    /// It will be looked up again.
-    pub(super) fn doubt(&self) {
-        self.is_doubtful.store(true, Ordering::SeqCst);
-        self.openings.doubts.notify_one();
+    /// Has the credential looked up again.
+    pub(super) fn request_recheck(&self) {
+        self.needs_recheck.store(true, Ordering::SeqCst);
+        self.open_streams.recheck.notify_one();
     }
 
-    pub(super) fn end(&self, ending: Revocation) {
-        if self.ending.set(ending).is_ok() {
-            self.ended.cancel();
-            self.openings.endings.send_modify(|count| *count += 1);
+    /// Ends the streams; the first reason counts.
+    pub(super) fn revoke(&self, revocation: Revocation) {
+        if self.revocation.set(revocation).is_ok() {
+            self.revoked.cancel();
+            self.open_streams.revoked.send_modify(|count| *count += 1);
         }
     }
 }
 
-impl Drop for Opening {
+impl Drop for StreamGroup {
     fn drop(&mut self) {
-        let mut open = self.openings.lock();
-        let basis = self.principal.basis();
-        // Another may stand there by now.
-        if open.get(basis).is_some_and(|one| one.strong_count() == 0) {
-            open.remove(basis);
+        let mut groups = self.open_streams.lock();
+        let auth_source = self.principal.auth_source();
+        // Another group may have taken its place.
+        let is_own = groups.get(auth_source);
+        if is_own.is_some_and(|group| group.strong_count() == 0) {
+            groups.remove(auth_source);
         }
     }
 }

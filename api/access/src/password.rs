@@ -1,9 +1,12 @@
-//! Passwords: argon2id, off the runtime's threads, and only so many at a time.
+//! [`Passwords`]: hashes and verifies passwords with argon2id, on blocking threads, a bounded
+//! number at a time.
 //!
-//! Parameters are those that OWASP's Password Storage Cheat Sheet names for argon2id with little memory: 19 MiB, 2 passes,
-//! 1 lane, about 20 ms of one core. Half of the cores work on passwords at most, so that a flood of sign-ins cannot keep
-//! streams waiting; [`MOST_WAITING`] wait, for [`WAIT`] at most, and whoever comes then is told to come later.
-//! A check does the same work and takes the same time whether there is such a user, with a password, or not.
+//! The parameters are those of OWASP's Password Storage Cheat Sheet for argon2id with little
+//! memory: 19 MiB, 2 passes, 1 lane, about 20 ms of one core. At most half of the cores work on
+//! passwords, so that a flood of sign-ins cannot delay streams. For each of these cores, up to
+//! [`MAX_WAITING_TASKS`] tasks wait, for [`QUEUE_DEADLINE`] at most; further ones are refused as
+//! [`PasswordError::Busy`]. A check does the same work and takes the same time whether or not the
+//! user exists and has a password.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,24 +18,26 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Shortest and longest password: the former by NIST SP 800-63B with a margin, the latter so that nobody sends novels.
-pub const MIN_CHARS: usize = 12;
-/// Longest password, in bytes.
-pub const MAX_BYTES: usize = 1024;
+/// Shortest password, in characters: NIST SP 800-63B with a margin.
+pub const MIN_PASSWORD_CHARS: usize = 12;
+/// Longest password: bounds the work of hashing.
+pub const MAX_PASSWORD_BYTES: usize = 1024;
 
-/// Longest wait for a turn.
-const WAIT: Duration = Duration::from_secs(2);
+/// Longest wait of a task before it is worked on.
+const QUEUE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How many wait at most, for each that is being worked on: what is done within [`WAIT`], and not more.
-const MOST_WAITING: usize = 32;
+/// Tasks that wait, for each that is worked on: as many as finish within [`QUEUE_DEADLINE`].
+const MAX_WAITING_TASKS: usize = 32;
 
-/// Why a password could not be worked on.
+/// Why a password could not be hashed or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// It cannot be a password.
-    #[error("a password has {MIN_CHARS} characters at least and {MAX_BYTES} bytes at most")]
+    /// It is too short or too long.
+    #[error(
+        "a password has {MIN_PASSWORD_CHARS} characters at least and {MAX_PASSWORD_BYTES} bytes at most"
+    )]
     Unfit,
-    /// Too many sign in at the moment.
+    /// Too many passwords are being checked.
     #[error("too many passwords are being checked at the moment; try again")]
     Busy,
     /// The hash function failed.
@@ -40,14 +45,16 @@ pub enum PasswordError {
     Failed(String),
 }
 
-/// Works on passwords. Cloning is cheap; clones share their bounds.
+/// Hashes and verifies passwords. Cloning is cheap; clones share their bounds.
 #[derive(Clone)]
 pub struct Passwords {
     argon2: Argon2<'static>,
-    /// Of nobody's password: checked where there is none, so that this takes as long.
+    /// The hash of a random password. It is checked where a user has none, to take as long.
     decoy: Arc<str>,
-    places: Arc<Semaphore>,
-    turns: Arc<Semaphore>,
+    /// Bounds tasks that wait or run.
+    admission: Arc<Semaphore>,
+    /// Bounds tasks that run.
+    workers: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Passwords {
@@ -57,41 +64,32 @@ impl fmt::Debug for Passwords {
 }
 
 impl Passwords {
-    /// Hashes a password of nobody once.
-    ///
-    /// # Errors
-    /// [`PasswordError::Failed`] if there is no randomness.
+    /// Hashes a random password once.
     pub fn new() -> Result<Self, PasswordError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let turns = (cores / 2).max(1);
+        let workers = (cores / 2).max(1);
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::DEFAULT);
         let decoy = hash(&argon2, &format!("{:032x}", rand::random::<u128>()))?;
         Ok(Self {
             argon2,
             decoy: decoy.into(),
-            places: Arc::new(Semaphore::new(turns * (MOST_WAITING + 1))),
-            turns: Arc::new(Semaphore::new(turns)),
+            admission: Arc::new(Semaphore::new(workers * (MAX_WAITING_TASKS + 1))),
+            workers: Arc::new(Semaphore::new(workers)),
         })
     }
 
     /// The hash of a new password, as a PHC string.
-    ///
-    /// # Errors
-    /// [`PasswordError`], also for one that is too short.
     pub async fn hash(&self, password: &SecretString) -> Result<String, PasswordError> {
         let text = password.expose_secret();
-        if text.chars().count() < MIN_CHARS || text.len() > MAX_BYTES {
+        if text.chars().count() < MIN_PASSWORD_CHARS || text.len() > MAX_PASSWORD_BYTES {
             return Err(PasswordError::Unfit);
         }
         let (argon2, password) = (self.argon2.clone(), password.clone());
-        self.work(move || hash(&argon2, password.expose_secret()))
+        self.run(move || hash(&argon2, password.expose_secret()))
             .await?
     }
 
-    /// Whether this is the password behind a hash; never, and as slowly, where there is none.
-    ///
-    /// # Errors
-    /// [`PasswordError::Busy`] if too many wait, [`PasswordError::Failed`] if the hash is none.
+    /// Whether a password has this hash. Without a hash it is false, after the same time.
     pub async fn check(
         &self,
         password: &SecretString,
@@ -100,10 +98,10 @@ impl Passwords {
         let is_real = hash.is_some();
         let hash = hash.map_or_else(|| Arc::clone(&self.decoy), Arc::from);
         let (argon2, password) = (self.argon2.clone(), password.clone());
-        let checked = self.work(move || {
-            // A novel is no password, and hashing it would take longer.
+        let checked = self.run(move || {
+            // Only as much of a text as can be a password: hashing more would take longer.
             let text = password.expose_secret().as_bytes();
-            let text = &text[..text.len().min(MAX_BYTES + 1)];
+            let text = &text[..text.len().min(MAX_PASSWORD_BYTES + 1)];
             let hash = PasswordHash::new(&hash).map_err(|error| failed(&error))?;
             match argon2.verify_password(text, &hash) {
                 Ok(()) => Ok(true),
@@ -114,22 +112,24 @@ impl Passwords {
         Ok(checked.await?? && is_real)
     }
 
-    /// Does it on a thread for blocking work. The turn goes along: who leaves early does not let another one begin before
-    /// the work is done.
-    async fn work<T: Send + 'static>(
+    /// Runs `work` on a blocking thread. The permits move to that thread: if the caller gives up
+    /// early, the next task still waits until this work is done.
+    async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
         let busy = |_| PasswordError::Busy;
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(busy)?;
-        let turn = timeout(WAIT, Arc::clone(&self.turns).acquire_owned());
-        let turn: OwnedSemaphorePermit = match turn.await {
-            Ok(Ok(turn)) => turn,
+        let admitted = Arc::clone(&self.admission)
+            .try_acquire_owned()
+            .map_err(busy)?;
+        let worker = timeout(QUEUE_DEADLINE, Arc::clone(&self.workers).acquire_owned());
+        let worker: OwnedSemaphorePermit = match worker.await {
+            Ok(Ok(worker)) => worker,
             Ok(Err(_closed)) => return Err(PasswordError::Busy),
             Err(_elapsed) => return Err(PasswordError::Busy),
         };
         let working = tokio::task::spawn_blocking(move || {
-            let _held = (turn, place);
+            let _permits = (worker, admitted);
             work()
         });
         working.await.map_err(|error| failed(&error))
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_password_itself_is_right() {
+    async fn a_hash_verifies_only_its_password() {
         let passwords = Passwords::new().expect("random");
         let hash = passwords
             .hash(&secret("correct horse"))
@@ -178,24 +178,25 @@ mod tests {
         check("correct horse", Some("$plain$x"))
             .await
             .expect_err("no hash");
-        for unfit in ["short", &"x".repeat(MAX_BYTES + 1)] {
+        for unfit in ["short", &"x".repeat(MAX_PASSWORD_BYTES + 1)] {
             let refused = passwords.hash(&secret(unfit)).await;
             assert!(matches!(refused, Err(PasswordError::Unfit)));
         }
     }
 
     #[tokio::test]
-    async fn who_finds_no_place_is_told_so() {
+    async fn a_check_is_refused_as_busy_when_the_queue_is_full() {
         let passwords = Passwords::new().expect("random");
-        let all = u32::try_from(passwords.places.available_permits()).expect("few");
-        let places = Arc::clone(&passwords.places);
-        let taken = places.acquire_many_owned(all).await.expect("all places");
-        let refused = passwords.check(&secret("whoever"), None).await;
+        let all = u32::try_from(passwords.admission.available_permits()).expect("few");
+        let admission = Arc::clone(&passwords.admission);
+        let all = admission.acquire_many_owned(all).await;
+        let permits = all.expect("all permits");
+        let refused = passwords.check(&secret("any password"), None).await;
         assert!(matches!(refused, Err(PasswordError::Busy)));
-        drop(taken);
+        drop(permits);
         assert!(
             !passwords
-                .check(&secret("whoever"), None)
+                .check(&secret("any password"), None)
                 .await
                 .expect("checked")
         );

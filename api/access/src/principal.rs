@@ -1,70 +1,67 @@
-//! Who is behind a request, and the one check of what they may do. [`authenticate`](super::authenticate) finds them out.
+//! [`Principal`]: the user or token behind a request, and the one check of what it may do. The
+//! module [`authenticate`](super::authenticate) makes it.
 
 use uuid::Uuid;
 
-use super::grant::{self, Grant, Labels, Scopes};
-use super::metrics::Metrics;
 use crate::Scope;
 use crate::credential::AuthSource;
 use crate::error::AccessError;
+use crate::grant::{self, Grant, Labels, Scopes};
+use crate::metrics::Metrics;
 use runcast_store::audit::Actor;
 use runcast_store::sessions::Owner;
 use runcast_store::visibility::Visible;
 
-/// Who is behind a request.
+/// The user or token behind a request.
 #[derive(Debug, Clone)]
 pub struct Principal {
     /// The user, or the token.
     pub id: Uuid,
-    /// The user's name, or that of whom the token was made for.
+    /// The name of the user or token.
     pub name: String,
-    /// The user: who has signed in, or has made the token.
+    /// The user who signed in, or who created the token.
     pub user: Option<Uuid>,
-    /// The session, if it is one.
+    /// The session, if the request presented one.
     pub session: Option<Uuid>,
-    /// True if it has signed in, or sends, a token.
+    /// Whether a token was presented, now or at sign-in.
     pub by_token: bool,
     pub(super) grants: Vec<Grant>,
-    pub(super) basis: AuthSource,
-    /// How often a change was heard of before it was looked up.
-    pub(super) heard: u64,
-    pub(super) meter: Metrics,
+    pub(super) auth_source: AuthSource,
+    /// The [revocation generation](crate::open_streams::OpenStreams::revocation_generation) before
+    /// the credential was looked up.
+    pub(super) revocation_generation: u64,
+    pub(super) metrics: Metrics,
 }
 
 impl Principal {
-    /// True if it holds a scope at all, for whichever runs.
-    #[must_use]
+    /// Whether it holds a scope, for any runs.
     pub fn holds(&self, scope: Scope) -> bool {
         self.grants.iter().any(|grant| grant.scopes.holds(scope))
     }
 
-    /// What it may do at all, for whichever runs.
-    #[must_use]
+    /// The scopes that it holds for any runs.
     pub fn scopes(&self) -> Scopes {
         let scopes = self.grants.iter().map(|grant| grant.scopes);
         scopes.fold(Scopes::default(), Scopes::or)
     }
 
-    /// What it may do, and for which runs.
-    #[must_use]
+    /// Its scopes, and the runs they are for.
     pub fn grants(&self) -> &[Grant] {
         &self.grants
     }
 
-    /// What its rights rest on.
-    #[must_use]
-    pub const fn basis(&self) -> &AuthSource {
-        &self.basis
+    /// The credential that its rights rest on.
+    pub const fn auth_source(&self) -> &AuthSource {
+        &self.auth_source
     }
 
-    /// How often a change was [heard](super::open_streams::OpenStreams::heard) of before it was looked up.
-    #[must_use]
-    pub const fn heard(&self) -> u64 {
-        self.heard
+    /// The [revocation generation](crate::open_streams::OpenStreams::revocation_generation) before
+    /// the credential was looked up.
+    pub const fn revocation_generation(&self) -> u64 {
+        self.revocation_generation
     }
 
-    /// Its name for what is written down.
-    #[must_use]
+    /// Its id and name for the audit log.
     pub fn actor(&self) -> Actor {
         Actor {
             id: Some(self.id),
@@ -72,8 +69,7 @@ impl Principal {
         }
     }
 
-    /// Whose its sessions are.
-    #[must_use]
+    /// The owner of its sessions.
     pub fn owner(&self) -> Owner {
         match self.user {
             Some(user) if !self.by_token => Owner::User(user),
@@ -81,10 +77,8 @@ impl Principal {
         }
     }
 
-    /// Checks that it may act on `run`, whatever its labels are, or on runs in general.
-    ///
-    /// # Errors
-    /// 403 if the scope is missing, or bounded to other runs.
+    /// Checks that it may act on `run`, whatever the labels of the run are; without a `run`, on all
+    /// runs and the installation.
     pub fn may(&self, scope: Scope, run: Option<Uuid>) -> Result<(), AccessError> {
         let general = |grant: &Grant| match run {
             None => grant.is_unbounded(),
@@ -94,24 +88,17 @@ impl Principal {
     }
 
     /// Checks that it may act on a run with these labels.
-    ///
-    /// # Errors
-    /// 403 if the scope is missing, or bounded to other runs.
     pub fn may_with(&self, scope: Scope, run: Uuid, labels: &Labels) -> Result<(), AccessError> {
         self.check(scope, |grant| grant.covers(Some(run), labels))
     }
 
     /// Checks that it may create a run with these labels.
-    ///
-    /// # Errors
-    /// 403 if it may not publish, or not to such runs.
     pub fn may_create(&self, labels: &Labels) -> Result<(), AccessError> {
         self.check(Scope::Publish, |grant| grant.covers(None, labels))
     }
 
-    /// True if the labels of this run decide whether it may act on it.
-    #[must_use]
-    pub fn asks_labels(&self, scope: Scope, run: Uuid) -> bool {
+    /// Whether the labels of this run decide if it may act on it.
+    pub fn needs_labels(&self, scope: Scope, run: Uuid) -> bool {
         let mut held = self.grants.iter().filter(|grant| grant.scopes.holds(scope));
         let is_sure = |grant: &Grant| grant.covers(Some(run), &Labels::new());
         !self
@@ -121,10 +108,7 @@ impl Principal {
             && held.any(|grant| grant.labels.is_some())
     }
 
-    /// The runs that it may do this with.
-    ///
-    /// # Errors
-    /// 403 if it may do it with none.
+    /// The runs that it holds a scope for; an error if there are none.
     pub fn visible(&self, scope: Scope) -> Result<Visible, AccessError> {
         self.must_hold(scope)?;
         Ok(grant::visible(&self.grants, scope))
@@ -136,7 +120,7 @@ impl Principal {
         if held.any(within) {
             return Ok(());
         }
-        self.meter.denied("bounds");
+        self.metrics.denied("bounds");
         let bound = match self.grants.as_slice() {
             [Grant { run: Some(run), .. }] => format!("the credential is bound to run {run}"),
             _ => format!("the scope {scope} is bound to other runs, by their ids or labels"),
@@ -144,10 +128,7 @@ impl Principal {
         Err(AccessError::Forbidden(bound.into()))
     }
 
-    /// Checks that it holds a scope at all, for whichever runs.
-    ///
-    /// # Errors
-    /// 403.
+    /// Checks that it holds a scope, for any runs.
     pub fn must_hold(&self, scope: Scope) -> Result<(), AccessError> {
         match self.holds(scope) {
             true => Ok(()),
@@ -156,7 +137,7 @@ impl Principal {
     }
 
     fn lacks(&self, scope: Scope) -> AccessError {
-        self.meter.denied("scope");
+        self.metrics.denied("scope");
         AccessError::MissingScope(scope)
     }
 }
@@ -174,9 +155,9 @@ mod tests {
             session: None,
             by_token: true,
             grants,
-            basis: Credential::User(Uuid::nil()).into(),
-            heard: 0,
-            meter: Metrics::default(),
+            auth_source: Credential::User(Uuid::nil()).into(),
+            revocation_generation: 0,
+            metrics: Metrics::default(),
         }
     }
 
@@ -192,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_and_runs_bound_what_one_may_do() {
+    fn scope_and_run_of_a_grant_bound_what_it_allows() {
         let (mine, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let bound = principal(vec![Grant {
             run: Some(mine),
@@ -203,7 +184,7 @@ mod tests {
         assert!(bound.may(Scope::Publish, None).is_err());
         assert!(bound.may(Scope::Read, Some(mine)).is_err());
         assert!(bound.may_create(&Labels::new()).is_err());
-        assert!(!bound.asks_labels(Scope::Publish, other));
+        assert!(!bound.needs_labels(Scope::Publish, other));
         assert!(
             principal(vec![grant(Scope::Admin)])
                 .may(Scope::Control, Some(other))
@@ -212,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn by_a_ticket_one_reads_what_one_may_and_does_nothing_else() {
+    fn a_ticket_allows_only_reading_within_its_bounds() {
         let (mine, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let bounds = Bounds::of([mine, other]);
         let admin = principal(vec![grant(Scope::Admin)]);
@@ -225,7 +206,7 @@ mod tests {
         assert!(ticket.may(Scope::Read, Some(mine)).is_ok());
         assert!(ticket.may(Scope::Read, Some(Uuid::from_u128(3))).is_err());
         assert!(ticket.may(Scope::Read, None).is_err());
-        assert_ne!(ticket.basis(), admin.basis());
+        assert_ne!(ticket.auth_source(), admin.auth_source());
         let bound = principal(vec![Grant {
             run: Some(mine),
             ..grant(Scope::Read)
@@ -238,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_decide_only_where_nothing_else_does() {
+    fn labels_are_checked_only_if_no_other_grant_allows_the_run() {
         let run = Uuid::from_u128(1);
         let search = Grant {
             labels: Some(labels("team", "search")),
@@ -246,8 +227,8 @@ mod tests {
         };
         let both = principal(vec![grant(Scope::Read), search]);
         assert!(both.may(Scope::Read, None).is_ok());
-        assert!(!both.asks_labels(Scope::Read, run));
-        assert!(both.asks_labels(Scope::Control, run));
+        assert!(!both.needs_labels(Scope::Read, run));
+        assert!(both.needs_labels(Scope::Control, run));
         assert!(both.may(Scope::Control, None).is_err());
         let (search, ads) = (labels("team", "search"), labels("team", "ads"));
         assert!(both.may_with(Scope::Control, run, &search).is_ok());

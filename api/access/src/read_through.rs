@@ -1,71 +1,61 @@
-//! Sessions, tokens and permissions: from their copies in Redis, else from Postgres, which leaves a copy.
+//! [`ReadThrough`]: reads what Postgres owns from its copy in Redis, or else from Postgres, and
+//! stores a copy.
 //!
-//! | what | copy | read again after | gone after |
-//! |---|---|---|---|
-//! | token | `auth:token:<sha256>` | [`TOKEN_FRESH`] | [`MOST_LIFE`], or when it ends |
-//! | permissions | `auth:perm:<user>` | [`PERMISSIONS_FRESH`] | [`MOST_LIFE`] |
-//! | session | `session:<sha256>` | see [`super::session::lifetime`] | [`MOST_LIFE`], or when it ends |
+//! No copy is older than a change: a reader that stores a copy holds a lease, which every change
+//! deletes ([`runcast_common::cache`]), and [`crate::invalidation`] deletes the copies of what has
+//! changed before a revocation is answered. That needs neither synchronized clocks nor tombstones.
 //!
-//! A copy that should be read again counts on while Postgres is away: as long as nobody can change what Postgres holds,
-//! it is not wrong. What does not exist leaves a copy as well, for [`NOTHING_LIFE`]: an agent that keeps asking with a
-//! token that has ended costs Postgres next to nothing. [`runcast_common::mirror`] says why no copy is older than a change.
-//! Lives are measured by Redis and Postgres, so that a gateway whose clock is wrong lets nobody stay longer.
+//! A copy that is no longer fresh is read again, but is still used while Postgres is away: as long
+//! as nothing can change what Postgres holds, it is not wrong. The absence of a row is cached as
+//! well, for [`ABSENT_LIFE`], so that an agent that retries with an expired token costs Postgres
+//! next to nothing. Redis and Postgres measure lifetimes, so a gateway whose clock is wrong does
+//! not extend one.
 
 use std::future::Future;
 use std::time::Duration;
 
 use chrono::Utc;
 use runcast_common::cache::{CacheEntry, LeaseCache};
+use runcast_store::StoreError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tracing::{debug, error};
-use uuid::Uuid;
 
-use super::access::Access;
-use super::metrics::{Cache, Metrics, Outcome};
-use runcast_store::StoreError;
-use runcast_store::roles::Permissions;
-use runcast_store::tokens::TokenRow;
+use crate::metrics::{CachedKind, LookupOutcome, Metrics};
 
-/// How long the copy of a token is taken as it is.
-pub const TOKEN_FRESH: Duration = Duration::from_secs(3600);
+/// Longest life of a copy.
+pub(crate) const MAX_COPY_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// How long the copy of what a user may do is taken as it is.
-pub const PERMISSIONS_FRESH: Duration = Duration::from_secs(300);
+/// How long the absence of a row is cached.
+const ABSENT_LIFE: Duration = Duration::from_secs(10);
 
-/// How long a copy lives at most.
-pub const MOST_LIFE: Duration = Duration::from_secs(24 * 3600);
-
-/// How long it is known that there is no such thing.
-pub const NOTHING_LIFE: Duration = Duration::from_secs(10);
-
-/// Longest wait for Postgres where there is a copy that will do.
+/// Longest wait for Postgres to renew a copy that can still be used.
 const RENEW_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How long Postgres is not asked again about a copy after it did not answer.
+/// How long a copy is used as fresh after Postgres did not answer.
 const RENEW_PAUSE: Duration = Duration::from_secs(10);
 
-/// The copy of what does not exist.
-const NOTHING: &str = "-";
+/// The copy of a row that does not exist.
+const ABSENT_MARK: &str = "-";
 
-/// What is looked for, and how long its copy is taken as it is.
+/// What to read, and how long a copy of it is fresh.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct CacheLookup<'a> {
-    pub(super) cache: Cache,
-    pub(super) key: &'a str,
-    pub(super) fresh: Duration,
+pub(crate) struct CacheLookup<'a> {
+    pub(crate) kind: CachedKind,
+    pub(crate) key: &'a str,
+    pub(crate) fresh_for: Duration,
 }
 
-/// What was found, and the copy of it, if there is one.
+/// The value, and its copy as it is in Redis, if there is one.
 #[derive(Debug)]
-pub(super) struct Cached<T> {
-    pub(super) value: Option<T>,
-    pub(super) copy: Option<String>,
+pub(crate) struct Cached<T> {
+    pub(crate) value: Option<T>,
+    pub(crate) copy: Option<String>,
 }
 
 impl<T> Cached<T> {
-    const fn nothing() -> Self {
+    const fn absent() -> Self {
         Self {
             value: None,
             copy: None,
@@ -74,156 +64,146 @@ impl<T> Cached<T> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Copied<T> {
-    /// Until when it is taken as it is, in seconds since 1970: a clock that is wrong has it read too often, or too rarely.
+struct StoredCopy<T> {
+    /// Seconds since 1970. A clock that is wrong only renews the copy too often, or too rarely.
     fresh_until: i64,
     value: T,
 }
 
-/// A copy that is taken as it is for so long.
-pub(super) fn copy_of(value: &impl Serialize, fresh: Duration) -> Option<String> {
-    let fresh = i64::try_from(fresh.as_secs()).unwrap_or(i64::MAX);
-    let copied = Copied {
-        fresh_until: Utc::now().timestamp().saturating_add(fresh),
+/// The JSON of a copy that is fresh for this long.
+pub(crate) fn copy_of(value: &impl Serialize, fresh_for: Duration) -> Option<String> {
+    let fresh_for = i64::try_from(fresh_for.as_secs()).unwrap_or(i64::MAX);
+    let copy = StoredCopy {
+        fresh_until: Utc::now().timestamp().saturating_add(fresh_for),
         value,
     };
-    serde_json::to_string(&copied)
-        .inspect_err(|failed| error!(error = %failed, "no copy can be made"))
+    serde_json::to_string(&copy)
+        .inspect_err(|failed| error!(error = %failed, "cannot encode the copy of a credential"))
         .ok()
 }
 
-/// What was read, and how long it may be remembered.
+/// A row from Postgres, and the life of its copy.
 type Read<T> = Result<Option<(T, Duration)>, StoreError>;
 
-/// Looks for a copy, else reads, and leaves a copy with the life that comes along.
-pub(super) async fn through<T: Serialize + DeserializeOwned>(
-    (mirror, meter): (&LeaseCache, &Metrics),
-    wanted: CacheLookup<'_>,
-    read: impl Future<Output = Read<T>>,
-) -> Result<Cached<T>, StoreError> {
-    let CacheLookup { cache, key, fresh } = wanted;
-    let lease = match mirror.look(key).await {
-        CacheEntry::Copy(copy) if copy == NOTHING => {
-            meter.looked(cache, Outcome::Hit);
-            return Ok(Cached::nothing());
-        }
-        CacheEntry::Copy(copy) => match serde_json::from_str::<Copied<T>>(&copy) {
-            Ok(copied) if Utc::now().timestamp() < copied.fresh_until => {
-                meter.looked(cache, Outcome::Hit);
-                return Ok(Cached {
-                    value: Some(copied.value),
-                    copy: Some(copy),
-                });
+/// The cache in Redis. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadThrough {
+    cache: LeaseCache,
+    metrics: Metrics,
+}
+
+impl ReadThrough {
+    pub(crate) const fn new(cache: LeaseCache, metrics: Metrics) -> Self {
+        Self { cache, metrics }
+    }
+
+    /// The cache itself, to replace or delete copies.
+    pub(crate) const fn cache(&self) -> &LeaseCache {
+        &self.cache
+    }
+
+    /// Returns the copy, or the result of `read`, of which it stores a copy.
+    pub(crate) async fn get<T: Serialize + DeserializeOwned>(
+        &self,
+        lookup: CacheLookup<'_>,
+        read: impl Future<Output = Read<T>>,
+    ) -> Result<Cached<T>, StoreError> {
+        let CacheLookup {
+            kind,
+            key,
+            fresh_for,
+        } = lookup;
+        // Look for a copy.
+        let lease = match self.cache.get(key).await {
+            CacheEntry::Copy(copy) if copy == ABSENT_MARK => {
+                self.metrics.looked_up(kind, LookupOutcome::Hit);
+                return Ok(Cached::absent());
             }
-            Ok(old) => return renew((mirror, meter), wanted, (copy, old.value), read).await,
-            // Of another version: it stays until its life is over.
-            Err(_unknown) => None,
-        },
-        CacheEntry::Absent(lease) => Some(lease),
-        CacheEntry::Leased => None,
-        CacheEntry::Unreachable => {
-            meter.looked(cache, Outcome::Unreachable);
-            let value = read.await?.map(|(value, _)| value);
+            CacheEntry::Copy(copy) => match serde_json::from_str::<StoredCopy<T>>(&copy) {
+                Ok(stored) if Utc::now().timestamp() < stored.fresh_until => {
+                    self.metrics.looked_up(kind, LookupOutcome::Hit);
+                    return Ok(Cached {
+                        value: Some(stored.value),
+                        copy: Some(copy),
+                    });
+                }
+                Ok(old) => return self.renew(lookup, copy, old.value, read).await,
+                // Another version wrote it: it stays until it expires.
+                Err(_unknown) => None,
+            },
+            CacheEntry::Absent(lease) => Some(lease),
+            CacheEntry::Leased => None,
+            CacheEntry::Unreachable => {
+                self.metrics.looked_up(kind, LookupOutcome::Unreachable);
+                let value = read.await?.map(|(value, _)| value);
+                return Ok(Cached { value, copy: None });
+            }
+        };
+        // Read Postgres.
+        self.metrics.looked_up(kind, LookupOutcome::Miss);
+        let read = read.await?;
+        // Store a copy, if this reader holds the lease.
+        let Some(lease) = lease else {
+            let value = read.map(|(value, _)| value);
             return Ok(Cached { value, copy: None });
-        }
-    };
-    meter.looked(cache, Outcome::Miss);
-    let read = read.await?;
-    let Some(lease) = lease else {
-        let value = read.map(|(value, _)| value);
-        return Ok(Cached { value, copy: None });
-    };
-    let Some((value, life)) = read else {
-        mirror.fill(key, &lease, NOTHING, NOTHING_LIFE).await;
-        return Ok(Cached::nothing());
-    };
-    let copy = match copy_of(&value, fresh) {
-        Some(copy) => mirror.fill(key, &lease, &copy, life).await.then_some(copy),
-        None => None,
-    };
-    let value = Some(value);
-    Ok(Cached { value, copy })
-}
-
-/// Reads again what there is an old copy of; without Postgres the copy will do.
-async fn renew<T: Serialize>(
-    (mirror, meter): (&LeaseCache, &Metrics),
-    CacheLookup { cache, key, fresh }: CacheLookup<'_>,
-    (copy, old): (String, T),
-    read: impl Future<Output = Read<T>>,
-) -> Result<Cached<T>, StoreError> {
-    let (value, fresh, life) = match timeout(RENEW_DEADLINE, read).await {
-        Ok(Ok(Some((value, life)))) => {
-            meter.looked(cache, Outcome::Miss);
-            (value, fresh, Some(life))
-        }
-        Ok(Ok(None)) => {
-            meter.looked(cache, Outcome::Miss);
-            if let Err(failed) = mirror.delete(&[key.to_owned()]).await {
-                debug!(error = %failed, "a copy outlives what it is of for now");
+        };
+        let Some((value, life)) = read else {
+            self.cache.fill(key, &lease, ABSENT_MARK, ABSENT_LIFE).await;
+            return Ok(Cached::absent());
+        };
+        let copy = match copy_of(&value, fresh_for) {
+            Some(copy) => {
+                let is_stored = self.cache.fill(key, &lease, &copy, life).await;
+                is_stored.then_some(copy)
             }
-            return Ok(Cached::nothing());
-        }
-        Ok(Err(failure)) if !failure.is_outage() => return Err(failure),
-        Ok(Err(_)) | Err(_) => {
-            meter.looked(cache, Outcome::Stale);
-            (old, RENEW_PAUSE, None)
-        }
-    };
-    let copy = match copy_of(&value, fresh) {
-        Some(new) => mirror.swap(key, &copy, &new, life).await.then_some(new),
-        None => None,
-    };
-    let value = Some(value);
-    Ok(Cached { value, copy })
+            None => None,
+        };
+        let value = Some(value);
+        Ok(Cached { value, copy })
+    }
+
+    /// Replaces a copy that is no longer fresh. While Postgres is away, the old value is used.
+    async fn renew<T: Serialize>(
+        &self,
+        lookup: CacheLookup<'_>,
+        copy: String,
+        old: T,
+        read: impl Future<Output = Read<T>>,
+    ) -> Result<Cached<T>, StoreError> {
+        let (kind, key) = (lookup.kind, lookup.key);
+        let (value, fresh_for, life) = match timeout(RENEW_DEADLINE, read).await {
+            Ok(Ok(Some((value, life)))) => {
+                self.metrics.looked_up(kind, LookupOutcome::Miss);
+                (value, lookup.fresh_for, Some(life))
+            }
+            Ok(Ok(None)) => {
+                self.metrics.looked_up(kind, LookupOutcome::Miss);
+                if let Err(failed) = self.cache.delete(&[key.to_owned()]).await {
+                    debug!(error = %failed, "cannot delete the copy of a deleted row yet");
+                }
+                return Ok(Cached::absent());
+            }
+            Ok(Err(failure)) if !failure.is_outage() => return Err(failure),
+            Ok(Err(_)) | Err(_) => {
+                self.metrics.looked_up(kind, LookupOutcome::Stale);
+                (old, RENEW_PAUSE, None)
+            }
+        };
+        let copy = match copy_of(&value, fresh_for) {
+            Some(new) => {
+                let is_replaced = self.cache.compare_and_set(key, &copy, &new, life).await;
+                is_replaced.then_some(new)
+            }
+            None => None,
+        };
+        let value = Some(value);
+        Ok(Cached { value, copy })
+    }
 }
 
-/// What is left of a life, by the clock of Postgres, and at most this.
-pub(super) fn left(milliseconds: Option<i64>, most: Duration) -> Duration {
-    milliseconds.map_or(most, |left| {
-        Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(most)
+/// The rest of a life, measured by the clock of Postgres, and at most `max`.
+pub(crate) fn remaining(milliseconds: Option<i64>, max: Duration) -> Duration {
+    milliseconds.map_or(max, |left| {
+        Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(max)
     })
-}
-
-impl Access {
-    /// The token with this hash, if it is neither expired nor revoked.
-    ///
-    /// # Errors
-    /// [`StoreError`] if there is no copy and the database could not be asked.
-    pub async fn token(&self, hash: [u8; 32]) -> Result<Option<TokenRow>, StoreError> {
-        let read = async {
-            let row = self.store().token(hash).await?;
-            Ok(row.map(|row| {
-                let life = left(row.left_ms, MOST_LIFE);
-                (row, life)
-            }))
-        };
-        let key = self.keys().token(&hash);
-        let wanted = CacheLookup {
-            cache: Cache::Token,
-            key: &key,
-            fresh: TOKEN_FRESH,
-        };
-        let found = through((self.mirror(), self.meter()), wanted, read);
-        Ok(found.await?.value)
-    }
-
-    /// What a user may do; none if there is no such user.
-    ///
-    /// # Errors
-    /// [`StoreError`] if there is no copy and the database could not be asked.
-    pub async fn permissions(&self, user: Uuid) -> Result<Option<Permissions>, StoreError> {
-        let read = async {
-            let permissions = self.store().permissions(user).await?;
-            Ok(permissions.map(|permissions| (permissions, MOST_LIFE)))
-        };
-        let key = self.keys().permissions(user);
-        let wanted = CacheLookup {
-            cache: Cache::Permissions,
-            key: &key,
-            fresh: PERMISSIONS_FRESH,
-        };
-        let found = through((self.mirror(), self.meter()), wanted, read);
-        Ok(found.await?.value)
-    }
 }

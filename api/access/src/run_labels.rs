@@ -1,67 +1,60 @@
-//! The labels of runs, for those who may see runs with some labels alone. They never change, so what was read once is true
-//! for good; the last [`MOST`] are remembered.
+//! [`RunLabels`]: the labels of runs, for principals whose rights depend on labels. The labels of a
+//! run never change, so what was read once stays valid. At most [`MAX_CACHED_RUNS`] runs are
+//! remembered.
 
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
+use runcast_store::visibility::Visible;
+use runcast_store::{Store, StoreError};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use runcast_store::visibility::Visible;
-use runcast_store::{Store, StoreError};
-
 /// Runs that are remembered: a few hundred bytes each.
-const MOST: usize = 10_000;
+const MAX_CACHED_RUNS: usize = 10_000;
 
-/// Looks labels up. Cloning is cheap; clones remember together.
+/// Reads the labels of runs. Cloning is cheap; clones share their memory.
 #[derive(Debug, Clone)]
 pub struct RunLabels {
     store: Store,
-    known: Arc<Cache<Uuid, Arc<Map<String, Value>>>>,
+    cached: Arc<Cache<Uuid, Arc<Map<String, Value>>>>,
 }
 
 impl RunLabels {
-    /// Of the runs in this database.
-    #[must_use]
+    /// The labels of the runs in this database.
     pub fn new(store: Store) -> Self {
         Self {
             store,
-            known: Arc::new(Cache::new(MOST)),
+            cached: Arc::new(Cache::new(MAX_CACHED_RUNS)),
         }
     }
 
-    /// The labels of a run, if there is such a one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The labels of a run; none if there is no such run.
     pub async fn of(&self, run: Uuid) -> Result<Option<Arc<Map<String, Value>>>, StoreError> {
-        if let Some(known) = self.known.get(&run) {
-            return Ok(Some(known));
+        if let Some(cached) = self.cached.get(&run) {
+            return Ok(Some(cached));
         }
         let labels = self.store.run_labels(run).await?.map(Arc::new);
         if let Some(labels) = &labels {
-            self.known.insert(run, Arc::clone(labels));
+            self.cached.insert(run, Arc::clone(labels));
         }
         Ok(labels)
     }
 }
 
-/// What somebody may see.
+/// Which runs a principal may see.
 #[derive(Debug, Clone)]
 pub struct RunVisibility {
-    /// Which runs ...
+    /// The runs, by id or by label.
     pub visible: Visible,
-    /// ... by which labels.
+    /// Where to read labels.
     pub labels: RunLabels,
 }
 
 impl RunVisibility {
-    /// True if a run is to be seen.
-    ///
-    /// # Errors
-    /// [`StoreError`] if its labels decide and could not be looked up.
+    /// Whether a run may be seen. Reads its labels only if they decide.
     pub async fn sees(&self, run: Uuid) -> Result<bool, StoreError> {
-        if !self.visible.asks_labels() {
+        if !self.visible.needs_labels() {
             return Ok(self.visible.admits(run, &Map::new()));
         }
         let labels = self.labels.of(run).await?.unwrap_or_default();

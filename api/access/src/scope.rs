@@ -1,16 +1,16 @@
-//! What a principal may do, as tokens and roles name it.
+//! [`Scope`]: a permission, as tokens and roles name it.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What a principal may do.
+/// A permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// See runs and what they printed.
+    /// Read runs and their output.
     Read,
     /// Create runs and publish to them.
     Publish,
-    /// Cancel, pause, and feed runs.
+    /// Send commands to runs: cancel, pause, input.
     Control,
     /// Everything.
     Admin,
@@ -20,8 +20,7 @@ impl Scope {
     /// All scopes.
     pub const ALL: [Self; 4] = [Self::Read, Self::Publish, Self::Control, Self::Admin];
 
-    /// The name in tokens.
-    #[must_use]
+    /// Its name in tokens and roles.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "runs:read",

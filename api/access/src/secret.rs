@@ -1,4 +1,5 @@
-//! Random secrets: tokens, tickets and session ids. They are shown once and stored as SHA-256.
+//! [`Secret`]: random tokens, tickets and session ids. A secret is returned once and stored as its
+//! SHA-256. A look-up compares hashes, so its time reveals nothing about the secret.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,62 +13,60 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::grant::Labels;
 use crate::Scope;
+use crate::grant::Labels;
 use runcast_store::audit::Actor;
 use runcast_store::tokens::{Minted, NewToken};
 use runcast_store::{Store, StoreError};
 
-/// What every token begins with, so that scanners for leaked secrets can know it.
+/// What every token begins with, so that scanners for leaked secrets recognize it.
 pub const TOKEN_PREFIX: &str = "rct_";
 
-/// 256 random bits cannot be guessed, at whatever rate.
+/// 256 random bits cannot be guessed at any rate.
 const SECRET_BYTES: usize = 32;
 
-/// The same as text.
-const TOKEN_CHARS: usize = (SECRET_BYTES * 8).div_ceil(6);
+/// The length of a secret in base64, without its prefix.
+const SECRET_CHARS: usize = (SECRET_BYTES * 8).div_ceil(6);
 
-/// How long the publish token that is minted with a run lives: longer than any run should.
+/// Life of the publish token that is issued with a run: longer than any run should take.
 const PUBLISH_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A secret text that cannot print itself.
+/// A secret text. It does not appear in `Debug` or `Display` output.
 #[derive(Debug, Clone)]
 pub struct Secret(SecretString);
 
-/// The system has no random numbers to give.
+/// The random number generator of the system failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the system's random number generator failed: {0}")]
 pub struct NoRandomness(String);
 
 impl NoRandomness {
-    /// Because of what its generator says.
+    /// An error with this cause.
     pub fn new(error: &impl fmt::Display) -> Self {
         Self(error.to_string())
     }
 }
 
-/// Why a token or a ticket could not be made.
+/// Why a token or a ticket could not be issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// No randomness.
+    /// The random number generator failed.
     #[error(transparent)]
     Random(#[from] NoRandomness),
-    /// A token could not be stored.
+    /// Postgres could not store a token.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A ticket could not be stored.
+    /// Redis could not store a ticket.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
-    /// What a ticket stands for could not be written.
-    #[error("what it stands for has no form in JSON: {0}")]
+    /// The auth source of a ticket could not be encoded.
+    #[error("cannot encode the auth source of a ticket as JSON: {0}")]
     Form(#[from] serde_json::Error),
 }
 
 impl Secret {
-    /// A new secret that begins with `prefix`.
-    ///
-    /// # Errors
-    /// [`NoRandomness`] if the system has none; weaker randomness is never used instead.
+    /// A new random secret that begins with `prefix`. If the system has no randomness it fails:
+    /// weaker randomness is never used instead.
     pub fn generate(prefix: &str) -> Result<Self, NoRandomness> {
         let mut bytes = [0; SECRET_BYTES];
         rand::rngs::SysRng
@@ -76,34 +75,29 @@ impl Secret {
         Ok(Self(format!("{prefix}{}", BASE64.encode(bytes)).into()))
     }
 
-    /// What somebody claims to be a secret of ours.
-    #[must_use]
-    pub fn claimed(text: &str) -> Self {
+    /// A text that a client presents as a secret, or that was stored as one.
+    pub fn from_text(text: &str) -> Self {
         Self(text.to_owned().into())
     }
 
-    /// True if it has the form of a token: nothing else needs to be looked up.
-    #[must_use]
+    /// Whether it has the form of a token. Nothing else needs a look-up.
     pub fn is_token(&self) -> bool {
         self.begins_with(TOKEN_PREFIX)
     }
 
-    /// True if it has the form of what [`generate`](Self::generate) makes with this prefix.
-    #[must_use]
+    /// Whether it has the form of a secret [generated](Self::generate) with this prefix.
     pub fn begins_with(&self, prefix: &str) -> bool {
         let random = self.0.expose_secret().strip_prefix(prefix);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        random.is_some_and(|random| random.len() == TOKEN_CHARS && random.bytes().all(plain))
+        random.is_some_and(|random| random.len() == SECRET_CHARS && random.bytes().all(plain))
     }
 
-    /// What is stored of it.
-    #[must_use]
+    /// Its SHA-256, which is stored in its place.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.0.expose_secret().as_bytes()).into()
     }
 
-    /// Its text, for the one reply that shows it.
-    #[must_use]
+    /// Its text, for the one reply that contains it.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -115,65 +109,63 @@ impl fmt::Display for Secret {
     }
 }
 
-/// What a token is to be.
+/// The properties of a new token.
 #[derive(Debug, Clone, Default)]
 pub struct TokenRequest<'a> {
-    /// Whom it is for.
+    /// Its name, such as that of the service that uses it.
     pub name: &'a str,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: &'a [Scope],
-    /// The only run that it may touch.
+    /// The only run it is for, if set.
     pub run: Option<Uuid>,
-    /// Only runs with all of these labels.
+    /// The labels that runs must have, if set.
     pub labels: Option<&'a Labels>,
-    /// The user whose rights bound it.
+    /// The user whose rights bound it, if set.
     pub user: Option<Uuid>,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Makes a token, stores it, and answers its id with it.
-///
-/// # Errors
-/// [`IssueError`] if there is no randomness or the database could not take it.
+/// Issues a token: generates and stores it, and returns its id and the secret.
 pub async fn issue_token(
     store: &Store,
     actor: &Actor,
-    wanted: &TokenRequest<'_>,
+    request: &TokenRequest<'_>,
 ) -> Result<(Uuid, Secret), IssueError> {
-    store_new(store, Minted::By(actor), wanted).await
+    issue(store, Minted::By(actor), request).await
 }
 
-/// Makes the token with which one run is published to, for whoever asks for the run.
-///
-/// # Errors
-/// [`IssueError`] if there is no randomness or the database could not take it.
-pub async fn mint_publish(store: &Store, actor: &Actor, run: Uuid) -> Result<Secret, IssueError> {
-    let wanted = TokenRequest {
+/// Issues the token that publishes to one run, for the actor that creates the run.
+pub async fn issue_publish_token(
+    store: &Store,
+    actor: &Actor,
+    run: Uuid,
+) -> Result<Secret, IssueError> {
+    let request = TokenRequest {
         name: &format!("run {run}"),
         scopes: &[Scope::Publish, Scope::Read],
         run: Some(run),
         expires_at: Some(Utc::now() + PUBLISH_TOKEN_LIFE),
         ..TokenRequest::default()
     };
-    Ok(store_new(store, Minted::WithRun(actor), &wanted).await?.1)
+    Ok(issue(store, Minted::WithRun(actor), &request).await?.1)
 }
 
-async fn store_new(
+async fn issue(
     store: &Store,
     minted: Minted<'_>,
-    wanted: &TokenRequest<'_>,
+    request: &TokenRequest<'_>,
 ) -> Result<(Uuid, Secret), IssueError> {
     let secret = Secret::generate(TOKEN_PREFIX)?;
-    let scopes: Vec<String> = wanted.scopes.iter().map(ToString::to_string).collect();
+    let scopes: Vec<String> = request.scopes.iter().map(ToString::to_string).collect();
     let token = NewToken {
         hash: secret.hash(),
-        name: wanted.name,
+        name: request.name,
         scopes: &scopes,
-        run_id: wanted.run,
-        labels: wanted.labels,
-        user_id: wanted.user,
-        expires_at: wanted.expires_at,
+        run_id: request.run,
+        labels: request.labels,
+        user_id: request.user,
+        expires_at: request.expires_at,
     };
     let id = store.create_token(minted, &token).await?;
     Ok((id, secret))
@@ -184,20 +176,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_differ_and_do_not_print_themselves() {
+    fn generated_secrets_differ_and_do_not_print_themselves() {
         let (one, two) = (
             Secret::generate(TOKEN_PREFIX).expect("random"),
             Secret::generate(TOKEN_PREFIX).expect("random"),
         );
         assert_ne!(one.expose(), two.expose());
         assert_eq!(one.expose().len(), TOKEN_PREFIX.len() + 43);
-        for shown in [format!("{one}"), format!("{one:?}")] {
-            assert!(!shown.contains(one.expose()), "{shown}");
+        for printed in [format!("{one}"), format!("{one:?}")] {
+            assert!(!printed.contains(one.expose()), "{printed}");
         }
-        assert_eq!(Secret::claimed(one.expose()).hash(), one.hash());
+        assert_eq!(Secret::from_text(one.expose()).hash(), one.hash());
         assert!(one.is_token());
         for other in ["", "rct_", "not-a-token", &one.expose()[..46]] {
-            assert!(!Secret::claimed(other).is_token(), "{other}");
+            assert!(!Secret::from_text(other).is_token(), "{other}");
         }
     }
 }

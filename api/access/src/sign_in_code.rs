@@ -12,7 +12,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::Access;
 use crate::credential::Credential;
 use crate::secret::Secret;
 
@@ -31,7 +30,17 @@ struct OfferedCode {
 }
 
 impl SignInCode {
-    fn offer(&self, code: &Secret, token: &Secret, now: Instant) {
+    /// Offers `code` in place of the one before.
+    pub(crate) fn offer(&self, code: &Secret, token: &Secret) {
+        self.offer_at(code, token, Instant::now());
+    }
+
+    /// Uses the code up if it is the offered one, and returns the token it stands for.
+    pub(crate) fn redeem(&self, code: &Secret) -> Option<Credential> {
+        self.redeem_at(code, Instant::now())
+    }
+
+    fn offer_at(&self, code: &Secret, token: &Secret, now: Instant) {
         *self.lock() = Some(OfferedCode {
             code_hash: code.hash(),
             token_hash: token.hash(),
@@ -41,7 +50,7 @@ impl SignInCode {
 
     /// Hashes are compared, so the time that this takes reveals nothing about the code. The check
     /// and the removal happen under one lock: of two requests with the same code one signs in.
-    fn redeem(&self, code: &Secret, now: Instant) -> Option<Credential> {
+    fn redeem_at(&self, code: &Secret, now: Instant) -> Option<Credential> {
         let presented = code.hash();
         let mut offered = self.lock();
         let redeemed = offered
@@ -55,34 +64,15 @@ impl SignInCode {
     }
 }
 
-impl Access {
-    /// Lets `code` sign in once as `token`, for [`SIGN_IN_CODE_TTL`] from now. It replaces a code
-    /// that was offered before. The caller generates the code with at least 128 random bits, as
-    /// [`Secret::generate`] does.
-    pub fn offer_sign_in_code(&self, code: &Secret, token: &Secret) {
-        self.sign_in_code().offer(code, token, Instant::now());
-    }
-
-    /// Uses a code up and returns the token it stands for, or none if the code is wrong, expired or
-    /// used already, which is counted as a denial.
-    pub fn redeem_sign_in_code(&self, code: &Secret) -> Option<Credential> {
-        let redeemed = self.sign_in_code().redeem(code, Instant::now());
-        if redeemed.is_none() {
-            self.meter().denied("sign_in_code");
-        }
-        redeemed
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn offered(now: Instant) -> (SignInCode, Secret, Credential) {
         let code = Secret::generate("").expect("random");
-        let token = Secret::claimed("rct_admin");
+        let token = Secret::from_text("rct_admin");
         let slot = SignInCode::default();
-        slot.offer(&code, &token, now);
+        slot.offer_at(&code, &token, now);
         (slot, code, Credential::Token(token.hash()))
     }
 
@@ -90,15 +80,15 @@ mod tests {
     fn a_code_signs_in_once() {
         let now = Instant::now();
         let (slot, code, token) = offered(now);
-        assert_eq!(slot.redeem(&code, now), Some(token));
-        assert_eq!(slot.redeem(&code, now), None);
+        assert_eq!(slot.redeem_at(&code, now), Some(token));
+        assert_eq!(slot.redeem_at(&code, now), None);
     }
 
     #[test]
     fn a_code_signs_in_once_when_redeemed_concurrently() {
         let now = Instant::now();
         let (slot, code, _) = offered(now);
-        let redeem = || slot.redeem(&code, now).is_some();
+        let redeem = || slot.redeem_at(&code, now).is_some();
         let redeemed = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(redeem)).collect();
             let outcomes = threads.into_iter().map(|one| one.join().expect("no panic"));
@@ -112,9 +102,9 @@ mod tests {
         let now = Instant::now();
         let (slot, code, token) = offered(now);
         let just_before = now + SIGN_IN_CODE_TTL - Duration::from_millis(1);
-        assert_eq!(slot.redeem(&code, just_before), Some(token));
+        assert_eq!(slot.redeem_at(&code, just_before), Some(token));
         let (slot, code, _) = offered(now);
-        assert_eq!(slot.redeem(&code, now + SIGN_IN_CODE_TTL), None);
+        assert_eq!(slot.redeem_at(&code, now + SIGN_IN_CODE_TTL), None);
         assert!(slot.lock().is_none());
     }
 
@@ -123,11 +113,15 @@ mod tests {
         let now = Instant::now();
         let (slot, code, token) = offered(now);
         for wrong in ["", "rct_admin", &code.expose()[1..]] {
-            assert_eq!(slot.redeem(&Secret::claimed(wrong), now), None, "{wrong}");
+            assert_eq!(
+                slot.redeem_at(&Secret::from_text(wrong), now),
+                None,
+                "{wrong}"
+            );
         }
-        assert_eq!(slot.redeem(&code, now), Some(token));
+        assert_eq!(slot.redeem_at(&code, now), Some(token));
         let none = SignInCode::default();
-        assert_eq!(none.redeem(&code, now), None);
+        assert_eq!(none.redeem_at(&code, now), None);
     }
 
     #[test]
@@ -135,9 +129,9 @@ mod tests {
         let now = Instant::now();
         let (slot, first, token) = offered(now);
         let second = Secret::generate("").expect("random");
-        slot.offer(&second, &Secret::claimed("rct_admin"), now);
-        assert_eq!(slot.redeem(&first, now), None);
-        assert_eq!(slot.redeem(&second, now), Some(token));
+        slot.offer_at(&second, &Secret::from_text("rct_admin"), now);
+        assert_eq!(slot.redeem_at(&first, now), None);
+        assert_eq!(slot.redeem_at(&second, now), Some(token));
     }
 
     #[test]

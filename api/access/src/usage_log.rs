@@ -1,8 +1,9 @@
-//! How often tokens are used, and whose sign-ins fail: counted in memory, and written down every [`EVERY`], so that no
-//! request writes, and none takes longer because there is such a user.
+//! [`UsageLog`]: records token uses and failed sign-ins. It counts them in memory and writes them
+//! to Postgres every [`WRITE_INTERVAL`], so no request writes, and a sign-in takes equally long
+//! whether the user exists or not.
 //!
-//! At most [`MOST`] tokens and as many users are remembered between two writes; what has no room, or was not written when a
-//! process died, is lost, the former counted.
+//! Between two writes it remembers at most [`MAX_PENDING_SUBJECTS`] tokens and as many users. What
+//! does not fit is dropped and counted. What was not written when a process died is lost.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,96 +11,101 @@ use std::time::Duration;
 
 use chrono::Utc;
 use rand::RngExt as _;
+use runcast_store::audit::Actor;
+use runcast_store::tokens::Uses;
+use runcast_store::{Store, StoreError};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::access::Access;
-use runcast_store::audit::Actor;
-use runcast_store::tokens::Uses;
-use runcast_store::{Store, StoreError};
+use crate::metrics::Metrics;
 
-/// Between two writes, more or less.
-const EVERY: Duration = Duration::from_secs(10);
+/// Between two writes, with jitter.
+const WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Longest time that the last write may take when a process stops.
-const LAST: Duration = Duration::from_secs(3);
+/// Longest time for the last write when a process stops.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Tokens, and users, that are remembered.
-const MOST: usize = 100_000;
+/// Tokens, and users, that are remembered between two writes.
+const MAX_PENDING_SUBJECTS: usize = 100_000;
 
-/// Tokens of one statement.
-const SOME: usize = 1000;
+/// Tokens in one statement.
+const MAX_STATEMENT_TOKENS: usize = 1000;
 
-/// What waits to be written.
-#[derive(Debug, Default)]
-pub(super) struct UsageLog {
-    kept: Mutex<PendingUses>,
+/// Token uses and failed sign-ins that are not written yet.
+#[derive(Debug)]
+pub(crate) struct UsageLog {
+    pending: Mutex<PendingUsage>,
+    store: Store,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
-struct PendingUses {
+struct PendingUsage {
     uses: HashMap<Uuid, Uses>,
-    /// Failed sign-ins of users, with their names.
+    /// Failed sign-ins by user, with the name of the user.
     failures: HashMap<Uuid, (String, u64)>,
 }
 
 impl UsageLog {
-    fn lock(&self) -> MutexGuard<'_, PendingUses> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Access {
-    /// A request came with this token.
-    pub(super) fn note_use(&self, token: Uuid) {
-        self.put_uses(
-            token,
-            Uses {
-                count: 1,
-                last: Utc::now(),
-            },
-        );
+    pub(crate) fn new(store: Store, metrics: Metrics) -> Self {
+        Self {
+            pending: Mutex::default(),
+            store,
+            metrics,
+        }
     }
 
-    fn put_uses(&self, token: Uuid, more: Uses) {
-        let mut kept = self.notes().lock();
-        if let Some(uses) = kept.uses.get_mut(&token) {
+    /// Records a request with this token.
+    pub(crate) fn record_use(&self, token: Uuid) {
+        let uses = Uses {
+            count: 1,
+            last: Utc::now(),
+        };
+        self.add_uses(token, uses);
+    }
+
+    fn add_uses(&self, token: Uuid, more: Uses) {
+        let mut pending = self.lock();
+        if let Some(uses) = pending.uses.get_mut(&token) {
             uses.count += more.count;
             uses.last = uses.last.max(more.last);
-        } else if kept.uses.len() < MOST {
-            kept.uses.insert(token, more);
+        } else if pending.uses.len() < MAX_PENDING_SUBJECTS {
+            pending.uses.insert(token, more);
         } else {
-            drop(kept);
-            self.meter().lost(1);
+            drop(pending);
+            self.metrics.usage_dropped(1);
         }
     }
 
-    /// Somebody tried to sign in as this user, and could not.
-    pub fn note_failed_sign_in(&self, user: Uuid, name: &str) {
-        let mut kept = self.notes().lock();
-        if let Some((_, count)) = kept.failures.get_mut(&user) {
+    /// Records a failed sign-in as this user.
+    pub(crate) fn record_failed_sign_in(&self, user: Uuid, name: &str) {
+        let mut pending = self.lock();
+        if let Some((_, count)) = pending.failures.get_mut(&user) {
             *count += 1;
-        } else if kept.failures.len() < MOST {
-            kept.failures.insert(user, (name.to_owned(), 1));
+        } else if pending.failures.len() < MAX_PENDING_SUBJECTS {
+            pending.failures.insert(user, (name.to_owned(), 1));
         } else {
-            drop(kept);
-            self.meter().lost(1);
+            drop(pending);
+            self.metrics.usage_dropped(1);
         }
     }
 
-    /// Writes until told to stop, and then once more.
-    pub async fn write_notes(self, stop: CancellationToken) {
+    /// Writes until `stop`, and then once more.
+    pub(crate) async fn run(&self, stop: CancellationToken) {
         loop {
-            let wait = sleep(EVERY.mul_f64(rand::rng().random_range(0.8..=1.2)));
+            let wait = sleep(WRITE_INTERVAL.mul_f64(rand::rng().random_range(0.8..=1.2)));
             let stopped = stop.run_until_cancelled(wait).await.is_none();
             let writing = self.write();
             if !stopped {
                 writing.await;
-            } else if timeout(LAST, writing).await.is_err() {
-                warn!("the last uses of tokens could not be written in time");
+            } else if timeout(SHUTDOWN_DEADLINE, writing).await.is_err() {
+                warn!(
+                    "could not write the last token uses within {SHUTDOWN_DEADLINE:?}; \
+                     they are lost"
+                );
             }
             if stopped {
                 return;
@@ -108,38 +114,42 @@ impl Access {
     }
 
     async fn write(&self) {
-        let PendingUses { uses, failures } = std::mem::take(&mut *self.notes().lock());
+        let PendingUsage { uses, failures } = std::mem::take(&mut *self.lock());
+        // Token uses that could not be written are tried again with the next write.
         let uses: Vec<_> = uses.into_iter().collect();
-        for some in uses.chunks(SOME) {
-            if let Err(error) = self.store().count_token_uses(some).await {
-                warn!(%error, "uses of tokens are written later");
-                for (token, uses) in some {
-                    self.put_uses(*token, *uses);
+        for chunk in uses.chunks(MAX_STATEMENT_TOKENS) {
+            if let Err(error) = self.store.count_token_uses(chunk).await {
+                warn!(%error, "could not write token uses; trying again later");
+                for (token, uses) in chunk {
+                    self.add_uses(*token, *uses);
                 }
             }
         }
+        // Failed sign-ins go to the audit log, or else only to this log.
         for (user, (name, count)) in failures {
-            if let Err(error) = failed_sign_ins(self.store(), user, &name, count).await {
-                warn!(%error, %user, count, "failed sign-ins are told here alone");
-                self.meter().lost(count);
+            if let Err(error) = self.audit_failures(user, &name, count).await {
+                warn!(
+                    %error, %user, count,
+                    "could not write failed sign-ins to the audit log; they are only logged here"
+                );
+                self.metrics.usage_dropped(count);
             }
         }
     }
-}
 
-/// Whoever it was is not known: the entry names whom they said they are, as its target.
-async fn failed_sign_ins(
-    store: &Store,
-    user: Uuid,
-    name: &str,
-    count: u64,
-) -> Result<(), StoreError> {
-    let nobody = Actor {
-        id: None,
-        name: "unknown".to_owned(),
-    };
-    let details = json!({"name": name, "count": count});
-    store
-        .audit(&nobody, "session.failed", &user.to_string(), details)
-        .await
+    /// It is unknown who tried to sign in: the entry has the user they named as its target.
+    async fn audit_failures(&self, user: Uuid, name: &str, count: u64) -> Result<(), StoreError> {
+        let unknown = Actor {
+            id: None,
+            name: "unknown".to_owned(),
+        };
+        let details = json!({"name": name, "count": count});
+        self.store
+            .audit(&unknown, "session.failed", &user.to_string(), details)
+            .await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PendingUsage> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -1,4 +1,4 @@
-//! The program `runcast-export`: reads its command line, opens Postgres, and exports.
+//! The program `runcast-export`: parses its command line, connects to Postgres, and exports.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -7,23 +7,23 @@ use anyhow::Context as _;
 use clap::Parser;
 use runcast_common::config::{PostgresUrl, ProcessEnv, required};
 use runcast_common::telemetry::{self, Audience};
-use runcast_export::{Export, HELP};
+use runcast_export::{ExportArgs, HELP, export};
 use runcast_store::Store;
 
 /// Write runs and their events as Parquet files, for DuckDB and the like
 ///
-/// Reads the Postgres that `DATABASE_URL` names, whose schema must be the one of this program.
+/// Reads the Postgres that `DATABASE_URL` names. Its schema must have the version of this program.
 #[derive(Debug, Parser)]
 #[command(name = "runcast-export", version, after_help = HELP, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
-    export: Export,
+    args: ExportArgs,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     runcast_common::connect::install_tls_provider();
-    match run(cli) {
+    match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Without stderr there is no other way to report it.
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: &Cli) -> anyhow::Result<()> {
     telemetry::start(&ProcessEnv, "info,sqlx=warn", Audience::Operator)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -48,7 +48,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         let unreachable = || format!("DATABASE_URL: Postgres at {database} cannot be reached");
         store.ping().await.with_context(unreachable)?;
         store.check_schema().await.context("DATABASE_URL")?;
-        let written = cli.export.run(&store).await?;
-        writeln!(std::io::stdout(), "{written}").context("the summary could not be printed")
+        let summary = export(&cli.args, &store).await?;
+        writeln!(std::io::stdout(), "{summary}").context("cannot print the summary")
     })
 }

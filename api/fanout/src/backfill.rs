@@ -1,87 +1,92 @@
-//! Pages of a watched run that lie before its ring, read once for all viewers who need them.
+//! Pages of a watched run from before its ring, read once for all viewers that need them.
 //!
-//! Viewers who come back after an outage, all with old cursors, or who are slow and fell off the ring, want much the
-//! same events. A page is read when the first of them asks, by a task of its own, and is kept for the others.
+//! Viewers that reconnect after an outage, all with old cursors, or that were too slow for the
+//! ring, need much the same events. The first of them causes the read of a page, by a task of its
+//! own, and the page is kept for the others.
 //!
-//! Data: pages in the order in which they were read; at most so many bytes as the run may keep, but always the newest
-//! page; at most [`READS`] of a run are read at a time. A page need not begin where another ends. The first page of a
-//! viewer that has just come is small, so that it sees something at once; those that continue another hold about
-//! [`PAGE_BYTES`].
+//! Data: pages in the order in which they were read. A page need not begin where another ends. The
+//! first page of a new viewer is small, so that it sees something at once; a page that continues
+//! another holds about [`PAGE_BYTES`]. Bounds: the bytes that the run may keep, but always the
+//! newest page, and [`MAX_READS`] at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use runcast_common::protocol::event_id::EventId;
-
-use super::frame::Frames;
 use runcast_history::reader::ReadLimit;
 
-/// Reads of one run at a time: enough for viewers in different places, few enough that those in the same one
-/// share.
-const READS: usize = 4;
+use crate::frame::Frames;
 
-/// What a page that continues another should hold: what a connection takes at once, so that little is read in vain for a
-/// viewer that leaves.
+/// Reads of one run at a time: enough for viewers at different cursors, few enough that those at
+/// the same cursor share a read.
+const MAX_READS: usize = 4;
+
+/// What a page that continues another should hold: as much as a connection takes at once, so that
+/// little is read in vain for a viewer that leaves.
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// Most entries of a page, where they are small.
-const MOST_ENTRIES: usize = 256;
+/// Entries of a page at most, where they are small.
+const MAX_PAGE_ENTRIES: usize = 256;
 
 /// Pages of one run.
 #[derive(Debug, Default)]
-pub(super) struct Backfill {
+pub(crate) struct Backfill {
+    /// By the id after which they begin.
     pages: BTreeMap<EventId, Arc<Frames>>,
     order: VecDeque<EventId>,
     size: usize,
+    /// Cursors from which a read is under way.
     reading: Vec<EventId>,
-    /// Bytes of an entry in Redis, as frames, by the last page from there.
-    entry_size: Option<usize>,
+    /// Bytes that a Redis entry makes as frames, by the last page that came from Redis.
+    entry_bytes: Option<usize>,
 }
 
 impl Backfill {
-    /// The page that holds what comes behind `cursor`, if it is here.
-    pub(super) fn lookup(&self, cursor: EventId) -> Option<Arc<Frames>> {
+    /// The page that holds what follows `cursor`, if it is kept.
+    pub(crate) fn lookup(&self, cursor: EventId) -> Option<Arc<Frames>> {
         let (_, page) = self.pages.range(..=cursor).next_back()?;
         (cursor < page.upto).then(|| Arc::clone(page))
     }
 
-    /// How much the caller shall read from `cursor`, and then say [`done`](Self::done); nothing if that is under way, or
-    /// as much as may be.
-    pub(super) fn begin(&mut self, cursor: EventId) -> Option<ReadLimit> {
-        if self.reading.len() >= READS || self.reading.contains(&cursor) {
+    /// Returns how much the caller should read from `cursor`. None if that read is under way
+    /// already, or [`MAX_READS`] others are. The caller ends the read by
+    /// [`end_read`](Self::end_read).
+    pub(crate) fn begin_read(&mut self, cursor: EventId) -> Option<ReadLimit> {
+        if self.reading.len() >= MAX_READS || self.reading.contains(&cursor) {
             return None;
         }
         self.reading.push(cursor);
-        let before = self.pages.range(..cursor).next_back();
-        let continues = before.is_some_and(|(_, page)| page.upto == cursor);
-        Some(match (continues, self.entry_size) {
-            (false, _) => ReadLimit::FIRST,
-            (true, None) => ReadLimit::WIDE,
-            (true, Some(size)) => ReadLimit {
-                entries: (PAGE_BYTES / size.max(1)).clamp(1, MOST_ENTRIES),
-                ..ReadLimit::WIDE
+        let previous = self.pages.range(..cursor).next_back();
+        let continues = previous.is_some_and(|(_, page)| page.upto == cursor);
+        Some(match (continues, self.entry_bytes) {
+            (false, _) => ReadLimit::FIRST_PAGE,
+            (true, None) => ReadLimit::FULL_PAGE,
+            (true, Some(bytes)) => ReadLimit {
+                entries: (PAGE_BYTES / bytes.max(1)).clamp(1, MAX_PAGE_ENTRIES),
+                ..ReadLimit::FULL_PAGE
             },
         })
     }
 
-    /// The read from `cursor` is over.
-    pub(super) fn done(&mut self, cursor: EventId) {
+    /// Ends the read from `cursor`.
+    pub(crate) fn end_read(&mut self, cursor: EventId) {
         self.reading.retain(|reading| *reading != cursor);
     }
 
-    /// Keeps a page made of so many entries from Redis, and as many of those before as fit into `most` bytes.
-    pub(super) fn keep(&mut self, page: Frames, entries: usize, most: usize) {
-        if let Some(size) = page.size().checked_div(entries) {
-            self.entry_size = Some(size);
+    /// Keeps a page that was made of `redis_entries` entries from Redis, and evicts the oldest
+    /// pages beyond `max_bytes`.
+    pub(crate) fn insert(&mut self, page: Frames, redis_entries: usize, max_bytes: usize) {
+        if let Some(bytes) = page.size().checked_div(redis_entries) {
+            self.entry_bytes = Some(bytes);
         }
         let start = page.after;
         self.size += page.size();
-        if let Some(same) = self.pages.insert(start, Arc::new(page)) {
-            self.size -= same.size();
+        if let Some(replaced) = self.pages.insert(start, Arc::new(page)) {
+            self.size -= replaced.size();
             self.order.retain(|one| *one != start);
         }
         self.order.push_back(start);
-        while self.size > most && self.order.len() > 1 {
+        while self.size > max_bytes && self.order.len() > 1 {
             if let Some(oldest) = self.order.pop_front()
                 && let Some(page) = self.pages.remove(&oldest)
             {
@@ -91,7 +96,7 @@ impl Backfill {
     }
 
     /// Drops all pages.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.pages.clear();
         self.order.clear();
         self.size = 0;
@@ -100,8 +105,8 @@ impl Backfill {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::Encoder;
     use super::*;
+    use crate::frame::Encoder;
 
     fn id(seq: u64) -> EventId {
         EventId::new(1, seq)
@@ -114,11 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_finds_the_page_it_stands_in() {
-        let mut older = Backfill::default();
-        older.keep(page(0, 10), 1, 1 << 20);
-        older.keep(page(5, 20), 1, 1 << 20);
-        let upto = |seq| older.lookup(id(seq)).map(|page| page.upto.seq);
+    fn a_lookup_finds_the_page_that_holds_the_cursor() {
+        let mut backfill = Backfill::default();
+        backfill.insert(page(0, 10), 1, 1 << 20);
+        backfill.insert(page(5, 20), 1, 1 << 20);
+        let upto = |seq| backfill.lookup(id(seq)).map(|page| page.upto.seq);
         assert_eq!(
             (upto(0), upto(4), upto(5), upto(19)),
             (Some(10), Some(10), Some(20), Some(20))
@@ -127,42 +132,42 @@ mod tests {
     }
 
     #[test]
-    fn it_keeps_what_fits_and_always_the_newest() {
-        let mut older = Backfill::default();
-        // The later a page, the longer its ids.
+    fn pages_are_evicted_beyond_the_bound_but_never_the_newest() {
+        let mut backfill = Backfill::default();
+        // Later pages have longer ids.
         let one = page(20, 30).size();
         for after in [0, 10, 20] {
-            older.keep(page(after, after + 10), 1, 2 * one);
+            backfill.insert(page(after, after + 10), 1, 2 * one);
         }
-        assert!(older.lookup(id(0)).is_none());
-        assert!(older.lookup(id(10)).is_some());
-        older.keep(page(20, 30), 1, 0);
-        assert_eq!(older.size, one);
-        assert!(older.lookup(id(25)).is_some());
+        assert!(backfill.lookup(id(0)).is_none());
+        assert!(backfill.lookup(id(10)).is_some());
+        backfill.insert(page(20, 30), 1, 0);
+        assert_eq!(backfill.size, one);
+        assert!(backfill.lookup(id(25)).is_some());
     }
 
     #[test]
-    fn nobody_reads_the_same_twice_at_a_time() {
-        let mut older = Backfill::default();
-        assert!(older.begin(id(1)).is_some());
-        assert!(older.begin(id(1)).is_none());
+    fn reads_from_one_cursor_are_shared_and_bounded_over_all() {
+        let mut backfill = Backfill::default();
+        assert!(backfill.begin_read(id(1)).is_some());
+        assert!(backfill.begin_read(id(1)).is_none());
         for seq in 2..=4 {
-            assert!(older.begin(id(seq)).is_some());
+            assert!(backfill.begin_read(id(seq)).is_some());
         }
-        assert!(older.begin(id(5)).is_none());
-        older.done(id(1));
-        assert!(older.begin(id(5)).is_some());
+        assert!(backfill.begin_read(id(5)).is_none());
+        backfill.end_read(id(1));
+        assert!(backfill.begin_read(id(5)).is_some());
     }
 
     #[test]
-    fn a_first_page_is_small_and_the_next_ones_fit_the_size_of_entries() {
-        let mut older = Backfill::default();
-        assert_eq!(older.begin(id(0)), Some(ReadLimit::FIRST));
+    fn a_first_page_is_small_and_later_ones_fit_the_size_of_entries() {
+        let mut backfill = Backfill::default();
+        assert_eq!(backfill.begin_read(id(0)), Some(ReadLimit::FIRST_PAGE));
         let one = page(0, 10);
         let size = one.size();
-        older.keep(one, 1, 1 << 20);
-        let entries = older.begin(id(10)).map(|step| step.entries);
-        assert_eq!(entries, Some((PAGE_BYTES / size).min(MOST_ENTRIES)));
-        assert_eq!(older.begin(id(5)), Some(ReadLimit::FIRST));
+        backfill.insert(one, 1, 1 << 20);
+        let entries = backfill.begin_read(id(10)).map(|limit| limit.entries);
+        assert_eq!(entries, Some((PAGE_BYTES / size).min(MAX_PAGE_ENTRIES)));
+        assert_eq!(backfill.begin_read(id(5)), Some(ReadLimit::FIRST_PAGE));
     }
 }

@@ -1,10 +1,15 @@
-//! The feed of the fleet: what changes about any run, for whoever watches them all.
+//! The feed: status changes of all runs, for viewers that watch all of them.
 //!
-//! One subscription of the gateway to `updates`, and the last [`MOST`] of them for all who follow. An update may be lost on
-//! its way, so where one may have been (the subscription broke, or a client comes back too late) a `gap` says so, and
-//! the client asks for the list of runs again; Postgres holds everything that updates tell of.
+//! The gateway subscribes to the Redis channel `updates` once, and keeps the last [`MAX_UPDATES`]
+//! for all viewers. Pub/sub may lose an update. Where one may have been lost (the subscription
+//! broke, or a client reconnects too late) the feed sends a `gap`, and the client reloads the list
+//! of runs: Postgres holds everything that updates carry.
 //!
-//! An id is `<boot>-<number>`, the boot being that of this gateway: it is resumed exactly as long as it is in memory here.
+//! An id is `<boot>-<number>`, where `boot` stands for this gateway process. A client resumes
+//! exactly as long as this process keeps the updates after its id.
+//!
+//! Time: a silent subscription is probed every [`PING_INTERVAL`]; a keep-alive goes out after
+//! [`KEEP_ALIVE`] of silence.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +19,8 @@ use async_stream::stream;
 use bytes::Bytes;
 use futures::Stream;
 use redis::{PushKind, Value};
+use runcast_access::open_streams::StreamRegistration;
+use runcast_access::run_labels::RunVisibility;
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::presence::run_update::RunUpdate;
@@ -26,81 +33,81 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use runcast_access::open_streams::StreamRegistration;
-use runcast_access::run_labels::RunVisibility;
+use crate::memory::{SHED_REASON, ShedSignal};
+use crate::sse::{DRAIN_REASON, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
 
-use super::memory::{ShedSignal, TOO_LITTLE};
-use crate::sse::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
+/// Updates that are kept for clients that reconnect.
+const MAX_UPDATES: usize = 4096;
 
-/// Updates that are kept for those who come back.
-const MOST: usize = 4096;
+/// How often a silent connection is probed.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often a silent connection is asked whether it is still there.
-const PROBE_EVERY: Duration = Duration::from_secs(10);
-
-/// What came of late.
+/// The subscription to `updates`, and the last of them.
 #[derive(Debug)]
 pub struct Feed {
     redis: Redis,
     keys: Keys,
-    /// Tells ids of this process from those of others.
+    /// Distinguishes ids of this process from those of others.
     boot: u32,
-    kept: Mutex<Kept>,
+    recent: Mutex<Recent>,
     newest: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Recent {
     items: VecDeque<Item>,
-    /// The number of the newest.
+    /// The number of the newest item.
     newest: u64,
 }
 
 #[derive(Debug, Clone)]
 enum Item {
     Update(Arc<RunUpdate>),
-    /// Some may have been missed here.
+    /// Updates may have been lost here.
     Gap,
 }
 
 impl Feed {
-    /// Of this Redis. [`Feed::run`] must be running for anything to come.
-    #[must_use]
+    /// The feed of this Redis. [`Feed::run`] must run for updates to arrive.
     pub fn new(redis: Redis, keys: Keys) -> Arc<Self> {
         Arc::new(Self {
             redis,
             keys,
             boot: rand::random(),
-            kept: Mutex::default(),
+            recent: Mutex::default(),
             newest: watch::Sender::new(0),
         })
     }
 
-    /// Listens until told to stop.
+    /// Keeps the subscription until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut backoff = Backoff::for_connections();
-        let listening = async {
+        let subscribed = async {
             loop {
-                let failed = self.listen(&mut backoff).await;
+                let ended = self.subscribe(&mut backoff).await;
                 let is_first = backoff.attempts() == 0;
                 let wait = backoff.next_wait();
-                match failed {
-                    Err(error) if is_first => warn!(%error, ?wait, "no feed of updates for now"),
-                    Err(error) => debug!(%error, ?wait, "still no feed of updates"),
-                    Ok(()) => debug!(?wait, "the connection of the feed ended"),
+                match ended {
+                    Err(error) if is_first => {
+                        warn!(%error, ?wait, "cannot subscribe to the feed of updates; retrying");
+                    }
+                    Err(error) => {
+                        debug!(%error, ?wait, "still cannot subscribe to the feed of updates");
+                    }
+                    Ok(()) => debug!(?wait, "the connection of the feed ended; reconnecting"),
                 }
                 sleep(wait).await;
             }
         };
-        stop.run_until_cancelled(listening).await;
+        stop.run_until_cancelled(subscribed).await;
     }
 
     /// One connection, for as long as it lasts.
-    async fn listen(&self, backoff: &mut Backoff) -> Result<(), RedisFailure> {
+    async fn subscribe(&self, backoff: &mut Backoff) -> Result<(), RedisFailure> {
         let (mut connection, mut pushes) = self.redis.subscriber(Slot::of("")).await?;
         let mut subscribe = redis::cmd("SUBSCRIBE");
         subscribe.arg(self.keys.updates());
-        let mut ask = async |command: &redis::Cmd| match timeout(
+        let mut send = async |command: &redis::Cmd| match timeout(
             REDIS_DEADLINE,
             command.query_async::<Value>(&mut connection),
         )
@@ -108,76 +115,77 @@ impl Feed {
         {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.redis.failed(error)),
-            Err(_elapsed) => Err(self.redis.silent(REDIS_DEADLINE)),
+            Err(_elapsed) => Err(self.redis.timed_out(REDIS_DEADLINE)),
         };
-        ask(&subscribe).await?;
+        send(&subscribe).await?;
         backoff.reset();
-        // What was published until now nobody has heard.
-        self.put([Item::Gap]);
+        // What was published before the subscription did not arrive.
+        self.push([Item::Gap]);
         loop {
             tokio::select! {
                 push = pushes.recv() => match push {
-                    Some(push) if push.kind == PushKind::Message => self.take(&push.data),
+                    Some(push) if push.kind == PushKind::Message => self.on_message(&push.data),
                     Some(push) if push.kind == PushKind::Disconnection => return Ok(()),
                     Some(_) => {}
                     None => return Ok(()),
                 },
-                () = sleep(PROBE_EVERY) => ask(&redis::cmd("PING")).await?,
+                () = sleep(PING_INTERVAL) => send(&redis::cmd("PING")).await?,
             }
         }
     }
 
-    fn take(&self, data: &[Value]) {
+    fn on_message(&self, data: &[Value]) {
         let Some(Value::BulkString(message)) = data.get(1) else {
             return;
         };
         match serde_json::from_slice::<Vec<RunUpdate>>(message) {
-            Ok(updates) => self.put(
+            Ok(updates) => self.push(
                 updates
                     .into_iter()
                     .map(|update| Item::Update(Arc::new(update))),
             ),
             Err(error) => {
-                debug!(%error, "updates cannot be read");
-                self.put([Item::Gap]);
+                debug!(%error, "ignored unreadable updates");
+                self.push([Item::Gap]);
             }
         }
     }
 
-    fn put(&self, items: impl IntoIterator<Item = Item>) {
-        let mut kept = self.lock();
+    fn push(&self, items: impl IntoIterator<Item = Item>) {
+        let mut recent = self.lock();
         for item in items {
-            kept.items.push_back(item);
-            kept.newest += 1;
-            if kept.items.len() > MOST {
-                kept.items.pop_front();
+            recent.items.push_back(item);
+            recent.newest += 1;
+            if recent.items.len() > MAX_UPDATES {
+                recent.items.pop_front();
             }
         }
-        let newest = kept.newest;
-        drop(kept);
+        let newest = recent.newest;
+        drop(recent);
         self.newest.send_replace(newest);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number that an id of this process stands for, if it is one and still known here.
+    /// The number in an id of this process, if all updates after it are still kept.
     fn number(&self, id: &str) -> Option<u64> {
         let (boot, number) = id.split_once('-')?;
         let number = number.parse().ok()?;
-        let kept = self.lock();
-        let is_known = number <= kept.newest && number + kept.items.len() as u64 >= kept.newest;
-        (boot.parse() == Ok(self.boot) && is_known).then_some(number)
+        let recent = self.lock();
+        let is_kept =
+            number <= recent.newest && number + recent.items.len() as u64 >= recent.newest;
+        (boot.parse() == Ok(self.boot) && is_kept).then_some(number)
     }
 
-    /// What came behind a number, each with its own; the first is a gap if more than is known came.
+    /// The items after a number, each with its own. The first is a gap if some are no longer kept.
     fn after(&self, number: u64) -> Vec<(u64, Item)> {
-        let kept = self.lock();
-        let oldest = kept.newest - kept.items.len() as u64;
-        let numbered = (oldest + 1..).zip(kept.items.iter().cloned());
+        let recent = self.lock();
+        let evicted = recent.newest - recent.items.len() as u64;
+        let numbered = (evicted + 1..).zip(recent.items.iter().cloned());
         let newer = numbered.filter(|(one, _)| *one > number);
-        let gap = (number < oldest).then_some((oldest, Item::Gap));
+        let gap = (number < evicted).then_some((evicted, Item::Gap));
         gap.into_iter().chain(newer).collect()
     }
 
@@ -194,14 +202,21 @@ impl Feed {
         let data = json!({"kind": "gap", "reason": "updates may have been missed: ask for the list of runs"});
         self.frame("gap", &data, number)
     }
+
+    fn closing(&self, reason: &str, number: u64) -> Bytes {
+        let data = json!({"kind": "closing", "reason": reason});
+        let frame = self.frame("closing", &data, number);
+        [retry_spread().as_bytes(), &frame].concat().into()
+    }
 }
 
-/// The bytes of an SSE response: updates of the runs that are to be seen, from now on or from where the client was,
-/// until the server drains, what it was opened by ends, it has to go for want of memory, or the client goes.
-pub fn bytes(
+/// The body of an SSE response: updates of the runs that `visibility` admits, from now on or from
+/// the client's last id. It ends when the server drains, the viewer's credential is revoked, memory
+/// runs short, or the client leaves.
+pub fn feed_body(
     feed: Arc<Feed>,
     after: Option<String>,
-    sight: RunVisibility,
+    visibility: RunVisibility,
     opened: StreamRegistration,
     mut shedding: ShedSignal,
     stop: CancellationToken,
@@ -209,40 +224,37 @@ pub fn bytes(
     stream! {
         let mut newest = feed.newest.subscribe();
         yield Bytes::from_static(RETRY_LINE);
-        let mut at = match after.as_deref().map(|id| feed.number(id)) {
-            Some(Some(known)) => known,
-            came => {
+        let mut cursor = match after.as_deref().map(|id| feed.number(id)) {
+            Some(Some(number)) => number,
+            unknown => {
                 let now = *newest.borrow();
-                if came.is_some() {
+                if unknown.is_some() {
                     yield feed.gap(now);
                 }
                 now
             }
         };
-        yield feed.frame("ready", &json!({"kind": "ready"}), at);
+        yield feed.frame("ready", &json!({"kind": "ready"}), cursor);
         let mut keep_alive = Instant::now() + KEEP_ALIVE;
-        let closing = |at, reason| {
-            let closing = feed.frame("closing", &json!({"kind": "closing", "reason": reason}), at);
-            Bytes::from([retry_spread().as_bytes(), &closing].concat())
-        };
         loop {
-            if shedding.has_to_go() {
-                yield closing(at, TOO_LITTLE);
+            if shedding.should_close() {
+                yield feed.closing(SHED_REASON, cursor);
                 return;
             }
+            // Before `after`, so that no update in between is missed.
             newest.mark_unchanged();
-            for (number, item) in feed.after(at) {
-                if opened.ending().is_some() {
+            for (number, item) in feed.after(cursor) {
+                if opened.revocation().is_some() {
                     break;
                 }
-                at = number;
+                cursor = number;
                 match item {
                     Item::Gap => yield feed.gap(number),
-                    Item::Update(update) => match sight.sees(update.run).await {
+                    Item::Update(update) => match visibility.sees(update.run).await {
                         Ok(true) => yield feed.frame("state", &*update, number),
                         Ok(false) => continue,
                         Err(error) => {
-                            debug!(%error, "whether an update may be shown is not known");
+                            debug!(%error, "cannot check who may see an update; sending a gap");
                             yield feed.gap(number);
                         }
                     },
@@ -252,14 +264,14 @@ pub fn bytes(
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    yield closing(at, DRAINS);
+                    yield feed.closing(DRAIN_REASON, cursor);
                     return;
                 }
-                ending = opened.ended() => {
-                    yield closing(at, ending.reason());
+                ending = opened.revoked() => {
+                    yield feed.closing(ending.reason(), cursor);
                     return;
                 }
-                () = shedding.round() => {}
+                () = shedding.next_round() => {}
                 changed = newest.changed() => if changed.is_err() { return },
                 () = sleep_until(keep_alive) => {
                     keep_alive = Instant::now() + KEEP_ALIVE;

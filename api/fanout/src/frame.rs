@@ -1,9 +1,12 @@
-//! SSE frames: every event encoded once, for however many viewers.
+//! SSE frames: each event is encoded once, however many viewers it has.
 //!
-//! A frame is `event:`, `data:`, `id:` in that order, then an empty line. `data` comes before `id` so
-//! that a frame which is cut off never advances a client's cursor. `data` is the event line in its
-//! [`envelope`](crate::envelope). A line holds no raw newline or carriage return (`Head::parse` refuses
-//! them), hence one `data:` line is always enough.
+//! A frame is `event:`, `data:`, `id:` in that order, then an empty line. `data` comes before `id`,
+//! so a frame that is cut off never advances a client's cursor. `data` is the event line in its
+//! [`envelope`](runcast_history::envelope). A line holds no raw newline or carriage return
+//! (`Head::parse` refuses them), so one `data:` line is always enough.
+//!
+//! Data: the frames of consecutive events in one piece of shared memory, and a [`Mark`] for each,
+//! by which a filter selects without a look at the bytes.
 
 use bytes::Bytes;
 use runcast_common::protocol::entry::Event;
@@ -15,7 +18,7 @@ use runcast_history::envelope::with_envelope;
 use runcast_history::filter::{Filter, Levels};
 use runcast_history::gap_notice::GapNotice;
 
-/// Where one frame of a batch ends, and what it is about.
+/// Where one frame of a batch ends, and what a filter has to know of it.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
     id: EventId,
@@ -28,30 +31,28 @@ struct Mark {
 /// Frames of consecutive events in one piece of shared memory.
 #[derive(Debug, Clone)]
 pub struct Frames {
-    /// The batch covers the ids behind this one ...
+    /// The batch covers the ids after this one ...
     pub after: EventId,
-    /// ... up to and with this one, whether each has a frame or not.
+    /// ... up to and including this one. Not each of them need have a frame.
     pub upto: EventId,
     bytes: Bytes,
     marks: Vec<Mark>,
 }
 
 impl Frames {
-    /// Bytes that it keeps in memory.
-    #[must_use]
+    /// Bytes that it occupies in memory.
     pub fn size(&self) -> usize {
         self.bytes.len() + self.marks.len() * size_of::<Mark>()
     }
 
-    /// The frames behind `cursor` that `filter` wants, as few shared pieces as possible.
-    #[must_use]
+    /// The frames after `cursor` that `filter` accepts, in as few shared pieces as possible.
     pub fn select(&self, cursor: EventId, filter: &Filter) -> Vec<Bytes> {
         let first = self.marks.partition_point(|mark| mark.id <= cursor);
         let mut start = match first {
             0 => 0,
             _ => self.marks[first - 1].end,
         };
-        if filter.is_open() {
+        if filter.accepts_all() {
             return match self.bytes.slice(start..) {
                 bytes if bytes.is_empty() => Vec::new(),
                 bytes => vec![bytes],
@@ -60,7 +61,7 @@ impl Frames {
         let mut pieces = Vec::new();
         let mut end = start;
         for mark in &self.marks[first..] {
-            if filter.takes(mark.kind, mark.variation, mark.level) {
+            if filter.accepts(mark.kind, mark.variation, mark.level) {
                 end = mark.end;
             } else {
                 if end > start {
@@ -87,8 +88,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An empty batch behind this id.
-    #[must_use]
+    /// An empty batch after this id.
     pub const fn new(after: EventId) -> Self {
         Self {
             after,
@@ -99,18 +99,11 @@ impl Encoder {
     }
 
     /// The id that the batch reaches so far.
-    #[must_use]
     pub const fn upto(&self) -> EventId {
         self.upto
     }
 
-    /// Bytes so far.
-    #[must_use]
-    pub const fn size(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Adds an event; one whose line cannot be read becomes a gap.
+    /// Adds an event. An unreadable one becomes a gap.
     pub fn event(&mut self, event: &Event) {
         let Ok(head) = Head::parse(&event.line) else {
             let next = EventId::new(event.id.epoch, event.id.seq + 1);
@@ -139,13 +132,12 @@ impl Encoder {
         self.end(at, Kind::Gap, 0, Levels::default());
     }
 
-    /// Moves on without a frame: Postgres has nothing more up to this id.
+    /// Extends the batch to this id without a frame: no store has an event up to there.
     pub fn skip_to(&mut self, id: EventId) {
         self.upto = self.upto.max(id);
     }
 
     /// The batch.
-    #[must_use]
     pub fn finish(self) -> Frames {
         Frames {
             after: self.after,
@@ -169,9 +161,8 @@ impl Encoder {
     }
 }
 
-/// A frame that is no event of the run: `ready`, `degraded`, `closing`, `end`, `state`, a sign of life. It has an id as every
-/// frame has, that of the cursor it leaves unchanged.
-#[must_use]
+/// A frame that is no event of the run: `ready`, `degraded`, `closing`, `end`, `state` or a
+/// heartbeat. Like every frame it has an id: that of the cursor, which stays unchanged.
 pub fn notice(name: &str, data: &impl Serialize, cursor: EventId) -> Bytes {
     let mut out = format!("event: {name}\ndata: ").into_bytes();
     out.extend_from_slice(&json(data));
@@ -180,7 +171,7 @@ pub fn notice(name: &str, data: &impl Serialize, cursor: EventId) -> Bytes {
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
-    // Notices are flat structures of strings and numbers: writing them cannot fail.
+    // Notices are flat structures of strings and numbers: serializing them cannot fail.
     serde_json::to_vec(value).unwrap_or_else(|_impossible| b"{}".to_vec())
 }
 
@@ -234,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_choose_among_logs_and_leave_the_rest() {
+    fn levels_filter_logs_and_no_other_kinds() {
         let mut encoder = Encoder::new(EventId::new(9, 0));
         encoder.event(&event(1, r#"{"kind":"log","level":"error","text":"a"}"#));
         encoder.event(&event(2, r#"{"kind":"log","level":"info","text":"b"}"#));
@@ -242,18 +233,18 @@ mod tests {
         encoder.event(&event(4, r#"{"kind":"output","text":"d"}"#));
         let frames = encoder.finish();
         let levels = Levels::named("error").and(Levels::named("warn"));
-        let filter = Filter::default().of_levels(levels);
-        let shown = frames.select(EventId::ZERO, &filter).concat();
-        let shown = String::from_utf8(shown).expect("text");
-        let is_there = |text: &str| shown.contains(&format!(r#""text":"{text}""#));
+        let filter = Filter::default().with_levels(levels);
+        let selected = frames.select(EventId::ZERO, &filter).concat();
+        let selected = String::from_utf8(selected).expect("text");
+        let is_selected = |text: &str| selected.contains(&format!(r#""text":"{text}""#));
         assert_eq!(
-            ["a", "b", "c", "d"].map(is_there),
+            ["a", "b", "c", "d"].map(is_selected),
             [true, false, false, true]
         );
     }
 
     #[test]
-    fn nobody_can_forge_the_envelope() {
+    fn a_producer_cannot_forge_the_envelope() {
         let all = text(&frames(), 1, &["log"]);
         let data = all
             .lines()
@@ -275,7 +266,7 @@ mod tests {
             text(&frames, 0, &["output:1"])
                 .starts_with("event: output\ndata: {\"kind\":\"output\",\"variation\":1")
         );
-        // The gap that stands for the unreadable line is told to everybody.
+        // The gap in place of the unreadable line passes every filter.
         assert_eq!(count(text(&frames, 0, &["output:1"])), 2);
         assert_eq!(count(text(&frames, 0, &["status"])), 1);
         assert!(text(&frames, 3, &["status"]).contains("\"reason\":\"unreadable\""));

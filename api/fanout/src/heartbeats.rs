@@ -1,7 +1,9 @@
-//! The last sign of life of each agent of a watched run, for its viewers.
+//! The last heartbeat of each agent of a watched run, for its viewers.
 //!
-//! Bounded by [`MAX_AGENTS`], the longest silent one goes first; an agent that was lost is forgotten, as its
-//! key in Redis is. Each has a number, so that a viewer that was told of one is told only of newer ones.
+//! Data: one heartbeat per agent, each with a number, so that a viewer gets only those that are
+//! newer than what it was sent. Bounds: [`MAX_AGENTS`]; beyond that the agent that has been silent
+//! longest goes first. Time: an agent is forgotten when it counts as lost, as its key in Redis
+//! expires.
 
 use std::collections::HashMap;
 
@@ -10,58 +12,59 @@ use runcast_common::protocol::limits::MAX_VARIATIONS;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Agents of one run whose pulses are kept: one for each variation that there may be, and as many that have just been
+/// Agents of one run: one for each variation that a run may have, and as many that were just
 /// replaced.
 const MAX_AGENTS: usize = 2 * MAX_VARIATIONS as usize;
 
-/// What was heard of late.
+/// The last heartbeats of a run.
 #[derive(Debug, Default)]
-pub(super) struct LatestHeartbeats {
-    heard: HashMap<Uuid, Heard>,
+pub(crate) struct LatestHeartbeats {
+    agents: HashMap<Uuid, Received>,
     newest: u64,
 }
 
 #[derive(Debug)]
-struct Heard {
+struct Received {
     number: u64,
     at: Instant,
-    pulse: Heartbeat,
+    heartbeat: Heartbeat,
 }
 
 impl LatestHeartbeats {
-    /// Takes in what was published on the run's channel; true if it is a pulse.
-    pub(super) fn take(&mut self, message: &[u8], now: Instant) -> bool {
-        let Ok(pulse) = serde_json::from_slice::<Heartbeat>(message) else {
+    /// Keeps what was published on the run's channel. Returns whether it is a heartbeat.
+    pub(crate) fn insert(&mut self, message: &[u8], now: Instant) -> bool {
+        let Ok(heartbeat) = serde_json::from_slice::<Heartbeat>(message) else {
             return false;
         };
-        self.heard.retain(|_, heard| now - heard.at < LOST_AFTER);
-        if self.heard.len() >= MAX_AGENTS && !self.heard.contains_key(&pulse.agent) {
-            let oldest = self.heard.iter().min_by_key(|(_, heard)| heard.at);
+        self.agents
+            .retain(|_, received| now - received.at < LOST_AFTER);
+        if self.agents.len() >= MAX_AGENTS && !self.agents.contains_key(&heartbeat.agent) {
+            let oldest = self.agents.iter().min_by_key(|(_, received)| received.at);
             if let Some(agent) = oldest.map(|(agent, _)| *agent) {
-                self.heard.remove(&agent);
+                self.agents.remove(&agent);
             }
         }
         self.newest += 1;
-        let heard = Heard {
+        let received = Received {
             number: self.newest,
             at: now,
-            pulse,
+            heartbeat,
         };
-        self.heard.insert(heard.pulse.agent, heard);
+        self.agents.insert(received.heartbeat.agent, received);
         true
     }
 
-    /// The number of the newest; 0 before the first.
-    pub(super) const fn newest(&self) -> u64 {
+    /// The number of the newest heartbeat; 0 before the first.
+    pub(crate) const fn newest(&self) -> u64 {
         self.newest
     }
 
-    /// Those with a number above this one, oldest first.
-    pub(super) fn after(&self, number: u64) -> Vec<Heartbeat> {
-        let newer = self.heard.values().filter(|heard| heard.number > number);
-        let mut newer: Vec<&Heard> = newer.collect();
-        newer.sort_by_key(|heard| heard.number);
-        newer.into_iter().map(|heard| heard.pulse.clone()).collect()
+    /// The heartbeats with a number above this one, oldest first.
+    pub(crate) fn after(&self, number: u64) -> Vec<Heartbeat> {
+        let newer = self.agents.values().filter(|one| one.number > number);
+        let mut newer: Vec<&Received> = newer.collect();
+        newer.sort_by_key(|one| one.number);
+        newer.into_iter().map(|one| one.heartbeat.clone()).collect()
     }
 }
 
@@ -76,31 +79,31 @@ mod tests {
         )
     }
 
-    fn times(pulses: &[Heartbeat]) -> Vec<u64> {
-        pulses.iter().map(|pulse| pulse.time).collect()
+    fn times(heartbeats: &[Heartbeat]) -> Vec<u64> {
+        heartbeats.iter().map(|one| one.time).collect()
     }
 
     #[test]
-    fn only_the_newest_of_each_agent_is_kept_until_it_is_lost() {
-        let mut pulses = LatestHeartbeats::default();
+    fn the_newest_heartbeat_of_each_agent_is_kept_until_the_agent_is_lost() {
+        let mut heartbeats = LatestHeartbeats::default();
         let now = Instant::now();
-        assert!(!pulses.take(b"nonsense", now));
-        assert!(pulses.take(message(1, 10).as_bytes(), now));
-        assert!(pulses.take(message(2, 20).as_bytes(), now));
-        let told = pulses.newest();
-        assert!(pulses.take(message(1, 30).as_bytes(), now));
-        assert_eq!(times(&pulses.after(0)), [20, 30]);
-        assert_eq!(times(&pulses.after(told)), [30]);
-        assert!(pulses.take(message(3, 40).as_bytes(), now + LOST_AFTER));
-        assert_eq!(times(&pulses.after(0)), [40]);
+        assert!(!heartbeats.insert(b"nonsense", now));
+        assert!(heartbeats.insert(message(1, 10).as_bytes(), now));
+        assert!(heartbeats.insert(message(2, 20).as_bytes(), now));
+        let sent = heartbeats.newest();
+        assert!(heartbeats.insert(message(1, 30).as_bytes(), now));
+        assert_eq!(times(&heartbeats.after(0)), [20, 30]);
+        assert_eq!(times(&heartbeats.after(sent)), [30]);
+        assert!(heartbeats.insert(message(3, 40).as_bytes(), now + LOST_AFTER));
+        assert_eq!(times(&heartbeats.after(0)), [40]);
     }
 
     #[test]
     fn agents_are_bounded() {
-        let mut pulses = LatestHeartbeats::default();
+        let mut heartbeats = LatestHeartbeats::default();
         for agent in 1..=3000 {
-            assert!(pulses.take(message(agent, 1).as_bytes(), Instant::now()));
+            assert!(heartbeats.insert(message(agent, 1).as_bytes(), Instant::now()));
         }
-        assert_eq!(pulses.after(0).len(), MAX_AGENTS);
+        assert_eq!(heartbeats.after(0).len(), MAX_AGENTS);
     }
 }

@@ -1,32 +1,24 @@
-//! Fan-out: from one run stream to however many viewers.
+//! The watched runs of one gateway, each with its tail.
 //!
-//! ```text
-//! Redis stream --\                     /--> viewer: a cursor and a socket
-//!                 reader -> tail -> ring ---> viewer
-//! Postgres ------/          (one per run) \--> viewer
-//! ```
+//! A tail starts with the first viewer of its run and leaves the hub when [`RunTail::follow`] ends.
+//! The hub also starts the reads that viewers need beside the tail: pages from before the ring,
+//! each read once for all viewers that need it, and the status with which a run ended.
 //!
-//! - [`reader`] reads a run from wherever it is held, without a seam.
-//! - [`tail`] reads on for a watched run and fills its [`ring`] with [`frame`]s, encoded once; `older` holds pages from
-//!   before the ring, for viewers who are behind it; [`memory`] bounds both over all runs.
-//! - [`viewer`] is a cursor, and says what comes next for it.
-//! - [`delivery`] writes to the sockets of all viewers; [`bytes`] is for those whose connection is more than a socket.
-//! - [`many`] follows several runs on one connection, with a cursor for each, [`cursors`].
-//! - [`feed`] tells of all runs what changes about them.
-//! - [`bell`] wakes tails, and hears the signs of life of agents, `pulses`, and what changes about a run without being
-//!   an event of it, `states`.
-//!
-//! There is no queue per viewer: a slow one only keeps a cursor, and what it has not taken yet waits
-//! in Redis or Postgres.
+//! Data: one entry per watched run. Bounds: at most [`MAX_BACKFILL_READS`] reads from before the
+//! ring at a time, over all runs. Time: a failed read is retried with backoff while the run has
+//! viewers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
-use serde_json::json;
+use runcast_history::History;
+use runcast_history::reader::{ReadLimit, Reader};
+use runcast_store::Store;
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
@@ -37,33 +29,33 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::feed::Feed;
-use crate::memory::{MemoryGuard, ShedSignal};
+use crate::frame::Encoder;
+use crate::memory::{CHECK_INTERVAL, MemoryGuard, ShedSignal};
 use crate::read_frames::{ReadBatch, read_frames};
 use crate::tail::RunTail;
+use crate::trim_heap::trim_heap;
 use crate::wakeups::WakeupSubscriber;
-use runcast_history::History;
-use runcast_history::reader::{ReadLimit, Reader};
-use runcast_store::Store;
 
-/// Reads of what is older at a time, over all runs: each may bring 8 MiB, and takes one of the connections to Postgres.
-const READS: usize = 16;
+/// Backfill reads at a time, over all runs: each may bring 8 MiB, and takes one of the connections
+/// to Postgres.
+const MAX_BACKFILL_READS: usize = 16;
 
 /// The watched runs of one gateway.
 #[derive(Debug)]
 pub struct Hub {
     reader: Reader,
-    bells: WakeupSubscriber,
+    wakeups: WakeupSubscriber,
     feed: Arc<Feed>,
     memory: Arc<MemoryGuard>,
     tails: Mutex<HashMap<Uuid, Arc<RunTail>>>,
-    reads: Semaphore,
+    backfill_reads: Semaphore,
     tasks: TaskTracker,
-    /// Viewers ask from threads of their own.
+    /// Viewers start reads from the writer threads, which belong to no runtime.
     runtime: Handle,
     stop: CancellationToken,
 }
 
-/// A viewer's hold on a tail, which stays for as long as anybody holds it.
+/// Keeps a tail running until it is dropped.
 #[derive(Debug)]
 pub struct TailHandle(Arc<RunTail>);
 
@@ -77,14 +69,14 @@ impl std::ops::Deref for TailHandle {
 
 impl Drop for TailHandle {
     fn drop(&mut self) {
-        self.0.depart();
+        self.0.remove_viewer();
     }
 }
 
 impl Hub {
-    /// A hub without any watched run. Tails are spawned on `tasks` and end when `stop` is cancelled;
-    /// [`Hub::ring_bells`] must run for them to be woken at once. Must be called within a tokio runtime.
-    #[must_use]
+    /// A hub without any watched run. Tails are spawned on `tasks` and end when `stop` is
+    /// cancelled. [`Hub::receive_wakeups`] must run for wake-ups to arrive. Must be called within a
+    /// tokio runtime.
     pub fn new(
         redis: Redis,
         store: Store,
@@ -95,154 +87,75 @@ impl Hub {
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
-            bells: WakeupSubscriber::new(redis.clone(), keys.clone()),
+            wakeups: WakeupSubscriber::new(redis.clone(), keys.clone()),
             feed: Feed::new(redis.clone(), keys.clone()),
             reader: Reader::new(redis, store, history, keys),
             memory,
             tails: Mutex::default(),
-            reads: Semaphore::new(READS),
+            backfill_reads: Semaphore::new(MAX_BACKFILL_READS),
             tasks,
             runtime: Handle::current(),
             stop,
         })
     }
 
-    /// Passes bells on to tails until the hub stops.
-    pub async fn ring_bells(self: Arc<Self>) {
-        self.bells.run(self.stop.clone()).await;
+    /// Passes wake-ups to the tails until the hub stops.
+    pub async fn receive_wakeups(self: Arc<Self>) {
+        self.wakeups.run(self.stop.clone()).await;
     }
 
-    /// What changes about all runs. It must run for anything to come.
-    #[must_use]
+    /// The feed of changes of all runs. [`Feed::run`] must run for updates to arrive.
     pub const fn feed(&self) -> &Arc<Feed> {
         &self.feed
     }
 
-    /// Reads runs from wherever they are held.
-    #[must_use]
+    /// The reader of all runs.
     pub const fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// Looks whether the process is over its memory limit, until the hub stops; while it is, every run keeps the least,
-    /// and in each round some viewers have to go. Once many have come, what that took goes back to the system.
+    /// Checks the memory limit until the hub stops. While the process exceeds it, every run keeps
+    /// the minimum, and each round closes some viewers. After a crowd of viewers has come, freed
+    /// memory goes back to the system.
     pub async fn guard_memory(self: Arc<Self>) {
         let guarding = async {
             loop {
-                sleep(crate::memory::LOOK_EVERY).await;
-                if self.memory.has_left_over() {
-                    let given = tokio::task::spawn_blocking(crate::trim_heap::give_back).await;
-                    if let Err(Ok(panic)) = given.map_err(JoinError::try_into_panic) {
+                sleep(CHECK_INTERVAL).await;
+                if self.memory.should_trim_heap() {
+                    let trimmed = tokio::task::spawn_blocking(trim_heap).await;
+                    if let Err(Ok(panic)) = trimmed.map_err(JoinError::try_into_panic) {
                         std::panic::resume_unwind(panic);
                     }
                 }
-                if self.memory.is_over() {
-                    let share = self.memory.share();
+                if self.memory.check_limit() {
+                    let max_bytes = self.memory.bytes_per_run();
                     let tails: Vec<_> = self.lock().values().cloned().collect();
                     for tail in tails {
-                        tail.shrink_to(share);
+                        tail.shrink_to(max_bytes);
                     }
-                    self.memory.begin_round();
+                    self.memory.begin_shed_round();
                 }
             }
         };
         self.stop.run_until_cancelled(guarding).await;
     }
 
-    /// The rounds in which viewers have to go, from now on.
-    #[must_use]
+    /// The rounds in which viewers are closed for want of memory, from now on.
     pub fn shedding(&self) -> ShedSignal {
         self.memory.shedding()
     }
 
-    /// What the process may have.
-    #[must_use]
+    /// The memory limit of the process.
     pub const fn memory(&self) -> &Arc<MemoryGuard> {
         &self.memory
     }
 
-    /// Reads on from a cursor that lies before the ring, unless that is under way or as much is; the tail tells when
-    /// there is something.
-    pub(super) fn read_older(self: &Arc<Self>, watch: &TailHandle, cursor: EventId) {
-        let Some(step) = watch.begin_older(cursor) else {
-            return;
-        };
-        let (hub, tail) = (Arc::clone(self), Arc::clone(&watch.0));
-        let reading = async move {
-            let read = hub
-                .stop
-                .run_until_cancelled(hub.older(&tail, cursor, step))
-                .await;
-            match read.flatten() {
-                Some(piece) if piece.frames.upto > cursor => {
-                    tail.older(cursor, piece.frames, piece.status.entries);
-                }
-                // Deleted, or stored under other ids: there is nothing up to where the ring begins.
-                Some(piece) if piece.status.ended => {
-                    let mut nothing = crate::frame::Encoder::new(cursor);
-                    nothing.skip_to(tail.newest().unwrap_or(cursor));
-                    tail.older(cursor, nothing.finish(), 0);
-                }
-                _ => tail.nothing_older(cursor),
-            }
-        };
-        self.tasks.spawn_on(reading, &self.runtime);
-    }
-
-    /// Reads until there is something, or nobody watches any more.
-    async fn older(&self, tail: &RunTail, cursor: EventId, step: ReadLimit) -> Option<ReadBatch> {
-        let mut backoff = Backoff::for_connections();
-        while tail.is_watched() {
-            let read = match self.reads.acquire().await {
-                Ok(_permit) => read_frames(&self.reader, tail.run_id(), cursor, step).await,
-                Err(_closed) => return None,
-            };
-            match read {
-                Ok(piece) if piece.frames.upto > cursor || piece.status.ended => {
-                    return Some(piece);
-                }
-                Ok(_nothing) => {}
-                Err(error) => {
-                    debug!(run = %tail.run_id(), %error, "what is older cannot be read");
-                    tail.older_fails(&error);
-                }
-            }
-            sleep(backoff.next_wait()).await;
-        }
-        None
-    }
-
-    /// Asks how a run has ended, unless that is under way; the tail tells when it is known.
-    pub(super) fn ask_end(self: &Arc<Self>, watch: &TailHandle) {
-        if !watch.begin_end() {
-            return;
-        }
-        let (hub, tail) = (Arc::clone(self), Arc::clone(&watch.0));
-        let asking = async move {
-            let asked = hub.stop.run_until_cancelled(hub.reader.run(tail.run_id()));
-            let end = asked.await.map(|run| match run {
-                Ok(Some(run)) => json!({
-                    "kind": "end", "status": run.status, "sealed": run.sealed, "events": run.events,
-                    "missing": run.variations.iter().filter_map(|one| one.missing).sum::<u64>(),
-                }),
-                Ok(None) => json!({"kind": "end", "status": "deleted"}),
-                Err(error) => {
-                    debug!(%error, "the end of a run is told without its details");
-                    json!({"kind": "end"})
-                }
-            });
-            tail.told_end(end);
-        };
-        self.tasks.spawn_on(asking, &self.runtime);
-    }
-
     /// Cancelled when the gateway drains.
-    #[must_use]
     pub const fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// Watches a run; its tail is started if nobody else watches it.
+    /// Watches a run. Starts its tail if the run has no other viewer.
     pub fn watch(self: &Arc<Self>, run: Uuid) -> TailHandle {
         let mut tails = self.lock();
         let tail = tails.entry(run).or_insert_with(|| {
@@ -251,41 +164,127 @@ impl Hub {
             self.tasks.spawn(async move { hub.follow(task).await });
             tail
         });
-        tail.arrive();
-        self.memory.arrive();
+        tail.add_viewer();
+        self.memory.count_viewer();
         let watch = TailHandle(Arc::clone(tail));
-        self.memory.watched(tails.len());
+        self.memory.set_watched_runs(tails.len());
         watch
     }
 
     /// How many runs are watched.
-    #[must_use]
-    pub fn watched(&self) -> usize {
+    pub fn watched_runs(&self) -> usize {
         self.lock().len()
     }
 
+    /// Runs a tail, and removes it once it has lingered without viewers.
     async fn follow(self: Arc<Self>, tail: Arc<RunTail>) {
         let run = tail.run_id();
-        debug!(%run, "watched");
-        self.bells.listen(Arc::clone(&tail));
+        debug!(%run, "tail started");
+        self.wakeups.subscribe(Arc::clone(&tail));
         loop {
             let followed = self
                 .stop
                 .run_until_cancelled(tail.follow(&self.reader))
                 .await;
             let mut tails = self.lock();
-            // A viewer may have come between the tail's last look and this lock.
+            // A viewer may have come between the tail's last check and this lock.
             if followed.is_none() || !tail.is_watched() {
                 tails.remove(&run);
-                self.memory.watched(tails.len());
+                self.memory.set_watched_runs(tails.len());
                 break;
             }
         }
-        self.bells.leave(run);
-        debug!(%run, "no longer watched");
+        self.wakeups.unsubscribe(run);
+        debug!(%run, "tail ended");
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, Arc<RunTail>>> {
+    /// Starts a read from a cursor that lies before the ring, unless another viewer has started it.
+    /// The tail notifies its viewers when the read ends.
+    pub(crate) fn start_backfill(self: &Arc<Self>, watch: &TailHandle, cursor: EventId) {
+        let Some(limit) = watch.begin_backfill(cursor) else {
+            return;
+        };
+        let (hub, tail) = (Arc::clone(self), Arc::clone(&watch.0));
+        let reading = async move {
+            let read = hub
+                .stop
+                .run_until_cancelled(hub.read_backfill(&tail, cursor, limit))
+                .await;
+            match read.flatten() {
+                Some(batch) if batch.frames.upto > cursor => {
+                    tail.add_backfill(cursor, batch.frames, batch.status.entries);
+                }
+                // The run was deleted, or its events are stored under other ids: nothing is left up
+                // to the beginning of the ring.
+                Some(batch) if batch.status.ended => {
+                    let mut empty = Encoder::new(cursor);
+                    empty.skip_to(tail.last_id().unwrap_or(cursor));
+                    tail.add_backfill(cursor, empty.finish(), 0);
+                }
+                _ => tail.end_backfill(cursor),
+            }
+        };
+        self.tasks.spawn_on(reading, &self.runtime);
+    }
+
+    /// Reads until there is something, or the run has no viewer left.
+    async fn read_backfill(
+        &self,
+        tail: &RunTail,
+        cursor: EventId,
+        limit: ReadLimit,
+    ) -> Option<ReadBatch> {
+        let mut backoff = Backoff::for_connections();
+        while tail.is_watched() {
+            let read = match self.backfill_reads.acquire().await {
+                Ok(_permit) => read_frames(&self.reader, tail.run_id(), cursor, limit).await,
+                Err(_closed) => return None,
+            };
+            match read {
+                Ok(batch) if batch.frames.upto > cursor || batch.status.ended => {
+                    return Some(batch);
+                }
+                Ok(_empty) => {}
+                Err(error) => {
+                    debug!(run = %tail.run_id(), %error, "cannot read older events; retrying");
+                    tail.backfill_failed(&error);
+                }
+            }
+            sleep(backoff.next_wait()).await;
+        }
+        None
+    }
+
+    /// Starts a query for how a run has ended, unless one is under way. The tail notifies its
+    /// viewers when it is answered.
+    pub(crate) fn load_end_status(self: &Arc<Self>, watch: &TailHandle) {
+        if !watch.begin_end_status() {
+            return;
+        }
+        let (hub, tail) = (Arc::clone(self), Arc::clone(&watch.0));
+        let loading = async move {
+            let status = hub.stop.run_until_cancelled(hub.end_status(tail.run_id()));
+            tail.set_end_status(status.await);
+        };
+        self.tasks.spawn_on(loading, &self.runtime);
+    }
+
+    /// The data of the `end` frame of a run, as far as Postgres can say at this moment.
+    async fn end_status(&self, run: Uuid) -> Value {
+        match self.reader.run(run).await {
+            Ok(Some(run)) => json!({
+                "kind": "end", "status": run.status, "sealed": run.sealed, "events": run.events,
+                "missing": run.variations.iter().filter_map(|one| one.missing).sum::<u64>(),
+            }),
+            Ok(None) => json!({"kind": "end", "status": "deleted"}),
+            Err(error) => {
+                debug!(%run, %error, "cannot read how the run ended; sending `end` without details");
+                json!({"kind": "end"})
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<RunTail>>> {
         self.tails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,17 +6,37 @@
 //! Postgres ------/          (one per run) \--> viewer
 //! ```
 //!
-//! - [`hub`]: the watched runs. [`tail`] reads on for one and fills its [`ring`] with [`frame`]s, encoded once;
-//!   [`backfill`] holds pages from before the ring; [`memory`] bounds both over all runs.
-//! - [`viewer`]: a cursor, and what comes next for it. [`writer`]: threads that write to the sockets of viewers;
-//!   [`body_stream`] serves connections that are more than a socket.
-//! - [`multi_viewer`]: several runs on one connection, with a [`multi_cursor`]. [`feed`]: changes of all runs.
-//! - [`wakeups`] wakes tails and receives [`heartbeats`] of agents and [`run_updates`]. [`long_poll`] waits for news.
+//! An event reaches a viewer through these files, in this order:
 //!
-//! There is no queue per viewer: a slow one only keeps a cursor, and what it has not read yet waits in Redis or Postgres.
+//! 1. [`wakeups`] receives the wake-up that the append script publishes, and passes it to the tail
+//!    of the run.
+//! 2. [`tail`] encodes the entry of the wake-up as [`frame`]s, or reads it ([`read_frames`]), and
+//!    appends them to the [`ring`] in its `tail_state`. Then it notifies its listeners.
+//! 3. `writer::mailbox` marks the run as changed and wakes its `writer::thread`, which serves each
+//!    `writer::connection` of that run.
+//! 4. [`viewer`] looks up what follows its cursor and selects the frames that its filter accepts.
+//!    The connection writes them to the socket.
+//!
+//! Beside that way:
+//!
+//! - [`Hub`] holds the tails of all watched runs and starts reads for them. `backfill` holds pages
+//!   from before the ring. [`memory`] bounds rings and pages over all runs.
+//! - [`body_stream`] serves a viewer whose connection belongs to the HTTP library. [`multi_viewer`]
+//!   serves several runs on one connection, with a [`multi_cursor`]. [`sse`] holds what all streams
+//!   share.
+//! - [`feed`] streams changes of all runs. `heartbeats` and `run_updates` hold what the channels of
+//!   one run carry beside events. [`long_poll`] waits for news of one run.
+//!
+//! There is no queue per viewer: a slow viewer is only a cursor that moves slowly, and what it has
+//! not read yet stays in Redis or Postgres. There is one ring per run, not one per filter, so
+//! memory does not grow with what viewers ask for.
+//!
+//! Errors: a failed read never ends a stream. The tail retries it with backoff, and viewers get a
+//! `degraded` notice meanwhile. Only [`long_poll`] returns the error of its read to the caller.
 
 mod backfill;
 pub mod body_stream;
+mod degraded;
 pub mod feed;
 pub mod frame;
 mod heartbeats;
@@ -30,6 +50,7 @@ pub mod ring;
 mod run_updates;
 pub mod sse;
 pub mod tail;
+mod tail_state;
 mod trim_heap;
 pub mod viewer;
 pub mod wakeups;

@@ -1,29 +1,26 @@
-//! Long polls: a page that waits until there is something on it.
+//! Long polls: a page of history that waits until it has something to return.
 //!
 //! For networks that hold server-sent events back. The tail of the run wakes a poll as it wakes
-//! viewers, so nothing is asked again and again meanwhile; after an event that the filter does not
-//! want a poll looks again [`PAUSE`] later at the earliest.
+//! viewers, so a waiting poll costs no reads. Time: the caller's `wait`; after an event that the
+//! filter does not accept a poll reads again [`MIN_READ_INTERVAL`] later at the earliest.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use runcast_common::protocol::event_id::EventId;
-use tokio::time::{Instant, sleep, timeout_at};
-use uuid::Uuid;
-
-use super::hub::Hub;
 use runcast_history::filter::Filter;
 use runcast_history::pages::Page;
 use runcast_history::reader::ReadError;
+use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
 
-/// Shortest time between two looks.
-const PAUSE: Duration = Duration::from_millis(20);
+use crate::hub::Hub;
 
-/// The page behind `after`: as soon as it holds an event or the run is over, and empty after `wait`, or
-/// when the server drains.
-///
-/// # Errors
-/// [`ReadError`] if the answer needs Postgres and it cannot be asked.
+/// Shortest time between two reads.
+const MIN_READ_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The page after `after`: as soon as it holds an event or the run is over. It is empty after
+/// `wait`, and when the server drains.
 pub async fn page_after(
     hub: &Arc<Hub>,
     run: Uuid,
@@ -37,17 +34,18 @@ pub async fn page_after(
     let mut changes = watch.changes();
     let mut cursor = after;
     loop {
-        // Before the look: what comes in between is seen by one of the two.
+        // Before the read: it, or the wait after it, notices what comes in between.
         changes.mark_unchanged();
         let mut page = hub.reader().page_after(run, cursor, filter, limit).await?;
         page.after = after;
         page.has_older = after > EventId::ZERO;
-        let settled = !page.items.is_empty() || page.has_newer || page.ended;
-        if settled || Instant::now() >= deadline {
+        let is_final = !page.items.is_empty() || page.has_newer || page.ended;
+        if is_final || Instant::now() >= deadline {
             return Ok(page);
         }
         if page.upto > cursor {
-            // Passed over what is not wanted: whether the run is over is said only where nothing follows.
+            // The page passed over events that the filter does not accept. Only a read that finds
+            // nothing says whether the run is over.
             cursor = page.upto;
             continue;
         }
@@ -59,6 +57,6 @@ pub async fn page_after(
                 }
             }
         }
-        sleep(PAUSE).await;
+        sleep(MIN_READ_INTERVAL).await;
     }
 }

@@ -1,10 +1,15 @@
-//! What the frames of all watched runs together may take, and whether the process is over its limit.
+//! The memory of one gateway: what the frames of all watched runs may take together, and whether
+//! the process exceeds its limit.
 //!
-//! Each run may keep its share of [`FRAMES`], so that memory stays bounded however many runs are watched. Viewers have no
-//! queues, so nothing else grows with them but a cursor and a socket each. Should the process be over its limit
-//! all the same, every run keeps the least, and viewers are closed in rounds, one every [`LOOK_EVERY`]: of those on
-//! sockets of their own the share [`SHED`], first those who take least; of those that the HTTP library carries whoever
-//! took nothing for a whole round, and the same share of the others. They resume exactly, here or elsewhere.
+//! Each run may keep its share of [`FRAME_BUDGET_BYTES`], so memory stays bounded however many runs
+//! are watched. Viewers have no queues: only a cursor and a socket each grow with their number.
+//!
+//! If the process still exceeds its limit, every run keeps [`MIN_RUN_BYTES`], and viewers are
+//! closed in rounds, one every [`CHECK_INTERVAL`], on every kind of connection. Of the viewers on
+//! writer threads a round closes one of [`SHED_ONE_OF_VIEWERS`], those furthest behind first. Of
+//! the viewers on connections of the HTTP library it closes those that took nothing for a whole
+//! round, and the same share of the others. Closed viewers resume exactly, here or at another
+//! gateway.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,31 +20,31 @@ use rand::RngExt as _;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::ring::RING_BYTES;
+use crate::ring::RING_BYTES;
 
-/// Bytes of frames that all watched runs keep together, as long as each may keep the least.
-const FRAMES: usize = 256 * 1024 * 1024;
+/// Frames of all watched runs together, as long as each run may keep [`MIN_RUN_BYTES`].
+const FRAME_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// What each may keep however many there are: a moment of a lively run.
-const LEAST: usize = 64 * 1024;
+/// Frames that each run may keep, however many runs there are: a moment of a lively run.
+const MIN_RUN_BYTES: usize = 64 * 1024;
 
-/// The share of the limit at which viewers are no longer closed.
-const RELIEVED_PERCENT: u64 = 90;
+/// Viewers are closed until the process is below this share of its limit.
+const RELIEF_PERCENT: u64 = 90;
 
-/// How often it is looked whether the limit is kept.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the limit is checked.
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One viewer of so many has to go in a round.
-pub(super) const SHED: u32 = 20;
+/// A round closes one of so many viewers.
+pub(crate) const SHED_ONE_OF_VIEWERS: u32 = 20;
 
-/// As many viewers have to come before it is worth looking what they left, once nobody comes any more ...
-const MANY: u64 = 100;
+/// The heap is trimmed after so many viewers have come, once a check finds no new one ...
+const TRIM_WHEN_CALM_VIEWERS: u64 = 100;
 
-/// ... or as many, if they never stop to come.
-const TOO_MANY: u64 = 2000;
+/// ... or after so many, even if they keep coming.
+const TRIM_ALWAYS_VIEWERS: u64 = 2000;
 
-/// What viewers are told who have to go.
-pub(super) const TOO_LITTLE: &str = "this server has too little memory";
+/// The reason that a viewer gets which is closed for want of memory.
+pub(crate) const SHED_REASON: &str = "this server has too little memory";
 
 /// The memory of one gateway.
 #[derive(Debug)]
@@ -48,54 +53,53 @@ pub struct MemoryGuard {
     limit: Option<u64>,
     runs: AtomicUsize,
     is_over: AtomicBool,
-    /// Viewers who have come, up to now, up to the last look, and up to when freed memory was given back.
-    arrived: AtomicU64,
-    looked: AtomicU64,
-    cleared: AtomicU64,
-    /// Counts rounds in which viewers have to go.
+    /// Viewers that have come: until now, until the last check, and until the last trim.
+    viewers: AtomicU64,
+    viewers_at_check: AtomicU64,
+    viewers_at_trim: AtomicU64,
+    /// Counts rounds.
     rounds: watch::Sender<u64>,
-    /// Viewers and connections that were closed, of those that the HTTP library carries.
+    /// Viewers and connections that were closed, of those that the HTTP library serves.
     closed: Counter,
 }
 
 impl MemoryGuard {
-    /// Of a process that may have so many resident bytes, or as many as it likes. Those who have to go on connections
-    /// that the HTTP library carries are counted in `closed`.
-    #[must_use]
+    /// The guard of a process that may have `limit` resident bytes, or any number. `closed` counts
+    /// the viewers that rounds close on connections of the HTTP library.
     pub fn new(limit: Option<u64>, closed: Counter) -> Self {
         Self {
             limit,
             runs: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
-            arrived: AtomicU64::new(0),
-            looked: AtomicU64::new(0),
-            cleared: AtomicU64::new(0),
+            viewers: AtomicU64::new(0),
+            viewers_at_check: AtomicU64::new(0),
+            viewers_at_trim: AtomicU64::new(0),
             rounds: watch::Sender::new(0),
             closed,
         }
     }
 
-    /// A viewer has come.
-    pub(super) fn arrive(&self) {
-        self.arrived.fetch_add(1, Ordering::Relaxed);
+    /// Counts a viewer that has come.
+    pub(crate) fn count_viewer(&self) {
+        self.viewers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// True if what was freed shall be given back: many have come, and nobody since the last look; or very many; or too
-    /// much is in use.
-    pub(super) fn has_left_over(&self) -> bool {
-        let arrived = self.arrived.load(Ordering::Relaxed);
-        let is_calm = self.looked.swap(arrived, Ordering::Relaxed) == arrived;
-        let new = arrived - self.cleared.load(Ordering::Relaxed);
-        let has_left_over =
-            (new >= MANY && is_calm) || new >= TOO_MANY || self.is_over.load(Ordering::Relaxed);
-        if has_left_over {
-            self.cleared.store(arrived, Ordering::Relaxed);
+    /// Returns whether freed memory should go back to the system: many viewers have come and none
+    /// since the last check, or very many have come, or the process exceeds its limit.
+    pub(crate) fn should_trim_heap(&self) -> bool {
+        let viewers = self.viewers.load(Ordering::Relaxed);
+        let is_calm = self.viewers_at_check.swap(viewers, Ordering::Relaxed) == viewers;
+        let new = viewers - self.viewers_at_trim.load(Ordering::Relaxed);
+        let should_trim = (new >= TRIM_WHEN_CALM_VIEWERS && is_calm)
+            || new >= TRIM_ALWAYS_VIEWERS
+            || self.is_over.load(Ordering::Relaxed);
+        if should_trim {
+            self.viewers_at_trim.store(viewers, Ordering::Relaxed);
         }
-        has_left_over
+        should_trim
     }
 
     /// The rounds from now on.
-    #[must_use]
     pub fn shedding(self: &Arc<Self>) -> ShedSignal {
         ShedSignal {
             rounds: self.rounds.subscribe(),
@@ -103,51 +107,52 @@ impl MemoryGuard {
         }
     }
 
-    /// Some viewers have to go.
-    pub(super) fn begin_round(&self) {
+    /// Begins a round, in which some viewers are closed.
+    pub(crate) fn begin_shed_round(&self) {
         self.rounds.send_modify(|rounds| *rounds += 1);
     }
 
-    /// So many runs are watched.
-    pub(super) fn watched(&self, runs: usize) {
+    /// Sets how many runs share the memory.
+    pub(crate) fn set_watched_runs(&self, runs: usize) {
         self.runs.store(runs, Ordering::Relaxed);
     }
 
-    /// Bytes that one run may keep.
-    pub(super) fn share(&self) -> usize {
+    /// Bytes of frames that one run may keep.
+    pub(crate) fn bytes_per_run(&self) -> usize {
         if self.is_over.load(Ordering::Relaxed) {
-            return LEAST;
+            return MIN_RUN_BYTES;
         }
         let runs = self.runs.load(Ordering::Relaxed).max(1);
-        (FRAMES / runs).clamp(LEAST, RING_BYTES)
+        (FRAME_BUDGET_BYTES / runs).clamp(MIN_RUN_BYTES, RING_BYTES)
     }
 
-    /// Looks how much there is; true if viewers have to go.
-    pub(super) fn is_over(&self) -> bool {
+    /// Checks the memory in use. Returns whether viewers have to be closed.
+    pub(crate) fn check_limit(&self) -> bool {
         let Some(limit) = self.limit else {
             return false;
         };
-        let resident = match resident() {
+        let resident = match resident_bytes() {
             Ok(resident) => resident,
             Err(error) => {
-                debug!(%error, "the kernel does not tell how much memory is in use");
+                debug!(%error, "cannot read the resident memory of the process");
                 return false;
             }
         };
+        // Once over the limit, the process has to get well below it.
         let was_over = self.is_over.load(Ordering::Relaxed);
-        let relieved = limit / 100 * RELIEVED_PERCENT;
+        let relieved = limit / 100 * RELIEF_PERCENT;
         let is_over = resident > if was_over { relieved } else { limit };
         if self.is_over.swap(is_over, Ordering::Relaxed) != is_over && is_over {
             warn!(
                 resident,
-                limit, "over the memory limit: viewers are closed until it is kept"
+                limit, "over the memory limit; closing viewers until the limit is kept"
             );
         }
         is_over
     }
 }
 
-/// The rounds in which viewers have to go, as one of them sees them.
+/// The rounds, as one viewer sees them.
 #[derive(Debug)]
 pub struct ShedSignal {
     rounds: watch::Receiver<u64>,
@@ -155,31 +160,33 @@ pub struct ShedSignal {
 }
 
 impl ShedSignal {
-    /// True once for each round that has begun; several that have begun since are one.
-    pub(super) fn has_begun(&mut self) -> bool {
+    /// Returns whether a round has begun since the last call; several rounds count as one.
+    pub(crate) fn round_has_begun(&mut self) -> bool {
         let has_begun = self.rounds.has_changed().unwrap_or(false);
         self.rounds.mark_unchanged();
         has_begun
     }
 
-    /// True if a round has begun in which its owner has to go, who is counted then.
-    pub(super) fn has_to_go(&mut self) -> bool {
-        let goes = self.has_begun() && rand::rng().random_ratio(1, SHED);
-        if goes {
+    /// Returns whether a round has begun that closes the owner of this signal, and counts the owner
+    /// as closed then.
+    pub(crate) fn should_close(&mut self) -> bool {
+        let closes = self.round_has_begun() && rand::rng().random_ratio(1, SHED_ONE_OF_VIEWERS);
+        if closes {
             self.memory.closed.inc();
         }
-        goes
+        closes
     }
 
-    /// Waits until a round begins, which [`ShedSignal::has_to_go`] tells of afterwards.
-    pub(super) async fn round(&mut self) {
+    /// Waits until a round begins; [`ShedSignal::should_close`] sees that round afterwards.
+    pub(crate) async fn next_round(&mut self) {
         match self.rounds.changed().await {
             Ok(()) => self.rounds.mark_changed(),
             Err(_gone) => std::future::pending().await,
         }
     }
 
-    /// Waits until a whole round is over, for who takes nothing meanwhile; its owner has to go then and is counted.
+    /// Waits until a whole round is over, for an owner that takes nothing meanwhile. The owner has
+    /// to be closed then, and is counted as closed.
     pub async fn whole_round(mut self) {
         for _ in 0..2 {
             if self.rounds.changed().await.is_err() {
@@ -190,18 +197,18 @@ impl ShedSignal {
     }
 }
 
-/// Bytes of this process that are in memory.
-fn resident() -> std::io::Result<u64> {
+/// Resident bytes of this process.
+fn resident_bytes() -> std::io::Result<u64> {
     let text = std::fs::read_to_string("/proc/self/statm")?;
     let pages = text
         .split_whitespace()
         .nth(1)
         .and_then(|pages| pages.parse::<u64>().ok());
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?;
-    let page = page.and_then(|page| u64::try_from(page).ok());
-    match (pages, page) {
-        (Some(pages), Some(page)) => Ok(pages * page),
-        _ => Err(std::io::Error::other("/proc/self/statm makes no sense")),
+    let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?;
+    let page_bytes = page_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    match (pages, page_bytes) {
+        (Some(pages), Some(page_bytes)) => Ok(pages * page_bytes),
+        _ => Err(std::io::Error::other("/proc/self/statm is unreadable")),
     }
 }
 
@@ -210,64 +217,66 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_share_and_each_keeps_the_least() {
+    fn runs_share_the_budget_down_to_a_minimum_each() {
         let memory = MemoryGuard::new(None, Counter::default());
-        assert_eq!(memory.share(), RING_BYTES);
-        memory.watched(128);
-        assert_eq!(memory.share(), 2 * 1024 * 1024);
-        memory.watched(1_000_000);
-        assert_eq!(memory.share(), LEAST);
-        assert!(!memory.is_over());
+        assert_eq!(memory.bytes_per_run(), RING_BYTES);
+        memory.set_watched_runs(128);
+        assert_eq!(memory.bytes_per_run(), 2 * 1024 * 1024);
+        memory.set_watched_runs(1_000_000);
+        assert_eq!(memory.bytes_per_run(), MIN_RUN_BYTES);
+        assert!(!memory.check_limit());
     }
 
     #[test]
-    fn a_process_over_its_limit_keeps_the_least() {
+    fn a_process_over_its_limit_keeps_the_minimum_per_run() {
         let memory = MemoryGuard::new(Some(1), Counter::default());
-        assert!(memory.is_over());
-        assert_eq!(memory.share(), LEAST);
-        assert!(!MemoryGuard::new(Some(u64::MAX), Counter::default()).is_over());
+        assert!(memory.check_limit());
+        assert_eq!(memory.bytes_per_run(), MIN_RUN_BYTES);
+        assert!(!MemoryGuard::new(Some(u64::MAX), Counter::default()).check_limit());
     }
 
     #[test]
-    fn what_is_left_over_is_given_back_once_nobody_comes_any_more() {
+    fn heap_is_trimmed_after_a_crowd_once_no_viewer_comes() {
         let memory = MemoryGuard::new(None, Counter::default());
-        assert!(!memory.has_left_over());
-        (0..MANY).for_each(|_| memory.arrive());
-        assert!(!memory.has_left_over(), "they are still coming");
-        assert!(memory.has_left_over());
-        assert!(!memory.has_left_over(), "nobody has come since");
-        (0..TOO_MANY).for_each(|_| memory.arrive());
-        assert!(memory.has_left_over(), "they may never stop to come");
+        assert!(!memory.should_trim_heap());
+        (0..TRIM_WHEN_CALM_VIEWERS).for_each(|_| memory.count_viewer());
+        assert!(!memory.should_trim_heap(), "viewers are still coming");
+        assert!(memory.should_trim_heap());
+        assert!(!memory.should_trim_heap(), "no viewer has come since");
+        (0..TRIM_ALWAYS_VIEWERS).for_each(|_| memory.count_viewer());
+        assert!(memory.should_trim_heap(), "viewers may keep coming");
     }
 
     #[tokio::test]
-    async fn a_round_is_told_once_and_who_takes_nothing_goes_after_a_whole_one() {
+    async fn a_round_is_seen_once_and_a_stuck_viewer_is_closed_after_a_whole_one() {
         let memory = Arc::new(MemoryGuard::new(Some(1), Counter::default()));
         let mut shedding = memory.shedding();
-        assert!(!shedding.has_begun());
-        memory.begin_round();
-        shedding.round().await;
-        assert!(shedding.has_begun() && !shedding.has_begun());
+        assert!(!shedding.round_has_begun());
+        memory.begin_shed_round();
+        shedding.next_round().await;
+        assert!(shedding.round_has_begun() && !shedding.round_has_begun());
         let mut stuck = std::pin::pin!(memory.shedding().whole_round());
         for rounds in 0..2 {
             assert_eq!(futures::poll!(stuck.as_mut()), std::task::Poll::Pending);
             assert_eq!(memory.closed.get(), 0, "{rounds}");
-            memory.begin_round();
+            memory.begin_shed_round();
         }
         stuck.await;
         assert_eq!(memory.closed.get(), 1);
     }
 
     #[test]
-    fn about_one_of_many_goes_in_a_round() {
+    fn a_round_closes_about_one_viewer_of_twenty() {
         let memory = Arc::new(MemoryGuard::new(Some(1), Counter::default()));
-        let mut all: Vec<_> = (0..100 * SHED).map(|_| memory.shedding()).collect();
-        memory.begin_round();
-        let gone = all
+        let mut all: Vec<_> = (0..100 * SHED_ONE_OF_VIEWERS)
+            .map(|_| memory.shedding())
+            .collect();
+        memory.begin_shed_round();
+        let closed = all
             .iter_mut()
-            .filter_map(|one| one.has_to_go().then_some(()))
+            .filter_map(|one| one.should_close().then_some(()))
             .count();
-        assert!((20..500).contains(&gone), "{gone}");
-        assert_eq!(memory.closed.get(), gone as u64);
+        assert!((20..500).contains(&closed), "{closed}");
+        assert_eq!(memory.closed.get(), closed as u64);
     }
 }

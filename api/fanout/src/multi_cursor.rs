@@ -1,53 +1,55 @@
 //! The cursor of a viewer of several runs: how far it has got in each, as one SSE id.
 //!
-//! Form: `w` and, in base64 for addresses without padding, the byte 1 and for each run that has begun: the last four
-//! bytes of its id, which are random; its epoch, as milliseconds since the run's id was made, zigzag; its seq. Both
-//! are numbers of seven bits a byte, least first. That is about ten bytes a run. Clients take it as it is; which runs
-//! it is of says the address they ask.
+//! Format: `w`, then unpadded URL-safe base64 of the version byte 1 and, for each run that has
+//! begun,
+//!
+//! - the last four bytes of the run's id, which are random;
+//! - the cursor's epoch, in milliseconds since the run's id was made, as a zigzag varint;
+//! - the cursor's seq, as a varint (seven bits a byte, least significant first).
+//!
+//! That is about ten bytes per run. Clients treat it as opaque. Which runs it belongs to follows
+//! from the URL of the request.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
-/// What stands before it, so that it is not taken for an event id.
-const MARK: char = 'w';
+/// Distinguishes it from an event id.
+const CURSOR_PREFIX: char = 'w';
 
-/// The form above.
-const VERSION: u8 = 1;
+/// The version of the format above.
+const FORMAT_VERSION: u8 = 1;
 
-/// Bytes of a run's id.
-const TAG: usize = 4;
+/// Bytes of a run's id that a cursor holds.
+const TAG_BYTES: usize = 4;
 
-/// A text that is no such cursor.
+/// A text that is not such a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected a cursor as `/v1/watch` gives it in the id of an event")]
+#[error("expected a cursor from the id of an event of `/v1/watch`")]
 pub struct InvalidMultiCursor;
 
 /// How far a viewer has got in each of several runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MultiCursor(Vec<([u8; TAG], i64, u64)>);
+pub struct MultiCursor(Vec<([u8; TAG_BYTES], i64, u64)>);
 
 impl MultiCursor {
-    /// Reads what was written by [`encode`].
-    ///
-    /// # Errors
-    /// [`InvalidMultiCursor`] for anything else.
+    /// Parses what [`encode`] wrote.
     pub fn parse(text: &str) -> Result<Self, InvalidMultiCursor> {
-        let text = text.strip_prefix(MARK).ok_or(InvalidMultiCursor)?;
+        let text = text.strip_prefix(CURSOR_PREFIX).ok_or(InvalidMultiCursor)?;
         let bytes = URL_SAFE_NO_PAD
             .decode(text)
             .map_err(|_no_base64| InvalidMultiCursor)?;
         let (version, mut rest) = bytes.split_first().ok_or(InvalidMultiCursor)?;
-        if *version != VERSION {
+        if *version != FORMAT_VERSION {
             return Err(InvalidMultiCursor);
         }
         let mut cursors = Vec::new();
         while !rest.is_empty() {
             let (tag, behind) = rest.split_first_chunk().ok_or(InvalidMultiCursor)?;
             rest = behind;
-            let zigzag = number(&mut rest)?;
-            let seq = number(&mut rest)?;
+            let zigzag = read_varint(&mut rest)?;
+            let seq = read_varint(&mut rest)?;
             cursors.push((
                 *tag,
                 (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed(),
@@ -57,46 +59,43 @@ impl MultiCursor {
         Ok(Self(cursors))
     }
 
-    /// How far it is in this run; at its beginning if it has not begun it.
-    #[must_use]
+    /// The cursor of this run, or its beginning if the viewer has not begun it.
     pub fn of(&self, run: Uuid) -> EventId {
         self.get(run).unwrap_or(EventId::ZERO)
     }
 
-    /// How far it is in this run, if it has begun it.
-    #[must_use]
+    /// The cursor of this run, if the viewer has begun it.
     pub fn get(&self, run: Uuid) -> Option<EventId> {
         let (_, after, seq) = self.0.iter().find(|(tag, _, _)| *tag == tag_of(run))?;
-        let epoch = made_at(run).checked_add_signed(*after)?;
+        let epoch = created_ms(run).checked_add_signed(*after)?;
         Some(EventId::new(epoch, *seq))
     }
 }
 
-/// The id for these cursors.
-#[must_use]
+/// The SSE id for these cursors.
 pub fn encode(cursors: impl Iterator<Item = (Uuid, EventId)>) -> String {
-    let mut bytes = vec![VERSION];
+    let mut bytes = vec![FORMAT_VERSION];
     for (run, cursor) in cursors.filter(|(_, cursor)| *cursor != EventId::ZERO) {
         bytes.extend_from_slice(&tag_of(run));
-        let after = cursor.epoch.wrapping_sub(made_at(run)).cast_signed();
-        put(&mut bytes, ((after << 1) ^ (after >> 63)).cast_unsigned());
-        put(&mut bytes, cursor.seq);
+        let after = cursor.epoch.wrapping_sub(created_ms(run)).cast_signed();
+        write_varint(&mut bytes, ((after << 1) ^ (after >> 63)).cast_unsigned());
+        write_varint(&mut bytes, cursor.seq);
     }
-    format!("{MARK}{}", URL_SAFE_NO_PAD.encode(bytes))
+    format!("{CURSOR_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
 }
 
-fn tag_of(run: Uuid) -> [u8; TAG] {
+fn tag_of(run: Uuid) -> [u8; TAG_BYTES] {
     let [.., a, b, c, d] = *run.as_bytes();
     [a, b, c, d]
 }
 
-/// Milliseconds, as the first six bytes of a UUIDv7 have them.
-fn made_at(run: Uuid) -> u64 {
+/// When a run was created, in Unix milliseconds: the first six bytes of a UUIDv7.
+fn created_ms(run: Uuid) -> u64 {
     let [a, b, c, d, e, f, ..] = *run.as_bytes();
     u64::from_be_bytes([0, 0, a, b, c, d, e, f])
 }
 
-fn put(out: &mut Vec<u8>, mut number: u64) {
+fn write_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
@@ -104,7 +103,7 @@ fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push((number & 0x7f) as u8);
 }
 
-fn number(bytes: &mut &[u8]) -> Result<u64, InvalidMultiCursor> {
+fn read_varint(bytes: &mut &[u8]) -> Result<u64, InvalidMultiCursor> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first().ok_or(InvalidMultiCursor)?;
@@ -122,12 +121,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn cursors_survive_a_round_trip() {
         let runs: Vec<Uuid> = (0..64).map(|_| Uuid::now_v7()).collect();
         let cursor = |at: usize| match at {
             0 => EventId::ZERO,
-            1 => EventId::new(made_at(runs[1]) - 5_000, 1),
-            _ => EventId::new(made_at(runs[at]) + 3, 1 << at.min(52)),
+            1 => EventId::new(created_ms(runs[1]) - 5_000, 1),
+            _ => EventId::new(created_ms(runs[at]) + 3, 1 << at.min(52)),
         };
         let cursors = runs.iter().enumerate().map(|(at, run)| (*run, cursor(at)));
         let text = encode(cursors);
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_cursors_are_refused() {
         let whole = encode([(Uuid::now_v7(), EventId::new(1 << 40, 300))].into_iter());
         for end in 1..whole.len() - 1 {
             let cut = &whole[..end];

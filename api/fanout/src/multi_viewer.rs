@@ -1,11 +1,12 @@
 //! A viewer of several runs on one connection.
 //!
-//! Its frames are those of the runs, one run after the other in turn; what is told of is added to the data as `run`, and
-//! the id tells how far it is in each of them (see [`multi_cursor`]), so that each of them is resumed exactly. A run that has ended
-//! says so and is followed no more, and others may be added at any time.
+//! It sends the frames of all its runs, in turn. The data of each frame gets a field `run`, and its
+//! id holds a cursor for each run (see [`multi_cursor`]), so that each run resumes exactly. A run
+//! that has ended sends its `end` frame and is followed no more. Others may join at any time.
 //!
-//! Data: a cursor for each run; nothing else is kept. Time: a keep-alive after [`KEEP_ALIVE`] of silence; new runs are looked
-//! for every [`LOOK_EVERY`], if they may come.
+//! Data: a cursor per run, for at most [`MAX_WATCHED_RUNS`] runs at a time. Time: a keep-alive after
+//! [`KEEP_ALIVE`] of silence, and a search for new runs every [`DISCOVERY_INTERVAL`], if any may
+//! come.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,144 +17,114 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::future::select_all;
 use memchr::memmem;
+use runcast_access::open_streams::StreamRegistration;
 use runcast_common::protocol::event_id::EventId;
+use runcast_history::filter::Filter;
+use runcast_store::StoreError;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 use uuid::Uuid;
 
-use runcast_access::open_streams::StreamRegistration;
+use crate::hub::Hub;
+use crate::memory::SHED_REASON;
+use crate::multi_cursor::{self, MultiCursor};
+use crate::sse::{DRAIN_REASON, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
+use crate::viewer::{Next, SelectionCache, StreamRequest, Viewer};
 
-use super::hub::Hub;
-use super::memory::TOO_LITTLE;
-use super::multi_cursor::{self, MultiCursor};
-use super::viewer::{Next, SelectionCache, StreamRequest, Viewer};
-use crate::sse::{DRAINS, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE};
-use runcast_history::filter::Filter;
-
-/// How often runs are looked for that have come since.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often a viewer looks for runs that were created since.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs that one viewer may watch at a time.
-pub const MOST_RUNS: usize = 64;
+pub const MAX_WATCHED_RUNS: usize = 64;
 
-/// Gives runs to watch that were not given before: those that are new.
+/// Finds runs that a viewer should watch beside those that it began with.
 pub trait RunDiscovery: Send {
-    /// Looks for them. An error is told nobody: the next look may do.
-    fn look(&mut self)
-    -> impl Future<Output = Result<Vec<Uuid>, runcast_store::StoreError>> + Send;
+    /// The runs to watch now; those that are watched already may be among them. After an error the
+    /// next search tries again.
+    fn find_runs(&mut self) -> impl Future<Output = Result<Vec<Uuid>, StoreError>> + Send;
 }
 
-/// Nobody joins later.
+/// No runs join later.
 #[derive(Debug, Clone, Copy)]
 pub struct NoDiscovery;
 
 impl RunDiscovery for NoDiscovery {
-    async fn look(&mut self) -> Result<Vec<Uuid>, runcast_store::StoreError> {
+    async fn find_runs(&mut self) -> Result<Vec<Uuid>, StoreError> {
         std::future::pending().await
     }
 }
 
-/// What is watched.
-struct MultiViewer {
-    hub: Arc<Hub>,
-    filter: Filter,
-    viewers: Vec<Viewer>,
-    /// Those of runs that have ended too: who comes back must not be shown them again.
-    cursors: HashMap<Uuid, EventId>,
-    order: Vec<Uuid>,
-}
-
-/// Runs to watch.
+/// The runs that a viewer begins with.
 #[derive(Debug, Default)]
 pub struct Runs {
     /// To be followed.
     pub live: Vec<Uuid>,
-    /// Over, and shown to the end before.
-    pub over: Vec<Uuid>,
+    /// Ended, and sent to their end before.
+    pub ended: Vec<Uuid>,
 }
 
-/// The bytes of an SSE response: these runs from the cursors on, and those that come later, until all have ended and none
-/// can come, the server drains, what they were opened by ends, it has to go for want of memory, or the client goes.
-pub fn bytes(
+/// The body of an SSE response: these runs from the cursors on, and those that `discovery` finds.
+/// It ends when all runs have ended and none can join, the server drains, the viewer's credential
+/// is revoked, memory runs short, or the client leaves.
+pub fn multi_viewer_body(
     hub: Arc<Hub>,
     runs: Runs,
     after: MultiCursor,
     filter: Filter,
-    mut newcomers: Option<impl RunDiscovery>,
+    mut discovery: Option<impl RunDiscovery>,
     opened: StreamRegistration,
 ) -> impl Stream<Item = Bytes> + Send {
     stream! {
         let stop = hub.stop().clone();
         let mut shedding = hub.shedding();
-        let mut many = MultiViewer {
-            hub,
-            filter,
-            viewers: Vec::new(),
-            cursors: HashMap::new(),
-            order: Vec::new(),
-        };
-        for run in runs.over {
-            many.cursors.insert(run, after.of(run));
-            many.order.push(run);
-        }
-        for run in runs.live {
-            many.add(run, after.of(run));
-        }
+        let mut viewer = MultiViewer::new(hub, filter, runs, &after);
         let mut keep_alive = Instant::now() + KEEP_ALIVE;
-        let mut look_at = Instant::now() + LOOK_EVERY;
+        let mut discover_at = Instant::now() + DISCOVERY_INTERVAL;
         yield Bytes::from_static(RETRY_LINE);
-        if many.viewers.is_empty() && newcomers.is_some() {
-            // There is no run yet that would say so, and the line before stands in a frame that has to end.
-            yield many.frame("ready", &json!({"kind": "ready"}));
+        if viewer.viewers.is_empty() && discovery.is_some() {
+            // No run sends `ready` yet, and the `retry:` line needs a frame that ends it.
+            yield viewer.frame("ready", &json!({"kind": "ready"}));
         }
         loop {
-            if shedding.has_to_go() {
-                yield many.closing(TOO_LITTLE);
+            if shedding.should_close() {
+                yield viewer.closing(SHED_REASON);
                 return;
             }
-            // Registered before it is looked, so that nothing comes unseen in between.
-            let mut changes: Vec<_> = many.viewers.iter().map(Viewer::changes).collect();
-            if let Some(frames) = many.next() {
+            // Subscribed before `next`, so that no change in between is missed.
+            let mut changes: Vec<_> = viewer.viewers.iter().map(Viewer::changes).collect();
+            if let Some(frames) = viewer.next() {
                 yield frames;
                 keep_alive = Instant::now() + KEEP_ALIVE;
-                if !stop.is_cancelled() && opened.ending().is_none() {
+                if !stop.is_cancelled() && opened.revocation().is_none() {
                     continue;
                 }
             }
-            if many.viewers.is_empty() && newcomers.is_none() {
-                yield many.frame("end", &json!({"kind": "end"}));
+            if viewer.viewers.is_empty() && discovery.is_none() {
+                yield viewer.frame("end", &json!({"kind": "end"}));
                 return;
             }
-            let changed = async {
-                match changes.is_empty() {
-                    true => std::future::pending().await,
-                    false => drop(select_all(changes.iter_mut().map(|one| Box::pin(one.changed()))).await),
-                }
-            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    yield many.closing(DRAINS);
+                    yield viewer.closing(DRAIN_REASON);
                     return;
                 }
-                ending = opened.ended() => {
-                    yield many.closing(ending.reason());
+                ending = opened.revoked() => {
+                    yield viewer.closing(ending.reason());
                     return;
                 }
-                () = shedding.round() => {}
-                () = changed => {}
+                () = shedding.next_round() => {}
+                () = any_changed(&mut changes) => {}
                 () = sleep_until(keep_alive) => {
                     keep_alive = Instant::now() + KEEP_ALIVE;
                     yield Bytes::from_static(KEEP_ALIVE_LINE);
                 }
-                () = sleep_until(look_at), if newcomers.is_some() => {
-                    look_at = Instant::now() + LOOK_EVERY;
-                    if let Some(newcomers) = &mut newcomers {
-                        match newcomers.look().await {
-                            Ok(runs) => runs.into_iter().for_each(|run| many.add(run, EventId::ZERO)),
-                            Err(error) => debug!(%error, "new runs cannot be looked for"),
-                        }
+                () = sleep_until(discover_at), if discovery.is_some() => {
+                    discover_at = Instant::now() + DISCOVERY_INTERVAL;
+                    if let Some(discovery) = &mut discovery {
+                        viewer.discover(discovery).await;
                     }
                 }
             }
@@ -161,10 +132,49 @@ pub fn bytes(
     }
 }
 
+/// Waits until one of these tails changes.
+async fn any_changed(changes: &mut [watch::Receiver<()>]) {
+    match changes.is_empty() {
+        true => std::future::pending().await,
+        false => drop(select_all(changes.iter_mut().map(|one| Box::pin(one.changed()))).await),
+    }
+}
+
+/// The runs of one viewer, and how far it has got in each.
+struct MultiViewer {
+    hub: Arc<Hub>,
+    filter: Filter,
+    /// One for each run that goes on.
+    viewers: Vec<Viewer>,
+    /// Also those of runs that have ended, so that a client that reconnects does not get them
+    /// again.
+    cursors: HashMap<Uuid, EventId>,
+    /// The order of the cursors within an id.
+    order: Vec<Uuid>,
+}
+
 impl MultiViewer {
+    fn new(hub: Arc<Hub>, filter: Filter, runs: Runs, after: &MultiCursor) -> Self {
+        let mut viewer = Self {
+            hub,
+            filter,
+            viewers: Vec::new(),
+            cursors: HashMap::new(),
+            order: Vec::new(),
+        };
+        for run in runs.ended {
+            viewer.cursors.insert(run, after.of(run));
+            viewer.order.push(run);
+        }
+        for run in runs.live {
+            viewer.add(run, after.of(run));
+        }
+        viewer
+    }
+
     /// Follows one more run, if there is room and it was not followed before.
     fn add(&mut self, run: Uuid, after: EventId) {
-        if self.viewers.len() >= MOST_RUNS || self.cursors.contains_key(&run) {
+        if self.viewers.len() >= MAX_WATCHED_RUNS || self.cursors.contains_key(&run) {
             return;
         }
         self.cursors.insert(run, after);
@@ -178,48 +188,61 @@ impl MultiViewer {
             .push(Viewer::new(Arc::clone(&self.hub), watch, request));
     }
 
-    /// What comes next, of all runs that have something.
+    /// Follows the runs that were created since.
+    async fn discover(&mut self, discovery: &mut impl RunDiscovery) {
+        match discovery.find_runs().await {
+            Ok(runs) => runs
+                .into_iter()
+                .for_each(|run| self.add(run, EventId::ZERO)),
+            Err(error) => debug!(%error, "cannot look for new runs; trying again later"),
+        }
+    }
+
+    /// The next frames of all runs that have some.
     fn next(&mut self) -> Option<Bytes> {
         let mut out = Vec::new();
-        let mut at = 0;
-        while at < self.viewers.len() {
-            let viewer = &mut self.viewers[at];
+        let mut index = 0;
+        while index < self.viewers.len() {
+            let viewer = &mut self.viewers[index];
             let run = viewer.run();
             match viewer.next(&mut SelectionCache::default()) {
                 Next::Frames(selection) => {
                     for piece in &*selection.pieces {
-                        self.put(&mut out, run, piece);
+                        self.write_frames(&mut out, run, piece);
                     }
-                    self.viewers[at].reached(selection.upto);
+                    self.viewers[index].advance_to(selection.upto);
                     self.cursors.insert(run, selection.upto);
                 }
-                Next::Notice(frame) => self.put(&mut out, run, &frame),
+                Next::Notice(frame) => self.write_frames(&mut out, run, &frame),
                 Next::Last(frame) => {
-                    self.put(&mut out, run, &frame);
-                    self.viewers.remove(at);
+                    self.write_frames(&mut out, run, &frame);
+                    self.viewers.remove(index);
                     continue;
                 }
                 Next::Wait => {}
             }
-            at += 1;
+            index += 1;
         }
         (!out.is_empty()).then(|| out.into())
     }
 
-    /// Adds whole frames of a run, each with the run in its data and with an id that tells of all.
-    fn put(&mut self, out: &mut Vec<u8>, run: Uuid, frames: &[u8]) {
-        const DATA: &[u8] = b"\ndata: {";
-        const ID: &[u8] = b"\nid: ";
+    /// Writes whole frames of a run, each with the run in its data and the cursors of all runs as
+    /// its id.
+    fn write_frames(&mut self, out: &mut Vec<u8>, run: Uuid, frames: &[u8]) {
+        const DATA_FIELD: &[u8] = b"\ndata: {";
+        const ID_FIELD: &[u8] = b"\nid: ";
         let mut rest = frames;
         while let Some(end) = memmem::find(rest, b"\n\n") {
             let (frame, behind) = (&rest[..end], &rest[end + 2..]);
             rest = behind;
-            let (Some(data), Some(id)) = (memmem::find(frame, DATA), memmem::rfind(frame, ID))
-            else {
-                tracing::error!(%run, "a frame without data or id");
+            let (Some(data), Some(id)) = (
+                memmem::find(frame, DATA_FIELD),
+                memmem::rfind(frame, ID_FIELD),
+            ) else {
+                tracing::error!(%run, "dropped a frame without data or id");
                 continue;
             };
-            let (data, own_id) = (data + DATA.len(), &frame[id + ID.len()..]);
+            let (data, own_id) = (data + DATA_FIELD.len(), &frame[id + ID_FIELD.len()..]);
             if let Some(own_id) = std::str::from_utf8(own_id)
                 .ok()
                 .and_then(|text| text.parse().ok())
@@ -241,15 +264,14 @@ impl MultiViewer {
         multi_cursor::encode(cursors)
     }
 
-    /// A frame of no run.
+    /// A frame that belongs to no run.
     fn frame(&self, name: &str, data: &serde_json::Value) -> Bytes {
         format!("event: {name}\ndata: {data}\nid: {}\n\n", self.id()).into()
     }
 
+    /// The last frame of a viewer that is closed although its runs go on.
     fn closing(&self, reason: &str) -> Bytes {
         let frame = self.frame("closing", &json!({"kind": "closing", "reason": reason}));
-        [crate::sse::retry_spread().as_bytes(), &frame]
-            .concat()
-            .into()
+        [retry_spread().as_bytes(), &frame].concat().into()
     }
 }

@@ -1,4 +1,4 @@
-//! Reads a run into frames: the reader of the history, with an encoder as its sink.
+//! Reads a run into frames: the reader of `runcast-history`, with an encoder as its sink.
 
 use runcast_common::protocol::entry::Event;
 use runcast_common::protocol::event_id::EventId;
@@ -8,19 +8,16 @@ use uuid::Uuid;
 
 use crate::frame::{Encoder, Frames};
 
-/// What one read brought.
+/// The result of one read.
 #[derive(Debug)]
 pub struct ReadBatch {
-    /// Frames behind the cursor; none if the reader has caught up.
+    /// Frames after the cursor; none if the reader has caught up.
     pub frames: Frames,
     /// How the read ended.
     pub status: ReadStatus,
 }
 
-/// Reads on from `cursor`, every event that there is.
-///
-/// # Errors
-/// [`ReadError`] if the answer needs Postgres or the archive and it cannot be asked.
+/// Reads the events of all channels after `cursor`.
 pub async fn read_frames(
     reader: &Reader,
     run: Uuid,

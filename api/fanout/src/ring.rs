@@ -1,49 +1,48 @@
 //! The most recent frames of a run, in memory that all its viewers share.
 //!
-//! Batches lie in order and without a seam: each begins at the id where the one before ended. The
-//! ring holds at most as many bytes as it is told, up to [`RING_BYTES`]; the oldest batches fall off, and a viewer whose
-//! cursor is older is given what Redis or Postgres holds until it has climbed back.
+//! Data: batches in order and without a hole; each begins at the id where the one before it ended.
+//! Bounds: the bytes that the caller allows, up to [`RING_BYTES`]. The oldest batches are evicted
+//! first. A viewer whose cursor is older reads from Redis or Postgres until it has caught up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use runcast_common::protocol::event_id::EventId;
 
-use super::frame::Frames;
+use crate::frame::Frames;
 
-/// Most bytes of frames that one watched run keeps in memory: seconds of a fast run, all of a quiet one.
+/// Frames that one watched run keeps in memory at most: seconds of a fast run, all of a quiet one.
 pub const RING_BYTES: usize = 4 * 1024 * 1024;
 
-/// Bytes that a viewer is given at a time.
-const TURN_BYTES: usize = 256 * 1024;
+/// Bytes after which a lookup returns.
+const MAX_LOOKUP_BYTES: usize = 256 * 1024;
 
 /// The recent frames of one run.
 #[derive(Debug)]
 pub struct Ring {
     batches: VecDeque<Arc<Frames>>,
     size: usize,
-    /// The ring covers the ids behind this one ...
+    /// The ring covers the ids after this one ...
     start: EventId,
-    /// ... up to and with this one.
+    /// ... up to and including this one.
     end: EventId,
 }
 
-/// What the ring says to a cursor.
+/// What the ring holds for a cursor.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The batches that hold what comes next: all that there is, or enough for one turn.
+    /// The batches that follow it: all of them, or about [`MAX_LOOKUP_BYTES`].
     Next(Vec<Arc<Frames>>),
-    /// Nothing is newer.
+    /// The cursor is at the end of the ring.
     CaughtUp,
-    /// The cursor is older than what the ring holds.
+    /// The cursor lies before the ring.
     Behind,
-    /// It is not known yet where the run ends.
+    /// The tail does not know yet where the run ends.
     Unknown,
 }
 
 impl Ring {
-    /// An empty ring that begins behind `start`.
-    #[must_use]
+    /// An empty ring that begins after `start`.
     pub const fn new(start: EventId) -> Self {
         Self {
             batches: VecDeque::new(),
@@ -54,32 +53,26 @@ impl Ring {
     }
 
     /// The last id that it covers.
-    #[must_use]
     pub const fn end(&self) -> EventId {
         self.end
     }
 
-    /// Bytes that it keeps.
-    #[must_use]
-    pub const fn size(&self) -> usize {
-        self.size
-    }
-
-    /// Adds a batch that begins where the ring ends, and lets the oldest go that do not fit into `most` bytes.
-    pub fn push(&mut self, frames: Frames, most: usize) {
+    /// Appends a batch that begins where the ring ends, and evicts the oldest ones beyond
+    /// `max_bytes`.
+    pub fn push(&mut self, frames: Frames, max_bytes: usize) {
         debug_assert_eq!(
             frames.after, self.end,
-            "batches follow each other without a seam"
+            "batches follow each other without a hole"
         );
         self.end = frames.upto;
         self.size += frames.size();
         self.batches.push_back(Arc::new(frames));
-        self.shrink_to(most.min(RING_BYTES));
+        self.shrink_to(max_bytes.min(RING_BYTES));
     }
 
-    /// Lets the oldest batches go. The newest stays, however large.
-    pub fn shrink_to(&mut self, most: usize) {
-        while self.size > most && self.batches.len() > 1 {
+    /// Evicts the oldest batches beyond `max_bytes`. The newest batch stays, however large.
+    pub fn shrink_to(&mut self, max_bytes: usize) {
+        while self.size > max_bytes && self.batches.len() > 1 {
             if let Some(oldest) = self.batches.pop_front() {
                 self.size -= oldest.size();
                 self.start = oldest.upto;
@@ -87,14 +80,13 @@ impl Ring {
         }
     }
 
-    /// What comes behind `cursor`.
-    #[must_use]
+    /// What follows `cursor`.
     pub fn lookup(&self, cursor: EventId) -> Lookup {
         if cursor < self.start {
             return Lookup::Behind;
         }
         let index = self.batches.partition_point(|batch| batch.upto <= cursor);
-        let mut room = TURN_BYTES;
+        let mut room = MAX_LOOKUP_BYTES;
         let mut next = Vec::new();
         for batch in self.batches.range(index..) {
             next.push(Arc::clone(batch));
@@ -112,8 +104,8 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::Encoder;
     use super::*;
+    use crate::frame::Encoder;
 
     fn batch(after: u64, upto: u64) -> Frames {
         let mut encoder = Encoder::new(EventId::new(1, after));
@@ -127,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cursor_finds_its_place() {
+    fn a_lookup_finds_the_batches_after_any_cursor() {
         let mut ring = Ring::new(EventId::new(1, 10));
         assert!(matches!(ring.lookup(EventId::new(1, 10)), Lookup::CaughtUp));
         ring.push(batch(10, 20), RING_BYTES);
@@ -146,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_batches_fall_off_at_the_bound() {
+    fn the_oldest_batches_are_evicted_at_the_bound() {
         let mut ring = Ring::new(EventId::new(1, 0));
         let one = batch(0, 1).size();
         let many = RING_BYTES / one + 10;

@@ -1,27 +1,28 @@
-//! What all streams of server-sent events share: keep-alive, and when clients come back.
+//! What all streams of server-sent events share: keep-alive, and when clients reconnect.
 
 use std::time::Duration;
 
 use rand::RngExt as _;
 
-/// Proxies cut connections that are silent for 30 to 60 s.
+/// Silence after which a stream sends [`KEEP_ALIVE_LINE`]. Proxies cut connections that are silent
+/// for 30 to 60 s.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// A comment without the blank line that would end an event: it can never be taken for one.
+/// A comment without the blank line that would end an event, so no client can take it for one.
 pub(crate) const KEEP_ALIVE_LINE: &[u8] = b":\n";
 
-/// How soon a client is asked to come back after a connection that broke by itself. It stands before the first frame,
-/// which always comes.
+/// Makes clients reconnect after 1 s when the connection breaks. It precedes the first frame, which
+/// always comes and ends it.
 pub(crate) const RETRY_LINE: &[u8] = b"retry: 1000\n";
 
-/// Why viewers have to go when the server drains.
-pub const DRAINS: &str = "this server is being stopped";
+/// The reason that viewers get when the server drains.
+pub const DRAIN_REASON: &str = "this server is being stopped";
 
-/// Over what time clients are spread who have to reconnect because this server drains.
-const DRAIN_WINDOW: Duration = Duration::from_secs(5);
+/// The window over which reconnects are spread when this server closes its viewers.
+const RECONNECT_WINDOW: Duration = Duration::from_secs(5);
 
-/// A line that asks a client to come back in a while, each in another one.
-pub(super) fn retry_spread() -> String {
-    let window = u64::try_from(DRAIN_WINDOW.as_millis()).unwrap_or(u64::MAX);
-    format!("retry: {}\n", rand::rng().random_range(100..=window))
+/// A `retry:` line with a random delay within the window.
+pub(crate) fn retry_spread() -> String {
+    let window_ms = u64::try_from(RECONNECT_WINDOW.as_millis()).unwrap_or(u64::MAX);
+    format!("retry: {}\n", rand::rng().random_range(100..=window_ms))
 }

@@ -1,249 +1,263 @@
-//! One viewer: a cursor that moves along a run, and what is to be sent to it next.
+//! One viewer: a cursor that moves along a run, and what to send to it next.
 //!
-//! A viewer is given batches of the ring while its cursor is inside, and pages of what is older while it is behind. It
-//! has no queue: as long as its connection takes nothing, it asks for nothing. Nothing here waits or writes; that is
-//! done by [`delivery`](super::delivery) for plain sockets, and by [`bytes`](super::bytes) for all others.
+//! A viewer gets batches of the ring while its cursor lies inside, and pages from before the ring
+//! while it is behind. It has no queue: while its connection takes nothing, it asks for nothing.
+//! Nothing here waits or writes: [`writer`](crate::writer) does that for plain sockets, and
+//! [`body_stream`](crate::body_stream) for all other connections.
+//!
+//! All viewers of a run share one ring. A viewer with a filter gets pieces of the same frames,
+//! which are selected once per round for all viewers with the same cursor and filter
+//! ([`SelectionCache`]).
 
 use std::any::Any;
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use runcast_access::open_streams::StreamRegistration;
+use runcast_access::rate_limit::concurrency::Permit;
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
+use runcast_history::filter::Filter;
 use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::frame::{Frames, notice};
-use super::hub::{Hub, TailHandle};
-use super::ring::Lookup;
-use super::tail::Degraded;
+use crate::degraded::Degraded;
+use crate::frame::{Frames, notice};
+use crate::hub::{Hub, TailHandle};
+use crate::ring::Lookup;
 use crate::sse::retry_spread;
-use runcast_access::open_streams::StreamRegistration;
-use runcast_access::rate_limit::concurrency::Permit;
-use runcast_history::filter::Filter;
 
-/// Pieces of shared memory that are sent as they are; more of them, as a filter leaves behind, are put together first.
-const PIECES: usize = 16;
+/// Pieces of shared memory that are sent as they are. A filter may leave more: those are copied
+/// into one.
+const MAX_SHARED_PIECES: usize = 16;
 
 /// What a viewer asks for.
 #[derive(Debug, Clone)]
 pub struct StreamRequest {
-    /// Everything behind this id.
+    /// Only events after this id.
     pub after: EventId,
-    /// Only these channels.
+    /// Only events that this filter accepts.
     pub filter: Filter,
 }
 
-/// What a viewer has got so far.
+/// A viewer and how far it has got.
 #[derive(Debug)]
 pub struct Viewer {
     hub: Arc<Hub>,
     watch: TailHandle,
     filter: Filter,
     cursor: EventId,
-    ready: bool,
-    told: Option<Degraded>,
-    /// The number of the newest sign of life that it was told.
-    pulse: u64,
-    /// The number of the newest update that it was told, or that was there before it.
-    state: u64,
-    /// What it takes up as long as it is there.
-    held: ViewerPermits,
+    /// It was sent `ready`, and no outage has followed.
+    is_ready: bool,
+    /// The outage that it was last sent, if that goes on.
+    degraded: Option<Degraded>,
+    /// The number of the newest heartbeat that it was sent.
+    heartbeat_number: u64,
+    /// The number of the newest update that it was sent, or that is older than the viewer.
+    update_number: u64,
+    permits: ViewerPermits,
 }
 
-/// What is given back when a viewer is gone.
+/// What a viewer occupies as long as it exists.
 #[derive(Debug, Default)]
 pub struct ViewerPermits {
     /// One of the streams that its principal and its address may have open.
-    pub place: Option<Permit>,
-    /// What it was let in by.
-    pub opened: Option<StreamRegistration>,
-    /// One of the connections that the process may have.
+    pub stream: Option<Permit>,
+    /// Its registration with the credential that opened it.
+    pub registration: Option<StreamRegistration>,
+    /// One of the connections that the process may have. Only the HTTP server knows its type.
     pub connection: Option<Box<dyn Any + Send>>,
 }
 
 /// What to do for a viewer next.
 #[derive(Debug)]
-pub(super) enum Next {
-    /// Send these frames, then say that the viewer has [`reached`](Viewer::reached) their end.
+pub(crate) enum Next {
+    /// Send these frames, then move the cursor by [`advance_to`](Viewer::advance_to).
     Frames(Selection),
-    /// Send this.
+    /// Send this frame.
     Notice(Bytes),
-    /// Send this, and no more.
+    /// Send this frame and close.
     Last(Bytes),
     /// Nothing, until the tail changes.
     Wait,
 }
 
-/// Frames for all viewers at one cursor who want the same.
+/// Frames for all viewers with the same cursor and the same filter.
 #[derive(Debug, Clone)]
-pub(super) struct Selection {
-    pub(super) pieces: Arc<[Bytes]>,
-    pub(super) upto: EventId,
+pub(crate) struct Selection {
+    pub(crate) pieces: Arc<[Bytes]>,
+    pub(crate) upto: EventId,
 }
 
-/// The last selection of a round, which the next viewer of the same tail most likely needs as well.
+/// The last selection of a round, which the next viewer of the same tail most likely needs too.
 #[derive(Debug, Default)]
-pub(super) struct SelectionCache(Option<(EventId, Filter, Selection)>);
+pub(crate) struct SelectionCache(Option<(EventId, Filter, Selection)>);
 
 impl Viewer {
-    /// A viewer of a run.
-    #[must_use]
+    /// A viewer of the run that `watch` keeps.
     pub fn new(hub: Arc<Hub>, watch: TailHandle, request: StreamRequest) -> Self {
-        let state = watch.view(request.after).state;
+        let update_number = watch.view(request.after).update_number;
         Self {
             hub,
             watch,
             filter: request.filter,
             cursor: request.after,
-            ready: false,
-            told: None,
-            pulse: 0,
-            state,
-            held: ViewerPermits::default(),
+            is_ready: false,
+            degraded: None,
+            heartbeat_number: 0,
+            update_number,
+            permits: ViewerPermits::default(),
         }
     }
 
-    /// What it takes up.
-    pub const fn held(&mut self) -> &mut ViewerPermits {
-        &mut self.held
+    /// What it occupies.
+    pub const fn permits(&mut self) -> &mut ViewerPermits {
+        &mut self.permits
     }
 
-    /// What it was let in by.
-    pub(super) const fn opened(&self) -> Option<&StreamRegistration> {
-        self.held.opened.as_ref()
+    /// Its registration with the credential that opened it.
+    pub(crate) const fn registration(&self) -> Option<&StreamRegistration> {
+        self.permits.registration.as_ref()
     }
 
-    /// The run.
-    pub(super) fn run(&self) -> Uuid {
+    pub(crate) fn run(&self) -> Uuid {
         self.watch.run_id()
     }
 
-    /// What it watches.
-    pub(super) const fn watch(&self) -> &TailHandle {
+    pub(crate) const fn watch(&self) -> &TailHandle {
         &self.watch
     }
 
-    /// The fan-out that it belongs to.
-    pub(super) const fn hub(&self) -> &Arc<Hub> {
+    pub(crate) const fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
 
-    /// Told of whatever may change what is next.
-    pub(super) fn changes(&self) -> watch::Receiver<()> {
+    /// Changes whenever [`Viewer::next`] may return something new.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.watch.changes()
     }
 
-    /// Up to here everything is sent. It may be less than was selected, if that was all that the connection took.
-    pub(super) const fn reached(&mut self, id: EventId) {
+    /// Moves the cursor to the last frame that was sent. That may lie before the end of the
+    /// selection, if the connection took no more.
+    pub(crate) const fn advance_to(&mut self, id: EventId) {
         self.cursor = id;
     }
 
-    /// How far it is behind the newest event, as seqs count; an older epoch is further than anything.
-    pub(super) fn lag(&self) -> u64 {
-        match self.watch.newest() {
-            Some(newest) if newest.epoch == self.cursor.epoch => {
-                newest.seq.saturating_sub(self.cursor.seq)
+    /// Events between the cursor and the newest event. A cursor in an older epoch is further behind
+    /// than any other.
+    pub(crate) fn lag(&self) -> u64 {
+        match self.watch.last_id() {
+            Some(last) if last.epoch == self.cursor.epoch => {
+                last.seq.saturating_sub(self.cursor.seq)
             }
-            Some(newest) if newest > self.cursor => u64::MAX,
+            Some(last) if last > self.cursor => u64::MAX,
             _ => 0,
         }
     }
 
-    /// What to do next. `memo` is of viewers of the same tail at the same moment.
-    pub(super) fn next(&mut self, memo: &mut SelectionCache) -> Next {
-        if let Some((cursor, filter, selection)) = &memo.0
+    /// What to do next. `cache` is shared by viewers of the same tail in the same round.
+    pub(crate) fn next(&mut self, cache: &mut SelectionCache) -> Next {
+        // The viewer before this one may have had the same cursor and filter.
+        if let Some((cursor, filter, selection)) = &cache.0
             && (*cursor, filter) == (self.cursor, &self.filter)
-            && self.told.is_none()
+            && self.degraded.is_none()
         {
             return Next::Frames(selection.clone());
         }
+        // The begin of an outage is sent first; `ready` follows when it is over.
         let view = self.watch.view(self.cursor);
-        if view.degraded != self.told {
-            self.told.clone_from(&view.degraded);
-            // `ready` comes again when it is over.
-            self.ready = false;
+        if view.degraded != self.degraded {
+            self.degraded.clone_from(&view.degraded);
+            self.is_ready = false;
             if let Some(degraded) = &view.degraded {
-                return Next::Notice(self.degraded(degraded));
+                return Next::Notice(self.degraded_notice(degraded));
             }
         }
+        // Then events, and after those what concerns the present moment only.
         match view.lookup {
-            Lookup::Next(batches) => Next::Frames(self.select(&batches, memo)),
+            Lookup::Next(batches) => Next::Frames(self.select(&batches, cache)),
             Lookup::Behind => {
-                self.hub.read_older(&self.watch, self.cursor);
+                self.hub.start_backfill(&self.watch, self.cursor);
                 Next::Wait
             }
             Lookup::CaughtUp if view.end.is_some_and(|end| self.cursor >= end) => self.end(),
-            Lookup::CaughtUp if !self.ready && self.told.is_none() => {
-                self.ready = true;
+            Lookup::CaughtUp if !self.is_ready && self.degraded.is_none() => {
+                self.is_ready = true;
                 let data = json!({"kind": "ready"});
                 Next::Notice(notice("ready", &data, self.cursor))
             }
-            Lookup::CaughtUp if view.state > self.state => self.states(view.state),
-            Lookup::CaughtUp if view.pulse > self.pulse => self.pulses(view.pulse),
+            Lookup::CaughtUp if view.update_number > self.update_number => {
+                self.updates(view.update_number)
+            }
+            Lookup::CaughtUp if view.heartbeat_number > self.heartbeat_number => {
+                self.heartbeats(view.heartbeat_number)
+            }
             Lookup::CaughtUp | Lookup::Unknown => Next::Wait,
         }
     }
 
-    fn select(&self, batches: &[Arc<Frames>], memo: &mut SelectionCache) -> Selection {
+    fn select(&self, batches: &[Arc<Frames>], cache: &mut SelectionCache) -> Selection {
         let pieces = batches
             .iter()
             .flat_map(|batch| batch.select(self.cursor, &self.filter));
         let mut pieces: Vec<Bytes> = pieces.collect();
-        if pieces.len() > PIECES {
+        if pieces.len() > MAX_SHARED_PIECES {
             pieces = vec![pieces.concat().into()];
         }
         let selection = Selection {
             pieces: pieces.into(),
             upto: batches.last().map_or(self.cursor, |last| last.upto),
         };
-        memo.0 = Some((self.cursor, self.filter.clone(), selection.clone()));
+        cache.0 = Some((self.cursor, self.filter.clone(), selection.clone()));
         selection
     }
 
-    /// Signs of life are of the moment: they are only for viewers that have caught up with it.
-    fn pulses(&mut self, newest: u64) -> Next {
-        let pulses = self.watch.pulses_after(self.pulse);
-        self.pulse = newest;
-        let wanted = pulses
+    /// New heartbeats. Only viewers that have caught up get them, since they concern the present.
+    fn heartbeats(&mut self, newest: u64) -> Next {
+        let heartbeats = self.watch.heartbeats_after(self.heartbeat_number);
+        self.heartbeat_number = newest;
+        let frames: Vec<Bytes> = heartbeats
             .iter()
-            .filter(|pulse| self.filter.wants(Kind::Heartbeat, pulse.variation));
-        let frames = wanted.map(|pulse| notice(Kind::Heartbeat.name(), pulse, self.cursor));
-        let frames: Vec<Bytes> = frames.collect();
-        together(&frames)
+            .filter(|one| self.filter.accepts_channel(Kind::Heartbeat, one.variation))
+            .map(|one| notice(Kind::Heartbeat.name(), one, self.cursor))
+            .collect();
+        concatenated(&frames)
     }
 
-    /// So are updates: whoever comes later asks for the run.
-    fn states(&mut self, newest: u64) -> Next {
-        let states = self.watch.states_after(self.state);
-        self.state = newest;
-        let wanted = self.filter.wants_any(Kind::Status);
-        let frames = states.iter().filter(|_| wanted);
-        let frames = frames.map(|state| notice("state", state, self.cursor));
-        let frames: Vec<Bytes> = frames.collect();
-        together(&frames)
+    /// New updates. Only viewers that have caught up get them: one that comes later loads the run.
+    fn updates(&mut self, newest: u64) -> Next {
+        let updates = self.watch.updates_after(self.update_number);
+        self.update_number = newest;
+        if !self.filter.accepts_kind(Kind::Status) {
+            return Next::Wait;
+        }
+        let frames: Vec<Bytes> = updates
+            .iter()
+            .map(|update| notice("state", update, self.cursor))
+            .collect();
+        concatenated(&frames)
     }
 
-    fn degraded(&self, degraded: &Degraded) -> Bytes {
+    fn degraded_notice(&self, degraded: &Degraded) -> Bytes {
         let data = json!({"kind": "degraded", "what": degraded.what, "message": degraded.message});
         notice("degraded", &data, self.cursor)
     }
 
-    /// The last frame: how the run ended, as far as Postgres can say at this moment.
+    /// The last frame: how the run has ended, once that is loaded.
     fn end(&self) -> Next {
-        match self.watch.end() {
-            Some(end) => Next::Last(notice("end", &*end, self.cursor)),
+        match self.watch.end_status() {
+            Some(status) => Next::Last(notice("end", &*status, self.cursor)),
             None => {
-                self.hub.ask_end(&self.watch);
+                self.hub.load_end_status(&self.watch);
                 Next::Wait
             }
         }
     }
 
-    /// The last frame of a viewer that has to go although its run goes on: it comes back, each at another moment, here
-    /// or to another server.
-    pub(super) fn closing(&self, reason: &str) -> Bytes {
+    /// The last frame of a viewer that is closed although its run goes on. Each viewer gets another
+    /// delay after which to reconnect, here or to another gateway.
+    pub(crate) fn closing(&self, reason: &str) -> Bytes {
         let retry = retry_spread();
         let data = json!({"kind": "closing", "reason": reason});
         let frame = notice("closing", &data, self.cursor);
@@ -254,8 +268,8 @@ impl Viewer {
     }
 }
 
-/// Frames in one piece, if there are any.
-fn together(frames: &[Bytes]) -> Next {
+/// All frames in one piece, if there are any.
+fn concatenated(frames: &[Bytes]) -> Next {
     match frames.is_empty() {
         true => Next::Wait,
         false => Next::Notice(frames.concat().into()),

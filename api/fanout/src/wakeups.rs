@@ -1,12 +1,16 @@
-//! The bells of all watched runs, and the signs of life of their agents: on one connection, or in a
-//! cluster on one for each partition with watched runs, since a slot may move to another node by itself.
+//! Receives the wake-ups of all watched runs, and the heartbeats of their agents.
 //!
-//! A bell (`SPUBLISH` by the append and settle scripts) says that there is more to read. It is a hint:
-//! one that is lost costs the tail's next look, never an event. After every new connection all tails
-//! are woken, because bells may have been missed meanwhile. A pulse that was missed is followed by the next.
+//! One connection carries all subscriptions. In a cluster there is one for each partition with
+//! watched runs, since a slot may move to another node by itself.
 //!
-//! A small entry rides on its bell; a tail that has all before it takes it from there instead of reading. When more
-//! than [`CALM`] messages wait here, bells only wake: reading then brings many entries at a time.
+//! The append and settle scripts publish a wake-up (`SPUBLISH`) when there is more to read. It is a
+//! hint: a lost one costs the time until the tail's next poll, never an event. After every new
+//! subscription its tails read, because wake-ups may have been missed meanwhile. A lost heartbeat
+//! is followed by the next.
+//!
+//! A small entry rides on its wake-up, so a tail that has everything before it need not read. While
+//! more than [`MAX_PENDING_MESSAGES`] wait here, wake-ups only make tails read: that brings many
+//! entries at a time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +21,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{PushKind, Value};
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::protocol::keys::{Keys, PARTITIONS, PubSubChannel, Slot};
+use runcast_common::protocol::keys::{Keys, PARTITION_COUNT, PubSubChannel, Slot};
 use runcast_common::protocol::limits::REDIS_DEADLINE;
 use runcast_common::redis;
 use tokio::sync::Notify;
@@ -26,135 +30,133 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::tail::RunTail;
+use crate::tail::RunTail;
 
-/// How often a silent connection is asked whether it is still there.
-const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// How often a silent connection is probed.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Messages that may wait to be passed on before what rides on bells is no longer looked at.
-const CALM: usize = 256;
+/// Messages that may wait for dispatch before the entries on wake-ups are ignored.
+const MAX_PENDING_MESSAGES: usize = 256;
 
-/// Subscribes and passes bells on to the tails.
+/// Subscribes to the channels of watched runs and dispatches their messages to the tails.
 #[derive(Debug)]
 pub struct WakeupSubscriber {
     redis: Redis,
     keys: Keys,
-    lanes: Vec<NodeSubscription>,
+    /// In the order of the partitions that they serve.
+    subscriptions: Vec<NodeSubscription>,
 }
 
-/// What one connection listens to.
+/// What one connection subscribes to.
 #[derive(Debug)]
 struct NodeSubscription {
-    /// Where it lies, or a part of it.
+    /// A slot of the partitions that it serves.
     slot: Slot,
     listeners: Mutex<Listeners>,
+    /// Notified when `Listeners::changed` grows.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Listeners {
-    /// Whom to wake for which run.
     tails: HashMap<Uuid, Arc<RunTail>>,
-    /// Runs whose subscription may not fit `tails`.
+    /// Runs whose subscription may not agree with `tails`.
     changed: HashSet<Uuid>,
 }
 
 impl WakeupSubscriber {
-    /// Bells of this Redis. [`WakeupSubscriber::run`] must be running for them to ring.
-    #[must_use]
+    /// Wake-ups of this Redis. [`WakeupSubscriber::run`] must run for them to arrive.
     pub fn new(redis: Redis, keys: Keys) -> Self {
-        let lanes = redis
-            .lanes()
-            .into_iter()
-            .map(|partitions| NodeSubscription {
-                slot: Keys::slot(partitions.start),
-                listeners: Mutex::default(),
-                changed: Notify::new(),
-            });
+        let groups = redis.partition_groups();
+        let subscriptions = groups.into_iter().map(|partitions| NodeSubscription {
+            slot: Keys::slot(partitions.start),
+            listeners: Mutex::default(),
+            changed: Notify::new(),
+        });
         Self {
-            lanes: lanes.collect(),
+            subscriptions: subscriptions.collect(),
             redis,
             keys,
         }
     }
 
-    /// Wakes `tail` whenever the bell of its run rings, and passes on what its agents say, until
-    /// [`WakeupSubscriber::leave`].
-    pub fn listen(&self, tail: Arc<RunTail>) {
+    /// Dispatches the messages of the tail's run to it, until [`WakeupSubscriber::unsubscribe`].
+    pub fn subscribe(&self, tail: Arc<RunTail>) {
         let run = tail.run_id();
-        let lane = self.lane(run);
-        let mut listeners = lane.lock();
+        let node = self.node(run);
+        let mut listeners = node.lock();
         listeners.tails.insert(run, tail);
         listeners.changed.insert(run);
-        lane.changed.notify_one();
+        node.changed.notify_one();
     }
 
-    /// No longer wakes anybody for `run`.
-    pub fn leave(&self, run: Uuid) {
-        let lane = self.lane(run);
-        let mut listeners = lane.lock();
+    /// Dispatches no more messages of this run.
+    pub fn unsubscribe(&self, run: Uuid) {
+        let node = self.node(run);
+        let mut listeners = node.lock();
         listeners.tails.remove(&run);
         listeners.changed.insert(run);
-        lane.changed.notify_one();
+        node.changed.notify_one();
     }
 
-    fn lane(&self, run: Uuid) -> &NodeSubscription {
-        &self.lanes[Keys::partition(run) * self.lanes.len() / PARTITIONS]
+    fn node(&self, run: Uuid) -> &NodeSubscription {
+        &self.subscriptions[Keys::partition(run) * self.subscriptions.len() / PARTITION_COUNT]
     }
 
-    /// Keeps the subscriptions until told to stop.
+    /// Keeps the subscriptions until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
-        let lanes = self.lanes.iter().map(|lane| self.keep_attending(lane));
-        stop.run_until_cancelled(join_all(lanes)).await;
+        let nodes = self.subscriptions.iter().map(|node| self.reconnect(node));
+        stop.run_until_cancelled(join_all(nodes)).await;
     }
 
-    async fn keep_attending(&self, lane: &NodeSubscription) {
+    async fn reconnect(&self, node: &NodeSubscription) {
         let mut backoff = Backoff::for_connections();
         loop {
-            // A connection is made once there is something to listen to.
-            while lane.lock().tails.is_empty() {
-                lane.changed.notified().await;
+            // Connect once a run is watched.
+            while node.lock().tails.is_empty() {
+                node.changed.notified().await;
             }
-            let attended = self.attend(lane, &mut backoff).await;
+            let ended = self.receive(node, &mut backoff).await;
             let is_first = backoff.attempts() == 0;
             let wait = backoff.next_wait();
-            match attended {
-                Ok(()) => warn!(?wait, "the connection of the bells ended"),
+            match ended {
+                Ok(()) => warn!(?wait, "the connection for wake-ups ended; reconnecting"),
                 Err(error) if is_first => {
-                    warn!(%error, ?wait, "no bells for now; runs are looked at regularly");
+                    warn!(%error, ?wait, "cannot receive wake-ups; tails poll until that works again");
                 }
-                Err(error) => debug!(%error, ?wait, "still no bells"),
+                Err(error) => debug!(%error, ?wait, "still cannot receive wake-ups"),
             }
             tokio::time::sleep(wait).await;
         }
     }
 
     /// One connection, for as long as it lasts.
-    async fn attend(
+    async fn receive(
         &self,
-        lane: &NodeSubscription,
+        node: &NodeSubscription,
         backoff: &mut Backoff,
     ) -> Result<(), RedisFailure> {
-        let (mut connection, mut pushes) = self.redis.subscriber(lane.slot).await?;
+        // A new connection has no subscriptions: all of them have to be made.
+        let (mut connection, mut pushes) = self.redis.subscriber(node.slot).await?;
         {
-            let mut listeners = lane.lock();
+            let mut listeners = node.lock();
             listeners.changed = listeners.tails.keys().copied().collect();
         }
         loop {
-            let changed = std::mem::take(&mut lane.lock().changed);
+            let changed = std::mem::take(&mut node.lock().changed);
             for run in changed {
-                self.subscribe(lane, &mut connection, run).await?;
+                self.update_subscription(node, &mut connection, run).await?;
             }
             backoff.reset();
             tokio::select! {
-                () = lane.changed.notified() => {}
+                () = node.changed.notified() => {}
                 push = pushes.recv() => match push {
                     Some(push) if push.kind == PushKind::SMessage => {
-                        self.ring(lane, &push.data, pushes.len() <= CALM);
+                        self.dispatch(node, &push.data, pushes.len() <= MAX_PENDING_MESSAGES);
                     }
-                    // Not asked for: the slot has moved to another node.
+                    // Unasked for a watched run: its slot has moved to another node.
                     Some(push) if push.kind == PushKind::SUnsubscribe => {
-                        if self.listener(lane, &push.data).is_some() {
+                        if self.listener(node, &push.data).is_some() {
                             return Ok(());
                         }
                     }
@@ -162,37 +164,40 @@ impl WakeupSubscriber {
                     Some(_) => {}
                     None => return Ok(()),
                 },
-                () = tokio::time::sleep(PROBE_EVERY) => {
-                    self.ask(&mut connection, &redis::cmd("PING")).await?;
+                () = tokio::time::sleep(PING_INTERVAL) => {
+                    self.send(&mut connection, &redis::cmd("PING")).await?;
                 }
             }
         }
     }
 
-    /// Subscribes to a run that somebody listens to, and unsubscribes from one that nobody does.
-    async fn subscribe(
+    /// Subscribes to the channels of a run if it has a tail, and unsubscribes otherwise.
+    async fn update_subscription(
         &self,
-        lane: &NodeSubscription,
+        node: &NodeSubscription,
         connection: &mut MultiplexedConnection,
         run: Uuid,
     ) -> Result<(), RedisFailure> {
-        let tail = lane.lock().tails.get(&run).cloned();
+        let tail = node.lock().tails.get(&run).cloned();
         let mut command = redis::cmd(if tail.is_some() {
             "SSUBSCRIBE"
         } else {
             "SUNSUBSCRIBE"
         });
         let keys = self.keys.run(run);
-        command.arg(keys.bell).arg(keys.pulse).arg(keys.state);
-        self.ask(connection, &command).await?;
-        // What rang before the subscription stood was not heard.
+        command
+            .arg(keys.wakeups)
+            .arg(keys.heartbeats)
+            .arg(keys.updates);
+        self.send(connection, &command).await?;
+        // Wake-ups from before the subscription did not arrive.
         if let Some(tail) = tail {
-            tail.wake.notify_one();
+            tail.wake();
         }
         Ok(())
     }
 
-    async fn ask(
+    async fn send(
         &self,
         connection: &mut MultiplexedConnection,
         command: &redis::Cmd,
@@ -200,36 +205,39 @@ impl WakeupSubscriber {
         match timeout(REDIS_DEADLINE, command.query_async::<Value>(connection)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.redis.failed(error)),
-            Err(_elapsed) => Err(self.redis.silent(REDIS_DEADLINE)),
+            Err(_elapsed) => Err(self.redis.timed_out(REDIS_DEADLINE)),
         }
     }
 
-    fn ring(&self, lane: &NodeSubscription, data: &[Value], is_calm: bool) {
-        let Some((tail, channel)) = self.listener(lane, data) else {
+    /// Passes a message to the tail of its run. Entries on wake-ups are only used if `is_calm`.
+    fn dispatch(&self, node: &NodeSubscription, data: &[Value], is_calm: bool) {
+        let Some((tail, channel)) = self.listener(node, data) else {
             return;
         };
         match (channel, data.get(1)) {
-            (PubSubChannel::Bell, Some(Value::BulkString(message))) if is_calm => {
-                tail.ring(message);
+            (PubSubChannel::Wakeup, Some(Value::BulkString(message))) if is_calm => {
+                tail.on_wakeup(message);
             }
-            (PubSubChannel::Bell, _) => tail.wake.notify_one(),
-            (PubSubChannel::Pulse, Some(Value::BulkString(message))) => tail.hear(message),
-            (PubSubChannel::State, Some(Value::BulkString(message))) => tail.learn(message),
-            (PubSubChannel::Pulse | PubSubChannel::State, _) => {}
+            (PubSubChannel::Wakeup, _) => tail.wake(),
+            (PubSubChannel::Heartbeat, Some(Value::BulkString(message))) => {
+                tail.on_heartbeat(message)
+            }
+            (PubSubChannel::Update, Some(Value::BulkString(message))) => tail.on_update(message),
+            (PubSubChannel::Heartbeat | PubSubChannel::Update, _) => {}
         }
     }
 
-    /// Who listens to the channel that a push names.
+    /// The tail that listens to the channel that a push names.
     fn listener(
         &self,
-        lane: &NodeSubscription,
+        node: &NodeSubscription,
         data: &[Value],
     ) -> Option<(Arc<RunTail>, PubSubChannel)> {
         let Some(Value::BulkString(channel)) = data.first() else {
             return None;
         };
         let (run, channel) = self.keys.parse_channel(channel)?;
-        let tail = lane.lock().tails.get(&run).cloned()?;
+        let tail = node.lock().tails.get(&run).cloned()?;
         Some((tail, channel))
     }
 }

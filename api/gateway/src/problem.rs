@@ -1,6 +1,11 @@
-//! Errors as RFC 9457 problem documents: what went wrong, with what, and the way out.
+//! Errors as RFC 9457 problem documents: what went wrong, with what, and what to do.
+//!
+//! Everything that a handler can fail with converts into a [`Problem`]. An outage of a store
+//! becomes 503 with a warning in the log; an error that a retry does not mend becomes 500 with an
+//! error in the log. Neither tells the client an address or a query.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
@@ -13,7 +18,6 @@ use serde::Serialize;
 use tracing::{error, warn};
 use utoipa::ToSchema;
 
-use super::middleware::request_limits::BodyTimeout;
 use runcast_access::AccessError;
 use runcast_access::open_streams::Revocation;
 use runcast_access::password::PasswordError;
@@ -25,30 +29,33 @@ use runcast_store::StoreError;
 use runcast_store::roles::RoleError;
 use runcast_store::users::UserError;
 
-/// When to try again if nobody knows better.
-const SOON: Duration = Duration::from_secs(2);
+/// When to retry if the cause does not say.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// An answer that says why there is no other.
+/// Characters of a name or id from the request that a problem repeats.
+const MAX_QUOTED_CHARS: usize = 64;
+
+/// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
     detail: String,
-    /// Figures for programs, beside the words for people.
+    /// Figures for programs, beside the text for people.
     members: Vec<(&'static str, u64)>,
     retry_after: Duration,
 }
 
-/// What went wrong, as RFC 9457 has it. Some problems have further members: figures for programs.
+/// A problem document of RFC 9457. Some problems have further members: figures for programs.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
-pub(super) struct Document<'a> {
+pub(super) struct ProblemDocument<'a> {
     /// Always `about:blank`: the status says what kind of problem it is.
     r#type: &'static str,
     /// The name of the status.
     title: &'static str,
     /// The status.
     status: u16,
-    /// What exactly is wrong, and the way out, for people.
+    /// What exactly is wrong, and what to do, for people.
     detail: &'a str,
     #[serde(flatten)]
     #[schema(ignore)]
@@ -57,73 +64,69 @@ pub(super) struct Document<'a> {
 
 impl Problem {
     /// Its status.
-    #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// A problem with this status; `detail` is shown to whoever asked.
-    #[must_use]
+    /// A problem with this status; `detail` is shown to the client.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
             detail: detail.into(),
             members: Vec::new(),
-            retry_after: SOON,
+            retry_after: DEFAULT_RETRY_AFTER,
         }
     }
 
-    /// Says when to try again, where the status lets one.
-    #[must_use]
+    /// Says when to retry, where the status allows it.
     pub const fn after(mut self, time: Duration) -> Self {
         self.retry_after = time;
         self
     }
 
     /// Adds a figure for programs.
-    #[must_use]
     pub fn with(mut self, name: &'static str, value: u64) -> Self {
         self.members.push((name, value));
         self
     }
 
-    /// 400: what was sent makes no sense.
-    #[must_use]
+    /// 400: the request is malformed.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// 401: nobody known.
-    #[must_use]
+    /// 401: no valid credential.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, detail)
     }
 
-    /// 403: known, but not allowed.
-    #[must_use]
+    /// 403: the credential is valid, but does not allow this.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, detail)
     }
 
-    /// 404: no such run.
-    #[must_use]
-    pub fn no_such_run(id: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, format!("there is no run {id}"))
+    /// 404: `there is no <what> <id>`; a long id is cut.
+    pub fn not_found(what: &str, id: &str) -> Self {
+        let id: String = id.chars().take(MAX_QUOTED_CHARS).collect();
+        Self::new(StatusCode::NOT_FOUND, format!("there is no {what} {id}"))
     }
 
-    /// 429: too much of something, until later.
-    #[must_use]
+    /// 429: a limit is reached; when to retry.
     pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, detail).after(retry_after)
     }
 
-    /// 503: a part that is needed does not answer; try again.
-    #[must_use]
+    /// 503: a server that is needed does not answer.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
-    /// The answer to a path that does not exist.
+    /// 500: the error is in the log, and `detail` is shown to the client.
+    pub fn internal(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    /// The answer to a path without a route.
     pub async fn no_such_route(uri: Uri) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -131,17 +134,16 @@ impl Problem {
         )
     }
 
-    /// The answer to a method that a path does not take.
-    #[must_use]
-    pub fn wrong_method(method: &Method, uri: &Uri) -> Self {
-        let detail = format!("{} does not take {method}", uri.path());
+    /// The answer to a method that a path does not have.
+    pub fn method_not_allowed(method: &Method, uri: &Uri) -> Self {
+        let detail = format!("{} does not accept {method}", uri.path());
         Self::new(StatusCode::METHOD_NOT_ALLOWED, detail)
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let document = Document {
+        let document = ProblemDocument {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
@@ -157,11 +159,11 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        let later = [
-            StatusCode::SERVICE_UNAVAILABLE,
-            StatusCode::TOO_MANY_REQUESTS,
-        ];
-        if later.contains(&self.status) {
+        let is_temporary = matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        );
+        if is_temporary {
             let seconds = self.retry_after.as_millis().div_ceil(1000).max(1);
             let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
             headers.insert(header::RETRY_AFTER, seconds.into());
@@ -170,130 +172,146 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<StoreError> for Problem {
-    fn from(failure: StoreError) -> Self {
-        if failure.is_outage() {
-            warn!(error = %failure, "a request needs Postgres and it does not answer");
-            return Self::unavailable("the database cannot be reached at the moment; try again");
+/// A request body did not arrive within its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body took longer than {0:?} to arrive")]
+pub struct BodyTimeout(pub Duration);
+
+impl BodyTimeout {
+    /// The timeout in the chain of causes of an error, if there is one.
+    fn in_causes_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(timeout) = error.downcast_ref() {
+                return Some(timeout);
+            }
+            cause = error.source();
         }
-        error!(error = %failure, "a request failed in the database");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the database refused the request",
-        )
+        None
     }
 }
 
-impl From<archive::reader::ReadError> for Problem {
-    fn from(failure: archive::reader::ReadError) -> Self {
-        match failure {
-            archive::reader::ReadError::Store(failure) => failure.into(),
-            failure if failure.is_outage() => {
-                warn!(error = %failure, "a request needs the archive and it does not answer");
-                Self::unavailable(format!("{failure}; try again"))
-            }
-            failure => {
-                error!(error = %failure, "an archived run cannot be read");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string())
-            }
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        match BodyTimeout::in_causes_of(&rejection) {
+            Some(timeout) => Self::new(StatusCode::REQUEST_TIMEOUT, timeout.to_string()),
+            None => Self::new(rejection.status(), rejection.body_text()),
         }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        if error.is_outage() {
+            warn!(%error, "Postgres does not answer; the request is answered 503");
+            return Self::unavailable("the database cannot be reached at the moment; try again");
+        }
+        error!(%error, "Postgres refused a query; the request is answered 500");
+        Self::internal("the database refused the request")
     }
 }
 
 impl From<RedisFailure> for Problem {
-    fn from(failure: RedisFailure) -> Self {
-        if failure.is_outage() {
-            warn!(error = %failure, "a request needs Redis and it does not answer");
+    fn from(error: RedisFailure) -> Self {
+        if error.is_outage() {
+            warn!(%error, "Redis does not answer; the request is answered 503");
             return Self::unavailable("Redis cannot be reached at the moment; try again");
         }
-        error!(error = %failure, "a request failed in Redis");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "Redis refused the request",
-        )
+        error!(%error, "Redis refused a command; the request is answered 500");
+        Self::internal("Redis refused the request")
+    }
+}
+
+impl From<archive::reader::ArchiveReadError> for Problem {
+    fn from(error: archive::reader::ArchiveReadError) -> Self {
+        match error {
+            archive::reader::ArchiveReadError::Store(error) => error.into(),
+            error if error.is_outage() => {
+                warn!(%error, "the archive does not answer; the request is answered 503");
+                Self::unavailable(format!("{error}; try again"))
+            }
+            error => {
+                error!(%error, "an archived run is unreadable; the request is answered 500");
+                Self::internal(error.to_string())
+            }
+        }
     }
 }
 
 impl From<ReadError> for Problem {
-    fn from(failure: ReadError) -> Self {
-        match failure {
-            ReadError::Store(failure) => failure.into(),
-            ReadError::Archive(failure) => failure.into(),
-            ReadError::NotEntries(failure) => {
-                error!(error = %failure, "a run cannot be read");
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "Redis answered in a form that this version does not understand",
-                )
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            ReadError::Archive(error) => error.into(),
+            ReadError::NotEntries(error) => {
+                error!(%error, "a run stream is unreadable; the request is answered 500");
+                Self::internal("Redis answered in a form that this version does not understand")
             }
         }
     }
 }
 
 impl From<IssueError> for Problem {
-    fn from(failure: IssueError) -> Self {
-        match failure {
-            IssueError::Store(failure) => failure.into(),
-            IssueError::Redis(failure) => failure.into(),
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Store(error) => error.into(),
+            IssueError::Redis(error) => error.into(),
             IssueError::Random(_) | IssueError::Form(_) => {
-                error!(error = %failure, "no secret could be made");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "no secret could be made")
+                error!(%error, "no secret can be generated; the request is answered 500");
+                Self::internal("no secret could be generated")
             }
         }
     }
 }
 
 impl From<PasswordError> for Problem {
-    fn from(failure: PasswordError) -> Self {
-        match failure {
-            PasswordError::Unfit => Self::bad_request(failure.to_string()),
-            PasswordError::Busy => Self::unavailable(failure.to_string()),
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Unfit => Self::bad_request(error.to_string()),
+            PasswordError::Busy => Self::unavailable(error.to_string()),
             PasswordError::Failed(_) => {
-                error!(error = %failure, "a password cannot be worked on");
-                Self::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the password cannot be checked",
-                )
+                error!(%error, "a password cannot be hashed; the request is answered 500");
+                Self::internal("the password cannot be checked")
             }
         }
     }
 }
 
 impl From<UserError> for Problem {
-    fn from(failure: UserError) -> Self {
-        match failure {
+    fn from(error: UserError) -> Self {
+        match error {
             UserError::NameTaken(_) | UserError::EmailTaken(_) => {
-                Self::new(StatusCode::CONFLICT, failure.to_string())
+                Self::new(StatusCode::CONFLICT, error.to_string())
             }
-            UserError::Name(_) | UserError::Email(_) => Self::bad_request(failure.to_string()),
-            UserError::Role(_) => Self::new(StatusCode::NOT_FOUND, failure.to_string()),
-            UserError::Store(failure) => failure.into(),
+            UserError::Name(_) | UserError::Email(_) => Self::bad_request(error.to_string()),
+            UserError::Role(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
+            UserError::Store(error) => error.into(),
         }
     }
 }
 
 impl From<RoleError> for Problem {
-    fn from(failure: RoleError) -> Self {
-        match failure {
+    fn from(error: RoleError) -> Self {
+        match error {
             RoleError::Taken(_) | RoleError::BuiltIn(_) => {
-                Self::new(StatusCode::CONFLICT, failure.to_string())
+                Self::new(StatusCode::CONFLICT, error.to_string())
             }
-            RoleError::Name(_) => Self::bad_request(failure.to_string()),
-            RoleError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, failure.to_string()),
-            RoleError::Store(failure) => failure.into(),
+            RoleError::Name(_) => Self::bad_request(error.to_string()),
+            RoleError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, error.to_string()),
+            RoleError::Store(error) => error.into(),
         }
     }
 }
 
 impl From<AccessError> for Problem {
-    fn from(failure: AccessError) -> Self {
-        match failure {
-            AccessError::Unauthorized(_) => Self::unauthorized(failure.to_string()),
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Unauthorized(_) => Self::unauthorized(error.to_string()),
             AccessError::Forbidden(_) | AccessError::MissingScope(_) => {
-                Self::forbidden(failure.to_string())
+                Self::forbidden(error.to_string())
             }
-            AccessError::Store(failure) => failure.into(),
-            AccessError::Redis(failure) => failure.into(),
+            AccessError::Store(error) => error.into(),
+            AccessError::Redis(error) => error.into(),
         }
     }
 }
@@ -307,7 +325,7 @@ impl From<Denial> for Problem {
 impl From<Revocation> for Problem {
     fn from(revocation: Revocation) -> Self {
         match revocation {
-            Revocation::Over => Self::unauthorized(revocation.reason()),
+            Revocation::Ended => Self::unauthorized(revocation.reason()),
             Revocation::Changed => Self::forbidden(revocation.reason()),
         }
     }
@@ -322,14 +340,5 @@ impl From<MalformedId> for Problem {
 impl From<UnknownChannel> for Problem {
     fn from(error: UnknownChannel) -> Self {
         Self::bad_request(error.to_string())
-    }
-}
-
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Self {
-        if let Some(late) = BodyTimeout::behind(&rejection) {
-            return Self::new(StatusCode::REQUEST_TIMEOUT, late.to_string());
-        }
-        Self::new(rejection.status(), rejection.body_text())
     }
 }

@@ -1,10 +1,11 @@
 //! Whether a service can do its work: `/readyz` of each, and `runcastd check`.
 //!
-//! All parts are looked at together, each for [`PROBE_DEADLINE`] at most, when somebody asks, and at most once in
-//! [`FRESH`]: whoever may ask a gateway must not be able to keep its servers busy. A gateway without Redis or
-//! without Postgres still serves its viewers, so it is ready while either answers. A persister and a worker, whom nobody
-//! connects to, are ready when nothing is wrong: for them readiness is what an operator is told, and a partition
-//! that is missing for tomorrow is told before it is needed.
+//! A request probes all parts at once, each within [`PROBE_DEADLINE`]. Results are reused for
+//! [`MAX_AGE`], so that clients of a gateway cannot keep its servers busy.
+//!
+//! A gateway without Redis or without Postgres still serves its viewers, so it is ready while either
+//! answers. A persister and a worker have no clients: they are ready when nothing is wrong, which
+//! informs the operator. So a missing partition for tomorrow shows before it is needed.
 
 use std::time::Duration;
 
@@ -25,13 +26,14 @@ use runcast_common::ready_lag::{self, ReadyLag};
 use runcast_store::schema::{self, SchemaError};
 use runcast_store::{Store, StoreError};
 
-/// Longest wait for each part: a probe is asked every few seconds.
+/// Longest wait for each part: `/readyz` is requested every few seconds.
 pub const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How long what was found counts as true.
-const FRESH: Duration = Duration::from_millis(500);
+/// How long results are reused.
+const MAX_AGE: Duration = Duration::from_millis(500);
 
-/// What was found of a part: nothing wrong, or what, without addresses and other things that are not for everybody.
+/// The state of one part: nothing wrong, or what. The text holds no addresses: everyone may read
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeResult(Result<(), String>);
 
@@ -40,14 +42,12 @@ impl ProbeResult {
         Self(Err(why.into()))
     }
 
-    /// True if nothing is wrong.
-    #[must_use]
+    /// Whether nothing is wrong.
     pub const fn is_ok(&self) -> bool {
         self.0.is_ok()
     }
 
     /// What is wrong, or `ok`.
-    #[must_use]
     pub fn text(&self) -> &str {
         match &self.0 {
             Ok(()) => "ok",
@@ -62,19 +62,20 @@ impl Serialize for ProbeResult {
     }
 }
 
-/// The line of runs with unstored events.
+/// The ready queue: runs with unstored events.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Check {
-    /// Whether it can be read by the group of persisters.
+#[schema(as = Check)]
+pub struct ReadyQueueState {
+    /// Whether the consumer group of the persisters exists and can be read.
     #[schema(value_type = String)]
     pub group: ProbeResult,
     /// Entries that wait or are being stored.
     pub waiting: u64,
-    /// For how long the first of them has been there.
+    /// Age of the oldest of them.
     pub lag_ms: u64,
 }
 
-/// What was found of the two servers.
+/// The state of Redis and Postgres.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ProbeResults {
     /// Every Redis master answers.
@@ -83,41 +84,39 @@ pub struct ProbeResults {
     /// Postgres answers.
     #[schema(value_type = String)]
     pub postgres: ProbeResult,
-    /// Its schema is the one that this program was built with ...
+    /// Its schema is the one that this program was built with.
     #[schema(value_type = String)]
     pub schema: ProbeResult,
-    /// ... which is this.
+    /// The version of the schema that this program was built with.
     pub schema_version: i64,
-    /// Events of runs that are created today and tomorrow have a place.
+    /// Partitions exist for the events of runs that are created today and tomorrow.
     #[schema(value_type = String)]
     pub partitions: ProbeResult,
-    /// The persisters' line.
-    pub line: Check,
+    /// The ready queue.
+    pub line: ReadyQueueState,
 }
 
 impl ProbeResults {
-    /// True if nothing is wrong; the line matters to those who read it alone.
-    #[must_use]
-    pub const fn all_well(&self, with_line: bool) -> bool {
+    /// Whether nothing is wrong. The ready queue matters to services that read it (`with_line`).
+    pub const fn is_healthy(&self, with_line: bool) -> bool {
         let servers = self.redis.is_ok() && self.postgres.is_ok();
         let line = !with_line || self.line.group.is_ok();
         servers && self.schema.is_ok() && self.partitions.is_ok() && line
     }
 }
 
-/// Looks at both servers.
+/// Probes Redis and Postgres.
 #[derive(Debug)]
 pub struct Health {
     redis: Redis,
     store: Store,
     keys: Keys,
-    /// Held while somebody looks: who asks meanwhile gets the same.
+    /// Locked during a probe: requests that come meanwhile wait and get its results.
     last: Mutex<Option<(Instant, ProbeResults)>>,
 }
 
 impl Health {
-    /// Of these servers.
-    #[must_use]
+    /// Probes of these servers.
     pub fn new(redis: Redis, store: Store, keys: Keys) -> Self {
         Self {
             redis,
@@ -127,21 +126,21 @@ impl Health {
         }
     }
 
-    /// What there is to find.
+    /// The state now, or as it was at most [`MAX_AGE`] ago.
     pub async fn look(&self) -> ProbeResults {
         let mut last = self.last.lock().await;
         match &*last {
-            Some((at, findings)) if at.elapsed() < FRESH => findings.clone(),
+            Some((at, results)) if at.elapsed() < MAX_AGE => results.clone(),
             _ => {
-                let findings = self.look_now().await;
-                *last = Some((Instant::now(), findings.clone()));
-                findings
+                let results = self.probe_now().await;
+                *last = Some((Instant::now(), results.clone()));
+                results
             }
         }
     }
 
-    async fn look_now(&self) -> ProbeResults {
-        let (redis, postgres, line) = tokio::join!(
+    async fn probe_now(&self) -> ProbeResults {
+        let (redis, postgres, ready_queue) = tokio::join!(
             timeout(PROBE_DEADLINE, self.ping()),
             timeout(PROBE_DEADLINE, self.postgres()),
             timeout(PROBE_DEADLINE, ready_lag::look(&self.redis, &self.keys)),
@@ -160,11 +159,11 @@ impl Health {
             schema,
             schema_version: schema::version(),
             partitions,
-            line: line.map_or_else(|_elapsed| no_line(unreachable()), describe),
+            line: ready_queue.map_or_else(|_elapsed| no_queue(unreachable()), queue_state),
         }
     }
 
-    /// Asks every master.
+    /// Pings every master.
     async fn ping(&self) -> Result<(), RedisFailure> {
         let ping = redis::cmd("PING");
         let masters = self.redis.masters().await?;
@@ -185,7 +184,7 @@ impl Health {
             ProbeResult(Ok(()))
         } else {
             ProbeResult::wrong(
-                "none for the events of today or tomorrow: is a worker running? `runcastd migrate` makes them, too",
+                "missing for today or tomorrow: start a worker, or run `runcastd migrate`, which creates them",
             )
         };
         Ok((schema, partitions))
@@ -196,45 +195,46 @@ fn unreachable() -> ProbeResult {
     ProbeResult::wrong("unreachable")
 }
 
-const fn no_line(group: ProbeResult) -> Check {
-    Check {
+const fn no_queue(group: ProbeResult) -> ReadyQueueState {
+    ReadyQueueState {
         group,
         waiting: 0,
         lag_ms: 0,
     }
 }
 
-fn describe(backlog: Result<ReadyLag, RedisFailure>) -> Check {
-    match backlog {
-        Ok(backlog) => Check {
+fn queue_state(lag: Result<ReadyLag, RedisFailure>) -> ReadyQueueState {
+    match lag {
+        Ok(lag) => ReadyQueueState {
             group: ProbeResult(Ok(())),
-            waiting: backlog.entries,
-            lag_ms: u64::try_from(backlog.oldest.as_millis()).unwrap_or(u64::MAX),
+            waiting: lag.entries,
+            lag_ms: u64::try_from(lag.oldest.as_millis()).unwrap_or(u64::MAX),
         },
-        Err(error) if error.code() == Some("NOGROUP") => {
-            no_line(ProbeResult::wrong("not there: no persister has run yet"))
-        }
-        Err(_) => no_line(unreachable()),
+        Err(error) if error.code() == Some("NOGROUP") => no_queue(ProbeResult::wrong(
+            "does not exist: no persister has run yet",
+        )),
+        Err(_) => no_queue(unreachable()),
     }
 }
 
-/// The answer of a service to a probe.
+/// The answer to `/readyz`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Readiness {
     /// Whether it can do its work.
     pub ready: bool,
-    /// It was told to stop.
+    /// The service is shutting down.
     pub draining: bool,
-    /// Runs that are watched here, of a gateway.
+    /// Runs with viewers here, of a gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watched_runs: Option<usize>,
-    /// Who counts requests for their limits, of a gateway: redis, or process while Redis does not answer.
+    /// What counts requests for their limits, of a gateway: `redis`, or `process` while Redis does
+    /// not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<&'static str>,
     /// How credentials are validated, of a gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessHealth>,
-    /// What that follows from.
+    /// The state of the parts.
     #[serde(flatten)]
     pub findings: ProbeResults,
 }

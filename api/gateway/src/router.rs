@@ -1,57 +1,63 @@
-//! All routes behind their middleware, in one list, and the server of them.
+//! The middleware stack: all routes behind one list of layers, and the server of them.
 
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_response_with_state};
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use utoipa_axum::router::OpenApiRouter;
 
 use crate::Gateway;
-use crate::middleware::authorize::{Guard, guard};
-use crate::middleware::rate_limit;
-use crate::middleware::request_limits;
-use crate::middleware::route_policy::RoutePolicies;
-use crate::middleware::security_headers;
+use crate::middleware::authorize::authorize;
+use crate::middleware::cors::cors;
+use crate::middleware::failed_attempts::throttle_failed_attempts;
+use crate::middleware::rate_limit::rate_limit;
+use crate::middleware::request_limits::limit_request;
+use crate::middleware::route_policy::{RoutePolicies, find_policy, remove_rate_classes};
+use crate::middleware::security_headers::add_security_headers;
 use crate::problem::Problem;
-use crate::routes::{self, openapi};
+use crate::routes::catalogue::documented_routes;
+use crate::routes::openapi::complete::complete;
+use crate::routes::openapi::handler::Document;
 use crate::server::accept::Server;
 use crate::server::connections::ConnectionLimiter;
 
-/// Largest request body where no route says otherwise: a few names and labels.
+/// Largest request body where a route sets no limit of its own: a few names and labels.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 impl Gateway {
-    /// All routes, behind [the guard](crate::middleware::authorize), and within [rate limits](rate_limit).
-    ///
-    /// # Errors
-    /// If their document cannot be written, which its tests rule out.
+    /// All routes behind the middleware stack. Fails if the document cannot be serialized, which
+    /// the tests of [`crate::routes::catalogue`] rule out.
     fn router(&self) -> serde_json::Result<Router> {
         let (routes, document) = documented_routes().split_for_parts();
         let mut document = serde_json::to_value(document)?;
-        openapi::complete(&mut document);
-        let rules = RoutePolicies::of(&document);
-        let routes = routes
-            .layer(Extension(openapi::Document::new(&document)))
-            // From the inside out: the guard stands between the two layers of limits, and what knows who asks within it.
-            .route_layer(from_fn_with_state(self.clone(), rate_limit::rates))
-            .route_layer(from_fn_with_state(Guard::new(self.clone(), rules), guard))
-            .route_layer(from_fn_with_state(self.clone(), rate_limit::guesses))
+        complete(&mut document);
+        let policies = Arc::new(RoutePolicies::of(&document));
+        remove_rate_classes(&mut document);
+        let routes = routes.layer(Extension(Document::new(&document)));
+
+        // A request passes both lists from top to bottom, its answer from bottom to top.
+        let for_all_requests = (
+            cors(&self.0.parts.cors),
+            map_response_with_state(self.clone(), add_security_headers),
+            DefaultBodyLimit::max(MAX_BODY_BYTES),
+            from_fn_with_state(policies, find_policy),
+            from_fn(limit_request),
+        );
+        let for_matched_routes = (
+            from_fn_with_state(self.clone(), throttle_failed_attempts),
+            from_fn_with_state(self.clone(), authorize),
+            from_fn_with_state(self.clone(), rate_limit),
+        );
+        Ok(routes
+            .route_layer(for_matched_routes)
             .fallback(Problem::no_such_route)
-            .layer(from_fn(request_limits::bounded))
-            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
-        let router = security_headers::secured(routes, self.is_secure())
-            .layer(self.0.parts.cors.layer())
-            .with_state(self.clone());
-        Ok(router)
+            .layer(for_all_requests)
+            .with_state(self.clone()))
     }
 
-    /// Serves until the gateway stops; see [`Server`].
-    ///
-    /// # Errors
-    /// If the document of its routes cannot be written.
+    /// Serves until the gateway stops; see [`crate::server`].
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -59,49 +65,20 @@ impl Gateway {
         clients: ConnectionLimiter,
     ) -> serde_json::Result<()> {
         let parts = &self.0.parts;
-        let delivery = Arc::clone(&parts.delivery);
+        let writers = Arc::clone(&parts.delivery);
         let stop = parts.hub.stop().clone();
         let memory = Arc::clone(parts.hub.memory());
         let router = self.router()?;
-        let server = Server::new(router, delivery, clients, tls, parts.patience, memory, stop);
+        let server = Server::new(
+            router,
+            writers,
+            clients,
+            tls,
+            parts.stall_timeout,
+            memory,
+            stop,
+        );
         server.run(listener).await;
         Ok(())
     }
-}
-
-/// All routes, each with its documentation: what is registered otherwise is refused by the guard.
-pub(crate) fn documented_routes() -> OpenApiRouter<Gateway> {
-    files()
-        .into_iter()
-        .fold(openapi::head(), OpenApiRouter::merge)
-}
-
-/// The routes of each file.
-pub(crate) fn files() -> Vec<OpenApiRouter<Gateway>> {
-    vec![
-        routes::runs::router(),
-        routes::events::router(),
-        routes::text::router(),
-        routes::search::router(),
-        routes::ingest::handler::router(),
-        routes::control::router(),
-        routes::agents::router(),
-        routes::jobs::router(),
-        routes::webhooks::router(),
-        routes::stream::router(),
-        routes::watch::router(),
-        routes::feed::router(),
-        routes::session::router(),
-        routes::oidc::router(),
-        routes::sessions::router(),
-        routes::stream_tickets::router(),
-        routes::tokens::router(),
-        routes::users::router(),
-        routes::identities::router(),
-        routes::roles::router(),
-        routes::audit::router(),
-        routes::health::router(),
-        openapi::router(),
-        routes::assets::router(),
-    ]
 }

@@ -1,4 +1,5 @@
-//! What all routes share: stores, access, the hub of watched runs, limits, and whether the gateway drains.
+//! What all routes share: stores, access, the hub of watched runs, limits, and whether the gateway
+//! drains.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,7 @@ use runcast_common::connect::Redis;
 use runcast_common::protocol::keys::Keys;
 use url::Url;
 
-use crate::middleware::cors::Origins;
+use crate::origins::Origins;
 use crate::problem::Problem;
 use crate::readiness::Health;
 use runcast_access::oidc::Oidc;
@@ -35,25 +36,25 @@ pub struct GatewayParts {
     pub redis: Redis,
     /// The keys there.
     pub keys: Keys,
-    /// The watched runs.
+    /// The tails of watched runs.
     pub hub: Arc<Hub>,
-    /// What writes to viewers.
+    /// The threads that write to the sockets of viewers.
     pub delivery: Arc<WriterPool>,
-    /// How long a client may take nothing of what is sent.
-    pub patience: Duration,
-    /// Who may do what.
+    /// How long a client may read nothing of what is sent to it.
+    pub stall_timeout: Duration,
+    /// Authentication and authorization.
     pub access: Access,
-    /// Redis as agents are told to reach it.
+    /// The address of Redis that agents get.
     pub publish_redis: RedisUrl,
-    /// How browsers reach the gateway.
+    /// The address at which browsers reach the gateway.
     pub public_url: Url,
-    /// Whose pages may ask besides its own.
+    /// Origins whose pages may call the API, besides its own.
     pub cors: Origins,
     /// Where webhooks may lead.
-    pub webhooks_allowed: EgressPolicy,
-    /// How much one may ask.
+    pub egress_policy: EgressPolicy,
+    /// Rate limits, and limits of open streams.
     pub limits: Arc<RateLimiter>,
-    /// An issuer that says who signs in.
+    /// The OpenID Connect provider, if users can sign in with one.
     pub oidc: Option<Oidc>,
 }
 
@@ -67,7 +68,6 @@ pub(crate) struct Shared {
 
 impl Gateway {
     /// A gateway made of these parts.
-    #[must_use]
     pub fn new(parts: GatewayParts) -> Self {
         let (redis, store) = (parts.redis.clone(), parts.store.clone());
         Self(Arc::new(Shared {
@@ -79,23 +79,21 @@ impl Gateway {
     }
 
     /// Postgres.
-    #[must_use]
     pub fn store(&self) -> &Store {
         &self.0.parts.store
     }
 
-    /// Who may do what.
-    #[must_use]
+    /// Authentication and authorization.
     pub fn access(&self) -> &Access {
         &self.0.parts.access
     }
 
-    pub(crate) fn labels(&self) -> &RunLabels {
+    pub(crate) fn run_labels(&self) -> &RunLabels {
         &self.0.labels
     }
 
-    /// Which runs somebody may see.
-    pub(crate) fn sight(&self, principal: &Principal) -> Result<RunVisibility, Problem> {
+    /// Which runs a principal may read.
+    pub(crate) fn visibility(&self, principal: &Principal) -> Result<RunVisibility, Problem> {
         Ok(RunVisibility {
             visible: principal.visible(Scope::Read)?,
             labels: self.0.labels.clone(),
@@ -110,8 +108,7 @@ impl Gateway {
         &self.0.parts.keys
     }
 
-    /// How much one may ask.
-    #[must_use]
+    /// Rate limits, and limits of open streams.
     pub fn limits(&self) -> &RateLimiter {
         &self.0.parts.limits
     }
@@ -132,16 +129,15 @@ impl Gateway {
         &self.0.parts.publish_redis
     }
 
-    pub(crate) fn webhooks_allowed(&self) -> &EgressPolicy {
-        &self.0.parts.webhooks_allowed
+    pub(crate) fn egress_policy(&self) -> &EgressPolicy {
+        &self.0.parts.egress_policy
     }
 
     pub(crate) fn public_url(&self) -> &Url {
         &self.0.parts.public_url
     }
 
-    /// True if browsers reach the gateway by https.
-    #[must_use]
+    /// Whether browsers reach the gateway by https.
     pub fn is_secure(&self) -> bool {
         self.0.parts.public_url.scheme() == "https"
     }
@@ -150,7 +146,7 @@ impl Gateway {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// Readiness goes off: nobody shall be sent here any more.
+    /// Turns readiness off, so that load balancers send no more clients here.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }

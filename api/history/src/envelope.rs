@@ -1,19 +1,19 @@
-//! An event line as everybody is shown it: the producer's own line, with `id`, `producer` and `seq` added at
-//! its end.
+//! The envelope: the fields `id`, `producer` and `seq`, which the server adds to the end of an
+//! event line before it sends it.
 //!
-//! There they win over fields of the same name, so no producer can claim to be another. What is shown can be
-//! taken apart again, from its end: the archive keeps events as they are shown.
+//! At the end they win over fields of the same name, so no producer can pretend to be another. An
+//! enveloped line can be taken apart again from its end: the archive keeps events in this form.
 
 use bytes::Bytes;
 use runcast_common::protocol::entry::Event;
 use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
-/// Longest envelope: an id of two 16 digit numbers, a UUID, a seq of 20 digits, and their names.
+/// Longest envelope: an id of two numbers of 16 digits, a UUID, a seq of 20 digits, and the names.
 const MAX_ENVELOPE_BYTES: usize = 160;
 
-/// What an envelope begins with.
-const ID: &[u8] = b",\"id\":\"";
+/// How an envelope begins.
+const ID_FIELD: &[u8] = b",\"id\":\"";
 
 /// Writes an event line with its envelope: id, producer and seq as the last fields.
 pub fn with_envelope(out: &mut Vec<u8>, event: &Event) {
@@ -21,7 +21,7 @@ pub fn with_envelope(out: &mut Vec<u8>, event: &Event) {
     out.extend_from_slice(object);
     let (id, producer, seq) = (event.id, event.producer, event.producer_seq);
     let envelope = if producer.is_nil() {
-        // Runcast's own note about a hole: no producer, hence nothing to know it again by but its id.
+        // A gap that Runcast itself reports has no producer and no seq.
         format!(",\"id\":\"{id}\"}}")
     } else {
         format!(",\"id\":\"{id}\",\"producer\":\"{producer}\",\"seq\":{seq}}}")
@@ -29,21 +29,20 @@ pub fn with_envelope(out: &mut Vec<u8>, event: &Event) {
     out.extend_from_slice(envelope.as_bytes());
 }
 
-/// The id of an event as it is shown, without a look at the rest.
-#[must_use]
-pub fn shown_id(shown: &[u8]) -> Option<EventId> {
-    let from = shown.len().saturating_sub(MAX_ENVELOPE_BYTES);
-    let id = &shown[from + memchr::memmem::rfind(&shown[from..], ID)? + ID.len()..];
+/// The id in an enveloped line, without parsing the rest.
+pub fn event_id_of(enveloped: &[u8]) -> Option<EventId> {
+    let from = enveloped.len().saturating_sub(MAX_ENVELOPE_BYTES);
+    let id =
+        &enveloped[from + memchr::memmem::rfind(&enveloped[from..], ID_FIELD)? + ID_FIELD.len()..];
     EventId::parse_bytes(&id[..memchr::memchr(b'"', id)?]).ok()
 }
 
-/// Takes apart what [`with_envelope`] wrote; none if it is something else.
-#[must_use]
-pub fn without_envelope(shown: &Bytes) -> Option<Event> {
-    let from = shown.len().saturating_sub(MAX_ENVELOPE_BYTES);
-    // The last one: whatever the producer wrote of the same name stands before it.
-    let at = from + memchr::memmem::rfind(&shown[from..], ID)?;
-    let envelope = std::str::from_utf8(&shown[at + ID.len()..]).ok()?;
+/// Takes apart what [`with_envelope`] wrote; None for anything else.
+pub fn without_envelope(enveloped: &Bytes) -> Option<Event> {
+    let from = enveloped.len().saturating_sub(MAX_ENVELOPE_BYTES);
+    // The last one: a field of the same name from the producer stands before it.
+    let at = from + memchr::memmem::rfind(&enveloped[from..], ID_FIELD)?;
+    let envelope = std::str::from_utf8(&enveloped[at + ID_FIELD.len()..]).ok()?;
     let (id, rest) = envelope.split_once('"')?;
     let id: EventId = id.parse().ok()?;
     let (producer, producer_seq) = match rest {
@@ -58,7 +57,7 @@ pub fn without_envelope(shown: &Bytes) -> Option<Event> {
         }
     };
     let mut line = Vec::with_capacity(at + 1);
-    line.extend_from_slice(&shown[..at]);
+    line.extend_from_slice(&enveloped[..at]);
     line.push(b'}');
     Some(Event {
         id,
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_can_be_taken_apart_again() {
+    fn an_enveloped_line_can_be_taken_apart() {
         for producer in [Uuid::nil(), Uuid::max()] {
             for line in [
                 r#"{"kind":"output","variation":0,"text":"a"}"#,
@@ -92,10 +91,10 @@ mod tests {
                 r#"{"kind":"log","a":{"b":1,"id":"7-7"}}"#,
             ] {
                 let event = event(producer, line);
-                let mut shown = Vec::new();
-                with_envelope(&mut shown, &event);
-                assert_eq!(shown_id(&shown), Some(event.id));
-                assert_eq!(without_envelope(&shown.into()), Some(event));
+                let mut enveloped = Vec::new();
+                with_envelope(&mut enveloped, &event);
+                assert_eq!(event_id_of(&enveloped), Some(event.id));
+                assert_eq!(without_envelope(&enveloped.into()), Some(event));
             }
         }
         for text in [

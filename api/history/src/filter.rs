@@ -2,36 +2,33 @@
 
 use runcast_common::protocol::event::{Channel, Kind};
 
-/// Which events a viewer wants; gaps always belong.
+/// Which events a reader gets. Gaps pass every filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     channels: Vec<Channel>,
     levels: Levels,
 }
 
-/// Levels that logs may be wanted of, as producers name them, and [`Levels`] number them.
-pub const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "fatal"];
+/// Levels by which logs can be filtered, as producers name them.
+pub const LOG_LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "fatal"];
 
-/// Some of [`LEVELS`], a bit for each; none stands for all logs.
+/// A set of [`LOG_LEVELS`], one bit for each. The empty set stands for all logs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Levels(u8);
 
 impl Levels {
-    /// The one of this name; none of them if there is no such level.
-    #[must_use]
+    /// The set of this level; empty if no level has the name.
     pub fn named(name: &str) -> Self {
-        let number = LEVELS.iter().position(|level| *level == name);
+        let number = LOG_LEVELS.iter().position(|level| *level == name);
         Self(number.map_or(0, |number| 1 << number))
     }
 
     /// True if it stands for all logs.
-    #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Both.
-    #[must_use]
+    /// The union of both.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -39,7 +36,6 @@ impl Levels {
 
 impl Filter {
     /// Only these channels; everything if there are none.
-    #[must_use]
     pub const fn new(channels: Vec<Channel>) -> Self {
         Self {
             channels,
@@ -47,27 +43,23 @@ impl Filter {
         }
     }
 
-    /// Of logs only those of these levels.
-    #[must_use]
-    pub fn of_levels(self, levels: Levels) -> Self {
+    /// The same, but of logs only these levels.
+    pub fn with_levels(self, levels: Levels) -> Self {
         Self { levels, ..self }
     }
 
     /// The channels; empty for everything.
-    #[must_use]
     pub fn channels(&self) -> &[Channel] {
         &self.channels
     }
 
-    /// True if events of this kind belong, of whatever variation.
-    #[must_use]
-    pub fn wants_any(&self, kind: Kind) -> bool {
+    /// Returns whether events of this kind pass, of any variation.
+    pub fn accepts_kind(&self, kind: Kind) -> bool {
         self.channels.is_empty() || self.channels.iter().any(|channel| channel.kind == kind)
     }
 
-    /// True if events of this kind and variation belong, whatever their level.
-    #[must_use]
-    pub fn wants(&self, kind: Kind, variation: u16) -> bool {
+    /// Returns whether events of this kind and variation pass, whatever their level.
+    pub fn accepts_channel(&self, kind: Kind, variation: u16) -> bool {
         self.channels.is_empty()
             || kind == Kind::Gap
             || self
@@ -76,17 +68,15 @@ impl Filter {
                 .any(|channel| channel.contains(kind, variation))
     }
 
-    /// Whether an event of this kind, variation and level belongs.
-    #[must_use]
-    pub fn takes(&self, kind: Kind, variation: u16, level: Levels) -> bool {
+    /// Returns whether an event of this kind, variation and level passes.
+    pub fn accepts(&self, kind: Kind, variation: u16, level: Levels) -> bool {
         let is_of_level =
             self.levels.is_empty() || kind != Kind::Log || self.levels.0 & level.0 != 0;
-        is_of_level && self.wants(kind, variation)
+        is_of_level && self.accepts_channel(kind, variation)
     }
 
-    /// Whether every event belongs.
-    #[must_use]
-    pub const fn is_open(&self) -> bool {
+    /// Returns whether every event passes.
+    pub const fn accepts_all(&self) -> bool {
         self.channels.is_empty() && self.levels.is_empty()
     }
 }

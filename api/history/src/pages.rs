@@ -1,10 +1,11 @@
-//! History of a run as a reader sees it, from wherever it is held: pages by cursor in both directions,
-//! the place of a line number, and the place of a moment.
+//! History of a run as a reader sees it, from wherever it is held: pages by cursor in both
+//! directions, the cursor of a line number, and the cursor of a point in time.
 //!
-//! Everything is read forward, by the rules of [`super::reader`], so a page holds exactly what the
-//! stream would have shown, gaps included; a page backward is one whose beginning was looked for
-//! first. Data: a window of at most [`MOST_EVENTS`] events and [`PAGE_BYTES`] bytes, and one read
-//! beside it. A page that took [`MOST_TIME`] ends where it is; its cursor says where.
+//! Everything is read forward, by the rules of [`crate::reader`], so a page holds exactly what the
+//! stream would have sent, gaps included. For a page backward the beginning is found first.
+//!
+//! Data: at most [`MAX_PAGE_EVENTS`] events and [`PAGE_BYTES`] bytes, and one read beside them. Time: a
+//! page that took [`PAGE_DEADLINE`] ends early; its cursor says where.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,55 +22,55 @@ use crate::filter::Filter;
 use crate::gap_notice::GapNotice;
 use runcast_store::events::{Moment, PAGE_BYTES, PAGE_EVENTS};
 
-/// Most events of one page.
-pub const MOST_EVENTS: usize = PAGE_EVENTS as usize;
+/// Events of one page at most.
+pub const MAX_PAGE_EVENTS: usize = PAGE_EVENTS as usize;
 
-/// Longest work for one page: a filter that wants little passes over much.
-const MOST_TIME: Duration = Duration::from_secs(5);
+/// Longest work for one page: a filter that accepts little passes over much.
+const PAGE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// An event that is wanted, or a gap in its place.
+/// An event that the filter accepts, or a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryItem {
     /// The event. A gap that the reader itself found has no producer.
     pub event: Event,
-    /// Its kind.
+    /// The kind of the event.
     pub kind: Kind,
-    /// Its variation.
+    /// The variation that published it.
     pub variation: u16,
 }
 
-/// Events behind a cursor.
+/// Events after a cursor.
 #[derive(Debug)]
 pub struct Batch {
     /// In order.
     pub items: Vec<HistoryItem>,
     /// The cursor that is reached.
     pub upto: EventId,
-    /// Everything that is known of the run is before it.
+    /// It has every event of the run that is known.
     pub caught_up: bool,
-    /// The run is over, and nothing follows.
+    /// The run has ended, and nothing follows.
     pub ended: bool,
 }
 
-/// A page: the wanted events behind `after` up to `upto`.
+/// A page: the events after `after` up to `upto` that the filter accepts.
 #[derive(Debug, Default)]
 pub struct Page {
     /// In order.
     pub items: VecDeque<HistoryItem>,
     /// Where it begins, exclusive.
     pub after: EventId,
-    /// The cursor that is reached: the stream goes on from it without a seam.
+    /// The cursor that is reached. The stream continues there without a hole.
     pub upto: EventId,
     /// There may be events at or before `after`.
     pub has_older: bool,
-    /// There are events behind `upto`.
+    /// There are events after `upto`.
     pub has_newer: bool,
-    /// The run is over, and nothing follows.
+    /// The run has ended, and nothing follows.
     pub ended: bool,
     bytes: usize,
 }
 
-/// Takes events as they are.
+/// A sink that keeps the events that a filter accepts.
 struct Collector<'a> {
     filter: &'a Filter,
     items: Vec<HistoryItem>,
@@ -86,7 +87,7 @@ impl Sink for Collector<'_> {
             return self.gap(event.id, event.id.next(), Some(1), "unreadable");
         };
         self.upto = event.id;
-        if self.filter.wants(head.kind, head.variation) {
+        if self.filter.accepts_channel(head.kind, head.variation) {
             self.items.push(HistoryItem {
                 kind: head.kind,
                 variation: head.variation,
@@ -135,7 +136,7 @@ impl Page {
         self.items.push_back(item);
     }
 
-    /// Drops what is too old for a page that is to hold the newest events.
+    /// Drops the oldest events beyond the bounds of a page that holds the newest ones.
     fn keep_newest(&mut self, limit: usize) {
         while self.items.len() > limit || (self.bytes > PAGE_BYTES && self.items.len() > 1) {
             if let Some(item) = self.items.pop_front() {
@@ -146,7 +147,7 @@ impl Page {
         }
     }
 
-    /// Puts an older page, which ends where this one begins, in front.
+    /// Puts an older page in front, which ends where this one begins.
     fn prepend(&mut self, mut older: Self) {
         self.bytes += older.bytes;
         older.items.append(&mut self.items);
@@ -157,10 +158,7 @@ impl Page {
 }
 
 impl Reader {
-    /// The wanted events behind a cursor, as many as one read finds.
-    ///
-    /// # Errors
-    /// [`ReadError`] if the answer needs Postgres and it cannot be asked.
+    /// The events after a cursor that the filter accepts, as many as one read finds.
     pub async fn batch(
         &self,
         run: Uuid,
@@ -172,21 +170,18 @@ impl Reader {
             items: Vec::new(),
             upto: cursor,
         };
-        let found = self
-            .read(run, filter, ReadLimit::WIDE, &mut collector)
+        let status = self
+            .read(run, filter, ReadLimit::FULL_PAGE, &mut collector)
             .await?;
         Ok(Batch {
             items: collector.items,
             upto: collector.upto,
-            caught_up: found.caught_up,
-            ended: found.ended,
+            caught_up: status.caught_up,
+            ended: status.ended,
         })
     }
 
-    /// The page that begins behind `after`.
-    ///
-    /// # Errors
-    /// As for [`Reader::batch`].
+    /// The page that begins after `after`.
     pub async fn page_after(
         &self,
         run: Uuid,
@@ -194,7 +189,7 @@ impl Reader {
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let give_up = Instant::now() + MOST_TIME;
+        let deadline = Instant::now() + PAGE_DEADLINE;
         let mut page = Page::starting(after);
         page.has_older = after > EventId::ZERO;
         loop {
@@ -210,20 +205,17 @@ impl Reader {
                 page.upto = item.event.id;
                 page.push(item);
             }
-            let stuck = batch.upto == page.upto && !batch.caught_up;
+            let is_stuck = batch.upto == page.upto && !batch.caught_up;
             page.upto = batch.upto;
             page.has_newer = !batch.caught_up;
             page.ended = batch.ended;
-            if batch.caught_up || stuck || Instant::now() >= give_up {
+            if batch.caught_up || is_stuck || Instant::now() >= deadline {
                 return Ok(page);
             }
         }
     }
 
     /// The page that ends before `before`, or with the last event of all.
-    ///
-    /// # Errors
-    /// As for [`Reader::batch`].
     pub async fn page_before(
         &self,
         run: Uuid,
@@ -231,19 +223,20 @@ impl Reader {
         filter: &Filter,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let give_up = Instant::now() + MOST_TIME;
+        let deadline = Instant::now() + PAGE_DEADLINE;
+        // Where the run ends, in Postgres and in Redis.
         let stored = self.store.coverage(run).await?;
         let watermark = stored.map_or(EventId::ZERO, |coverage| coverage.watermark);
-        let behind_end = self.end(run).await?.max(watermark).next();
-        let before = before.map_or(behind_end, |before| before.min(behind_end));
+        let after_end = self.end(run).await?.max(watermark).next();
+        let before = before.map_or(after_end, |before| before.min(after_end));
 
-        // What is not stored yet has dense ids: as many ids further down as events are missing, and
-        // more if the filter left too few of them.
+        // Events that are not stored yet have dense ids. Begin as many ids further back as events
+        // are missing, and go back further each time the filter leaves too few.
         let mut at = before;
         let mut page = Page::starting(before.cursor_before());
-        page.has_newer = before < behind_end;
+        page.has_newer = before < after_end;
         page.ended = !page.has_newer
-            && behind_end == watermark.next()
+            && after_end == watermark.next()
             && stored.is_none_or(|coverage| coverage.ended);
         let mut step = limit as u64;
         while at > watermark.next() && page.items.len() < limit {
@@ -255,22 +248,23 @@ impl Reader {
             } else {
                 watermark
             };
-            let older = self.walk(run, from, at, filter, limit - page.items.len());
+            let older = self.newest_between(run, from, at, filter, limit - page.items.len());
             let older = older.await?;
-            let full = older.bytes + page.bytes > PAGE_BYTES;
+            let is_full = older.bytes + page.bytes > PAGE_BYTES;
             page.prepend(older);
             page.keep_newest(limit);
             page.has_older |= from > EventId::ZERO;
-            if full || page.after > from || Instant::now() >= give_up {
+            if is_full || page.after > from || Instant::now() >= deadline {
                 return Ok(page);
             }
             at = from.next();
             step = step.saturating_mul(4);
         }
 
-        let wanted = limit - page.items.len();
-        let limit = u16::try_from(wanted).unwrap_or(PAGE_EVENTS);
-        if wanted > 0 && page.bytes < PAGE_BYTES {
+        // The rest comes from Postgres and the archive, where the store finds the first id.
+        let missing = limit - page.items.len();
+        let limit = u16::try_from(missing).unwrap_or(PAGE_EVENTS);
+        if missing > 0 && page.bytes < PAGE_BYTES {
             let floor = self
                 .history
                 .floor(run, at, filter.channels(), limit)
@@ -279,19 +273,19 @@ impl Reader {
                 None => Page::default(),
                 Some(floor) => {
                     let from = floor.oldest.cursor_before();
-                    let mut older = self.walk(run, from, at, filter, wanted).await?;
+                    let mut older = self.newest_between(run, from, at, filter, missing).await?;
                     older.has_older |= floor.has_older;
                     older
                 }
             };
             page.prepend(older);
-            page.keep_newest(MOST_EVENTS);
+            page.keep_newest(MAX_PAGE_EVENTS);
         }
         Ok(page)
     }
 
-    /// The newest wanted events behind `from` and before `at`.
-    async fn walk(
+    /// The newest events after `from` and before `at` that the filter accepts.
+    async fn newest_between(
         &self,
         run: Uuid,
         from: EventId,
@@ -302,7 +296,7 @@ impl Reader {
         let mut page = Page::starting(from);
         loop {
             let batch = self.batch(run, page.upto, filter).await?;
-            let stuck = batch.upto == page.upto && !batch.caught_up;
+            let is_stuck = batch.upto == page.upto && !batch.caught_up;
             page.upto = batch.upto;
             for item in batch.items {
                 if item.event.id >= at {
@@ -311,18 +305,15 @@ impl Reader {
                 page.push(item);
                 page.keep_newest(limit);
             }
-            if stuck || batch.caught_up || page.upto.next() >= at {
+            if is_stuck || batch.caught_up || page.upto.next() >= at {
                 return Ok(page);
             }
         }
     }
 
-    /// The cursor behind which the line of this number comes, counted from 1: the number of an event is
-    /// its seq, and in a later epoch the last seqs of all before it besides. A number that no event
-    /// has, because it was stored under another, stands for the next one.
-    ///
-    /// # Errors
-    /// [`ReadError`] if Postgres cannot be asked.
+    /// The cursor after which the line of this number follows, counted from 1. The number of an
+    /// event is its seq; in a later epoch the last seqs of all epochs before are added. A number
+    /// that no event has, because it was stored under another, stands for the next event.
     pub async fn cursor_of_line(&self, run: Uuid, number: u64) -> Result<EventId, ReadError> {
         let mut rest = number.saturating_sub(1);
         let mut reached = EventId::ZERO;
@@ -345,12 +336,9 @@ impl Reader {
         }
     }
 
-    /// The cursor behind which the first event comes that was appended at or after this moment, by
-    /// Redis' clock (Unix milliseconds), which goes with the order of a run as no producer's does.
-    /// Bisects the key: about 20 looks for a million events.
-    ///
-    /// # Errors
-    /// [`ReadError`] if Postgres cannot be asked.
+    /// The cursor after which the first event follows that was appended at or after this time (Unix
+    /// milliseconds, the clock of Redis, which unlike any producer's clock agrees with the order of
+    /// a run). Bisects the ids: about 20 queries for a million events.
     pub async fn cursor_at(&self, run: Uuid, time_ms: u64) -> Result<EventId, ReadError> {
         let end = self.end(run).await?;
         let mut epochs = self.history.epochs(run).await?;
@@ -366,7 +354,7 @@ impl Reader {
             Some(first) if first.appended_ms < time_ms => first.id,
             _ => return Ok(start),
         };
-        // Everything up to `low` was appended before, nothing behind `high` was.
+        // All events up to `low` were appended before that time, and none after `high`.
         let mut high = last.max(low);
         while low.seq < high.seq {
             let middle = EventId::new(low.epoch, low.seq + (high.seq - low.seq) / 2);
@@ -380,12 +368,12 @@ impl Reader {
         Ok(low)
     }
 
-    /// The first event behind a cursor, with its time.
+    /// The first event after a cursor, with the time of its append.
     async fn moment_after(&self, run: Uuid, cursor: EventId) -> Result<Option<Moment>, ReadError> {
         if let Some(moment) = self.history.moment_after(run, cursor).await? {
             return Ok(Some(moment));
         }
-        let live: Result<_, RedisFailure> = self.live(run, cursor, 1).await?;
+        let live: Result<_, RedisFailure> = self.read_redis(run, cursor, 1).await?;
         let Ok(live) = live else {
             return Ok(None);
         };

@@ -1,18 +1,21 @@
 //! One read of a run from wherever it is held: "Postgres up to the watermark, Redis from there".
 //!
 //! The rules at the joint, for a cursor C:
-//! 1. Redis is asked first. If its first entry behind C continues C without a hole, it is the answer.
-//! 2. Otherwise history is asked, Postgres and the archive: what it holds between C and the watermark is the
-//!    answer. It has everything that was ever trimmed from Redis, because nothing is trimmed before it is stored.
-//! 3. If Postgres has nothing behind C either, the hole is real: it is told as a `gap`, and the read
-//!    goes on behind it. A new epoch behind a complete old one is told as `reborn`.
+//! 1. Read Redis first. If its first entry after C continues C without a hole, that is the answer.
+//! 2. Otherwise read the stored events, from Postgres and the archive. What they hold between C and
+//!    the watermark is the answer. They have everything that was ever trimmed from Redis, because
+//!    nothing is trimmed before it is stored.
+//! 3. If they have nothing after C either, the hole is real. The sink gets a `gap`, and the read
+//!    continues behind it. A new epoch after a complete old one is a gap with the reason `reborn`.
 //!
-//! In rule 3 Redis was asked before Postgres, so an event that moved from one to the other in between
-//! is found in Postgres.
+//! Redis is read before Postgres, so rule 3 misses no event: one that moves from Redis to Postgres
+//! in between is found in Postgres.
+//!
+//! Bounds: [`ReadLimit`]. Time: Redis, Postgres and the archive each have deadlines of their own.
 
 use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::protocol::entry::{Entry, Event, NotEntries, Unreadable};
+use runcast_common::protocol::entry::{Entry, Event, NotEntries, UnreadableEntry};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::redis;
@@ -26,7 +29,7 @@ use runcast_store::events::{EventPage, PAGE_EVENTS};
 use runcast_store::runs::Run;
 use runcast_store::{Store, StoreError};
 
-/// How much one read brings at most.
+/// How much one read returns at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadLimit {
     /// Entries from Redis.
@@ -36,14 +39,15 @@ pub struct ReadLimit {
 }
 
 impl ReadLimit {
-    /// For who follows a run: up to 8 MiB if entries are as large as they may be.
-    pub const WIDE: Self = Self {
+    /// For following a run: up to 8 MiB if entries have their maximum size.
+    pub const FULL_PAGE: Self = Self {
         entries: 32,
         rows: PAGE_EVENTS,
     };
 
-    /// For who has just come and sees nothing until the read is done: a screen or two, at whatever depth.
-    pub const FIRST: Self = Self {
+    /// For a viewer that has just come and sees nothing until the read ends: a screen or two,
+    /// however old the events are.
+    pub const FIRST_PAGE: Self = Self {
         entries: 1,
         rows: 64,
     };
@@ -52,37 +56,38 @@ impl ReadLimit {
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Postgres, which alone has what is asked for.
+    /// Postgres cannot be read, and only Postgres has the events.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The archive, where what is asked for lies.
+    /// The archive cannot be read, and the events lie there.
     #[error(transparent)]
-    Archive(#[from] archive::reader::ReadError),
+    Archive(#[from] archive::reader::ArchiveReadError),
     /// Redis answered in another shape.
     #[error(transparent)]
     NotEntries(#[from] NotEntries),
 }
 
-/// Takes what a read finds, in order: as frames, or as events.
+/// Receives what a read finds, in order: as frames, or as events.
 pub trait Sink {
-    /// The id that it has reached.
+    /// The id that the sink has reached.
     fn upto(&self) -> EventId;
-    /// The event that comes next.
+    /// Adds the next event.
     fn event(&mut self, event: &Event);
-    /// A hole that ends at `at`.
+    /// Adds a hole that ends at `at`; `next` is the first event after it.
     fn gap(&mut self, at: EventId, next: EventId, count: Option<u64>, reason: &'static str);
-    /// Nothing more is held up to this id.
+    /// Moves on to this id: no store holds another event up to there.
     fn skip_to(&mut self, id: EventId);
 }
 
-/// How a read ended, beside what its sink took.
+/// How a read ended, beside what the sink received.
 #[derive(Debug)]
 pub struct ReadStatus {
-    /// The sink has everything that is known of the run.
+    /// The sink has every event of the run that is known.
     pub caught_up: bool,
-    /// The run is over, and `caught_up` is final.
+    /// The run has ended, so `caught_up` is final.
     pub ended: bool,
-    /// Why Redis could not be read, if so: new events then appear once Postgres has stored them.
+    /// The error of Redis, if it could not be read. New events then appear once Postgres has stored
+    /// them.
     pub without_redis: Option<String>,
     /// Entries that came from Redis.
     pub entries: usize,
@@ -97,16 +102,16 @@ pub struct Reader {
     keys: Keys,
 }
 
-/// What Redis knows of a run.
+/// What Redis holds of a run after a cursor.
 pub(super) struct RedisPage {
+    /// The last id of the run; None if Redis does not know the run.
     last: Option<EventId>,
     ended: bool,
-    pub(super) items: Vec<Result<Entry, Unreadable>>,
+    pub(super) items: Vec<Result<Entry, UnreadableEntry>>,
 }
 
 impl Reader {
-    /// A reader of this Redis, this Postgres, and the history that is stored.
-    #[must_use]
+    /// A reader of this Redis, this Postgres and these stored events.
     pub const fn new(redis: Redis, store: Store, history: History, keys: Keys) -> Self {
         Self {
             redis,
@@ -116,10 +121,7 @@ impl Reader {
         }
     }
 
-    /// Where a run ends now: in Redis, or, where Redis does not know it, in Postgres.
-    ///
-    /// # Errors
-    /// [`ReadError`] if neither can tell.
+    /// The last id of a run: from Redis, or from Postgres if Redis does not know the run.
     pub async fn end(&self, run: Uuid) -> Result<EventId, ReadError> {
         let keys = self.keys.run(run);
         let mut command = redis::cmd("HMGET");
@@ -133,44 +135,40 @@ impl Reader {
         Ok(coverage.map_or(EventId::ZERO, |coverage| coverage.watermark))
     }
 
-    /// The run itself, if there is such a one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if Postgres cannot be asked.
+    /// The run itself, if it exists.
     pub async fn run(&self, run: Uuid) -> Result<Option<Run>, StoreError> {
         self.store.run(run).await
     }
 
-    /// Reads on from where the sink stands. What `filter` does not want need not reach the sink, and
-    /// does where that costs nothing.
-    ///
-    /// # Errors
-    /// [`ReadError`] if the answer needs Postgres or the archive and it cannot be asked.
+    /// Reads on from where the sink stands. `filter` leaves out stored events only; what Redis
+    /// holds reaches the sink whole, since leaving events out there would save nothing.
     pub async fn read(
         &self,
         run: Uuid,
         filter: &Filter,
-        step: ReadLimit,
+        limit: ReadLimit,
         sink: &mut impl Sink,
     ) -> Result<ReadStatus, ReadError> {
         let cursor = sink.upto();
-        let (live, without_redis) = match self.live(run, cursor, step.entries).await? {
-            Ok(live) => (Some(live), None),
+        // Rule 1: Redis continues the cursor.
+        let (page, without_redis) = match self.read_redis(run, cursor, limit.entries).await? {
+            Ok(page) => (Some(page), None),
             Err(failure) => (None, Some(failure.to_string())),
         };
-        if let Some(live) = &live {
-            take_contiguous(sink, &live.items);
+        if let Some(page) = &page {
+            push_contiguous(sink, &page.items);
             if sink.upto() > cursor {
-                return Ok(found(sink, live, false));
+                return Ok(redis_status(sink, page, false));
             }
-            // Nothing behind the cursor in this very epoch: no need to ask Postgres.
-            if live.items.is_empty() && live.last.is_some_and(|last| last == cursor) {
-                return Ok(found(sink, live, live.ended));
+            // Nothing follows the cursor in its own epoch: Postgres need not be read.
+            if page.items.is_empty() && page.last.is_some_and(|last| last == cursor) {
+                return Ok(redis_status(sink, page, page.ended));
             }
         }
-        let stored = self.stored(run, filter, step.rows, sink).await?;
+        // Rule 2: stored events after the cursor.
+        let stored = self.read_stored(run, filter, limit.rows, sink).await?;
         if stored.watermark > cursor {
-            let caught_up = live.is_none() && sink.upto() == stored.watermark;
+            let caught_up = page.is_none() && sink.upto() == stored.watermark;
             return Ok(ReadStatus {
                 caught_up,
                 ended: caught_up && stored.ended,
@@ -178,7 +176,7 @@ impl Reader {
                 entries: 0,
             });
         }
-        let Some(live) = live else {
+        let Some(page) = page else {
             return Ok(ReadStatus {
                 caught_up: true,
                 ended: stored.ended,
@@ -186,16 +184,17 @@ impl Reader {
                 entries: 0,
             });
         };
-        if let Some(item) = live.items.first() {
+        // Rule 3: no store can fill the hole.
+        if let Some(item) = page.items.first() {
             debug!(%run, %cursor, "a hole that neither Redis nor Postgres can fill");
-            leap(sink, item);
-            take_contiguous(sink, &live.items);
+            skip_hole(sink, item);
+            push_contiguous(sink, &page.items);
         }
-        Ok(found(sink, &live, stored.ended))
+        Ok(redis_status(sink, &page, stored.ended))
     }
 
-    /// The outer error is a broken answer, the inner one an outage.
-    pub(super) async fn live(
+    /// The outer error is a malformed reply, the inner one an outage.
+    pub(super) async fn read_redis(
         &self,
         run: Uuid,
         cursor: EventId,
@@ -230,23 +229,23 @@ impl Reader {
         }))
     }
 
-    /// Takes what Postgres holds behind the sink's cursor.
-    async fn stored(
+    /// Adds what Postgres and the archive hold after the sink's cursor.
+    async fn read_stored(
         &self,
         run: Uuid,
         filter: &Filter,
         rows: u16,
         sink: &mut impl Sink,
-    ) -> Result<Stored, ReadError> {
+    ) -> Result<StoredRead, ReadError> {
         let cursor = sink.upto();
         let Some(coverage) = self.store.coverage(run).await? else {
             // The run was deleted while it was watched: nothing more will come.
-            return Ok(Stored {
+            return Ok(StoredRead {
                 watermark: cursor,
                 ended: true,
             });
         };
-        let stored = Stored {
+        let stored = StoredRead {
             watermark: coverage.watermark,
             ended: coverage.ended,
         };
@@ -268,8 +267,8 @@ impl Reader {
             }
             sink.event(event);
         }
-        // An empty page says that the rest up to the watermark was stored before, under other ids, or
-        // is not wanted.
+        // An empty page means that the rest up to the watermark is stored under older ids, or that
+        // the filter does not accept it.
         if events.is_empty() {
             sink.skip_to(coverage.watermark);
         }
@@ -277,20 +276,20 @@ impl Reader {
     }
 }
 
-/// What lies in Postgres.
-struct Stored {
-    /// Not behind the cursor: nothing was taken.
+/// What is stored of a run.
+struct StoredRead {
+    /// If this is not after the cursor, the sink has got nothing.
     watermark: EventId,
     ended: bool,
 }
 
-fn found(sink: &impl Sink, live: &RedisPage, ended: bool) -> ReadStatus {
-    let caught_up = live.last.is_none_or(|last| last <= sink.upto());
+fn redis_status(sink: &impl Sink, page: &RedisPage, ended: bool) -> ReadStatus {
+    let caught_up = page.last.is_none_or(|last| last <= sink.upto());
     ReadStatus {
         caught_up,
         ended: caught_up && ended,
         without_redis: None,
-        entries: live.items.len(),
+        entries: page.items.len(),
     }
 }
 
@@ -301,8 +300,8 @@ fn last_id(meta: &[Option<String>]) -> Option<EventId> {
     }
 }
 
-/// Adds entries for as long as each continues what is there.
-fn take_contiguous(sink: &mut impl Sink, items: &[Result<Entry, Unreadable>]) {
+/// Adds entries as long as each continues the one before.
+fn push_contiguous(sink: &mut impl Sink, items: &[Result<Entry, UnreadableEntry>]) {
     for item in items {
         let upto = sink.upto();
         match item {
@@ -318,7 +317,7 @@ fn take_contiguous(sink: &mut impl Sink, items: &[Result<Entry, Unreadable>]) {
                 }
             }
             Err(unreadable) if unreadable.id <= upto => {}
-            // How many events it was meant to hold is unknown: what lies between counts as lost to it.
+            // The number of its events is unknown: everything in between counts as lost with it.
             Err(unreadable) if unreadable.id.epoch == upto.epoch => {
                 let next = EventId::new(upto.epoch, unreadable.id.seq + 1);
                 sink.gap(
@@ -333,8 +332,8 @@ fn take_contiguous(sink: &mut impl Sink, items: &[Result<Entry, Unreadable>]) {
     }
 }
 
-/// Tells of what is missing before an entry, and steps over it.
-fn leap(sink: &mut impl Sink, item: &Result<Entry, Unreadable>) {
+/// Reports what is missing before an entry, and moves the sink there.
+fn skip_hole(sink: &mut impl Sink, item: &Result<Entry, UnreadableEntry>) {
     let upto = sink.upto();
     let first = match item {
         Ok(entry) => entry.first(),

@@ -1,9 +1,9 @@
-//! Stored events of a run, wherever they lie: the archive up to the id to which it holds the run, rows of
-//! Postgres behind that, without a seam.
+//! Stored events of a run, wherever they lie: in the archive up to some id, in rows of Postgres
+//! after it, without a hole.
 //!
-//! Events pass from rows to the archive at any moment, also between two reads. The joint is therefore not
-//! what a reader knew before: rows are read by one statement that gives none if events that come before them
-//! are archived, and a page without rows is followed by another look at how far the archive goes.
+//! Rows move to the archive at any moment, also between two reads, so what a reader knew of the
+//! joint may be outdated. Therefore rows are read by one statement that returns none if events
+//! before them are archived, and after a page without rows the end of the archive is read again.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use runcast_common::protocol::event::{Channel, Head};
 use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
-use crate::archive::reader::{Archive, ReadError};
+use crate::archive::reader::{Archive, ArchiveReadError};
 use runcast_store::Store;
 use runcast_store::events::{EventPage, Floor, Moment};
 use runcast_store::runs::Coverage;
@@ -25,23 +25,19 @@ pub struct History {
 }
 
 impl History {
-    /// History in this Postgres and this archive.
-    #[must_use]
+    /// Stored events in this Postgres and this archive.
     pub const fn new(store: Store, archive: Archive) -> Self {
         Self { store, archive }
     }
 
-    /// One page of stored events, in order. It may be shorter than asked for without being the last; it is empty only
-    /// if there is nothing more.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn events(&self, page: &EventPage<'_>) -> Result<Vec<Event>, ReadError> {
+    /// One page of stored events, in order. It may be shorter than requested without being the
+    /// last; it is empty only if nothing follows.
+    pub async fn events(&self, page: &EventPage<'_>) -> Result<Vec<Event>, ArchiveReadError> {
         let mut from = page.after;
         let mut archived = page.coverage.archived;
         loop {
             if from < archived {
-                let events = self.archive.after(page, from).await?;
+                let events = self.archive.events_after(page, from).await?;
                 if !events.is_empty() {
                     return Ok(events);
                 }
@@ -62,18 +58,16 @@ impl History {
         }
     }
 
-    /// Where the page begins that holds the last `limit` events of these channels before an id, or as many of them
-    /// as a page may hold; none if there is no such event. A page does not reach from rows into the archive.
-    ///
-    /// # Errors
-    /// [`ReadError`].
+    /// The first id of the page that holds the last `limit` events of these channels before
+    /// `before`, or as many as fit a page; None if there is no such event. A page does not reach
+    /// from rows into the archive.
     pub async fn floor(
         &self,
         run: Uuid,
         before: EventId,
         channels: &[Channel],
         limit: u16,
-    ) -> Result<Option<Floor>, ReadError> {
+    ) -> Result<Option<Floor>, ArchiveReadError> {
         let rows = self.store.floor(run, before, channels, limit).await?;
         let archived = self.store.archived_upto(run).await?;
         if let Some(floor) = rows {
@@ -84,29 +78,26 @@ impl History {
             return Ok(None);
         }
         let page = archived_page(run, archived, channels, limit);
-        let events = self.archive.before(&page, before).await?;
+        let events = self.archive.events_before(&page, before).await?;
         let Some(oldest) = events.first().map(|event| event.id) else {
             return Ok(None);
         };
         let any = archived_page(run, archived, &[], 1);
-        let has_older = !self.archive.before(&any, oldest).await?.is_empty();
+        let has_older = !self.archive.events_before(&any, oldest).await?.is_empty();
         Ok(Some(Floor { oldest, has_older }))
     }
 
-    /// The first stored event behind an id, with the time of its append; of an archived one with that by its producer's
-    /// clock, since only rows know the other.
-    ///
-    /// # Errors
-    /// [`ReadError`].
+    /// The first stored event after a cursor, with the time of its append. For an archived event
+    /// that is the producer's time, since only rows hold the other.
     pub async fn moment_after(
         &self,
         run: Uuid,
         cursor: EventId,
-    ) -> Result<Option<Moment>, ReadError> {
+    ) -> Result<Option<Moment>, ArchiveReadError> {
         let archived = self.store.archived_upto(run).await?;
         if cursor < archived {
             let page = archived_page(run, archived, &[], 1);
-            let events = self.archive.after(&page, cursor).await?;
+            let events = self.archive.events_after(&page, cursor).await?;
             if let Some(event) = events.first() {
                 let head = Head::parse(&event.line).ok();
                 return Ok(Some(Moment {
@@ -119,10 +110,7 @@ impl History {
     }
 
     /// The last stored event of each epoch of a run, oldest first.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn epochs(&self, run: Uuid) -> Result<Vec<EventId>, ReadError> {
+    pub async fn epochs(&self, run: Uuid) -> Result<Vec<EventId>, ArchiveReadError> {
         let mut ends = BTreeMap::new();
         if self.store.archived_upto(run).await? > EventId::ZERO {
             ends = self.archive.epochs(run).await?;

@@ -1,7 +1,7 @@
-//! What is told after a commit: the new statuses of runs, and that a lost one was heard again.
+//! Announces committed status changes, and runs that came back after being lost.
 //!
-//! Hints for those who watch, nothing of it is awaited by anybody: a failure is logged, and what is stored is true
-//! without it. Viewers see statuses as events of their run, so only what is none is told to them here.
+//! These are hints: a failure is only logged, since Postgres holds the truth. Viewers of a run see
+//! status changes as its events, so only changes that are no event are published to them here.
 
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::presence::liveness;
@@ -10,22 +10,22 @@ use runcast_common::protocol::keys::Keys;
 use runcast_common::redis::cmd;
 use tracing::{debug, info};
 
-pub(super) async fn tell(redis: &Redis, keys: &Keys, updates: &[RunUpdate]) {
-    if let Err(error) = try_tell(redis, keys, updates).await {
-        debug!(%error, "cannot tell what changed");
+pub(crate) async fn announce(redis: &Redis, keys: &Keys, updates: &[RunUpdate]) {
+    if let Err(error) = publish(redis, keys, updates).await {
+        debug!(%error, "cannot announce status changes");
     }
 }
 
-async fn try_tell(redis: &Redis, keys: &Keys, updates: &[RunUpdate]) -> Result<(), RedisFailure> {
+async fn publish(redis: &Redis, keys: &Keys, updates: &[RunUpdate]) -> Result<(), RedisFailure> {
     for update in updates.iter().filter(|update| !update.agents.is_empty()) {
         info!(run = %update.run, status = update.status, "a lost agent has published again");
-        // From now on its silence counts again, whether it gives signs of life or not.
-        let agents: Vec<_> = update.agents.iter().map(|one| one.agent).collect();
+        // From now on its silence counts again, even if it never sends a heartbeat.
+        let agents: Vec<_> = update.agents.iter().map(|agent| agent.agent).collect();
         let run = keys.run(update.run);
         let time = cmd("TIME");
         let (seconds, _): (u64, u64) = redis.query(run.slot, &time).await?;
-        liveness::expect(redis, &run.fleet, &agents, seconds * 1000).await?;
-        run_update::tell(redis, keys, update).await?;
+        liveness::assume_alive(redis, &run.heartbeat_keys, &agents, seconds * 1000).await?;
+        run_update::publish_to_viewers(redis, keys, update).await?;
     }
-    run_update::announce(redis, keys, updates).await
+    run_update::publish_to_feed(redis, keys, updates).await
 }

@@ -1,68 +1,92 @@
-//! From entries to rows: what is new, what is known, what is missing, what is no event.
-//!
-//! Pure decisions, made under the lock of the run's watermark:
-//! - An event whose producer seq is stored already is dropped: Redis lost its memory and the producer
-//!   sent it again.
-//! - A hole between ids, or an entry that cannot be read, becomes one `gap` event in its place; what
-//!   came instead is kept as a dead letter. The run goes on.
-//! - A final status is compared with what is stored of its producer: that is the seal.
+//! Decides from the entries of a cycle what to store. Pure decisions, made under the lock of the
+//! watermarks:
+//! - An event whose producer seq is already stored is dropped: Redis lost it, and the producer
+//!   resent it.
+//! - A hole between ids, or an entry that cannot be read, becomes one `gap` event in its place.
+//!   What cannot be read is kept as a dead letter. The run goes on.
+//! - A final status is compared with the seal of its producer. Seals belong to producers, not to
+//!   variations: their seqs are dense, so the checksum is carried on from batch to batch, and two
+//!   processes that publish for one variation do not disturb each other.
+//! - A lost run comes back by events that were appended after it was marked as lost, not by events
+//!   that were only stored later: those prove nothing about an agent that has died since. So the
+//!   batch carries the time of each producer's last append.
 
-use runcast_common::protocol::entry::{Entry, Event, Unreadable};
+use std::collections::HashMap;
+
+use runcast_common::protocol::entry::{Event, UnreadableEntry};
 use runcast_common::protocol::event::{self, Gap, Head, Kind, Status, StatusChange};
 use runcast_common::protocol::event_id::EventId;
 use tracing::error;
 use uuid::Uuid;
 
-use super::read_run::{self, PendingEntries};
+use crate::read_run::{self, PendingEntries, ReadEntry};
 use runcast_store::copy_rows::EventRow;
 use runcast_store::ingest::{
     DeadLetter, IngestBatch, ProducerState, RunState, VariationChange, WatermarkAdvance,
 };
 
-/// What building came to.
-#[derive(Debug)]
-pub struct BuiltRun {
-    /// What is stored of the run once the batch is.
-    pub state: RunState,
-    /// Events that were stored already and came again.
-    pub replays: u64,
+/// What a cycle stores.
+#[derive(Debug, Default)]
+pub(crate) struct BuiltBatch {
+    pub(crate) batch: IngestBatch,
+    /// How far each run is stored once the batch is.
+    pub(crate) states: HashMap<Uuid, RunState>,
+    /// Events that were already stored and came again.
+    pub(crate) replays: u64,
 }
 
-/// Adds to `batch` what a turn stores, given what is stored already.
-/// If the watermark has moved since the turn was read, it adds nothing: the turn is stale.
-pub fn build(turn: &PendingEntries, state: &RunState, batch: &mut IngestBatch) -> BuiltRun {
+/// Builds the rows of these entries, given the locked states of their runs. Runs that are not among
+/// the states no longer exist and are left out.
+pub(crate) fn build_batch(
+    pending: &[PendingEntries],
+    locked: &HashMap<Uuid, RunState>,
+) -> BuiltBatch {
+    let mut built = BuiltBatch::default();
+    for entries in pending {
+        if let Some(state) = locked.get(&entries.run) {
+            let (state, replays) = build_run(entries, state, &mut built.batch);
+            built.replays += replays;
+            built.states.insert(entries.run, state);
+        }
+    }
+    built
+}
+
+/// Adds the rows of one run. Returns its new state, and how many events came again. If the
+/// watermark has moved since the run was read, it adds nothing: the read is stale.
+fn build_run(
+    pending: &PendingEntries,
+    state: &RunState,
+    batch: &mut IngestBatch,
+) -> (RunState, u64) {
+    if state.watermark != pending.from {
+        return (state.clone(), pending.events());
+    }
     let mut builder = RunBuilder {
-        run: turn.run,
+        run: pending.run,
         reached: state.watermark,
         state: state.clone(),
-        touched: Vec::new(),
+        producers: Vec::new(),
         events: 0,
         bytes: 0,
         replays: 0,
         changes: Vec::new(),
         batch,
     };
-    if state.watermark == turn.from {
-        for item in &turn.items {
-            builder.item(item);
-        }
-        builder.finish();
-    } else {
-        builder.replays = turn.events();
+    for entry in &pending.entries {
+        builder.add_entry(entry);
     }
-    BuiltRun {
-        state: builder.state,
-        replays: builder.replays,
-    }
+    builder.finish();
+    (builder.state, builder.replays)
 }
 
 struct RunBuilder<'a> {
     run: Uuid,
-    /// The last id that has been dealt with, within an entry too.
+    /// The last id that was processed, also within an entry.
     reached: EventId,
     state: RunState,
-    /// Producers with new events, and when the last of them was appended.
-    touched: Vec<(Uuid, u64)>,
+    /// Producers with new events, and when the last of these was appended.
+    producers: Vec<(Uuid, u64)>,
     events: u64,
     bytes: u64,
     replays: u64,
@@ -71,43 +95,42 @@ struct RunBuilder<'a> {
 }
 
 impl RunBuilder<'_> {
-    fn item(&mut self, item: &Result<Entry, Unreadable>) {
-        let last = read_run::id(item);
+    fn add_entry(&mut self, entry: &ReadEntry) {
+        let last = read_run::id(entry);
         if last <= self.state.watermark {
             return;
         }
-        match item {
+        match entry {
             Ok(entry) => {
-                self.hole_before(entry.first(), entry.appended_ms);
+                self.add_gap_before(entry.first(), entry.appended_ms);
                 for event in entry.events() {
-                    self.event(&event, entry.appended_ms);
+                    self.add_event(&event, entry.appended_ms);
                     self.reached = event.id;
                 }
                 self.state.watermark_event = Some((entry.producer, entry.producer_last()));
             }
-            Err(unreadable) => {
-                let missing = if last.epoch == self.state.watermark.epoch {
-                    last.seq - self.state.watermark.seq
-                } else {
-                    last.seq
-                };
-                self.gap(
-                    last,
-                    missing,
-                    unreadable.bytes.len(),
-                    "unreadable",
-                    event::now_ms(),
-                );
-                self.dead_letter(last, None, &unreadable.reason, &unreadable.bytes);
-                self.state.watermark_event = Some((Uuid::nil(), 0));
-            }
+            Err(unreadable) => self.add_unreadable(last, unreadable),
         }
         self.state.watermark = last;
         self.reached = last;
     }
 
-    /// Ids that no entry holds: they were appended and are gone.
-    fn hole_before(&mut self, first: EventId, appended_ms: u64) {
+    /// Stores a gap for an entry that cannot be read, and the entry as a dead letter.
+    fn add_unreadable(&mut self, last: EventId, unreadable: &UnreadableEntry) {
+        let missing = if last.epoch == self.state.watermark.epoch {
+            last.seq - self.state.watermark.seq
+        } else {
+            last.seq
+        };
+        let bytes = unreadable.bytes.len();
+        self.add_gap(last, missing, bytes, "unreadable", event::now_ms());
+        self.add_dead_letter(last, None, &unreadable.reason, &unreadable.bytes);
+        self.state.watermark_event = Some((Uuid::nil(), 0));
+    }
+
+    /// Stores a gap for the ids before `first` that no entry holds: they were appended and are
+    /// lost.
+    fn add_gap_before(&mut self, first: EventId, appended_ms: u64) {
         let watermark = self.state.watermark;
         let expected = if first.epoch == watermark.epoch {
             watermark.seq + 1
@@ -115,94 +138,93 @@ impl RunBuilder<'_> {
             1
         };
         if first.seq > expected {
-            let at = EventId::new(first.epoch, first.seq - 1);
-            self.gap(at, first.seq - expected, 0, "lost", appended_ms);
-            self.reached = at;
+            let id = EventId::new(first.epoch, first.seq - 1);
+            self.add_gap(id, first.seq - expected, 0, "lost", appended_ms);
+            self.reached = id;
         }
     }
 
-    fn gap(&mut self, at: EventId, count: u64, bytes: usize, reason: &'static str, time_ms: u64) {
-        error!(run = %self.run, %at, count, reason, "events are missing in the stream");
+    fn add_gap(
+        &mut self,
+        id: EventId,
+        count: u64,
+        bytes: usize,
+        reason: &'static str,
+        time_ms: u64,
+    ) {
+        error!(run = %self.run, at = %id, count, reason, "events are missing in the stream");
         let gap = Gap {
             count: Some(count),
             bytes: bytes as u64,
             reason,
             after: Some(self.reached),
-            next: Some(EventId::new(at.epoch, at.seq + 1)),
+            next: Some(EventId::new(id.epoch, id.seq + 1)),
         };
         let mut line = Vec::new();
         if let Err(error) = event::write_line(&mut line, Kind::Gap, 0, time_ms, &gap) {
-            // A gap of six short fields always fits; if not, the log above has told of it.
-            error!(%error, "a gap could not be written");
+            // A gap of six short fields always fits; otherwise the log above reports it.
+            error!(%error, "cannot write a gap event");
             return;
         }
         line.pop();
-        self.row(
-            &Event {
-                id: at,
-                producer: Uuid::nil(),
-                producer_seq: 0,
-                line: line.into(),
-            },
-            Kind::Gap,
-            0,
-            None,
-            time_ms,
-            time_ms,
-        );
+        let event = Event {
+            id,
+            producer: Uuid::nil(),
+            producer_seq: 0,
+            line: line.into(),
+        };
+        self.add_row(&event, Kind::Gap, 0, None, time_ms, time_ms);
     }
 
-    fn event(&mut self, event: &Event, appended_ms: u64) {
+    fn add_event(&mut self, event: &Event, appended_ms: u64) {
         if event.id <= self.state.watermark {
             return;
         }
-        let known = self.state.producers.entry(event.producer).or_default();
-        if event.producer_seq <= known.seq {
+        // Drop what is already stored.
+        let stored = self.state.producers.entry(event.producer).or_default();
+        if event.producer_seq <= stored.seq {
             self.replays += 1;
             return;
         }
         let head = Head::parse(&event.line);
-        // A producer that lost events itself says so by a gap in their place.
-        let told = matches!(&head, Ok(head) if head.kind == Kind::Gap);
-        if event.producer_seq != known.seq + 1 && !told {
+        // A producer that lost events itself publishes a gap in their place.
+        let is_gap = matches!(&head, Ok(head) if head.kind == Kind::Gap);
+        if event.producer_seq != stored.seq + 1 && !is_gap {
             error!(run = %self.run, producer = %event.producer, id = %event.id,
-                missing = event.producer_seq - known.seq - 1, "events of a producer never came");
+                missing = event.producer_seq - stored.seq - 1, "events of a producer never came");
         }
-        let before = *known;
-        known.seq = event.producer_seq;
-        known.seal.add(&event.line);
-        let mut touched = self.touched.iter_mut();
-        match touched.find(|(producer, _)| *producer == event.producer) {
-            Some((_, heard_ms)) => *heard_ms = appended_ms,
-            None => self.touched.push((event.producer, appended_ms)),
+        // Move the producer's seq and seal on.
+        let before = *stored;
+        stored.seq = event.producer_seq;
+        stored.seal.add(&event.line);
+        let mut producers = self.producers.iter_mut();
+        match producers.find(|(producer, _)| *producer == event.producer) {
+            Some((_, last_appended_ms)) => *last_appended_ms = appended_ms,
+            None => self.producers.push((event.producer, appended_ms)),
         }
+        // Store the event, or a gap and a dead letter in its place.
         match head {
             Ok(mut head) => {
-                // A producer without a clock, such as a shell script, is taken at Redis' word.
+                // A producer without a clock, such as a shell script, gets the time of Redis.
                 if head.time == 0 {
                     head.time = appended_ms;
                 }
-                self.row(
-                    event,
-                    head.kind,
-                    head.variation,
-                    head.level.as_deref(),
-                    head.time,
-                    appended_ms,
-                );
+                let level = head.level.as_deref();
+                let (kind, variation) = (head.kind, head.variation);
+                self.add_row(event, kind, variation, level, head.time, appended_ms);
                 if head.kind == Kind::Status {
-                    self.status(event, &head, &before);
+                    self.add_status(event, &head, &before);
                 }
             }
             Err(unreadable) => {
                 let source = Some((event.producer, event.producer_seq));
-                self.dead_letter(event.id, source, &unreadable.to_string(), &event.line);
-                self.gap(event.id, 1, event.line.len(), "unreadable", appended_ms);
+                self.add_dead_letter(event.id, source, &unreadable.to_string(), &event.line);
+                self.add_gap(event.id, 1, event.line.len(), "unreadable", appended_ms);
             }
         }
     }
 
-    fn row(
+    fn add_row(
         &mut self,
         event: &Event,
         kind: Kind,
@@ -227,7 +249,13 @@ impl RunBuilder<'_> {
         self.bytes += event.line.len() as u64;
     }
 
-    fn dead_letter(&mut self, id: EventId, source: Option<(Uuid, u64)>, reason: &str, body: &[u8]) {
+    fn add_dead_letter(
+        &mut self,
+        id: EventId,
+        source: Option<(Uuid, u64)>,
+        reason: &str,
+        body: &[u8],
+    ) {
         self.batch.dead_letters.push(DeadLetter {
             run: self.run,
             id,
@@ -237,42 +265,39 @@ impl RunBuilder<'_> {
         });
     }
 
-    fn status(&mut self, event: &Event, head: &Head<'_>, before: &ProducerState) {
+    /// Adds the status of a variation; a later one in the batch replaces an earlier one.
+    fn add_status(&mut self, event: &Event, head: &Head<'_>, before: &ProducerState) {
         let change: StatusChange = match serde_json::from_slice(&event.line) {
             Ok(change) => change,
             Err(error) => {
                 // It stays visible as an event, but changes nothing.
-                return self.dead_letter(
-                    event.id,
-                    Some((event.producer, event.producer_seq)),
-                    &format!("status without meaning: {error}"),
-                    &event.line,
-                );
+                let source = Some((event.producer, event.producer_seq));
+                let reason = format!("status without meaning: {error}");
+                return self.add_dead_letter(event.id, source, &reason, &event.line);
             }
         };
-        let ends = change.status.is_final();
+        let is_final = change.status.is_final();
         let earlier = self
             .changes
             .iter()
-            .position(|one| one.variation == head.variation);
+            .position(|change| change.variation == head.variation);
         let started_ms = match earlier {
             Some(index) => self.changes.swap_remove(index).started_ms,
             None => None,
         };
+        // The final status itself is not part of its seal.
+        let seal = change.seal.filter(|_| is_final);
         self.changes.push(VariationChange {
             run: self.run,
             variation: head.variation,
             status: change.status,
             started_ms: started_ms.or((change.status == Status::Running).then_some(head.time)),
-            ended_ms: ends.then_some(head.time),
+            ended_ms: is_final.then_some(head.time),
             exit_code: change.exit_code,
             signal: change.signal,
             message: change.message,
-            missing: change
-                .seal
-                .filter(|_| ends)
-                .map(|seal| seal.events.saturating_sub(before.seal.events)),
-            intact: change.seal.filter(|_| ends).map(|seal| seal == before.seal),
+            missing: seal.map(|seal| seal.events.saturating_sub(before.seal.events)),
+            intact: seal.map(|seal| seal == before.seal),
         });
     }
 
@@ -287,11 +312,12 @@ impl RunBuilder<'_> {
             events: self.events,
             bytes: self.bytes,
         });
-        for (producer, heard_ms) in self.touched.drain(..) {
+        for (producer, last_appended_ms) in self.producers.drain(..) {
             let state = self.state.producers[&producer];
             self.batch.producers.push((self.run, producer, state));
             if self.state.lost {
-                self.batch.heard.push((self.run, producer, heard_ms));
+                let published = (self.run, producer, last_appended_ms);
+                self.batch.heard.push(published);
             }
         }
         self.batch.changes.append(&mut self.changes);
@@ -301,13 +327,14 @@ impl RunBuilder<'_> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use runcast_common::protocol::entry::Entry;
     use runcast_common::protocol::seal::Seal;
 
     use super::*;
 
     const PRODUCER: Uuid = Uuid::from_u128(7);
 
-    fn entry(last: EventId, producer_first: u64, lines: &[&str]) -> Result<Entry, Unreadable> {
+    fn entry(last: EventId, producer_first: u64, lines: &[&str]) -> ReadEntry {
         let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
         Ok(Entry {
             last,
@@ -319,18 +346,26 @@ mod tests {
         })
     }
 
-    fn turn(from: EventId, items: Vec<Result<Entry, Unreadable>>) -> PendingEntries {
+    fn pending(from: EventId, entries: Vec<ReadEntry>) -> PendingEntries {
         PendingEntries {
             run: Uuid::nil(),
             from,
-            items,
+            entries,
         }
+    }
+
+    /// Builds one run, and answers its new state beside the batch.
+    fn build(from: EventId, entries: Vec<ReadEntry>, state: &RunState) -> (BuiltBatch, RunState) {
+        let locked = HashMap::from([(Uuid::nil(), state.clone())]);
+        let mut built = build_batch(&[pending(from, entries)], &locked);
+        let state = built.states.remove(&Uuid::nil()).expect("the run's state");
+        (built, state)
     }
 
     const LINE: &str = r#"{"kind":"output","variation":0,"time":5,"text":"x"}"#;
 
     #[test]
-    fn what_a_producer_sent_again_is_stored_once() {
+    fn resent_events_are_stored_once() {
         let mut state = RunState {
             watermark: EventId::new(1, 4),
             ..RunState::default()
@@ -342,11 +377,10 @@ mod tests {
                 seal: Seal::default(),
             },
         );
-        let mut batch = IngestBatch::default();
-        let items = vec![entry(EventId::new(2, 3), 3, &[LINE, LINE, LINE])];
-        let built = build(&turn(state.watermark, items), &state, &mut batch);
+        let entries = vec![entry(EventId::new(2, 3), 3, &[LINE, LINE, LINE])];
+        let (built, after) = build(state.watermark, entries, &state);
+        let batch = built.batch;
         assert_eq!(built.replays, 2);
-        let after = built.state;
         assert_eq!(batch.rows.rows(), 1);
         assert_eq!(after.watermark, EventId::new(2, 3));
         assert_eq!(after.producers[&PRODUCER].seq, 5);
@@ -355,37 +389,32 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_turn_stores_nothing() {
+    fn a_stale_read_stores_nothing() {
         let state = RunState {
             watermark: EventId::new(1, 1),
             ..RunState::default()
         };
-        let mut batch = IngestBatch::default();
-        let items = vec![entry(EventId::new(1, 1), 1, &[LINE])];
-        let built = build(&turn(EventId::ZERO, items), &state, &mut batch);
+        let entries = vec![entry(EventId::new(1, 1), 1, &[LINE])];
+        let (built, _) = build(EventId::ZERO, entries, &state);
+        let batch = built.batch;
         assert_eq!(built.replays, 1);
         assert_eq!((batch.rows.rows(), batch.progress.len()), (0, 0));
     }
 
     #[test]
-    fn holes_and_what_cannot_be_read_become_gaps_and_the_run_goes_on() {
-        let unreadable = Unreadable {
+    fn holes_and_unreadable_entries_become_gaps_and_the_run_goes_on() {
+        let unreadable = UnreadableEntry {
             id: EventId::new(1, 5),
             reason: "no".into(),
             bytes: Bytes::from("?"),
         };
-        let items = vec![
+        let entries = vec![
             entry(EventId::new(1, 3), 1, &[LINE]),
             Err(unreadable),
             entry(EventId::new(1, 7), 2, &["nonsense", LINE]),
         ];
-        let mut batch = IngestBatch::default();
-        let after = build(
-            &turn(EventId::ZERO, items),
-            &RunState::default(),
-            &mut batch,
-        )
-        .state;
+        let (built, after) = build(EventId::ZERO, entries, &RunState::default());
+        let batch = built.batch;
         // Gap at 2, event 3, gap at 5, gap at 6, event 7.
         assert_eq!(batch.rows.rows(), 5);
         assert_eq!(batch.dead_letters.len(), 2);
@@ -396,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_final_status_is_compared_with_what_is_stored() {
+    fn a_final_status_is_compared_with_the_stored_seal() {
         let mut seal = Seal::default();
         seal.add(LINE.as_bytes());
         for (claimed, intact, missing) in [(seal, true, 0), (Seal { events: 3, ..seal }, false, 2)]
@@ -408,14 +437,9 @@ mod tests {
             let mut line = Vec::new();
             event::write_line(&mut line, Kind::Status, 1, 9, &change).expect("a line");
             let line = String::from_utf8(line).expect("UTF-8");
-            let items = vec![entry(EventId::new(1, 2), 1, &[LINE, line.trim_end()])];
-            let mut batch = IngestBatch::default();
-            build(
-                &turn(EventId::ZERO, items),
-                &RunState::default(),
-                &mut batch,
-            );
-            let stored = &batch.changes[0];
+            let entries = vec![entry(EventId::new(1, 2), 1, &[LINE, line.trim_end()])];
+            let (built, _) = build(EventId::ZERO, entries, &RunState::default());
+            let stored = &built.batch.changes[0];
             assert_eq!(
                 (stored.intact, stored.missing),
                 (Some(intact), Some(missing))

@@ -1,91 +1,89 @@
-//! One cycle: read what some runs hold beyond their watermarks, write it in one transaction, tell Redis.
+//! One cycle: read what some runs hold beyond their watermarks, store it in one transaction, let
+//! Redis acknowledge and trim it.
 //!
-//! Reads, and afterwards the tellings, of many runs go over one connection without waiting for each
-//! other. Reading ends once [`BATCH_BYTES`] or [`BATCH_ROWS`] have come together; the runs that it did not
-//! come to are given back. With [`READS`] reads of [`RUN_BYTES`] under way at that moment, a cycle holds
-//! about twice [`BATCH_BYTES`], and the same again as rows.
+//! A cycle is repeated during an outage of Redis or Postgres, with a jittered backoff of at most 2
+//! s. Any other failure is isolated: each run gets a cycle of its own, so that one run that cannot
+//! be stored does not delay the others.
+//!
+//! Bounds: a cycle holds about twice [`crate::read_batch::BATCH_BYTES`] of entries, and the same
+//! again as rows.
 
-use std::collections::HashMap;
-
-use futures::future::try_join_all;
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::Redis;
-use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
-use runcast_common::scripts::{self, Settle, Settled, Window};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
-use super::announce;
-use super::build_batch;
-use super::memory_budget::MemoryPressure;
-use super::metrics::{CommitStats, Metrics};
-use super::read_run::{self, PendingEntries, ReadOutcome};
-use super::ready_queue::ReadyRun;
+use crate::announce::announce;
+use crate::commit::commit;
 use crate::error::PersistError;
+use crate::metrics::Metrics;
+use crate::read_batch::read_batch;
+use crate::ready_queue::ReadyRun;
+use crate::settle::Settler;
 use runcast_store::Store;
-use runcast_store::ingest::{IngestBatch, Ingested, RunState};
 
-/// Body bytes after which a transaction takes no further run: large enough to make its fixed cost small,
-/// small enough to be committed in a tenth of a second or two.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
-
-/// The same in events, for short ones.
-const BATCH_ROWS: u64 = 32 * 1024;
-
-/// Runs that are read at the same time.
-const READS: usize = 16;
-
-/// Body bytes that one run may store in a turn while others wait; alone it may fill the batch.
-const RUN_BYTES: usize = 512 * 1024;
-
-/// What a cycle has come to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CycleProgress {
-    /// So many of its runs, from the first on, have had their turn.
-    pub(super) runs: usize,
-    /// There was more than fits in.
-    pub(super) is_full: bool,
-}
-
-impl CycleProgress {
-    const fn all(runs: &[ReadyRun]) -> Self {
-        Self {
-            runs: runs.len(),
-            is_full: false,
-        }
-    }
-}
-
-/// What cycles work with.
+/// What a cycle works with. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub(super) struct Cycle {
-    pub(super) redis: Redis,
-    pub(super) store: Store,
-    pub(super) keys: Keys,
-    pub(super) window: Window,
-    pub(super) pressure: MemoryPressure,
-    pub(super) meter: Metrics,
+pub(crate) struct Cycle {
+    pub(crate) redis: Redis,
+    pub(crate) store: Store,
+    pub(crate) keys: Keys,
+    pub(crate) settler: Settler,
+    pub(crate) metrics: Metrics,
+}
+
+/// How a cycle ended.
+#[derive(Debug)]
+pub(crate) struct CycleOutcome {
+    /// Runs that were tried, whether or not they could be stored.
+    pub(crate) finished: Vec<Uuid>,
+    /// Runs that the cycle did not reach, because its batch was full.
+    pub(crate) left: Vec<ReadyRun>,
+    /// There was more than fits in one batch.
+    pub(crate) is_full: bool,
+    /// The persister was stopped while Postgres or Redis was down.
+    pub(crate) gave_up: bool,
+}
+
+/// How far an attempt at a cycle came.
+#[derive(Debug, Clone, Copy)]
+struct CycleProgress {
+    /// How many of the runs, from the first on, were read.
+    runs: usize,
+    /// There was more than fits in one batch.
+    is_full: bool,
 }
 
 impl Cycle {
-    /// Repeats a cycle until it succeeds, an outage is over, or its one bad run is found. Answers nothing if told to
-    /// stop in an outage.
-    pub(super) async fn persevere(
-        &self,
-        runs: &[ReadyRun],
-        stop: &CancellationToken,
-    ) -> Option<CycleProgress> {
+    /// Stores what these runs hold, and says which of them are done.
+    pub(crate) async fn run(
+        self,
+        mut runs: Vec<ReadyRun>,
+        stop: CancellationToken,
+    ) -> CycleOutcome {
+        let progress = self.repeat(&runs, &stop).await;
+        let left = progress.map_or_else(Vec::new, |progress| runs.split_off(progress.runs));
+        CycleOutcome {
+            finished: runs.into_iter().map(|run| run.run).collect(),
+            left,
+            is_full: progress.is_some_and(|progress| progress.is_full),
+            gave_up: progress.is_none(),
+        }
+    }
+
+    /// Repeats the cycle until it succeeds, or until the runs that cannot be stored are found.
+    /// Returns nothing if `stop` comes during an outage.
+    async fn repeat(&self, runs: &[ReadyRun], stop: &CancellationToken) -> Option<CycleProgress> {
         let mut backoff = Backoff::for_connections();
         loop {
-            match self.once(runs).await {
-                Ok(done) => {
+            match self.attempt(runs).await {
+                Ok(progress) => {
                     if backoff.attempts() > 0 {
                         info!(runs = runs.len(), "storing again");
                     }
-                    return Some(done);
+                    return Some(progress);
                 }
                 Err(error) if error.is_outage() => {
                     if backoff.attempts() == 0 {
@@ -94,184 +92,53 @@ impl Cycle {
                         debug!(%error, runs = runs.len(), "still cannot store");
                     }
                     let wait = backoff.next_wait();
-                    self.meter.outage();
+                    self.metrics.count_outage();
                     let waited = tokio::time::sleep(wait);
                     stop.run_until_cancelled(waited).await?;
                 }
-                // One run that cannot be stored must not hold up the others.
-                Err(_) if runs.len() > 1 => {
-                    for run in runs {
-                        if let Err(error) = self.once(std::slice::from_ref(run)).await {
-                            error!(%error, run = %run.run, "cannot store this run; it stays in line");
-                        }
-                    }
-                    return Some(CycleProgress::all(runs));
-                }
                 Err(error) => {
-                    for run in runs {
-                        error!(%error, run = %run.run, "cannot store this run; it stays in line");
-                    }
-                    return Some(CycleProgress::all(runs));
+                    self.isolate(runs, error).await;
+                    return Some(CycleProgress {
+                        runs: runs.len(),
+                        is_full: false,
+                    });
                 }
             }
         }
     }
 
-    async fn once(&self, runs: &[ReadyRun]) -> Result<CycleProgress, PersistError> {
-        let ids: Vec<Uuid> = runs.iter().map(|run| run.run).collect();
-        let states = self.store.watermarks(&ids).await?;
-        let share = (BATCH_BYTES / runs.len().max(1)).max(RUN_BYTES);
-        let (mut turns, mut done) = (Vec::new(), 0);
-        let (mut bytes, mut rows, mut is_full) = (0, 0, false);
-        for group in runs.chunks(READS) {
-            let reads = group
-                .iter()
-                .map(|run| self.turn(run, states.get(&run.run), share));
-            for (run, turn) in group.iter().zip(try_join_all(reads).await?) {
-                if let Some(turn) = turn {
-                    bytes += turn.bytes();
-                    rows += turn.events();
-                    turns.push((run, turn));
-                }
-            }
-            done += group.len();
-            is_full = bytes >= BATCH_BYTES || rows >= BATCH_ROWS;
-            if is_full {
-                break;
+    /// Stores each run in a cycle of its own, and logs the ones that cannot be stored.
+    async fn isolate(&self, runs: &[ReadyRun], error: PersistError) {
+        if let [run] = runs {
+            error!(%error, run = %run.run, "cannot store this run; it stays in the ready queue");
+            return;
+        }
+        for run in runs {
+            if let Err(error) = self.attempt(std::slice::from_ref(run)).await {
+                error!(%error, run = %run.run, "cannot store this run; it stays in the ready queue");
             }
         }
-        if !turns.is_empty() {
-            self.write(&turns).await?;
-        }
-        Ok(CycleProgress {
-            runs: done,
-            is_full,
-        })
     }
 
-    /// What a run has to store; where that is nothing, Redis is told so here.
-    async fn turn(
-        &self,
-        run: &ReadyRun,
-        state: Option<&RunState>,
-        share: usize,
-    ) -> Result<Option<PendingEntries>, PersistError> {
-        let Some(state) = state else {
-            warn!(run = %run.run, "a stream of a run that does not exist is left alone");
-            self.settle(run, &RunState::default(), &[]).await?;
-            return Ok(None);
+    async fn attempt(&self, runs: &[ReadyRun]) -> Result<CycleProgress, PersistError> {
+        // Read what the runs hold beyond their watermarks, as much as fits in a batch.
+        let read = read_batch(&self.redis, &self.store, &self.keys, runs).await?;
+        let progress = CycleProgress {
+            runs: read.runs,
+            is_full: read.is_full,
         };
-        let found = read_run::read(&self.redis, &self.keys.run(run.run), state, share).await?;
-        match found {
-            ReadOutcome::Events(items) => {
-                return Ok(Some(PendingEntries {
-                    run: run.run,
-                    from: state.watermark,
-                    items,
-                }));
-            }
-            ReadOutcome::Nothing | ReadOutcome::WentBack => {}
+        // Runs with nothing to store need no transaction.
+        self.settler.settle_without_entries(&read).await?;
+        if read.pending.is_empty() {
+            return Ok(progress);
         }
-        // Rare, and only here what is known of producers matters before the lock.
-        let mut states = self.store.run_states(&[run.run]).await?;
-        let now = states.remove(&run.run).unwrap_or_default();
-        match found {
-            ReadOutcome::WentBack if now.watermark == state.watermark => {
-                self.rebirth(run, &now).await?;
-            }
-            // If somebody else has stored more meanwhile, this sends the run to the back of the line.
-            _ => self.settle(run, &now, &durable(&now)).await?,
-        }
-        Ok(None)
-    }
-
-    async fn write(&self, turns: &[(&ReadyRun, PendingEntries)]) -> Result<(), PersistError> {
-        let ids: Vec<Uuid> = turns.iter().map(|(run, _)| run.run).collect();
-        let mut stored: HashMap<Uuid, RunState> = HashMap::with_capacity(turns.len());
-        let mut tally = CommitStats::default();
-        let begun = Instant::now();
-        let Ingested { ended, updates } = self
-            .store
-            .ingest(&ids, |locked| {
-                let mut batch = IngestBatch::default();
-                for (_, turn) in turns {
-                    if let Some(state) = locked.get(&turn.run) {
-                        let built = build_batch::build(turn, state, &mut batch);
-                        tally.replays += built.replays;
-                        stored.insert(turn.run, built.state);
-                    }
-                }
-                tally.rows = batch.rows.rows();
-                tally.bytes = batch.rows.bytes();
-                tally.dead_letters = batch.dead_letters.len() as u64;
-                debug!(runs = stored.len(), rows = tally.rows, "storing");
-                batch
-            })
+        // Store the entries of all other runs in one transaction.
+        let committed = commit(&self.store, &self.metrics, &read.pending).await?;
+        // Only now may Redis acknowledge and trim them.
+        self.settler
+            .settle_committed(&runs[..read.runs], &committed.states)
             .await?;
-        tally.took = begun.elapsed();
-        tally.oldest_ms = turns.iter().filter_map(|(_, turn)| turn.oldest_ms()).min();
-        self.meter.committed(&tally);
-        let settles = turns.iter().filter_map(|(run, _)| {
-            let mut state = stored.remove(&run.run)?;
-            if let Some(ended) = ended.get(&run.run) {
-                state.ended.clone_from(ended);
-            }
-            Some(async move {
-                let producers = durable(&state);
-                self.settle(run, &state, &producers).await
-            })
-        });
-        try_join_all(settles).await?;
-        announce::tell(&self.redis, &self.keys, &updates).await;
-        Ok(())
+        announce(&self.redis, &self.keys, &committed.updates).await;
+        Ok(progress)
     }
-
-    async fn settle(
-        &self,
-        run: &ReadyRun,
-        state: &RunState,
-        durable: &[(Uuid, u64)],
-    ) -> Result<(), PersistError> {
-        let settle = Settle {
-            watermark: state.watermark,
-            sealed: state.ended.as_deref(),
-            ready_ids: &run.ready_ids,
-            durable,
-            window: self.pressure.fit(self.window),
-        };
-        let keys = self.keys.run(run.run);
-        let settled = self
-            .redis
-            .run(keys.slot, async |connection| {
-                settle.call(&keys, connection).await
-            })
-            .await?;
-        if settled == Settled::Gone {
-            debug!(run = %run.run, "Redis no longer knows the run");
-        }
-        Ok(())
-    }
-
-    /// Redis holds other events under ids that are taken: they get new ids, and another turn.
-    async fn rebirth(&self, run: &ReadyRun, state: &RunState) -> Result<(), PersistError> {
-        let keys = self.keys.run(run.run);
-        let producers = durable(state);
-        let last: EventId = self
-            .redis
-            .run(keys.slot, async |connection| {
-                scripts::rebirth(&keys, state.watermark, &producers, connection).await
-            })
-            .await?;
-        self.meter.reborn();
-        warn!(run = %run.run, watermark = %state.watermark, %last, "Redis went back in time; the run is reborn");
-        Ok(())
-    }
-}
-
-fn durable(state: &RunState) -> Vec<(Uuid, u64)> {
-    state
-        .producers
-        .iter()
-        .map(|(producer, known)| (*producer, known.seq))
-        .collect()
 }

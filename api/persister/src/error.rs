@@ -1,19 +1,19 @@
-//! Why a cycle of the persister failed.
+//! Why a cycle of the persister failed, and whether a retry can help.
 
 use runcast_common::connect::RedisFailure;
 use runcast_common::protocol::entry::NotEntries;
 use runcast_store::StoreError;
 
-/// What a cycle can fail with.
+/// Why a cycle failed.
 #[derive(Debug, thiserror::Error)]
-pub enum PersistError {
-    /// Postgres.
+pub(crate) enum PersistError {
+    /// Postgres failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Redis.
+    /// Redis failed.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
-    /// Redis answered a stream read in another shape.
+    /// Redis answered a stream read with a reply of an unexpected shape.
     #[error(transparent)]
     NotEntries(#[from] NotEntries),
 }

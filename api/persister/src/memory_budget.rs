@@ -1,46 +1,46 @@
-//! How much memory Redis may use, and which runs are told `full` when it uses more: the biggest first.
+//! How much memory Redis may use, and which runs the append script answers `full` when Redis uses
+//! more: the biggest first.
 //!
-//! Nothing is taken from small runs for the sake of big ones. There is one level above which no run may
-//! grow, the highest at which all together fit. Meanwhile less of what is stored stays for viewers: Postgres
-//! has it too.
+//! Small runs lose nothing for the sake of big ones. There is one cap above which no run may grow:
+//! the highest one with which all runs together fit. Meanwhile less of what is stored stays in
+//! Redis for viewers, since Postgres has it too.
 
 use std::fmt;
 use std::str::FromStr;
-
-use runcast_common::config::byte_size::ByteSize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use runcast_common::scripts::Window;
+use runcast_common::config::byte_size::ByteSize;
+use runcast_common::scripts::LiveWindow;
 
-/// Share of `maxmemory` that is the budget where none is set, in percent. The rest is for what the server
-/// needs beside its data: buffers of connections, and a copy while it persists.
-const DEFAULT_PERCENT: u64 = 75;
+/// Share of `maxmemory` that is the budget if none is set. The rest is for what the server needs
+/// beside its data: buffers of connections, and a copy while it persists.
+const DEFAULT_BUDGET_PERCENT: u64 = 75;
 
-/// Share of the budget from which an operator is warned, in percent.
+/// Share of the budget from which on an operator is warned.
 const WARN_PERCENT: u64 = 80;
 
 /// No run is capped below this: it would gain little and stop a run that has just begun.
-pub(super) const LEAST_CAP: u64 = 1024 * 1024;
+const MIN_CAP_BYTES: u64 = 1024 * 1024;
 
-/// What part of the live window stays while Redis is over its budget, as a divisor.
+/// While Redis is over its budget, the live window is divided by this.
 const WINDOW_DIVISOR: u64 = 16;
 
-/// Whether Redis is over its budget, as the survey found it and cycles obey. Clones are one.
+/// Whether Redis is over its budget: the memory monitor sets it, cycles obey it. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct MemoryPressure(Arc<AtomicBool>);
+pub(crate) struct MemoryPressure(Arc<AtomicBool>);
 
 impl MemoryPressure {
-    pub(super) fn set(&self, over: bool) {
-        self.0.store(over, Ordering::Relaxed);
+    pub(crate) fn set(&self, is_over_budget: bool) {
+        self.0.store(is_over_budget, Ordering::Relaxed);
     }
 
-    /// What of a live window may stay now.
-    pub(super) fn fit(&self, window: Window) -> Window {
+    /// How much of a live window may stay in Redis at the moment.
+    pub(crate) fn limit(&self, window: LiveWindow) -> LiveWindow {
         if !self.0.load(Ordering::Relaxed) {
             return window;
         }
-        Window {
+        LiveWindow {
             events: window.events / WINDOW_DIVISOR,
             bytes: window.bytes / WINDOW_DIVISOR,
             seconds: window.seconds / WINDOW_DIVISOR,
@@ -54,13 +54,13 @@ pub enum MemoryBudget {
     /// 75 % of Redis' `maxmemory` if that is set, else none.
     #[default]
     OfMaxmemory,
-    /// So many bytes.
+    /// A fixed number of bytes.
     Bytes(u64),
     /// No limit.
     Off,
 }
 
-/// A text that is no budget.
+/// The value of `RUNCAST_REDIS_BUDGET` is not a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected `off` or an amount of memory, such as 512MiB, 4GiB or a number of bytes")]
 pub struct InvalidMemoryBudget;
@@ -72,15 +72,15 @@ impl FromStr for MemoryBudget {
         if text == "off" {
             return Ok(Self::Off);
         }
-        let amount: ByteSize = text.parse().map_err(|_no_amount| InvalidMemoryBudget)?;
-        Ok(Self::Bytes(amount.0))
+        let size: ByteSize = text.parse().map_err(|_not_a_size| InvalidMemoryBudget)?;
+        Ok(Self::Bytes(size.0))
     }
 }
 
 impl fmt::Display for MemoryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OfMaxmemory => write!(f, "{DEFAULT_PERCENT} % of maxmemory"),
+            Self::OfMaxmemory => write!(f, "{DEFAULT_BUDGET_PERCENT} % of maxmemory"),
             Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
             Self::Off => f.write_str("off"),
         }
@@ -89,23 +89,23 @@ impl fmt::Display for MemoryBudget {
 
 impl MemoryBudget {
     /// The budget in bytes, for a server with this `maxmemory` (0: not limited).
-    pub(super) const fn bytes(self, maxmemory: u64) -> Option<u64> {
+    pub(crate) const fn bytes(self, maxmemory: u64) -> Option<u64> {
         match self {
             Self::Bytes(bytes) => Some(bytes),
-            Self::OfMaxmemory if maxmemory > 0 => Some(maxmemory / 100 * DEFAULT_PERCENT),
+            Self::OfMaxmemory if maxmemory > 0 => Some(maxmemory / 100 * DEFAULT_BUDGET_PERCENT),
             Self::OfMaxmemory | Self::Off => None,
         }
     }
 }
 
-/// True if so much of a budget is used that an operator should know.
-pub(super) const fn is_tight(used: u64, budget: u64) -> bool {
+/// Whether so much of the budget is used that an operator should know.
+pub(crate) const fn is_tight(used: u64, budget: u64) -> bool {
     used >= budget / 100 * WARN_PERCENT
 }
 
-/// The most bytes that any run may hold so that all together lose `excess` bytes, or as much of it as can
-/// be; none if there is nothing to lose.
-pub(super) fn cap(sizes: &[u64], excess: u64) -> Option<u64> {
+/// The cap in bytes that makes runs of these sizes lose `excess` bytes together, or as much of that
+/// as [`MIN_CAP_BYTES`] allows; none if there is no excess.
+pub(crate) fn cap_bytes(sizes: &[u64], excess: u64) -> Option<u64> {
     if excess == 0 {
         return None;
     }
@@ -113,17 +113,17 @@ pub(super) fn cap(sizes: &[u64], excess: u64) -> Option<u64> {
     sorted.sort_unstable_by(|one, other| other.cmp(one));
     let total: u64 = sorted.iter().sum();
     let fits = total.saturating_sub(excess);
-    // Lower the level past one run after the other, until what stays under it fits.
+    // Lower the cap past one run after the other, until what stays under it fits.
     let mut below = total;
     for (above, size) in (0u64..).zip(&sorted) {
-        // `above` runs are cut to this size; `below` is what the others hold.
+        // `above` runs are capped at this size; `below` is what the others hold.
         if below + above * size <= fits {
-            return Some((fits - below).checked_div(above)?.max(LEAST_CAP));
+            return Some((fits - below).checked_div(above)?.max(MIN_CAP_BYTES));
         }
         below -= size;
     }
     let runs = sorted.len() as u64;
-    Some(fits.checked_div(runs)?.max(LEAST_CAP))
+    Some(fits.checked_div(runs)?.max(MIN_CAP_BYTES))
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     #[test]
-    fn amounts_are_read() {
+    fn budgets_are_parsed() {
         assert_eq!("off".parse(), Ok(MemoryBudget::Off));
         assert_eq!("4GiB".parse(), Ok(MemoryBudget::Bytes(4 << 30)));
         assert_eq!("512 MiB".parse(), Ok(MemoryBudget::Bytes(512 << 20)));
@@ -158,13 +158,21 @@ mod tests {
     }
 
     #[test]
-    fn the_biggest_runs_come_first() {
+    fn the_biggest_runs_are_capped_first() {
         let sizes = [100 * MIB, 3 * MIB, 60 * MIB];
-        assert_eq!(cap(&sizes, 0), None);
-        assert_eq!(cap(&sizes, 10 * MIB), Some(90 * MIB), "only the biggest");
-        assert_eq!(cap(&sizes, 60 * MIB), Some(50 * MIB), "both big ones alike");
-        assert_eq!(cap(&sizes, 157 * MIB), Some(2 * MIB), "all alike");
-        assert_eq!(cap(&sizes, 1000 * MIB), Some(LEAST_CAP));
-        assert_eq!(cap(&[], MIB), None);
+        assert_eq!(cap_bytes(&sizes, 0), None);
+        assert_eq!(
+            cap_bytes(&sizes, 10 * MIB),
+            Some(90 * MIB),
+            "only the biggest"
+        );
+        assert_eq!(
+            cap_bytes(&sizes, 60 * MIB),
+            Some(50 * MIB),
+            "both big ones alike"
+        );
+        assert_eq!(cap_bytes(&sizes, 157 * MIB), Some(2 * MIB), "all alike");
+        assert_eq!(cap_bytes(&sizes, 1000 * MIB), Some(MIN_CAP_BYTES));
+        assert_eq!(cap_bytes(&[], MIB), None);
     }
 }

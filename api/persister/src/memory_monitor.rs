@@ -1,13 +1,17 @@
-//! Looks every few seconds at what waits in Redis: for the metrics of the buffer, and to keep Redis within
-//! its budget.
+//! Measures every few seconds what waits in Redis: for the metrics of the buffer, and to keep Redis
+//! within its memory budget.
 //!
-//! Only runs with unstored events are looked at, since what is stored is trimmed anyhow: the line names
-//! them, also while Postgres is down. So an idle run costs nothing here either. Above the budget the biggest
-//! runs get a `cap` for [`CAP_LIFE`] that the append script obeys; without a further survey it ends by
-//! itself. What idle runs keep for viewers is taken back ([`trim_idle`]), at most once in [`RELIEF_EVERY`]. All
-//! persisters survey; what they find and do is the same.
+//! Only runs with unstored events are measured, since stored events are trimmed anyway. The ready
+//! queue names these runs, also while Postgres is down, so an idle run costs nothing here either.
+//! While Redis is over its budget:
+//! - the biggest runs get a `cap` that the append script obeys. It ends after [`CAP_LIFE`] unless a
+//!   further round renews it;
+//! - all keys are gone through, at most once in [`TRIM_INTERVAL`], to trim what idle runs keep for
+//!   viewers ([`crate::trim_idle`]).
 //!
-//! Bounds: [`MOST_RUNS`] runs a survey, [`AT_ONCE`] calls under way.
+//! Every persister does this; all of them find and do the same.
+//!
+//! Bounds: [`MAX_RUNS`] runs a round, [`MAX_CONCURRENT_CALLS`] calls in progress.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,65 +21,66 @@ use rand::RngExt as _;
 use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::event_id::EventId;
-use runcast_common::protocol::keys::{Keys, PARTITIONS};
-use runcast_common::scripts::Window;
+use runcast_common::protocol::keys::{Keys, PARTITION_COUNT};
+use runcast_common::scripts::LiveWindow;
 use runcast_common::{redis, scripts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::memory_budget::{self, MemoryBudget, MemoryPressure};
-use super::metrics::{Buffer, Metrics};
-use super::{ready_queue, trim_idle};
+use crate::memory_budget::{self, MemoryBudget, MemoryPressure};
+use crate::metrics::{BufferStats, Metrics};
+use crate::ready_entries;
+use crate::trim_idle::trim_idle_runs;
 
-/// Between two surveys.
-const EVERY: Duration = Duration::from_secs(5);
+/// Between two rounds.
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The same while Redis is close to its budget.
-const EVERY_WHEN_TIGHT: Duration = Duration::from_secs(1);
+const INTERVAL_WHEN_TIGHT: Duration = Duration::from_secs(1);
 
-/// How long a cap holds: several surveys, so that a slow one does not let go of it.
+/// How long a cap holds: several rounds, so that a slow round does not end it.
 const CAP_LIFE: Duration = Duration::from_secs(15);
 
-/// Between two rounds through all keys, each of which costs Redis some microseconds.
-const RELIEF_EVERY: Duration = Duration::from_secs(10);
+/// Between two scans of all keys, each of which costs Redis some microseconds.
+const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Most runs of one survey; beyond them figures are too low, and small runs may go unseen.
-const MOST_RUNS: usize = 16 * 1024;
+/// Most runs of one round. Beyond them the metrics are too low, and big runs may be missed.
+const MAX_RUNS: usize = 16 * 1024;
 
-/// Calls under way at the same time.
-const AT_ONCE: usize = 32;
+/// Calls in progress at the same time.
+const MAX_CONCURRENT_CALLS: usize = 32;
 
-/// One run with unstored events.
+/// A run with unstored events, and what it holds in Redis.
 #[derive(Debug, Clone, Copy)]
-struct Waiting {
+struct WaitingRun {
     run: Uuid,
     events: u64,
     bytes: u64,
 }
 
-/// Looks at what waits.
+/// Measures what waits in Redis, and caps and trims runs while that is too much.
 #[derive(Debug)]
-pub(super) struct MemoryMonitor {
+pub(crate) struct MemoryMonitor {
     redis: Redis,
     keys: Keys,
     budget: MemoryBudget,
     pressure: MemoryPressure,
-    window: Window,
-    meter: Metrics,
-    tight: bool,
-    relief_at: Instant,
+    window: LiveWindow,
+    metrics: Metrics,
+    is_tight: bool,
+    trim_at: Instant,
 }
 
 impl MemoryMonitor {
-    pub(super) fn new(
+    pub(crate) fn new(
         redis: Redis,
         keys: Keys,
         budget: MemoryBudget,
         pressure: MemoryPressure,
-        window: Window,
-        meter: Metrics,
+        window: LiveWindow,
+        metrics: Metrics,
     ) -> Self {
         Self {
             redis,
@@ -83,48 +88,55 @@ impl MemoryMonitor {
             budget,
             pressure,
             window,
-            meter,
-            tight: false,
-            relief_at: Instant::now(),
+            metrics,
+            is_tight: false,
+            trim_at: Instant::now(),
         }
     }
 
-    /// Surveys until told to stop.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    /// Runs rounds until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            let every = if self.tight { EVERY_WHEN_TIGHT } else { EVERY };
-            let wait = tokio::time::sleep(every.mul_f64(rand::rng().random_range(0.8..=1.2)));
+            let interval = if self.is_tight {
+                INTERVAL_WHEN_TIGHT
+            } else {
+                INTERVAL
+            };
+            let wait = tokio::time::sleep(interval.mul_f64(rand::rng().random_range(0.8..=1.2)));
             if stop.run_until_cancelled(wait).await.is_none() {
                 return;
             }
-            match stop.run_until_cancelled(self.once()).await {
+            match stop.run_until_cancelled(self.round()).await {
                 Some(Ok(())) => {}
-                // Whoever takes runs from the line tells of it.
-                Some(Err(error)) => debug!(%error, "cannot survey what waits in Redis"),
+                // The consumers of the ready queue log an outage as a warning.
+                Some(Err(error)) => debug!(%error, "cannot measure what waits in Redis"),
                 None => return,
             }
         }
     }
 
-    async fn once(&mut self) -> Result<(), RedisFailure> {
+    async fn round(&mut self) -> Result<(), RedisFailure> {
+        // Measure.
         let (used, maxmemory) = self.memory().await?;
-        let waiting = self.waiting().await?;
-        let mut buffer = Buffer {
+        let waiting = self.waiting_runs().await?;
+        let mut stats = BufferStats {
             runs: waiting.len() as u64,
-            events: waiting.iter().map(|one| one.events).sum(),
-            bytes: waiting.iter().map(|one| one.bytes).sum(),
+            events: waiting.iter().map(|run| run.events).sum(),
+            bytes: waiting.iter().map(|run| run.bytes).sum(),
             memory: used,
-            ..Buffer::default()
+            ..BufferStats::default()
         };
-        if let Some(budget) = self.budget.bytes(maxmemory) {
-            buffer.budget = budget;
+        let budget = self.budget.bytes(maxmemory);
+        if let Some(budget) = budget {
+            stats.budget = budget;
             self.warn(used, budget);
             self.pressure.set(used > budget);
-            let sizes: Vec<u64> = waiting.iter().map(|one| one.bytes).collect();
-            if let Some(cap) = memory_budget::cap(&sizes, used.saturating_sub(budget)) {
-                let big = waiting.iter().filter(|one| one.bytes >= cap);
-                let runs: Vec<Uuid> = big.map(|one| one.run).collect();
-                buffer.capped = runs.len() as u64;
+            // Cap the biggest runs.
+            let sizes: Vec<u64> = waiting.iter().map(|run| run.bytes).collect();
+            if let Some(cap) = memory_budget::cap_bytes(&sizes, used.saturating_sub(budget)) {
+                let big = waiting.iter().filter(|run| run.bytes >= cap);
+                let runs: Vec<Uuid> = big.map(|run| run.run).collect();
+                stats.capped = runs.len() as u64;
                 warn!(
                     used,
                     budget,
@@ -132,37 +144,38 @@ impl MemoryMonitor {
                     cap,
                     "Redis is over its budget: the biggest runs may not grow"
                 );
-                self.cap(runs, cap).await?;
+                self.cap_runs(runs, cap).await?;
             }
         }
-        self.meter.buffer(&buffer);
-        if buffer.budget > 0 && used > buffer.budget && Instant::now() >= self.relief_at {
-            let window = self.pressure.fit(self.window);
-            trim_idle::take_back(&self.redis, &self.keys, window).await?;
-            self.relief_at = Instant::now() + RELIEF_EVERY;
+        self.metrics.set_buffer(&stats);
+        // Trim idle runs, which no cycle settles.
+        if budget.is_some_and(|budget| used > budget) && Instant::now() >= self.trim_at {
+            let window = self.pressure.limit(self.window);
+            trim_idle_runs(&self.redis, &self.keys, window).await?;
+            self.trim_at = Instant::now() + TRIM_INTERVAL;
         }
         Ok(())
     }
 
     fn warn(&mut self, used: u64, budget: u64) {
-        let tight = memory_budget::is_tight(used, budget);
-        if tight && !self.tight {
+        let is_tight = memory_budget::is_tight(used, budget);
+        if is_tight && !self.is_tight {
             warn!(
                 used,
                 budget, "Redis is close to its budget; is Postgres down, or too slow?"
             );
         }
-        if !tight && self.tight {
+        if !is_tight && self.is_tight {
             info!(used, budget, "Redis is well within its budget again");
         }
-        self.tight = tight;
+        self.is_tight = is_tight;
     }
 
-    /// Memory that is used, and `maxmemory`; in a cluster of all masters together.
+    /// Used memory and `maxmemory`, in bytes; in a cluster the sum over all masters.
     async fn memory(&self) -> Result<(u64, u64), RedisFailure> {
         let mut command = redis::cmd("INFO");
         command.arg("memory");
-        let (mut used, mut most) = (0, 0);
+        let (mut used, mut max) = (0, 0);
         for server in self.redis.masters().await? {
             let info: String = server.query(&command).await?;
             let field = |name: &str| {
@@ -171,33 +184,39 @@ impl MemoryMonitor {
                 value.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
             };
             used += field("used_memory");
-            most += field("maxmemory");
+            max += field("maxmemory");
         }
-        Ok((used, most))
+        Ok((used, max))
     }
 
-    /// The runs that the line names, and what they hold.
-    async fn waiting(&self) -> Result<Vec<Waiting>, RedisFailure> {
-        let lines = stream::iter(0..PARTITIONS).map(|partition| self.named(partition));
-        let named: Vec<Vec<Uuid>> = lines.buffer_unordered(AT_ONCE).try_collect().await?;
-        let runs: HashSet<Uuid> = named.into_iter().flatten().collect();
-        let sizes = stream::iter(runs).map(|run| self.size(run));
-        let sizes: Vec<Option<Waiting>> = sizes.buffer_unordered(AT_ONCE).try_collect().await?;
+    /// The runs that the ready queue names, and what they hold.
+    async fn waiting_runs(&self) -> Result<Vec<WaitingRun>, RedisFailure> {
+        let reads = stream::iter(0..PARTITION_COUNT).map(|partition| self.ready_runs(partition));
+        let runs: Vec<Vec<Uuid>> = reads
+            .buffer_unordered(MAX_CONCURRENT_CALLS)
+            .try_collect()
+            .await?;
+        let runs: HashSet<Uuid> = runs.into_iter().flatten().collect();
+        let sizes = stream::iter(runs).map(|run| self.measure(run));
+        let sizes: Vec<Option<WaitingRun>> = sizes
+            .buffer_unordered(MAX_CONCURRENT_CALLS)
+            .try_collect()
+            .await?;
         Ok(sizes.into_iter().flatten().collect())
     }
 
-    async fn named(&self, partition: usize) -> Result<Vec<Uuid>, RedisFailure> {
+    async fn ready_runs(&self, partition: usize) -> Result<Vec<Uuid>, RedisFailure> {
         let mut command = redis::cmd("XRANGE");
         command
             .arg(self.keys.ready(partition))
             .arg(&["-", "+", "COUNT"]);
-        command.arg(MOST_RUNS / PARTITIONS);
+        command.arg(MAX_RUNS / PARTITION_COUNT);
         let slot = Keys::slot(partition);
-        let entries: Value = self.redis.query(slot, &command).await?;
-        Ok(ready_queue::runs(entries))
+        let reply: Value = self.redis.query(slot, &command).await?;
+        Ok(ready_entries::runs(reply))
     }
 
-    async fn size(&self, run: Uuid) -> Result<Option<Waiting>, RedisFailure> {
+    async fn measure(&self, run: Uuid) -> Result<Option<WaitingRun>, RedisFailure> {
         let mut command = redis::cmd("HMGET");
         let keys = self.keys.run(run);
         command.arg(keys.meta);
@@ -211,20 +230,20 @@ impl MemoryMonitor {
         let stored: Option<EventId> = watermark.and_then(|text| text.parse().ok());
         let stored = stored.filter(|stored| stored.epoch == epoch);
         let bytes = number(bytes).unwrap_or(0);
-        Ok(Some(Waiting {
+        Ok(Some(WaitingRun {
             run,
             events: seq.saturating_sub(stored.map_or(0, |stored| stored.seq)),
             bytes: bytes.saturating_sub(number(freed).unwrap_or(0)),
         }))
     }
 
-    async fn cap(&self, runs: Vec<Uuid>, bytes: u64) -> Result<(), RedisFailure> {
-        let caps = stream::iter(runs).map(|run| self.cap_one(run, bytes));
-        let caps = caps.buffer_unordered(AT_ONCE);
-        caps.try_for_each(async |_known| Ok(())).await
+    async fn cap_runs(&self, runs: Vec<Uuid>, bytes: u64) -> Result<(), RedisFailure> {
+        let caps = stream::iter(runs).map(|run| self.cap_run(run, bytes));
+        let caps = caps.buffer_unordered(MAX_CONCURRENT_CALLS);
+        caps.try_for_each(async |_is_known| Ok(())).await
     }
 
-    async fn cap_one(&self, run: Uuid, bytes: u64) -> Result<bool, RedisFailure> {
+    async fn cap_run(&self, run: Uuid, bytes: u64) -> Result<bool, RedisFailure> {
         let keys = self.keys.run(run);
         self.redis
             .run(keys.slot, async |connection| {

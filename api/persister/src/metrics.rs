@@ -1,7 +1,7 @@
-//! What a persister tells about its work, as metrics.
+//! The metrics of a persister.
 //!
-//! Counters are of this process; gauges of the buffer describe the whole Redis, so that any persister's
-//! are as good as another's: take the largest, not the sum.
+//! Counters are of this process. Gauges of the buffer describe the whole Redis, so every persister
+//! reports the same: take the largest, not the sum.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
@@ -14,86 +14,86 @@ use runcast_common::protocol::event;
 
 /// What one transaction stored.
 #[derive(Debug, Default)]
-pub struct CommitStats {
+pub(crate) struct CommitStats {
     /// Rows written.
-    pub rows: u64,
-    /// Their bytes in Postgres' format.
-    pub bytes: u64,
-    /// Events that were stored already.
-    pub replays: u64,
-    /// Entries and lines that were no events.
-    pub dead_letters: u64,
-    /// From its first statement to its commit.
-    pub took: Duration,
-    /// When the oldest of its events were appended, Unix milliseconds of Redis.
-    pub oldest_ms: Option<u64>,
+    pub(crate) rows: u64,
+    /// Bytes of the rows in Postgres' format.
+    pub(crate) bytes: u64,
+    /// Events that were already stored.
+    pub(crate) replays: u64,
+    /// Entries and lines that are not events.
+    pub(crate) dead_letters: u64,
+    /// From the first statement to the commit.
+    pub(crate) took: Duration,
+    /// When the oldest of the events were appended, in Unix milliseconds of Redis.
+    pub(crate) oldest_ms: Option<u64>,
 }
 
-/// What Redis holds, as the last survey found it.
+/// What Redis holds, as the memory monitor last measured it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Buffer {
+pub(crate) struct BufferStats {
     /// Runs with unstored events.
-    pub runs: u64,
+    pub(crate) runs: u64,
     /// Their unstored events.
-    pub events: u64,
-    /// Body bytes of theirs, stored and unstored.
-    pub bytes: u64,
-    /// Memory that Redis uses, in a cluster that of all masters together.
-    pub memory: u64,
-    /// What it may use; 0 if there is no budget.
-    pub budget: u64,
-    /// Runs that are told `full` because of it.
-    pub capped: u64,
+    pub(crate) events: u64,
+    /// Their body bytes, stored and unstored.
+    pub(crate) bytes: u64,
+    /// Memory that Redis uses; in a cluster the sum over all masters.
+    pub(crate) memory: u64,
+    /// Memory that it may use; 0 if there is no budget.
+    pub(crate) budget: u64,
+    /// Runs that are answered `full` because of it.
+    pub(crate) capped: u64,
 }
 
-type Count = Counter<u64, AtomicU64>;
-type Level = Gauge<i64, AtomicI64>;
+type CounterU64 = Counter<u64, AtomicU64>;
+type GaugeI64 = Gauge<i64, AtomicI64>;
 
 /// The metrics of one persister. Cloning is cheap; clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    writes: Count,
-    replays: Count,
-    rows: Count,
-    bytes: Count,
-    dead_letters: Count,
-    reborn: Count,
-    claimed: Count,
-    outages: Count,
+    writes: CounterU64,
+    replays: CounterU64,
+    rows: CounterU64,
+    bytes: CounterU64,
+    dead_letters: CounterU64,
+    rebirths: CounterU64,
+    takeovers: CounterU64,
+    outages: CounterU64,
     transaction: Histogram,
-    size: Histogram,
+    transaction_rows: Histogram,
     lag: Histogram,
-    buffered: Level,
-    waiting: Level,
-    held: Level,
-    memory: Level,
-    budget: Level,
-    capped: Level,
+    unstored_events: GaugeI64,
+    waiting_runs: GaugeI64,
+    waiting_bytes: GaugeI64,
+    memory: GaugeI64,
+    budget: GaugeI64,
+    capped_runs: GaugeI64,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            writes: Count::default(),
-            replays: Count::default(),
-            rows: Count::default(),
-            bytes: Count::default(),
-            dead_letters: Count::default(),
-            reborn: Count::default(),
-            claimed: Count::default(),
-            outages: Count::default(),
+            writes: CounterU64::default(),
+            replays: CounterU64::default(),
+            rows: CounterU64::default(),
+            bytes: CounterU64::default(),
+            dead_letters: CounterU64::default(),
+            rebirths: CounterU64::default(),
+            takeovers: CounterU64::default(),
+            outages: CounterU64::default(),
             // 1 ms to 33 s.
             transaction: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             // 1 to 262,144 rows.
-            size: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
+            transaction_rows: Histogram::new(exponential_buckets(1.0, 4.0, 10)),
             // 1 ms to 4.7 hours: long enough for an outage of Postgres.
             lag: Histogram::new(exponential_buckets(0.001, 2.0, 25)),
-            buffered: Level::default(),
-            waiting: Level::default(),
-            held: Level::default(),
-            memory: Level::default(),
-            budget: Level::default(),
-            capped: Level::default(),
+            unstored_events: GaugeI64::default(),
+            waiting_runs: GaugeI64::default(),
+            waiting_bytes: GaugeI64::default(),
+            memory: GaugeI64::default(),
+            budget: GaugeI64::default(),
+            capped_runs: GaugeI64::default(),
         }
     }
 }
@@ -102,68 +102,68 @@ impl Metrics {
     /// Names and explains the metrics in a registry.
     #[rustfmt::skip]
     pub fn register(&self, registry: &mut Registry) {
-        let mut counter = |name: &str, help: &str, metric: &Count| registry.register(name, help, metric.clone());
+        let mut counter = |name: &str, help: &str, metric: &CounterU64| registry.register(name, help, metric.clone());
         counter("redis_buffer_writes", "Events that were read from Redis and committed to Postgres, or found there", &self.writes);
-        counter("redis_buffer_replays", "Events that came again although Postgres held them: a producer resent them after Redis lost them, or two persisters read the same", &self.replays);
+        counter("redis_buffer_replays", "Events that came again although Postgres holds them: a producer resent them after Redis lost them, or two persisters read the same ones", &self.replays);
         counter("runcast_persister_rows", "Rows committed", &self.rows);
-        counter("runcast_persister_row_bytes", "Their bytes in Postgres' format", &self.bytes);
-        counter("runcast_persister_dead_letters", "Entries and lines that were no events; see runcastd dead-letter", &self.dead_letters);
-        counter("runcast_persister_reborn_runs", "Runs whose Redis went back in time", &self.reborn);
-        counter("runcast_persister_claimed_runs", "Runs taken over because nobody had finished them", &self.claimed);
+        counter("runcast_persister_row_bytes", "Bytes of the committed rows, in Postgres' format", &self.bytes);
+        counter("runcast_persister_dead_letters", "Entries and lines that are not events; see runcastd dead-letter", &self.dead_letters);
+        counter("runcast_persister_reborn_runs", "Runs moved to a new epoch because Redis went back in time", &self.rebirths);
+        counter("runcast_persister_claimed_runs", "Runs taken over because no persister had finished them", &self.takeovers);
         counter("runcast_persister_failed_cycles", "Cycles that failed because Postgres or Redis was down", &self.outages);
         registry.register_with_unit("runcast_persister_transaction_duration", "From the first statement to the commit", Unit::Seconds, self.transaction.clone());
-        registry.register("runcast_persister_transaction_rows", "Rows of a transaction", self.size.clone());
+        registry.register("runcast_persister_transaction_rows", "Rows of a transaction", self.transaction_rows.clone());
         registry.register_with_unit("runcast_persister_lag", "From the append of its oldest event to the commit of a transaction, by the clocks of Redis and of the persister", Unit::Seconds, self.lag.clone());
-        let mut gauge = |name: &str, help: &str, metric: &Level| registry.register(name, help, metric.clone());
-        gauge("redis_buffer_depth", "Events in Redis that Postgres does not hold yet", &self.buffered);
-        gauge("runcast_redis_waiting_runs", "Runs with such events", &self.waiting);
-        gauge("runcast_redis_waiting_runs_bytes", "Body bytes of these runs in Redis", &self.held);
+        let mut gauge = |name: &str, help: &str, metric: &GaugeI64| registry.register(name, help, metric.clone());
+        gauge("redis_buffer_depth", "Events in Redis that Postgres does not hold yet", &self.unstored_events);
+        gauge("runcast_redis_waiting_runs", "Runs with events that Postgres does not hold yet", &self.waiting_runs);
+        gauge("runcast_redis_waiting_runs_bytes", "Body bytes of these runs in Redis", &self.waiting_bytes);
         gauge("runcast_redis_memory_bytes", "Memory that Redis uses", &self.memory);
-        gauge("runcast_redis_budget_bytes", "Memory that it may use before the biggest runs are told full; 0 if there is no budget", &self.budget);
-        gauge("runcast_redis_capped_runs", "Runs that are told full because Redis is over its budget", &self.capped);
+        gauge("runcast_redis_budget_bytes", "Memory that Redis may use before the biggest runs are answered full; 0 if there is no budget", &self.budget);
+        gauge("runcast_redis_capped_runs", "Runs that are answered full because Redis is over its budget", &self.capped_runs);
     }
 
-    pub(super) fn committed(&self, tally: &CommitStats) {
-        self.writes.inc_by(tally.rows + tally.replays);
-        self.replays.inc_by(tally.replays);
-        self.rows.inc_by(tally.rows);
-        self.bytes.inc_by(tally.bytes);
-        self.dead_letters.inc_by(tally.dead_letters);
-        self.transaction.observe(tally.took.as_secs_f64());
-        self.size.observe(number(tally.rows));
-        if let Some(oldest) = tally.oldest_ms {
+    pub(crate) fn count_commit(&self, stats: &CommitStats) {
+        self.writes.inc_by(stats.rows + stats.replays);
+        self.replays.inc_by(stats.replays);
+        self.rows.inc_by(stats.rows);
+        self.bytes.inc_by(stats.bytes);
+        self.dead_letters.inc_by(stats.dead_letters);
+        self.transaction.observe(stats.took.as_secs_f64());
+        self.transaction_rows.observe(rows_f64(stats.rows));
+        if let Some(oldest) = stats.oldest_ms {
             let lag = event::now_ms().saturating_sub(oldest);
             self.lag.observe(Duration::from_millis(lag).as_secs_f64());
         }
     }
 
-    pub(super) fn outage(&self) {
+    pub(crate) fn count_outage(&self) {
         self.outages.inc();
     }
 
-    pub(super) fn reborn(&self) {
-        self.reborn.inc();
+    pub(crate) fn count_rebirth(&self) {
+        self.rebirths.inc();
     }
 
-    pub(super) fn claimed(&self, runs: usize) {
-        self.claimed.inc_by(runs as u64);
+    pub(crate) fn count_takeover(&self, runs: usize) {
+        self.takeovers.inc_by(runs as u64);
     }
 
-    pub(super) fn buffer(&self, buffer: &Buffer) {
-        self.buffered.set(level(buffer.events));
-        self.waiting.set(level(buffer.runs));
-        self.held.set(level(buffer.bytes));
-        self.memory.set(level(buffer.memory));
-        self.budget.set(level(buffer.budget));
-        self.capped.set(level(buffer.capped));
+    pub(crate) fn set_buffer(&self, stats: &BufferStats) {
+        self.unstored_events.set(gauge_value(stats.events));
+        self.waiting_runs.set(gauge_value(stats.runs));
+        self.waiting_bytes.set(gauge_value(stats.bytes));
+        self.memory.set(gauge_value(stats.memory));
+        self.budget.set(gauge_value(stats.budget));
+        self.capped_runs.set(gauge_value(stats.capped));
     }
 }
 
-fn level(number: u64) -> i64 {
+fn gauge_value(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A batch has some 10,000 rows, far below what a float holds exactly.
-fn number(rows: u64) -> f64 {
+fn rows_f64(rows: u64) -> f64 {
     f64::from(u32::try_from(rows).unwrap_or(u32::MAX))
 }

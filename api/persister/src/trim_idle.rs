@@ -1,11 +1,13 @@
-//! Takes back what Redis keeps for viewers of idle runs, while it is over its budget.
+//! Trims the live window of idle runs while Redis exceeds its memory budget.
 //!
-//! A run with a turn gets its smaller window with it. An idle one has no turn: without this, a Redis that
-//! is full of what is stored would refuse producers for as long as its last streams live. All keys are gone
-//! through by `SCAN`, for [`DEADLINE`] at most; runs that hold more than the smaller window are settled once
-//! more, with the watermark that Redis was told. Runs with unstored events are left to their turn.
+//! A run that publishes gets its smaller window when it is settled. An idle run has no cycle in
+//! which that could happen: without this, a Redis that is full of stored events would refuse
+//! producers for as long as the last of those streams lives. A round goes through all keys by
+//! `SCAN`, for [`ROUND_DEADLINE`] at most. It settles runs that hold more than the smaller window
+//! once more, with the watermark that Redis already has, and leaves runs with unstored events to
+//! their cycles.
 //!
-//! Bounds: [`AT_ONCE`] calls under way.
+//! Bounds: [`MAX_CONCURRENT_CALLS`] calls in progress.
 
 use std::time::Duration;
 
@@ -13,51 +15,55 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
-use runcast_common::scripts::{Settle, Window};
+use runcast_common::scripts::{LiveWindow, Settle};
 use runcast_common::{key_scan, redis};
 use tokio::time::timeout;
 use tracing::info;
 use uuid::Uuid;
 
-/// Longest time of one round; what it did not come to waits for the next one.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// Longest time of one round; what it did not reach waits for the next one.
+const ROUND_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Calls under way at the same time.
-const AT_ONCE: usize = 32;
+/// Calls in progress at the same time.
+const MAX_CONCURRENT_CALLS: usize = 32;
 
-/// Cuts what idle runs keep to this window.
+/// Trims what idle runs keep in Redis to this window.
 ///
 /// # Errors
-/// [`RedisFailure`] if Redis cannot be reached; what was taken back until then is.
-pub(super) async fn take_back(
+/// [`RedisFailure`] if Redis cannot be reached; runs that were trimmed until then stay so.
+pub(crate) async fn trim_idle_runs(
     redis: &Redis,
     keys: &Keys,
-    window: Window,
+    window: LiveWindow,
 ) -> Result<(), RedisFailure> {
-    let mut cut = 0_usize;
-    let done = timeout(DEADLINE, all(redis, keys, window, &mut cut)).await;
-    if cut > 0 {
+    let mut trimmed = 0_usize;
+    let round = trim_all(redis, keys, window, &mut trimmed);
+    let done = timeout(ROUND_DEADLINE, round).await;
+    if trimmed > 0 {
         info!(
-            runs = cut,
-            "idle runs keep less for viewers: Redis is over its budget"
+            runs = trimmed,
+            "trimmed the live window of idle runs: Redis is over its budget"
         );
     }
     done.unwrap_or(Ok(()))
 }
 
-async fn all(
+async fn trim_all(
     redis: &Redis,
     keys: &Keys,
-    window: Window,
-    cut: &mut usize,
+    window: LiveWindow,
+    trimmed: &mut usize,
 ) -> Result<(), RedisFailure> {
     for server in redis.masters().await? {
         let mut from = 0;
         loop {
             let step = key_scan::step(&server, keys, from).await?;
-            let runs = stream::iter(step.runs).map(|run| one(redis, keys, run, window));
-            let done: Vec<bool> = runs.buffer_unordered(AT_ONCE).try_collect().await?;
-            *cut += done.into_iter().filter(|cut| *cut).count();
+            let runs = stream::iter(step.runs).map(|run| trim(redis, keys, run, window));
+            let done: Vec<bool> = runs
+                .buffer_unordered(MAX_CONCURRENT_CALLS)
+                .try_collect()
+                .await?;
+            *trimmed += done.into_iter().filter(|is_trimmed| *is_trimmed).count();
             from = step.next;
             if from == 0 {
                 break;
@@ -67,8 +73,13 @@ async fn all(
     Ok(())
 }
 
-/// Cuts one run, if it is idle and holds too much; says whether it did.
-async fn one(redis: &Redis, keys: &Keys, run: Uuid, window: Window) -> Result<bool, RedisFailure> {
+/// Trims one run if it is idle and holds more than the window; returns whether it did.
+async fn trim(
+    redis: &Redis,
+    keys: &Keys,
+    run: Uuid,
+    window: LiveWindow,
+) -> Result<bool, RedisFailure> {
     let keys = keys.run(run);
     let mut command = redis::cmd("HMGET");
     command.arg(&keys.meta);
@@ -76,9 +87,9 @@ async fn one(redis: &Redis, keys: &Keys, run: Uuid, window: Window) -> Result<bo
     let meta: [Option<String>; 4] = redis.query(keys.slot, &command).await?;
     let [watermark, dirty, bytes, freed] = meta;
     let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    let held = number(bytes).saturating_sub(number(freed));
+    let in_redis = number(bytes).saturating_sub(number(freed));
     let watermark: Option<EventId> = watermark.and_then(|text| text.parse().ok());
-    let Some(watermark) = watermark.filter(|_| dirty.is_none() && held > window.bytes) else {
+    let Some(watermark) = watermark.filter(|_| dirty.is_none() && in_redis > window.bytes) else {
         return Ok(false);
     };
     let settle = Settle {

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use runcast_access::Access;
 use runcast_access::oidc::Oidc;
 use runcast_access::rate_limit::RateLimiter;
-use runcast_access::rate_limit::metrics::Metrics as RateLimitMetrics;
+use runcast_access::rate_limit::metrics::RateLimitMetrics;
 use runcast_fanout::Hub;
 use runcast_fanout::memory::MemoryGuard;
 use runcast_fanout::writer::{Metrics as WriterMetrics, WriterPool};
@@ -57,11 +57,11 @@ impl App {
             keys: self.settings.keys.clone(),
             hub,
             delivery: writers,
-            patience: self.settings.viewer_timeout,
+            stall_timeout: self.settings.viewer_timeout,
             publish_redis: self.settings.publish_redis()?.clone(),
             public_url,
             cors: self.settings.cors.clone(),
-            webhooks_allowed: self.settings.webhooks.allowed.clone(),
+            egress_policy: self.settings.webhooks.allowed.clone(),
             limits,
         });
         // Drain on `stop`, serve until then.
@@ -103,7 +103,7 @@ impl App {
         );
         let wakeups = Arc::clone(&hub);
         tasks.spawn(async move {
-            wakeups.ring_bells().await;
+            wakeups.receive_wakeups().await;
             Ok("wake-ups")
         });
         let feed = Arc::clone(hub.feed()).run(close_streams.clone());
@@ -136,21 +136,21 @@ impl App {
             self.settings.session_life,
         )
         .context("access control cannot start")?;
-        access.meter().register(registry);
+        access.metrics().register(registry);
         if let Some((code, token)) = &self.sign_in {
             access.offer_sign_in_code(code, token);
         }
-        let publishing = access.clone().tell_changes(close_streams.clone());
+        let publishing = access.clone().propagate_changes(close_streams.clone());
         tasks.spawn(async move {
             publishing.await;
             Ok("publisher of access changes")
         });
-        let revoking = access.clone().hear_changes(close_streams.clone());
+        let revoking = access.clone().close_revoked_streams(close_streams.clone());
         tasks.spawn(async move {
             revoking.await;
             Ok("listener for access changes")
         });
-        let logging = access.clone().write_notes(close_streams.clone());
+        let logging = access.clone().write_usage_log(close_streams.clone());
         tasks.spawn(async move {
             logging.await;
             Ok("usage log")
@@ -207,7 +207,7 @@ fn start_writers(
     access: &Access,
     close_streams: &CancellationToken,
 ) {
-    let revocations = access.openings().endings();
+    let revocations = access.open_streams().revocations();
     let writing = Arc::clone(writers).run(close_streams.clone(), revocations);
     tasks.spawn(async move {
         let written = writing.await.map(|()| "writers");

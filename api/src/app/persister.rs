@@ -1,7 +1,7 @@
 //! Starts the persister.
 
 use prometheus_client::registry::Registry;
-use runcast_common::scripts::Window;
+use runcast_common::scripts::LiveWindow;
 use runcast_persister::Persister;
 use runcast_persister::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ impl App {
             self.redis.clone(),
             self.store.clone(),
             self.settings.keys.clone(),
-            Window::default(),
+            LiveWindow::default(),
             self.settings.redis_budget,
             metrics,
         );

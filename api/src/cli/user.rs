@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use super::output::json_line;
 use super::prompt;
-use runcast_access::password::{MAX_BYTES, Passwords};
+use runcast_access::password::{MAX_PASSWORD_BYTES, Passwords};
 use runcast_store::Store;
 use runcast_store::audit::Actor;
 use runcast_store::users::{NewUser, User as Row, UserChange};
@@ -239,7 +239,7 @@ async fn list(store: &Store, json: bool, out: &mut impl Write) -> anyhow::Result
 async fn password(stdin: bool) -> anyhow::Result<String> {
     let password: SecretString = if stdin {
         let mut line = String::new();
-        let limit = MAX_BYTES as u64 + LINE_END_BYTES;
+        let limit = MAX_PASSWORD_BYTES as u64 + LINE_END_BYTES;
         let read = std::io::stdin().lock().take(limit).read_line(&mut line);
         read.context("stdin")?;
         line.trim_end_matches(['\r', '\n']).to_owned().into()

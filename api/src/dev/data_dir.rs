@@ -73,7 +73,7 @@ impl DataDir {
     pub(super) async fn token(&self, store: &Store) -> anyhow::Result<Secret> {
         let path = self.token_path();
         if let Ok(text) = std::fs::read_to_string(&path) {
-            let token = Secret::claimed(text.trim());
+            let token = Secret::from_text(text.trim());
             if store.token(token.hash()).await?.is_some() {
                 return Ok(token);
             }
@@ -113,7 +113,7 @@ pub(super) fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
 /// A password that is generated at the first start and kept in this file.
 pub(super) fn password(path: &Path) -> anyhow::Result<Secret> {
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Secret::claimed(text.trim())),
+        Ok(text) => Ok(Secret::from_text(text.trim())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let password = Secret::generate("")?;
             write_secret(path, password.expose())?;

@@ -17,7 +17,7 @@ use runcast_common::config::environment::Environment;
 use runcast_common::config::{
     ConfigError, Env, HumanDuration, PostgresUrl, RedisUrl, redis_url, required,
 };
-use runcast_common::presence::heartbeat::NEWS_AFTER;
+use runcast_common::presence::heartbeat::RETURN_AFTER;
 use runcast_common::presence::liveness::LivenessThresholds;
 use runcast_common::protocol::keys::Keys;
 use runcast_gateway::middleware::cors::Origins;
@@ -218,11 +218,11 @@ fn drain_delay(env: &impl Env) -> Result<Duration, ConfigError> {
 
 fn session_life(env: &impl Env) -> Result<Duration, ConfigError> {
     let bounded = |setting: &Setting<HumanDuration>, HumanDuration(given)| {
-        if (MIN_SESSION_LIFE..=lifetime::MOST_LIFE).contains(&given) {
+        if (MIN_SESSION_LIFE..=lifetime::MAX_SESSION_LIFE).contains(&given) {
             return Ok(given);
         }
         let shortest = HumanDuration(MIN_SESSION_LIFE);
-        let longest = HumanDuration(lifetime::MOST_LIFE);
+        let longest = HumanDuration(lifetime::MAX_SESSION_LIFE);
         Err(setting.invalid(format!("expected from {shortest} to {longest}")))
     };
     let life = gateway::SESSION_LIFE.given_or_default(env)?;
@@ -245,10 +245,10 @@ fn liveness(env: &impl Env) -> Result<LivenessThresholds, ConfigError> {
         stale: duration(env, &worker::STALE_AFTER)?,
         lost: duration(env, &worker::LOST_AFTER)?,
     };
-    if thresholds.stale < NEWS_AFTER {
+    if thresholds.stale < RETURN_AFTER {
         return Err(worker::STALE_AFTER.invalid(format!(
             "agents send a heartbeat every 5 s: {} at least",
-            HumanDuration(NEWS_AFTER)
+            HumanDuration(RETURN_AFTER)
         )));
     }
     if thresholds.lost <= thresholds.stale {
@@ -312,10 +312,10 @@ mod tests {
         let settings = Settings::from_env(&env(&[])).expect("settings");
         let webhooks = delivery::RetryPolicy::default();
         assert_eq!(settings.limits, LimitConfig::default());
-        assert_eq!(settings.session_life, lifetime::LIFE);
+        assert_eq!(settings.session_life, lifetime::DEFAULT_SESSION_LIFE);
         assert_eq!(settings.liveness, LivenessThresholds::default());
         assert_eq!(settings.retention.otherwise, Keep::default());
-        assert_eq!(settings.retention.audit, retention::AUDIT);
+        assert_eq!(settings.retention.audit, retention::DEFAULT_AUDIT_RETENTION);
         assert_eq!(settings.webhooks.timeout, webhooks.timeout);
         assert_eq!(settings.webhooks.first_retry, webhooks.first_retry);
         assert_eq!(settings.webhooks.give_up, webhooks.give_up);

@@ -1,67 +1,76 @@
-//! The outbox of changes that Redis holds copies of: triggers fill it in the transaction of the change, whoever makes that.
+//! The outbox of access changes, whose copies in Redis must be deleted. Triggers fill it within the
+//! transaction of the change, no matter which program makes the change.
 //!
-//! What stands in it is locked in one order while its copies are deleted, so that of several gateways each waits for the
-//! one before and finds nothing left; a row goes only once its copies have gone.
+//! Gateways lock the oldest rows in the order of their ids while they delete the copies. If several
+//! gateways do so, each waits for the previous one and then finds no rows left. A row is deleted
+//! only after its copies are deleted.
 
+use crate::from_row::from_row;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
-use sqlx::{FromRow, Postgres, Transaction};
+use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use super::store::{Store, StoreError};
+use super::error::StoreError;
+use super::store::{ACQUIRE_DEADLINE, Store};
 
-/// Changes that are taken at a time.
-const SOME: i64 = 500;
+/// Changes that are claimed at a time.
+const CLAIM_ROWS: i64 = 500;
 
-/// The channel on which Postgres tells that there are some.
+/// The channel on which Postgres notifies gateways of new changes.
 const CHANNEL: &str = "access_changes";
 
 /// What changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangedSubject {
-    /// A token was revoked, or may do other things.
+    /// A token was revoked, or its permissions changed.
     Token,
-    /// A session has ended.
+    /// A session ended.
     Session,
-    /// A user was disabled or enabled, or may do other things.
+    /// A user was disabled or enabled, or their permissions changed.
     User,
 }
 
-/// One change, as it is told to all gateways.
+/// One change, as it is published to all gateways.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessChange {
-    /// Of what.
+    /// What changed.
     pub kind: ChangedSubject,
-    /// Which one.
+    /// Id of the token, session or user.
     pub id: Uuid,
-    /// Where the copy lies, of a token or a session.
+    /// Key of the copy in Redis, for a token or a session.
     #[serde(skip)]
     pub hash: Option<[u8; 32]>,
 }
 
-#[derive(Debug, FromRow)]
-struct Row {
+#[derive(Debug)]
+struct OutboxRow {
     id: i64,
     kind: String,
     subject: Uuid,
     hash: Option<Vec<u8>>,
 }
 
-/// Changes that nobody else takes meanwhile.
+from_row!(OutboxRow {
+    id,
+    kind,
+    subject,
+    hash
+});
+
+/// Changes that no other gateway can claim at the same time.
 #[derive(Debug)]
 pub struct ClaimedChanges {
     transaction: Transaction<'static, Postgres>,
     rows: Vec<i64>,
-    /// What they are.
+    /// The changes.
     pub changes: Vec<AccessChange>,
 }
 
 impl ClaimedChanges {
-    /// Deletes them: their copies are gone.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it; they will be taken again.
+    /// Deletes the changes, after their copies were deleted. If this fails, they are claimed again
+    /// later.
     pub async fn done(mut self) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM access_changes WHERE id = ANY($1)")
             .bind(&self.rows)
@@ -72,26 +81,22 @@ impl ClaimedChanges {
     }
 
     /// True if there may be more.
-    #[must_use]
     pub fn is_full(&self) -> bool {
-        i64::try_from(self.rows.len()).is_ok_and(|rows| rows >= SOME)
+        i64::try_from(self.rows.len()).is_ok_and(|rows| rows >= CLAIM_ROWS)
     }
 }
 
 impl Store {
-    /// Takes what has changed, the oldest first; waits for whoever has taken it before.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Claims the oldest changes. Waits while another gateway holds them.
     pub async fn take_access_changes(&self) -> Result<ClaimedChanges, StoreError> {
         let mut transaction = self.pool.begin().await?;
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<OutboxRow> = sqlx::query_as(
             "SELECT id, kind, subject, hash FROM access_changes ORDER BY id LIMIT $1 FOR UPDATE",
         )
-        .bind(SOME)
+        .bind(CLAIM_ROWS)
         .fetch_all(&mut *transaction)
         .await?;
-        let change = |row: &Row| {
+        let change = |row: &OutboxRow| {
             let kind = match row.kind.as_str() {
                 "token" => ChangedSubject::Token,
                 "session" => ChangedSubject::Session,
@@ -110,26 +115,14 @@ impl Store {
         })
     }
 
-    /// How many changes Redis has not been told.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
-    pub async fn waiting_access_changes(&self) -> Result<i64, StoreError> {
-        let count = sqlx::query_scalar("SELECT count(*) FROM access_changes");
-        Ok(count.fetch_one(&self.pool).await?)
-    }
-
-    /// A connection of its own on which Postgres tells that there are changes. It takes none from the pool.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database cannot be reached.
+    /// Opens a connection of its own, not from the pool, on which Postgres notifies of new changes.
     pub async fn access_change_listener(&self) -> Result<PgListener, StoreError> {
         let options = self.pool.connect_options();
         let pool = sqlx::postgres::PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
-            .acquire_timeout(super::store::ACQUIRE_DEADLINE)
+            .acquire_timeout(ACQUIRE_DEADLINE)
             .connect_lazy_with((*options).clone());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(CHANNEL).await?;

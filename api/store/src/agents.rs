@@ -1,8 +1,9 @@
-//! Agents that were heard, and the transaction that notes who is lost and who came back.
+//! Agents and their health, and the transactions that record which agents are lost and which came
+//! back.
 //!
-//! What a lost agent means for its variation and run is a rule of the schema (`0005_agents.sql`).
-//! Runs are locked first and in the order of their ids, as the persister does, so the two never wait
-//! for each other in a circle and a final status always wins.
+//! The schema derives from the health of agents the status of their variation and run
+//! (`0005_agents.sql`). Each transaction locks runs first, in the order of their ids, as the
+//! persister does. So the two never deadlock, and a final status always wins.
 
 use chrono::{DateTime, Utc};
 use runcast_common::presence::heartbeat::{Agent, Health};
@@ -13,53 +14,53 @@ use sqlx::postgres::{PgConnection, PgRow};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::error::StoreError;
 use super::leases::Lease;
-use super::run_updates::{Changed, changed, updates};
-use super::store::{Store, StoreError, signed, without_nul};
+use super::run_updates::{AgentChange, agent_change, run_updates};
+use super::store::{Store, signed, without_nul};
 use super::visibility::{self, Visible};
 
 /// What a sweep found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Heard for the first time, or again.
+    /// Agents whose heartbeat came for the first time, or again.
     pub alive: Vec<(Uuid, Agent)>,
-    /// Silent, but not for long enough to be lost.
+    /// Silent agents, not yet silent for long enough to be lost.
     pub stale: Vec<Uuid>,
-    /// Silent for too long.
+    /// Agents that were silent for too long.
     pub lost: Vec<Uuid>,
 }
 
 impl Changes {
     /// True if there is nothing to write.
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.alive.is_empty() && self.stale.is_empty() && self.lost.is_empty()
     }
 }
 
-/// What a sweep changed.
+/// How a sweep ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swept {
-    /// Everything is written; this is to be told.
+    /// All changes are committed. These updates are to be announced.
     Done(Vec<RunUpdate>),
-    /// Nothing is written: the lease has passed to somebody else.
+    /// Nothing is written, because another worker holds the lease.
     Fenced,
 }
 
-/// An agent as the API shows it.
+/// An agent, as the API returns it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct KnownAgent {
-    /// Its id, that of its producer.
+    /// Its id, which is the id of its producer.
     pub agent: Uuid,
     /// The run that it publishes for.
     pub run: Uuid,
-    /// Which attempt of it.
+    /// The variation of the run that it publishes for.
     pub variation: i16,
-    /// Where it runs.
+    /// Its host.
     pub host: String,
-    /// Its process there.
+    /// Its process id on that host.
     pub pid: i64,
-    /// The version of Runcast that it publishes with.
+    /// Its version of Runcast.
     pub version: String,
     /// When it started, by its own clock.
     pub started_at: DateTime<Utc>,
@@ -86,15 +87,13 @@ impl KnownAgent {
 }
 
 impl Store {
-    /// Notes what a sweep found, if the lease is still held.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then nothing is written.
+    /// Writes what a sweep found, if the lease is still held.
     pub async fn sweep(&self, lease: &Lease, changes: &Changes) -> Result<Swept, StoreError> {
         let mut transaction = self.pool.begin().await?;
         if !lease.check(&mut transaction).await? {
             return Ok(Swept::Fenced);
         }
+        // Lock the runs first, in the order of their ids.
         let alive: Vec<Uuid> = changes.alive.iter().map(|(_, about)| about.run).collect();
         let runs: Vec<Uuid> = sqlx::query_scalar(
             "SELECT id FROM runs
@@ -105,7 +104,8 @@ impl Store {
         .bind(&changes.lost)
         .fetch_all(&mut *transaction)
         .await?;
-        let alive = note_alive(&mut transaction, &changes.alive).await?;
+        // Write the health of the agents.
+        let alive = upsert_alive(&mut transaction, &changes.alive).await?;
         let stale: Vec<(Uuid, Uuid, i16)> = sqlx::query_as(
             "UPDATE agents SET health = 'stale', changed_at = now()
               WHERE agent = ANY($1) AND health = 'alive' RETURNING agent, run_id, variation",
@@ -113,25 +113,23 @@ impl Store {
         .bind(&changes.stale)
         .fetch_all(&mut *transaction)
         .await?;
-        let lost = note_lost(&mut transaction, &changes.lost).await?;
-        follow(&mut transaction, &runs).await?;
+        let lost = mark_lost(&mut transaction, &changes.lost).await?;
+        // Let runs follow their agents, and read what to announce.
+        update_statuses(&mut transaction, &runs).await?;
         let agents = [
             (alive, Health::Alive),
             (stale, Health::Stale),
             (lost, Health::Lost),
         ];
-        let agents = agents
-            .into_iter()
-            .flat_map(|(agents, health)| agents.into_iter().map(move |one| changed(one, health)));
-        let updates = updates(&mut transaction, Vec::new(), agents.collect()).await?;
+        let agents = agents.into_iter().flat_map(|(agents, health)| {
+            agents.into_iter().map(move |one| agent_change(one, health))
+        });
+        let updates = run_updates(&mut transaction, Vec::new(), agents.collect()).await?;
         transaction.commit().await?;
         Ok(Swept::Done(updates))
     }
 
     /// Agents, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn agents(
         &self,
         before: Option<Uuid>,
@@ -156,10 +154,7 @@ impl Store {
         rows.iter().map(KnownAgent::from_row).collect()
     }
 
-    /// Agents that live as far as is known, with their runs, in the order of their ids.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Agents that are recorded as alive or stale, each with its run, in the order of their ids.
     pub async fn living_agents(
         &self,
         after: Uuid,
@@ -177,50 +172,61 @@ impl Store {
     }
 }
 
-/// Agents that were lost and have published since: by the time of Redis at which their events were appended, so that what
-/// was only stored late revives nobody. Answers whom that brings back, and their runs follow.
-pub(super) async fn note_heard(
+/// Marks lost agents as alive that have published since they were lost, and updates the statuses of
+/// their runs. Returns these agents. Compared is the time at which Redis appended their events: an
+/// event that was appended before, and only stored late, revives no agent.
+pub(super) async fn revive_lost_agents(
     connection: &mut PgConnection,
-    heard: &[(Uuid, Uuid, u64)],
-) -> Result<Vec<Changed>, StoreError> {
-    if heard.is_empty() {
+    last_published: &[(Uuid, Uuid, u64)],
+) -> Result<Vec<AgentChange>, StoreError> {
+    if last_published.is_empty() {
         return Ok(Vec::new());
     }
-    let found: Vec<(Uuid, Uuid, i16)> = sqlx::query_as(
+    let revived: Vec<(Uuid, Uuid, i16)> = sqlx::query_as(
         "UPDATE agents a SET health = 'alive', changed_at = now()
            FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS h(run, agent, ms)
           WHERE a.agent = h.agent AND a.run_id = h.run AND a.health = 'lost'
             AND a.changed_at < to_timestamp(h.ms::double precision / 1000)
          RETURNING a.agent, a.run_id, a.variation",
     )
-    .bind(heard.iter().map(|(run, _, _)| *run).collect::<Vec<_>>())
-    .bind(heard.iter().map(|(_, agent, _)| *agent).collect::<Vec<_>>())
     .bind(
-        heard
+        last_published
+            .iter()
+            .map(|(run, _, _)| *run)
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        last_published
+            .iter()
+            .map(|(_, agent, _)| *agent)
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        last_published
             .iter()
             .map(|(_, _, ms)| signed(*ms))
             .collect::<Vec<_>>(),
     )
     .fetch_all(&mut *connection)
     .await?;
-    let mut runs: Vec<Uuid> = found.iter().map(|(_, run, _)| *run).collect();
+    let mut runs: Vec<Uuid> = revived.iter().map(|(_, run, _)| *run).collect();
     runs.dedup();
-    follow(connection, &runs).await?;
-    Ok(found
+    update_statuses(connection, &runs).await?;
+    Ok(revived
         .into_iter()
-        .map(|one| changed(one, Health::Alive))
+        .map(|one| agent_change(one, Health::Alive))
         .collect())
 }
 
-async fn note_alive(
+async fn upsert_alive(
     connection: &mut PgConnection,
     agents: &[(Uuid, Agent)],
 ) -> Result<Vec<(Uuid, Uuid, i16)>, StoreError> {
     if agents.is_empty() {
         return Ok(Vec::new());
     }
-    // A run that does not exist has no agents.
-    let heard = sqlx::query_as(
+    // The join leaves out agents of runs that do not exist.
+    let agents = sqlx::query_as(
         "INSERT INTO agents (agent, run_id, variation, host, pid, version, started_at, health)
          SELECT a.agent, r.id, a.variation, a.host, a.pid, a.version,
                 to_timestamp(a.started::double precision / 1000), 'alive'
@@ -241,20 +247,20 @@ async fn note_alive(
     .bind(column(agents, |about| without_nul(&about.host)))
     .bind(column(agents, |about| i64::from(about.pid)))
     .bind(column(agents, |about| without_nul(&about.version)))
-    // Its own clock may say anything; Postgres knows no moment beyond this one.
+    // The agent's clock may show any time. Later times than the year 9999 are stored as its end.
     .bind(column(agents, |about| {
         signed(about.started.min(253_402_300_799_000))
     }))
     .fetch_all(connection)
     .await?;
-    Ok(heard)
+    Ok(agents)
 }
 
 fn column<T>(agents: &[(Uuid, Agent)], of: impl Fn(&Agent) -> T) -> Vec<T> {
     agents.iter().map(|(_, about)| of(about)).collect()
 }
 
-async fn note_lost(
+async fn mark_lost(
     connection: &mut PgConnection,
     agents: &[Uuid],
 ) -> Result<Vec<(Uuid, Uuid, i16)>, StoreError> {
@@ -275,9 +281,9 @@ async fn note_lost(
         .collect())
 }
 
-/// Lets the statuses of runs that are not over follow their agents: the schema turns what is written
-/// here into `lost` where that is so.
-async fn follow(connection: &mut PgConnection, runs: &[Uuid]) -> Result<(), StoreError> {
+/// Updates the statuses of runs that are not over. The schema turns what is written here into
+/// `lost` where all agents are lost.
+async fn update_statuses(connection: &mut PgConnection, runs: &[Uuid]) -> Result<(), StoreError> {
     if runs.is_empty() {
         return Ok(());
     }

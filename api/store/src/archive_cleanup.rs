@@ -1,29 +1,32 @@
-//! How rows go that the archive holds: a day at once where it holds all of it, else run by run.
+//! Deletes rows that the archive holds: a whole day at once if all of it is archived, else run by
+//! run.
 //!
-//! The partition of a day that is archived as a whole is emptied under a lock, in one transaction with the
-//! question whether it still is; it stays, since a run of that day may go on, until retention takes the day.
-//! Everywhere else rows go in bounded statements. Readers are not given these rows any more ([`super::events`]).
+//! If a day is archived as a whole, its partition is emptied under a lock, by the transaction that
+//! checks once more whether the day still is. The partition itself stays until retention removes
+//! the day, because a run of that day may go on. All other rows are deleted in statements of at
+//! most [`BATCH_ROWS`]. Readers do not get these rows any more ([`super::events`]).
 
 use chrono::NaiveDate;
 use uuid::Uuid;
 
 use super::archives::day_of;
-use super::store::{Store, StoreError, signed};
+use super::error::StoreError;
+use super::store::{Store, signed};
 
-/// Rows dropped in one statement: some tens of milliseconds.
-const BATCH: i64 = 10_000;
+/// Rows deleted by one statement, which takes some tens of milliseconds.
+const BATCH_ROWS: i64 = 10_000;
 
-/// How rows went.
+/// What a call deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
     /// The whole day was archived, and its partition is empty now.
     Day,
-    /// So many rows, one run after the other.
+    /// This many rows, run by run.
     Rows(u64),
 }
 
-/// True if every event of a day's runs is archived. Only the past counts: a day gets runs until it is over, and
-/// by a clock that lags for some time more.
+/// True if every event of the runs of a day is archived. Only past days count: a day gets new runs
+/// until it is over, and for some time more by a clock that lags.
 const DAY_IS_ARCHIVED: &str = "SELECT $1::date < (now() AT TIME ZONE 'UTC')::date - 1
     AND to_regclass('events_' || to_char($1::date, 'YYYYMMDD')) IS NOT NULL
     AND NOT EXISTS (SELECT FROM runs
@@ -32,10 +35,7 @@ const DAY_IS_ARCHIVED: &str = "SELECT $1::date < (now() AT TIME ZONE 'UTC')::dat
            AND (epoch, seq) > (archived_epoch, archived_seq))";
 
 impl Store {
-    /// Days with archived runs whose rows are still there.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Days with archived runs whose rows still exist.
     pub async fn days_with_archived_rows(&self) -> Result<Vec<NaiveDate>, StoreError> {
         let runs: Vec<Uuid> = sqlx::query_scalar(
             "SELECT DISTINCT run_id FROM archives WHERE state = 'kept' AND rows_gone_at IS NULL",
@@ -48,13 +48,12 @@ impl Store {
         Ok(days)
     }
 
-    /// Drops the rows of a day's runs that the archive holds: at once, by emptying the partition, where it holds
-    /// all that is in it; else run by run, [`BATCH`] rows in one statement.
+    /// Deletes the rows of the runs of a day that the archive holds: all at once by emptying the
+    /// partition, if the archive holds all of it, else run by run, [`BATCH_ROWS`] in one statement.
+    /// If it fails, earlier statements stay committed and the next call continues.
     ///
-    /// The partition itself stays until retention takes the day: a run that goes on after all needs it.
-    ///
-    /// # Errors
-    /// [`StoreError`]; what was dropped until then stays so, and the next call goes on.
+    /// The partition itself stays until retention removes the day, because a run that goes on needs
+    /// it.
     pub async fn drop_archived_rows(&self, day: NaiveDate) -> Result<Dropped, StoreError> {
         let whole: bool = sqlx::query_scalar(DAY_IS_ARCHIVED)
             .bind(day)
@@ -78,12 +77,13 @@ impl Store {
         Ok(Dropped::Rows(rows))
     }
 
-    /// False if the day is not wholly archived after all.
+    /// Returns false if the day is not archived as a whole any more.
     async fn empty_partition(&self, day: NaiveDate) -> Result<bool, StoreError> {
         let partition = day.format("events_%Y%m%d");
         let mut transaction = self.pool.begin().await?;
-        // Readers wait behind this lock: not for long. Whoever stores rows of these runs has them in before it
-        // is given, and is then seen by the question below, or waits behind it and stores them afterwards.
+        // Readers wait for this lock, so the wait for it is short. A transaction that stores rows
+        // of these runs either commits before the lock is granted, and the check below sees its
+        // rows, or it waits for the lock and stores them afterwards.
         sqlx::query("SET LOCAL lock_timeout = '2s'")
             .execute(&mut *transaction)
             .await?;
@@ -116,7 +116,7 @@ impl Store {
         let upto = self.archived_upto(run).await?;
         let mut rows = 0;
         loop {
-            let gone = sqlx::query(
+            let deleted = sqlx::query(
                 "DELETE FROM events WHERE run_id = $1 AND (epoch, seq) <= ($2, $3) AND (epoch, seq) IN (
                      SELECT epoch, seq FROM events WHERE run_id = $1 AND (epoch, seq) <= ($2, $3)
                       ORDER BY epoch, seq LIMIT $4)",
@@ -124,13 +124,13 @@ impl Store {
             .bind(run)
             .bind(signed(upto.epoch))
             .bind(signed(upto.seq))
-            .bind(BATCH)
+            .bind(BATCH_ROWS)
             .execute(&self.pool)
             .await?;
-            if gone.rows_affected() == 0 {
+            if deleted.rows_affected() == 0 {
                 break;
             }
-            rows += gone.rows_affected();
+            rows += deleted.rows_affected();
         }
         sqlx::query(
             "UPDATE archives SET rows_gone_at = clock_timestamp()

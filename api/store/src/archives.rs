@@ -1,17 +1,19 @@
-//! What the archive holds of runs, and what is on its way there or away from there.
+//! The objects in the archive that hold events of runs, from before they are written until after
+//! they are deleted.
 //!
-//! Every object has a row in `archives` from before it is written until it is known to be gone, so whoever
-//! dies in between leaves nothing unnoticed:
+//! Every object has a row in `archives` before it is written, and until it is certain that it is
+//! deleted. So a process that dies in between leaves no object without a row:
 //!
 //! ```text
 //! begin -> writing --keep--> kept --retention--> leaving -> object deleted -> row deleted
 //!             \--- another attempt begins ----------^
 //! ```
 //!
-//! [`Store::keep_archive`] is the one moment at which a run passes from rows to an object: under the lock of
-//! the run's row, only if the run is as it was when it was read, and only for the attempt that nobody has
-//! overtaken. Rows at or below a run's archived id may go from then on; whoever reads them does so in one
-//! statement that also looks at that id ([`super::events`]).
+//! [`Store::keep_archive`] is the one moment at which events pass from rows to an object. It holds
+//! the lock of the run's row, and commits only if the run has not changed since it was read, and
+//! only for the newest attempt. From then on, rows at or below the archived id of the run may be
+//! deleted. A statement that reads rows therefore also compares them with this id
+//! ([`super::events`]).
 
 use std::time::Duration;
 
@@ -22,72 +24,74 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
-use super::store::{Store, StoreError, signed, unsigned};
+use super::error::StoreError;
+use super::store::{Store, signed, unsigned};
 
-/// Oldest age of an attempt that may still be written, with much to spare: an object that such a one left may
-/// appear after it was deleted, so its row stays for as long.
+/// Longest time in which an attempt may still write its object, with a large margin. An object of
+/// an older attempt may appear after it was deleted, so its row is kept for this time.
 const ATTEMPT_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// An attempt to archive what has been added to a run.
+/// An attempt to archive the events that a run has got since it was last archived.
 #[derive(Debug, Clone)]
 pub struct ArchiveAttempt {
-    /// Names the object.
+    /// Id of the object.
     pub id: Uuid,
     /// The run.
     pub run: Uuid,
-    /// Events behind this one ...
+    /// The object holds the events after this one ...
     pub after: EventId,
-    /// ... up to and with this one.
+    /// ... up to and including this one.
     pub upto: EventId,
-    /// How many there must be, by the run's own count ...
+    /// How many events that must be, by the run's own count ...
     pub events: u64,
     /// ... and how many bytes of lines.
     pub line_bytes: u64,
     /// What is stored of each producer, from the run's beginning on.
     pub producers: Vec<(Uuid, Seal)>,
-    /// The index of the object before this one, if there is one.
+    /// Index of the previous object of the run, if there is one.
     pub before: Option<Vec<u8>>,
 }
 
-/// What an object came to.
+/// Sizes of a written object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrittenArchive {
     /// Its events.
     pub events: u64,
     /// Bytes of their lines.
     pub line_bytes: u64,
-    /// Its bytes, unpacked.
+    /// Its uncompressed bytes.
     pub raw_bytes: u64,
-    /// Its bytes.
+    /// Its compressed bytes.
     pub stored_bytes: u64,
 }
 
 /// An object that holds a part of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArchiveObject {
-    /// Names it.
+    /// Id of the object.
     pub id: Uuid,
     /// The run.
     pub run: Uuid,
-    /// It holds the events behind this id ...
+    /// It holds the events after this one ...
     pub after: EventId,
-    /// ... up to and with this one.
+    /// ... up to and including this one.
     pub upto: EventId,
 }
 
 /// An object that is to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaving {
-    /// Names it.
+    /// Id of the object.
     pub id: Uuid,
-    /// Its run, which may be gone.
+    /// Its run, which may be deleted already.
     pub run: Uuid,
-    /// An upload in parts that was begun for it.
+    /// Id of the multipart upload that was started for it.
     pub upload: Option<String>,
 }
 
-/// The state of a run that matters to archiving, under its lock. It is due if it is sealed for so long, has
-/// events that are not archived, and no dead letter that could still take its place in it.
+/// Locks a run that is due for archiving and reads its state. It is due if it has been sealed for
+/// long enough, has events that are not archived, and no dead letter, which could still be replayed
+/// into it.
 const LOCK_DUE: &str = "SELECT r.epoch, r.seq, r.archived_epoch, r.archived_seq, r.events, r.bytes
        FROM runs r
       WHERE r.id = $1 AND r.sealed_at < now() - make_interval(secs => $2)
@@ -96,11 +100,13 @@ const LOCK_DUE: &str = "SELECT r.epoch, r.seq, r.archived_epoch, r.archived_seq,
         FOR UPDATE";
 
 impl Store {
-    /// Runs that have been sealed for so long and are not archived as they are, those that wait longest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
-    pub async fn runs_to_archive(&self, age: Duration, most: u32) -> Result<Vec<Uuid>, StoreError> {
+    /// Runs that have been sealed for this long and are not archived as they are, in the order in
+    /// which they were sealed.
+    pub async fn runs_to_archive(
+        &self,
+        age: Duration,
+        limit: u32,
+    ) -> Result<Vec<Uuid>, StoreError> {
         let runs = sqlx::query_scalar(
             "SELECT id FROM runs r
               WHERE sealed_at < now() - make_interval(secs => $1)
@@ -109,16 +115,14 @@ impl Store {
               ORDER BY sealed_at LIMIT $2",
         )
         .bind(age.as_secs_f64())
-        .bind(i64::from(most))
+        .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
         Ok(runs)
     }
 
-    /// Begins an attempt to archive a run, and gives up every one before it; none if there is nothing to do.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Begins an attempt to archive a run, and abandons every earlier attempt. Returns none if
+    /// there is nothing to archive.
     pub async fn begin_archive(
         &self,
         run: Uuid,
@@ -133,6 +137,7 @@ impl Store {
         else {
             return Ok(None);
         };
+        // The lock keeps other attempts from starting. An earlier one must not win any more.
         sqlx::query(
             "UPDATE archives SET state = 'leaving' WHERE run_id = $1 AND state = 'writing'",
         )
@@ -143,6 +148,7 @@ impl Store {
             id(&row, "epoch", "seq")?,
             id(&row, "archived_epoch", "archived_seq")?,
         );
+        // The counts of the run, less what is archived, are what the new object must hold.
         let kept: (i64, i64) = sqlx::query_as(
             "SELECT coalesce(sum(events), 0)::bigint, coalesce(sum(line_bytes), 0)::bigint
                FROM archives WHERE run_id = $1 AND state = 'kept'",
@@ -157,6 +163,7 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?
         .flatten();
+        // The row of the object comes before the object.
         let attempt = ArchiveAttempt {
             id: Uuid::now_v7(),
             run,
@@ -183,41 +190,33 @@ impl Store {
         Ok(Some(attempt))
     }
 
-    /// Writes down the id of an upload in parts, before the first of them is sent. False if the attempt has
-    /// been given up.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Records the id of a multipart upload, before the first part is sent. Returns false if the
+    /// attempt was abandoned.
     pub async fn note_upload(&self, attempt: Uuid, upload: &str) -> Result<bool, StoreError> {
-        let noted =
+        let updated =
             sqlx::query("UPDATE archives SET upload = $2 WHERE id = $1 AND state = 'writing'")
                 .bind(attempt)
                 .bind(upload)
                 .execute(&self.pool)
                 .await?;
-        Ok(noted.rows_affected() == 1)
+        Ok(updated.rows_affected() == 1)
     }
 
-    /// Writes down that the object of an attempt is whole. False if the attempt has been given up.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Records that the object of an attempt is complete. Returns false if the attempt was
+    /// abandoned.
     pub async fn note_written(&self, attempt: Uuid) -> Result<bool, StoreError> {
-        let noted = sqlx::query(
+        let updated = sqlx::query(
             "UPDATE archives SET written_at = clock_timestamp() WHERE id = $1 AND state = 'writing'",
         )
         .bind(attempt)
         .execute(&self.pool)
         .await?;
-        Ok(noted.rows_affected() == 1)
+        Ok(updated.rows_affected() == 1)
     }
 
-    /// Gives a run to the archive: from now on readers are given the object, which has been compared with the
-    /// rows, and the rows may go: a job for that is put into the queue for `rows_after` from now, together
-    /// with it. False if the run is no longer as it was, or the attempt has been given up; then nothing is done.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Passes a run to the archive: from now on readers read the object, which was compared with
+    /// the rows. The same transaction queues the job that deletes the rows, for `rows_after` from
+    /// now. Returns false, and does nothing, if the run has changed or the attempt was abandoned.
     pub async fn keep_archive(
         &self,
         attempt: &ArchiveAttempt,
@@ -262,15 +261,13 @@ impl Store {
             transaction.rollback().await?;
             return Ok(false);
         }
-        super::job_queue::schedule_rows(&mut transaction, day_of(attempt.run), rows_after).await?;
+        super::job_queue::schedule_drop_rows(&mut transaction, day_of(attempt.run), rows_after)
+            .await?;
         transaction.commit().await?;
         Ok(true)
     }
 
-    /// The object that holds what follows an event of a run, if there is one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The object that holds the events after this one, if there is one.
     pub async fn object_after(
         &self,
         run: Uuid,
@@ -285,16 +282,13 @@ impl Store {
         .await
     }
 
-    /// The object that holds what comes before an event of a run, if there is one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The object that holds the events before this one, if there is one.
     pub async fn object_before(
         &self,
         run: Uuid,
         id: EventId,
     ) -> Result<Option<ArchiveObject>, StoreError> {
-        // It begins behind an id that is not its own.
+        // `after` of an object is exclusive, so the comparison needs the id before.
         let id = EventId::new(id.epoch, id.seq.saturating_sub(1));
         self.object(
             "SELECT id, run_id, after_epoch, after_seq, epoch, seq FROM archives
@@ -329,10 +323,7 @@ impl Store {
         row.map(object).transpose()
     }
 
-    /// The index of an object, as JSON, if it still holds a part of a run.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Index of an object, as JSON, if the object still holds a part of a run.
     pub async fn archive_index(&self, object: Uuid) -> Result<Option<Vec<u8>>, StoreError> {
         let index: Option<Option<Vec<u8>>> =
             sqlx::query_scalar("SELECT index FROM archives WHERE id = $1 AND state = 'kept'")
@@ -342,74 +333,60 @@ impl Store {
         Ok(index.flatten())
     }
 
-    /// Up to where the archive holds a run; nothing for a run that does not exist.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Up to which event the archive holds a run; zero for a run that does not exist.
     pub async fn archived_upto(&self, run: Uuid) -> Result<EventId, StoreError> {
-        let mark: Option<(i64, i64)> =
+        let archived: Option<(i64, i64)> =
             sqlx::query_as("SELECT archived_epoch, archived_seq FROM runs WHERE id = $1")
                 .bind(run)
                 .fetch_optional(&self.pool)
                 .await?;
-        Ok(mark.map_or(EventId::ZERO, |(epoch, seq)| {
+        Ok(archived.map_or(EventId::ZERO, |(epoch, seq)| {
             EventId::new(unsigned(epoch), unsigned(seq))
         }))
     }
 
-    /// True if runs lie in the archive.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// True if the archive holds any run.
     pub async fn has_archives(&self) -> Result<bool, StoreError> {
-        let there = sqlx::query_scalar("SELECT EXISTS (SELECT FROM archives WHERE state = 'kept')")
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(there)
+        let exists =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM archives WHERE state = 'kept')")
+                .fetch_one(&self.pool)
+                .await?;
+        Ok(exists)
     }
 
-    /// Gives up attempts that nobody can be at work on any more, of whatever run.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Abandons attempts of all runs that are older than any that can still be in progress.
     pub async fn give_up_attempts(&self, age: Duration) -> Result<u64, StoreError> {
-        let given_up = sqlx::query(
+        let abandoned = sqlx::query(
             "UPDATE archives SET state = 'leaving'
               WHERE state = 'writing' AND begun_at < now() - make_interval(secs => $1)",
         )
         .bind(age.as_secs_f64())
         .execute(&self.pool)
         .await?;
-        Ok(given_up.rows_affected())
+        Ok(abandoned.rows_affected())
     }
 
     /// Objects that are to be deleted, in the order of their ids.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn leaving_objects(
         &self,
         after: Uuid,
-        most: u32,
+        limit: u32,
     ) -> Result<Vec<Leaving>, StoreError> {
         let rows: Vec<(Uuid, Uuid, Option<String>)> = sqlx::query_as(
             "SELECT id, run_id, upload FROM archives WHERE state = 'leaving' AND id > $1 ORDER BY id LIMIT $2",
         )
         .bind(after)
-        .bind(i64::from(most))
+        .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
         let leaving = |(id, run, upload)| Leaving { id, run, upload };
         Ok(rows.into_iter().map(leaving).collect())
     }
 
-    /// Forgets an object that has been deleted, unless somebody may still be writing it: then it is deleted
-    /// again later. Says whether it was forgotten.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Deletes the row of a deleted object, unless its attempt may still be writing it: then the
+    /// object is deleted once more later. Returns whether the row was deleted.
     pub async fn forget_object(&self, object: Uuid) -> Result<bool, StoreError> {
-        let forgotten = sqlx::query(
+        let deleted = sqlx::query(
             "DELETE FROM archives WHERE id = $1 AND state = 'leaving'
                 AND (kept_at IS NOT NULL OR begun_at < now() - make_interval(secs => $2))",
         )
@@ -417,12 +394,11 @@ impl Store {
         .bind(ATTEMPT_LIFE.as_secs_f64())
         .execute(&self.pool)
         .await?;
-        Ok(forgotten.rows_affected() == 1)
+        Ok(deleted.rows_affected() == 1)
     }
 }
 
-/// The day, in UTC, in whose partition the events of a run lie.
-#[must_use]
+/// The day, in UTC, in whose partition the events of a run are stored.
 pub fn day_of(run: Uuid) -> NaiveDate {
     let created = run.get_timestamp().map_or(0, |time| time.to_unix().0);
     let created = i64::try_from(created).ok();

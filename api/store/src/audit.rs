@@ -1,31 +1,31 @@
-//! What changed who may do what, or controlled a run: written in the transaction that changes it, read by pages, and removed
-//! when it is old.
+//! The audit log: changes of permissions, and commands to runs. A change and its entry are written
+//! in one transaction. Entries are read by pages and removed when they are old.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::store::{Store, StoreError};
+use super::error::StoreError;
+use super::store::Store;
 
-/// Entries removed in one statement.
-const BATCH: i64 = 1000;
+/// Entries deleted by one statement.
+const BATCH_ROWS: i64 = 1000;
 
-/// Who does something.
+/// The user, token or operator that makes a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// The user or the token; none for the operator's command line, and where nobody knows.
+    /// The user or the token; none for the operator, or if it is not known.
     pub id: Option<Uuid>,
     /// Their name at that time.
     pub name: String,
 }
 
 impl Actor {
-    /// Whoever has the database's address and runs `runcastd`.
-    #[must_use]
+    /// The operator: a person who has the database's address and runs `runcastd`.
     pub fn operator() -> Self {
         Self {
             id: None,
@@ -35,41 +35,50 @@ impl Actor {
 }
 
 /// One entry.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
-#[schema(as = AuditEntry)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct AuditEntry {
     /// Grows with time.
     pub id: i64,
-    /// When.
+    /// When it was written.
     pub at: DateTime<Utc>,
-    /// Who, if not the operator.
+    /// The user or token that made the change; none for the operator.
     pub actor: Option<Uuid>,
-    /// The name of who, at that time.
+    /// Name of the actor at that time.
     pub actor_name: String,
-    /// What, such as `user.disabled`.
+    /// What was done, such as `user.disabled`.
     pub action: String,
-    /// To whom or what.
+    /// What the action changed.
     pub target: Option<String>,
-    /// More about it.
+    /// More about the action.
     #[schema(value_type = Object)]
     pub details: Value,
 }
 
+from_row!(AuditEntry {
+    id,
+    at,
+    actor,
+    actor_name,
+    action,
+    target,
+    details
+});
+
 /// Which entries to list, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// Only those before this one.
+    /// Only entries before this one.
     pub before: Option<i64>,
-    /// Only what this user or token did, by id or name.
+    /// Only actions of this user or token, by id or name.
     pub actor: Option<String>,
-    /// Only this action, or with a dot at its end all of its kind: `user.`.
+    /// Only this action or, if it ends in a dot, all actions that begin with it: `user.`.
     pub action: Option<String>,
     /// How many at most.
     pub limit: u16,
 }
 
-/// Writes an entry; it counts once the transaction commits.
-pub(super) async fn note(
+/// Writes an entry. It becomes visible when the transaction commits.
+pub(super) async fn record(
     connection: &mut PgConnection,
     actor: &Actor,
     action: &str,
@@ -90,10 +99,7 @@ pub(super) async fn note(
 }
 
 impl Store {
-    /// Writes an entry about something that is no change of a row.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Writes an entry for an action that changes no row.
     pub async fn audit(
         &self,
         actor: &Actor,
@@ -102,36 +108,31 @@ impl Store {
         details: Value,
     ) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
-        note(&mut connection, actor, action, target, details).await
+        record(&mut connection, actor, action, target, details).await
     }
 
-    /// Removes the entries of before that moment, oldest first, and says how many there were. Ids grow with time, so it
-    /// looks at the oldest ones alone.
-    ///
-    /// # Errors
-    /// [`StoreError`]; what was removed until then stays so, and the next call goes on.
+    /// Removes entries older than the horizon, oldest first, and returns how many. Ids grow with
+    /// time, so each statement reads only the oldest entries. If a batch fails, earlier batches
+    /// stay removed and the next call continues.
     pub async fn remove_audit_before(&self, horizon: DateTime<Utc>) -> Result<u64, StoreError> {
         let mut entries = 0;
         loop {
-            let gone = sqlx::query(
+            let deleted = sqlx::query(
                 "DELETE FROM audit_log WHERE id IN (
                      SELECT id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT $2) AS oldest WHERE at < $1)",
             )
             .bind(horizon)
-            .bind(BATCH)
+            .bind(BATCH_ROWS)
             .execute(&self.pool)
             .await?;
-            if gone.rows_affected() == 0 {
+            if deleted.rows_affected() == 0 {
                 return Ok(entries);
             }
-            entries += gone.rows_affected();
+            entries += deleted.rows_affected();
         }
     }
 
     /// Entries, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn audit_log(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
         let actor = filter.actor.as_deref();
         let entries = sqlx::query_as(

@@ -1,8 +1,8 @@
-//! Rows of `events` in Postgres' binary COPY format.
+//! Encodes rows of `events` in the binary COPY format of Postgres.
 //!
-//! Format: an 11 byte signature, flags and extension length (both 0), then per row a 16 bit field
-//! count and per field a 32 bit length (-1 for NULL) and its bytes, all big endian; at the end a
-//! field count of -1. <https://www.postgresql.org/docs/15/sql-copy.html>
+//! Format: a signature of 11 bytes, flags and extension length (both 0), then for each row a 16 bit
+//! field count, and for each field a 32 bit length (-1 for NULL) and its bytes, all big endian. A
+//! field count of -1 ends the data. <https://www.postgresql.org/docs/15/sql-copy.html>
 
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
@@ -10,33 +10,34 @@ use uuid::Uuid;
 
 use super::store::signed;
 
-/// The statement that takes what [`CopyRows`] writes, column by column.
+/// The statement that reads what [`CopyRows`] encodes, column by column.
 pub(super) const COPY_EVENTS: &str = "COPY events (run_id, epoch, seq, producer, producer_seq, kind, \
      variation, level, time, appended_at, body) FROM STDIN (FORMAT binary)";
 
-const FIELDS: i16 = 11;
+/// Fields of a row.
+const FIELD_COUNT: i16 = 11;
 
-/// Milliseconds from the Unix epoch to that of Postgres, 2000-01-01.
+/// Milliseconds from the Unix epoch to the epoch of Postgres, 2000-01-01.
 const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
 
-/// Furthest moment that is stored, in Unix milliseconds: the year 9999. A producer's clock that says
-/// something later is wrong, but its event is kept.
-const MAX_MS: i64 = 253_402_300_799_999;
+/// Latest time that is stored, in Unix milliseconds: the end of the year 9999. If a producer's
+/// clock says a later time, the clock is wrong, but its event is kept.
+const MAX_TIME_MS: i64 = 253_402_300_799_999;
 
-/// One row.
+/// One row of `events`.
 #[derive(Debug, Clone, Copy)]
 pub struct EventRow<'a> {
     /// The run.
     pub run: Uuid,
-    /// Where the event stands.
+    /// Id of the event.
     pub id: EventId,
-    /// Who published it.
+    /// The producer that published it.
     pub producer: Uuid,
-    /// Its number there.
+    /// Its seq at this producer.
     pub producer_seq: u64,
-    /// What it is about.
+    /// Its kind.
     pub kind: Kind,
-    /// Which attempt it belongs to.
+    /// The variation of the run that it belongs to.
     pub variation: u16,
     /// Severity, if it has one.
     pub level: Option<&'a str>,
@@ -44,11 +45,11 @@ pub struct EventRow<'a> {
     pub time_ms: u64,
     /// Redis' clock at the append, Unix milliseconds.
     pub appended_ms: u64,
-    /// The line.
+    /// The line, as the producer wrote it.
     pub body: &'a [u8],
 }
 
-/// Rows, written one after the other.
+/// Encoded rows, appended one by one.
 #[derive(Debug)]
 pub struct CopyRows {
     bytes: Vec<u8>,
@@ -64,9 +65,9 @@ impl Default for CopyRows {
 }
 
 impl CopyRows {
-    /// Appends a row.
+    /// Encodes a row.
     pub fn push(&mut self, row: &EventRow<'_>) {
-        self.bytes.extend_from_slice(&FIELDS.to_be_bytes());
+        self.bytes.extend_from_slice(&FIELD_COUNT.to_be_bytes());
         self.field(row.run.as_bytes());
         self.field(&signed(row.id.epoch).to_be_bytes());
         self.field(&signed(row.id.seq).to_be_bytes());
@@ -88,19 +89,17 @@ impl CopyRows {
         self.rows += 1;
     }
 
-    /// How many rows there are.
-    #[must_use]
+    /// Number of rows.
     pub const fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// How many bytes they take in Postgres' format.
-    #[must_use]
+    /// Number of encoded bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// The whole, ready to be sent.
+    /// Ends the data, which is then ready to be sent.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.bytes.extend_from_slice(&(-1i16).to_be_bytes());
         self.bytes
@@ -116,7 +115,7 @@ impl CopyRows {
 
 /// Microseconds since 2000-01-01.
 fn timestamp(unix_ms: u64) -> i64 {
-    (signed(unix_ms).min(MAX_MS) - POSTGRES_EPOCH_MS) * 1_000
+    (signed(unix_ms).min(MAX_TIME_MS) - POSTGRES_EPOCH_MS) * 1_000
 }
 
 #[cfg(test)]
@@ -124,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_layout_is_that_of_the_documentation() {
+    fn rows_have_the_documented_layout() {
         let mut rows = CopyRows::default();
         rows.push(&EventRow {
             run: Uuid::nil(),

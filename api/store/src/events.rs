@@ -1,14 +1,14 @@
-//! History: stored events of a run, by cursor, in both directions, by time and by number.
+//! Reads stored events of a run by cursor, in both directions, by time and by id.
 //!
 //! A page is bounded in rows and in bytes, so no reader can make the server hold more than a few
-//! megabytes. Within a run ids grow but are not always dense: an event that was published again
-//! after Redis lost it is stored once, and its second id stays unused. Everything here goes by the
-//! primary key: what it costs does not grow with the run, but for a page of few channels, which
-//! passes over the rest.
+//! megabytes. Within a run ids grow, but are not always dense: an event that was published again
+//! after Redis lost it is stored once, and its second id stays unused. All reads use the primary
+//! key, so their cost does not grow with the run; only a page of few channels skips over the events
+//! of the others.
 //!
-//! Only rows are read here; what the archive holds of a run is not among them even while they are still
-//! there, so that a reader sees rows either all or not at all while they are being removed.
-//! [`runcast_history::stored`] joins the two.
+//! This file reads rows only. It leaves out events that the archive holds, even while their rows
+//! still exist. So a reader sees either all of these rows or none while they are being deleted.
+//! `stored` in the crate `runcast-history` joins rows and archive.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -17,40 +17,41 @@ use runcast_common::protocol::event::{Channel, Kind};
 use runcast_common::protocol::event_id::EventId;
 use uuid::Uuid;
 
+use super::error::StoreError;
 use super::runs::Coverage;
-use super::store::{Store, StoreError, signed, unsigned};
+use super::store::{Store, signed, unsigned};
 
-/// Most bytes of event lines in one page.
+/// Upper bound of the line bytes in one page.
 pub const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Most events in one page.
+/// Upper bound of the events in one page.
 pub const PAGE_EVENTS: u16 = 1_000;
 
-/// Which events of a run: those behind a cursor, up to a watermark.
+/// Which events of a run to read: those after a cursor, up to a watermark.
 #[derive(Debug, Clone)]
 pub struct EventPage<'a> {
     /// The run.
     pub run: Uuid,
-    /// Where to start, exclusive.
+    /// The cursor, exclusive.
     pub after: EventId,
-    /// Up to where Postgres is known to be complete.
+    /// How far Postgres holds the run.
     pub coverage: Coverage,
-    /// Only events of these channels (and gaps); all if empty.
+    /// Only events of these channels, and gaps; all if empty.
     pub channels: &'a [Channel],
     /// How many at most; [`PAGE_EVENTS`] is the upper bound.
     pub limit: u16,
 }
 
-/// Where a page that ends at some id begins.
+/// Where a page begins that ends before a given id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Floor {
     /// Its oldest event.
     pub oldest: EventId,
-    /// There are events before that one.
+    /// True if there are events before that one.
     pub has_older: bool,
 }
 
-/// An event by its time.
+/// An event and its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// The event.
@@ -59,9 +60,10 @@ pub struct Moment {
     pub appended_ms: u64,
 }
 
-/// The rows of a run that a page is made of: $1 run, $2 and $3 the id it starts from, $4 all channels, $5
-/// else whole kinds, $6 and variations of kinds as [`one_variation`] numbers them, $7 how many, $8 how many
-/// bytes. `$rows` leaves out what the archive holds.
+/// The rows of a run that a page may contain. Parameters: $1 run, $2 and $3 the id it starts from,
+/// $4 whether all channels are selected, $5 else whole kinds, $6 and variations of kinds as
+/// [`channel_number`] encodes them, $7 the limit of rows, $8 the limit of bytes. `$rows` leaves out
+/// what the archive holds.
 macro_rules! page {
     ($columns:literal, $comparison:literal, $rows:literal, $order:literal) => {
         concat!(
@@ -107,7 +109,8 @@ const SELECT_FLOOR: &str = concat!(
     ") AS sized WHERE size <= $8 OR size = length ORDER BY epoch, seq LIMIT 1) AS oldest"
 );
 
-/// Hops from epoch to epoch along the key; a run has one, and one more for each time that Redis was lost.
+/// Goes from epoch to epoch along the key. A run has one epoch, and one more for each time that
+/// Redis lost it.
 const SELECT_EPOCHS: &str = "WITH RECURSIVE epochs(epoch) AS (
         (SELECT epoch FROM events WHERE run_id = $1 ORDER BY epoch LIMIT 1)
         UNION ALL
@@ -119,19 +122,16 @@ const SELECT_EPOCHS: &str = "WITH RECURSIVE epochs(epoch) AS (
 
 impl Store {
     /// One page of stored events, in order.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn events(&self, page: &EventPage<'_>) -> Result<Vec<Event>, StoreError> {
         let (epoch, seq) = page.coverage.pair();
-        let wanted = EventQuery::of(page.channels);
+        let query = EventQuery::of(page.channels);
         let rows: Vec<(i64, i64, Uuid, i64, Vec<u8>)> = sqlx::query_as(SELECT_AFTER)
             .bind(page.run)
             .bind(signed(page.after.epoch))
             .bind(signed(page.after.seq))
-            .bind(wanted.all)
-            .bind(wanted.kinds)
-            .bind(wanted.variations)
+            .bind(query.all)
+            .bind(query.kinds)
+            .bind(query.variations)
             .bind(i64::from(page.limit.min(PAGE_EVENTS)))
             .bind(signed(PAGE_BYTES as u64))
             .bind(epoch)
@@ -147,11 +147,8 @@ impl Store {
         Ok(rows.into_iter().map(event).collect())
     }
 
-    /// Where the page begins that holds the last `limit` events of these channels before an id, or as
-    /// many of them as a page may hold; none if there is no such event.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Finds where the page begins that holds the last `limit` events of these channels before an
+    /// id, or as many as fit in a page. Returns none if there is no such event.
     pub async fn floor(
         &self,
         run: Uuid,
@@ -159,14 +156,14 @@ impl Store {
         channels: &[Channel],
         limit: u16,
     ) -> Result<Option<Floor>, StoreError> {
-        let wanted = EventQuery::of(channels);
+        let query = EventQuery::of(channels);
         let row: Option<(i64, i64, bool)> = sqlx::query_as(SELECT_FLOOR)
             .bind(run)
             .bind(signed(before.epoch))
             .bind(signed(before.seq))
-            .bind(wanted.all)
-            .bind(wanted.kinds)
-            .bind(wanted.variations)
+            .bind(query.all)
+            .bind(query.kinds)
+            .bind(query.variations)
             .bind(i64::from(limit.min(PAGE_EVENTS)))
             .bind(signed(PAGE_BYTES as u64))
             .fetch_optional(&self.pool)
@@ -177,10 +174,7 @@ impl Store {
         }))
     }
 
-    /// The first stored event behind an id.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The first stored event after an id.
     pub async fn moment_after(
         &self,
         run: Uuid,
@@ -202,9 +196,6 @@ impl Store {
     }
 
     /// The last stored event of each epoch of a run, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn epochs(&self, run: Uuid) -> Result<Vec<EventId>, StoreError> {
         let rows: Vec<(i64, i64)> = sqlx::query_as(SELECT_EPOCHS)
             .bind(run)
@@ -221,7 +212,7 @@ fn id(epoch: i64, seq: i64) -> EventId {
     EventId::new(unsigned(epoch), unsigned(seq))
 }
 
-/// Channels as the statements compare them.
+/// Channels in the form that the statements compare.
 struct EventQuery {
     all: bool,
     kinds: Vec<i16>,
@@ -236,7 +227,7 @@ impl EventQuery {
         for channel in channels {
             match channel.variation {
                 None => kinds.push(channel.kind.number()),
-                Some(variation) => variations.push(one_variation(channel.kind, variation)),
+                Some(variation) => variations.push(channel_number(channel.kind, variation)),
             }
         }
         Self {
@@ -247,7 +238,7 @@ impl EventQuery {
     }
 }
 
-/// A kind and a variation, of which there are fewer than 1,000, in one number.
-fn one_variation(kind: Kind, variation: u16) -> i32 {
+/// Encodes a kind and a variation in one number. There are fewer than 1,000 variations.
+fn channel_number(kind: Kind, variation: u16) -> i32 {
     i32::from(kind.number()) * 1_000 + i32::from(variation)
 }

@@ -1,23 +1,25 @@
-//! What an export reads: the selected runs of a span of time and all their events, in one snapshot, through
-//! cursors on the server.
+//! Reads what an export writes: the selected runs of a span of time with all their events, in one
+//! snapshot, through cursors on the server.
 //!
-//! Bounds: [`FETCH`] rows come at once, of at most 256 KiB each; the snapshot lives as long as its value,
-//! and ends by itself if nobody asks for more within [`PAUSE_LIMIT`].
+//! Bounds: a fetch returns [`FETCH_ROWS`] rows, each at most 256 KiB. A snapshot lives as long as
+//! its value. Postgres ends it if the next fetch does not come within [`IDLE_TRANSACTION_TIMEOUT`].
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
+use sqlx::Transaction;
 use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
-use sqlx::{FromRow, Transaction};
 use uuid::Uuid;
 
-use super::store::{Store, StoreError};
+use super::error::StoreError;
+use super::store::Store;
 
-/// Rows that come at once.
-const FETCH: &str = "256";
+/// Rows that one fetch returns.
+const FETCH_ROWS: &str = "256";
 
-/// Longest pause between two fetches: the time in which a full disk or a stopped process is noticed.
-const PAUSE_LIMIT: &str = "60s";
+/// Longest pause between two fetches. It is long enough to notice a full disk or a stopped process.
+const IDLE_TRANSACTION_TIMEOUT: &str = "60s";
 
 /// Which runs to read.
 #[derive(Debug, Clone, Default)]
@@ -28,29 +30,29 @@ pub struct Selection {
     pub labels: Map<String, Value>,
 }
 
-/// The time in which a run was created, from its id: the end does not belong to it.
+/// The span of time in which a run was created, which its id tells. The end is exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HourSpan {
     /// First moment.
     pub from: DateTime<Utc>,
-    /// First moment behind it.
+    /// First moment after it.
     pub until: DateTime<Utc>,
 }
 
 /// A run.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub struct RunRecord {
     /// Its id.
     pub id: Uuid,
-    /// What a person called it.
+    /// Its name.
     pub name: String,
-    /// A JSON object.
+    /// Its labels, as a JSON object.
     pub labels: String,
-    /// Where it stands.
+    /// Its status.
     pub status: String,
     /// Its variations, as a JSON array.
     pub variations: String,
-    /// Who created it.
+    /// The user or token that created it.
     pub created_by: String,
     /// When it was created.
     pub created_at: DateTime<Utc>,
@@ -58,42 +60,71 @@ pub struct RunRecord {
     pub started_at: Option<DateTime<Utc>>,
     /// When its last variation ended.
     pub ended_at: Option<DateTime<Utc>>,
-    /// Everything is stored and agrees with what its producers counted.
+    /// True if all events are stored and match the counts of their producers.
     pub sealed: bool,
-    /// Events stored.
+    /// Stored events.
     pub events: i64,
     /// Bytes of their lines.
     pub bytes: i64,
 }
 
+from_row!(RunRecord {
+    id,
+    name,
+    labels,
+    status,
+    variations,
+    created_by,
+    created_at,
+    started_at,
+    ended_at,
+    sealed,
+    events,
+    bytes
+});
+
 /// An event.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub struct EventRecord {
     /// Its run.
     pub run_id: Uuid,
-    /// Where it stands there, first part.
+    /// First part of its id.
     pub epoch: i64,
-    /// Where it stands there, second part.
+    /// Second part of its id.
     pub seq: i64,
-    /// Who published it.
+    /// The producer that published it.
     pub producer: Uuid,
-    /// Its number there.
+    /// Its seq at this producer.
     pub producer_seq: i64,
     /// Number of its kind.
     pub kind: i16,
-    /// Which attempt it belongs to.
+    /// The variation that it belongs to.
     pub variation: i16,
     /// Severity, if it has one.
     pub level: Option<String>,
     /// The producer's clock.
     pub time: DateTime<Utc>,
-    /// Redis' clock.
+    /// Redis' clock at the append.
     pub appended_at: DateTime<Utc>,
-    /// The line as the producer wrote it.
+    /// The line, as the producer wrote it.
     pub body: Vec<u8>,
 }
 
-/// Which rows of `runs r` are meant, given a span and a selection.
+from_row!(EventRecord {
+    run_id,
+    epoch,
+    seq,
+    producer,
+    producer_seq,
+    kind,
+    variation,
+    level,
+    time,
+    appended_at,
+    body
+});
+
+/// The condition for a table `r` of runs: a span and a selection.
 macro_rules! selected {
     () => {
         "r.id >= uuid_v7_floor($1) AND r.id < uuid_v7_floor($2)
@@ -101,12 +132,12 @@ macro_rules! selected {
     };
 }
 
-const FIRST: &str = concat!(
+const SELECT_FIRST_RUN: &str = concat!(
     "SELECT min(r.id::text)::uuid FROM runs r WHERE ",
     selected!()
 );
 
-const RUNS: &str = concat!(
+const DECLARE_RUNS: &str = concat!(
     "DECLARE exported_runs NO SCROLL CURSOR FOR
      SELECT r.id, r.name, r.labels::text AS labels, r.status, r.created_by, r.created_at, r.started_at,
             r.ended_at, r.sealed_at IS NOT NULL AS sealed, r.events, r.bytes,
@@ -117,7 +148,7 @@ const RUNS: &str = concat!(
     " ORDER BY r.id"
 );
 
-const EVENTS: &str = concat!(
+const DECLARE_EVENTS: &str = concat!(
     "DECLARE exported_events NO SCROLL CURSOR FOR
      SELECT e.run_id, e.epoch, e.seq, e.producer, e.producer_seq, e.kind, e.variation, e.level, e.time,
             e.appended_at, e.body
@@ -145,23 +176,20 @@ pub struct Snapshot {
 }
 
 impl Store {
-    /// When the first selected run of a span was created, if there is one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Id of the first selected run of a span, if there is one.
     pub async fn first_selected(
         &self,
         selection: &Selection,
         span: HourSpan,
     ) -> Result<Option<Uuid>, StoreError> {
-        let row = selection.bind(FIRST, span).fetch_one(&self.pool).await?;
+        let row = selection
+            .bind(SELECT_FIRST_RUN, span)
+            .fetch_one(&self.pool)
+            .await?;
         Ok(sqlx::Row::try_get(&row, 0)?)
     }
 
-    /// The selected runs of a span and their events, as they are now.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Opens a snapshot of the selected runs of a span and their events.
     pub async fn snapshot(
         &self,
         selection: &Selection,
@@ -170,10 +198,10 @@ impl Store {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let mut transaction = self.pool.begin_with(begin).await?;
         sqlx::query("SELECT set_config('idle_in_transaction_session_timeout', $1, true)")
-            .bind(PAUSE_LIMIT)
+            .bind(IDLE_TRANSACTION_TIMEOUT)
             .execute(&mut *transaction)
             .await?;
-        for cursor in [RUNS, EVENTS] {
+        for cursor in [DECLARE_RUNS, DECLARE_EVENTS] {
             let declared = selection.bind(cursor, span);
             declared.execute(&mut *transaction).await?;
         }
@@ -182,25 +210,20 @@ impl Store {
 }
 
 impl Snapshot {
-    /// The next runs, by id; none when there are no more.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the snapshot is then of no more use.
+    /// The next runs, by id; none at the end. After an error the snapshot cannot be used any more.
     pub async fn runs(&mut self) -> Result<Vec<RunRecord>, StoreError> {
-        let fetch = format!("FETCH {FETCH} FROM exported_runs");
+        let fetch = format!("FETCH {FETCH_ROWS} FROM exported_runs");
         let rows = sqlx::query_as(&fetch).fetch_all(&mut *self.transaction);
         Ok(rows.await?)
     }
 
-    /// The next events, by run and id; none when there are no more.
+    /// The next events, by run and id; none at the end. After an error the snapshot cannot be used
+    /// any more.
     ///
-    /// Archived runs have no rows here: what reads their objects is to be asked beside this, and its
-    /// events handed out in their place in the order.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the snapshot is then of no more use.
+    /// Archived runs have no rows here. The export reads their objects and merges their events into
+    /// this order.
     pub async fn events(&mut self) -> Result<Vec<EventRecord>, StoreError> {
-        let fetch = format!("FETCH {FETCH} FROM exported_events");
+        let fetch = format!("FETCH {FETCH_ROWS} FROM exported_events");
         let rows = sqlx::query_as(&fetch).fetch_all(&mut *self.transaction);
         Ok(rows.await?)
     }

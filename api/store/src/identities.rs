@@ -1,90 +1,97 @@
-//! Identities: whom an OpenID Connect issuer knows, and which user that is here. Who comes first is decided by the indexes.
+//! Identities: which subject of an OpenID Connect issuer is which user. Unique indexes decide if
+//! two requests link the same identity at once.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
-use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
-use super::store::{Store, StoreError};
-use super::users::{self, NewUser, UserError};
+use super::error::{StoreError, UserError};
+use super::store::{Store, without_nul};
+use super::users::{self, NewUser};
 
-/// Whom an issuer knows.
+/// A subject of an issuer.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
     /// The issuer, as it calls itself.
     pub issuer: &'a str,
-    /// Its name for them, which never changes: 1 to 255 characters without NUL.
+    /// The issuer's id for the person, which never changes: 1 to 255 characters without NUL.
     pub subject: &'a str,
-    /// The address by which the user was found or made.
+    /// The email by which the user was found or created.
     pub email: &'a str,
 }
 
-/// The user behind an identity.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+/// The user of an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identified {
-    /// Who.
+    /// Their id.
     pub id: Uuid,
     /// Their name.
     pub name: String,
-    /// Their address here.
+    /// Their email here.
     pub email: String,
-    /// They may do nothing.
+    /// True if they are disabled.
     pub disabled: bool,
 }
 
-/// An identity as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+from_row!(Identified {
+    id,
+    name,
+    email,
+    disabled
+});
+
+/// An identity, as lists return it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Identity)]
 pub struct Linked {
     /// The issuer.
     pub issuer: String,
-    /// Its name for them.
+    /// The issuer's id for the person.
     pub subject: String,
-    /// The address by which they were found or made.
+    /// The email by which the user was found or created.
     pub email: String,
-    /// Since when.
+    /// When it was linked.
     pub created_at: DateTime<Utc>,
 }
 
-const COLUMNS: &str = "u.id, u.name, u.email, u.disabled_at IS NOT NULL AS disabled";
+from_row!(Linked {
+    issuer,
+    subject,
+    email,
+    created_at
+});
+
+const USER_COLUMNS: &str = "u.id, u.name, u.email, u.disabled_at IS NOT NULL AS disabled";
 
 impl Store {
-    /// The user that an issuer knows by this subject.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The user with this identity.
     pub async fn identified(
         &self,
         issuer: &str,
         subject: &str,
     ) -> Result<Option<Identified>, StoreError> {
         let query = format!(
-            "SELECT {COLUMNS} FROM identities i JOIN users u ON u.id = i.user_id
+            "SELECT {USER_COLUMNS} FROM identities i JOIN users u ON u.id = i.user_id
               WHERE i.issuer = $1 AND i.subject = $2"
         );
         let user = sqlx::query_as(&query).bind(issuer).bind(subject);
         Ok(user.fetch_optional(&self.pool).await?)
     }
 
-    /// The user with this address, whatever its case.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The user with this email, in any case.
     pub async fn addressed(&self, email: &str) -> Result<Option<Identified>, StoreError> {
-        let query = format!("SELECT {COLUMNS} FROM users u WHERE lower(u.email) = lower($1)");
-        let user = sqlx::query_as(&query).bind(super::store::without_nul(email));
+        let query = format!("SELECT {USER_COLUMNS} FROM users u WHERE lower(u.email) = lower($1)");
+        let user = sqlx::query_as(&query).bind(without_nul(email));
         Ok(user.fetch_optional(&self.pool).await?)
     }
 
-    /// Lets whom an issuer knows be this user from now on. False, and nothing is done, if the identity is somebody's
-    /// already, or the user has another one of this issuer.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Links an identity to a user. Returns false, and does nothing, if it is linked to a user
+    /// already, or if the user has another identity of this issuer.
     pub async fn link(
         &self,
         actor: &Actor,
@@ -97,11 +104,8 @@ impl Store {
         Ok(linked)
     }
 
-    /// Makes a user for whom an issuer knows, as done by themselves. None, and nothing is done, if the identity is
-    /// somebody's already.
-    ///
-    /// # Errors
-    /// [`UserError`] says what is taken or makes no sense.
+    /// Creates a user for an identity. The audit log names the user as the actor. Returns none, and
+    /// does nothing, if the identity is linked to a user already.
     pub async fn create_identified(
         &self,
         identity: &Identity<'_>,
@@ -121,10 +125,7 @@ impl Store {
         Ok(Some(id))
     }
 
-    /// Whom issuers know as this user, by issuer.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The identities of a user, by issuer.
     pub async fn identities_of(&self, user: Uuid) -> Result<Vec<Linked>, StoreError> {
         let identities = sqlx::query_as(
             "SELECT issuer, subject, email, created_at FROM identities WHERE user_id = $1 ORDER BY issuer",
@@ -132,10 +133,8 @@ impl Store {
         Ok(identities.bind(user).fetch_all(&self.pool).await?)
     }
 
-    /// Lets no issuer know a user any more, and ends their sessions; says how many did.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Removes all identities of a user and ends their sessions. Returns how many identities were
+    /// removed.
     pub async fn unlink(&self, actor: &Actor, user: Uuid) -> Result<u64, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let done = sqlx::query("DELETE FROM identities WHERE user_id = $1")
@@ -149,7 +148,7 @@ impl Store {
                 .execute(&mut *transaction)
                 .await?;
             let (target, details) = (user.to_string(), json!({"unlinked": unlinked}));
-            audit::note(
+            audit::record(
                 &mut transaction,
                 actor,
                 "identity.unlinked",
@@ -187,6 +186,6 @@ async fn link(
         "email": identity.email,
     });
     let target = user.to_string();
-    audit::note(connection, actor, "identity.linked", &target, details).await?;
+    audit::record(connection, actor, "identity.linked", &target, details).await?;
     Ok(true)
 }

@@ -1,9 +1,13 @@
-//! The transaction that makes events durable: lock the watermarks, COPY the rows, move the watermarks.
+//! The transaction that makes events durable: lock the watermarks, COPY the rows, advance the
+//! watermarks.
 //!
-//! What is stored is decided here and nowhere else. Runs are locked in the order of their ids, so
-//! two persisters never wait for each other in a circle. Rows, watermarks, producers' seqs and the
-//! states of runs change together or not at all, hence each event is stored exactly once whatever
-//! crashes or is delivered twice.
+//! This transaction alone decides what is stored. Rows, watermarks, seqs of producers and statuses
+//! of runs change together or not at all. Hence each event is stored exactly once, no matter which
+//! process crashes or which event arrives twice.
+//!
+//! The transaction locks runs in the order of their ids, so that two persisters never deadlock. It
+//! has [`TRANSACTION_DEADLINE`]. A connection whose transaction did not commit is closed, never
+//! reused: an interrupted COPY or transaction may have left its protocol out of step.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,18 +17,20 @@ use runcast_common::presence::run_update::RunUpdate;
 use runcast_common::protocol::event::Status;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::seal::{Checksum, Seal};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection as _, Row as _};
-use tokio::time::timeout;
+use sqlx::{Postgres, Row as _};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::agents::note_heard;
+use super::agents::revive_lost_agents;
 use super::copy_rows::{COPY_EVENTS, CopyRows};
-use super::run_updates::updates;
-use super::store::{Store, StoreError, signed, unsigned, without_nul};
+use super::error::StoreError;
+use super::run_updates::run_updates;
+use super::store::{Store, signed, unsigned, without_nul};
 
-/// Longest time for one transaction. Beyond it the connection is given up: a half-open one would
-/// otherwise hold the persister for as long as the kernel waits.
+/// Longest time for one transaction. After it the connection is closed: a half-open connection
+/// would otherwise block the persister for as long as the kernel waits.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How far a run is stored.
@@ -32,11 +38,11 @@ const TRANSACTION_DEADLINE: Duration = Duration::from_secs(60);
 pub struct RunState {
     /// Id of the last stored event.
     pub watermark: EventId,
-    /// Which event of which producer that was.
+    /// Producer of that event, and its seq there.
     pub watermark_event: Option<(Uuid, u64)>,
     /// The final status, once every variation has one.
     pub ended: Option<String>,
-    /// It is marked as lost: what its agents publish brings it back.
+    /// True if the run is marked as lost. Events that its agents publish bring it back.
     pub lost: bool,
     /// What is stored of each producer.
     pub producers: HashMap<Uuid, ProducerState>,
@@ -58,9 +64,9 @@ pub struct IngestBatch {
     pub rows: CopyRows,
     /// New watermarks.
     pub progress: Vec<WatermarkAdvance>,
-    /// New states of producers.
+    /// New states of producers, each with its run and its id.
     pub producers: Vec<(Uuid, Uuid, ProducerState)>,
-    /// Producers of lost runs, with run and when, by Redis' clock, they published.
+    /// Producers of lost runs: run, producer, and when it last published, by Redis' clock.
     pub heard: Vec<(Uuid, Uuid, u64)>,
     /// New states of variations.
     pub changes: Vec<VariationChange>,
@@ -68,101 +74,93 @@ pub struct IngestBatch {
     pub dead_letters: Vec<DeadLetter>,
 }
 
-/// A watermark that moves.
+/// How the watermark of a run advances.
 #[derive(Debug, Clone)]
 pub struct WatermarkAdvance {
     /// The run.
     pub run: Uuid,
-    /// Id of the last event that is now stored.
+    /// Id of the last event that the batch stores.
     pub watermark: EventId,
-    /// Which event of which producer that is.
+    /// Producer of that event, and its seq there.
     pub watermark_event: (Uuid, u64),
-    /// Rows written for it.
+    /// Rows of this run in the batch.
     pub events: u64,
     /// Bytes of their lines.
     pub bytes: u64,
 }
 
-/// How the state of a variation changed within a batch.
+/// How a batch changes the state of a variation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariationChange {
     /// The run.
     pub run: Uuid,
     /// The variation.
     pub variation: u16,
-    /// The last state of the batch.
+    /// Its last status in the batch.
     pub status: Status,
-    /// When it started, if it did so in this batch.
+    /// When it started, if that is in this batch.
     pub started_ms: Option<u64>,
-    /// When it ended, if the last state is a final one.
+    /// When it ended, if its last status is final.
     pub ended_ms: Option<u64>,
-    /// How its process ended.
+    /// Exit code of its process.
     pub exit_code: Option<i32>,
-    /// Which signal ended its process.
+    /// Signal that ended its process.
     pub signal: Option<i32>,
-    /// Why, in words.
+    /// Reason, in words.
     pub message: Option<String>,
     /// Events that its producer counted and that are not stored.
     pub missing: Option<u64>,
-    /// Whether count, bytes and checksum agree; absent if the producer gave none.
+    /// Whether count, bytes and checksum match; absent if the producer sent none.
     pub intact: Option<bool>,
 }
 
-/// What stood in a run stream and is no event.
+/// Content of a run stream that is no event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The run.
     pub run: Uuid,
-    /// Where it stood.
+    /// The id that it has in the stream.
     pub id: EventId,
-    /// Which event of which producer it is, if it is a line of an entry that could be read.
+    /// Producer and seq, if it is a line of an entry that could be read.
     pub source: Option<(Uuid, u64)>,
     /// What is wrong with it.
     pub reason: String,
-    /// As it came.
+    /// Its bytes, unchanged.
     pub body: Vec<u8>,
 }
 
-/// What a transaction came to.
+/// What a transaction committed.
 #[derive(Debug, Default)]
 pub struct Ingested {
-    /// The final status of each written run that is over.
+    /// Status of each written run: the final one, or none while the run goes on.
     pub ended: HashMap<Uuid, Option<String>>,
-    /// What is to be told: statuses, and agents that were found again.
+    /// What to announce: changed statuses, and agents that came back.
     pub updates: Vec<RunUpdate>,
 }
 
-const STATES: &str = "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,
+const SELECT_STATES: &str = "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,
         CASE WHEN ended_at IS NOT NULL THEN status END AS ended, status = 'lost' AS lost
    FROM runs WHERE id = ANY($1) ORDER BY id";
 
-const STATES_LOCKED: &str = "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,
+const SELECT_STATES_FOR_UPDATE: &str =
+    "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,
         CASE WHEN ended_at IS NOT NULL THEN status END AS ended, status = 'lost' AS lost
    FROM runs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 
 impl Store {
-    /// How far runs are stored; runs that do not exist are left out.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// How far these runs are stored. Runs that do not exist are left out.
     pub async fn run_states(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunState>, StoreError> {
         let mut connection = self.pool.acquire().await?;
-        states(&mut connection, STATES, runs).await
+        states(&mut connection, SELECT_STATES, runs).await
     }
 
-    /// Only the watermarks of runs, and whether they are over: [`RunState::producers`] is empty.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Like [`Store::run_states`], but without the producers: [`RunState::producers`] is empty.
     pub async fn watermarks(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunState>, StoreError> {
         let mut connection = self.pool.acquire().await?;
-        watermarks(&mut connection, STATES, runs).await
+        watermarks(&mut connection, SELECT_STATES, runs).await
     }
 
-    /// The highest stored seq of a producer; 0 for one that is not known.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The highest stored seq of a producer; 0 if none is stored.
     pub async fn durable(&self, run: Uuid, producer: Uuid) -> Result<u64, StoreError> {
         let seq: Option<i64> =
             sqlx::query_scalar("SELECT seq FROM producers WHERE run_id = $1 AND producer = $2")
@@ -173,54 +171,93 @@ impl Store {
         Ok(seq.map_or(0, unsigned))
     }
 
-    /// Locks runs, lets `build` decide from their states what to write, writes it and commits.
-    /// Answers the final status of each written run that is over, and what is to be told.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then nothing of it is stored, or, if the connection broke during the commit,
-    /// all of it: the watermark tells.
-    pub async fn ingest(
-        &self,
-        runs: &[Uuid],
-        build: impl FnOnce(&HashMap<Uuid, RunState>) -> IngestBatch,
-    ) -> Result<Ingested, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let result = timeout(TRANSACTION_DEADLINE, transact(&mut connection, runs, build))
-            .await
-            .unwrap_or_else(|_elapsed| {
-                let kind = std::io::ErrorKind::TimedOut;
-                let text = format!("no end of a transaction within {TRANSACTION_DEADLINE:?}");
-                Err(sqlx::Error::Io(std::io::Error::new(kind, text)).into())
-            });
-        if result.is_err() {
-            // A COPY or transaction that was left half way may have put the connection out of step.
-            drop(connection.detach());
-        }
-        result
+    /// Begins a transaction and locks these runs. What to write follows from their states, so the
+    /// caller builds the batch between this call and [`IngestTransaction::commit`].
+    pub async fn begin_ingest(&self, runs: &[Uuid]) -> Result<IngestTransaction, StoreError> {
+        let mut transaction = IngestTransaction {
+            connection: self.pool.acquire().await?,
+            states: HashMap::new(),
+            deadline: Instant::now() + TRANSACTION_DEADLINE,
+            is_committed: false,
+        };
+        let locked = lock(&mut transaction.connection, runs);
+        transaction.states = within(transaction.deadline, locked).await?;
+        Ok(transaction)
     }
 }
 
-async fn transact(
+/// A transaction that has locked some runs. Unless it commits, its connection is closed, and
+/// Postgres rolls it back.
+#[derive(Debug)]
+pub struct IngestTransaction {
+    connection: PoolConnection<Postgres>,
+    states: HashMap<Uuid, RunState>,
+    deadline: Instant,
+    is_committed: bool,
+}
+
+impl IngestTransaction {
+    /// How far the locked runs are stored. Runs that do not exist are left out.
+    pub fn states(&self) -> &HashMap<Uuid, RunState> {
+        &self.states
+    }
+
+    /// Writes the batch and commits. If it fails, nothing is stored or, if the connection broke
+    /// during the commit, all of it: the watermark says which.
+    pub async fn commit(mut self, batch: IngestBatch) -> Result<Ingested, StoreError> {
+        let written = write(&mut self.connection, batch);
+        let ingested = within(self.deadline, written).await?;
+        self.is_committed = true;
+        Ok(ingested)
+    }
+}
+
+impl Drop for IngestTransaction {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            // An interrupted COPY or transaction may have left the protocol out of step.
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// Waits for a step of a transaction until its deadline.
+async fn within<T>(
+    deadline: Instant,
+    step: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    timeout_at(deadline, step).await.unwrap_or_else(|_elapsed| {
+        let kind = std::io::ErrorKind::TimedOut;
+        let text = format!("the transaction did not end within {TRANSACTION_DEADLINE:?}");
+        Err(sqlx::Error::Io(std::io::Error::new(kind, text)).into())
+    })
+}
+
+async fn lock(
     connection: &mut PgConnection,
     runs: &[Uuid],
-    build: impl FnOnce(&HashMap<Uuid, RunState>) -> IngestBatch,
-) -> Result<Ingested, StoreError> {
-    let mut transaction = connection.begin().await?;
-    let locked = states(&mut transaction, STATES_LOCKED, runs).await?;
-    let batch = build(&locked);
+) -> Result<HashMap<Uuid, RunState>, StoreError> {
+    sqlx::query("BEGIN").execute(&mut *connection).await?;
+    states(connection, SELECT_STATES_FOR_UPDATE, runs).await
+}
+
+async fn write(connection: &mut PgConnection, batch: IngestBatch) -> Result<Ingested, StoreError> {
+    // Store the rows.
     if batch.rows.rows() > 0 {
-        let mut copy = transaction.copy_in_raw(COPY_EVENTS).await?;
+        let mut copy = connection.copy_in_raw(COPY_EVENTS).await?;
         copy.send(batch.rows.finish()).await?;
         copy.finish().await?;
     }
-    write_dead_letters(&mut transaction, &batch.dead_letters).await?;
-    write_producers(&mut transaction, &batch.producers).await?;
-    let found = note_heard(&mut transaction, &batch.heard).await?;
-    write_changes(&mut transaction, &batch.changes).await?;
-    let ended = write_progress(&mut transaction, &batch.progress).await?;
+    write_dead_letters(connection, &batch.dead_letters).await?;
+    write_producers(connection, &batch.producers).await?;
+    // Let the statuses of agents, variations and runs follow what is stored.
+    let revived = revive_lost_agents(connection, &batch.heard).await?;
+    write_variations(connection, &batch.changes).await?;
+    let ended = write_watermarks(connection, &batch.progress).await?;
+    // Read what to announce, then commit all of it.
     let changed = batch.changes.iter().map(|change| change.run).collect();
-    let updates = updates(&mut transaction, changed, found).await?;
-    transaction.commit().await?;
+    let updates = run_updates(connection, changed, revived).await?;
+    sqlx::query("COMMIT").execute(connection).await?;
     Ok(Ingested { ended, updates })
 }
 
@@ -329,8 +366,8 @@ async fn write_producers(
     Ok(())
 }
 
-/// Writes the states of variations and, from all variations of each touched run, the run's own.
-async fn write_changes(
+/// Writes the states of variations, and derives the status of each run from all of its variations.
+async fn write_variations(
     connection: &mut PgConnection,
     changes: &[VariationChange],
 ) -> Result<(), StoreError> {
@@ -348,8 +385,8 @@ async fn write_changes(
         .bind(change.run)
         .bind(i16::try_from(change.variation).unwrap_or(i16::MAX))
         .bind(change.status.name())
-        .bind(change.started_ms.and_then(moment))
-        .bind(change.ended_ms.and_then(moment))
+        .bind(change.started_ms.and_then(timestamp))
+        .bind(change.ended_ms.and_then(timestamp))
         .bind(change.exit_code)
         .bind(change.signal)
         .bind(change.message.as_deref().map(without_nul))
@@ -383,7 +420,7 @@ async fn write_changes(
     Ok(())
 }
 
-async fn write_progress(
+async fn write_watermarks(
     connection: &mut PgConnection,
     progress: &[WatermarkAdvance],
 ) -> Result<HashMap<Uuid, Option<String>>, StoreError> {
@@ -414,8 +451,8 @@ async fn write_progress(
     Ok(rows.into_iter().collect())
 }
 
-/// A producer's clock may say anything; a moment that no calendar knows is left out.
-fn moment(unix_ms: u64) -> Option<DateTime<Utc>> {
+/// A producer's clock may show any time; a time beyond the year 9999 is left out.
+fn timestamp(unix_ms: u64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(signed(unix_ms))
-        .filter(|moment| moment.timestamp() < 253_402_300_800)
+        .filter(|timestamp| timestamp.timestamp() < 253_402_300_800)
 }

@@ -1,8 +1,8 @@
-//! The job library's way to Postgres: our own pool, so that it brings no second driver.
+//! Connects the job library to our pool, so that it needs no second driver.
 //!
-//! The library asks through a small interface of its own (text, values and rows of nine types); this
-//! is the side of it that knows sqlx. Its tables lie in a schema of their own, [`SCHEMA`], which
-//! `runcastd migrate` brings up to date and every service checks at its start.
+//! The library calls a small interface of its own (text, values, and rows of nine types), which
+//! this file implements with sqlx. Its tables are in a schema of their own, [`SCHEMA`]. `runcastd
+//! migrate` migrates it, and every service checks it at its start.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -20,17 +20,17 @@ use sqlx::{Column as _, Postgres, Row as _, Transaction, TypeInfo as _};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::error::{SchemaError, StoreError};
 use super::job_status;
 use super::leases::Lease;
-use super::schema::SchemaError;
-use super::store::{Store, StoreError};
+use super::store::Store;
 
-/// Where the library's tables lie; `tasks.job_status` is the view for people.
+/// The schema with the library's tables. `tasks.job_status` is the view for operators.
 pub const SCHEMA: &str = "tasks";
 
-/// Attempts after which a job is dead, with waits of e^n seconds between them: four minutes in all, well
-/// below the hour after which it is put in again.
-const MOST_ATTEMPTS: i32 = 6;
+/// Attempts after which a job is dead. The waits between them are e^n seconds: four minutes in all,
+/// well below the hour after which a recurring job is queued again.
+const MAX_ATTEMPTS: i32 = 6;
 
 /// The version of the library's schema that this program was built with.
 pub(super) fn schema_version() -> i64 {
@@ -55,35 +55,30 @@ pub(super) async fn schema_in(connection: &mut PgConnection) -> Result<i64, Stor
 }
 
 impl Store {
-    /// The pool as the job library knows it.
-    #[must_use]
+    /// The pool, in the form that the job library uses.
     pub fn queue(&self) -> Database {
-        Database::new(Pool(self.pool.clone()))
+        Database::new(PoolDriver(self.pool.clone()))
     }
 
-    /// Brings the library's schema up to date. Several may try at once.
-    ///
-    /// # Errors
-    /// [`SchemaError::Tasks`].
+    /// Migrates the library's schema. Several processes may try at once.
     pub(super) async fn migrate_queue(&self) -> Result<(), SchemaError> {
         graphile_worker_migrations::migrate(self.queue(), SCHEMA)
             .await
             .map_err(|error| SchemaError::Tasks(error.to_string()))
     }
 
-    /// Puts recurring jobs into the queue, which is to be done again after `wait`: each at most once: one that waits already, or is dead, is made due
-    /// now, and one that runs is left alone. False if the lease has passed to somebody else; then nothing is done.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Queues recurring jobs, and records that they are queued again after `wait`. Each is queued
+    /// at most once: a job that waits already, or is dead, becomes due now, and a running one is
+    /// left alone. Returns false, and does nothing, if another worker holds the lease.
     pub async fn schedule(
         &self,
         lease: &Lease,
         jobs: &[&str],
         wait: Duration,
     ) -> Result<bool, StoreError> {
-        // The library makes these rows when a worker starts, all at once and in any order. Made here one by one, and not
-        // in the transaction below, they cannot be part of a deadlock with that.
+        // The library creates these rows when a worker starts, all at once and in any order.
+        // Created here, one by one and outside of the transaction below, they cannot cause a
+        // deadlock with it.
         for job in jobs {
             sqlx::query(
                 "INSERT INTO tasks._private_tasks (identifier) VALUES ($1) ON CONFLICT DO NOTHING",
@@ -96,29 +91,28 @@ impl Store {
         if !lease.check(&mut transaction).await? {
             return Ok(false);
         }
-        // One queue for all: they run one after the other, whatever the number of workers. One that
-        // runs is left alone: the library would retire it, and leave it behind as dead.
+        // One queue for all: these jobs run one after the other, whatever the number of workers. A
+        // running job is left alone, because the library would retire it and leave it behind as
+        // dead.
         sqlx::query(
             "SELECT count(tasks.add_job(job, '{}'::json, 'upkeep', now(), $2, job))
                FROM unnest($1::text[]) AS job
               WHERE NOT EXISTS (SELECT FROM tasks.jobs WHERE key = job AND locked_at IS NOT NULL)",
         )
         .bind(jobs)
-        .bind(MOST_ATTEMPTS)
+        .bind(MAX_ATTEMPTS)
         .execute(&mut *transaction)
         .await?;
-        job_status::note_next(&mut transaction, jobs, wait).await?;
+        job_status::set_next_run(&mut transaction, jobs, wait).await?;
         transaction.commit().await?;
         Ok(true)
     }
 }
 
 impl Store {
-    /// Puts a job for each of these runs into the queue, unless it is being done just now: one that waits
-    /// already, or is dead, is made due. They are done in no order, by as many workers as there are.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Queues a job for each of these runs, unless the job of the run is running. A job that waits
+    /// already, or is dead, becomes due now. These jobs run in no order, on as many workers as
+    /// there are.
     pub async fn schedule_runs(&self, job: &str, runs: &[Uuid]) -> Result<(), StoreError> {
         sqlx::query(
             "SELECT count(tasks.add_job($1, json_build_object('run', run), NULL, now(), $3, $1 || ':' || run))
@@ -127,29 +121,26 @@ impl Store {
         )
         .bind(job)
         .bind(runs)
-        .bind(MOST_ATTEMPTS)
+        .bind(MAX_ATTEMPTS)
         .execute(&self.pool)
         .await?;
         Ok(())
     }
 
-    /// Puts the job [`ROWS`] for a day into the queue.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Queues the job [`ROWS`] for a day.
     pub async fn schedule_day(&self, day: NaiveDate) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
-        schedule_rows(&mut connection, day, Duration::ZERO).await
+        schedule_drop_rows(&mut connection, day, Duration::ZERO).await
     }
 }
 
-/// The job that drops the rows of a day's archived runs.
+/// The job that deletes the rows of a day's archived runs.
 pub const ROWS: &str = "archive_rows";
 
-/// Puts the job [`ROWS`] into the queue, in somebody's transaction. One that waits already waits anew: the last
-/// run of a day that is archived lets all go at once. One that runs is left alone; what it does not find any
-/// more, that of the next hour does.
-pub(super) async fn schedule_rows(
+/// Queues the job [`ROWS`] within a transaction of the caller. A job that waits already waits anew,
+/// so that after the last run of a day is archived all of the day is deleted at once. A running job
+/// is left alone; what it misses, the job of the next hour deletes.
+pub(super) async fn schedule_drop_rows(
     connection: &mut PgConnection,
     day: NaiveDate,
     after: Duration,
@@ -162,7 +153,7 @@ pub(super) async fn schedule_rows(
     .bind(ROWS)
     .bind(day)
     .bind(after.as_secs_f64())
-    .bind(MOST_ATTEMPTS)
+    .bind(MAX_ATTEMPTS)
     .execute(connection)
     .await?;
     Ok(())
@@ -170,14 +161,14 @@ pub(super) async fn schedule_rows(
 
 /// Our pool, as the library's database.
 #[derive(Debug)]
-struct Pool(PgPool);
+struct PoolDriver(PgPool);
 
-/// A transaction of the library. Its calls come one at a time.
-struct Open(Mutex<Transaction<'static, Postgres>>);
+/// A transaction of the library, whose calls come one at a time.
+struct OpenTransaction(Mutex<Transaction<'static, Postgres>>);
 
-fn failed(error: &sqlx::Error) -> DbError {
+fn db_error(error: &sqlx::Error) -> DbError {
     let code = match error {
-        sqlx::Error::Database(refused) => refused.code().map(|code| code.into_owned()),
+        sqlx::Error::Database(error) => error.code().map(|code| code.into_owned()),
         _ => None,
     };
     match code {
@@ -186,7 +177,7 @@ fn failed(error: &sqlx::Error) -> DbError {
     }
 }
 
-fn bound<'q>(sql: &'q str, params: &'q DbParams) -> Query<'q, Postgres, PgArguments> {
+fn bind_params<'q>(sql: &'q str, params: &'q DbParams) -> Query<'q, Postgres, PgArguments> {
     let mut query = sqlx::query(sql);
     for value in params.values() {
         query = match value {
@@ -218,7 +209,7 @@ fn cell(row: &PgRow, name: &str, kind: &str) -> Result<DbCell, DbError> {
     where
         T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
     {
-        let value: Option<T> = row.try_get(name).map_err(|error| failed(&error))?;
+        let value: Option<T> = row.try_get(name).map_err(|error| db_error(&error))?;
         Ok(value.map_or(DbCell::Null, cell))
     }
     match kind {
@@ -229,7 +220,7 @@ fn cell(row: &PgRow, name: &str, kind: &str) -> Result<DbCell, DbError> {
         "JSON" | "JSONB" => of(row, name, DbCell::Json),
         "TEXT" | "VARCHAR" | "NAME" => of(row, name, DbCell::Text),
         "TIMESTAMPTZ" => of::<DateTime<Utc>>(row, name, DbCell::TimestampTz),
-        // Such as the void of a function that answers nothing.
+        // For example the void of a function that returns nothing.
         _ => Ok(DbCell::Null),
     }
 }
@@ -249,9 +240,9 @@ async fn execute(
     sql: &str,
     params: DbParams,
 ) -> Result<u64, DbError> {
-    let done = bound(sql, &params).execute(connection).await;
+    let done = bind_params(sql, &params).execute(connection).await;
     done.map(|done| done.rows_affected())
-        .map_err(|error| failed(&error))
+        .map_err(|error| db_error(&error))
 }
 
 async fn fetch_all(
@@ -259,21 +250,21 @@ async fn fetch_all(
     sql: &str,
     params: DbParams,
 ) -> Result<Vec<DbRow>, DbError> {
-    let rows = bound(sql, &params).fetch_all(connection).await;
-    rows.map_err(|error| failed(&error))?
+    let rows = bind_params(sql, &params).fetch_all(connection).await;
+    rows.map_err(|error| db_error(&error))?
         .iter()
         .map(cells)
         .collect()
 }
 
-impl DbExecutor for Pool {
+impl DbExecutor for PoolDriver {
     fn execute<'a>(
         &'a self,
         sql: &'a str,
         params: DbParams,
     ) -> BoxFuture<'a, Result<u64, DbError>> {
         Box::pin(async move {
-            let mut connection = self.0.acquire().await.map_err(|error| failed(&error))?;
+            let mut connection = self.0.acquire().await.map_err(|error| db_error(&error))?;
             execute(&mut connection, sql, params).await
         })
     }
@@ -284,25 +275,27 @@ impl DbExecutor for Pool {
         params: DbParams,
     ) -> BoxFuture<'a, Result<Vec<DbRow>, DbError>> {
         Box::pin(async move {
-            let mut connection = self.0.acquire().await.map_err(|error| failed(&error))?;
+            let mut connection = self.0.acquire().await.map_err(|error| db_error(&error))?;
             fetch_all(&mut connection, sql, params).await
         })
     }
 }
 
-impl DatabaseDriver for Pool {
+impl DatabaseDriver for PoolDriver {
     fn as_any(&self) -> &dyn Any {
         self
     }
 
     fn begin(&self) -> BoxFuture<'_, Result<DbTransaction, DbError>> {
         Box::pin(async move {
-            let transaction = self.0.begin().await.map_err(|error| failed(&error))?;
-            Ok(DbTransaction::new(Box::new(Open(Mutex::new(transaction)))))
+            let transaction = self.0.begin().await.map_err(|error| db_error(&error))?;
+            Ok(DbTransaction::new(Box::new(OpenTransaction(Mutex::new(
+                transaction,
+            )))))
         })
     }
 
-    /// None: background tasks may wait for the next poll, and need no connection of their own.
+    /// None: background jobs may wait for the next poll, and need no connection of their own.
     fn listen<'a>(
         &'a self,
         _channel: &'a str,
@@ -311,7 +304,7 @@ impl DatabaseDriver for Pool {
     }
 }
 
-impl DbExecutor for Open {
+impl DbExecutor for OpenTransaction {
     fn execute<'a>(
         &'a self,
         sql: &'a str,
@@ -329,14 +322,14 @@ impl DbExecutor for Open {
     }
 }
 
-impl TransactionDriver for Open {
+impl TransactionDriver for OpenTransaction {
     fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), DbError>> {
         Box::pin(async move {
             self.0
                 .into_inner()
                 .commit()
                 .await
-                .map_err(|error| failed(&error))
+                .map_err(|error| db_error(&error))
         })
     }
 }

@@ -1,90 +1,121 @@
-//! The queue of background jobs as operators see it: how much waits, what is dead, who holds which lease, and when each
-//! recurring job ran last and runs next. And the two things that can be done about a job by hand.
+//! The state of background jobs for operators: how many wait, which are dead, which worker holds
+//! which lease, when each recurring job ran last and runs next. Operators can retry or drop a job.
 //!
-//! The library wraps the words of a failure in the name of a type of its own, which is taken off here.
+//! The library wraps the error text of a job in the name of a type of its own; the queries remove
+//! that.
 //!
-//! Deliveries of webhooks are counted here as jobs of the kind [`DELIVERY`], although they have a queue of their own.
+//! Webhook deliveries are counted here as jobs of the kind [`DELIVERY_KIND`], although they have a
+//! queue of their own.
 
 use std::time::Duration;
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::store::{Store, StoreError, without_nul};
+use super::error::StoreError;
+use super::store::{Store, without_nul};
 
-/// The kind under which deliveries of webhooks are counted.
-pub const DELIVERY: &str = "delivery";
+/// The kind under which webhook deliveries are counted.
+pub const DELIVERY_KIND: &str = "delivery";
 
-/// Jobs of one kind, and its last and next run if it recurs.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
-#[schema(as = JobKind)]
+/// The jobs of one kind, and the last and next run if it recurs.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct JobKind {
-    /// Its name.
+    /// Name of the kind.
     pub kind: String,
-    /// Jobs that have not been tried yet.
+    /// Jobs without an attempt so far.
     pub waiting: i64,
-    /// Jobs that somebody does at the moment.
+    /// Running jobs.
     pub running: i64,
-    /// Jobs that have failed and will be tried again.
+    /// Jobs that failed and will be retried.
     pub retrying: i64,
-    /// Jobs that have failed too often: an operator, or the next round of a recurring one, starts them again.
+    /// Jobs that failed too often. An operator, or the next round of a recurring job, starts them
+    /// again.
     pub dead: i64,
-    /// Since when the first of those that are due has been.
+    /// When the oldest due job became due.
     pub due_since: Option<DateTime<Utc>>,
-    /// How the last failure was: of those that are not done, or of any delivery.
+    /// Last error of jobs that are not done, or of any delivery.
     pub last_error: Option<String>,
-    /// When it ended last.
+    /// When the last run ended.
     pub last_run_at: Option<DateTime<Utc>>,
-    /// How long that took, in milliseconds.
+    /// Duration of the last run, in milliseconds.
     pub last_run_ms: Option<i32>,
-    /// How that failed, if it did.
+    /// Error of the last run, if it failed.
     pub last_run_error: Option<String>,
-    /// When it is put into the queue again.
+    /// When it is queued again.
     pub next_run_at: Option<DateTime<Utc>>,
 }
 
-/// A lease: what only one worker does at a time.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+from_row!(JobKind {
+    kind,
+    waiting,
+    running,
+    retrying,
+    dead,
+    due_since,
+    last_error,
+    last_run_at,
+    last_run_ms,
+    last_run_error,
+    next_run_at
+});
+
+/// A lease, which only one worker holds at a time.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = Lease)]
 pub struct LeaseRow {
-    /// What for.
+    /// Name of the work.
     pub name: String,
-    /// Which worker has it, or had it last.
+    /// The worker that holds it, or held it last.
     pub holder: Uuid,
     /// The fencing number.
     pub token: i64,
-    /// Until when, if it is not renewed.
+    /// When it expires, unless it is renewed.
     pub expires_at: DateTime<Utc>,
-    /// False if it has run out or was given back.
+    /// False if it has expired or was released.
     pub held: bool,
 }
 
-/// A job that has failed too often.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+from_row!(LeaseRow {
+    name,
+    holder,
+    token,
+    expires_at,
+    held
+});
+
+/// A job that failed too often.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DeadJob {
     /// Its number.
     pub id: i64,
     /// Its kind.
     pub kind: String,
-    /// How often it was tried.
+    /// How often it was attempted.
     pub attempts: i16,
-    /// How it failed last.
+    /// Its last error.
     pub last_error: Option<String>,
-    /// When it was put into the queue.
+    /// When it was queued.
     pub created_at: DateTime<Utc>,
     /// When it failed last.
     pub updated_at: DateTime<Utc>,
 }
 
+from_row!(DeadJob {
+    id,
+    kind,
+    attempts,
+    last_error,
+    created_at,
+    updated_at
+});
+
 impl Store {
-    /// Counts jobs by kind and state, of all kinds that there are or that recur.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Counts jobs by kind and state, for all kinds that have jobs or recur.
     pub async fn job_kinds(&self) -> Result<Vec<JobKind>, StoreError> {
         let kinds = sqlx::query_as(
             "SELECT coalesce(j.kind, r.name) AS kind, coalesce(waiting, 0) AS waiting,
@@ -117,16 +148,13 @@ impl Store {
                          ON r.name = j.kind
               ORDER BY 1",
         )
-        .bind(DELIVERY)
+        .bind(DELIVERY_KIND)
         .fetch_all(&self.pool)
         .await?;
         Ok(kinds)
     }
 
-    /// All leases that were ever taken.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// All leases that were ever acquired.
     pub async fn lease_rows(&self) -> Result<Vec<LeaseRow>, StoreError> {
         let leases = sqlx::query_as(
             "SELECT name, holder, token, expires_at, expires_at > clock_timestamp() AS held
@@ -138,9 +166,6 @@ impl Store {
     }
 
     /// Dead jobs with a number above `after`, in the order of their numbers.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn dead_jobs(&self, after: i64, limit: u16) -> Result<Vec<DeadJob>, StoreError> {
         let jobs = sqlx::query_as(
             "SELECT id, task_identifier AS kind, attempts, created_at, updated_at,
@@ -155,10 +180,8 @@ impl Store {
         Ok(jobs)
     }
 
-    /// Makes a job due now, with all its attempts; false if there is no such one, or if it runs at the moment.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Makes a job due now, with all its attempts. Returns false if it does not exist or is
+    /// running.
     pub async fn retry_job(&self, id: i64) -> Result<bool, StoreError> {
         let done =
             sqlx::query("SELECT FROM tasks.reschedule_jobs(ARRAY[$1::bigint], now(), NULL, 0)")
@@ -168,10 +191,7 @@ impl Store {
         Ok(done.is_some())
     }
 
-    /// Takes a job off the queue; false if there is no such one, or if it runs at the moment.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Removes a job from the queue. Returns false if it does not exist or is running.
     pub async fn drop_job(&self, id: i64) -> Result<bool, StoreError> {
         let done = sqlx::query("SELECT FROM tasks.complete_jobs(ARRAY[$1::bigint])")
             .bind(id)
@@ -180,10 +200,7 @@ impl Store {
         Ok(done.is_some())
     }
 
-    /// Notes how a recurring job went.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Records how a run of a recurring job ended.
     pub async fn note_job(
         &self,
         name: &str,
@@ -204,8 +221,8 @@ impl Store {
     }
 }
 
-/// Notes when recurring jobs are put into the queue again.
-pub(super) async fn note_next(
+/// Records when recurring jobs are queued again.
+pub(super) async fn set_next_run(
     connection: &mut PgConnection,
     names: &[&str],
     wait: Duration,

@@ -1,28 +1,29 @@
-//! Leases: one worker at a time does what must not be done by two.
+//! Leases: only one worker at a time does work that two must not do at once.
 //!
-//! A lease is a row in Postgres and not a key in Redis, because what its holder writes is in Postgres
-//! too: the fencing number is then checked by the transaction that acts, under a lock that keeps the
-//! lease from changing hands before the commit. A holder that was paused and wakes up with an old
-//! number changes nothing. Time is Postgres' own.
+//! A lease is a row in Postgres, not a key in Redis, because its holder writes to Postgres too. The
+//! transaction that does the work also checks the fencing number, under a lock that keeps the lease
+//! from changing hands before the commit. A holder that was paused and resumes with an old number
+//! changes nothing. All times are those of Postgres.
 
 use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::store::{Store, StoreError};
+use super::error::StoreError;
+use super::store::Store;
 
-/// A lease that was held when it was taken; whether it still is, only [`Lease::check`] tells.
+/// A lease that was held when it was acquired. Only [`Lease::check`] says whether it still is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     name: &'static str,
     holder: Uuid,
-    /// The fencing number: larger than that of every holder before.
+    /// The fencing number, larger than that of every previous holder.
     pub token: i64,
 }
 
 impl Lease {
-    /// True if the lease is held; it then stays so until the transaction ends.
+    /// True if the lease is held. It then stays held until the transaction ends.
     pub(super) async fn check(&self, transaction: &mut PgConnection) -> Result<bool, StoreError> {
         let held: Option<bool> = sqlx::query_scalar(
             "SELECT true FROM leases WHERE name = $1 AND holder = $2 AND token = $3
@@ -38,15 +39,12 @@ impl Lease {
 }
 
 impl Store {
-    /// Takes or renews a lease for so long; none if somebody else holds it.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Acquires or renews a lease for this duration. Returns none if another worker holds it.
     pub async fn take_lease(
         &self,
         name: &'static str,
         holder: Uuid,
-        life: Duration,
+        duration: Duration,
     ) -> Result<Option<Lease>, StoreError> {
         let token = sqlx::query_scalar(
             "INSERT INTO leases AS l (name, holder, token, expires_at)
@@ -59,7 +57,7 @@ impl Store {
         )
         .bind(name)
         .bind(holder)
-        .bind(life.as_secs_f64())
+        .bind(duration.as_secs_f64())
         .fetch_optional(&self.pool)
         .await?;
         Ok(token.map(|token| Lease {
@@ -69,10 +67,8 @@ impl Store {
         }))
     }
 
-    /// Gives a lease back before its time, if it is still held.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it; the lease then ends by itself.
+    /// Releases a lease before it expires, if it is still held. If this fails, the lease expires by
+    /// itself.
     pub async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE leases SET expires_at = clock_timestamp()

@@ -1,11 +1,30 @@
-//! Postgres, the owner of every truth; the only crate with SQL.
+//! Postgres, the source of truth for everything that Runcast keeps. No other crate contains SQL.
 //!
-//! One file for each concern. [`schema`]: migrations and their check. [`runs`], [`agents`], [`run_updates`]. [`ingest`]: the
-//! transaction that stores events and moves watermarks; [`copy_rows`] writes its rows. [`events`]: history.
-//! [`dead_letters`]. [`users`], [`identities`], [`roles`], [`tokens`] and [`sessions`], with [`audit`] and
-//! [`access_outbox`], which record their changes, and [`visibility`]. [`partitions`], [`retention`], [`archives`] and
-//! [`archive_cleanup`], [`export`]. For the worker [`leases`], [`job_queue`] and [`job_status`]; [`webhooks`] and
-//! [`webhook_deliveries`]. Every statement has a time limit on the server, every wait for a connection a deadline.
+//! The way of the data through this crate, file by file:
+//! - [`ingest`] is the transaction that stores events and advances watermarks. [`copy_rows`]
+//!   encodes its rows for COPY, and [`dead_letters`] keeps what was no event.
+//! - [`runs`] creates and lists runs. [`agents`] records which agents are alive, stale or lost.
+//!   `run_updates` collects, within a transaction, what it has to announce.
+//! - [`events`] reads stored events by cursor. [`archives`] tracks the objects that hold archived
+//!   events, and [`archive_cleanup`] deletes the rows that these objects replace. [`partitions`]
+//!   creates the daily partitions, [`retention`] removes old runs, [`export`] reads a snapshot.
+//! - [`users`], [`identities`], [`roles`], [`tokens`] and [`sessions`] hold who may do what.
+//!   [`audit`] records their changes. [`access_outbox`] lists the changes for which gateways must
+//!   delete copies in Redis. [`visibility`] restricts lists to the runs that a caller may see.
+//! - For the worker: [`leases`], [`job_queue`] and [`job_status`], [`webhooks`] and
+//!   [`webhook_deliveries`].
+//! - `store` holds the pool and its time limits, [`schema`] the migrations and their check,
+//!   `from_row` the mapping of rows to structs.
+//!
+//! Errors: every call fails with [`StoreError`], or with an error that contains it
+//! ([`schema::SchemaError`], [`users::UserError`], [`roles::RoleError`]). [`StoreError::is_outage`]
+//! says whether a retry can help. A call that fails writes nothing, because it is one statement or
+//! one transaction; only if the connection breaks during the commit may everything be written.
+//! Calls that work in batches keep the batches that they committed, and the next call continues;
+//! their docs say so.
+//!
+//! Time limits: Postgres limits each statement, each wait for a lock and each pause within a
+//! transaction. The pool limits the wait for a connection.
 
 pub mod access_outbox;
 pub mod agents;
@@ -14,8 +33,10 @@ pub mod archives;
 pub mod audit;
 pub mod copy_rows;
 pub mod dead_letters;
+mod error;
 pub mod events;
 pub mod export;
+mod from_row;
 pub mod identities;
 pub mod ingest;
 pub mod job_queue;
@@ -35,4 +56,5 @@ pub mod visibility;
 pub mod webhook_deliveries;
 pub mod webhooks;
 
-pub use store::{Store, StoreError};
+pub use error::StoreError;
+pub use store::Store;

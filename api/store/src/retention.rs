@@ -1,36 +1,37 @@
-//! How old runs go, day by day: as a whole with their partition of events where all of a day are due, else one
-//! by one.
+//! Removes old runs, day by day: together with their partition of events if all runs of the day are
+//! due, else one by one.
 //!
-//! A run goes first, by a transaction that also notes the objects that the archive holds of it and, unless the
-//! partition goes too, the run itself in `runs_gone`: from then on nobody sees it, and whatever dies in between,
-//! the next call finds what is left of it. Runs are deleted in batches, rows in bounded statements, so no lock
-//! is held for long. A partition is detached concurrently, which stops nobody who reads or writes others, and
-//! dropped; a step that was broken off is taken up again.
+//! The transaction that deletes a run also marks its archived objects for deletion and, unless its
+//! partition is removed too, records the run in `runs_gone`. From then on no reader sees the run,
+//! and if the process dies, the next call finds what is left of it. Runs are deleted in batches of
+//! [`BATCH_RUNS`], rows in statements of at most [`BATCH_ROWS`], so no lock is held for long. A
+//! partition is detached concurrently, which blocks no reader or writer of the others, and then
+//! dropped. An interrupted step is resumed by the next call.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::store::{Store, StoreError};
+use super::error::StoreError;
+use super::store::Store;
 
 /// Runs deleted in one transaction.
-const BATCH: i64 = 1000;
+const BATCH_RUNS: i64 = 1000;
 
 /// Rows deleted in one statement.
-const ROWS: i64 = 10_000;
+const BATCH_ROWS: i64 = 10_000;
 
-/// Up to when runs are too old; none: never.
+/// The times before which runs are too old; none: runs never become too old.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Horizons {
-    /// For runs with a label of this name and value; the first that fits counts.
+    /// For runs with a label of this name and value. The first matching rule counts.
     pub rules: Vec<(String, String, Option<DateTime<Utc>>)>,
-    /// For all others.
+    /// For all other runs.
     pub otherwise: Option<DateTime<Utc>>,
 }
 
 impl Horizons {
-    /// The latest of them: what is younger is not too old in any case.
-    #[must_use]
+    /// The latest of them. A younger run is not too old under any rule.
     pub fn latest(&self) -> Option<DateTime<Utc>> {
         let rules = self.rules.iter().map(|(_, _, horizon)| *horizon);
         rules.chain([self.otherwise]).flatten().max()
@@ -41,7 +42,7 @@ impl Horizons {
         self.rules.iter().map(label).collect()
     }
 
-    /// For ever is what only a run older than the UUIDs' own beginning would exceed.
+    /// A rule that keeps runs forever gets the Unix epoch: no UUIDv7 is older.
     fn moments(&self) -> Vec<DateTime<Utc>> {
         let moment = |(_, _, horizon): &(_, _, Option<_>)| horizon.unwrap_or(DateTime::UNIX_EPOCH);
         self.rules.iter().map(moment).collect()
@@ -55,39 +56,38 @@ pub struct Day {
     pub day: NaiveDate,
     /// Its table.
     partition: String,
-    /// It is a partition of `events`, as opposed to having been detached.
+    /// True if the table is still a partition of `events`, false if it was detached.
     attached: bool,
-    /// It was being detached when that was broken off.
+    /// True if detaching it was interrupted.
     pending: bool,
 }
 
-/// What went of a day.
+/// What was removed of a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Removed {
     /// Runs.
     pub runs: u64,
-    /// The day itself went, with its partition.
+    /// True if the partition of the day was removed too.
     pub whole: bool,
-    /// One that would have gone and has a living agent.
+    /// A run that is old enough, but was kept because it has a live agent.
     pub lives: Option<Uuid>,
 }
 
-/// Runs `r` of a day, $1, that are too old by the labels $2, their horizons $3, and the one of all others, $4.
-const TOO_OLD: &str = "r.id >= uuid_v7_floor($1::date::timestamp AT TIME ZONE 'UTC')
+/// The condition for runs `r` of the day $1 that are too old, by the labels $2 with their horizons
+/// $3, and the horizon $4 of all others.
+const IS_TOO_OLD: &str = "r.id >= uuid_v7_floor($1::date::timestamp AT TIME ZONE 'UTC')
     AND r.id < uuid_v7_floor(($1::date + 1)::timestamp AT TIME ZONE 'UTC')
     AND r.id < uuid_v7_floor(coalesce((
             SELECT rule.horizon
               FROM unnest($2::jsonb[], $3::timestamptz[]) WITH ORDINALITY AS rule(label, horizon, place)
              WHERE r.labels @> rule.label ORDER BY rule.place LIMIT 1), $4))";
 
-const LIVES: &str =
+/// The condition for runs `r` with a live agent, which are kept.
+const HAS_LIVE_AGENT: &str =
     "EXISTS (SELECT FROM agents a WHERE a.run_id = r.id AND a.health IN ('alive', 'stale'))";
 
 impl Store {
-    /// Days in which something may be too old, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Days that may hold runs that are too old, oldest first.
     pub async fn days_before(&self, horizons: &Horizons) -> Result<Vec<Day>, StoreError> {
         let rows: Vec<(String, NaiveDate, bool, bool)> = sqlx::query_as(
             "SELECT c.relname::text, day, i.inhrelid IS NOT NULL, coalesce(i.inhdetachpending, false)
@@ -111,23 +111,21 @@ impl Store {
         Ok(rows.into_iter().map(day).collect())
     }
 
-    /// Removes from a day what is too old: all of it with its partition if all of it is.
-    ///
-    /// # Errors
-    /// [`StoreError`]; what was removed until then stays so, and the next call goes on.
+    /// Removes the runs of a day that are too old, together with the partition if all of them are.
+    /// If it fails, earlier batches stay removed and the next call continues.
     pub async fn remove_from_day(
         &self,
         day: &Day,
         horizons: &Horizons,
     ) -> Result<Removed, StoreError> {
         let mut removed = Removed::default();
-        // A day gets runs until it is over, and by a clock that lags for some time more.
+        // A day gets new runs until it is over, and for some time more by a clock that lags.
         let whole = format!(
             "SELECT $1::date < (now() AT TIME ZONE 'UTC')::date - 1 AND NOT EXISTS (
                  SELECT FROM runs r
                   WHERE r.id >= uuid_v7_floor($1::date::timestamp AT TIME ZONE 'UTC')
                     AND r.id < uuid_v7_floor(($1::date + 1)::timestamp AT TIME ZONE 'UTC')
-                    AND NOT ({TOO_OLD} AND NOT {LIVES}))"
+                    AND NOT ({IS_TOO_OLD} AND NOT {HAS_LIVE_AGENT}))"
         );
         let whole: bool = sqlx::query_scalar(&whole)
             .bind(day.day)
@@ -136,13 +134,15 @@ impl Store {
             .bind(horizons.otherwise.unwrap_or(DateTime::UNIX_EPOCH))
             .fetch_one(&self.pool)
             .await?;
+        // Runs go first: from then on no reader sees them.
         loop {
-            let gone = self.remove_runs(day, horizons, !whole).await?;
-            removed.runs += gone;
-            if gone == 0 {
+            let deleted = self.remove_runs(day, horizons, !whole).await?;
+            removed.runs += deleted;
+            if deleted == 0 {
                 break;
             }
         }
+        // The partition follows if no run of the day is left.
         let left: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM runs
                  WHERE id >= uuid_v7_floor($1::date::timestamp AT TIME ZONE 'UTC')
@@ -155,12 +155,12 @@ impl Store {
             self.remove_day(day).await?;
             removed.whole = true;
         } else {
-            removed.lives = self.lives_on(day, horizons).await?;
+            removed.lives = self.live_run(day, horizons).await?;
         }
         Ok(removed)
     }
 
-    /// Removes a batch of runs; `one_by_one` if their partition stays.
+    /// Removes a batch of runs. `one_by_one`: their partition stays.
     async fn remove_runs(
         &self,
         day: &Day,
@@ -169,19 +169,20 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let due = format!(
-            "SELECT r.id FROM runs r WHERE {TOO_OLD} AND NOT {LIVES} ORDER BY r.id LIMIT $5 FOR UPDATE"
+            "SELECT r.id FROM runs r WHERE {IS_TOO_OLD} AND NOT {HAS_LIVE_AGENT} ORDER BY r.id LIMIT $5 FOR UPDATE"
         );
         let runs: Vec<Uuid> = sqlx::query_scalar(&due)
             .bind(day.day)
             .bind(horizons.labels())
             .bind(horizons.moments())
             .bind(horizons.otherwise.unwrap_or(DateTime::UNIX_EPOCH))
-            .bind(BATCH)
+            .bind(BATCH_RUNS)
             .fetch_all(&mut *transaction)
             .await?;
         if runs.is_empty() {
             return Ok(0);
         }
+        // Without the partition, a record must remain of which rows are left to delete.
         if one_by_one {
             sqlx::query("INSERT INTO runs_gone SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING")
                 .bind(&runs)
@@ -202,9 +203,10 @@ impl Store {
         Ok(runs.len() as u64)
     }
 
-    async fn lives_on(&self, day: &Day, horizons: &Horizons) -> Result<Option<Uuid>, StoreError> {
+    /// A run that is old enough, but has a live agent.
+    async fn live_run(&self, day: &Day, horizons: &Horizons) -> Result<Option<Uuid>, StoreError> {
         let run = sqlx::query_scalar(&format!(
-            "SELECT r.id FROM runs r WHERE {TOO_OLD} AND {LIVES} LIMIT 1"
+            "SELECT r.id FROM runs r WHERE {IS_TOO_OLD} AND {HAS_LIVE_AGENT} LIMIT 1"
         ))
         .bind(day.day)
         .bind(horizons.labels())
@@ -215,10 +217,8 @@ impl Store {
         Ok(run)
     }
 
-    /// Removes the rows of runs that went while their partition stayed; says how many.
-    ///
-    /// # Errors
-    /// [`StoreError`]; what was removed until then stays so, and the next call goes on.
+    /// Deletes the rows of removed runs whose partition stayed, and returns how many. If it fails,
+    /// earlier statements stay committed and the next call continues.
     pub async fn remove_rows_of_gone_runs(&self) -> Result<u64, StoreError> {
         let mut rows = 0;
         loop {
@@ -229,18 +229,18 @@ impl Store {
                 return Ok(rows);
             };
             loop {
-                let gone = sqlx::query(
+                let deleted = sqlx::query(
                     "DELETE FROM events WHERE run_id = $1 AND (epoch, seq) IN (
                          SELECT epoch, seq FROM events WHERE run_id = $1 ORDER BY epoch, seq LIMIT $2)",
                 )
                 .bind(run)
-                .bind(ROWS)
+                .bind(BATCH_ROWS)
                 .execute(&self.pool)
                 .await?;
-                if gone.rows_affected() == 0 {
+                if deleted.rows_affected() == 0 {
                     break;
                 }
-                rows += gone.rows_affected();
+                rows += deleted.rows_affected();
             }
             sqlx::query("DELETE FROM runs_gone WHERE run_id = $1")
                 .bind(run)
@@ -260,7 +260,7 @@ impl Store {
             .execute(&self.pool)
             .await?;
         }
-        // The name has been matched: it needs no quotes.
+        // The name matches the pattern of `days_before`: it needs no quotes.
         let table = &day.partition;
         if day.attached {
             let how = if day.pending {
@@ -280,10 +280,7 @@ impl Store {
         Ok(())
     }
 
-    /// Of these runs, those that exist.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Those of these runs that exist.
     pub async fn existing_runs(&self, runs: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
         let ids = sqlx::query_scalar("SELECT id FROM runs WHERE id = ANY($1)")
             .bind(runs)

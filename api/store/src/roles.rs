@@ -1,51 +1,61 @@
-//! Roles: what they permit, for which runs, who has them, and what a user may do by all of theirs.
+//! Roles: what they permit and for which runs, who has them, and what a user may do by all of their
+//! roles.
 
+use crate::from_row::from_row;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 use sqlx::types::Json;
-use sqlx::{FromRow, Row as _};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
-use super::store::{Store, StoreError};
-use super::users::UserError;
+pub use super::error::RoleError;
+use super::error::{StoreError, UserError};
+use super::store::{Store, without_nul};
 
-/// A role as it is shown and made.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+/// A role.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Role {
     /// Its name.
     pub name: String,
     /// What it is for.
     pub description: String,
-    /// It comes with Runcast and stays as it is.
+    /// True if it is part of Runcast and cannot be changed.
     pub built_in: bool,
     /// Only for runs with all of these labels; for all runs if absent.
-    #[sqlx(json(nullable))]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     pub labels: Option<Map<String, Value>>,
     /// What it permits.
     pub permissions: Vec<String>,
 }
 
-/// What to change of a role; what is absent stays.
+from_row!(Role {
+    name,
+    description,
+    built_in,
+    labels: nullable_json,
+    permissions
+});
+
+/// What to change of a role; absent fields stay.
 #[derive(Debug, Clone, Default)]
 pub struct RoleChange {
-    /// Another description.
+    /// The new description.
     pub description: Option<String>,
-    /// Other permissions, all of them.
+    /// The new permissions, all of them.
     pub permissions: Option<Vec<String>>,
-    /// For other runs; `None` within: for all.
+    /// The new labels; an inner `None`: for all runs.
     pub labels: Option<Option<Map<String, Value>>>,
 }
 
-/// What a user may do, by all their roles.
+/// What a user may do, by all of their roles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Permissions {
     /// Their name.
     pub name: String,
-    /// They may do nothing.
+    /// True if they are disabled and may do nothing.
     pub disabled: bool,
     /// What each role permits.
     pub grants: Vec<RoleGrant>,
@@ -60,38 +70,10 @@ pub struct RoleGrant {
     pub labels: Option<Map<String, Value>>,
 }
 
-/// Why a role cannot be made or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum RoleError {
-    /// There is one.
-    #[error("there is a role {0} already")]
-    Taken(String),
-    /// It cannot be a name.
-    #[error(
-        "role {0:?}: expected 1 to 64 small letters, digits and . _ -, a letter or digit first"
-    )]
-    Name(String),
-    /// It stays as it is.
-    #[error("the role {0} comes with Runcast and stays as it is: make one of your own beside it")]
-    BuiltIn(String),
-    /// There is no such one.
-    #[error("there is no role {0}")]
-    Unknown(String),
-    /// The database could not do it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<sqlx::Error> for RoleError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-const COLUMNS: &str = "r.name, r.description, r.built_in, r.labels,
+const ROLE_COLUMNS: &str = "r.name, r.description, r.built_in, r.labels,
     ARRAY(SELECT permission FROM role_permissions WHERE role = r.name ORDER BY permission) AS permissions";
 
-/// Gives a user a role within a transaction.
+/// Grants a role to a user within a transaction. Returns false if the user has it already.
 pub(super) async fn grant(
     connection: &mut PgConnection,
     user: Uuid,
@@ -101,7 +83,7 @@ pub(super) async fn grant(
         "INSERT INTO user_roles (user_id, role) VALUES ($1, $2) ON CONFLICT DO NOTHING",
     )
     .bind(user)
-    .bind(super::store::without_nul(role))
+    .bind(without_nul(role))
     .execute(connection)
     .await;
     match done {
@@ -118,10 +100,7 @@ pub(super) async fn grant(
 }
 
 impl Store {
-    /// What a user may do; none if there is no such user.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// What a user may do; none if the user does not exist.
     pub async fn permissions(&self, user: Uuid) -> Result<Option<Permissions>, StoreError> {
         let row = sqlx::query(
             "SELECT u.name, u.disabled_at IS NOT NULL AS disabled, coalesce((
@@ -145,37 +124,29 @@ impl Store {
     }
 
     /// All roles, by name.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn roles(&self) -> Result<Vec<Role>, StoreError> {
-        let query = format!("SELECT {COLUMNS} FROM roles r ORDER BY r.name");
+        let query = format!("SELECT {ROLE_COLUMNS} FROM roles r ORDER BY r.name");
         Ok(sqlx::query_as(&query).fetch_all(&self.pool).await?)
     }
 
-    /// One role, if there is such a one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// One role, if it exists.
     pub async fn role(&self, name: &str) -> Result<Option<Role>, StoreError> {
-        let query = format!("SELECT {COLUMNS} FROM roles r WHERE r.name = $1");
-        let role = sqlx::query_as(&query).bind(super::store::without_nul(name));
+        let query = format!("SELECT {ROLE_COLUMNS} FROM roles r WHERE r.name = $1");
+        let role = sqlx::query_as(&query).bind(without_nul(name));
         Ok(role.fetch_optional(&self.pool).await?)
     }
 
-    /// Makes a role; its permissions must exist.
-    ///
-    /// # Errors
-    /// [`RoleError`] says what is taken or makes no sense.
+    /// Creates a role. Its permissions must exist.
     pub async fn create_role(&self, actor: &Actor, role: &Role) -> Result<(), RoleError> {
         let mut transaction = self.pool.begin().await?;
-        let made = sqlx::query("INSERT INTO roles (name, description, labels) VALUES ($1, $2, $3)")
-            .bind(super::store::without_nul(&role.name))
-            .bind(super::store::without_nul(&role.description))
-            .bind(role.labels.as_ref().map(Json))
-            .execute(&mut *transaction)
-            .await;
-        made.map_err(|error| {
+        let inserted =
+            sqlx::query("INSERT INTO roles (name, description, labels) VALUES ($1, $2, $3)")
+                .bind(without_nul(&role.name))
+                .bind(without_nul(&role.description))
+                .bind(role.labels.as_ref().map(Json))
+                .execute(&mut *transaction)
+                .await;
+        inserted.map_err(|error| {
             let constraint = error
                 .as_database_error()
                 .and_then(|error| error.constraint());
@@ -185,17 +156,14 @@ impl Store {
                 _ => error.into(),
             }
         })?;
-        permit(&mut transaction, &role.name, &role.permissions).await?;
+        add_permissions(&mut transaction, &role.name, &role.permissions).await?;
         let details = json!({"permissions": role.permissions, "labels": role.labels});
-        audit::note(&mut transaction, actor, "role.created", &role.name, details).await?;
+        audit::record(&mut transaction, actor, "role.created", &role.name, details).await?;
         transaction.commit().await?;
         Ok(())
     }
 
-    /// Changes a role of one's own making, for all who have it.
-    ///
-    /// # Errors
-    /// [`RoleError`] if there is no such role, or it is built in.
+    /// Changes a role that is not built in, for all users who have it.
     pub async fn change_role(
         &self,
         actor: &Actor,
@@ -203,13 +171,13 @@ impl Store {
         change: &RoleChange,
     ) -> Result<(), RoleError> {
         let mut transaction = self.pool.begin().await?;
-        own(&mut transaction, name).await?;
+        lock_custom_role(&mut transaction, name).await?;
         sqlx::query(
             "UPDATE roles SET description = coalesce($2, description),
                     labels = CASE WHEN $3 THEN $4 ELSE labels END WHERE name = $1",
         )
         .bind(name)
-        .bind(change.description.as_deref().map(super::store::without_nul))
+        .bind(change.description.as_deref().map(without_nul))
         .bind(change.labels.is_some())
         .bind(change.labels.as_ref().and_then(Option::as_ref).map(Json))
         .execute(&mut *transaction)
@@ -220,48 +188,39 @@ impl Store {
                 .bind(permissions)
                 .execute(&mut *transaction)
                 .await?;
-            permit(&mut transaction, name, permissions).await?;
+            add_permissions(&mut transaction, name, permissions).await?;
         }
         let details = json!({"permissions": change.permissions, "labels": change.labels});
-        audit::note(&mut transaction, actor, "role.changed", name, details).await?;
+        audit::record(&mut transaction, actor, "role.changed", name, details).await?;
         transaction.commit().await?;
         Ok(())
     }
 
-    /// Deletes a role of one's own making; whoever had it has it no more.
-    ///
-    /// # Errors
-    /// [`RoleError`] if there is no such role, or it is built in.
+    /// Deletes a role that is not built in. Users who had it lose it.
     pub async fn delete_role(&self, actor: &Actor, name: &str) -> Result<(), RoleError> {
         let mut transaction = self.pool.begin().await?;
-        own(&mut transaction, name).await?;
+        lock_custom_role(&mut transaction, name).await?;
         sqlx::query("DELETE FROM roles WHERE name = $1")
             .bind(name)
             .execute(&mut *transaction)
             .await?;
-        audit::note(&mut transaction, actor, "role.deleted", name, json!({})).await?;
+        audit::record(&mut transaction, actor, "role.deleted", name, json!({})).await?;
         transaction.commit().await?;
         Ok(())
     }
 
-    /// Gives a user a role; having it already is no error.
-    ///
-    /// # Errors
-    /// [`UserError::Role`] if there is no such role.
+    /// Grants a role to a user. It is no error if the user has it already.
     pub async fn grant_role(&self, actor: &Actor, user: Uuid, role: &str) -> Result<(), UserError> {
         let mut transaction = self.pool.begin().await?;
         if grant(&mut transaction, user, role).await? {
             let (target, details) = (user.to_string(), json!({"role": role}));
-            audit::note(&mut transaction, actor, "role.granted", &target, details).await?;
+            audit::record(&mut transaction, actor, "role.granted", &target, details).await?;
         }
         transaction.commit().await?;
         Ok(())
     }
 
-    /// Takes a role from a user; false if they do not have it.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Revokes a role of a user. Returns false if the user does not have it.
     pub async fn revoke_role(
         &self,
         actor: &Actor,
@@ -271,35 +230,35 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let done = sqlx::query("DELETE FROM user_roles WHERE user_id = $1 AND role = $2")
             .bind(user)
-            .bind(super::store::without_nul(role))
+            .bind(without_nul(role))
             .execute(&mut *transaction)
             .await?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }
         let (target, details) = (user.to_string(), json!({"role": role}));
-        audit::note(&mut transaction, actor, "role.revoked", &target, details).await?;
+        audit::record(&mut transaction, actor, "role.revoked", &target, details).await?;
         transaction.commit().await?;
         Ok(true)
     }
 }
 
-/// Locks a role of one's own making.
-async fn own(connection: &mut PgConnection, name: &str) -> Result<(), RoleError> {
-    let shown = || name.chars().take(80).collect();
+/// Locks a role that is not built in.
+async fn lock_custom_role(connection: &mut PgConnection, name: &str) -> Result<(), RoleError> {
+    let short_name = || name.chars().take(80).collect();
     let built_in: Option<bool> =
         sqlx::query_scalar("SELECT built_in FROM roles WHERE name = $1 FOR UPDATE")
-            .bind(super::store::without_nul(name))
+            .bind(without_nul(name))
             .fetch_optional(connection)
             .await?;
     match built_in {
-        None => Err(RoleError::Unknown(shown())),
-        Some(true) => Err(RoleError::BuiltIn(shown())),
+        None => Err(RoleError::Unknown(short_name())),
+        Some(true) => Err(RoleError::BuiltIn(short_name())),
         Some(false) => Ok(()),
     }
 }
 
-async fn permit(
+async fn add_permissions(
     connection: &mut PgConnection,
     role: &str,
     permissions: &[String],

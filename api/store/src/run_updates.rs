@@ -1,17 +1,22 @@
-//! What is told of runs that changed: looked up within the transaction that changed them.
+//! Collects what a transaction has to announce about runs that it changed. It reads them within
+//! that transaction.
 
 use runcast_common::presence::heartbeat::Health;
 use runcast_common::presence::run_update::{AgentUpdate, RunUpdate, UpdateKind};
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::store::{StoreError, unsigned};
+use super::error::StoreError;
+use super::store::unsigned;
 
-/// An agent whose health changed, and its run.
-pub(super) type Changed = (Uuid, AgentUpdate);
+/// An agent whose health changed, with its run.
+pub(super) type AgentChange = (Uuid, AgentUpdate);
 
-/// An agent's row as a change to this health.
-pub(super) fn changed((agent, run, variation): (Uuid, Uuid, i16), health: Health) -> Changed {
+/// The change of an agent, by id, run and variation, to this health.
+pub(super) fn agent_change(
+    (agent, run, variation): (Uuid, Uuid, i16),
+    health: Health,
+) -> AgentChange {
     let variation = u16::try_from(variation).unwrap_or(0);
     let update = AgentUpdate {
         agent,
@@ -21,11 +26,11 @@ pub(super) fn changed((agent, run, variation): (Uuid, Uuid, i16), health: Health
     (run, update)
 }
 
-/// How these runs, and those of the agents, stand now.
-pub(super) async fn updates(
+/// The current state of these runs, and of the runs of these agents.
+pub(super) async fn run_updates(
     connection: &mut PgConnection,
     mut runs: Vec<Uuid>,
-    agents: Vec<Changed>,
+    agents: Vec<AgentChange>,
 ) -> Result<Vec<RunUpdate>, StoreError> {
     runs.extend(agents.iter().map(|(run, _)| *run));
     runs.sort_unstable();

@@ -8,20 +8,21 @@ use sqlx::postgres::PgRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::store::{Store, StoreError, signed, unsigned};
+use super::error::StoreError;
+use super::store::{Store, signed, unsigned};
 use super::visibility::{self, Visible};
 
-/// A run as the API shows it.
+/// A run, as the API returns it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Run {
     /// Its id, a UUIDv7.
     pub id: Uuid,
-    /// What a person called it.
+    /// Its name.
     pub name: String,
     /// Free labels.
     #[schema(value_type = HashMap<String, String>)]
     pub labels: serde_json::Value,
-    /// Where it stands: that of its variations taken together.
+    /// Its status, derived from its variations.
     pub status: String,
     /// Its parallel attempts.
     pub variations: Vec<Variation>,
@@ -29,13 +30,14 @@ pub struct Run {
     pub created_at: DateTime<Utc>,
     /// When its first variation started.
     pub started_at: Option<DateTime<Utc>>,
-    /// When its last variation ended; everything that was published before is then stored.
+    /// When its last variation ended. All events that were published before are then stored.
     pub ended_at: Option<DateTime<Utc>>,
-    /// True if it is over and what is stored agrees with what its producers counted.
+    /// True if the run is over, and its stored events match the counts of its producers.
     pub sealed: bool,
-    /// When its events went into the archive, where they are read from since; those that came later did not.
+    /// When its events were archived. Readers read them from the archive since then; later events
+    /// are not archived.
     pub archived_at: Option<DateTime<Utc>>,
-    /// Events stored.
+    /// Stored events.
     pub events: u64,
     /// Bytes of their lines.
     pub bytes: u64,
@@ -49,34 +51,35 @@ pub struct Run {
 pub struct Variation {
     /// Its number, from 0.
     pub index: u16,
-    /// Where it stands.
+    /// Its status.
     pub status: String,
-    /// How its process ended.
+    /// Exit code of its process.
     pub exit_code: Option<i32>,
-    /// Which signal ended its process.
+    /// Signal that ended its process.
     pub signal: Option<i32>,
-    /// Why, in words.
+    /// Reason, in words.
     pub message: Option<String>,
     /// Events that its producer counted and that are not stored; absent until it has ended.
     pub missing: Option<u64>,
 }
 
-/// What a new run is made of.
+/// A run to create.
 #[derive(Debug, Clone)]
 pub struct NewRun {
-    /// What a person calls it.
+    /// Its name.
     pub name: String,
     /// How many attempts it has.
     pub variations: u16,
     /// Free labels.
     pub labels: serde_json::Map<String, serde_json::Value>,
-    /// Who creates it: the scope of the idempotency key.
+    /// The user or token that creates it. Idempotency keys are unique per creator.
     pub created_by: String,
-    /// A second creation with the same key answers the first run.
+    /// A second creation with the same key returns the first run.
     pub idempotency_key: Option<String>,
 }
 
-const COLUMNS: &str = "r.id, r.name, r.labels, r.status, r.created_at, r.started_at, r.ended_at,
+const RUN_COLUMNS: &str =
+    "r.id, r.name, r.labels, r.status, r.created_at, r.started_at, r.ended_at,
     r.sealed_at IS NOT NULL AS sealed, r.archived_at, r.events, r.bytes, r.epoch, r.seq,
     (SELECT jsonb_agg(jsonb_build_object('index', v.variation, 'status', v.status,
             'exit_code', v.exit_code, 'signal', v.signal, 'message', v.message,
@@ -144,18 +147,15 @@ pub struct RunFilter {
     pub status: Option<String>,
     /// Only runs with all of these labels.
     pub labels: serde_json::Map<String, serde_json::Value>,
-    /// Only runs that whoever asks may see.
+    /// Only runs that the caller may see.
     pub visible: Visible,
     /// How many at most.
     pub limit: u16,
 }
 
 impl Store {
-    /// Creates a run with all its variations, or finds the one that was created with the same
-    /// idempotency key; says whether it is new.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Creates a run with all its variations, or finds the run that was created with the same
+    /// idempotency key. Returns whether it is new.
     pub async fn create_run(&self, new: &NewRun) -> Result<(Run, bool), StoreError> {
         let mut transaction = self.pool.begin().await?;
         let inserted: Option<Uuid> = sqlx::query_scalar(
@@ -200,12 +200,9 @@ impl Store {
         Ok((run, inserted.is_some()))
     }
 
-    /// One run, if there is such a one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// One run, if it exists.
     pub async fn run(&self, id: Uuid) -> Result<Option<Run>, StoreError> {
-        let query = format!("SELECT {COLUMNS} FROM runs r WHERE r.id = $1");
+        let query = format!("SELECT {RUN_COLUMNS} FROM runs r WHERE r.id = $1");
         let row = sqlx::query(&query)
             .bind(id)
             .fetch_optional(&self.pool)
@@ -214,12 +211,9 @@ impl Store {
     }
 
     /// Runs, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, StoreError> {
         let query = format!(
-            "SELECT {COLUMNS} FROM runs r
+            "SELECT {RUN_COLUMNS} FROM runs r
               WHERE ($1::uuid IS NULL OR r.id < $1)
                 AND ($2::text IS NULL OR r.status = $2)
                 AND {visible}
@@ -240,10 +234,8 @@ impl Store {
         rows.iter().map(Run::from_row).collect()
     }
 
-    /// What a reader must know of a run before it reads: the watermark, and whether it is over.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// What a reader must know of a run before it reads: the watermark, and whether the run is
+    /// over.
     pub async fn coverage(&self, id: Uuid) -> Result<Option<Coverage>, StoreError> {
         let row: Option<(i64, i64, bool, i64, i64)> = sqlx::query_as(
             "SELECT epoch, seq, ended_at IS NOT NULL, archived_epoch, archived_seq FROM runs WHERE id = $1",
@@ -267,14 +259,14 @@ impl Store {
 pub struct Coverage {
     /// Id of the last stored event.
     pub watermark: EventId,
-    /// Every variation has reported its end.
+    /// True if every variation has reported its end.
     pub ended: bool,
-    /// Up to and with this event the archive held it at that moment.
+    /// The archive held the run up to and including this event.
     pub archived: EventId,
 }
 
 impl Coverage {
-    /// The watermark as Postgres compares it.
+    /// The watermark in the form that Postgres compares.
     pub(super) fn pair(&self) -> (i64, i64) {
         (signed(self.watermark.epoch), signed(self.watermark.seq))
     }

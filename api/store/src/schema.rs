@@ -1,47 +1,44 @@
-//! The schema: one linear directory of migrations, embedded into the program.
+//! The schema: one linear directory of migrations, embedded in the program.
 //!
 //! Only `runcastd migrate` (and `dev`) changes a schema. Every service checks at its start that the
-//! database has exactly the migrations it was built with, by version and checksum, and otherwise
-//! refuses to start: two versions that disagree about a table lose data in silence. The tables of the
-//! job library lie in a schema of their own with a version of their own ([`job_queue`]), held to the same rule.
+//! database has exactly the migrations that it was built with, by version and checksum, and
+//! otherwise refuses to start: two versions that disagree about a table lose data silently. The
+//! tables of the job library have a schema and a version of their own ([`job_queue`]), to which the
+//! same rule applies.
+
+use std::sync::LazyLock;
 
 use sqlx::Connection as _;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
 
+pub use super::error::SchemaError;
+use super::error::StoreError;
 use super::job_queue;
-use super::store::{Store, StoreError};
+use super::store::Store;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+/// Names of the migrations, `<version>_<description>`, with their SQL, in order.
+const MIGRATION_FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
-/// Why a program cannot work with a database.
-#[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
-    /// It was built with other migrations than the database has.
-    #[error(
-        "the database schema does not fit this program\n  expected: {expected}\n  actual:   {actual}\n  {hint}"
-    )]
-    Mismatch {
-        /// What this program was built with.
-        expected: String,
-        /// What the database has.
-        actual: String,
-        /// What to do about it.
-        hint: &'static str,
-    },
-    /// A migration of the job library's schema failed.
-    #[error("migrating the schema of background tasks failed: {0}")]
-    Tasks(String),
-    /// A migration failed.
-    #[error("migrating the database failed: {0}")]
-    Migrate(MigrateError),
-    /// The database could not be asked.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| Migrator {
+    migrations: MIGRATION_FILES.iter().map(migration).collect(),
+    ..Migrator::DEFAULT
+});
+
+fn migration((name, sql): &(&'static str, &'static str)) -> Migration {
+    let (version, description) = name.split_once('_').unwrap_or((name, ""));
+    Migration::new(
+        // A unit test parses every name.
+        version.parse().unwrap_or_default(),
+        description.replace('_', " ").into(),
+        MigrationType::Simple,
+        (*sql).into(),
+        sql.starts_with("-- no-transaction"),
+    )
 }
 
-/// One migration as version and the first digits of its checksum, and whether it went through.
-fn show(version: i64, checksum: &[u8], success: bool) -> String {
+/// Describes a migration by its version, the first digits of its checksum, and whether it failed.
+fn describe(version: i64, checksum: &[u8], success: bool) -> String {
     let digits: String = checksum
         .iter()
         .take(4)
@@ -51,21 +48,19 @@ fn show(version: i64, checksum: &[u8], success: bool) -> String {
     format!("{version}:{digits}{failed}")
 }
 
-/// The version that this program was built with.
-#[must_use]
+/// The schema version that this program was built with.
 pub fn version() -> i64 {
     let versions = MIGRATIONS.iter().map(|migration| migration.version);
     versions.max().unwrap_or(0)
 }
 
 impl Store {
-    /// Brings the database to the version this program was built with. Several may try at once: one
-    /// does it, the others wait.
-    ///
-    /// # Errors
-    /// [`SchemaError`] if a migration fails or the database has one that was changed since.
+    /// Migrates the database to the version that this program was built with. If several processes
+    /// try at once, one migrates and the others wait. Fails with [`SchemaError`] if a migration
+    /// fails, or if a migration has changed since it ran.
     pub async fn migrate(&self) -> Result<(), SchemaError> {
-        // A failed migration leaves its advisory lock on the connection: it must not be a pooled one.
+        // A failed migration leaves its advisory lock on the connection, so the connection must not
+        // return to the pool.
         let mut connection = self
             .pool
             .acquire()
@@ -86,10 +81,8 @@ impl Store {
         self.migrate_queue().await
     }
 
-    /// Checks that the database has exactly the migrations this program was built with.
-    ///
-    /// # Errors
-    /// [`SchemaError::Mismatch`] with what was expected and what is there.
+    /// Checks that the database has exactly the migrations that this program was built with. Fails
+    /// with [`SchemaError::Mismatch`], which lists expected and actual migrations.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
         let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
         let actual = applied(&mut connection).await?;
@@ -98,11 +91,11 @@ impl Store {
             .map(|migration| {
                 (
                     migration.version,
-                    show(migration.version, &migration.checksum, true),
+                    describe(migration.version, &migration.checksum, true),
                 )
             })
             .collect();
-        // The job library's own schema has a number and no checksum.
+        // The schema of the job library has a version, but no checksum.
         let (built, has) = (
             job_queue::schema_version(),
             job_queue::schema_in(&mut connection).await?,
@@ -116,7 +109,7 @@ impl Store {
         } else if expected.starts_with(&actual) {
             "The database is older: run `runcastd migrate`."
         } else {
-            "A migration was changed after it ran, or failed half way: compare the two lists."
+            "A migration was changed after it ran, or failed halfway: compare the two lists."
         };
         let join = |list: &[(i64, String)], tasks: i64| match list {
             [] => "no migrations".to_owned(),
@@ -135,6 +128,7 @@ impl Store {
     }
 }
 
+/// The migrations that the database has, in order.
 async fn applied(connection: &mut PgConnection) -> Result<Vec<(i64, String)>, StoreError> {
     let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
@@ -148,6 +142,19 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<(i64, String)>, St
             .await?;
     Ok(rows
         .into_iter()
-        .map(|(version, checksum, success)| (version, show(version, &checksum, success)))
+        .map(|(version, checksum, success)| (version, describe(version, &checksum, success)))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_from_one_without_a_gap() {
+        let versions: Vec<i64> = MIGRATIONS.iter().map(|one| one.version).collect();
+        let expected: Vec<i64> = (1..).take(MIGRATION_FILES.len()).collect();
+        assert_eq!(versions, expected);
+        assert_eq!(MIGRATIONS.iter().next().expect("one").description, "runs");
+    }
 }

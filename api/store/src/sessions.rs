@@ -1,22 +1,23 @@
-//! Sessions of browsers. A session belongs to a user, or to the token that it was signed in with and dies with; only the
-//! SHA-256 of its id is stored. Each request moves its end forward, up to a limit from its beginning; Postgres
-//! computes all times, by its own clock.
+//! Sessions of browsers. A session belongs to a user, or to the token that signed in and with which
+//! it ends. Only the SHA-256 of its id is stored. Each request moves its end forward, up to a limit
+//! counted from the sign-in. Postgres computes all times, by its own clock.
 
 use std::time::Duration;
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sqlx::FromRow;
 use sqlx::postgres::types::PgInterval;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
-use super::store::{Store, StoreError};
+use super::error::StoreError;
+use super::store::Store;
 
-/// Whom a session belongs to.
+/// Who a session belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// A user.
@@ -34,71 +35,89 @@ impl Owner {
     }
 }
 
-/// How long sessions live.
+/// How long sessions last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lives {
     /// From the last request on.
     pub idle: Duration,
-    /// From the sign-in on, whatever is asked.
+    /// From the sign-in on, whatever requests follow.
     pub most: Duration,
 }
 
-/// A session to be stored.
+/// A session to store.
 #[derive(Debug, Clone)]
 pub struct NewSession<'a> {
     /// SHA-256 of its id.
     pub hash: [u8; 32],
-    /// Whose it is.
+    /// Its owner.
     pub owner: Owner,
-    /// The client that it is for: it replaces the session that this client of the user had.
+    /// Its client. The session replaces the previous one of this client and user.
     pub client: Option<&'a str>,
     /// What the client calls itself.
     pub user_agent: Option<&'a str>,
-    /// How somebody signed in, for what is written down of it.
+    /// How the owner signed in, for the audit log.
     pub by: Option<&'a str>,
-    /// What else is kept with it.
+    /// Further data of the session.
     pub data: &'a Map<String, Value>,
 }
 
 /// A valid session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
-    /// Its id for lists.
+    /// Its id in lists.
     pub id: Uuid,
-    /// The user whose it is ...
+    /// Its user ...
     pub user_id: Option<Uuid>,
-    /// ... or the token, by its SHA-256 in hexadecimal digits.
+    /// ... or its token, as the hexadecimal SHA-256.
     pub token: Option<String>,
-    /// The client that it is for.
+    /// Its client.
     pub client: Option<String>,
-    /// What else is kept with it.
-    #[sqlx(json)]
+    /// Further data of the session.
     pub data: Map<String, Value>,
-    /// When it ends if nothing more is asked.
+    /// When it ends, unless a request follows.
     pub expires_at: DateTime<Utc>,
-    /// When its end was moved last.
+    /// When its end was last moved.
     pub last_seen_at: DateTime<Utc>,
-    /// Milliseconds until it ends, when it was read.
+    /// Milliseconds until it ends, at the time of the read.
     #[serde(skip)]
     pub left_ms: i64,
 }
 
-/// A session as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+from_row!(SessionRow {
+    id,
+    user_id,
+    token,
+    client,
+    data: json,
+    expires_at,
+    last_seen_at,
+    left_ms
+});
+
+/// A session, as lists return it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Session {
-    /// Its id; not what its cookie holds.
+    /// Its id, which is not the value of its cookie.
     pub id: Uuid,
     /// What the client called itself.
     pub user_agent: Option<String>,
-    /// When somebody signed in.
+    /// When the owner signed in.
     pub created_at: DateTime<Utc>,
-    /// When something was asked last, to a minute.
+    /// When its last request came, to a minute.
     pub last_seen_at: DateTime<Utc>,
-    /// When it ends if nothing more is asked.
+    /// When it ends, unless a request follows.
     pub expires_at: DateTime<Utc>,
 }
 
-const COLUMNS: &str =
+from_row!(Session {
+    id,
+    user_agent,
+    created_at,
+    last_seen_at,
+    expires_at
+});
+
+const SESSION_COLUMNS: &str =
     "s.id, s.user_id, (SELECT encode(t.hash, 'hex') FROM tokens t WHERE t.id = s.token_id) AS token,
     s.client, s.data, s.expires_at, s.last_seen_at,
     (extract(epoch FROM s.expires_at - now()) * 1000)::bigint AS left_ms";
@@ -109,10 +128,8 @@ fn interval(duration: Duration) -> Result<PgInterval, StoreError> {
 }
 
 impl Store {
-    /// Stores a session, and notes that somebody signed in. False, and nothing is stored, if there is such a hash.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Stores a session, and records the sign-in. Returns false, and stores nothing, if the hash
+    /// exists already.
     pub async fn create_session(
         &self,
         actor: &Actor,
@@ -121,7 +138,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let (user, token) = session.owner.columns();
         let mut transaction = self.pool.begin().await?;
-        let made = sqlx::query_scalar::<_, Uuid>(
+        let inserted = sqlx::query_scalar::<_, Uuid>(
             "INSERT INTO sessions (hash, user_id, token_id, client, user_agent, data, expires_at)
              VALUES ($1, $2, $3, $4, $5, $6, now() + least($7, $8))
              ON CONFLICT (user_id, client) WHERE client IS NOT NULL DO UPDATE
@@ -139,7 +156,7 @@ impl Store {
         .bind(interval(lives.most)?)
         .fetch_one(&mut *transaction)
         .await;
-        let id = match made {
+        let id = match inserted {
             Ok(id) => id,
             Err(error)
                 if error
@@ -153,26 +170,21 @@ impl Store {
         };
         let details = json!({"session": id, "by": session.by});
         let target = user.or(token).unwrap_or_default().to_string();
-        audit::note(&mut transaction, actor, "session.created", &target, details).await?;
+        audit::record(&mut transaction, actor, "session.created", &target, details).await?;
         transaction.commit().await?;
         Ok(true)
     }
 
     /// The session with this hash, if it has not ended.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn session(&self, hash: [u8; 32]) -> Result<Option<SessionRow>, StoreError> {
-        let query =
-            format!("SELECT {COLUMNS} FROM sessions s WHERE s.hash = $1 AND s.expires_at > now()");
+        let query = format!(
+            "SELECT {SESSION_COLUMNS} FROM sessions s WHERE s.hash = $1 AND s.expires_at > now()"
+        );
         let row = sqlx::query_as(&query).bind(hash.as_slice());
         Ok(row.fetch_optional(&self.pool).await?)
     }
 
-    /// Moves the end of a session forward; none if it has ended.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Moves the end of a session forward. Returns none if it has ended.
     pub async fn touch_session(
         &self,
         hash: [u8; 32],
@@ -180,7 +192,7 @@ impl Store {
     ) -> Result<Option<SessionRow>, StoreError> {
         let query = format!(
             "UPDATE sessions s SET last_seen_at = now(), expires_at = least(now() + $2, created_at + $3)
-              WHERE s.hash = $1 AND s.expires_at > now() RETURNING {COLUMNS}"
+              WHERE s.hash = $1 AND s.expires_at > now() RETURNING {SESSION_COLUMNS}"
         );
         let row = sqlx::query_as(&query)
             .bind(hash.as_slice())
@@ -189,10 +201,7 @@ impl Store {
         Ok(row.fetch_optional(&self.pool).await?)
     }
 
-    /// Replaces what is kept with a session; false if it has ended.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Replaces the data of a session. Returns false if it has ended.
     pub async fn keep_with_session(
         &self,
         hash: [u8; 32],
@@ -207,10 +216,7 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Ends a session; ending one that does not exist is no error.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Ends a session. It is no error if the session does not exist.
     pub async fn end_session(&self, hash: [u8; 32]) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM sessions WHERE hash = $1")
             .bind(hash.as_slice())
@@ -219,10 +225,7 @@ impl Store {
         Ok(())
     }
 
-    /// The sessions of a user or a token, the one that was used last first; 200 at most.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The sessions of a user or a token, last used first; 200 at most.
     pub async fn sessions_of(&self, owner: Owner) -> Result<Vec<Session>, StoreError> {
         let (user, token) = owner.columns();
         let sessions = sqlx::query_as(
@@ -236,10 +239,7 @@ impl Store {
         Ok(sessions)
     }
 
-    /// Ends one session of a user or a token, or all of them; says how many.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Ends one session of a user or a token, or all of them. Returns how many.
     pub async fn revoke_sessions(
         &self,
         actor: &Actor,
@@ -260,16 +260,13 @@ impl Store {
         if ended > 0 {
             let target = user.or(token).unwrap_or_default().to_string();
             let details = json!({"ended": ended, "session": only});
-            audit::note(&mut transaction, actor, "session.revoked", &target, details).await?;
+            audit::record(&mut transaction, actor, "session.revoked", &target, details).await?;
         }
         transaction.commit().await?;
         Ok(ended)
     }
 
-    /// Forgets sessions that have expired, and says how many there were.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Deletes expired sessions, and returns how many.
     pub async fn forget_expired_sessions(&self) -> Result<u64, StoreError> {
         let done = sqlx::query("DELETE FROM sessions WHERE expires_at < now()")
             .execute(&self.pool)

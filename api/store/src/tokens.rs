@@ -1,97 +1,121 @@
-//! Tokens of programs and people: only their SHA-256 is stored.
+//! Access tokens of programs and people. Only their SHA-256 is stored.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sqlx::FromRow;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
-use super::store::{Store, StoreError};
+use super::error::StoreError;
+use super::store::Store;
 
-/// What a valid token stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, FromRow)]
+/// A valid token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {
-    /// The token's own id, for sessions and the log.
+    /// The token's own id, for sessions and the audit log.
     pub id: Uuid,
-    /// Whom it was made for.
+    /// Its name, which says who it was issued for.
     pub name: String,
-    /// What it may do.
+    /// Its permissions.
     pub scopes: Vec<String>,
-    /// The only run that it may touch, if it is bound to one.
+    /// The only run that it may access, if it is bound to one.
     pub run_id: Option<Uuid>,
     /// Only runs with all of these labels.
-    #[sqlx(json(nullable))]
     pub labels: Option<Map<String, Value>>,
-    /// The user who has made it, and whose rights bound it.
+    /// The user who issued it, and whose permissions bound it.
     pub user_id: Option<Uuid>,
-    /// Milliseconds until it ends, when it was read: no clock but that of Postgres decides.
+    /// Milliseconds until it expires, at the time of the read. Only the clock of Postgres decides.
     #[serde(skip)]
     pub left_ms: Option<i64>,
 }
 
-/// By whom a token is made.
+from_row!(TokenRow {
+    id,
+    name,
+    scopes,
+    run_id,
+    labels: nullable_json,
+    user_id,
+    left_ms
+});
+
+/// On whose request a token is issued.
 #[derive(Debug, Clone, Copy)]
 pub enum Minted<'a> {
-    /// Somebody who wants a token.
+    /// The actor requested a token.
     By(&'a Actor),
-    /// Somebody who wants a run: it belongs to that, and is in no list of tokens.
+    /// The actor created a run. The token belongs to the run, and is in no list of tokens.
     WithRun(&'a Actor),
 }
 
-/// A token to be stored.
+/// A token to store.
 #[derive(Debug, Clone)]
 pub struct NewToken<'a> {
     /// SHA-256 of its text.
     pub hash: [u8; 32],
-    /// Whom it is made for.
+    /// Its name, which says who it is issued for.
     pub name: &'a str,
-    /// What it may do.
+    /// Its permissions.
     pub scopes: &'a [String],
-    /// The only run that it may touch.
+    /// The only run that it may access.
     pub run_id: Option<Uuid>,
     /// Only runs with all of these labels.
     pub labels: Option<&'a Map<String, Value>>,
-    /// The user who makes it.
+    /// The user who issues it.
     pub user_id: Option<Uuid>,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// A token as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+/// A token, as lists return it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Token {
     /// Its id.
     pub id: Uuid,
-    /// Whom it was made for.
+    /// Its name, which says who it was issued for.
     pub name: String,
-    /// What it may do, at most.
+    /// Its permissions, at most.
     pub scopes: Vec<String>,
-    /// The only run that it may touch.
+    /// The only run that it may access.
     pub run_id: Option<Uuid>,
     /// Only runs with all of these labels.
-    #[sqlx(json(nullable))]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     pub labels: Option<Map<String, Value>>,
-    /// The user who has made it.
+    /// The user who issued it.
     pub user_id: Option<Uuid>,
-    /// The name of whoever has made it, at that time.
+    /// Name of the actor who issued it, at that time.
     pub created_by: Option<String>,
-    /// When it was made.
+    /// When it was issued.
     pub created_at: DateTime<Utc>,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was ended.
+    /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
-    /// When it was used last, to some seconds.
+    /// When it was last used, to some seconds.
     pub last_used_at: Option<DateTime<Utc>>,
     /// How often it was used.
     pub uses: i64,
 }
 
-/// How often a token was used since this was told last.
+from_row!(Token {
+    id,
+    name,
+    scopes,
+    run_id,
+    labels: nullable_json,
+    user_id,
+    created_by,
+    created_at,
+    expires_at,
+    revoked_at,
+    last_used_at,
+    uses
+});
+
+/// Uses of a token since they were last added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uses {
     /// How often.
@@ -101,10 +125,7 @@ pub struct Uses {
 }
 
 impl Store {
-    /// Stores a new token and answers its id.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Stores a new token and returns its id.
     pub async fn create_token(
         &self,
         minted: Minted<'_>,
@@ -135,7 +156,7 @@ impl Store {
             "name": token.name, "scopes": token.scopes, "run": token.run_id, "labels": token.labels,
             "expires_at": token.expires_at,
         });
-        audit::note(
+        audit::record(
             &mut transaction,
             actor,
             "token.created",
@@ -148,9 +169,6 @@ impl Store {
     }
 
     /// The token with this hash, if it is neither expired nor revoked.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn token(&self, hash: [u8; 32]) -> Result<Option<TokenRow>, StoreError> {
         let row = sqlx::query_as(
             "SELECT id, name, scopes, run_id, labels, user_id,
@@ -163,10 +181,7 @@ impl Store {
         Ok(row)
     }
 
-    /// Tokens, newest first: of a user, or all but those that were minted with runs.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Tokens, newest first: of a user, or all but those that were issued with runs.
     pub async fn tokens(
         &self,
         of: Option<Uuid>,
@@ -187,10 +202,8 @@ impl Store {
         Ok(tokens)
     }
 
-    /// Ends a token: any, or one of this user. False if there is none that has not ended.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Revokes a token: any, or one of this user. Returns false if there is none that is not
+    /// revoked.
     pub async fn revoke_token(
         &self,
         actor: &Actor,
@@ -210,7 +223,7 @@ impl Store {
             return Ok(false);
         };
         let details = json!({"name": name});
-        audit::note(
+        audit::record(
             &mut transaction,
             actor,
             "token.revoked",
@@ -222,10 +235,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Adds up how often tokens were used. Rows are locked in one order, so that gateways do not block each other.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Adds up how often tokens were used. It locks rows in the order of their ids, so that
+    /// gateways do not deadlock.
     pub async fn count_token_uses(&self, uses: &[(Uuid, Uses)]) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = uses.iter().map(|(id, _)| *id).collect();
         let counts: Vec<i64> = uses.iter().map(|(_, uses)| uses.count).collect();

@@ -1,41 +1,44 @@
-//! Users: unique by name and by email, whatever the case; both are decided by the indexes, so two requests that come
-//! at once cannot both win. A password is an argon2id hash; nothing that lists users selects it.
+//! Users. Names and emails are unique in any case. Indexes decide that, so of two requests at once
+//! only one succeeds. A password is stored as an argon2id hash; no query that lists users selects
+//! it.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::FromRow;
 use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audit::{self, Actor};
+use super::error::StoreError;
+pub use super::error::UserError;
 use super::roles;
-use super::store::{Store, StoreError};
+use super::store::{Store, without_nul};
 
-/// What a new user is made of.
+/// A user to create.
 #[derive(Debug, Clone)]
 pub struct NewUser<'a> {
     /// Letters, digits, and `. _ -`.
     pub name: &'a str,
-    /// An address.
+    /// An email address.
     pub email: &'a str,
-    /// The hash of a password, for who signs in with one.
+    /// The hash of a password, for users who sign in with one.
     pub password: Option<&'a str>,
     /// Roles from the beginning on.
     pub roles: &'a [String],
 }
 
-/// A user as they are shown.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+/// A user, as the API returns it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct User {
     /// Their id, a UUIDv7.
     pub id: Uuid,
     /// Their name.
     pub name: String,
-    /// Their address.
+    /// Their email address.
     pub email: String,
-    /// What they like, as the page keeps it.
+    /// Their preferences, as the page stores them.
     #[schema(value_type = Object)]
     pub preferences: Value,
     /// Their roles.
@@ -44,69 +47,56 @@ pub struct User {
     pub has_password: bool,
     /// When they were created.
     pub created_at: DateTime<Utc>,
-    /// Since when they may do nothing.
+    /// When they were disabled, if they are.
     pub disabled_at: Option<DateTime<Utc>>,
 }
 
+from_row!(User {
+    id,
+    name,
+    email,
+    preferences,
+    roles,
+    has_password,
+    created_at,
+    disabled_at
+});
+
 /// What signing in needs to know of a user.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub struct SignInUser {
-    /// Who.
+    /// Their id.
     pub id: Uuid,
     /// Their name.
     pub name: String,
     /// The hash of their password.
     pub password: Option<String>,
-    /// They may do nothing.
+    /// True if they are disabled.
     pub disabled: bool,
 }
 
-/// What to change of a user; what is absent stays.
+from_row!(SignInUser {
+    id,
+    name,
+    password,
+    disabled
+});
+
+/// What to change of a user; absent fields stay.
 #[derive(Debug, Clone, Default)]
 pub struct UserChange {
-    /// Another address.
+    /// The new email address.
     pub email: Option<String>,
-    /// Other preferences, all of them.
+    /// The new preferences, all of them.
     pub preferences: Option<Value>,
-    /// May do nothing any more, or may again.
+    /// True disables the user, false enables them again.
     pub disabled: Option<bool>,
-    /// The hash of another password.
+    /// The hash of the new password.
     pub password: Option<String>,
 }
 
-/// Why a user cannot be created or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum UserError {
-    /// Somebody has it.
-    #[error("the name {0} is taken, in this or another case")]
-    NameTaken(String),
-    /// Somebody has it.
-    #[error("there is a user with the email {0} already")]
-    EmailTaken(String),
-    /// It cannot be one.
-    #[error(
-        "name {0:?}: expected 1 to 64 letters, digits and . _ - of ASCII, a letter or digit first"
-    )]
-    Name(String),
-    /// It cannot be one.
-    #[error("email {0:?}: expected an address such as ada@example.com of at most 254 characters")]
-    Email(String),
-    /// There is no such role.
-    #[error("there is no role {0}")]
-    Role(String),
-    /// The database could not do it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<sqlx::Error> for UserError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-/// What a violated constraint means.
-fn refused(error: sqlx::Error, name: &str, email: &str) -> UserError {
+/// Maps a violated constraint to an error.
+fn user_error(error: sqlx::Error, name: &str, email: &str) -> UserError {
     let constraint = error
         .as_database_error()
         .and_then(|error| error.constraint());
@@ -119,15 +109,12 @@ fn refused(error: sqlx::Error, name: &str, email: &str) -> UserError {
     }
 }
 
-const COLUMNS: &str =
+const USER_COLUMNS: &str =
     "u.id, u.name, u.email, u.preferences, u.password IS NOT NULL AS has_password, u.created_at,
     u.disabled_at, ARRAY(SELECT role FROM user_roles WHERE user_id = u.id ORDER BY role) AS roles";
 
 impl Store {
     /// Creates a user with their roles.
-    ///
-    /// # Errors
-    /// [`UserError`] says what is taken or makes no sense.
     pub async fn create_user(&self, actor: &Actor, new: &NewUser<'_>) -> Result<User, UserError> {
         let id = Uuid::now_v7();
         let mut transaction = self.pool.begin().await?;
@@ -139,22 +126,16 @@ impl Store {
         })?)
     }
 
-    /// One user, if there is such a one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// One user, if it exists.
     pub async fn user(&self, id: Uuid) -> Result<Option<User>, StoreError> {
-        let query = format!("SELECT {COLUMNS} FROM users u WHERE u.id = $1");
+        let query = format!("SELECT {USER_COLUMNS} FROM users u WHERE u.id = $1");
         Ok(sqlx::query_as(&query)
             .bind(id)
             .fetch_optional(&self.pool)
             .await?)
     }
 
-    /// The user with this id, name or email, whatever its case.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The user with this id, name or email, in any case.
     pub async fn find_user(&self, text: &str) -> Result<Option<User>, StoreError> {
         if let Ok(id) = Uuid::try_parse(text) {
             return self.user(id).await;
@@ -163,7 +144,7 @@ impl Store {
             return Ok(None);
         }
         let query = format!(
-            "SELECT {COLUMNS} FROM users u WHERE lower(u.name) = lower($1) OR lower(u.email) = lower($1)"
+            "SELECT {USER_COLUMNS} FROM users u WHERE lower(u.name) = lower($1) OR lower(u.email) = lower($1)"
         );
         Ok(sqlx::query_as(&query)
             .bind(text)
@@ -171,38 +152,29 @@ impl Store {
             .await?)
     }
 
-    /// What signing in by this name or email needs.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// What signing in with this name or email needs to know.
     pub async fn sign_in_user(&self, login: &str) -> Result<Option<SignInUser>, StoreError> {
         let user = sqlx::query_as(
             "SELECT id, name, password, disabled_at IS NOT NULL AS disabled FROM users
               WHERE lower(name) = lower($1) OR lower(email) = lower($1)",
         )
-        .bind(super::store::without_nul(login))
+        .bind(without_nul(login))
         .fetch_optional(&self.pool)
         .await?;
         Ok(user)
     }
 
-    /// Users in the order of their creation, after one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Users in the order of their creation, after a given one.
     pub async fn users(&self, after: Option<Uuid>, limit: u16) -> Result<Vec<User>, StoreError> {
         let query = format!(
-            "SELECT {COLUMNS} FROM users u WHERE ($1::uuid IS NULL OR u.id > $1) ORDER BY u.id LIMIT $2"
+            "SELECT {USER_COLUMNS} FROM users u WHERE ($1::uuid IS NULL OR u.id > $1) ORDER BY u.id LIMIT $2"
         );
         let users = sqlx::query_as(&query).bind(after).bind(i64::from(limit));
         Ok(users.fetch_all(&self.pool).await?)
     }
 
-    /// Changes a user; who is disabled or gets another password is signed out everywhere, but for the session `keep`.
-    /// False if there is no such user.
-    ///
-    /// # Errors
-    /// [`UserError`] says what is taken or makes no sense.
+    /// Changes a user. If the user is disabled or gets a new password, all of their sessions end,
+    /// except for the session `keep`. Returns false if the user does not exist.
     pub async fn change_user(
         &self,
         actor: &Actor,
@@ -228,10 +200,11 @@ impl Store {
         .bind(change.disabled)
         .execute(&mut *transaction)
         .await
-        .map_err(|error| refused(error, "", email))?;
+        .map_err(|error| user_error(error, "", email))?;
         if changed.rows_affected() == 0 {
             return Ok(false);
         }
+        // A disabled user, or one with a new password, is signed out everywhere.
         if change.disabled == Some(true) || change.password.is_some() {
             sqlx::query("DELETE FROM sessions WHERE user_id = $1 AND id IS DISTINCT FROM $2")
                 .bind(id)
@@ -239,7 +212,7 @@ impl Store {
                 .execute(&mut *transaction)
                 .await?;
         }
-        note_change(&mut transaction, actor, id, change).await?;
+        record_change(&mut transaction, actor, id, change).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -266,18 +239,18 @@ pub(super) async fn create(
         .bind(new.password)
         .execute(&mut *connection)
         .await
-        .map_err(|error| refused(error, new.name, new.email))?;
+        .map_err(|error| user_error(error, new.name, new.email))?;
     let details = json!({"name": new.name, "email": new.email, "roles": new.roles});
     let target = id.to_string();
-    audit::note(connection, actor, "user.created", &target, details).await?;
+    audit::record(connection, actor, "user.created", &target, details).await?;
     for role in new.roles {
         roles::grant(connection, id, role).await?;
     }
     Ok(())
 }
 
-/// One entry for each thing that changed; preferences change no access.
-async fn note_change(
+/// Writes one audit entry for each changed field, except for preferences, which grant nothing.
+async fn record_change(
     connection: &mut PgConnection,
     actor: &Actor,
     id: Uuid,
@@ -296,7 +269,7 @@ async fn note_change(
         password.map(|action| (action, json!({}))),
     ];
     for (action, details) in entries.into_iter().flatten() {
-        audit::note(connection, actor, action, &target, details).await?;
+        audit::record(connection, actor, action, &target, details).await?;
     }
     Ok(())
 }

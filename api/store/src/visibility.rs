@@ -1,21 +1,23 @@
-//! Which runs somebody may see, as a condition of lists.
+//! Which runs a caller may see, as a condition for lists.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::store::{Store, StoreError};
+use super::error::StoreError;
+use super::store::Store;
 
-/// Runs within at least one of some bounds, or all.
+/// Runs that match at least one of some bounds, or all runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Visible {
     /// None: all runs.
     bounds: Option<Vec<Bound>>,
 }
 
-/// One run, runs with all of some labels, or both together; with neither, all.
+/// One run, runs with all of these labels, or both conditions together. Without either: all runs.
 type Bound = (Option<Uuid>, Option<Map<String, Value>>);
 
-/// The condition for a table `r` of runs; `$N` is [`Visible::parameter`].
+/// The condition for a table `r` of runs. Bind [`Visible::parameter`] to the parameter of this
+/// number.
 pub(super) fn condition(parameter: usize) -> String {
     format!(
         "(${parameter}::jsonb IS NULL OR EXISTS (
@@ -25,8 +27,7 @@ pub(super) fn condition(parameter: usize) -> String {
 }
 
 impl Visible {
-    /// Runs within any of these bounds.
-    #[must_use]
+    /// Runs that match any of these bounds.
     pub fn within(bounds: impl Iterator<Item = Bound>) -> Self {
         let bounds: Vec<Bound> = bounds.collect();
         let all = bounds
@@ -37,15 +38,14 @@ impl Visible {
         }
     }
 
-    /// True if a run is among them; its labels are only looked at where they matter.
-    #[must_use]
+    /// True if the run is visible. Its labels are compared only where a bound names labels.
     pub fn admits(&self, run: Uuid, labels: &Map<String, Value>) -> bool {
         let Some(bounds) = &self.bounds else {
             return true;
         };
-        let within = |(only, wanted): &Bound| {
+        let within = |(only, required): &Bound| {
             only.is_none_or(|only| only == run)
-                && wanted
+                && required
                     .iter()
                     .flatten()
                     .all(|(name, value)| labels.get(name) == Some(value))
@@ -53,9 +53,8 @@ impl Visible {
         bounds.iter().any(within)
     }
 
-    /// True if the labels of runs decide.
-    #[must_use]
-    pub fn asks_labels(&self) -> bool {
+    /// True if visibility depends on the labels of runs.
+    pub fn needs_labels(&self) -> bool {
         let bounds = self.bounds.iter().flatten();
         bounds.into_iter().any(|(_, labels)| labels.is_some())
     }
@@ -71,10 +70,7 @@ impl Visible {
 }
 
 impl Store {
-    /// The labels of a run, if there is such a one. They never change.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// The labels of a run, if it exists. They never change.
     pub async fn run_labels(&self, run: Uuid) -> Result<Option<Map<String, Value>>, StoreError> {
         let labels: Option<sqlx::types::Json<Map<String, Value>>> =
             sqlx::query_scalar("SELECT labels FROM runs WHERE id = $1")

@@ -1,94 +1,107 @@
-//! Deliveries of webhooks: what there is to send, who sends it, and the log of what became of it.
+//! Deliveries of webhooks: what is to be sent, which worker sends it, and the log of the attempts.
 //!
-//! A row is written by the schema, in the transaction that changes a run (`0008_webhooks.sql`). It is the queue, too:
-//! a worker claims rows that are due for longer than an attempt can take, and a claim that runs out (its worker died)
-//! makes them due again. Claims of one webhook are made one after the other, under the lock of its row, so that the
-//! number of its deliveries under way is bounded over all workers. Whoever changes both locks the webhook first.
+//! The schema writes a row in the transaction that changes a run (`0008_webhooks.sql`). The rows
+//! are the queue, too: a worker claims due rows for longer than an attempt can take, and a claim
+//! that expires, because its worker died, makes them due again. Claims for one webhook are made one
+//! after the other, under the lock of its row, which bounds its deliveries in progress over all
+//! workers. Every transaction that changes both locks the webhook first.
 
 use std::time::Duration;
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use secrecy::SecretSlice;
 use serde::Serialize;
-use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::store::{Store, StoreError, without_nul};
+use super::error::StoreError;
+use super::store::{Store, without_nul};
 
-/// Deliveries of one webhook that are under way at the same time.
-const AT_ONCE: i32 = 4;
+/// Deliveries of one webhook that are in progress at the same time.
+const MAX_CONCURRENT_DELIVERIES: i32 = 4;
 
-/// Failures in a row from which on only one is, and only after a pause.
+/// After this many failures in a row, a webhook gets one delivery at a time, and only after a
+/// pause.
 pub const SLOW_AFTER: i32 = 5;
 
-/// Ended deliveries, and such that are too old, dealt with by one statement.
-const BATCH: i64 = 1000;
+/// Ended or too old deliveries that one statement changes.
+const BATCH_ROWS: i64 = 1000;
 
-/// A delivery that this worker is to send.
-#[derive(Debug, FromRow)]
+/// A delivery that this worker has claimed.
+#[derive(Debug)]
 pub struct DueDelivery {
     /// Its id, the receiver's `webhook-id`.
     pub id: Uuid,
-    /// To which webhook.
+    /// Its webhook.
     pub webhook: Uuid,
-    /// Where that is.
+    /// URL of the webhook.
     pub url: String,
-    /// What it is signed with.
-    #[sqlx(try_from = "Vec<u8>")]
+    /// The secret that signs it.
     pub secret: SecretSlice<u8>,
-    /// What to send.
+    /// The body to send.
     pub body: String,
     /// Attempts before this one.
     pub attempts: i32,
     /// Failures of the webhook in a row.
     pub failures: i32,
-    /// When it was tried first; none if this is the first time.
+    /// When it was first attempted; none if this is the first attempt.
     pub tried_since: Option<DateTime<Utc>>,
 }
 
-/// How an attempt went.
+from_row!(DueDelivery {
+    id,
+    webhook,
+    url,
+    secret: bytes,
+    body,
+    attempts,
+    failures,
+    tried_since
+});
+
+/// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryAttempt {
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
-    /// The status of the answer.
+    /// HTTP status of the response.
     pub status: Option<u16>,
     /// What went wrong.
     pub error: Option<String>,
 }
 
-/// What follows from an attempt.
+/// What follows an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAttempt {
     /// Nothing: it was delivered.
     Delivered,
-    /// Another attempt after `wait`; and nothing for the webhook before `hold`.
+    /// Another attempt after `wait`, and nothing for the webhook before `hold`.
     Again {
-        /// Until the next attempt.
+        /// Time until the next attempt.
         wait: Duration,
-        /// Until anything is sent to this webhook.
+        /// Time in which nothing is sent to this webhook.
         hold: Duration,
     },
-    /// No further attempt; nothing for the webhook before `hold`.
+    /// No further attempt, and nothing for the webhook before `hold`.
     Dead {
-        /// Until anything is sent to this webhook.
+        /// Time in which nothing is sent to this webhook.
         hold: Duration,
     },
-    /// No further attempt, for any delivery: the receiver wants no more.
+    /// No further attempt for any delivery: the receiver wants no more.
     Gone,
 }
 
-/// A delivery as the log shows it.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+/// A delivery, as the log returns it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Delivery {
     /// Its id, the receiver's `webhook-id`.
     pub id: Uuid,
-    /// To which webhook.
+    /// Its webhook.
     pub webhook: Uuid,
-    /// Of which run.
+    /// The run that changed.
     pub run_id: Option<Uuid>,
-    /// Of what it tells, such as `run.failed`.
+    /// What happened, such as `run.failed`.
     pub event: String,
     /// `waiting`, `delivered` or `dead`.
     pub state: String,
@@ -96,35 +109,59 @@ pub struct Delivery {
     pub attempts: i32,
     /// When the run changed.
     pub created_at: DateTime<Utc>,
-    /// When it is tried next, if it waits.
+    /// When the next attempt is due, if it waits.
     pub due_at: Option<DateTime<Utc>>,
     /// When it was delivered or given up.
     pub ended_at: Option<DateTime<Utc>>,
-    /// When it was tried last.
+    /// When the last attempt ended.
     pub tried_at: Option<DateTime<Utc>>,
-    /// How long that took, in milliseconds.
+    /// Duration of the last attempt, in milliseconds.
     pub took_ms: Option<i32>,
-    /// What the receiver answered then.
+    /// HTTP status of the last response.
     pub status: Option<i16>,
-    /// What went wrong then.
+    /// Error of the last attempt.
     pub error: Option<String>,
 }
 
+from_row!(Delivery {
+    id,
+    webhook,
+    run_id,
+    event,
+    state,
+    attempts,
+    created_at,
+    due_at,
+    ended_at,
+    tried_at,
+    took_ms,
+    status,
+    error
+});
+
 /// One attempt of a delivery, as the log keeps it.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = DeliveryAttempt)]
 pub struct PastAttempt {
-    /// Which one, from 1.
+    /// Its number, from 1.
     pub number: i32,
     /// When it ended.
     pub at: DateTime<Utc>,
-    /// How long it took, in milliseconds.
+    /// Its duration, in milliseconds.
     pub took_ms: i32,
-    /// What the receiver answered.
+    /// HTTP status of the response.
     pub status: Option<i16>,
     /// What went wrong.
     pub error: Option<String>,
 }
+
+from_row!(PastAttempt {
+    number,
+    at,
+    took_ms,
+    status,
+    error
+});
 
 /// Which deliveries to list, newest first.
 #[derive(Debug, Clone, Default)]
@@ -140,15 +177,12 @@ pub struct DeliveryFilter {
 }
 
 impl Store {
-    /// Claims deliveries that are due, `room` at most, for so long. Answers those that this worker is to send.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Claims at most `limit` due deliveries for this duration, and returns them.
     pub async fn claim_deliveries(
         &self,
         claim: Uuid,
-        room: usize,
-        life: Duration,
+        limit: usize,
+        duration: Duration,
     ) -> Result<Vec<DueDelivery>, StoreError> {
         let due = sqlx::query_as(
             "WITH hooks AS MATERIALIZED (
@@ -171,20 +205,18 @@ impl Store {
              RETURNING d.id, d.webhook, w.url, w.secret, d.body, d.attempts, w.failures, d.tried_since",
         )
         .bind(claim)
-        .bind(life.as_secs_f64())
-        .bind(i64::try_from(room).unwrap_or(i64::MAX))
-        .bind(AT_ONCE)
+        .bind(duration.as_secs_f64())
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(MAX_CONCURRENT_DELIVERIES)
         .bind(SLOW_AFTER)
         .fetch_all(&self.pool)
         .await?;
         Ok(due)
     }
 
-    /// Writes down how an attempt went. False if the delivery is not this claim's any more (it took too long and
-    /// another worker sends it), or is gone; a success counts all the same.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then nothing is written.
+    /// Records how an attempt ended. Returns false if the delivery does not exist any more, or if
+    /// the claim has expired and another worker sends it. A success is recorded even after the
+    /// claim expired.
     pub async fn note_attempt(
         &self,
         claim: Uuid,
@@ -199,6 +231,7 @@ impl Store {
             NextAttempt::Gone => ("dead", Duration::ZERO, Some(Duration::ZERO)),
         };
         let mut transaction = self.pool.begin().await?;
+        // The webhook is locked before the delivery, as in all transactions that change both.
         sqlx::query(
             "UPDATE webhooks SET failures = CASE WHEN $2 THEN 0 ELSE failures + 1 END,
                     held_until = CASE WHEN $2 THEN '-infinity' ELSE now() + make_interval(secs => $3) END,
@@ -225,6 +258,7 @@ impl Store {
         .bind(wait.as_secs_f64())
         .fetch_optional(&mut *transaction)
         .await?;
+        // Without a row, the claim or the delivery is gone, and the transaction rolls back.
         let Some(number) = number else {
             return Ok(false);
         };
@@ -243,10 +277,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Puts a delivery of a test into line; none if there is no such webhook.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Queues a test delivery. Returns none if the webhook does not exist.
     pub async fn test_webhook(&self, webhook: Uuid) -> Result<Option<Uuid>, StoreError> {
         let id = sqlx::query_scalar(
             "INSERT INTO webhook_deliveries (webhook, event, body)
@@ -261,9 +292,6 @@ impl Store {
     }
 
     /// Deliveries, newest first, each with its last attempt.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivery>, StoreError> {
         let list = sqlx::query_as(
             "SELECT d.id, d.webhook, d.run_id, d.event, d.state, d.attempts, d.created_at, d.ended_at,
@@ -284,10 +312,7 @@ impl Store {
         Ok(list)
     }
 
-    /// What a delivery sends, and all its attempts, in their order; none if there is no such one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
+    /// Body and attempts of a delivery, in order; none if it does not exist.
     pub async fn delivery_log(
         &self,
         id: Uuid,
@@ -300,20 +325,18 @@ impl Store {
         let Some(body) = body else {
             return Ok(None);
         };
-        let tried = sqlx::query_as(
+        let attempts = sqlx::query_as(
             "SELECT number, at, took_ms, status, error FROM webhook_attempts
               WHERE delivery = $1 ORDER BY number",
         )
         .bind(id)
         .fetch_all(&self.pool)
         .await?;
-        Ok(Some((body, tried)))
+        Ok(Some((body, attempts)))
     }
 
-    /// Lets ended deliveries be sent again, now, with their ids: one, or all dead ones of a webhook. Says how many.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Queues ended deliveries again, with their ids: one delivery, or all dead ones of a webhook.
+    /// Returns how many.
     pub async fn replay_deliveries(
         &self,
         only: Option<Uuid>,
@@ -330,35 +353,37 @@ impl Store {
         Ok(done.rows_affected())
     }
 
-    /// Gives up what has waited for longer than `patience` (its webhook is held or disabled), and forgets what ended
-    /// longer ago than `keep`. Says how many of each.
-    ///
-    /// # Errors
-    /// [`StoreError`]; what was done until then stays so.
+    /// Gives up deliveries that have waited for longer than `max_wait` (their webhook is paused or
+    /// disabled), and deletes those that ended longer than `keep` ago. Returns how many of each. If
+    /// a batch fails, earlier batches stay committed.
     pub async fn tidy_deliveries(
         &self,
-        patience: Duration,
+        max_wait: Duration,
         keep: Duration,
     ) -> Result<(u64, u64), StoreError> {
         let give_up = "UPDATE webhook_deliveries SET state = 'dead', ended_at = now() WHERE id IN (
                  SELECT id FROM webhook_deliveries WHERE state = 'waiting' AND claimed_until < now()
                     AND coalesce(tried_since, due_at) < now() - make_interval(secs => $1)
                   LIMIT $2 FOR UPDATE SKIP LOCKED)";
-        let forget = "DELETE FROM webhook_deliveries WHERE id IN (
+        let delete = "DELETE FROM webhook_deliveries WHERE id IN (
                  SELECT id FROM webhook_deliveries WHERE state <> 'waiting'
                     AND ended_at < now() - make_interval(secs => $1) LIMIT $2 FOR UPDATE SKIP LOCKED)";
         Ok((
-            self.in_batches(give_up, patience).await?,
-            self.in_batches(forget, keep).await?,
+            self.execute_in_batches(give_up, max_wait).await?,
+            self.execute_in_batches(delete, keep).await?,
         ))
     }
 
-    async fn in_batches(&self, statement: &'static str, age: Duration) -> Result<u64, StoreError> {
+    async fn execute_in_batches(
+        &self,
+        statement: &'static str,
+        age: Duration,
+    ) -> Result<u64, StoreError> {
         let mut rows = 0;
         loop {
             let done = sqlx::query(statement)
                 .bind(age.as_secs_f64())
-                .bind(BATCH)
+                .bind(BATCH_ROWS)
                 .execute(&self.pool)
                 .await?;
             rows += done.rows_affected();

@@ -1,66 +1,79 @@
-//! Webhooks: to whom changes of runs are told. What is to be sent stands in [`super::webhook_deliveries`].
+//! Webhooks: which URLs are notified of changes of runs. Their queue is in
+//! [`super::webhook_deliveries`].
 //!
-//! A secret is read for signing alone; nothing that lists webhooks selects it.
+//! Only signing reads a secret; no query that lists webhooks selects it.
 
+use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::store::{Store, StoreError};
+use super::error::StoreError;
+use super::store::Store;
 
-/// Webhooks that there may be: each status of a run is compared with all of them.
-pub const MOST_WEBHOOKS: i64 = 200;
+/// Upper bound of the number of webhooks: each status change of a run is compared with all of them.
+pub const MAX_WEBHOOKS: i64 = 200;
 
-/// What a new webhook is made of.
+/// A webhook to create.
 #[derive(Debug)]
 pub struct NewWebhook<'a> {
     /// Where to send.
     pub url: &'a str,
-    /// What its deliveries are signed with.
+    /// The secret that signs its deliveries.
     pub secret: &'a SecretSlice<u8>,
-    /// Of what it is told.
+    /// The statuses of which it is notified.
     pub statuses: &'a [String],
     /// Only runs with all of these labels.
     pub labels: &'a Map<String, Value>,
 }
 
-/// A webhook as it is shown.
-#[derive(Debug, Clone, Serialize, FromRow, ToSchema)]
+/// A webhook, as the API returns it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Webhook {
     /// Its id.
     pub id: Uuid,
     /// Where to send.
     pub url: String,
-    /// Of what it is told.
+    /// The statuses of which it is notified.
     pub statuses: Vec<String>,
     /// Only runs with all of these labels.
     #[schema(value_type = HashMap<String, String>)]
     pub labels: Value,
     /// False if nothing is sent.
     pub enabled: bool,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// Attempts in a row that failed.
+    /// Failed attempts in a row.
     pub failures: i32,
-    /// Nothing is sent before this moment, because it fails.
+    /// Nothing is sent before this time, because it fails.
     pub held_until: Option<DateTime<Utc>>,
     /// Why it was disabled, if not by a person.
     pub note: Option<String>,
-    /// Deliveries that wait.
+    /// Waiting deliveries.
     pub waiting: i64,
     /// Deliveries that were given up.
     pub dead: i64,
 }
 
+from_row!(Webhook {
+    id,
+    url,
+    statuses,
+    labels,
+    enabled,
+    created_at,
+    failures,
+    held_until,
+    note,
+    waiting,
+    dead
+});
+
 impl Store {
-    /// Makes a webhook; none if there are [`MOST_WEBHOOKS`] already.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Creates a webhook. Returns none if there are [`MAX_WEBHOOKS`] already.
     pub async fn create_webhook(&self, new: &NewWebhook<'_>) -> Result<Option<Uuid>, StoreError> {
         let id = sqlx::query_scalar(
             "INSERT INTO webhooks (id, url, secret, statuses, labels)
@@ -71,16 +84,13 @@ impl Store {
         .bind(new.secret.expose_secret())
         .bind(new.statuses)
         .bind(Value::Object(new.labels.clone()))
-        .bind(MOST_WEBHOOKS)
+        .bind(MAX_WEBHOOKS)
         .fetch_optional(&self.pool)
         .await?;
         Ok(id)
     }
 
     /// All webhooks, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not be asked.
     pub async fn webhooks(&self) -> Result<Vec<Webhook>, StoreError> {
         let list = sqlx::query_as(
             "SELECT id, url, statuses, labels, enabled, created_at, failures, note,
@@ -94,10 +104,8 @@ impl Store {
         Ok(list)
     }
 
-    /// Enables or disables a webhook; what waits then waits on. False if there is no such one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Enables or disables a webhook. Waiting deliveries keep waiting. Returns false if it does not
+    /// exist.
     pub async fn enable_webhook(&self, id: Uuid, enabled: bool) -> Result<bool, StoreError> {
         let done = sqlx::query(
             "UPDATE webhooks SET enabled = $2, note = NULL, failures = 0, held_until = '-infinity' WHERE id = $1",
@@ -109,10 +117,7 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Removes a webhook with all its deliveries; false if there is no such one.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the database could not do it.
+    /// Removes a webhook with all its deliveries. Returns false if it does not exist.
     pub async fn remove_webhook(&self, id: Uuid) -> Result<bool, StoreError> {
         let done = sqlx::query("DELETE FROM webhooks WHERE id = $1")
             .bind(id)

@@ -1,7 +1,8 @@
-//! One attempt: sign, send, look at the answer.
+//! One attempt: sign the delivery, send it, judge the answer.
 //!
-//! Limits: [`Policy::timeout`] for all of it, [`MOST_ANSWER`] bytes of the answer, no redirects, no proxy, a new
-//! connection for each attempt (so that addresses are judged anew). Any 2xx counts as received.
+//! Limits: the receiver's timeout for all of it, [`MAX_ANSWER_BYTES`] of the answer, no redirects,
+//! no proxy, and a new connection for each attempt, so that addresses are checked anew. Any 2xx
+//! counts as received.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -12,46 +13,45 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use tokio::time::Instant;
 use url::Url;
 
-use super::egress::{EgressPolicy, Resolver};
-use super::signature;
+use crate::egress::{EgressPolicy, Resolver};
+use crate::signature;
 use runcast_store::webhook_deliveries::{DeliveryAttempt, DueDelivery};
 
-/// Bytes of an answer that are read: what a receiver says of an error fits, and nothing else is of use.
-const MOST_ANSWER: usize = 2048;
+/// Bytes of an answer that are read: the text of an error fits, and nothing else is of use.
+const MAX_ANSWER_BYTES: usize = 2048;
 
 /// Characters of it in the log of deliveries.
-const SHOWN_ANSWER: usize = 200;
+const MAX_LOGGED_CHARS: usize = 200;
 
 /// Longest wait that a receiver may ask for.
-const MOST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// Sends deliveries. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub(super) struct Sender {
-    allowed: EgressPolicy,
+pub(crate) struct Sender {
+    egress: EgressPolicy,
     https: Client,
     http: Client,
 }
 
-/// What came of an attempt.
+/// How an attempt ended.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) attempt: DeliveryAttempt,
-    /// The receiver wants no more.
-    pub(super) gone: bool,
-    /// How long the receiver asks to be left alone.
-    pub(super) retry_after: Option<Duration>,
+pub(crate) struct Outcome {
+    pub(crate) attempt: DeliveryAttempt,
+    /// The receiver answered 410 Gone: it wants no further notifications.
+    pub(crate) is_gone: bool,
+    /// How long the receiver asks to wait.
+    pub(crate) retry_after: Option<Duration>,
 }
 
-/// What went wrong, in words, and the status of the answer if there was one.
+/// The status of the answer if there was one, and what went wrong in words.
 type Failure = (Option<StatusCode>, String);
 
 impl Sender {
-    /// # Errors
-    /// If no client can be made, such as without any authority to trust.
-    pub(super) fn new(allowed: EgressPolicy, timeout: Duration) -> Result<Self, reqwest::Error> {
+    /// Makes the clients; fails for example if no certificate authority is trusted.
+    pub(crate) fn new(egress: EgressPolicy, timeout: Duration) -> Result<Self, reqwest::Error> {
         let client = |secure: bool| {
-            let allowed = allowed.clone();
+            let egress = egress.clone();
             Client::builder()
                 .user_agent(concat!("runcast/", env!("CARGO_PKG_VERSION")))
                 .redirect(redirect::Policy::none())
@@ -59,19 +59,19 @@ impl Sender {
                 .pool_max_idle_per_host(0)
                 .timeout(timeout)
                 .https_only(secure)
-                .dns_resolver(Resolver { allowed, secure })
+                .dns_resolver(Resolver { egress, secure })
                 .build()
         };
         Ok(Self {
             https: client(true)?,
             http: client(false)?,
-            allowed,
+            egress,
         })
     }
 
     /// Sends a delivery once.
-    pub(super) async fn send(&self, due: &DueDelivery) -> Outcome {
-        let begun = Instant::now();
+    pub(crate) async fn send(&self, due: &DueDelivery) -> Outcome {
+        let started = Instant::now();
         let (answer, retry_after) = match self.exchange(due).await {
             Ok(response) => {
                 let retry_after = retry_after(&response);
@@ -85,23 +85,23 @@ impl Sender {
         };
         Outcome {
             attempt: DeliveryAttempt {
-                took: begun.elapsed(),
+                took: started.elapsed(),
                 status: status.map(|status| status.as_u16()),
                 error,
             },
-            gone: status == Some(StatusCode::GONE),
+            is_gone: status == Some(StatusCode::GONE),
             retry_after,
         }
     }
 
     async fn exchange(&self, due: &DueDelivery) -> Result<Response, Failure> {
-        let refused = |error: &dyn std::fmt::Display| (None, error.to_string());
-        let url: Url = due.url.parse().map_err(|error| refused(&error))?;
-        self.allowed.check(&url).map_err(|error| refused(&error))?;
+        let failed = |error: &dyn std::fmt::Display| (None, error.to_string());
+        let url: Url = due.url.parse().map_err(|error| failed(&error))?;
+        self.egress.check(&url).map_err(|error| failed(&error))?;
         let id = format!("msg_{}", due.id.simple());
         let now = Utc::now().timestamp();
-        let signature = signature::signature(&due.secret, &id, now, &due.body)
-            .map_err(|error| refused(&error))?;
+        let signature =
+            signature::sign(&due.secret, &id, now, &due.body).map_err(|error| failed(&error))?;
         let client = match url.scheme() {
             "https" => &self.https,
             _ => &self.http,
@@ -117,7 +117,7 @@ impl Sender {
     }
 }
 
-/// Whether an answer says that the delivery was received.
+/// Judges by its answer whether the receiver took the delivery.
 async fn judge(mut response: Response) -> Result<StatusCode, Failure> {
     let status = response.status();
     if status.is_success() {
@@ -128,36 +128,36 @@ async fn judge(mut response: Response) -> Result<StatusCode, Failure> {
         return Err((Some(status), error));
     }
     let mut answer = Vec::new();
-    while answer.len() < MOST_ANSWER {
+    while answer.len() < MAX_ANSWER_BYTES {
         match response.chunk().await {
-            Ok(Some(piece)) => answer.extend_from_slice(&piece),
-            // What it says is only for people; the status has told enough.
+            Ok(Some(chunk)) => answer.extend_from_slice(&chunk),
+            // The text is only for people; the status decides.
             Ok(None) | Err(_) => break,
         }
     }
-    let said = String::from_utf8_lossy(&answer);
-    let said: String = said.trim().chars().take(SHOWN_ANSWER).collect();
-    let error = if said.is_empty() {
+    let text = String::from_utf8_lossy(&answer);
+    let text: String = text.trim().chars().take(MAX_LOGGED_CHARS).collect();
+    let error = if text.is_empty() {
         status.to_string()
     } else {
-        format!("{status}: {said}")
+        format!("{status}: {text}")
     };
     Err((Some(status), error))
 }
 
-/// `Retry-After` in seconds, of an answer that may bear it.
+/// `Retry-After` in seconds, of an answer whose status allows the header.
 fn retry_after(response: &Response) -> Option<Duration> {
-    let asks = [
+    let statuses = [
         StatusCode::TOO_MANY_REQUESTS,
         StatusCode::SERVICE_UNAVAILABLE,
     ];
-    let asks = asks.contains(&response.status());
-    let header = response.headers().get(RETRY_AFTER).filter(|_| asks)?;
+    let is_allowed = statuses.contains(&response.status());
+    let header = response.headers().get(RETRY_AFTER).filter(|_| is_allowed)?;
     let seconds = header.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MOST_RETRY_AFTER))
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
-/// The innermost reason, which is the one that tells something; never the address.
+/// The innermost reason, which is the informative one; never the address.
 fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();

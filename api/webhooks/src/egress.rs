@@ -1,9 +1,13 @@
-//! Where webhooks may lead: to public addresses by https, and to what the operator names.
+//! Where webhooks may lead: to public addresses by https, and to what the operator allows.
 //!
-//! Who can make a webhook can make the worker send requests, from inside of a cluster. So an address is judged after its
-//! name was resolved, by the resolver of the very connection: a name that answers differently the second time gains nothing.
-//! Loopback, private, link-local (which the metadata services of clouds are) and all other special addresses are out,
-//! unless `RUNCAST_WEBHOOK_ALLOW` names the host or a network around it; the same lifts the rule of https.
+//! A user who can make a webhook can make the worker send requests from inside of a cluster. So an
+//! address is checked after its name was resolved, by the resolver of the very connection: a name
+//! that resolves differently the second time gains nothing. Loopback, private, link-local (where
+//! clouds have their metadata services) and all other special addresses are denied, unless
+//! `RUNCAST_WEBHOOK_ALLOW` names the host or a network around it. Such hosts and networks may also
+//! be reached by http.
+//!
+//! Bounds: [`MAX_URL_BYTES`].
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,8 +20,9 @@ use url::{Host, Url};
 /// Longest address of a webhook, in bytes.
 const MAX_URL_BYTES: usize = 2048;
 
-/// IPv4 that is not for everybody, by the registry of special addresses, and the platform address of Azure.
-const SPECIAL: [Ipv4Net; 16] = [
+/// IPv4 networks that are not public, by the IANA registry of special addresses, and the platform
+/// address of Azure.
+const SPECIAL_V4: [Ipv4Net; 16] = [
     v4([0, 0, 0, 0], 8),
     v4([10, 0, 0, 0], 8),
     v4([100, 64, 0, 0], 10),
@@ -36,10 +41,10 @@ const SPECIAL: [Ipv4Net; 16] = [
     v4([240, 0, 0, 0], 4),
 ];
 
-/// The only part of IPv6 from which public addresses are given out ...
+/// The only part of IPv6 from which public addresses are assigned ...
 const PUBLIC_V6: Ipv6Net = v6([0x2000, 0], 3);
 
-/// ... but for these: protocol assignments and Teredo, documentation (twice), 6to4.
+/// ... except for these: protocol assignments and Teredo, documentation (twice), 6to4.
 const SPECIAL_V6: [Ipv6Net; 4] = [
     v6([0x2001, 0], 23),
     v6([0x2001, 0xdb8], 32),
@@ -55,24 +60,25 @@ const fn v6([a, b]: [u16; 2], bits: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), bits)
 }
 
-/// True if anybody may be at this address.
+/// Whether an address belongs to the public internet.
 fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(address) => !SPECIAL.iter().any(|net| net.contains(&address)),
+        IpAddr::V4(address) => !SPECIAL_V4.iter().any(|net| net.contains(&address)),
         IpAddr::V6(address) => {
             PUBLIC_V6.contains(&address) && !SPECIAL_V6.iter().any(|net| net.contains(&address))
         }
     }
 }
 
-/// `RUNCAST_WEBHOOK_ALLOW`: hosts and networks that webhooks may lead to although they are not public, also by http.
+/// `RUNCAST_WEBHOOK_ALLOW`: hosts and networks that webhooks may lead to although they are not
+/// public, also by http.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EgressPolicy {
     hosts: Vec<String>,
     networks: Vec<IpNet>,
 }
 
-/// A text that is no list of hosts and networks.
+/// The value of `RUNCAST_WEBHOOK_ALLOW` is not a list of hosts and networks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither a host nor a network: expected a list such as 10.0.0.0/8,hooks.internal")]
 pub struct InvalidEgressPolicy(String);
@@ -88,7 +94,7 @@ impl FromStr for EgressPolicy {
             } else if let Ok(address) = item.parse::<IpAddr>() {
                 allowed.networks.push(address.into());
             } else {
-                // As an address spells it: in lower case, without special characters.
+                // In the form that URLs have it: lower case, without special characters.
                 let host = Host::parse(item).ok();
                 let Some(Host::Domain(host)) = host.filter(|_| !item.is_empty()) else {
                     return Err(InvalidEgressPolicy(item.to_owned()));
@@ -101,19 +107,19 @@ impl FromStr for EgressPolicy {
 }
 
 impl EgressPolicy {
-    fn names(&self, host: &str) -> bool {
+    fn allows_host(&self, host: &str) -> bool {
         self.hosts.iter().any(|name| name == host)
     }
 
-    fn holds(&self, address: IpAddr) -> bool {
+    fn allows_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.networks.iter().any(|net| net.contains(&address))
     }
 
-    /// Checks an address of a webhook as far as that is possible without resolving its host.
+    /// Checks the address of a webhook as far as that is possible without resolving its host.
     ///
     /// # Errors
-    /// [`EgressDenied`] says what is wrong with it.
+    /// Says what is wrong with the address.
     pub fn check(&self, url: &Url) -> Result<(), EgressDenied> {
         if url.as_str().len() > MAX_URL_BYTES {
             return Err(EgressDenied::Long);
@@ -131,11 +137,11 @@ impl EgressPolicy {
             None => return Err(EgressDenied::Scheme),
         };
         match literal {
-            Some(address) if self.holds(address) => Ok(()),
+            Some(address) if self.allows_address(address) => Ok(()),
             Some(address) if !is_public(address) => Err(EgressDenied::Address(address)),
-            // A name may still be within an allowed network: its resolver sees to it.
+            // A name may still lie within an allowed network: the resolver checks it.
             None if !self.networks.is_empty()
-                || url.host_str().is_some_and(|host| self.names(host)) =>
+                || url.host_str().is_some_and(|host| self.allows_host(host)) =>
             {
                 Ok(())
             }
@@ -144,63 +150,63 @@ impl EgressPolicy {
         }
     }
 
-    /// Which of the addresses of a host may be connected to.
+    /// The addresses of a host that may be connected to.
     fn filter(
         &self,
         host: &str,
         secure: bool,
         addresses: impl IntoIterator<Item = SocketAddr>,
     ) -> Result<Vec<SocketAddr>, EgressDenied> {
-        let named = self.names(host);
-        let (mut good, mut refused) = (Vec::new(), EgressDenied::Nowhere);
+        let is_named = self.allows_host(host);
+        let (mut allowed, mut denied) = (Vec::new(), EgressDenied::Nowhere);
         for address in addresses {
             let ip = address.ip();
-            if named || self.holds(ip) || (secure && is_public(ip)) {
-                good.push(address);
+            if is_named || self.allows_address(ip) || (secure && is_public(ip)) {
+                allowed.push(address);
             } else if is_public(ip) {
-                refused = EgressDenied::Http;
+                denied = EgressDenied::Http;
             } else {
-                refused = EgressDenied::Address(ip);
+                denied = EgressDenied::Address(ip);
             }
         }
-        if good.is_empty() {
-            Err(refused)
+        if allowed.is_empty() {
+            Err(denied)
         } else {
-            Ok(good)
+            Ok(allowed)
         }
     }
 }
 
-/// Why nothing is sent to an address.
+/// Why a webhook may not lead to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EgressDenied {
-    /// Too long.
+    /// It is too long.
     #[error("the address is over the limit of {MAX_URL_BYTES} bytes")]
     Long,
-    /// No web address.
+    /// It is not a web address.
     #[error("expected an address such as https://host/path")]
     Scheme,
-    /// A secret in an address is in every log.
+    /// It holds a secret, which would appear in every log.
     #[error("the address holds a user name or password; deliveries are signed instead")]
     Credentials,
-    /// Not encrypted.
+    /// It is not encrypted.
     #[error("http is only for hosts and networks that RUNCAST_WEBHOOK_ALLOW names: use https")]
     Http,
-    /// Loopback, private, link-local or otherwise special.
+    /// It is loopback, private, link-local or otherwise special.
     #[error(
         "{0} is not a public address; RUNCAST_WEBHOOK_ALLOW may name it, its network or its host"
     )]
     Address(IpAddr),
-    /// The name has no address.
+    /// Its host has no address.
     #[error("the host has no address")]
     Nowhere,
 }
 
-/// Resolves names for connections, to addresses that are allowed alone.
+/// Resolves the names of connections, but only to addresses that the policy allows.
 #[derive(Clone)]
-pub(super) struct Resolver {
-    pub(super) allowed: EgressPolicy,
-    pub(super) secure: bool,
+pub(crate) struct Resolver {
+    pub(crate) egress: EgressPolicy,
+    pub(crate) secure: bool,
 }
 
 impl fmt::Debug for Resolver {
@@ -216,10 +222,10 @@ impl Resolve for Resolver {
         let this = self.clone();
         Box::pin(async move {
             let host = name.as_str();
-            // The port is put in by whoever connects.
-            let found = tokio::net::lookup_host((host, 0)).await?;
-            let good = this.allowed.filter(host, this.secure, found)?;
-            Ok(Box::new(good.into_iter()) as Addrs)
+            // The connector sets the port.
+            let resolved = tokio::net::lookup_host((host, 0)).await?;
+            let allowed = this.egress.filter(host, this.secure, resolved)?;
+            Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
 }
@@ -237,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn only_public_addresses_by_https_pass() {
+    fn only_public_addresses_by_https_are_allowed() {
         for good in [
             "https://example.com/hook",
             "https://93.184.215.14/",
@@ -247,7 +253,7 @@ mod tests {
             assert_eq!(check("", good), Ok(()), "{good}");
         }
         for bad in [
-            // In every spelling that a resolver would take, too.
+            // In every spelling that a resolver would accept, too.
             "127.0.0.1",
             "127.1",
             "2130706433",
@@ -276,10 +282,10 @@ mod tests {
             "[2001:db8::1]",
             "[ff02::1]",
         ] {
-            let refused = check("", &format!("https://{bad}/"));
+            let denied = check("", &format!("https://{bad}/"));
             assert!(
-                matches!(refused, Err(EgressDenied::Address(_))),
-                "{bad}: {refused:?}"
+                matches!(denied, Err(EgressDenied::Address(_))),
+                "{bad}: {denied:?}"
             );
         }
         assert_eq!(check("", "http://example.com/"), Err(EgressDenied::Http));
@@ -295,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_names_passes_by_http_too() {
+    fn allowed_hosts_and_networks_may_use_http() {
         let list = "10.1.0.0/16, hooks.internal,fd00::/8,127.0.0.1";
         for good in [
             "http://10.1.2.3/",
@@ -314,17 +320,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_judged_by_what_it_resolves_to() {
+    fn a_name_is_checked_by_the_addresses_it_resolves_to() {
         let at = |text: &str| SocketAddr::new(text.parse().expect(text), 0);
         let allowed: EgressPolicy = "10.1.0.0/16,hooks.internal".parse().expect("a list");
-        let filter = |host: &str, secure: bool, found: &[&str]| {
-            allowed.filter(host, secure, found.iter().map(|text| at(text)))
+        let filter = |host: &str, secure: bool, resolved: &[&str]| {
+            allowed.filter(host, secure, resolved.iter().map(|text| at(text)))
         };
         assert_eq!(
             filter("evil", true, &["169.254.169.254"]),
             Err(EgressDenied::Address(at("169.254.169.254").ip()))
         );
-        // Of several, those that are good.
+        // Of several addresses, the allowed ones.
         assert_eq!(
             filter("mixed", true, &["10.9.9.9", "1.1.1.1"]),
             Ok(vec![at("1.1.1.1")])

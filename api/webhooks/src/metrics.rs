@@ -1,4 +1,4 @@
-//! Counts attempts to deliver, and how long receivers take to answer.
+//! The metrics of webhooks: attempts by outcome, and how long receivers take to answer.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

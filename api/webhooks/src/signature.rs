@@ -1,7 +1,10 @@
-//! Signatures by the Standard Webhooks specification (<https://www.standardwebhooks.com>): receivers check them with the
-//! library of that name for their language.
+//! Secrets and signatures by the Standard Webhooks specification
+//! (<https://www.standardwebhooks.com>). Receivers check them with the library of that name for
+//! their language.
 //!
-//! HMAC-SHA256 over `<webhook-id>.<webhook-timestamp>.<body>`, as base64 behind `v1,`.
+//! A signature is HMAC-SHA256 over `<webhook-id>.<webhook-timestamp>.<body>`, as base64 behind
+//! `v1,`. The crate `standardwebhooks` does not sign here, because it copies the secret into memory
+//! that is not wiped. The tests verify with it, so two implementations check each other.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,16 +16,16 @@ use sha2::Sha256;
 
 use runcast_access::secret::{NoRandomness, Secret};
 
-/// What a secret begins with when it is shown.
-const PREFIX: &str = "whsec_";
+/// What the text form of a secret begins with.
+const SECRET_PREFIX: &str = "whsec_";
 
-/// Bytes of a secret; the specification asks for 24 to 64.
+/// Size of a secret; the specification asks for 24 to 64 bytes.
 const SECRET_BYTES: usize = 32;
 
 /// A new secret, as it is stored.
 ///
 /// # Errors
-/// [`NoRandomness`] if the system has none.
+/// [`NoRandomness`]; weaker randomness is never used instead.
 pub fn new_secret() -> Result<SecretSlice<u8>, NoRandomness> {
     let mut bytes = vec![0; SECRET_BYTES];
     rand::rngs::SysRng
@@ -31,11 +34,10 @@ pub fn new_secret() -> Result<SecretSlice<u8>, NoRandomness> {
     Ok(bytes.into())
 }
 
-/// A secret as its receiver is given it, once.
-#[must_use]
-pub fn shown(secret: &SecretSlice<u8>) -> Secret {
-    Secret::claimed(&format!(
-        "{PREFIX}{}",
+/// The text form of a secret, `whsec_...`, for the one reply that hands it to the receiver.
+pub fn encode_secret(secret: &SecretSlice<u8>) -> Secret {
+    Secret::from_text(&format!(
+        "{SECRET_PREFIX}{}",
         BASE64.encode(secret.expose_secret())
     ))
 }
@@ -43,8 +45,8 @@ pub fn shown(secret: &SecretSlice<u8>) -> Secret {
 /// The value of `webhook-signature`.
 ///
 /// # Errors
-/// [`InvalidLength`] if HMAC does not take the secret; it takes any length.
-pub fn signature(
+/// [`InvalidLength`] never occurs: HMAC takes a secret of any length.
+pub(crate) fn sign(
     secret: &SecretSlice<u8>,
     id: &str,
     timestamp: i64,
@@ -61,12 +63,12 @@ pub fn signature(
 mod tests {
     use super::*;
 
-    /// The vector that the libraries of the specification test themselves with.
+    /// The test vector of the specification's own libraries.
     #[test]
-    fn signatures_are_those_of_the_specification() {
+    fn signatures_match_the_specification() {
         let secret = BASE64.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
         let secret = SecretSlice::from(secret.expect("base64"));
-        let signature = signature(
+        let signature = sign(
             &secret,
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
             1_614_265_330,
@@ -77,7 +79,7 @@ mod tests {
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
         );
         assert_eq!(
-            shown(&secret).expose(),
+            encode_secret(&secret).expose(),
             "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
         );
         assert!(!format!("{secret:?}").contains("77"));

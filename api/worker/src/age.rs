@@ -1,7 +1,7 @@
 //! Ages as an operator writes them: `90d`, `12h`, `30m`, `45s`.
 //!
-//! An age in days counts whole days, in UTC: everything of a day comes to it at the same moment, and can go at
-//! once. The shorter units count exactly.
+//! An age in days counts whole days, in UTC: everything of a day reaches it at the same moment, and
+//! can be removed at once. The shorter units count exactly.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 
-/// Longest age, in seconds: a century.
-const MOST_SECONDS: u64 = 36_500 * 86_400;
+/// Longest age: a century.
+const MAX_AGE_SECONDS: u64 = 36_500 * 86_400;
 
-/// How long ago something was, or is to be: from a second to a century.
+/// An age from a second to a century.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Age {
     seconds: u64,
@@ -48,8 +48,7 @@ impl Unit {
 }
 
 impl Age {
-    /// So many days.
-    #[must_use]
+    /// An age of this number of days.
     pub const fn days(days: u32) -> Self {
         Self {
             seconds: days as u64 * Unit::Days.seconds(),
@@ -57,17 +56,15 @@ impl Age {
         }
     }
 
-    /// The age as a span of time.
-    #[must_use]
+    /// The age as a duration.
     pub const fn duration(self) -> Duration {
         Duration::from_secs(self.seconds)
     }
 
-    /// What happened before this moment has come to the age, at `now`.
-    #[must_use]
+    /// What happened before this moment has reached the age at `now`.
     pub fn horizon(self, now: DateTime<Utc>) -> DateTime<Utc> {
-        let span = TimeDelta::seconds(i64::try_from(self.seconds).unwrap_or(i64::MAX));
-        let moment = now.checked_sub_signed(span).unwrap_or(DateTime::UNIX_EPOCH);
+        let age = TimeDelta::seconds(i64::try_from(self.seconds).unwrap_or(i64::MAX));
+        let moment = now.checked_sub_signed(age).unwrap_or(DateTime::UNIX_EPOCH);
         match self.unit {
             Unit::Days => moment.with_time(NaiveTime::MIN).single().unwrap_or(moment),
             _ => moment,
@@ -82,10 +79,10 @@ impl FromStr for Age {
         let units = [Unit::Days, Unit::Hours, Unit::Minutes, Unit::Seconds];
         let age = units.into_iter().find_map(|unit| {
             let digits = text.strip_suffix(unit.letter())?;
-            let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-            let number: u64 = digits.parse().ok().filter(|_| plain)?;
+            let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+            let number: u64 = digits.parse().ok().filter(|_| is_plain)?;
             let seconds = number.checked_mul(unit.seconds())?;
-            (1..=MOST_SECONDS)
+            (1..=MAX_AGE_SECONDS)
                 .contains(&seconds)
                 .then_some(Self { seconds, unit })
         });
@@ -135,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn days_are_whole_days() {
+    fn ages_in_days_count_whole_days() {
         let now = "2026-11-21T16:30:05Z".parse().expect("a moment");
         let horizon = |text: &str| text.parse::<Age>().expect(text).horizon(now).to_rfc3339();
         assert_eq!(horizon("1d"), "2026-11-20T00:00:00+00:00");

@@ -6,25 +6,25 @@ use runcast_history::archive::writer::WriteError;
 use runcast_store::StoreError;
 use runcast_webhooks::delivery::DeliveryError;
 
-/// What a task can fail with.
+/// Why a task failed.
 #[derive(Debug, thiserror::Error)]
-pub enum TaskError {
-    /// Postgres.
+pub(crate) enum TaskError {
+    /// Postgres failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Redis.
+    /// Redis failed.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
-    /// The place of the archive.
+    /// The object store of the archive failed.
     #[error("the archive at {0}")]
-    Place(#[from] ArchiveStoreError),
+    ArchiveStore(#[from] ArchiveStoreError),
     /// A run could not be archived.
     #[error(transparent)]
     Archive(#[from] WriteError),
-    /// The job library.
+    /// The job library failed.
     #[error("the queue of background tasks: {0}")]
     Queue(String),
-    /// Webhooks.
+    /// Webhooks could not be delivered.
     #[error(transparent)]
     Webhooks(#[from] DeliveryError),
 }

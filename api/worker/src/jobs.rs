@@ -1,8 +1,8 @@
-//! The queue's jobs, and the runner that takes them.
+//! The jobs of the queue, and the runners that take them.
 //!
-//! A job is idempotent: it may run again after a worker died in it. That one is noticed by its missing
-//! heartbeat after [`DEAD_AFTER`], and its job goes to another. A job that is running when its worker
-//! is told to stop has [`GRACE`] to end, then it is given back.
+//! Every job is idempotent, since it may run again after its worker died. A worker sends
+//! heartbeats; [`DEAD_AFTER`] the last one its jobs go to another worker. A job that is running
+//! when its worker is stopped has [`SHUTDOWN_GRACE`] to end; then it goes back to the queue.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,58 +15,61 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::{archive, orphan_keys, retention};
-use crate::context::Worker;
 use crate::error::TaskError;
+use crate::worker::Worker;
+use crate::{archive, orphan_keys, retention};
 use runcast_store::job_queue::{ROWS, SCHEMA};
 
-/// The jobs that are due every hour.
-pub const NAMES: [&str; 6] = [
-    Partitions::IDENTIFIER,
-    Sessions::IDENTIFIER,
-    Retention::IDENTIFIER,
-    Orphans::IDENTIFIER,
-    Webhooks::IDENTIFIER,
-    Archive::IDENTIFIER,
+/// The jobs that are queued every hour.
+pub(crate) const HOURLY_JOBS: [&str; 6] = [
+    MakePartitions::IDENTIFIER,
+    RemoveSessions::IDENTIFIER,
+    ApplyRetention::IDENTIFIER,
+    RemoveOrphans::IDENTIFIER,
+    CleanUpWebhooks::IDENTIFIER,
+    ScheduleArchive::IDENTIFIER,
 ];
 
-/// The job of one run that is to be archived.
-pub(super) const ARCHIVE_RUN: &str = ArchiveRun::IDENTIFIER;
+/// The job that archives one run.
+pub(crate) const ARCHIVE_RUN: &str = ArchiveRun::IDENTIFIER;
 
 /// How often each worker asks for jobs.
-const POLL: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Silence of a worker after which its jobs go to another; it gives a sign of life three times as often.
+/// A worker that has sent no heartbeat for this long counts as dead, and its jobs go to another.
 const DEAD_AFTER: Duration = Duration::from_secs(30);
 
-/// How long a job may go on after its worker was told to stop.
-const GRACE: Duration = Duration::from_secs(10);
+/// Between two heartbeats, and two searches for dead workers.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Takes the hourly jobs until told to stop.
-///
-/// # Errors
-/// [`TaskError::Queue`] if Postgres fails; jobs that were running are given to others in time.
-pub async fn upkeep(worker: &Worker, stop: &CancellationToken) -> Result<(), TaskError> {
+/// How long a job may go on after its worker was stopped.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// Takes the hourly jobs until `stop`. Jobs that run when Postgres fails are repeated later.
+pub(crate) async fn run_hourly_jobs(
+    worker: &Worker,
+    stop: &CancellationToken,
+) -> Result<(), TaskError> {
     let options = options(worker, stop)
-        .define_job::<Partitions>()
-        .define_job::<Sessions>()
-        .define_job::<Retention>()
-        .define_job::<Orphans>()
-        .define_job::<Webhooks>()
-        .define_job::<Archive>();
-    work(options).await
+        .define_job::<MakePartitions>()
+        .define_job::<RemoveSessions>()
+        .define_job::<ApplyRetention>()
+        .define_job::<RemoveOrphans>()
+        .define_job::<CleanUpWebhooks>()
+        .define_job::<ScheduleArchive>();
+    run(options).await
 }
 
-/// Takes the jobs of runs that go into the archive until told to stop: beside the hourly ones, which would wait
-/// for as long as a large run takes.
-///
-/// # Errors
-/// As [`upkeep`].
-pub async fn archive(worker: &Worker, stop: &CancellationToken) -> Result<(), TaskError> {
+/// Takes the jobs that archive runs until `stop`. They have a runner of their own, since the hourly
+/// jobs would otherwise wait for as long as a large run takes.
+pub(crate) async fn run_archive_jobs(
+    worker: &Worker,
+    stop: &CancellationToken,
+) -> Result<(), TaskError> {
     let options = options(worker, stop)
         .define_job::<ArchiveRun>()
-        .define_job::<ArchiveRows>();
-    work(options).await
+        .define_job::<DropArchivedRows>();
+    run(options).await
 }
 
 fn options(worker: &Worker, stop: &CancellationToken) -> WorkerOptions {
@@ -74,25 +77,25 @@ fn options(worker: &Worker, stop: &CancellationToken) -> WorkerOptions {
         .database(worker.store.queue())
         .schema(SCHEMA)
         .concurrency(1)
-        .poll_interval(POLL)
+        .poll_interval(POLL_INTERVAL)
         .use_notification_delivery(false)
         .listen_os_shutdown_signals(false)
         .shutdown_signal(stop.clone().cancelled_owned())
-        .shutdown_grace_period(GRACE)
-        .heartbeat_interval(DEAD_AFTER / 3)
-        .sweep_interval(DEAD_AFTER / 3)
+        .shutdown_grace_period(SHUTDOWN_GRACE)
+        .heartbeat_interval(HEARTBEAT_INTERVAL)
+        .sweep_interval(HEARTBEAT_INTERVAL)
         .sweep_threshold(DEAD_AFTER)
         .recovery_delay(Duration::ZERO)
         .add_extension(worker.clone())
 }
 
-async fn work(options: WorkerOptions) -> Result<(), TaskError> {
+async fn run(options: WorkerOptions) -> Result<(), TaskError> {
     let failed = |error: &dyn fmt::Display| TaskError::Queue(error.to_string());
     let runner = options.init().await.map_err(|error| failed(&error))?;
     runner.run().await.map_err(|error| failed(&error))
 }
 
-/// The library stores a failure by its `Debug`: it shall be read by people.
+/// A failure in words: the library stores failures by their `Debug`, and people read them.
 struct Failure(String);
 
 impl fmt::Debug for Failure {
@@ -101,33 +104,33 @@ impl fmt::Debug for Failure {
     }
 }
 
-/// Does a job with the worker that its context carries, and notes how it went.
-async fn with<F: Future<Output = Result<(), TaskError>>>(
+/// Runs a job with the worker that its context carries, and records how it ended.
+async fn run_job<F: Future<Output = Result<(), TaskError>>>(
     context: WorkerContext,
     job: impl FnOnce(Worker) -> F,
 ) -> Result<(), Failure> {
     let worker = context.get_ext::<Worker>().cloned();
     let worker = worker.ok_or_else(|| Failure("no worker in the context of a job".into()))?;
-    let (store, begun) = (worker.store.clone(), Instant::now());
+    let (store, started) = (worker.store.clone(), Instant::now());
     let done = job(worker).await.map_err(|error| error.to_string());
     let (name, error) = (context.job().task_identifier(), done.as_ref().err());
-    let noted = store.note_job(name, begun.elapsed(), error.map(String::as_str));
-    if let Err(error) = noted.await {
-        // The job itself is done or has failed all the same.
-        debug!(%error, name, "cannot note how a job went");
+    let recorded = store.note_job(name, started.elapsed(), error.map(String::as_str));
+    if let Err(error) = recorded.await {
+        // The job itself has succeeded or failed regardless of its record.
+        debug!(%error, name, "cannot record how a job ended");
     }
     done.map_err(Failure)
 }
 
 /// Makes partitions for the events of the days ahead.
 #[derive(Debug, Serialize, Deserialize)]
-struct Partitions {}
+struct MakePartitions {}
 
-impl TaskHandler for Partitions {
+impl TaskHandler for MakePartitions {
     const IDENTIFIER: &'static str = "partitions";
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        with(context, |worker| async move {
+        run_job(context, |worker| async move {
             let made = worker.store.make_partitions().await?;
             if made > 0 {
                 info!(made, "made partitions for the events of the days ahead");
@@ -138,18 +141,18 @@ impl TaskHandler for Partitions {
     }
 }
 
-/// Forgets expired sessions.
+/// Deletes expired sessions.
 #[derive(Debug, Serialize, Deserialize)]
-struct Sessions {}
+struct RemoveSessions {}
 
-impl TaskHandler for Sessions {
+impl TaskHandler for RemoveSessions {
     const IDENTIFIER: &'static str = "sessions";
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        with(context, |worker| async move {
-            let forgotten = worker.store.forget_expired_sessions().await?;
-            if forgotten > 0 {
-                info!(forgotten, "forgot expired sessions");
+        run_job(context, |worker| async move {
+            let removed = worker.store.forget_expired_sessions().await?;
+            if removed > 0 {
+                info!(removed, "removed expired sessions");
             }
             Ok(())
         })
@@ -157,63 +160,62 @@ impl TaskHandler for Sessions {
     }
 }
 
-/// Removes what is too old.
+/// Removes runs and audit entries that are too old.
 #[derive(Debug, Serialize, Deserialize)]
-struct Retention {}
+struct ApplyRetention {}
 
-impl TaskHandler for Retention {
+impl TaskHandler for ApplyRetention {
     const IDENTIFIER: &'static str = "retention";
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        with(context, |worker| async move {
+        run_job(context, |worker| async move {
             retention::remove_old(&worker).await
         })
         .await
     }
 }
 
-/// Removes what Redis holds of runs that do not exist.
+/// Removes keys from Redis whose runs do not exist.
 #[derive(Debug, Serialize, Deserialize)]
-struct Orphans {}
+struct RemoveOrphans {}
 
-impl TaskHandler for Orphans {
+impl TaskHandler for RemoveOrphans {
     const IDENTIFIER: &'static str = "orphans";
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        with(context, |worker| async move {
-            orphan_keys::remove(&worker).await
+        run_job(context, |worker| async move {
+            orphan_keys::remove_orphans(&worker).await
         })
         .await
     }
 }
 
-/// Gives up deliveries of webhooks that cannot be tried, and forgets old ones.
+/// Gives up webhook deliveries that cannot be tried, and deletes old ones.
 #[derive(Debug, Serialize, Deserialize)]
-struct Webhooks {}
+struct CleanUpWebhooks {}
 
-impl TaskHandler for Webhooks {
+impl TaskHandler for CleanUpWebhooks {
     const IDENTIFIER: &'static str = "webhooks";
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        with(context, |worker| async move {
-            Ok(worker.webhooks.tidy().await?)
+        run_job(context, |worker| async move {
+            Ok(worker.webhooks.clean_up().await?)
         })
         .await
     }
 }
 
-/// Finds what is to be archived, and lets go what the archive shall no longer hold.
+/// Queues runs to be archived, and deletes objects that the archive should no longer hold.
 #[derive(Debug, Serialize, Deserialize)]
-struct Archive {}
+struct ScheduleArchive {}
 
-impl TaskHandler for Archive {
+impl TaskHandler for ScheduleArchive {
     const IDENTIFIER: &'static str = "archive";
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        with(
-            context,
-            |worker| async move { archive::round(&worker).await },
-        )
+        run_job(context, |worker| async move {
+            archive::run_hourly(&worker).await
+        })
         .await
     }
 }
@@ -228,7 +230,7 @@ impl TaskHandler for ArchiveRun {
     const IDENTIFIER: &'static str = "archive_run";
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        with(context, |worker| async move {
+        run_job(context, |worker| async move {
             archive::archive_run(&worker, self.run).await
         })
         .await
@@ -237,15 +239,15 @@ impl TaskHandler for ArchiveRun {
 
 /// Drops the rows of a day's archived runs.
 #[derive(Debug, Serialize, Deserialize)]
-struct ArchiveRows {
+struct DropArchivedRows {
     day: NaiveDate,
 }
 
-impl TaskHandler for ArchiveRows {
+impl TaskHandler for DropArchivedRows {
     const IDENTIFIER: &'static str = ROWS;
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
-        with(context, |worker| async move {
+        run_job(context, |worker| async move {
             archive::drop_rows(&worker, self.day).await
         })
         .await

@@ -1,19 +1,29 @@
 //! The worker: scheduled background work. Any number of workers may run.
 //!
-//! [`supervise`] runs and restarts its loops: [`liveness`] notices lost agents, [`jobs`] runs [`archive`], [`retention`] and
-//! [`orphan_keys`], and webhooks are delivered. [`settings`]: what an operator may set.
+//! [`worker`] holds what all work uses, [`settings`] what an operator may set. [`supervise`] starts
+//! five loops and restarts them after failures:
+//! - [`liveness`], in the one worker that holds the lease, marks silent agents as stale or lost,
+//!   and queues the hourly jobs;
+//! - [`jobs`] runs the hourly jobs: among them [`retention`] by its [`retention_rules`],
+//!   [`orphan_keys`] and the hourly part of [`archive`];
+//! - a second queue of [`jobs`] archives single runs ([`archive`]);
+//! - `runcast-webhooks` delivers notifications;
+//! - [`metrics`] reports the state of the jobs.
+//!
+//! Errors: everything fails with [`error::TaskError`]. What was done until then stays done, and
+//! every task may be repeated: a loop restarts with a backoff, the queue retries a job.
 
 pub mod age;
-pub mod archive;
-mod context;
-pub mod error;
-pub mod jobs;
-pub mod liveness;
+mod archive;
+mod error;
+mod jobs;
+mod liveness;
 pub mod metrics;
-pub mod orphan_keys;
+mod orphan_keys;
 pub mod retention;
+pub mod retention_rules;
 pub mod settings;
 mod supervise;
+mod worker;
 
-pub use context::Worker;
-pub use error::TaskError;
+pub use worker::Worker;

@@ -1,68 +1,76 @@
-//! The one worker that holds the lease: who lives, and when jobs are due.
+//! The one worker that holds the lease marks silent agents as stale or lost, and queues the hourly
+//! jobs.
 //!
-//! Every few seconds it renews the lease and looks at each partition once; only agents whose state has
-//! changed cost more. An agent is doubted after 15 s of silence and lost after 30 s, and so are its
-//! variation and run, until it is heard again ([`runcast_common::fleet`]). Redis is told only after
-//! Postgres has committed, so a worker that dies between leaves the work to its successor, and the
-//! successor's transaction to the fencing number of its lease.
+//! Every few seconds it renews the lease and scans each partition once; only agents whose state has
+//! changed cost more. An agent is stale after 15 s of silence and lost after 30 s, and so are its
+//! variation and run, until the agent publishes or sends a heartbeat again
+//! ([`runcast_common::presence::liveness`]).
 //!
-//! Every [`RECALL`], and at first, Redis is reminded of the agents that Postgres takes for living: so
-//! those that died together with Redis' memory are found too.
+//! A change is removed from Redis only after Postgres has committed it. So if the worker dies in
+//! between, its successor does the work again. The transaction checks the fencing number of the
+//! lease, so a worker that has lost the lease changes nothing.
+//!
+//! Every [`RECALL_INTERVAL`], and at first, the holder adds the agents that Postgres takes for
+//! alive to Redis: so those that died together with the memory of Redis are found too.
 
 use std::time::Duration;
 
 use runcast_common::presence::heartbeat::{self, Health};
 use runcast_common::presence::liveness::{self, LastHeard, LivenessThresholds, SilentAgents};
 use runcast_common::presence::run_update::{self, AgentUpdate, RunUpdate};
-use runcast_common::protocol::keys::{FleetKeys, Keys, PARTITIONS};
+use runcast_common::protocol::keys::{HeartbeatKeys, Keys, PARTITION_COUNT};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::jobs;
-use crate::context::Worker;
 use crate::error::TaskError;
+use crate::jobs;
+use crate::worker::Worker;
 use runcast_store::agents::{Changes, Swept};
 use runcast_store::leases::Lease;
 
 /// The name of the lease.
-const NAME: &str = "worker";
+const LEASE_NAME: &str = "worker";
 
-/// How long the lease lasts without being renewed, for this silence: with [`every`] below the gap between two looks that
-/// would make everybody's silence begin anew. 12 s by default.
-fn lease(silence: &LivenessThresholds) -> Duration {
+/// How often jobs are put into the queue.
+const SCHEDULE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// How often Redis is given the agents that are alive.
+const RECALL_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Agents that one query for them returns.
+const PAGE_AGENTS: u16 = 1000;
+
+/// How long the lease lasts if it is not renewed. Together with [`scan_interval`] it is shorter
+/// than the gap between two scans that would restart the silence of all agents. 12 s by default.
+fn lease_life(silence: &LivenessThresholds) -> Duration {
     silence.lost * 2 / 5
 }
 
-/// How often the holder looks, and the others try to become it. 3 s by default.
-fn every(silence: &LivenessThresholds) -> Duration {
+/// How often the holder scans, and the other workers try to get the lease. 3 s by default.
+fn scan_interval(silence: &LivenessThresholds) -> Duration {
     silence.lost / 10
 }
 
-/// How often jobs are put into the queue.
-const SCHEDULE: Duration = Duration::from_secs(3600);
-
-/// How often Redis is reminded of living agents.
-const RECALL: Duration = Duration::from_secs(300);
-
-/// Agents read at once to remind Redis of them.
-const PAGE: u16 = 1000;
-
-/// Watches until told to stop, whenever `me`, an id of this process alone, holds the lease.
-///
-/// # Errors
-/// [`TaskError`]; the lease then ends by itself, unless it is renewed by another call.
-pub async fn watch(worker: &Worker, me: Uuid, stop: &CancellationToken) -> Result<(), TaskError> {
-    let mut held: Option<HeldLease> = None;
-    let mut ticks = tokio::time::interval(every(&worker.rules.silence));
+/// Watches agents until `stop`, whenever `owner`, an id of this process alone, holds the lease.
+/// After a failure the lease expires, unless another call renews it.
+pub(crate) async fn watch_agents(
+    worker: &Worker,
+    owner: Uuid,
+    stop: &CancellationToken,
+) -> Result<(), TaskError> {
+    let silence = &worker.settings.silence;
+    let mut holder: Option<LeaseHolder> = None;
+    let mut ticks = tokio::time::interval(scan_interval(silence));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        // Get or renew the lease.
         let lease = worker
             .store
-            .take_lease(NAME, me, lease(&worker.rules.silence))
+            .take_lease(LEASE_NAME, owner, lease_life(silence))
             .await?;
-        held = match (lease, held) {
+        holder = match (lease, holder) {
             (None, None) => None,
             (None, Some(_)) => {
                 info!("another worker watches agents now");
@@ -71,112 +79,120 @@ pub async fn watch(worker: &Worker, me: Uuid, stop: &CancellationToken) -> Resul
             (Some(lease), Some(before)) if before.lease == lease => Some(before),
             (Some(lease), _) => {
                 info!(token = lease.token, "this worker watches agents now");
-                Some(HeldLease::new(lease))
+                Some(LeaseHolder::new(lease))
             }
         };
-        if let Some(holder) = &mut held
-            && !holder.round(worker).await?
+        // Do what is due under it.
+        if let Some(current) = &mut holder
+            && !current.round(worker).await?
         {
             warn!(
-                token = holder.lease.token,
+                token = current.lease.token,
                 "the lease has passed to another worker; nothing was changed"
             );
-            held = None;
+            holder = None;
         }
     }
-    if let Some(holder) = held {
+    if let Some(holder) = holder {
         worker.store.release_lease(&holder.lease).await?;
     }
     Ok(())
 }
 
-/// The lease, and what is due under it.
-struct HeldLease {
+/// The lease, and when what is done under it is due.
+struct LeaseHolder {
     lease: Lease,
-    schedule: Instant,
-    recall: Instant,
+    schedule_at: Instant,
+    recall_at: Instant,
 }
 
-impl HeldLease {
+impl LeaseHolder {
     fn new(lease: Lease) -> Self {
         let now = Instant::now();
         Self {
             lease,
-            schedule: now,
-            recall: now,
+            schedule_at: now,
+            recall_at: now,
         }
     }
 
-    /// False if the lease is no longer held.
+    /// Queues jobs and scans all partitions. Returns false if the lease is no longer held.
     async fn round(&mut self, worker: &Worker) -> Result<bool, TaskError> {
         let now = Instant::now();
-        if now >= self.schedule {
+        // Queue the hourly jobs.
+        if now >= self.schedule_at {
             if !worker
                 .store
-                .schedule(&self.lease, &jobs::NAMES, SCHEDULE)
+                .schedule(&self.lease, &jobs::HOURLY_JOBS, SCHEDULE_INTERVAL)
                 .await?
             {
                 return Ok(false);
             }
-            self.schedule = now + SCHEDULE;
+            self.schedule_at = now + SCHEDULE_INTERVAL;
         }
-        let recall = now >= self.recall;
-        let living = if recall {
-            living(worker).await?
+        let recall = now >= self.recall_at;
+        let alive = if recall {
+            read_alive_agents(worker).await?
         } else {
             Vec::new()
         };
-        for partition in 0..PARTITIONS {
-            let keys = worker.keys.fleet(partition);
-            let look = liveness::look(&worker.redis, &keys, &worker.rules.silence).await?;
+        for partition in 0..PARTITION_COUNT {
+            // Find agents that were silent for too long, or came back.
+            let keys = worker.keys.heartbeat_keys(partition);
+            let silent =
+                liveness::find_silent(&worker.redis, &keys, &worker.settings.silence).await?;
+            // Add the agents that Postgres takes for alive.
             if recall {
-                let here = living
+                let in_partition = alive
                     .iter()
                     .filter(|(_, run)| Keys::partition(*run) == partition);
-                let here: Vec<Uuid> = here.map(|(agent, _)| *agent).collect();
-                liveness::expect(&worker.redis, &keys, &here, look.now).await?;
+                let agents: Vec<Uuid> = in_partition.map(|(agent, _)| *agent).collect();
+                liveness::assume_alive(&worker.redis, &keys, &agents, silent.now).await?;
             }
-            if !self.note(worker, &keys, &look).await? {
+            if !self.commit(worker, &keys, &silent).await? {
                 return Ok(false);
             }
         }
         if recall {
-            self.recall = now + RECALL;
+            self.recall_at = now + RECALL_INTERVAL;
         }
         Ok(true)
     }
 
-    /// Writes down what a look showed. False if the lease is no longer held.
-    async fn note(
+    /// Stores and publishes what a scan found. Returns false if the lease is no longer held.
+    async fn commit(
         &self,
         worker: &Worker,
-        keys: &FleetKeys,
-        look: &SilentAgents,
+        keys: &HeartbeatKeys,
+        silent: &SilentAgents,
     ) -> Result<bool, TaskError> {
-        let (lost, stale): (Vec<LastHeard>, Vec<LastHeard>) = look
+        let (lost, stale): (Vec<LastHeard>, Vec<LastHeard>) = silent
             .silent
             .iter()
-            .partition(|(_, heard)| look.is_lost(*heard, &worker.rules.silence));
+            .partition(|(_, heard)| silent.is_lost(*heard, &worker.settings.silence));
         let ids = |heard: &[LastHeard]| heard.iter().map(|(agent, _)| *agent).collect::<Vec<_>>();
         let changes = Changes {
-            alive: heartbeat::about(&worker.redis, &worker.keys, &ids(&look.news)).await?,
+            alive: heartbeat::read_agents(&worker.redis, &worker.keys, &ids(&silent.returned))
+                .await?,
             stale: ids(&stale),
             lost: ids(&lost),
         };
-        if !look.news.is_empty() || !changes.is_empty() {
+        if !silent.returned.is_empty() || !changes.is_empty() {
             match worker.store.sweep(&self.lease, &changes).await? {
                 Swept::Fenced => return Ok(false),
-                Swept::Done(updates) => tell(worker, &updates).await,
+                Swept::Done(updates) => announce(worker, &updates).await,
             }
         }
-        liveness::forget(&worker.redis, &keys.news, &look.news).await?;
-        liveness::forget(&worker.redis, &keys.pulses, &lost).await?;
+        // Only now, so that no change is lost if the worker dies before.
+        liveness::remove_unchanged(&worker.redis, &keys.returned, &silent.returned).await?;
+        liveness::remove_unchanged(&worker.redis, &keys.last_heartbeats, &lost).await?;
         Ok(true)
     }
 }
 
-/// Tells viewers of a run, and whoever follows all runs, what changed. They are hints: Postgres has it.
-async fn tell(worker: &Worker, updates: &[RunUpdate]) {
+/// Publishes what changed to the viewers of each run and to the feed of all runs. These are hints:
+/// Postgres holds the truth.
+async fn announce(worker: &Worker, updates: &[RunUpdate]) {
     for update in updates {
         for agent in &update.agents {
             if agent.health == Health::Lost {
@@ -187,23 +203,23 @@ async fn tell(worker: &Worker, updates: &[RunUpdate]) {
             }
         }
     }
-    let told = async {
+    let published = async {
         for update in updates {
-            run_update::tell(&worker.redis, &worker.keys, update).await?;
+            run_update::publish_to_viewers(&worker.redis, &worker.keys, update).await?;
         }
-        run_update::announce(&worker.redis, &worker.keys, updates).await
+        run_update::publish_to_feed(&worker.redis, &worker.keys, updates).await
     };
-    if let Err(error) = told.await {
-        debug!(%error, "cannot tell what changed");
+    if let Err(error) = published.await {
+        debug!(%error, "cannot announce status changes");
     }
 }
 
-/// The agents that live as far as Postgres knows, with their runs.
-async fn living(worker: &Worker) -> Result<Vec<(Uuid, Uuid)>, TaskError> {
+/// The agents that Postgres takes for alive, with their runs.
+async fn read_alive_agents(worker: &Worker) -> Result<Vec<(Uuid, Uuid)>, TaskError> {
     let mut all = Vec::new();
     loop {
         let after = all.last().map_or(Uuid::nil(), |(agent, _)| *agent);
-        let page = worker.store.living_agents(after, PAGE).await?;
+        let page = worker.store.living_agents(after, PAGE_AGENTS).await?;
         if page.is_empty() {
             return Ok(all);
         }

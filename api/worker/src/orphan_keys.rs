@@ -1,9 +1,12 @@
-//! The job that takes away what Redis holds of runs that do not exist (retention removed them, or a
-//! database was restored), keys of agents without a time to live, and persisters that are gone.
+//! The job that removes what Redis should no longer hold: keys of runs that do not exist (retention
+//! removed them, or a database was restored), keys of agents without a time to live, and consumers
+//! of persisters that are gone.
 //!
-//! A run's row is committed before anybody is told its id, so a key whose run Postgres does not know
-//! is an orphan. It goes only if the run is older than [`GRACE`] and nobody has used its keys for as
-//! long: a database that was restored from yesterday can still be put right.
+//! A run's row is committed before its id is returned, so a key whose run Postgres does not know is
+//! an orphan. It is removed only if the run is older than [`MIN_AGE`] and its keys were not used
+//! for as long: if a database was restored from yesterday, the mistake can still be corrected.
+//!
+//! Bounds: one step of `SCAN` at a time, with [`STEP_PAUSE`] between two of them.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,71 +14,68 @@ use std::time::Duration;
 use chrono::Utc;
 use runcast_common::connect::Server;
 use runcast_common::key_scan;
-use runcast_common::protocol::keys::PARTITIONS;
+use runcast_common::protocol::keys::PARTITION_COUNT;
 use tracing::info;
 use uuid::Uuid;
 
-use crate::context::Worker;
 use crate::error::TaskError;
+use crate::worker::Worker;
 
-/// How old and how unused a leftover must be.
-const GRACE: Duration = Duration::from_secs(3600);
+/// How old, and for how long unused, keys and consumers must be.
+const MIN_AGE: Duration = Duration::from_secs(3600);
 
-/// Pause between two steps through the keys, so that others have Redis in between.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Pause between two steps of a scan, so that other clients have Redis in between.
+const STEP_PAUSE: Duration = Duration::from_millis(5);
 
-/// Goes through all keys once.
-///
-/// # Errors
-/// [`TaskError`]; what was removed until then stays so.
-pub(super) async fn remove(worker: &Worker) -> Result<(), TaskError> {
+/// Scans all keys once, and removes the orphans.
+pub(crate) async fn remove_orphans(worker: &Worker) -> Result<(), TaskError> {
     for server in worker.redis.masters().await? {
         remove_keys(worker, &server).await?;
     }
-    for partition in 0..PARTITIONS {
+    for partition in 0..PARTITION_COUNT {
         let ready = worker.keys.ready(partition);
-        for name in key_scan::remove_consumers(&worker.redis, &ready, GRACE).await? {
+        for name in key_scan::remove_consumers(&worker.redis, &ready, MIN_AGE).await? {
             info!(
                 name,
-                partition, "took a persister that is gone off the line"
+                partition, "removed the consumer of a persister that is gone"
             );
         }
     }
     Ok(())
 }
 
-/// Goes through the keys of one server.
+/// Scans the keys of one server.
 async fn remove_keys(worker: &Worker, server: &Server) -> Result<(), TaskError> {
     let mut from = 0;
     loop {
         let step = key_scan::step(server, &worker.keys, from).await?;
         let old: Vec<Uuid> = step.runs.into_iter().filter(|run| is_old(*run)).collect();
         if !old.is_empty() {
-            let exist = worker.store.existing_runs(&old).await?;
-            let exist: HashSet<Uuid> = exist.into_iter().collect();
-            for run in old.into_iter().filter(|run| !exist.contains(run)) {
+            let existing = worker.store.existing_runs(&old).await?;
+            let existing: HashSet<Uuid> = existing.into_iter().collect();
+            for run in old.into_iter().filter(|run| !existing.contains(run)) {
                 let keys = worker.keys.run(run);
-                if key_scan::remove_run(&worker.redis, &keys, GRACE).await? {
+                if key_scan::remove_run(&worker.redis, &keys, MIN_AGE).await? {
                     info!(%run, "removed the keys of a run that does not exist");
                 }
             }
         }
         for agent in step.agents {
-            if key_scan::remove_agent(&worker.redis, &agent, GRACE).await? {
-                info!(key = agent, "removed what an agent had left");
+            if key_scan::remove_agent(&worker.redis, &agent, MIN_AGE).await? {
+                info!(key = agent, "removed the keys of an agent that is gone");
             }
         }
         from = step.next;
         if from == 0 {
             return Ok(());
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(STEP_PAUSE).await;
     }
 }
 
-/// True for a run that was created longer than [`GRACE`] ago; an id that tells no time counts as old.
+/// Whether a run was created longer than [`MIN_AGE`] ago. An id without a time counts as old.
 fn is_old(run: Uuid) -> bool {
     let created = run.get_timestamp().map_or(0, |time| time.to_unix().0);
     let now = u64::try_from(Utc::now().timestamp()).unwrap_or(0);
-    now.saturating_sub(created) > GRACE.as_secs()
+    now.saturating_sub(created) > MIN_AGE.as_secs()
 }

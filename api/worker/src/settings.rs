@@ -1,30 +1,30 @@
-//! What an operator sets for a worker.
+//! What an operator may set about a worker.
 
 use runcast_common::presence::liveness::LivenessThresholds;
 use runcast_history::archive::metrics::Metrics;
 use runcast_history::archive::object_store::ArchiveStore;
 
 use crate::age::Age;
-use crate::retention::Retention;
+use crate::retention_rules::Retention;
 
-/// What an operator wants of a worker.
+/// What an operator may set about a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
     /// How long runs are kept.
     pub retention: Retention,
-    /// Where old ones go.
+    /// Where old runs are archived.
     pub archiving: ArchiveSettings,
-    /// How long a silence of an agent means what.
+    /// After how long a silence an agent is stale, and lost.
     pub silence: LivenessThresholds,
 }
 
-/// Where sealed runs go, and when.
+/// Where sealed runs are archived, and when.
 #[derive(Debug, Clone)]
 pub struct ArchiveSettings {
-    /// Where, if anywhere.
+    /// Where; none if runs are not archived.
     pub place: Option<ArchiveStore>,
-    /// How long after they were sealed.
+    /// How long after a run was sealed.
     pub after: Age,
-    /// Counts what is done.
+    /// Counts what is archived.
     pub meter: Metrics,
 }

@@ -1,12 +1,12 @@
-//! An amount of memory or disk, as people write it in a setting.
+//! Amounts of memory or disk as an operator writes them: `512MiB`, `4GiB`, `1000`.
 
 use std::str::FromStr;
 
-/// So many bytes: at least one.
+/// A number of bytes, at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// A text that is no amount.
+/// The text is not an amount of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected an amount, such as 512MiB, 4GiB or a number of bytes")]
 pub struct InvalidByteSize;
@@ -39,15 +39,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_have_units_of_1024_or_none() {
+    fn byte_size_has_a_binary_unit_or_none() {
         assert_eq!("4GiB".parse(), Ok(ByteSize(4 << 30)));
         assert_eq!("512 MiB".parse(), Ok(ByteSize(512 << 20)));
         assert_eq!("1000".parse(), Ok(ByteSize(1000)));
-        for nonsense in ["", "0", "1GB", "-1", "1.5GiB", "99999999999GiB"] {
+        for invalid in ["", "0", "1GB", "-1", "1.5GiB", "99999999999GiB"] {
             assert_eq!(
-                nonsense.parse::<ByteSize>(),
+                invalid.parse::<ByteSize>(),
                 Err(InvalidByteSize),
-                "{nonsense}"
+                "{invalid}"
             );
         }
     }

@@ -1,83 +1,83 @@
-//! Where Redis is: one server, the master of a Sentinel service, or a cluster; each with or without TLS.
+//! The address of Redis: a single server, the master of a Sentinel service, or a cluster.
 //!
-//! | address | what |
+//! | address | meaning |
 //! |---|---|
-//! | `redis://[user:password@]host[:6379][/db]` | one server; also `redis+unix://` with a path |
-//! | `redis+sentinel://[user:password@]host[:26379],.../service[/db]` | the master of a service, asked of sentinels |
-//! | `redis+cluster://[user:password@]host[:6379],...` | a cluster, whose other nodes are found from these |
+//! | `redis://[user:password@]host[:6379][/db]` | single server; `redis+unix://` takes a path |
+//! | `redis+sentinel://[user:password@]host[:26379],.../service[/db]` | master of a service |
+//! | `redis+cluster://[user:password@]host[:6379],...` | cluster, discovered from these nodes |
 //!
-//! `rediss` instead of `redis` is TLS, then also to the sentinels. The credentials are those of Redis;
-//! sentinels that ask for some get `?sentinel_user=...&sentinel_password=...`. Characters that mean
-//! something in an address are written as `%40` and so on.
+//! `rediss` instead of `redis` means TLS, to the sentinels as well. The credentials are those of
+//! Redis; where sentinels require their own, add `?sentinel_user=...&sentinel_password=...`.
+//! Percent-encode special characters (`%40` for `@`).
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::{Url, form_urlencoded};
 
-use super::{ConfigError, Env, ServerUrl, optional};
+use super::ca::{Ca, redis_ca};
+use super::env::{ConfigError, Env, optional};
+use super::server_url::ServerUrl;
 
-const SINGLE: &str = "redis://user:password@host:6379/0";
-const SENTINEL: &str = "redis+sentinel://user:password@host1:26379,host2:26379/service";
-const CLUSTER: &str = "redis+cluster://user:password@host1:6379,host2:6379";
+const SINGLE_EXAMPLE: &str = "redis://user:password@host:6379/0";
+const SENTINEL_EXAMPLE: &str = "redis+sentinel://user:password@host1:26379,host2:26379/service";
+const CLUSTER_EXAMPLE: &str = "redis+cluster://user:password@host1:6379,host2:6379";
 
-/// Where sentinels listen by default.
-const SENTINEL_PORT: u16 = 26_379;
+/// Default port of a sentinel.
+const DEFAULT_SENTINEL_PORT: u16 = 26_379;
 
-/// How Redis is reached. Its credentials are kept out of every print.
+/// The address of Redis, masked wherever it is printed.
 #[derive(Clone)]
 pub struct RedisUrl {
     secret: SecretString,
-    shown: String,
+    masked: String,
     topology: Topology,
     ca: Option<Ca>,
 }
 
-/// What stands behind an address.
+/// The servers that an address stands for.
 #[derive(Clone)]
 pub(crate) enum Topology {
     Single(ConnectionInfo),
     Sentinel {
         sentinels: Vec<ConnectionInfo>,
         service: String,
-        /// How the master is spoken to, wherever it is.
+        /// Settings for the master; sentinels supply its host.
         redis: ConnectionInfo,
     },
-    /// Any nodes of it.
+    /// Seed nodes.
     Cluster(Vec<ConnectionInfo>),
 }
 
-/// A text that is no address of Redis. It does not repeat the text.
+/// The text is not an address of Redis. The message does not repeat the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRedisUrl {
-    /// It is none of the three kinds.
-    #[error("expected an address such as {SINGLE}, {SENTINEL} or {CLUSTER} (with TLS: rediss)")]
+    /// None of the three kinds of address.
+    #[error(
+        "expected an address such as {SINGLE_EXAMPLE}, {SENTINEL_EXAMPLE} or {CLUSTER_EXAMPLE} (with TLS: rediss)"
+    )]
     Unknown,
-    /// A part of it cannot be used.
+    /// One part of the address is wrong.
     #[error("{0}")]
     Part(&'static str),
 }
 
 impl RedisUrl {
-    /// The address with its credentials, for handing it on.
+    /// The address with its credentials, to pass on to agents.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.secret.expose_secret()
     }
 
-    /// Whom to trust, where that is not left to the platform.
+    /// The authorities to trust instead of those of the platform.
     #[must_use]
     pub const fn ca(&self) -> Option<&Ca> {
         self.ca.as_ref()
     }
 
-    /// The same, trusting these certificates and no others; without TLS nothing changes.
+    /// Trusts only these authorities. Has no effect without TLS.
     #[must_use]
     pub fn trusting(mut self, ca: Option<Ca>) -> Self {
         if self.secret.expose_secret().starts_with("rediss") {
@@ -96,7 +96,7 @@ impl FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, InvalidRedisUrl> {
         let (scheme, _) = text.split_once("://").ok_or(InvalidRedisUrl::Unknown)?;
-        let (shown, topology) = match scheme {
+        let (masked, topology) = match scheme {
             "redis" | "rediss" | "redis+unix" | "unix" => single(text)?,
             "redis+sentinel" => Parts::of(text)?.sentinel("redis")?,
             "rediss+sentinel" => Parts::of(text)?.sentinel("rediss")?,
@@ -106,7 +106,7 @@ impl FromStr for RedisUrl {
         };
         Ok(Self {
             secret: SecretString::from(text.to_owned()),
-            shown,
+            masked,
             topology,
             ca: None,
         })
@@ -115,30 +115,30 @@ impl FromStr for RedisUrl {
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        f.write_str(&self.masked)
     }
 }
 
 impl fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        f.write_str(&self.masked)
     }
 }
 
 fn single(text: &str) -> Result<(String, Topology), InvalidRedisUrl> {
     let schemes = ["redis", "rediss", "redis+unix", "unix"];
-    let url =
-        ServerUrl::parse(text, &schemes, SINGLE).map_err(|_unusable| InvalidRedisUrl::Unknown)?;
+    let url = ServerUrl::parse(text, &schemes, SINGLE_EXAMPLE)
+        .map_err(|_unusable| InvalidRedisUrl::Unknown)?;
     let info = text
         .into_connection_info()
         .map_err(|_unusable| InvalidRedisUrl::Unknown)?;
     Ok((url.to_string(), Topology::Single(info)))
 }
 
-/// An address with several hosts, taken apart.
+/// The parts of an address with several hosts, which the `url` crate cannot parse.
 struct Parts<'a> {
     scheme: &'a str,
-    /// With its `@`, if there is any.
+    /// Includes the `@` if present.
     user: &'a str,
     hosts: &'a str,
     path: &'a str,
@@ -160,7 +160,7 @@ impl<'a> Parts<'a> {
         })
     }
 
-    fn shown(&self) -> String {
+    fn masked(&self) -> String {
         let user = match self.user.split_once(':') {
             Some((name, _)) => format!("{name}:***@"),
             None => self.user.to_owned(),
@@ -193,18 +193,16 @@ impl<'a> Parts<'a> {
     }
 
     fn sentinel(&self, scheme: &str) -> Result<(String, Topology), InvalidRedisUrl> {
-        let infos = self.infos(scheme, Some(SENTINEL_PORT))?;
+        let infos = self.infos(scheme, Some(DEFAULT_SENTINEL_PORT))?;
         let (service, db) = self.path.split_once('/').unwrap_or((self.path, "0"));
         if service.is_empty() {
             return Err(InvalidRedisUrl::Part(
-                "the name of the service is missing behind the sentinels, such as \
+                "the service name is missing after the sentinels: expected an address such as \
                  redis+sentinel://host1:26379,host2:26379/mymaster",
             ));
         }
         let db = db.parse().map_err(|_not_a_number| {
-            InvalidRedisUrl::Part(
-                "behind the name of the service only the number of a database may follow",
-            )
+            InvalidRedisUrl::Part("after the service name, only a database number is allowed")
         })?;
         let mut own = RedisConnectionInfo::default();
         for (name, value) in form_urlencoded::parse(self.query.as_bytes()) {
@@ -213,7 +211,7 @@ impl<'a> Parts<'a> {
                 "sentinel_password" => own.set_password(value),
                 _ => {
                     return Err(InvalidRedisUrl::Part(
-                        "an option is not known: behind ? only sentinel_user and sentinel_password may stand",
+                        "unknown option: only sentinel_user and sentinel_password are allowed after ?",
                     ));
                 }
             };
@@ -228,16 +226,16 @@ impl<'a> Parts<'a> {
                 .map(|info| info.set_redis_settings(own.clone()))
                 .collect(),
         };
-        Ok((self.shown(), topology))
+        Ok((self.masked(), topology))
     }
 
     fn cluster(&self, scheme: &str) -> Result<(String, Topology), InvalidRedisUrl> {
         if !matches!(self.path, "" | "0") || !self.query.is_empty() {
             return Err(InvalidRedisUrl::Part(
-                "nothing may follow the hosts of a cluster: it has no numbered databases and no options",
+                "remove what follows the hosts: a cluster has no numbered databases and no options",
             ));
         }
-        Ok((self.shown(), Topology::Cluster(self.infos(scheme, None)?)))
+        Ok((self.masked(), Topology::Cluster(self.infos(scheme, None)?)))
     }
 }
 
@@ -248,8 +246,8 @@ fn info(
     port: Option<u16>,
 ) -> Result<ConnectionInfo, InvalidRedisUrl> {
     const NOT_A_HOST: InvalidRedisUrl = InvalidRedisUrl::Part(
-        "one of the hosts, or the credentials before them, cannot be read: expected \
-         user:password@host1:port,host2:port, with special characters as %40 and so on",
+        "one of the hosts or the credentials cannot be parsed: expected \
+         user:password@host1:port,host2:port, with special characters percent-encoded, such as %40",
     );
     let url = Url::parse(&format!("{scheme}://{user}{host}")).map_err(|_unusable| NOT_A_HOST)?;
     let is_plain = url.fragment().is_none() && url.query().is_none() && url.path().is_empty();
@@ -279,60 +277,7 @@ fn info(
     Ok(info.set_addr(addr))
 }
 
-/// Certificates of authorities, as PEM. No secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ca(Arc<str>);
-
-impl Ca {
-    /// The certificates, as PEM.
-    #[must_use]
-    pub fn pem(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Ca {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-            let certificate =
-                certificate.map_err(|_unusable| "it holds a certificate that is damaged")?;
-            roots
-                .add(certificate)
-                .map_err(|_unusable| "it holds a certificate that no authority can have")?;
-        }
-        if roots.is_empty() {
-            return Err("it holds no certificate: expected -----BEGIN CERTIFICATE-----");
-        }
-        Ok(Self(text.into()))
-    }
-}
-
-/// `RUNCAST_REDIS_CA`: the file with the certificates of the authorities that sign for Redis, instead of
-/// the platform's.
-///
-/// # Errors
-/// [`ConfigError::Invalid`] if it cannot be read or holds none.
-pub fn redis_ca(env: &impl Env) -> Result<Option<Ca>, ConfigError> {
-    let name = "RUNCAST_REDIS_CA";
-    let Some(path) = env.get(name) else {
-        return Ok(None);
-    };
-    let invalid = |reason: String| ConfigError::Invalid { name, reason };
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| invalid(format!("{path} cannot be read: {error}")))?;
-    let ca = text
-        .parse()
-        .map_err(|why| invalid(format!("{path}: {why}")))?;
-    Ok(Some(ca))
-}
-
-/// An address of Redis, which trusts what [`redis_ca`] says.
-///
-/// # Errors
-/// [`ConfigError::Invalid`] if it, or `RUNCAST_REDIS_CA`, makes no sense.
+/// Reads the address of Redis from the setting `name`, together with [`redis_ca`].
 pub fn redis_url(env: &impl Env, name: &'static str) -> Result<Option<RedisUrl>, ConfigError> {
     let url: Option<RedisUrl> = optional(env, name)?;
     let ca = redis_ca(env)?;
@@ -348,12 +293,12 @@ mod tests {
             .unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
-    fn places(infos: &[ConnectionInfo]) -> Vec<String> {
+    fn addresses(infos: &[ConnectionInfo]) -> Vec<String> {
         infos.iter().map(|info| info.addr().to_string()).collect()
     }
 
     #[test]
-    fn sentinels_name_a_service_and_keep_their_own_credentials() {
+    fn sentinel_address_has_a_service_and_separate_sentinel_credentials() {
         let url = parse(
             "rediss+sentinel://me:s3%40cret@one,two:1234,[::1]/mymaster/3?sentinel_password=other",
         );
@@ -365,7 +310,7 @@ mod tests {
         else {
             panic!("{url}");
         };
-        assert_eq!(places(sentinels), ["one:26379", "two:1234", "::1:26379"]);
+        assert_eq!(addresses(sentinels), ["one:26379", "two:1234", "::1:26379"]);
         assert_eq!(service, "mymaster");
         let settings = redis.redis_settings();
         assert_eq!(
@@ -373,26 +318,27 @@ mod tests {
             (Some("me"), Some("s3@cret"))
         );
         assert_eq!(settings.db(), 3);
-        let asked = sentinels[0].redis_settings();
-        assert_eq!((asked.username(), asked.password()), (None, Some("other")));
+        let sentinel = sentinels[0].redis_settings();
+        let credentials = (sentinel.username(), sentinel.password());
+        assert_eq!(credentials, (None, Some("other")));
         assert!(matches!(sentinels[0].addr(), ConnectionAddr::TcpTls { .. }));
-        let shown = "rediss+sentinel://me:***@one,two:1234,[::1]/mymaster/3?***";
-        assert_eq!(url.to_string(), shown);
+        let masked = "rediss+sentinel://me:***@one,two:1234,[::1]/mymaster/3?***";
+        assert_eq!(url.to_string(), masked);
     }
 
     #[test]
-    fn a_cluster_is_known_by_some_of_its_nodes() {
+    fn cluster_address_lists_seed_nodes() {
         let url = parse("redis+cluster://me:s3cret@one,two:7001");
         let Topology::Cluster(seeds) = url.topology() else {
             panic!("{url}");
         };
-        assert_eq!(places(seeds), ["one:6379", "two:7001"]);
+        assert_eq!(addresses(seeds), ["one:6379", "two:7001"]);
         assert_eq!(seeds[1].redis_settings().password(), Some("s3cret"));
         assert_eq!(format!("{url:?}"), "redis+cluster://me:***@one,two:7001");
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_without_repeating_it() {
+    fn invalid_address_is_rejected_without_repeating_it() {
         for text in [
             "s3cret",
             "http://me:s3cret@host",

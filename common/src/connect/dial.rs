@@ -1,4 +1,4 @@
-//! How one connection is made: TCP settings, TLS, protocol, deadlines.
+//! How one connection is opened: TCP settings, TLS, protocol and deadlines.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use redis::{RedisError, TlsCertificates};
 
 use crate::config::Ca;
 
-/// Longest wait for a connection to be made.
+/// Deadline for opening a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Longest wait for a connection to be made, and for each answer on it, when a server is asked where
-/// another one is: there are others to ask.
-pub(super) const ASK_DEADLINE: Duration = Duration::from_secs(1);
+/// Deadline for opening a discovery connection, and for each reply on it. It is short because other
+/// servers can answer the same question.
+pub(super) const DISCOVERY_DEADLINE: Duration = Duration::from_secs(1);
 
-/// When the kernel starts to ask a silent peer whether it still lives, and how often it asks.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Idle time before the first TCP keepalive probe, and the time between probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// For a connection whose owner bounds every wait.
-pub(super) fn lasting() -> AsyncConnectionConfig {
+/// For a long-lived connection, whose owner bounds every wait.
+pub(super) fn long_lived() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_DEADLINE))
         .set_response_timeout(None)
 }
 
-/// For a connection on which one question is asked.
-pub(super) fn asking() -> AsyncConnectionConfig {
+/// For a connection that serves one discovery command.
+pub(super) fn discovery() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(ASK_DEADLINE))
-        .set_response_timeout(Some(ASK_DEADLINE))
+        .set_connection_timeout(Some(DISCOVERY_DEADLINE))
+        .set_response_timeout(Some(DISCOVERY_DEADLINE))
 }
 
-/// How servers are spoken to that share credentials and authorities.
+/// The address of a server with the settings, credentials and authorities to connect to it.
 #[derive(Clone)]
 pub(super) struct Dial {
     info: ConnectionInfo,
@@ -42,8 +42,8 @@ pub(super) struct Dial {
 impl Dial {
     pub(super) fn new(info: &ConnectionInfo, ca: Option<&Ca>) -> Self {
         let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE);
+            .with_time(KEEPALIVE_INTERVAL)
+            .with_interval(KEEPALIVE_INTERVAL);
         let tcp = TcpSettings::default()
             .set_nodelay(true)
             .set_keepalive(keepalive);
@@ -58,7 +58,7 @@ impl Dial {
         }
     }
 
-    /// The same for another server.
+    /// The same settings for another server.
     pub(super) fn at(&self, host: &str, port: u16) -> Self {
         let host = host.to_owned();
         let addr = match self.info.addr() {
@@ -76,12 +76,11 @@ impl Dial {
         }
     }
 
-    /// Where it is.
-    pub(super) fn place(&self) -> String {
+    /// `host:port`.
+    pub(super) fn address(&self) -> String {
         self.info.addr().to_string()
     }
 
-    /// The host alone.
     pub(super) fn host(&self) -> &str {
         match self.info.addr() {
             ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host,
@@ -89,7 +88,6 @@ impl Dial {
         }
     }
 
-    /// What connects.
     pub(super) fn client(&self) -> Result<Client, RedisError> {
         match (&self.ca, self.info.addr()) {
             (Some(ca), ConnectionAddr::TcpTls { .. }) => {
@@ -104,9 +102,22 @@ impl Dial {
     }
 }
 
-/// Takes `host:port` apart, as servers write it: the host may hold colons, and be in brackets or not.
-pub(super) fn host_and_port(place: &str) -> Option<(&str, u16)> {
-    let (host, port) = place.rsplit_once(':')?;
+/// Splits `host:port` as servers write it: the host may contain colons, with or without brackets.
+pub(super) fn host_and_port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     Some((host, port.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_may_contain_colons() {
+        assert_eq!(host_and_port("::1:6379"), Some(("::1", 6379)));
+        assert_eq!(host_and_port("[::1]:6379"), Some(("::1", 6379)));
+        assert_eq!(host_and_port("host:6379"), Some(("host", 6379)));
+        assert_eq!(host_and_port("host"), None);
+    }
 }

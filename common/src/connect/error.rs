@@ -1,51 +1,51 @@
-//! What can go wrong with a call to Redis, and what it says about the connection and the server.
+//! Errors of calls to Redis, and what each means for the connection and the slot map.
 
 use std::time::Duration;
 
 use redis::{RedisError, ServerErrorKind};
 
-/// What went wrong with a call.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisFailure {
-    /// The server or the wire said so.
+    /// The server replied with an error, or the connection failed.
     #[error("Redis at {address}: {error}")]
     Failed {
-        /// Where, without credentials.
+        /// The server, without credentials.
         address: String,
-        /// What exactly.
+        /// The cause.
         error: RedisError,
     },
-    /// No answer in time.
+    /// No reply before the deadline.
     #[error("Redis at {address} did not answer within {} ms", deadline.as_millis())]
-    Silent {
-        /// Where, without credentials.
+    TimedOut {
+        /// The server, without credentials.
         address: String,
-        /// How long it was waited for.
+        /// How long the caller waited.
         deadline: Duration,
     },
 }
 
 impl RedisFailure {
-    /// The code of an error that the server answered with, such as `NOGROUP`.
+    /// The error code of the reply, such as `NOGROUP`.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Failed { error, .. } => error.code(),
-            Self::Silent { .. } => None,
+            Self::TimedOut { .. } => None,
         }
     }
 
-    /// True if the server could not be reached, or cannot answer for now, as opposed to having refused
-    /// something.
+    /// Returns whether the server is unreachable or temporarily unable to answer, as opposed to
+    /// having rejected the call.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Failed { error, .. } => breaks(error) || is_elsewhere(error),
-            Self::Silent { .. } => true,
+            Self::Failed { error, .. } => breaks_connection(error) || is_redirect(error),
+            Self::TimedOut { .. } => true,
         }
     }
 
-    /// Where the slot lies that was asked for, if the server said that it lies elsewhere for good.
+    /// The node that a `MOVED` reply names.
     pub(super) fn moved_to(&self) -> Option<&str> {
         match self {
             Self::Failed { error, .. } if error.code() == Some("MOVED") => {
@@ -56,8 +56,8 @@ impl RedisFailure {
     }
 }
 
-/// True if an error leaves the connection unusable or pointing at the wrong server.
-pub(super) fn breaks(error: &RedisError) -> bool {
+/// Returns whether the connection is unusable after this error, or leads to the wrong server.
+pub(super) fn breaks_connection(error: &RedisError) -> bool {
     error.is_unrecoverable_error()
         || error.is_io_error()
         || error.is_timeout()
@@ -66,14 +66,14 @@ pub(super) fn breaks(error: &RedisError) -> bool {
         || error.kind() == redis::ErrorKind::MasterNameNotFoundBySentinel
 }
 
-/// True if a node of a cluster answers for other slots, or for this one neither yet nor any more. It
-/// has done nothing then.
-pub(super) fn is_elsewhere(error: &RedisError) -> bool {
+/// Returns whether a cluster node rejected the call because it does not serve the slot: not at all,
+/// not yet or no longer. The node has executed nothing.
+fn is_redirect(error: &RedisError) -> bool {
     error.is_cluster_error()
 }
 
-/// A failed pipeline fails with all errors of its commands; the first one tells enough.
-pub(super) fn first_of(error: RedisError) -> RedisError {
+/// The first error of a failed pipeline, which otherwise reports those of all its commands.
+pub(super) fn first_error(error: RedisError) -> RedisError {
     let errors = error.clone().into_server_errors();
     match errors.as_deref().and_then(<[_]>::first) {
         Some((_, first)) => first.clone().into(),
@@ -84,5 +84,5 @@ pub(super) fn first_of(error: RedisError) -> RedisError {
 /// The error for a server that is not the master.
 pub(super) fn no_master(detail: String) -> RedisError {
     let kind = redis::ErrorKind::Server(ServerErrorKind::MasterDown);
-    RedisError::from((kind, "there is no master for now", detail))
+    RedisError::from((kind, "no master is available", detail))
 }

@@ -1,23 +1,21 @@
-//! The master of a Sentinel service: sentinels are asked where it is before each connection, and it is
-//! asked itself whether it is one.
+//! Finds the master of a Sentinel service before each connection, and verifies that it is a master.
 //!
-//! A sentinel may be behind the times after a failover; the server's own word, the `role` in the answer
-//! to `HELLO` (which every user may send), decides. Sentinels are asked in turn, from a random one on,
-//! each for at most a second.
+//! After a failover a sentinel may still name the old master. So the server itself decides: the
+//! `role` in its reply to `HELLO`, which every user may send. Sentinels are queried in turn from a
+//! random one, each within [`dial::DISCOVERY_DEADLINE`].
 
 use std::collections::HashMap;
 
 use rand::RngExt as _;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError, Value};
-
 use tokio::time::timeout;
 
 use super::dial::{self, Dial};
 use super::error::no_master;
 use crate::config::Ca;
 
-/// A service, and whom to ask about it.
+/// A Sentinel service and its sentinels.
 #[derive(Clone)]
 pub(super) struct Service {
     name: String,
@@ -45,55 +43,60 @@ impl Service {
         &self,
         config: &AsyncConnectionConfig,
     ) -> Result<MultiplexedConnection, RedisError> {
-        let found: Option<(String, u16)> = self.ask("GET-MASTER-ADDR-BY-NAME").await?;
-        let Some((host, port)) = found else {
+        // Discover the address of the master.
+        let master: Option<(String, u16)> = self.query("GET-MASTER-ADDR-BY-NAME").await?;
+        let Some((host, port)) = master else {
             let detail = format!("the sentinels know no service {}", self.name);
             let kind = ErrorKind::MasterNameNotFoundBySentinel;
             return Err(RedisError::from((kind, "no such service", detail)));
         };
+        // Connect, and check the server's own role.
         let dial = self.redis.at(&host, port);
         let mut connection = connect(&dial.client()?, config).await?;
         let hello = redis::cmd("HELLO");
-        let asking = hello.query_async::<HashMap<String, Value>>(&mut connection);
-        let Ok(hello) = timeout(dial::ASK_DEADLINE, asking).await else {
-            return Err(no_master(format!("{} does not answer", dial.place())));
+        let reply = hello.query_async::<HashMap<String, Value>>(&mut connection);
+        let Ok(reply) = timeout(dial::DISCOVERY_DEADLINE, reply).await else {
+            return Err(no_master(format!("{} does not answer", dial.address())));
         };
-        match hello?.get("role") {
+        match reply?.get("role") {
             Some(Value::BulkString(role)) if role == b"master" => Ok(connection),
             Some(Value::SimpleString(role)) if role == "master" => Ok(connection),
-            _ => Err(no_master(format!("{} is a replica", dial.place()))),
+            _ => Err(no_master(format!("{} is a replica", dial.address()))),
         }
     }
 
-    /// Where the replicas of the master are that can be reached.
+    /// The replicas that the sentinels do not report as down.
     pub(super) async fn replicas(&self) -> Result<Vec<Dial>, RedisError> {
-        let replicas: Vec<HashMap<String, String>> = self.ask("REPLICAS").await?;
-        let place = |replica: HashMap<String, String>| {
+        let replicas: Vec<HashMap<String, String>> = self.query("REPLICAS").await?;
+        let dial = |replica: HashMap<String, String>| {
             let flags = replica.get("flags")?;
             let (host, port) = (replica.get("ip")?, replica.get("port")?.parse().ok()?);
             (!flags.contains("down")).then(|| self.redis.at(host, port))
         };
-        Ok(replicas.into_iter().filter_map(place).collect())
+        Ok(replicas.into_iter().filter_map(dial).collect())
     }
 
-    /// The first answer that comes from any sentinel.
-    async fn ask<T: FromRedisValue>(&self, what: &str) -> Result<T, RedisError> {
+    /// The first reply of any sentinel to `SENTINEL <subcommand> <service>`.
+    async fn query<T: FromRedisValue>(&self, subcommand: &str) -> Result<T, RedisError> {
         let mut command = redis::cmd("SENTINEL");
-        command.arg(what).arg(&self.name);
+        command.arg(subcommand).arg(&self.name);
         let first = rand::rng().random_range(0..self.sentinels.len().max(1));
         let (before, after) = self.sentinels.split_at(first.min(self.sentinels.len()));
-        let mut last = RedisError::from((ErrorKind::EmptySentinelList, "there are no sentinels"));
+        let mut last_error = RedisError::from((
+            ErrorKind::EmptySentinelList,
+            "the address names no sentinels",
+        ));
         for sentinel in after.iter().chain(before) {
-            let answer = match connect(sentinel, &dial::asking()).await {
+            let reply = match connect(sentinel, &dial::discovery()).await {
                 Ok(mut connection) => command.query_async(&mut connection).await,
                 Err(error) => Err(error),
             };
-            match answer {
-                Ok(answer) => return Ok(answer),
-                Err(error) => last = error,
+            match reply {
+                Ok(reply) => return Ok(reply),
+                Err(error) => last_error = error,
             }
         }
-        Err(last)
+        Err(last_error)
     }
 }
 

@@ -1,7 +1,7 @@
-//! One server, and one shared, multiplexed connection to it that is made again whenever it breaks.
+//! One server and one shared, multiplexed connection to it, reopened whenever it breaks.
 //!
-//! Which server that is may change: behind sentinels it is whatever is the master when a connection is
-//! made. Attempts to connect are spread by a jittered backoff, and only one is under way at a time.
+//! Behind sentinels the server is the current master, looked up for each connection. One attempt to
+//! connect runs at a time, with a jittered backoff between attempts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +12,12 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, timeout};
 
 use super::dial::{self, Dial};
-use super::error::{RedisFailure, breaks, first_of};
+use super::error::{RedisFailure, breaks_connection, first_error};
 use super::sentinel::Service;
 use crate::backoff::Backoff;
 use crate::protocol::limits::REDIS_DEADLINE;
 
-/// A server with a shared connection that heals itself. Cloning is cheap.
+/// A server with a shared connection that reopens itself. Cloning is cheap.
 #[derive(Clone)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -27,25 +27,25 @@ struct Shared {
     route: Route,
     address: String,
     healthy: AtomicBool,
-    link: Mutex<Link>,
+    connection: Mutex<ConnectionState>,
 }
 
-/// What is connected to.
+/// How to find the server.
 #[derive(Clone)]
 pub(super) enum Route {
-    /// Always the same.
+    /// A fixed address.
     Fixed(Client),
-    /// Whichever is the master.
+    /// The current master of a service.
     Master(Service),
 }
 
-struct Link {
+struct ConnectionState {
     connection: Option<MultiplexedConnection>,
-    /// Counts connections, so that a late failure of an old one does not break its successor.
+    /// Counts connections, so that a late failure of an old one does not break a newer one.
     generation: u64,
     backoff: Backoff,
-    /// Why the last attempt to connect failed, and until when that answers for everybody.
-    refused: Option<(RedisError, Instant)>,
+    /// The error of the last attempt, and until when all callers get it instead of a new attempt.
+    last_failure: Option<(RedisError, Instant)>,
 }
 
 impl std::fmt::Debug for Server {
@@ -63,34 +63,34 @@ impl Server {
                 route,
                 address,
                 healthy: AtomicBool::new(false),
-                link: Mutex::new(Link {
+                connection: Mutex::new(ConnectionState {
                     connection: None,
                     generation: 0,
                     backoff: Backoff::for_connections(),
-                    refused: None,
+                    last_failure: None,
                 }),
             }),
         }
     }
 
     pub(super) fn fixed(dial: &Dial) -> Result<Self, RedisError> {
-        Ok(Self::new(Route::Fixed(dial.client()?), dial.place()))
+        Ok(Self::new(Route::Fixed(dial.client()?), dial.address()))
     }
 
-    /// Where it is, without credentials.
+    /// The address, without credentials.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.shared.address
     }
 
-    /// True if the last call got an answer.
+    /// Returns whether the last call got a reply.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.shared.healthy.load(Ordering::Relaxed)
     }
 
-    /// The same server, by connections of its own.
-    pub(super) fn separate(&self) -> Self {
+    /// The same server with its own connections.
+    pub(super) fn with_new_connections(&self) -> Self {
         Self::new(self.shared.route.clone(), self.shared.address.clone())
     }
 
@@ -105,62 +105,58 @@ impl Server {
         }
     }
 
-    /// Sends one command on the shared connection, within [`REDIS_DEADLINE`].
-    ///
-    /// # Errors
-    /// [`RedisFailure`]; the command may or may not have been carried out.
+    /// Sends one command on the shared connection, within [`REDIS_DEADLINE`]. After an error the
+    /// server may or may not have executed it.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
         self.run(async |connection| command.query_async(connection).await)
             .await
     }
 
-    /// Runs calls on the shared connection, all together within [`REDIS_DEADLINE`].
-    ///
-    /// # Errors
-    /// [`RedisFailure`]; the calls may or may not have been carried out.
+    /// Runs calls on the shared connection, all together within [`REDIS_DEADLINE`]. After an error
+    /// the server may or may not have executed them.
     pub async fn run<T>(
         &self,
         calls: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, RedisFailure> {
         let deadline = REDIS_DEADLINE;
-        let mut used = None;
+        let mut used_generation = None;
         let outcome = timeout(deadline, async {
             let (generation, mut connection) = self.connection().await?;
-            used = Some(generation);
+            used_generation = Some(generation);
             calls(&mut connection).await
         })
         .await;
         let (result, broken) = match outcome {
             Ok(Ok(value)) => (Ok(value), false),
             Ok(Err(error)) => {
-                let error = first_of(error);
-                let broken = breaks(&error);
+                let error = first_error(error);
+                let broken = breaks_connection(&error);
                 (Err(self.failure(error)), broken)
             }
             Err(_elapsed) => {
                 let address = self.shared.address.clone();
-                (Err(RedisFailure::Silent { address, deadline }), true)
+                (Err(RedisFailure::TimedOut { address, deadline }), true)
             }
         };
         self.shared.healthy.store(!broken, Ordering::Relaxed);
-        if let (true, Some(generation)) = (broken, used) {
+        if let (true, Some(generation)) = (broken, used_generation) {
             self.discard(generation).await;
         }
         result
     }
 
     pub(super) async fn dedicated(&self) -> Result<MultiplexedConnection, RedisFailure> {
-        let opened = self.shared.route.open(&dial::lasting()).await;
+        let opened = self.shared.route.open(&dial::long_lived()).await;
         opened.map_err(|error| self.failure(error))
     }
 
     pub(super) async fn subscriber(
         &self,
     ) -> Result<(MultiplexedConnection, mpsc::UnboundedReceiver<PushInfo>), RedisFailure> {
-        // Pushes are small and their reader does nothing but look a name up, so it keeps pace with
+        // Unbounded: pushes are small, and their reader only looks up a name, so it keeps up with
         // the socket.
         let (sender, receiver) = mpsc::unbounded_channel();
-        let config = dial::lasting().set_push_sender(sender);
+        let config = dial::long_lived().set_push_sender(sender);
         let opened = self.shared.route.open(&config).await;
         Ok((opened.map_err(|error| self.failure(error))?, receiver))
     }
@@ -172,38 +168,39 @@ impl Server {
         }
     }
 
-    /// The shared connection, made anew if need be. Callers queue behind one attempt; after a failed
-    /// one all get its error at once until the next is due, so that none waits for nothing.
+    /// The shared connection, reopened if necessary. Callers queue behind one attempt. After a
+    /// failed one all callers get its error at once until the next attempt is due, rather than
+    /// wait.
     async fn connection(&self) -> Result<(u64, MultiplexedConnection), RedisError> {
-        let mut link = self.shared.link.lock().await;
-        if let Some(connection) = &link.connection {
-            return Ok((link.generation, connection.clone()));
+        let mut state = self.shared.connection.lock().await;
+        if let Some(connection) = &state.connection {
+            return Ok((state.generation, connection.clone()));
         }
-        if let Some((error, until)) = &link.refused
+        if let Some((error, until)) = &state.last_failure
             && Instant::now() < *until
         {
             return Err(error.clone());
         }
-        match self.shared.route.open(&dial::lasting()).await {
+        match self.shared.route.open(&dial::long_lived()).await {
             Ok(connection) => {
-                link.backoff.reset();
-                link.refused = None;
-                link.generation += 1;
-                link.connection = Some(connection.clone());
-                Ok((link.generation, connection))
+                state.backoff.reset();
+                state.last_failure = None;
+                state.generation += 1;
+                state.connection = Some(connection.clone());
+                Ok((state.generation, connection))
             }
             Err(error) => {
-                let until = Instant::now() + link.backoff.next_wait();
-                link.refused = Some((error.clone(), until));
+                let until = Instant::now() + state.backoff.next_wait();
+                state.last_failure = Some((error.clone(), until));
                 Err(error)
             }
         }
     }
 
     async fn discard(&self, generation: u64) {
-        let mut link = self.shared.link.lock().await;
-        if link.generation == generation {
-            link.connection = None;
+        let mut state = self.shared.connection.lock().await;
+        if state.generation == generation {
+            state.connection = None;
         }
     }
 }

@@ -1,17 +1,18 @@
-//! The pulse of an agent: a sign of life every [`HEARTBEAT_INTERVAL`], from the agent to whoever watches.
+//! Heartbeats: every [`HEARTBEAT_INTERVAL`] an agent reports that it is alive, and its load.
 //!
-//! It is no event of the run: it is not stored, has no id, and a lost one costs nothing. It stands in a key of its
-//! own that expires, so silence shows by itself, and goes to the viewers of the run by a channel beside its bell:
-//! a run that nobody watches costs a few small commands every five seconds, and no row.
+//! A heartbeat is not an event of the run: it is not stored, has no id, and losing one costs
+//! nothing. It is kept in a key that expires, so silence needs no detection, and is published to
+//! the viewers of the run on a channel beside its wake-ups. A run that no viewer watches costs a
+//! few small commands every five seconds and no row in Postgres.
 //!
-//! | where | what | life |
+//! | key or channel | content | time to live |
 //! |---|---|---|
-//! | `agent:<agent>` | [`Agent`]: what it says of itself | [`AGENT_TTL`] after its last pulse |
-//! | `agent:<agent>:heartbeat` | [`Heartbeat`]: its last one | [`LOST_AFTER`] |
-//! | `{p}:run:<run>:pulse` | [`Heartbeat`], published as it comes | none |
-//! | `{p}:pulses`, `{p}:pulses:new` | when each was heard last, and who is new: see [`crate::presence::liveness`] | until lost |
+//! | `agent:<agent>` | [`Agent`], its description | [`AGENT_TTL`] after the last heartbeat |
+//! | `agent:<agent>:heartbeat` | the last [`Heartbeat`] | [`LOST_AFTER`] |
+//! | `{p}:run:<run>:pulse` | channel of [`Heartbeat`]s | |
+//! | `{p}:pulses`, `{p}:pulses:new` | see [`crate::presence::liveness`] | until the agent is lost |
 //!
-//! An agent's id is that of its producer.
+//! The id of an agent is that of its producer.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -24,70 +25,70 @@ use crate::protocol::event::Kind;
 use crate::protocol::keys::{Keys, RunKeys, Slot};
 use crate::scripts::call;
 
-static BEAT: LazyLock<redis::Script> =
+static HEARTBEAT_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/heartbeat.lua")));
 
-/// Time between two pulses. Three may be lost before an agent counts as stale.
+/// Time between two heartbeats. An agent is stale after three of them are missing.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Silence after which an agent that is heard again is news for the worker: one pulse was late. Whatever thresholds the
-/// worker has, they are longer.
-pub const NEWS_AFTER: Duration = Duration::from_millis(7500);
+/// Silence after which the next heartbeat of an agent counts as a return, which the worker must
+/// see. One late heartbeat suffices. The thresholds of the worker are always longer than this.
+pub const RETURN_AFTER: Duration = Duration::from_millis(7500);
 
-/// Silence after which an agent is doubted.
+/// Silence after which an agent is stale.
 pub const STALE_AFTER: Duration = Duration::from_secs(15);
 
-/// Silence after which an agent counts as lost, until it is heard again.
+/// Silence after which an agent is lost, until its next heartbeat.
 pub const LOST_AFTER: Duration = Duration::from_secs(30);
 
-/// How long it is remembered what an agent said of itself: long enough to tell who was lost.
+/// How long the description of a silent agent is kept: long enough to report which one was lost.
 pub const AGENT_TTL: Duration = Duration::from_secs(300);
 
-/// One sign of life.
+/// One heartbeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Always [`Kind::Heartbeat`], so that a viewer tells it from other frames.
+    /// Always [`Kind::Heartbeat`], so that a viewer can tell it from other frames.
     pub kind: Kind,
-    /// Which attempt of the run.
+    /// The variation that the agent publishes for.
     pub variation: u16,
     /// The agent's clock, Unix milliseconds.
     pub time: u64,
-    /// Who lives.
+    /// The agent.
     pub agent: Uuid,
-    /// Events that it has published so far.
+    /// Events published so far.
     pub published: u64,
-    /// Those of them that Postgres does not hold yet, as far as the agent knows: what its spool is for.
+    /// Published events that Postgres does not hold yet, as far as the agent knows.
     pub unstored: u64,
-    /// Milliseconds since it last published output or log; none if it never did.
+    /// Milliseconds since the last output or log event; none if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet_ms: Option<u64>,
-    /// Resident memory in bytes, of the agent or of the command it runs, with all descendants.
+    /// Resident memory in bytes of the agent, or of the command that it runs with all descendants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rss: Option<u64>,
-    /// Processors in use since the pulse before: 1.0 is one of them all the time.
+    /// Processors used since the previous heartbeat: 1.0 is one processor all the time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<f64>,
 }
 
-/// What an agent says of itself.
+/// The description of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
     /// The run that it publishes for.
     pub run: Uuid,
-    /// Which attempt of it.
+    /// The variation that it publishes for.
     pub variation: u16,
-    /// Where it runs.
+    /// Host name.
     pub host: String,
-    /// Its process there, or that of the command it runs.
+    /// Process id of the agent, or of the command that it runs.
     pub pid: u32,
-    /// The version of Runcast that it publishes with.
+    /// Version of Runcast.
     pub version: String,
-    /// When it started, Unix milliseconds.
+    /// Start time, Unix milliseconds.
     pub started: u64,
 }
 
-/// Fields of the hash of an agent, in the order of [`Agent`].
-const FIELDS: [&str; 6] = ["run", "variation", "host", "pid", "version", "started"];
+/// Fields of the hash `agent:<agent>`, in the order of [`Agent`].
+const AGENT_FIELDS: [&str; 6] = ["run", "variation", "host", "pid", "version", "started"];
 
 impl Agent {
     fn fields(&self) -> Vec<(&'static str, String)> {
@@ -99,7 +100,7 @@ impl Agent {
             self.version.clone(),
             self.started.to_string(),
         ];
-        FIELDS.into_iter().zip(values).collect()
+        AGENT_FIELDS.into_iter().zip(values).collect()
     }
 
     fn from_fields(fields: &[Option<String>; 6]) -> Option<Self> {
@@ -115,22 +116,21 @@ impl Agent {
     }
 }
 
-/// How long it is since an agent was heard, in one word.
+/// Whether an agent is alive, by the time since its last heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// Heard of late.
+    /// Silent for less than [`STALE_AFTER`].
     Alive,
-    /// Silent for [`STALE_AFTER`].
+    /// Silent for [`STALE_AFTER`] or longer.
     Stale,
-    /// Silent for [`LOST_AFTER`]. It may come back.
+    /// Silent for [`LOST_AFTER`] or longer. The agent may come back.
     Lost,
 }
 
 impl Health {
-    /// After so long a silence.
-    #[must_use]
-    pub fn after(silence: Duration) -> Self {
+    /// The health after this silence.
+    fn after(silence: Duration) -> Self {
         match silence {
             long if long >= LOST_AFTER => Self::Lost,
             long if long >= STALE_AFTER => Self::Stale,
@@ -139,85 +139,81 @@ impl Health {
     }
 }
 
-/// An agent as Redis knows it.
+/// An agent and its health.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AgentReport {
     /// Its id.
     pub agent: Uuid,
-    /// Whether it lives, by the life that is left to its last pulse: Redis' clock alone, no agent's.
+    /// Computed from the remaining time to live of its heartbeat: by the clock of Redis alone.
     pub health: Health,
-    /// What it said of itself.
+    /// Its description.
     #[serde(flatten)]
     pub about: Agent,
-    /// Its last pulse, if that is not too long ago.
-    pub pulse: Option<Heartbeat>,
+    /// Its last heartbeat, unless it has expired.
+    #[serde(rename = "pulse")]
+    pub heartbeat: Option<Heartbeat>,
 }
 
-/// Gives a sign of life.
-///
-/// # Errors
-/// The connection's own. Nothing has to be repeated: the next pulse says all that this one did.
-pub async fn beat(
+/// Sends a heartbeat. There is no need to retry: the next heartbeat carries everything again.
+pub async fn send(
     redis: &Redis,
     keys: &Keys,
     run: &RunKeys,
     agent: &Agent,
-    pulse: &Heartbeat,
+    heartbeat: &Heartbeat,
 ) -> Result<(), RedisFailure> {
-    let text = json(pulse);
-    let name = keys.agent(pulse.agent);
-    let mut about = redis::pipe();
-    about.cmd("HSET").arg(&name).arg(agent.fields()).ignore();
-    about.expire(&name, seconds(AGENT_TTL)).ignore();
-    let about = &about;
+    let text = json(heartbeat);
+    // Renew the description of the agent.
+    let key = keys.agent(heartbeat.agent);
+    let mut describe = redis::pipe();
+    describe.cmd("HSET").arg(&key).arg(agent.fields()).ignore();
+    describe.expire(&key, seconds(AGENT_TTL)).ignore();
+    let describe = &describe;
     redis
-        .run(Slot::of(&name), async |connection| {
-            about.exec_async(connection).await
+        .run(Slot::of(&key), async |connection| {
+            describe.exec_async(connection).await
         })
         .await?;
-    let mut heartbeat = redis::cmd("SET");
-    let name = keys.heartbeat(pulse.agent);
-    heartbeat.arg(&name).arg(&text);
-    heartbeat.arg("EX").arg(LOST_AFTER.as_secs());
-    redis.query::<()>(Slot::of(&name), &heartbeat).await?;
+    // Store the heartbeat in the slot of the agent.
+    let mut store = redis::cmd("SET");
+    let key = keys.heartbeat(heartbeat.agent);
+    store.arg(&key).arg(&text);
+    store.arg("EX").arg(LOST_AFTER.as_secs());
+    redis.query::<()>(Slot::of(&key), &store).await?;
+    // Publish it in the slot of the run.
     let mut publish = redis::cmd("EVALSHA");
-    publish.arg(BEAT.get_hash()).arg(3);
-    publish.arg(&[&run.fleet.pulses, &run.fleet.news, &run.pulse]);
-    publish.arg(pulse.agent.to_string()).arg(&text);
-    publish.arg(NEWS_AFTER.as_millis().to_string());
-    let told = redis
+    publish.arg(HEARTBEAT_SCRIPT.get_hash()).arg(3);
+    publish.arg(&[
+        &run.heartbeat_keys.last_heartbeats,
+        &run.heartbeat_keys.returned,
+        &run.heartbeats,
+    ]);
+    publish.arg(heartbeat.agent.to_string()).arg(&text);
+    publish.arg(RETURN_AFTER.as_millis().to_string());
+    let published = redis
         .run(run.slot, async |connection| {
-            call(&BEAT, &publish, connection).await
+            call(&HEARTBEAT_SCRIPT, &publish, connection).await
         })
         .await;
-    told.map(drop)
+    published.map(drop)
 }
 
-/// What agents say of themselves, of those that are still remembered.
-///
-/// # Errors
-/// The connection's own.
-pub async fn about(
+/// Reads the descriptions of agents, leaving out those that have expired.
+pub async fn read_agents(
     redis: &Redis,
     keys: &Keys,
     agents: &[Uuid],
 ) -> Result<Vec<(Uuid, Agent)>, RedisFailure> {
-    let mut known = Vec::new();
+    let mut descriptions = Vec::new();
     for &agent in agents {
-        let mut command = redis::cmd("HMGET");
-        let name = keys.agent(agent);
-        command.arg(&name).arg(&FIELDS);
-        let fields = redis.query(Slot::of(&name), &command).await?;
-        known.extend(Agent::from_fields(&fields).map(|about| (agent, about)));
+        let description = read_agent(redis, keys, agent).await?;
+        descriptions.extend(description.map(|about| (agent, about)));
     }
-    Ok(known)
+    Ok(descriptions)
 }
 
-/// The agents of a run that are remembered.
-///
-/// # Errors
-/// The connection's own.
-pub async fn agents_of(
+/// Reads the agents of a run, leaving out those whose description has expired.
+pub async fn read_run_agents(
     redis: &Redis,
     keys: &Keys,
     run: &RunKeys,
@@ -226,47 +222,56 @@ pub async fn agents_of(
         .query(run.slot, redis::cmd("HKEYS").arg(&run.meta))
         .await?;
     let producers = meta.iter().filter_map(|field| field.strip_prefix("p:"));
-    let ids: Vec<Uuid> = producers
+    let agents: Vec<Uuid> = producers
         .filter_map(|id| Uuid::try_parse(id).ok())
         .filter(|id| !id.is_nil())
         .collect();
-    let mut known = Vec::new();
-    for agent in ids {
-        let name = keys.agent(agent);
-        let fields = redis
-            .query(Slot::of(&name), redis::cmd("HMGET").arg(&name).arg(&FIELDS))
-            .await?;
-        // One that publishes over HTTP has no pulse.
-        let Some(about) = Agent::from_fields(&fields).filter(|about| about.run == run.run) else {
+    let mut reports = Vec::new();
+    for agent in agents {
+        // A producer that publishes over HTTP sends no heartbeats.
+        let description = read_agent(redis, keys, agent).await?;
+        let Some(about) = description.filter(|about| about.run == run.run) else {
             continue;
         };
-        let heartbeat = keys.heartbeat(agent);
-        let mut both = redis::pipe();
-        both.get(&heartbeat).pttl(&heartbeat);
-        let both = &both;
-        let (text, left): (Option<String>, i64) = redis
-            .run(Slot::of(&heartbeat), async |connection| {
-                both.query_async(connection).await
+        let key = keys.heartbeat(agent);
+        let mut read = redis::pipe();
+        read.get(&key).pttl(&key);
+        let read = &read;
+        let (text, ttl_ms): (Option<String>, i64) = redis
+            .run(Slot::of(&key), async |connection| {
+                read.query_async(connection).await
             })
             .await?;
-        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
-        known.push(AgentReport {
+        let ttl = Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(0));
+        reports.push(AgentReport {
             agent,
-            health: Health::after(LOST_AFTER.saturating_sub(left)),
+            health: Health::after(LOST_AFTER.saturating_sub(ttl)),
             about,
-            pulse: text.and_then(|text| serde_json::from_str(&text).ok()),
+            heartbeat: text.and_then(|text| serde_json::from_str(&text).ok()),
         });
     }
-    known.sort_by_key(|one| (one.about.variation, one.about.started));
-    Ok(known)
+    reports.sort_by_key(|report| (report.about.variation, report.about.started));
+    Ok(reports)
 }
 
-fn seconds(life: Duration) -> i64 {
-    i64::try_from(life.as_secs()).unwrap_or(i64::MAX)
+async fn read_agent(
+    redis: &Redis,
+    keys: &Keys,
+    agent: Uuid,
+) -> Result<Option<Agent>, RedisFailure> {
+    let key = keys.agent(agent);
+    let mut command = redis::cmd("HMGET");
+    command.arg(&key).arg(&AGENT_FIELDS);
+    let fields = redis.query(Slot::of(&key), &command).await?;
+    Ok(Agent::from_fields(&fields))
+}
+
+fn seconds(ttl: Duration) -> i64 {
+    i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn json(value: &impl Serialize) -> String {
-    // Flat structures of strings and finite numbers: writing them cannot fail.
+    // Serializing flat structures of strings and finite numbers cannot fail.
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -275,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_is_told_in_two_steps() {
+    fn silent_agent_becomes_stale_and_then_lost() {
         let after = |seconds| Health::after(Duration::from_secs(seconds));
         assert_eq!(after(0), Health::Alive);
         assert_eq!(after(14), Health::Alive);
@@ -284,8 +289,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pulse_is_one_line_that_reads_back() {
-        let pulse = Heartbeat {
+    fn heartbeat_round_trips_as_one_line_of_json() {
+        let heartbeat = Heartbeat {
             kind: Kind::Heartbeat,
             variation: 2,
             time: 7,
@@ -296,14 +301,14 @@ mod tests {
             rss: Some(4096),
             cpu: Some(0.5),
         };
-        let text = json(&pulse);
+        let text = json(&heartbeat);
         assert!(
             text.starts_with(r#"{"kind":"heartbeat","variation":2,"#),
             "{text}"
         );
         assert_eq!(
             serde_json::from_str::<Heartbeat>(&text).expect("JSON"),
-            pulse
+            heartbeat
         );
     }
 }

@@ -1,14 +1,14 @@
-//! Who lives, as the worker learns it: the other end of [`crate::presence::heartbeat`].
+//! Which agents fell silent or came back: the worker's side of [`crate::presence::heartbeat`].
 //!
-//! Each partition has a sorted set of its agents by the time of their last sign of life, and one of
-//! those that are new or came back. So a look costs one call for each of the 64 partitions, however
-//! many agents there are, and an agent costs the worker something only when its state changes. What
-//! was read is taken off only if the agent was not heard meanwhile, so no change is lost when the
-//! worker dies between the two.
+//! Each partition has two sorted sets: `pulses`, its agents by the time of their last heartbeat,
+//! and `pulses:new`, those that are new or came back. So one scan costs one call for each of the 64
+//! partitions, however many agents there are, and an agent costs the worker work only when its
+//! state changes. The worker removes an agent it has handled only if no heartbeat has arrived
+//! meanwhile, so a worker that dies in between loses no change.
 //!
-//! Time is Redis' own. A look shows silent agents only if somebody has looked for [`LivenessThresholds::lost`]
-//! without a gap of more than [`LivenessThresholds::gap`]: after an outage of Redis nobody is called lost who could not
-//! be heard.
+//! Times are those of Redis. A scan reports silent agents only after workers have scanned for
+//! [`LivenessThresholds::lost`] without a gap longer than [`LivenessThresholds::max_gap`]: after an
+//! outage of Redis, agents that could not send heartbeats do not count as lost.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -18,20 +18,20 @@ use uuid::Uuid;
 
 use crate::connect::{Redis, RedisFailure};
 use crate::presence::heartbeat::{LOST_AFTER, STALE_AFTER};
-use crate::protocol::keys::{FleetKeys, Slot};
-use crate::scripts::{call, unexpected};
+use crate::protocol::keys::{HeartbeatKeys, Slot};
+use crate::scripts::{call, unexpected_reply};
 
-static LOOK: LazyLock<redis::Script> =
+static FIND_SILENT_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/find_silent.lua")));
-static FORGET: LazyLock<redis::Script> =
+static REMOVE_UNCHANGED_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/remove_unchanged.lua")));
 
-/// How long a silence means what.
+/// The silence after which an agent is stale, and lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LivenessThresholds {
-    /// After so long an agent is doubted.
+    /// Silence after which an agent is stale.
     pub stale: Duration,
-    /// After so long it is lost.
+    /// Silence after which an agent is lost.
     pub lost: Duration,
 }
 
@@ -45,107 +45,115 @@ impl Default for LivenessThresholds {
 }
 
 impl LivenessThresholds {
-    /// Longest time between two looks that does not count as an outage: shorter than the silence after
-    /// which an agent is lost, by two pulses of six.
+    /// The longest time between two scans that does not count as an outage: two thirds of `lost`,
+    /// so two heartbeats of six fit into the rest.
     #[must_use]
-    pub fn gap(&self) -> Duration {
+    pub fn max_gap(&self) -> Duration {
         self.lost * 2 / 3
     }
 }
 
-/// Agents of each sort that one look at a partition shows at most; the next one shows more. So a round
-/// over all partitions stays well within the worker's lease, even if all agents start at once.
-pub const MAX_AGENTS_PER_SCAN: usize = 100;
+/// Bound on the agents of each list that one scan of a partition returns; the next scan returns
+/// more. So scanning all partitions stays well within the worker's lease, even if all agents start
+/// at once.
+pub const MAX_SCAN_AGENTS: usize = 100;
 
-/// An agent, and when it was heard, by Redis' clock in Unix milliseconds.
+/// An agent and the time of its last heartbeat, by the clock of Redis in Unix milliseconds.
 pub type LastHeard = (Uuid, u64);
 
 /// Members of a sorted set with their scores.
 type Scored = Vec<(String, f64)>;
 
-/// What a look at a partition showed.
+/// The result of scanning a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SilentAgents {
-    /// Redis' clock, Unix milliseconds.
+    /// The clock of Redis, Unix milliseconds.
     pub now: u64,
-    /// Agents that were heard first, or again after a silence.
-    pub news: Vec<LastHeard>,
-    /// Agents that were not heard for [`LivenessThresholds::stale`] or longer.
+    /// Agents that are new, or that came back after a silence.
+    pub returned: Vec<LastHeard>,
+    /// Agents silent for [`LivenessThresholds::stale`] or longer.
     pub silent: Vec<LastHeard>,
 }
 
 impl SilentAgents {
-    /// True if an agent that was heard at this time is lost.
+    /// Returns whether an agent whose last heartbeat was at `last_heartbeat` is lost.
     #[must_use]
-    pub fn is_lost(&self, heard: u64, silence: &LivenessThresholds) -> bool {
-        Duration::from_millis(self.now.saturating_sub(heard)) >= silence.lost
+    pub fn is_lost(&self, last_heartbeat: u64, thresholds: &LivenessThresholds) -> bool {
+        Duration::from_millis(self.now.saturating_sub(last_heartbeat)) >= thresholds.lost
     }
 }
 
-/// Looks at a partition.
-///
-/// # Errors
-/// The connection's own.
-pub async fn look(
+/// Scans a partition for agents that are new, came back or fell silent.
+pub async fn find_silent(
     redis: &Redis,
-    keys: &FleetKeys,
-    silence: &LivenessThresholds,
+    keys: &HeartbeatKeys,
+    thresholds: &LivenessThresholds,
 ) -> Result<SilentAgents, RedisFailure> {
     let mut command = redis::cmd("EVALSHA");
-    command.arg(LOOK.get_hash()).arg(3);
-    command.arg(&[&keys.pulses, &keys.news, &keys.watch]);
-    for time in [silence.stale, silence.lost, silence.gap()] {
+    command.arg(FIND_SILENT_SCRIPT.get_hash()).arg(3);
+    command.arg(&[&keys.last_heartbeats, &keys.returned, &keys.watch]);
+    for time in [thresholds.stale, thresholds.lost, thresholds.max_gap()] {
         command.arg(time.as_millis().to_string());
     }
-    command.arg(MAX_AGENTS_PER_SCAN);
+    command.arg(MAX_SCAN_AGENTS);
     redis
-        .run(Slot::of(&keys.pulses), async |connection| {
-            let reply: Value = call(&LOOK, &command, connection).await?;
-            let (now, news, silent): (u64, Scored, Scored) = redis::from_redis_value(reply)?;
-            let heard = |(agent, time): (String, f64)| {
-                let agent = Uuid::try_parse(&agent).map_err(|_no_id| unexpected("look"))?;
+        .run(Slot::of(&keys.last_heartbeats), async |connection| {
+            let reply: Value = call(&FIND_SILENT_SCRIPT, &command, connection).await?;
+            let (now, returned, silent): (u64, Scored, Scored) = redis::from_redis_value(reply)?;
+            let last_heard = |(agent, time): (String, f64)| {
+                let agent =
+                    Uuid::try_parse(&agent).map_err(|_no_id| unexpected_reply("find_silent"))?;
                 // Milliseconds below 2^53, written by our own script.
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 Ok::<_, redis::RedisError>((agent, time as u64))
             };
             Ok(SilentAgents {
                 now,
-                news: news.into_iter().map(heard).collect::<Result<_, _>>()?,
-                silent: silent.into_iter().map(heard).collect::<Result<_, _>>()?,
+                returned: returned
+                    .into_iter()
+                    .map(last_heard)
+                    .collect::<Result<_, _>>()?,
+                silent: silent
+                    .into_iter()
+                    .map(last_heard)
+                    .collect::<Result<_, _>>()?,
             })
         })
         .await
 }
 
-/// Takes agents that were dealt with off `pulses` or `news`, unless they were heard meanwhile.
-///
-/// # Errors
-/// The connection's own; calling it again is safe.
-pub async fn forget(redis: &Redis, key: &str, agents: &[LastHeard]) -> Result<(), RedisFailure> {
+/// Removes agents that the worker has handled from the sorted set `key` (`pulses` or `pulses:new`),
+/// unless a heartbeat has arrived meanwhile. Safe to repeat.
+pub async fn remove_unchanged(
+    redis: &Redis,
+    key: &str,
+    agents: &[LastHeard],
+) -> Result<(), RedisFailure> {
     if agents.is_empty() {
         return Ok(());
     }
     let mut command = redis::cmd("EVALSHA");
-    command.arg(FORGET.get_hash()).arg(1).arg(key);
-    for (agent, heard) in agents {
-        command.arg(agent.to_string()).arg(*heard);
+    command
+        .arg(REMOVE_UNCHANGED_SCRIPT.get_hash())
+        .arg(1)
+        .arg(key);
+    for (agent, last_heartbeat) in agents {
+        command.arg(agent.to_string()).arg(*last_heartbeat);
     }
-    let told = redis
+    let removed = redis
         .run(Slot::of(key), async |connection| {
-            call(&FORGET, &command, connection).await
+            call(&REMOVE_UNCHANGED_SCRIPT, &command, connection).await
         })
         .await;
-    told.map(drop)
+    removed.map(drop)
 }
 
-/// Counts agents as heard now that Redis has not heard of: those that lived when Redis lost its
-/// memory. If they live they will be heard; if not they are lost in due time.
-///
-/// # Errors
-/// The connection's own; calling it again is safe.
-pub async fn expect(
+/// Adds agents that `pulses` does not contain, as if their last heartbeat were at `now`: those that
+/// were alive when Redis lost its data. Either their next heartbeat arrives, or they become lost
+/// after the usual time. Safe to repeat.
+pub async fn assume_alive(
     redis: &Redis,
-    keys: &FleetKeys,
+    keys: &HeartbeatKeys,
     agents: &[Uuid],
     now: u64,
 ) -> Result<(), RedisFailure> {
@@ -153,12 +161,12 @@ pub async fn expect(
         return Ok(());
     }
     let mut command = redis::cmd("ZADD");
-    command.arg(&keys.pulses).arg("NX");
+    command.arg(&keys.last_heartbeats).arg("NX");
     for agent in agents {
         command.arg(now).arg(agent.to_string());
     }
     redis
-        .query::<u64>(Slot::of(&keys.pulses), &command)
+        .query::<u64>(Slot::of(&keys.last_heartbeats), &command)
         .await
         .map(drop)
 }

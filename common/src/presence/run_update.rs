@@ -1,12 +1,12 @@
-//! What changed about a run without being an event of it: it is lost, or found again, or ended and found whole or not; and
-//! which of its agents fell silent or came back.
+//! Changes of a run that are not events of it: the run was lost, came back, ended or was sealed, or
+//! its agents fell silent or came back.
 //!
-//! | where | what | for whom |
+//! | channel | message | subscriber |
 //! |---|---|---|
-//! | `{p}:run:<run>:state` | one [`RunUpdate`], published as it comes | viewers of that run, by their gateway |
-//! | `updates` | a list of [`RunUpdate`]s | whoever follows all runs |
+//! | `{p}:run:<run>:state` | one [`RunUpdate`] | gateways, for viewers of the run |
+//! | `updates` | a list of [`RunUpdate`]s | gateways, for the feed of all runs |
 //!
-//! Postgres holds all of it. A message is a hint that may be lost, or come twice.
+//! Postgres holds the same data. A message is a hint that may be lost or delivered twice.
 
 use redis::Cmd;
 use serde::{Deserialize, Serialize};
@@ -16,34 +16,34 @@ use crate::connect::{Redis, RedisFailure};
 use crate::presence::heartbeat::Health;
 use crate::protocol::keys::Keys;
 
-/// Updates of one message on `updates`, at most.
-const MAX_UPDATES_PER_MESSAGE: usize = 100;
+/// Bound on the updates in one message on `updates`.
+const MAX_MESSAGE_UPDATES: usize = 100;
 
-/// How a run stands, and which of its agents changed.
+/// The state of a run, and its agents whose health changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunUpdate {
-    /// Always `state`, so that a viewer tells it from other frames.
+    /// Always `state`, so that a viewer can tell it from other frames.
     pub kind: UpdateKind,
     /// The run.
     pub run: Uuid,
     /// Its status.
     pub status: String,
-    /// Every variation has reported its end.
+    /// Whether every variation has reported its end.
     pub ended: bool,
-    /// It has ended, and everything that was published is stored.
+    /// Whether it has ended and everything published is stored.
     pub sealed: bool,
-    /// Events that its producers counted and that are not stored.
+    /// Events that its producers counted but that are not stored.
     pub missing: u64,
     /// Agents whose health changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<AgentUpdate>,
 }
 
-/// The name of an update among frames.
+/// The kind of frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpdateKind {
-    /// The only one.
+    /// An update of a run.
     #[default]
     State,
 }
@@ -51,46 +51,44 @@ pub enum UpdateKind {
 /// An agent whose health changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentUpdate {
-    /// Who.
+    /// The agent.
     pub agent: Uuid,
-    /// Which attempt of the run it publishes for.
+    /// The variation that it publishes for.
     pub variation: u16,
-    /// Whether it lives.
+    /// Its health.
     pub health: Health,
 }
 
-/// Tells whoever follows all runs.
-///
-/// # Errors
-/// The connection's own.
-pub async fn announce(
+/// Publishes updates to the feed of all runs.
+pub async fn publish_to_feed(
     redis: &Redis,
     keys: &Keys,
     updates: &[RunUpdate],
 ) -> Result<(), RedisFailure> {
-    for some in updates.chunks(MAX_UPDATES_PER_MESSAGE) {
-        // Any server passes it on; that of the first run is as good as others.
-        let slot = keys.run(some[0].run).slot;
+    for batch in updates.chunks(MAX_MESSAGE_UPDATES) {
+        // Every node broadcasts `PUBLISH`, so any slot will do.
+        let slot = keys.run(batch[0].run).slot;
         let mut publish = redis::cmd("PUBLISH");
-        publish.arg(keys.updates()).arg(json(&some));
+        publish.arg(keys.updates()).arg(json(&batch));
         redis.query::<u64>(slot, &publish).await?;
     }
     Ok(())
 }
 
-/// Tells the viewers of a run.
-///
-/// # Errors
-/// The connection's own.
-pub async fn tell(redis: &Redis, keys: &Keys, update: &RunUpdate) -> Result<(), RedisFailure> {
+/// Publishes an update to the viewers of its run.
+pub async fn publish_to_viewers(
+    redis: &Redis,
+    keys: &Keys,
+    update: &RunUpdate,
+) -> Result<(), RedisFailure> {
     let keys = keys.run(update.run);
     let mut publish: Cmd = redis::cmd("SPUBLISH");
-    publish.arg(&keys.state).arg(json(update));
+    publish.arg(&keys.updates).arg(json(update));
     redis.query::<u64>(keys.slot, &publish).await.map(drop)
 }
 
 fn json(value: &impl Serialize) -> String {
-    // Flat structures of strings and numbers: writing them cannot fail.
+    // Serializing flat structures of strings and numbers cannot fail.
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -99,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_update_is_one_line_that_reads_back() {
+    fn update_round_trips_as_one_line_of_json() {
         let update = RunUpdate {
             kind: UpdateKind::State,
             run: Uuid::from_u128(1),

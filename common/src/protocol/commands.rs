@@ -1,12 +1,18 @@
-//! Commands to agents: the contract of the gateway, which gives them, and the agents, which take them.
+//! Commands to agents: the contract between the gateway, which sends them, and the agents.
 //!
-//! The commands of a run wait in a Redis Stream of their own, an entry for each variation that a
-//! command is for, until the agent of that variation has answered and deleted it: so an agent that was
-//! away, or was started again, still gets them. Agents read by a blocking `XREAD`, from the beginning
-//! after each connect, and know by its id a command that they have had before.
+//! The commands of a run wait in a Redis Stream of their own. A command has one entry for each
+//! variation that it addresses: each agent deletes its own entry when it has answered, and takes
+//! none from the others. So an agent that was away or restarted still gets its commands. Agents use
+//! a blocking `XREAD`, which starts from the beginning after each connect, and skip a command whose
+//! id they have seen.
 //!
-//! Bounds: [`MAX_PENDING_COMMANDS`] entries of a run, [`MAX_COMMAND_BYTES`] each. Time: [`COMMAND_TTL`] after the last
-//! command, and no longer than the run: `settle.lua` deletes what is left when the run is over.
+//! The gateway publishes the event `requested` before it sends the command, because an agent may
+//! answer within a millisecond. If the command then cannot be sent, the gateway publishes
+//! `refused`. A waiting command is lost with a lost Redis; viewers then see only `requested`.
+//!
+//! Bounds: [`MAX_PENDING_COMMANDS`] entries per run, [`MAX_COMMAND_BYTES`] each. Time: commands
+//! wait for [`COMMAND_TTL`] after the last one, and no longer than the run: `settle.lua` deletes
+//! the rest when the run is over, so that no later attempt gets them.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -18,51 +24,49 @@ use uuid::Uuid;
 
 use crate::protocol::event::Action;
 use crate::protocol::keys::RunKeys;
-use crate::scripts::{call, unexpected};
+use crate::scripts::{call, unexpected_reply};
 
-static SCRIPT: LazyLock<redis::Script> =
+static CONTROL_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/control.lua")));
 
-/// Entries of one run that may wait: four commands to each of 256 variations. Commands come from
-/// people; more than this waits only where no agent answers.
+/// Bound on the waiting entries of one run: four commands to each of 256 variations. People send
+/// commands, so more than this can only wait where no agent answers.
 pub const MAX_PENDING_COMMANDS: usize = 1024;
 
-/// Bytes of input with one command: some lines typed by hand. All that wait are below 4 MiB.
+/// Bound on the input text of one command: some lines typed by hand. All waiting commands of a run
+/// stay below 4 MiB.
 pub const MAX_COMMAND_BYTES: usize = 4 * 1024;
 
-/// How long commands wait for an agent that does not come: longer than any weekend.
+/// How long commands wait for an agent that is away: longer than any weekend.
 pub const COMMAND_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A command that is given to variations of a run.
+/// A command to send to variations of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct SendCommand<'a> {
     /// Its id.
     pub id: Uuid,
-    /// What is wanted.
+    /// What the agents must do.
     pub action: Action,
-    /// Who wants it.
+    /// Who sends it.
     pub by: &'a str,
-    /// The text of [`Action::Input`]; empty for others.
+    /// The text of [`Action::Input`]; empty for other actions.
     pub data: &'a str,
-    /// Which variations shall take it.
+    /// The variations that it addresses.
     pub variations: &'a [u16],
 }
 
-/// What became of a command that was given.
+/// The result of sending a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandResult {
-    /// It waits for the agents.
+    /// It waits for its agents.
     Waiting,
-    /// Nothing was added: too many commands wait already.
+    /// It was not added: too many commands wait already.
     Full,
 }
 
 impl SendCommand<'_> {
-    /// Calls the script. It is not to be called again after an error with an unknown outcome, since
-    /// it would be given twice; agents then take it once all the same, by its id.
-    ///
-    /// # Errors
-    /// The connection's own, or a reply of another shape.
+    /// Calls the script. Do not repeat it after an error with an unknown outcome: that could add
+    /// the command twice. Agents would still execute it once, by its id.
     pub async fn call<C: ConnectionLike>(
         &self,
         keys: &RunKeys,
@@ -70,7 +74,7 @@ impl SendCommand<'_> {
     ) -> Result<CommandResult, RedisError> {
         let mut command = redis::cmd("EVALSHA");
         command
-            .arg(SCRIPT.get_hash())
+            .arg(CONTROL_SCRIPT.get_hash())
             .arg(1)
             .arg(&keys.control)
             .arg(self.id.to_string())
@@ -80,33 +84,33 @@ impl SendCommand<'_> {
             .arg(MAX_PENDING_COMMANDS)
             .arg(COMMAND_TTL.as_secs())
             .arg(self.variations);
-        match call(&SCRIPT, &command, connection).await? {
+        match call(&CONTROL_SCRIPT, &command, connection).await? {
             Value::BulkString(word) if word == b"ok" => Ok(CommandResult::Waiting),
             Value::BulkString(word) if word == b"full" => Ok(CommandResult::Full),
-            _ => Err(unexpected("control")),
+            _ => Err(unexpected_reply("control")),
         }
     }
 }
 
-/// Where an agent starts to read.
+/// The position before the first entry, where an agent starts to read.
 pub const STREAM_START: &str = "0-0";
 
-/// Waits at most `patience` for commands behind an entry.
+/// The `XREAD` that waits at most `timeout` for commands after an entry.
 #[must_use]
-pub fn read(keys: &RunKeys, after: &str, patience: Duration) -> Cmd {
+pub fn read(keys: &RunKeys, after: &str, timeout: Duration) -> Cmd {
     let mut command = redis::cmd("XREAD");
     command
         .arg("COUNT")
         .arg(MAX_PENDING_COMMANDS)
         .arg("BLOCK")
-        .arg(patience.as_millis().to_string())
+        .arg(timeout.as_millis().to_string())
         .arg("STREAMS")
         .arg(&keys.control)
         .arg(after);
     command
 }
 
-/// Takes an answered command off the stream.
+/// The `XDEL` that removes an answered command.
 #[must_use]
 pub fn acknowledge(keys: &RunKeys, entry: &str) -> Cmd {
     let mut command = redis::cmd("XDEL");
@@ -117,31 +121,28 @@ pub fn acknowledge(keys: &RunKeys, entry: &str) -> Cmd {
 /// An entry of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandEntry {
-    /// Its id there.
+    /// Id of the entry.
     pub entry: String,
-    /// The command; none if this version cannot read it.
+    /// The command; none if this version does not know it.
     pub command: Option<Command>,
 }
 
-/// A command as an agent gets it.
+/// A command as an agent receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// Its id.
     pub id: Uuid,
-    /// What is wanted.
+    /// What the agent must do.
     pub action: Action,
-    /// Which variation shall take it.
+    /// The variation that it addresses.
     pub variation: u16,
-    /// Who wants it.
+    /// Who sent it.
     pub by: String,
     /// The text of [`Action::Input`].
     pub data: String,
 }
 
-/// Reads the reply to [`read`]; time that ran out gives nothing.
-///
-/// # Errors
-/// If it has another shape.
+/// Parses the reply to [`read`]. A timeout gives no entries.
 pub fn parse(reply: Value) -> Result<Vec<CommandEntry>, RedisError> {
     type Fields = HashMap<String, String>;
     type Streams = HashMap<String, Vec<(String, Fields)>>;
@@ -150,13 +151,13 @@ pub fn parse(reply: Value) -> Result<Vec<CommandEntry>, RedisError> {
     Ok(entries
         .map(|(entry, fields)| CommandEntry {
             entry,
-            command: Command::of(&fields),
+            command: Command::from_fields(&fields),
         })
         .collect())
 }
 
 impl Command {
-    fn of(fields: &HashMap<String, String>) -> Option<Self> {
+    fn from_fields(fields: &HashMap<String, String>) -> Option<Self> {
         Some(Self {
             id: Uuid::try_parse(fields.get("id")?).ok()?,
             action: fields.get("command")?.parse().ok()?,
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_is_not_understood_hides_no_other() {
+    fn unknown_command_does_not_hide_later_ones() {
         let id = "01938f5e-0000-7000-8000-000000000001";
         let fields = |command| ["id", id, "command", command, "variation", "3", "by", "me"];
         let entries = vec![item("1-0", &fields("dance")), item("2-0", &fields("input"))];

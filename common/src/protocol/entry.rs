@@ -1,10 +1,18 @@
-//! One Redis Stream entry is one batch of events of one producer.
+//! A Redis Stream entry is one batch of events of one producer.
 //!
-//! Its Redis id is the [`EventId`] of its **last** event, so "entries after my cursor" always holds
-//! every unseen event. Fields: `p` producer, `n` the producer's seq of the first event, `c` count,
-//! `t` Redis TIME of the append in Unix milliseconds, `o` body bytes of the run up to and with this
-//! entry, and the body, NDJSON with every line exactly as the producer wrote it: in `b` as it is, in `z`
-//! [packed](crate::protocol::encoding).
+//! Its Redis id is the [`EventId`] of its **last** event, so "entries after my cursor" always
+//! includes every unseen event.
+//!
+//! | field | content |
+//! |---|---|
+//! | `p` | producer |
+//! | `n` | producer seq of the first event |
+//! | `c` | number of events |
+//! | `t` | Redis TIME of the append, Unix milliseconds |
+//! | `o` | body bytes of the run up to the end of this entry |
+//! | `b` or `z` | body, plain or [compressed]: NDJSON, each line exactly as the producer wrote it |
+//!
+//! [compressed]: crate::protocol::encoding
 
 use bytes::Bytes;
 use redis::Value;
@@ -13,14 +21,14 @@ use uuid::Uuid;
 use crate::protocol::encoding;
 use crate::protocol::event_id::EventId;
 
-/// One batch of events as it stands in Redis.
+/// One batch of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Id of the last event; the first one's seq is `last.seq - count + 1`.
+    /// Id of the last event. The seq of the first one is `last.seq - count + 1`.
     pub last: EventId,
-    /// Who published it.
+    /// The producer.
     pub producer: Uuid,
-    /// The producer's own seq of the first event.
+    /// Producer seq of the first event.
     pub producer_first: u64,
     /// Number of events, at least 1.
     pub count: u64,
@@ -33,29 +41,29 @@ pub struct Entry {
 /// One event of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Where it stands in the run.
+    /// Its position in the run.
     pub id: EventId,
-    /// Who published it.
+    /// The producer.
     pub producer: Uuid,
-    /// The producer's own seq: with `producer` it identifies the event whatever its id is.
+    /// Producer seq: with `producer` it identifies the event even after a rebirth changed its id.
     pub producer_seq: u64,
     /// The line, without its newline.
     pub line: Bytes,
 }
 
-/// An entry that does not hold what it must.
+/// An entry with missing or wrong content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unreadable entry {id}: {reason}")]
-pub struct Unreadable {
-    /// Its id, as far as it could be read.
+pub struct UnreadableEntry {
+    /// Its id.
     pub id: EventId,
     /// What is wrong with it.
     pub reason: String,
-    /// Its fields as they came, for the dead letter.
+    /// Its fields in the format of [`Entry::from_dump`], for the dead letter.
     pub bytes: Bytes,
 }
 
-/// A reply that is not a list of entries at all: the server speaks another protocol.
+/// The reply is not a list of entries: the server speaks another protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Redis answered a stream read with something that is not a list of entries")]
 pub struct NotEntries;
@@ -67,13 +75,13 @@ impl Entry {
         EventId::new(self.last.epoch, self.last.seq + 1 - self.count)
     }
 
-    /// The producer's own seq of the last event.
+    /// Producer seq of the last event.
     #[must_use]
     pub const fn producer_last(&self) -> u64 {
         self.producer_first + self.count - 1
     }
 
-    /// The events in order; their lines share the entry's bytes.
+    /// The events in order. Their lines share the bytes of the entry.
     pub fn events(&self) -> impl Iterator<Item = Event> + '_ {
         let mut at = 0;
         (0..self.count).map(move |index| {
@@ -89,11 +97,8 @@ impl Entry {
         })
     }
 
-    /// Reads the reply of `XRANGE`: every entry, readable or not, in order.
-    ///
-    /// # Errors
-    /// [`NotEntries`] if the reply as a whole has another shape.
-    pub fn parse_range(reply: Value) -> Result<Vec<Result<Self, Unreadable>>, NotEntries> {
+    /// Parses the reply of `XRANGE`: every entry, readable or not, in order.
+    pub fn parse_range(reply: Value) -> Result<Vec<Result<Self, UnreadableEntry>>, NotEntries> {
         match reply {
             Value::Nil => Ok(Vec::new()),
             Value::Array(items) => items.into_iter().map(Self::parse_item).collect(),
@@ -101,11 +106,11 @@ impl Entry {
         }
     }
 
-    /// Reads the bytes of an [`Unreadable`] again, which an earlier version may have kept. They tell their
-    /// fields apart only by newlines, so the body must be the last one, as the append script writes it.
+    /// Parses the bytes of an [`UnreadableEntry`], which an older version may have stored. Only
+    /// newlines separate its fields, so the body must come last, as the append script writes it.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why it is still unreadable.
     pub fn from_dump(last: EventId, dump: &[u8]) -> Result<Self, String> {
         let mut fields = Vec::new();
         let mut rest = dump;
@@ -129,16 +134,16 @@ impl Entry {
         Self::parse_fields(last, &fields)
     }
 
-    /// The entry that rode on a bell, if one did: small ones do, and other bells only wake.
+    /// The entry that a wake-up message carries. Only small entries are carried.
     #[must_use]
-    pub fn from_bell(message: &[u8]) -> Option<Self> {
+    pub fn from_wakeup(message: &[u8]) -> Option<Self> {
         let end = memchr::memchr(b'\n', message)?;
         let (id, fields) = (&message[..end], &message[end + 1..]);
         let last = EventId::parse_bytes(id).ok()?;
         Self::from_dump(last, fields).ok()
     }
 
-    fn parse_item(item: Value) -> Result<Result<Self, Unreadable>, NotEntries> {
+    fn parse_item(item: Value) -> Result<Result<Self, UnreadableEntry>, NotEntries> {
         let Value::Array(pair) = item else {
             return Err(NotEntries);
         };
@@ -148,12 +153,12 @@ impl Entry {
         let last = EventId::parse_bytes(&id).map_err(|_malformed| NotEntries)?;
         let fields = match fields {
             Value::Array(fields) => fields,
-            // An entry that was deleted while it was pending.
+            // An entry that was deleted while it was pending in a consumer group.
             Value::Nil => Vec::new(),
             _ => return Err(NotEntries),
         };
         Ok(
-            Self::parse_fields(last, &fields).map_err(|reason| Unreadable {
+            Self::parse_fields(last, &fields).map_err(|reason| UnreadableEntry {
                 id: last,
                 reason,
                 bytes: dump(&fields),
@@ -187,7 +192,7 @@ impl Entry {
 
 fn body(fields: &[Value]) -> Result<Bytes, String> {
     match find(fields, encoding::ZSTD_FIELD.as_bytes()) {
-        Some(frame) => encoding::unpack(frame).map_err(|error| error.to_string()),
+        Some(frame) => encoding::decompress(frame).map_err(|error| error.to_string()),
         None => field(fields, encoding::PLAIN_FIELD.as_bytes()).map(Bytes::copy_from_slice),
     }
 }
@@ -211,7 +216,7 @@ fn number(fields: &[Value], name: &[u8]) -> Result<u64, String> {
         .ok_or_else(|| format!("field {} is not a number", String::from_utf8_lossy(name)))
 }
 
-/// All field names and values one after the other, each ended by a newline.
+/// All field names and values in order, each with a newline.
 fn dump(fields: &[Value]) -> Bytes {
     let mut out = Vec::new();
     for value in fields {
@@ -239,11 +244,11 @@ mod tests {
         Value::Array(vec![bulk(id), Value::Array(flat)])
     }
 
-    const PRODUCER: &str = "01938f5e-0000-7000-8000-000000000001";
+    const PRODUCER_ID: &str = "01938f5e-0000-7000-8000-000000000001";
 
     fn good() -> Vec<(&'static str, &'static str)> {
         vec![
-            ("p", PRODUCER),
+            ("p", PRODUCER_ID),
             ("n", "41"),
             ("c", "2"),
             ("t", "9"),
@@ -253,18 +258,18 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_rides_on_a_bell() {
-        let bell = format!("7-12\np\n{PRODUCER}\nn\n41\nc\n2\nt\n9\nb\n{{}}a\n{{}}b\n\n");
-        let entry = Entry::from_bell(bell.as_bytes()).expect("an entry");
+    fn wake_up_message_carries_an_entry() {
+        let message = format!("7-12\np\n{PRODUCER_ID}\nn\n41\nc\n2\nt\n9\nb\n{{}}a\n{{}}b\n\n");
+        let entry = Entry::from_wakeup(message.as_bytes()).expect("an entry");
         assert_eq!((entry.last, entry.count), (EventId::new(7, 12), 2));
         assert_eq!(entry.body.as_ref(), b"{}a\n{}b\n");
         for other in ["7-12", "stored", "", "7-12\n", "stored\np\n"] {
-            assert!(Entry::from_bell(other.as_bytes()).is_none(), "{other:?}");
+            assert!(Entry::from_wakeup(other.as_bytes()).is_none(), "{other:?}");
         }
     }
 
     #[test]
-    fn an_entry_gives_its_events_with_their_ids() {
+    fn entry_gives_its_events_with_their_ids() {
         let parsed =
             Entry::parse_range(Value::Array(vec![item("7-12", &good())])).expect("entries");
         let entry = parsed[0].as_ref().expect("readable");
@@ -284,12 +289,12 @@ mod tests {
     }
 
     #[test]
-    fn a_packed_body_is_read_as_the_plain_one() {
+    fn compressed_body_reads_like_a_plain_one() {
         let lines = "{\"text\":\"the same again\"}\n".repeat(500);
-        let packed = encoding::Body::packed(lines.as_bytes());
+        let packed = encoding::Body::compress(lines.as_bytes());
         assert_eq!(packed.field(), "z");
         let id = bulk("7-500");
-        let mut fields: Vec<Value> = [("p", PRODUCER), ("n", "1"), ("c", "500"), ("t", "9")]
+        let mut fields: Vec<Value> = [("p", PRODUCER_ID), ("n", "1"), ("c", "500"), ("t", "9")]
             .iter()
             .flat_map(|(name, value)| [bulk(name), bulk(value)])
             .collect();
@@ -303,11 +308,11 @@ mod tests {
         let parsed = Entry::parse_range(Value::Array(vec![whole, cut])).expect("entries");
         assert_eq!(parsed[0].as_ref().expect("readable").body, lines);
         let reason = &parsed[1].as_ref().expect_err("unreadable").reason;
-        assert!(reason.starts_with("packed body"), "{reason}");
+        assert!(reason.starts_with("compressed body"), "{reason}");
     }
 
     #[test]
-    fn an_unreadable_entry_keeps_its_bytes_and_hides_no_other() {
+    fn unreadable_entry_keeps_its_bytes_and_does_not_hide_others() {
         let mut bad = good();
         bad[5] = ("b", "only one\n");
         let reply = Value::Array(vec![
@@ -327,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_of_an_entry_can_be_read_again() {
+    fn dumped_entry_can_be_parsed_again() {
         let fields: Vec<Value> = good()
             .iter()
             .flat_map(|(name, value)| [bulk(name), bulk(value)])
@@ -341,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_do_not_fit_are_unreadable() {
+    fn entry_with_inconsistent_counts_is_unreadable() {
         for (index, value) in [
             (1, "0"),
             (2, "0"),
@@ -359,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn another_shape_is_an_error_of_its_own() {
+    fn reply_that_is_not_a_list_of_entries_is_a_separate_error() {
         assert_eq!(Entry::parse_range(Value::Okay), Err(NotEntries));
         assert_eq!(
             Entry::parse_range(Value::Array(vec![Value::Int(3)])),

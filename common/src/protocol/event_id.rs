@@ -1,28 +1,29 @@
-//! Event ids: where an event stands in its run.
+//! Event ids: the position of an event in its run.
 //!
-//! An id is `<epoch>-<seq>`, both unsigned decimal numbers. Within an epoch the events of a run are
-//! numbered densely from 1, so a hole is visible at once. Ids are totally ordered, and one id
-//! resumes all channels of a run: it is the SSE `id:`, the Postgres key and the Redis entry id.
+//! An id is `<epoch>-<seq>`, two unsigned decimal numbers. Within an epoch the events of a run are
+//! numbered from 1 without gaps, so every reader can detect a missing one. Ids are totally ordered.
+//! One id resumes all channels of a run: it is the SSE `id:`, the Postgres key and the Redis entry
+//! id.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Where an event stands in its run. Ordered by epoch, then by seq.
+/// The position of an event in its run. Ordered by epoch, then by seq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct EventId {
-    /// Milliseconds of Redis TIME at which the stream was born; larger after every rebirth.
+    /// Redis TIME in milliseconds when the stream was created; larger after every rebirth.
     pub epoch: u64,
-    /// Position within the epoch, from 1 without holes.
+    /// Position within the epoch, from 1 without gaps.
     pub seq: u64,
 }
 
-/// Largest part of an id: both live in Postgres `bigint` columns and in Lua numbers, which count
-/// exactly up to 2^53.
-const MAX_PART: u64 = 1 << 53;
+/// Both parts are below this: Postgres stores them as `bigint`, and Lua numbers are exact up to
+/// 2^53.
+const MAX_ID_PART: u64 = 1 << 53;
 
-/// A text that is not an event id.
+/// The text is not an event id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "malformed event id: expected <epoch>-<seq>, two decimal numbers below 2^53, such as 1763700000000-17"
@@ -30,52 +31,41 @@ const MAX_PART: u64 = 1 << 53;
 pub struct MalformedId;
 
 impl EventId {
-    /// Before the first event of any run; a reader without a cursor starts here.
+    /// Before the first event of any run: the cursor of a new reader.
     pub const ZERO: Self = Self { epoch: 0, seq: 0 };
 
-    /// The id with these parts.
+    /// The id `<epoch>-<seq>`.
     #[must_use]
     pub const fn new(epoch: u64, seq: u64) -> Self {
         Self { epoch, seq }
     }
 
-    /// True if an event with the id `next` follows this one without a hole in the same epoch.
-    #[must_use]
-    pub const fn is_followed_by(self, next: Self) -> bool {
-        self.epoch == next.epoch && self.seq + 1 == next.seq
-    }
-
-    /// The id behind this one in the same epoch.
+    /// The next id in the same epoch.
     #[must_use]
     pub const fn next(self) -> Self {
         Self::new(self.epoch, self.seq + 1)
     }
 
-    /// The cursor behind which this id comes next: one that has reached everything before it.
+    /// The cursor of a reader that has everything before this id.
     #[must_use]
     pub const fn cursor_before(self) -> Self {
         Self::new(self.epoch, self.seq.saturating_sub(1))
     }
 
     /// Parses a cursor as readers send it: an event id, or the padded form
-    /// `<16 digits>_<16 digits>` that sorts as text.
-    ///
-    /// # Errors
-    /// [`MalformedId`] for anything else: a malformed cursor must never become a silent replay.
+    /// `<16 digits>_<16 digits>` that sorts as text. Anything else is an error, because a malformed
+    /// cursor must never cause a replay from the start.
     pub fn parse_cursor(text: &str) -> Result<Self, MalformedId> {
         match text.split_once('_') {
             Some((epoch, seq)) if epoch.len() == 16 && seq.len() == 16 => {
-                Ok(Self::new(part(epoch)?, part(seq)?))
+                Ok(Self::new(parse_part(epoch)?, parse_part(seq)?))
             }
             Some(_) => Err(MalformedId),
             None => text.parse(),
         }
     }
 
-    /// Parses the raw bytes of a Redis entry id.
-    ///
-    /// # Errors
-    /// [`MalformedId`] if the bytes are not `<number>-<number>`.
+    /// Parses the bytes of a Redis entry id.
     pub fn parse_bytes(bytes: &[u8]) -> Result<Self, MalformedId> {
         std::str::from_utf8(bytes)
             .map_err(|_not_utf8| MalformedId)?
@@ -83,10 +73,10 @@ impl EventId {
     }
 }
 
-fn part(text: &str) -> Result<u64, MalformedId> {
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+fn parse_part(text: &str) -> Result<u64, MalformedId> {
+    let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
-        Ok(number) if plain && number < MAX_PART => Ok(number),
+        Ok(number) if is_digits && number < MAX_ID_PART => Ok(number),
         _ => Err(MalformedId),
     }
 }
@@ -96,7 +86,7 @@ impl FromStr for EventId {
 
     fn from_str(text: &str) -> Result<Self, MalformedId> {
         let (epoch, seq) = text.split_once('-').ok_or(MalformedId)?;
-        Ok(Self::new(part(epoch)?, part(seq)?))
+        Ok(Self::new(parse_part(epoch)?, parse_part(seq)?))
     }
 }
 
@@ -127,12 +117,10 @@ mod tests {
     fn ids_are_ordered_by_epoch_then_seq() {
         assert!(EventId::new(1, 9) < EventId::new(1, 10));
         assert!(EventId::new(1, 10) < EventId::new(2, 1));
-        assert!(EventId::new(7, 1).is_followed_by(EventId::new(7, 2)));
-        assert!(!EventId::new(7, 1).is_followed_by(EventId::new(8, 2)));
     }
 
     #[test]
-    fn cursors_are_read_in_both_forms() {
+    fn cursors_are_parsed_in_both_forms() {
         let id = EventId::new(1_763_700_000_000, 17);
         assert_eq!(EventId::parse_cursor("1763700000000-17"), Ok(id));
         assert_eq!(
@@ -143,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_malformed() {
+    fn other_texts_are_malformed() {
         for text in [
             "",
             "-",

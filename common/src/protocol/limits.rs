@@ -1,57 +1,58 @@
-//! Every bound of the stream contract, with the reason for its figure.
+//! The bounds of the stream contract, with the reason for each figure.
 
 use std::time::Duration;
 
-/// Longest event line in bytes, without its newline.
+/// Bound on an event line, without its newline.
 ///
-/// An SSE frame repeats the line after `data: ` and adds about 150 bytes of envelope; several
-/// EventSource clients cut lines at 512 KiB, so half of that leaves room for any envelope.
+/// An SSE frame repeats the line after `data: ` and adds an envelope of about 150 bytes. Several
+/// EventSource clients cut lines at 512 KiB; half of that leaves room for any envelope.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
-/// Most raw bytes of terminal output that go into one event.
+/// Bound on the raw output in one event.
 ///
-/// JSON escapes inflate a byte up to six times (`\u0000`), and base64 by a third: 32 KiB stays
-/// below [`MAX_EVENT_BYTES`] in the worst case, so output can always be published.
+/// JSON escapes a byte to up to six (`\u0000`), and base64 adds a third. So 32 KiB stay below
+/// [`MAX_EVENT_BYTES`] in the worst case, and any output can be published.
 pub const MAX_CHUNK_BYTES: usize = 32 * 1024;
 
-/// Most events in one entry. An entry is the unit of a Redis call: 512 events amortise its cost to
-/// under a tenth of a microsecond each, and a reader that wants one event re-reads at most 512.
+/// Bound on the events of one entry. An entry is one Redis call: 512 events reduce its cost to
+/// under a tenth of a microsecond each, and a reader that needs one event reads at most 512.
 pub const MAX_ENTRY_EVENTS: usize = 512;
 
-/// Bytes of body after which a batch is closed. A single longer event still travels, alone.
+/// A batch is closed when its body reaches this size. A longer event travels alone.
 pub const MAX_ENTRY_BYTES: usize = 256 * 1024;
 
-/// Entries of one run that Redis may hold before producers are told `full`.
+/// Entries of one run that Redis may hold before producers get `full`.
 pub const MAX_RUN_ENTRIES: u64 = 1_000_000;
 
-/// Body bytes of one run that Redis may hold before producers are told `full`.
+/// Body bytes of one run that Redis may hold before producers get `full`.
 ///
-/// A producer at full speed writes about 100 MB/s: this is what Postgres may fall behind per run
-/// before the producer waits; 24 such runs fill a 6 GB Redis.
+/// This is how far Postgres may fall behind before a producer waits. A producer at full speed
+/// writes about 100 MB/s; 24 such runs fill a Redis of 6 GB.
 pub const MAX_RUN_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Stored events that stay in Redis for viewers who reconnect: the live window.
 pub const LIVE_WINDOW_EVENTS: u64 = 10_000;
 
-/// Stored bytes that stay in Redis at most, so that few large events cannot hold gigabytes.
+/// Bound on the bytes of the live window, so that large events cannot hold gigabytes.
 pub const LIVE_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 
-/// How long stored events stay in Redis when nothing more is appended, and how long the keys of a
-/// sealed run outlive it.
+/// Time after the last append until the live window expires, and after sealing until the keys of a
+/// run do.
 pub const LIVE_WINDOW_AGE: Duration = Duration::from_secs(15 * 60);
 
-/// Most variations of one run. The page shows them side by side; every one is a row in Postgres.
+/// Bound on the variations of one run. The page shows them side by side, and each is a row in
+/// Postgres.
 pub const MAX_VARIATIONS: u16 = 256;
 
-/// Longest name of a run in bytes.
+/// Bound on the name of a run.
 pub const MAX_NAME_BYTES: usize = 200;
 
-/// Most labels of one run: they are shown in one line.
+/// Bound on the labels of one run: the page shows them in one line.
 pub const MAX_LABELS: usize = 32;
 
-/// Longest name or value of a label in bytes.
+/// Bound on the name and on the value of a label.
 pub const MAX_LABEL_BYTES: usize = 200;
 
-/// Longest wait for an ordinary Redis reply. A loaded server answers within milliseconds; a
-/// connection that is half open never does, and is given up after this.
+/// Deadline for an ordinary Redis reply. A loaded server replies within milliseconds; a half-open
+/// connection never does, and is closed after this time.
 pub const REDIS_DEADLINE: Duration = Duration::from_secs(5);

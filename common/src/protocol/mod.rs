@@ -1,10 +1,10 @@
-//! The stream contract: what a producer writes and every reader relies on stands here and nowhere else.
+//! The stream contract: everything that a producer writes and a reader relies on.
 //!
-//! - [`event`]: one event is one JSON line. [`entry`]: one Redis Stream entry is a batch of lines. [`encoding`]: how the
-//!   lines travel in it.
-//! - [`event_id`]: the place of an event in its run, which is also the cursor.
-//! - [`keys`]: every Redis key and channel that exists.
-//! - [`limits`]: every bound of the contract, with its reason.
+//! - [`event`]: an event is one JSON line. [`entry`]: a Redis Stream entry is a batch of lines.
+//!   [`encoding`]: how the lines travel in an entry, plain or compressed.
+//! - [`event_id`]: the position of an event in its run, which is also the cursor of a reader.
+//! - [`keys`]: all Redis keys and channels, and their slots.
+//! - [`limits`]: the bounds of the contract, with their reasons.
 //! - [`seal`]: count, bytes and checksum that prove a stored run to be complete.
 //! - [`commands`]: commands from the gateway to agents.
 
@@ -16,3 +16,4 @@ pub mod event_id;
 pub mod keys;
 pub mod limits;
 pub mod seal;
+mod slot;

@@ -1,8 +1,13 @@
-//! The seal: by what a stored run proves to be whole.
+//! The seal: proof that a stored run is complete.
 //!
-//! A producer keeps a running count of its events, of their bytes and a checksum over them, and
-//! writes the three into its last status event. The persister keeps the same three while it stores.
-//! Where they agree, every event that was published is stored, unchanged and in order.
+//! A producer counts its events and their bytes, computes a checksum over them, and writes the
+//! three values into its last status event. The persister computes the same values while it stores.
+//! If they agree, every published event is stored, unchanged and in order. A run is sealed when
+//! every variation has ended and all seals agree; otherwise the API reports how much is missing.
+//!
+//! A seal belongs to a producer, not to a variation. The seqs of a producer have no gaps, so the
+//! persister can continue the checksum from batch to batch (it is kept in the table `producers`),
+//! and two processes that publish for one variation do not disturb each other.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -13,28 +18,26 @@ pub struct Seal {
     pub events: u64,
     /// Bytes of their lines, without newlines.
     pub bytes: u64,
-    /// CRC-32C over the lines, each followed by a newline: a checksum against loss and mix-up,
-    /// not against forgery.
+    /// CRC-32C over the lines, each followed by a newline. It detects loss and wrong order, but
+    /// does not protect against forgery.
     pub checksum: Checksum,
 }
 
-/// A CRC-32C that is written as `crc32c:` and eight hexadecimal digits.
+/// A CRC-32C, serialized as `crc32c:` and eight hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Checksum(pub u32);
 
 impl Seal {
-    /// Takes in the next event line, given without its newline.
+    /// Adds the next event line, without its newline.
     pub fn add(&mut self, line: &[u8]) {
         self.events += 1;
         self.bytes += line.len() as u64;
         let crc = crc32c::crc32c_append(self.checksum.0, line);
         self.checksum = Checksum(crc32c::crc32c_append(crc, b"\n"));
     }
-}
 
-impl Seal {
-    /// Takes in `count` event lines at once, each with its newline: the same as adding them one by
-    /// one, in one pass over their bytes.
+    /// Adds `count` event lines, each with its newline, in one pass over their bytes. The result is
+    /// the same as adding them one by one.
     pub fn add_lines(&mut self, count: u64, lines: &[u8]) {
         self.events += count;
         self.bytes += (lines.len() as u64).saturating_sub(count);
@@ -66,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seal_depends_on_every_byte_and_on_the_order() {
+    fn seal_depends_on_every_byte_and_on_the_order() {
         let sealed = |lines: &[&[u8]]| {
             let mut seal = Seal::default();
             lines.iter().for_each(|line| seal.add(line));
@@ -79,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_may_be_added_together() {
+    fn adding_lines_together_equals_adding_them_one_by_one() {
         let mut single = Seal::default();
         single.add(b"a");
         single.add(b"bb");
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_and_read_back() {
+    fn seal_round_trips_as_json() {
         let mut seal = Seal::default();
         seal.add(b"123456789");
         let json = serde_json::to_string(&seal).expect("JSON");
@@ -98,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_crc32c() {
+    fn checksum_is_crc32c() {
         // Check value of the CRC catalogue for "123456789".
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
     }

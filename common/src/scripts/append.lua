@@ -1,26 +1,50 @@
--- Appends one batch of one producer to its run: the only way into a run stream.
+-- Appends one batch of events to a run. This is the only way into a run stream.
 --
--- KEYS  1 stream  2 meta  3 bell  4 ready
+-- What the script guarantees:
+--   * Event ids are dense. The events of a run are numbered 1, 2, 3, ... within an epoch, and a
+--     Redis entry has the id `<epoch>-<seq>` of its last event. So a reader sees every gap, and
+--     "entries after my cursor" includes every event that it has not seen.
+--   * A batch is appended once. Each producer numbers its own events (the producer seq). A batch
+--     that the stream holds already gets `ok` and changes nothing, so a producer may always send it
+--     again.
+--   * Producer seqs have no gaps. A batch that does not follow the last one gets `gap` and the seq
+--     that must come first.
+--   * An old process of a producer is fenced: its producer epoch is smaller than the known one.
+--   * Lost writes are noticed. An acknowledgement by Redis is not durable, so a producer keeps
+--     every event until Postgres has it. It sends the seq that Redis has acknowledged (`acked`): if
+--     Redis holds less, it has lost data (a flush, a failover). Then the run gets a new, larger
+--     epoch, and the producer sends the missing events again. Postgres and viewers recognize
+--     repeated events by producer and producer seq.
+--   * Memory is bounded. A run that has reached its cap gets `full`; the producer waits and spools.
+-- The batch, the state of the run and both wake-ups change together, because a script is atomic.
+-- Wake-ups are only hints: a lost one does no harm. The first call after WAKE_AGAIN_MS wakes the
+-- persisters again, and a gateway reads each watched run every few seconds even without one.
+--
+-- KEYS  1 stream  2 meta  3 bell (channel that wakes gateways)  4 ready (queue of the persisters)
 -- ARGV  1 run  2 producer  3 producer epoch  4 base  5 acked  6 first  7 count
---       8 cap in entries  9 cap in bytes  10 field of the body: b or z, see body.rs  11 body
+--       8 cap in entries  9 cap in bytes  10 field of the body: b or z, see encoding.rs  11 body
 --   base   highest producer seq that the producer knows to be in Postgres
---   acked  highest producer seq that Redis has acknowledged to it
---   count  0 asks for the state only, and wakes the persister if its wake-up was lost; it shows a loss
---          (`ok` with less than `acked`) but leaves the larger epoch to the append that claims it;
---          of a newer process it fences the older one
--- Reply {word, last id of the run, durable producer seq, detail}
---   ok      the batch is in the stream, now or since an earlier call; detail: highest seq in Redis
+--   acked  highest producer seq that Redis has acknowledged to the producer
+--   first  producer seq of the first event of the batch
+--   count  number of events in the batch. 0 only queries the state: it wakes the persister if a
+--          wake-up was lost, and fences older processes of the producer. It reports lost writes
+--          (`ok` with a detail below `acked`) but leaves the new epoch to the next append.
+-- Reply {word, id of the run's last event, producer seq that Postgres holds, detail}
+--   ok      the stream holds the batch, since this call or an earlier one
+--           detail: highest producer seq that Redis holds
 --   gap     nothing appended; detail: the producer seq that must come first
---   full    nothing appended; the run holds as much as it may
+--   full    nothing appended; detail: highest producer seq that Redis holds
 --   fenced  nothing appended; detail: the newer producer epoch
 --
--- meta  epoch, seq     id of the last event; the epoch is fixed when the stream is born
---       bytes, freed   body bytes appended, and trimmed, since birth
---       dirty          ms of the wake-up in `ready`, while there are unstored events
---       watermark      last stored event id; sealed: final status, once everything is stored
---       cap            "<bytes> <until>": what the run may hold at most until that ms, less than its
---                      producers think; set by the persister while Redis is over its budget (cap.lua)
---       p:<producer>   "<epoch> <seq>" of what Redis has; d:<producer>: seq of what Postgres has
+-- Fields of meta
+--   epoch, seq    id of the last event; the epoch is set when the stream is created
+--   bytes, freed  body bytes appended, and trimmed, since the run or its last rebirth.lua began
+--   dirty         time of the last wake-up in `ready`, in ms; absent while everything is stored
+--   watermark     id of the last stored event
+--   sealed        final status, once everything is stored
+--   cap           "<bytes> <until ms>": a lower cap, set by cap.lua while Redis exceeds its budget
+--   p:<producer>  "<producer epoch> <producer seq>": newest epoch, and highest seq in Redis
+--   d:<producer>  highest producer seq that Postgres holds
 
 local stream, meta, bell, ready = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local run, producer, field, body = ARGV[1], ARGV[2], ARGV[10], ARGV[11]
@@ -28,15 +52,17 @@ local producer_epoch, base, acked = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumb
 local first, count = tonumber(ARGV[6]), tonumber(ARGV[7])
 local cap_entries, cap_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 
--- A body up to this size rides on the bell, so that who has read all before it need not come for it.
+-- The wake-up of gateways carries bodies up to this size: a gateway that has read everything before
+-- the batch then needs no read at all.
 local CARRIED_BYTES = 2048
 
--- A wake-up that is older than this while events are still unstored counts as lost.
+-- If events are still unstored this long after the wake-up of the persisters, it counts as lost.
 local WAKE_AGAIN_MS = 5000
 
--- Lua would print a large number as 1.7637e+12.
+-- Prints all digits: Lua itself prints a large number as 1.7637e+12.
 local function int(number) return string.format('%.0f', number) end
 
+-- 1. Read the state of the run and of this producer, and fence an old process.
 local m = redis.call('HMGET', meta, 'epoch', 'seq', 'bytes', 'freed', 'dirty', 'sealed',
   'p:' .. producer, 'd:' .. producer, 'cap')
 local epoch, seq = tonumber(m[1]), tonumber(m[2]) or 0
@@ -56,8 +82,8 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 if m[9] then
-  local cap, till = string.match(m[9], '^(%d+) (%d+)$')
-  if cap and now < tonumber(till) then cap_bytes = math.min(cap_bytes, tonumber(cap)) end
+  local cap, until_ms = string.match(m[9], '^(%d+) (%d+)$')
+  if cap and now < tonumber(until_ms) then cap_bytes = math.min(cap_bytes, tonumber(cap)) end
 end
 
 local function wake()
@@ -65,8 +91,9 @@ local function wake()
   redis.call('HSET', meta, 'dirty', int(now))
 end
 
+-- 2. A query of the state ends here.
 if count == 0 then
-  -- From this answer on a newer process gives seqs: the older one must not use them up before it does.
+  -- After this reply the newer process assigns seqs: fence the older one now, before it uses them.
   if known_epoch and producer_epoch > tonumber(known_epoch) then
     redis.call('HSET', meta, 'p:' .. producer, int(producer_epoch) .. ' ' .. known_seq)
   end
@@ -74,26 +101,30 @@ if count == 0 then
   return {'ok', int(epoch or 0) .. '-' .. int(seq), int(durable), int(stored)}
 end
 
--- Born; or reborn, because Redis lost what it had acknowledged: then ids must grow all the same.
+-- 3. Start an epoch for a new run, or for one that lost acknowledged writes. The new epoch is
+--    larger
+-- in any case, because ids must never decrease.
 if not epoch or stored < acked then
   epoch, seq = math.max(now, (epoch or 0) + 1), 0
   redis.call('HSET', meta, 'epoch', int(epoch), 'seq', '0')
 end
 
-local function answer(word, detail)
+local function reply(word, detail)
   return {word, int(epoch) .. '-' .. int(seq), int(durable), int(detail)}
 end
 
+-- 4. Accept only the batch that comes next, and only below the cap.
 local last = first + count - 1
-if last <= stored then return answer('ok', stored) end
-if first ~= stored + 1 then return answer('gap', stored + 1) end
+if last <= stored then return reply('ok', stored) end
+if first ~= stored + 1 then return reply('gap', stored + 1) end
 
 local entries = redis.call('XLEN', stream)
 if entries == 0 then freed = bytes end
 if entries >= cap_entries or (entries > 0 and bytes - freed + #body > cap_bytes) then
-  return answer('full', stored)
+  return reply('full', stored)
 end
 
+-- 5. Append it. A stream with unstored events must not expire: take back what settle.lua has set.
 seq, bytes = seq + count, bytes + #body
 local id = int(epoch) .. '-' .. int(seq)
 redis.call('XADD', stream, id, 'p', producer, 'n', int(first), 'c', int(count), 't', int(now),
@@ -105,11 +136,15 @@ if sealed then
   redis.call('HDEL', meta, 'sealed')
   redis.call('PERSIST', meta)
 end
+
+-- 6. Wake the persisters, unless the run is in their queue already, and the gateways.
 if not dirty or now - dirty > WAKE_AGAIN_MS then wake() end
-local ring = id
+local message = id
 if #body <= CARRIED_BYTES then
-  -- As `Entry::from_bell` reads it: the id, then names and values, each ended by a newline, the body last.
-  ring = table.concat({id, 'p', producer, 'n', int(first), 'c', int(count), 't', int(now), field, body, ''}, '\n')
+  -- `Entry::from_wakeup` parses it: the id, then names and values, each with a newline, the body
+  -- last.
+  message = table.concat(
+    {id, 'p', producer, 'n', int(first), 'c', int(count), 't', int(now), field, body, ''}, '\n')
 end
-redis.call('SPUBLISH', bell, ring)
-return answer('ok', last)
+redis.call('SPUBLISH', bell, message)
+return reply('ok', last)

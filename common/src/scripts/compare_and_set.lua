@@ -1,8 +1,8 @@
--- Replaces a copy by another, unless something else than expected stands there.
+-- Replaces the value of a cache key, unless it is not the expected one.
 --
--- KEYS[1] the copy; ARGV[1] what must stand there, ARGV[2] what shall, ARGV[3] its life in milliseconds, 0 for what is
--- left of that of its predecessor.
--- Answers 1 if it did.
+-- KEYS  1 the cache key
+-- ARGV  1 expected value  2 new value  3 time to live in ms, or 0 to keep the present one
+-- Reply 1 if it was replaced, else 0
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end

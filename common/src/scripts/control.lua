@@ -1,20 +1,20 @@
--- Gives the agents of a run one command, an entry for each variation it is for, or for none of them.
--- An entry stays until the agent of its variation has deleted it, the run is over, or nobody has
--- taken it for as long as the key lives.
+-- Sends a command to the agents of a run: one entry for each variation, or none at all if too many
+-- entries wait. An entry stays until the agent of its variation deletes it, the run is over, or the
+-- key expires.
 --
 -- KEYS  1 control
--- ARGV  1 id of the command  2 command  3 by whom  4 data, or ''
---       5 most entries that may wait  6 life of the key in seconds  7... variations
--- Reply ok | full (nothing added: too many commands wait to be taken)
+-- ARGV  1 id of the command  2 command  3 sent by  4 data, or ''
+--       5 bound on waiting entries  6 time to live of the key in seconds  7... variations
+-- Reply ok, or full: nothing was added, because too many entries wait
 
 local control = KEYS[1]
 local id, command, by, data = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local most, life = tonumber(ARGV[5]), ARGV[6]
+local max_entries, ttl = tonumber(ARGV[5]), ARGV[6]
 
-if redis.call('XLEN', control) + #ARGV - 6 > most then return 'full' end
+if redis.call('XLEN', control) + #ARGV - 6 > max_entries then return 'full' end
 for i = 7, #ARGV do
   redis.call('XADD', control, '*', 'id', id, 'command', command, 'variation', ARGV[i], 'by', by,
     'data', data)
 end
-redis.call('EXPIRE', control, life)
+redis.call('EXPIRE', control, ttl)
 return 'ok'

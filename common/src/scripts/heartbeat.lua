@@ -1,8 +1,8 @@
--- Takes an agent's sign of life: notes when it was heard, by Redis' clock, tells the viewers of its run,
--- and hands it to the worker if it is heard for the first time or again after a silence.
+-- Records the heartbeat of an agent by the clock of Redis, publishes it to the viewers of its run,
+-- and reports the agent to the worker if this is its first heartbeat, or the first after a silence.
 --
--- KEYS  1 pulses  2 news  3 channel
--- ARGV  1 agent  2 what to tell viewers  3 milliseconds of silence after which it is news
+-- KEYS  1 pulses  2 new agents  3 channel
+-- ARGV  1 agent  2 message for viewers  3 silence after which the agent counts as new, in ms
 -- Reply 1
 
 local pulses, news, channel = KEYS[1], KEYS[2], KEYS[3]

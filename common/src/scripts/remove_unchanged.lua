@@ -1,13 +1,13 @@
--- Takes agents off a sorted set, unless they have been heard since they were read.
+-- Removes agents from a sorted set, unless a heartbeat has arrived since the worker read them.
 --
--- KEYS  1 pulses or news
--- ARGV  pairs: agent, heard
--- Reply how many were taken off
+-- KEYS  1 pulses or new agents
+-- ARGV  pairs: agent, time of its last heartbeat as read
+-- Reply how many were removed
 
-local key, gone = KEYS[1], 0
+local key, removed = KEYS[1], 0
 for i = 1, #ARGV - 1, 2 do
   if tonumber(redis.call('ZSCORE', key, ARGV[i]) or nil) == tonumber(ARGV[i + 1]) then
-    gone = gone + redis.call('ZREM', key, ARGV[i])
+    removed = removed + redis.call('ZREM', key, ARGV[i])
   end
 end
-return gone
+return removed

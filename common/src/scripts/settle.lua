@@ -1,20 +1,38 @@
 #!lua flags=allow-oom
--- After a commit: tells producers and viewers what Postgres holds, trims it to the live window, and
--- takes the run off the ready stream, or puts it at the back of the line if there is more.
--- Allowed where Redis has no memory left: nothing else would give it any.
+-- Settles a run after a commit: reports to producers and viewers what Postgres holds, trims the
+-- stored part to the live window, and acknowledges the entries of the ready queue.
+--
+-- Why this is one script, and how it bounds memory:
+--   * The watermark, the trimming and the acknowledgement change together, so there is no state
+--     between them to recover from. A persister that dies before the call leaves its ready entries
+--     pending; the next one finds the events below the watermark in Postgres and calls this script.
+--     A repeated call is harmless: the watermark only moves forward.
+--   * Only events at or below the watermark are trimmed. What is not stored stays.
+--   * If events remain, the run goes to the end of the ready queue, behind all other runs.
+--   * If everything is stored, the stream expires on its own (EXPIRE), and the next append takes
+--     that back (PERSIST). No process has to remember to trim an idle run, which then costs only
+--     its meta hash.
+--   * A small stream is reloaded (DUMP, RESTORE) once everything is stored: Redis allocates 4 KiB
+--     for every stream, but loads one at its real size, a quarter of that for a run of one event.
+--   * The script may run when Redis is out of memory (allow-oom), like all scripts that free
+--     memory: if Redis rejected it like other writes, nothing could ever be trimmed and Redis would
+--     stay full.
 --
 -- KEYS  1 stream  2 meta  3 bell  4 ready  5 control
--- ARGV  1 run  2 watermark epoch  3 watermark seq  4 sealed: a final status, or ''
---       5 window in events  6 window in bytes  7 window in seconds  8 group
+-- ARGV  1 run  2 watermark epoch  3 watermark seq  4 sealed: the final status, or ''
+--       5 window in events  6 window in bytes  7 window in seconds  8 consumer group
 --       9 number of ready entries to acknowledge, then their ids, then pairs: producer, durable seq
--- Reply clean | more | gone (Redis no longer knows the run)
+-- Reply clean  everything is stored
+--       more   events remain, and the run is in the ready queue again
+--       gone   Redis no longer knows the run; the ready entries are acknowledged
+-- append.lua describes the fields of meta.
 
 local stream, meta, bell, ready, control = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local run, epoch, seq, sealed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local window_events, window_bytes, window_seconds = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local group, acks = ARGV[8], tonumber(ARGV[9])
 
--- Body bytes below which a stream of which all is stored is made as small as it can be.
+-- A stream with fewer body bytes is reloaded at its real size once everything is stored.
 local SMALL_BYTES = 2048
 
 local function int(number) return string.format('%.0f', number) end
@@ -27,6 +45,7 @@ local function acknowledge()
   end
 end
 
+-- 1. Read the state of the run.
 local m = redis.call('HMGET', meta, 'epoch', 'seq', 'bytes', 'freed', 'watermark')
 local at_epoch, at_seq = tonumber(m[1]), tonumber(m[2])
 if not at_epoch then
@@ -34,9 +53,10 @@ if not at_epoch then
   return 'gone'
 end
 
-local told_epoch, told_seq = string.match(m[5] or '0-0', '^(%d+)-(%d+)$')
-told_epoch, told_seq = tonumber(told_epoch), tonumber(told_seq)
-if epoch > told_epoch or (epoch == told_epoch and seq > told_seq) then
+-- 2. Move the watermark forward, and the durable seqs that append.lua returns to producers.
+local old_epoch, old_seq = string.match(m[5] or '0-0', '^(%d+)-(%d+)$')
+old_epoch, old_seq = tonumber(old_epoch), tonumber(old_seq)
+if epoch > old_epoch or (epoch == old_epoch and seq > old_seq) then
   redis.call('HSET', meta, 'watermark', watermark)
 end
 for i = 10 + acks, #ARGV - 1, 2 do
@@ -45,7 +65,7 @@ for i = 10 + acks, #ARGV - 1, 2 do
   if tonumber(ARGV[i + 1]) > known then redis.call('HSET', meta, field, ARGV[i + 1]) end
 end
 
--- Only what is at or below the watermark may go.
+-- 3. Trim the stored part to the live window, by events and then by bytes.
 local function first_entry()
   local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   if not entry then return nil end
@@ -77,22 +97,21 @@ while trimmed > 0 or bytes - freed > window_bytes do
 end
 redis.call('HSET', meta, 'freed', int(freed))
 
+-- 4. Acknowledge, and let the stored stream expire or queue the run again.
 local word
 if at_epoch == epoch and at_seq == seq then
   word = 'clean'
   acknowledge()
   redis.call('HDEL', meta, 'dirty')
-  -- An idle run then costs no more than its meta hash; the next append takes this back.
   redis.call('EXPIRE', stream, window_seconds)
   if bytes - freed < SMALL_BYTES then
-    -- Redis gives a stream 4 KiB to begin with; what is loaded has the size of what it holds.
-    local whole, life = redis.call('DUMP', stream), redis.call('PTTL', stream)
-    if whole and life > 0 then redis.call('RESTORE', stream, int(life), whole, 'REPLACE') end
+    local dump, ttl = redis.call('DUMP', stream), redis.call('PTTL', stream)
+    if dump and ttl > 0 then redis.call('RESTORE', stream, int(ttl), dump, 'REPLACE') end
   end
   if sealed ~= '' then
     redis.call('HSET', meta, 'sealed', sealed)
     redis.call('EXPIRE', meta, window_seconds)
-    -- What nobody took must not meet a later attempt of the run.
+    -- Commands that no agent took must not reach a later attempt of the run.
     redis.call('DEL', control)
   end
 else
@@ -103,5 +122,7 @@ else
   redis.call('HSET', meta, 'dirty', int(now))
   acknowledge()
 end
+
+-- 5. Wake the gateways.
 redis.call('SPUBLISH', bell, word == 'clean' and sealed ~= '' and 'sealed' or 'stored')
 return word

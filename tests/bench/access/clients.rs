@@ -1,6 +1,7 @@
-//! Clients that ask for the same thing again and again, each on a connection of its own, as fast as they are answered.
+//! Clients that send the same request again and again, each on a connection of its own, as fast as
+//! they get responses.
 //!
-//! They read just enough of an answer to know where it ends, so that they cost less than the server.
+//! They read just enough of a response to find its end, so that they cost less than the server.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,24 +11,24 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for a response.
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What came of it.
-pub(crate) struct Asked {
-    /// Answers a second.
+/// The result.
+pub(crate) struct RequestCounts {
+    /// Responses per second.
     pub(crate) rate: f64,
     pub(crate) times: Histogram,
 }
 
-/// Lets so many clients send this request for some time; each answer must have this status.
+/// Lets this many clients send this request for some time; each response must have this status.
 pub(crate) async fn ask(
     address: SocketAddr,
     request: &str,
     status: u16,
     clients: usize,
     time: Duration,
-) -> Asked {
+) -> RequestCounts {
     let mut sockets = Vec::with_capacity(clients);
     for _ in 0..clients {
         let socket = TcpStream::connect(address).await.expect("a connection");
@@ -46,30 +47,30 @@ pub(crate) async fn ask(
             times.record(took);
         }
     }
-    Asked {
+    RequestCounts {
         rate: times.total() as f64 / time.as_secs_f64(),
         times,
     }
 }
 
-/// Nanoseconds of each answer that came in time.
+/// Nanoseconds of each response that arrived in time.
 async fn one(mut socket: TcpStream, request: &str, status: u16, end: Instant) -> Vec<u64> {
     let head = format!("HTTP/1.1 {status} ");
-    let (mut times, mut heard) = (Vec::new(), Vec::with_capacity(4096));
+    let (mut times, mut received) = (Vec::new(), Vec::with_capacity(4096));
     loop {
         let began = Instant::now();
         socket
             .write_all(request.as_bytes())
             .await
-            .expect("it is heard");
-        let answering = answer(&mut socket, &mut heard);
-        timeout(PATIENCE, answering)
+            .expect("the request is sent");
+        let answering = answer(&mut socket, &mut received);
+        timeout(RESPONSE_DEADLINE, answering)
             .await
-            .expect("an answer in time");
+            .expect("a response in time");
         assert!(
-            heard.starts_with(head.as_bytes()),
+            received.starts_with(head.as_bytes()),
             "{}",
-            String::from_utf8_lossy(&heard)
+            String::from_utf8_lossy(&received)
         );
         let now = Instant::now();
         if now > end {
@@ -79,13 +80,13 @@ async fn one(mut socket: TcpStream, request: &str, status: u16, end: Instant) ->
     }
 }
 
-/// Reads one answer, whose length its head tells.
-async fn answer(socket: &mut TcpStream, heard: &mut Vec<u8>) {
-    heard.clear();
+/// Reads one response by the length in its head.
+async fn answer(socket: &mut TcpStream, received: &mut Vec<u8>) {
+    received.clear();
     loop {
-        let read = socket.read_buf(heard).await.expect("an answer");
+        let read = socket.read_buf(received).await.expect("a response");
         assert!(read > 0, "the gateway closed the connection");
-        let text = String::from_utf8_lossy(heard);
+        let text = String::from_utf8_lossy(received);
         let Some((head, body)) = text.split_once("\r\n\r\n") else {
             continue;
         };

@@ -1,17 +1,17 @@
-//! The script that counts requests, beside the least that a call to Redis costs.
+//! The rate limit script, compared with the cheapest call to Redis.
 
 use std::time::Duration;
 
-use runcast_common::rate_limit::{self, Measure, Quota, QuotaCheck};
+use runcast_common::rate_limit::{self, LimitAlgorithm, Quota, QuotaCheck};
 use runcast_tests::stack::Stack;
 use uuid::Uuid;
 
 use crate::measure::say;
 use crate::{Scale, columns, timed};
 
-fn quota(measure: Measure, units: u64) -> Quota {
+fn quota(algorithm: LimitAlgorithm, units: u64) -> Quota {
     Quota {
-        measure,
+        algorithm,
         units,
         period: Duration::from_secs(60),
         burst: units,
@@ -27,11 +27,11 @@ pub(crate) async fn limits(scale: Scale) {
         quota,
         cost: 1,
     };
-    let allows = vec![ask("read", quota(Measure::Rate, 1_000_000))];
-    let refuses = vec![ask("write", quota(Measure::Rate, 1))];
+    let allows = vec![ask("read", quota(LimitAlgorithm::Gcra, 1_000_000))];
+    let refuses = vec![ask("write", quota(LimitAlgorithm::Gcra, 1))];
     let both = vec![
-        ask("read", quota(Measure::Rate, 1_000_000)),
-        ask("search", quota(Measure::Window, 1_000_000)),
+        ask("read", quota(LimitAlgorithm::Gcra, 1_000_000)),
+        ask("search", quota(LimitAlgorithm::SlidingWindow, 1_000_000)),
     ];
     let sides = [
         ("one policy, allowed", allows),
@@ -39,21 +39,21 @@ pub(crate) async fn limits(scale: Scale) {
         ("two policies", both),
     ];
     let mut pings = Vec::new();
-    let mut asked = vec![Vec::new(); sides.len()];
+    let mut requested = vec![Vec::new(); sides.len()];
     for _ in 0..scale.rounds {
         let ping = timed(scale.calls, async || {
             let answer: String = redis::cmd("PING")
                 .query_async(&mut connection)
                 .await
-                .expect("an answer");
+                .expect("a response");
             assert_eq!(answer, "PONG");
         });
         pings.extend(ping.await);
-        for ((_, asks), times) in sides.iter().zip(&mut asked) {
+        for ((_, asks), times) in sides.iter().zip(&mut requested) {
             let call = timed(scale.calls, async || {
-                let standings = rate_limit::ask(asks, &mut connection)
+                let standings = rate_limit::check(asks, &mut connection)
                     .await
-                    .expect("an answer");
+                    .expect("a response");
                 assert_eq!(standings.len(), asks.len());
             });
             times.extend(call.await);
@@ -66,7 +66,7 @@ pub(crate) async fn limits(scale: Scale) {
         scale.rounds,
         columns(&pings, &pings),
     ));
-    for ((name, _), times) in sides.iter().zip(&asked) {
+    for ((name, _), times) in sides.iter().zip(&requested) {
         say(format_args!("| {name} | {} |", columns(times, &pings)));
     }
 }

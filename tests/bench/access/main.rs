@@ -1,64 +1,66 @@
-//! Access: what it costs to know who asks and whether they may, beside what it would cost without.
+//! Access: the cost of authentication, authorization and rate limits, compared with requests
+//! without them.
 //!
-//! - **validate**: a session, a token and what a user may do, from their copies in Redis and from Postgres, one after the
-//!   other on one connection each, in turns; then whole requests at a gateway that has copies, and at one that has none.
-//! - **limits**: the script that counts a request beside a bare `PING` on the same connection.
-//! - **mix**: [`mix`] tells what is asked; how many of the looks for a copy find one.
-//! - **requests**: requests/s of a cheap route at a thousand clients, with a token and without.
+//! - **validate**: a session, a token and a user's rights, from their cache in Redis and from
+//!   Postgres, one after the other on one connection each, taking turns; then whole requests at a
+//!   gateway with a cache, and at one without.
+//! - **limits**: the rate limit script, compared with `PING` on the same connection.
+//! - **mix**: the cache hit rate of the requests that [`mix`] describes.
+//! - **requests**: requests/s of a cheap route with a thousand clients, with a token and without.
 //!
-//! Everything is over loopback, and the load shares the cores with the servers. With `--quick` everything is small: it
-//! shows that the benchmark works, and its figures mean nothing.
+//! All traffic is over loopback, and the load shares the cores with the servers. With `--quick`
+//! everything is small: that shows that the benchmark works, but its figures mean nothing.
 
 mod clients;
 mod limits;
 #[path = "../measure.rs"]
 mod measure;
 mod mix;
-mod people;
 mod requests;
+mod users;
 mod validate;
 
 use std::time::{Duration, Instant};
 
-use runcast_tests::files::raise_limit;
+use runcast_tests::open_files::raise_limit;
 
 use self::measure::quantile;
 
-const PARTS: [&str; 4] = ["validate", "limits", "mix", "requests"];
+const PART_NAMES: [&str; 4] = ["validate", "limits", "mix", "requests"];
 
 /// Files that a process needs beside its clients.
 const OTHER_FILES: u64 = 500;
 
-/// How large everything is.
+/// The sizes of all parts.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     /// Calls of each kind in a round.
     calls: usize,
     rounds: usize,
     /// Users, and as many tokens, in `mix`.
-    people: usize,
+    users: usize,
     /// Requests in `mix`.
-    asked: usize,
+    requested: usize,
     /// Clients in `requests`.
     clients: usize,
-    /// How long they ask, each time.
+    /// Length of each run of them.
     time: Duration,
 }
 
-const FULL: Scale = Scale {
+const FULL_SCALE: Scale = Scale {
     calls: 2_000,
     rounds: 5,
-    people: 1_000,
-    asked: 60_000,
+    users: 1_000,
+    requested: 60_000,
     clients: 1_000,
     time: Duration::from_secs(5),
 };
 
-const QUICK: Scale = Scale {
+const QUICK_SCALE: Scale = Scale {
     calls: 100,
     rounds: 2,
-    people: 100,
-    asked: 3_000,
+    users: 100,
+    requested: 3_000,
     clients: 100,
     time: Duration::from_secs(1),
 };
@@ -66,11 +68,11 @@ const QUICK: Scale = Scale {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|one| one == "--quick");
-    let scale = if quick { QUICK } else { FULL };
+    let scale = if quick { QUICK_SCALE } else { FULL_SCALE };
     let parts = arguments.iter().filter(|one| !one.starts_with("--"));
     let mut parts: Vec<&str> = parts.map(String::as_str).collect();
     if parts.is_empty() {
-        parts = PARTS.to_vec();
+        parts = PART_NAMES.to_vec();
     }
     raise_limit(scale.clients as u64 + OTHER_FILES);
     let built = tokio::runtime::Builder::new_multi_thread()
@@ -83,12 +85,12 @@ fn main() {
             "limits" => runtime.block_on(limits::limits(scale)),
             "mix" => runtime.block_on(mix::mix(scale)),
             "requests" => runtime.block_on(requests::requests(scale)),
-            _ => panic!("no part {part}: there are {PARTS:?}"),
+            _ => panic!("no part {part}: there are {PART_NAMES:?}"),
         }
     }
 }
 
-/// How long each of these calls takes, in microseconds.
+/// The time of each of these calls, in microseconds.
 async fn timed(calls: usize, mut call: impl AsyncFnMut()) -> Vec<f64> {
     let mut times = Vec::with_capacity(calls);
     for _ in 0..calls {
@@ -99,7 +101,7 @@ async fn timed(calls: usize, mut call: impl AsyncFnMut()) -> Vec<f64> {
     times
 }
 
-/// Columns of a table: p50 and p99, and p50 beside that of another side.
+/// Columns of a table: p50 and p99, and p50 relative to another side.
 fn columns(times: &[f64], beside: &[f64]) -> String {
     let [p50, p99] = [0.5, 0.99].map(|share| quantile(times, share));
     let ratio = p50 / quantile(beside, 0.5);

@@ -1,11 +1,12 @@
-//! Requests/s of a cheap route with a token, beside the same route without, and a route that asks nobody who they are.
+//! Requests/s of a cheap route with a token, of the same route without, and of a route without
+//! authentication.
 //!
-//! With a token each request asks Redis twice: for the copy of the token, and to be counted. `/v1/session` asks
-//! nothing else then.
+//! With a token each request makes two calls to Redis: for the cached token, and for the rate
+//! limit. `/v1/session` makes no others.
 
 use std::net::SocketAddr;
 
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 
 use crate::Scale;
 use crate::clients::ask;
@@ -13,31 +14,35 @@ use crate::measure::{cpu, median, say, spread};
 
 pub(crate) async fn requests(scale: Scale) {
     let stack = Stack::start().await;
-    let token = stack.mint("runs:read").await;
+    let token = stack.create_token("runs:read").await;
     let api = stack.api();
-    let address = api.base().strip_prefix("http://").expect("an address");
-    let address: SocketAddr = address.parse().expect("an address");
+    let address = api.base().strip_prefix("http://").expect("a URL");
+    let address: SocketAddr = address.parse().expect("a URL");
     let request = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n{more}\r\n");
-    let shown = format!("authorization: Bearer {token}\r\n");
+    let displayed = format!("authorization: Bearer {token}\r\n");
     let sides = [
         (
             "/v1/session with a token",
-            request("/v1/session", &shown),
+            request("/v1/session", &displayed),
             200,
         ),
         ("/v1/session without", request("/v1/session", ""), 401),
-        ("/healthz, for everybody", request("/healthz", ""), 200),
+        (
+            "/healthz, without authentication",
+            request("/healthz", ""),
+            200,
+        ),
     ];
     let mut figures = vec![(Vec::new(), Vec::new(), Vec::new(), Vec::new()); sides.len()];
     for _ in 0..scale.rounds {
         for ((_, request, status), (rates, p50, p99, cost)) in sides.iter().zip(&mut figures) {
-            let before = cpu(stack.process_id(Part::Gateway));
-            let asked = ask(address, request, *status, scale.clients, scale.time).await;
-            let used = cpu(stack.process_id(Part::Gateway)) - before;
-            rates.push(asked.rate);
-            p50.push(asked.times.quantile_ms(0.5));
-            p99.push(asked.times.quantile_ms(0.99));
-            cost.push(used.as_secs_f64() * 1e6 / asked.times.total() as f64);
+            let before = cpu(stack.process_id(Service::Gateway));
+            let requested = ask(address, request, *status, scale.clients, scale.time).await;
+            let used = cpu(stack.process_id(Service::Gateway)) - before;
+            rates.push(requested.rate);
+            p50.push(requested.times.quantile_ms(0.5));
+            p99.push(requested.times.quantile_ms(0.99));
+            cost.push(used.as_secs_f64() * 1e6 / requested.times.total() as f64);
         }
     }
     say(format_args!(

@@ -1,17 +1,17 @@
-//! Many viewers to whom nothing happens: what they cost, and how they come all at once.
+//! Many idle viewers: their cost, and how fast they connect all at once.
 
 use std::time::Duration;
 
-use runcast_tests::crowd::{Crowd, Plan};
+use runcast_tests::crowd::{Crowd, CrowdPlan};
 
 use crate::measure::{median, say, spread};
 use crate::side::{Name, Side};
-use crate::{PATIENCE, Scale, gather, whole};
+use crate::{CROWD_DEADLINE, Scale, connect_crowd, whole};
 
-/// How long viewers have been idle when they are counted.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long viewers are idle before they are counted.
+const IDLE_PERIOD: Duration = Duration::from_secs(2);
 
-/// Memory of a server for each viewer.
+/// Memory of a server per viewer.
 pub(crate) async fn idle(scale: Scale) {
     say(format_args!(
         "\nIdle: {} viewers of one channel, each of which has seen one message; PSS of the server by smaps_rollup, \
@@ -32,30 +32,30 @@ pub(crate) async fn idle(scale: Scale) {
 
 async fn weigh(name: Name, viewers: usize) -> Result<(f64, f64), String> {
     let mut side = Side::start(name, 1).await;
-    let one = gather(&mut side, 1, false)?;
-    tokio::time::sleep(SETTLE).await;
+    let one = connect_crowd(&mut side, 1, false)?;
+    tokio::time::sleep(IDLE_PERIOD).await;
     let with_one = side.pss_kib();
-    // Those who come later see the first message or not, as their server keeps it or not.
-    let rest = Crowd::gather(Plan {
+    // Later viewers receive the first message or not, depending on whether their server keeps it.
+    let rest = Crowd::start(CrowdPlan {
         viewers: viewers - 1,
         address: side.address,
         request: side.request(),
         first: Box::new(|_| 0),
-        comes_back: false,
-        at_once: 256,
-        every_duration: false,
+        reconnects: false,
+        max_connecting: 256,
+        record_all: false,
     });
-    rest.all_open(PATIENCE)?;
+    rest.wait_all_open(CROWD_DEADLINE)?;
     side.publisher.burst(1);
     for crowd in [&one, &rest] {
-        crowd.all_have_seen(2, PATIENCE)?;
+        crowd.wait_all_received(2, CROWD_DEADLINE)?;
     }
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(IDLE_PERIOD).await;
     whole(&rest, viewers - 1)?;
     Ok((with_one, side.pss_kib()))
 }
 
-/// Everybody connects in one moment.
+/// All connect at the same moment.
 pub(crate) async fn burst(scale: Scale) {
     let names = Name::ALL;
     let mut figures = vec![[const { Vec::new() }; 3]; names.len()];
@@ -92,18 +92,18 @@ pub(crate) async fn burst(scale: Scale) {
 
 async fn come(name: Name, viewers: usize) -> Result<[f64; 3], String> {
     let side = Side::start(name, 1).await;
-    let crowd = Crowd::gather(Plan {
+    let crowd = Crowd::start(CrowdPlan {
         viewers,
         address: side.address,
         request: side.request(),
         first: Box::new(|_| 0),
-        comes_back: false,
-        at_once: viewers,
-        every_duration: false,
+        reconnects: false,
+        max_connecting: viewers,
+        record_all: false,
     });
-    let took = crowd.all_open(PATIENCE)?;
+    let took = crowd.wait_all_open(CROWD_DEADLINE)?;
     whole(&crowd, viewers)?;
-    let each = crowd.openings();
+    let each = crowd.open_times();
     Ok([
         took.as_secs_f64() * 1e3,
         each.quantile_ms(0.5),

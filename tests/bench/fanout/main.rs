@@ -1,18 +1,24 @@
-//! The fan-out: one gateway of Runcast beside nchan, a Durable Streams server, and what everybody writes first, all in one
-//! run, over loopback, with a load client that shares the cores with all of them.
+//! The fan-out: one gateway of Runcast, compared with nchan, a Durable Streams server, and the
+//! usual first implementation, all in one run, over loopback, with a load client that shares the
+//! cores with all of them.
 //!
-//! - **idle**: memory of a server for each viewer that has seen one message and then nothing.
+//! - **idle**: memory of a server per viewer that has received one message and then nothing.
 //! - **latency**: from when a message was due until each of many viewers of one channel has it.
-//! - **throughput**: the highest rate that is kept for some seconds while nobody falls behind.
-//! - **runs**: as latency, over many channels with few viewers each.
-//! - **overload**: more than any server can deliver: its memory, who is closed, and whether all find everything.
-//! - **storm**: everybody comes back at once, with old cursors, to a gateway that has just started.
-//! - **burst**: everybody comes at once.
+//! - **throughput**: the highest rate that is sustained for some seconds without a viewer falling
+//!   behind.
+//! - **runs**: latency over many channels with few viewers each.
+//! - **overload**: more than any server can deliver: its memory, which viewers it closes, and
+//!   whether all receive everything.
+//! - **storm**: all viewers reconnect at once, with old cursors, to a gateway that has just
+//!   started.
+//! - **burst**: all viewers connect at once.
 //! - **depth**: how long a viewer waits for its first event, by how far back it resumes.
 //!
-//! All sides publish and deliver the same lines of [`MESSAGE_BYTES`](runcast_tests::mark::MESSAGE_BYTES). Every viewer checks
-//! in every part that no message is missing, doubled or out of order; a round where one is counts as failed, and says so.
-//! With `--quick` everything is small: it shows that the benchmark works, and its figures mean nothing.
+//! All sides publish and deliver the same lines of
+//! [`MESSAGE_BYTES`](runcast_tests::stamp::MESSAGE_BYTES). In all parts each viewer checks that no
+//! message is missing, doubled or out of order; a round with such an error counts as failed, and
+//! says so. With `--quick` everything is small: that shows that the benchmark works, but its
+//! figures mean nothing.
 
 mod depth;
 mod idle;
@@ -28,12 +34,12 @@ mod throughput;
 
 use std::time::Duration;
 
-use runcast_tests::crowd::{Crowd, Plan};
-use runcast_tests::files::raise_limit;
+use runcast_tests::crowd::{Crowd, CrowdPlan};
+use runcast_tests::open_files::raise_limit;
 
 use self::side::Side;
 
-const PARTS: [&str; 8] = [
+const PART_NAMES: [&str; 8] = [
     "idle",
     "latency",
     "throughput",
@@ -44,13 +50,13 @@ const PARTS: [&str; 8] = [
     "depth",
 ];
 
-/// Longest wait for a crowd to come, or to catch up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for a crowd to connect, or to catch up.
+const CROWD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Files that a process needs beside its viewers.
 const OTHER_FILES: u64 = 500;
 
-/// How large everything is.
+/// The sizes of all parts.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     /// Viewers in `idle` and `burst`.
@@ -60,15 +66,15 @@ struct Scale {
     /// Viewers in `storm`.
     returning: usize,
     rounds: usize,
-    /// How long something is published at one pace.
+    /// How long each pace is published.
     time: Duration,
-    /// How long `overload` goes on.
+    /// Length of `overload`.
     overload: Duration,
     /// Events of the run in `depth`.
     events: usize,
 }
 
-const FULL: Scale = Scale {
+const FULL_SCALE: Scale = Scale {
     many: 10_000,
     viewers: 1_000,
     returning: 5_000,
@@ -78,7 +84,7 @@ const FULL: Scale = Scale {
     events: 1_000_000,
 };
 
-const QUICK: Scale = Scale {
+const QUICK_SCALE: Scale = Scale {
     many: 500,
     viewers: 100,
     returning: 200,
@@ -91,21 +97,24 @@ const QUICK: Scale = Scale {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [first, port] = &arguments[..]
-        && first == naive::ARGUMENT
+        && first == naive::NAIVE_ARGUMENT
     {
         let port = port.parse().expect("a port");
         return runtime().block_on(naive::serve(port));
     }
     let quick = arguments.iter().any(|one| one == "--quick");
-    let scale = if quick { QUICK } else { FULL };
+    let scale = if quick { QUICK_SCALE } else { FULL_SCALE };
     let parts = arguments.iter().filter(|one| !one.starts_with("--"));
     let mut parts: Vec<&str> = parts.map(String::as_str).collect();
     if parts.is_empty() {
-        parts = PARTS.to_vec();
+        parts = PART_NAMES.to_vec();
     }
     raise_limit(scale.many as u64 + OTHER_FILES);
     for part in parts {
-        assert!(PARTS.contains(&part), "no part {part}: there are {PARTS:?}");
+        assert!(
+            PART_NAMES.contains(&part),
+            "no part {part}: there are {PART_NAMES:?}"
+        );
         runtime().block_on(play(part, scale));
     }
 }
@@ -130,28 +139,32 @@ async fn play(part: &str, scale: Scale) {
     }
 }
 
-/// Lets viewers come to all channels of a side that nobody has published to, and waits until each has seen one message.
-fn gather(side: &mut Side, viewers: usize, every_duration: bool) -> Result<Crowd, String> {
-    let crowd = Crowd::gather(Plan {
+/// Connects viewers to all channels of a side without publications, and waits until each has
+/// received one message.
+fn connect_crowd(side: &mut Side, viewers: usize, every_duration: bool) -> Result<Crowd, String> {
+    let crowd = Crowd::start(CrowdPlan {
         viewers,
         address: side.address,
         request: side.request(),
         first: Box::new(|_| 1),
-        comes_back: false,
-        at_once: 256,
-        every_duration,
+        reconnects: false,
+        max_connecting: 256,
+        record_all: every_duration,
     });
-    crowd.all_open(PATIENCE)?;
+    crowd.wait_all_open(CROWD_DEADLINE)?;
     side.publisher.burst(side.publisher.channels());
-    crowd.all_have_seen(1, PATIENCE)?;
+    crowd.wait_all_received(1, CROWD_DEADLINE)?;
     Ok(crowd)
 }
 
-/// Says what is wrong with what a crowd has seen, if something is.
+/// Describes the errors of a crowd, if any.
 fn whole(crowd: &Crowd, viewers: usize) -> Result<(), String> {
-    let sums = crowd.sums();
-    if sums.seams == 0 && sums.gaps == 0 && sums.open == viewers as u64 {
+    let sums = crowd.counts();
+    if sums.sequence_errors == 0 && sums.gaps == 0 && sums.open == viewers as u64 {
         return Ok(());
     }
-    Err(format!("{sums:?}, {}", crowd.trouble().unwrap_or_default()))
+    Err(format!(
+        "{sums:?}, {}",
+        crowd.first_error().unwrap_or_default()
+    ))
 }

@@ -1,8 +1,9 @@
-//! The gateway that everybody writes first: axum's `Sse` over a broadcast channel of tokio, one task for each viewer.
+//! The usual first implementation of a gateway: axum's `Sse` over a broadcast channel of tokio, one
+//! task per viewer.
 //!
-//! A process of its own, so that its memory and processor time can be told from those of the bench: the same program,
-//! started with [`ARGUMENT`]. It keeps nothing: a viewer sees what is published while it is connected, and one that
-//! falls behind misses what has been overwritten.
+//! It is a process of its own, so that its memory and CPU time can be told from those of the bench:
+//! the same program, started with [`NAIVE_ARGUMENT`]. It stores nothing: a viewer receives what is
+//! published while it is connected, and one that falls behind misses what was overwritten.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,20 +18,20 @@ use futures::Stream;
 use futures::stream::unfold;
 use tokio::sync::broadcast::{Sender, error::RecvError};
 
-/// What this program is started with to be the gateway, in front of the port.
-pub(crate) const ARGUMENT: &str = "naive-gateway";
+/// The first argument that makes this program the gateway; the port follows.
+pub(crate) const NAIVE_ARGUMENT: &str = "naive-gateway";
 
 /// Channels: as many as any part publishes to.
-const CHANNELS: usize = 100;
+const CHANNEL_COUNT: usize = 100;
 
-/// Messages that a channel keeps for those who are behind.
-const CAPACITY: usize = 1024;
+/// Messages that a channel keeps for slow viewers.
+const CHANNEL_CAPACITY_MESSAGES: usize = 1024;
 
 type Channels = Arc<Vec<Sender<Arc<str>>>>;
 
 /// Serves until it is killed.
 pub(crate) async fn serve(port: u16) {
-    let channels = (0..CHANNELS).map(|_| Sender::new(CAPACITY));
+    let channels = (0..CHANNEL_COUNT).map(|_| Sender::new(CHANNEL_CAPACITY_MESSAGES));
     let channels: Channels = Arc::new(channels.collect());
     let router = Router::new()
         .route("/{channel}", get(subscribe).post(publish))
@@ -39,7 +40,9 @@ pub(crate) async fn serve(port: u16) {
     let listener = tokio::net::TcpListener::bind(address).await;
     let listener = listener.unwrap_or_else(|error| panic!("{address}: {error}"));
     crate::measure::say(format_args!("ready"));
-    axum::serve(listener, router).await.expect("it serves");
+    axum::serve(listener, router)
+        .await
+        .expect("the gateway serves");
 }
 
 async fn publish(
@@ -50,7 +53,7 @@ async fn publish(
     let Some(sender) = channels.get(channel) else {
         return StatusCode::NOT_FOUND;
     };
-    // Without viewers nobody misses it.
+    // Fails only without viewers, so none misses it.
     drop(sender.send(message.into()));
     StatusCode::NO_CONTENT
 }

@@ -1,21 +1,21 @@
-//! More than can be delivered: what it costs a server in memory, what it does to its viewers, and whether they find
-//! everything all the same.
+//! More than can be delivered: what it costs a server in memory, what it does to its viewers, and
+//! whether they still receive everything.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use runcast_tests::crowd::{Crowd, Plan};
+use runcast_tests::crowd::{Crowd, CrowdPlan};
 
 use crate::measure::{quantile, rss_kib, say};
 use crate::publish::Pace;
 use crate::side::{Name, Side};
-use crate::{PATIENCE, Scale};
+use crate::{CROWD_DEADLINE, Scale};
 
-const RATE: u64 = 4_000;
+const MESSAGES_PER_SECOND: u64 = 4_000;
 
 pub(crate) async fn overload(scale: Scale) {
     say(format_args!(
-        "\nOverload: {} viewers of one channel, {RATE} messages/s for {:?}; RSS of the server while it lasts, MiB; viewers \
+        "\nOverload: {} viewers of one channel, {MESSAGES_PER_SECOND} messages/s for {:?}; RSS of the server while it lasts, MiB; viewers \
          of Runcast come back as they are told to, those of the others have no way to\n\n\
          | | RSS before | median | most | after | deliveries/s while it lasts | p50 ms | p99 ms | streams ended | `closing` told \
          | until all have all, s | missing or double |\n|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -32,18 +32,18 @@ pub(crate) async fn overload(scale: Scale) {
 
 async fn play(name: Name, scale: Scale) -> Result<(), String> {
     let mut side = Side::start(name, 1).await;
-    let crowd = Crowd::gather(Plan {
+    let crowd = Crowd::start(CrowdPlan {
         viewers: scale.viewers,
         address: side.address,
         request: side.request(),
         first: Box::new(|_| 1),
-        comes_back: name == Name::Runcast,
-        at_once: 256,
-        every_duration: true,
+        reconnects: name == Name::Runcast,
+        max_connecting: 256,
+        record_all: true,
     });
-    crowd.all_open(PATIENCE)?;
+    crowd.wait_all_open(CROWD_DEADLINE)?;
     let pace = Pace {
-        rate: RATE,
+        rate: MESSAGES_PER_SECOND,
         time: scale.overload,
         tick: Duration::from_millis(1),
     };
@@ -55,26 +55,26 @@ async fn play(name: Name, scale: Scale) -> Result<(), String> {
         used.borrow_mut().push(mib());
         true
     });
-    let delivered = crowd.sums().messages as f64 / scale.overload.as_secs_f64();
+    let delivered = crowd.counts().messages as f64 / scale.overload.as_secs_f64();
     let start = Instant::now();
     let last = side.publisher.last();
-    let caught_up = crowd.until(PATIENCE, |crowd| {
+    let caught_up = crowd.wait_until(CROWD_DEADLINE, |crowd| {
         let mut used = used.borrow_mut();
-        // Not with each look: it costs the server nothing, but us.
+        // Not at each check: it is free for the server, but not for this process.
         if start.elapsed() > Duration::from_millis(100) * u32::try_from(used.len()).unwrap_or(1) {
             used.push(mib());
         }
-        crowd.slowest() >= last
+        crowd.min_message() >= last
     });
     let caught_up = match caught_up {
         Ok(took) => format!("{:.1}", took.as_secs_f64()),
         Err(_late) => format!(
-            "{} of {} after {PATIENCE:?}",
-            crowd.have_seen(last),
+            "{} of {} after {CROWD_DEADLINE:?}",
+            crowd.viewers_at(last),
             scale.viewers
         ),
     };
-    let (sums, durations, used) = (crowd.sums(), crowd.take_durations(), used.into_inner());
+    let (sums, durations, used) = (crowd.counts(), crowd.take_latencies(), used.into_inner());
     say(format_args!(
         "| {name} | {before:.0} | {:.0} | {:.0} | {:.0} | {delivered:.0} | {:.0} | {:.0} | {} | {} | {caught_up} | {} |",
         quantile(&used, 0.5),
@@ -84,9 +84,9 @@ async fn play(name: Name, scale: Scale) -> Result<(), String> {
         durations.quantile_ms(0.99),
         sums.ended,
         sums.closing,
-        sums.seams + sums.gaps,
+        sums.sequence_errors + sums.gaps,
     ));
-    if let Some(trouble) = crowd.trouble() {
+    if let Some(trouble) = crowd.first_error() {
         say(format_args!("\n{name}, what was seen first: {trouble}\n"));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Messages at a steady pace, and how long each takes to each viewer.
+//! Messages at a steady pace, and the time of each to each viewer.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use runcast_tests::crowd::Histogram;
 use crate::measure::{median, say, spread};
 use crate::publish::Pace;
 use crate::side::{Name, Side};
-use crate::{PATIENCE, Scale, gather, whole};
+use crate::{CROWD_DEADLINE, Scale, connect_crowd, whole};
 
 /// Channels of the part with many of them, and viewers of each.
-const RUNS: usize = 100;
+const RUN_COUNT: usize = 100;
 const VIEWERS_OF_A_RUN: usize = 10;
 
-/// How long a pace is kept before anything is counted.
-const WARM: Duration = Duration::from_millis(500);
+/// How long a pace is kept before counting starts.
+const WARM_UP: Duration = Duration::from_millis(500);
 
-/// What is measured of each side.
+/// The measurements of a side.
 #[derive(Clone, Copy)]
 struct Load {
     channels: usize,
     viewers: usize,
-    /// Messages a second, over all channels.
+    /// Messages per second, over all channels.
     rate: u64,
 }
 
@@ -42,12 +42,12 @@ pub(crate) async fn latency(scale: Scale) {
 /// Many channels with few viewers.
 pub(crate) async fn runs(scale: Scale) {
     let load = Load {
-        channels: RUNS,
-        viewers: RUNS * VIEWERS_OF_A_RUN,
+        channels: RUN_COUNT,
+        viewers: RUN_COUNT * VIEWERS_OF_A_RUN,
         rate: 5_000,
     };
     say(format_args!(
-        "\nRuns: {RUNS} channels with {VIEWERS_OF_A_RUN} viewers each, 5,000 messages/s over all"
+        "\nRuns: {RUN_COUNT} channels with {VIEWERS_OF_A_RUN} viewers each, 5,000 messages/s over all"
     ));
     table(&Name::ALL, load, scale).await;
 }
@@ -88,37 +88,37 @@ async fn table(names: &[Name], load: Load, scale: Scale) {
     }
 }
 
-/// What one round has shown.
+/// The result of one round.
 struct Round {
     durations: Histogram,
-    /// Microseconds of processor time of the server for each delivery.
+    /// Microseconds of the server's CPU time per delivery.
     cpu_us: f64,
-    /// Said when messages were sent later than they were due; durations count that too.
+    /// Set when messages were sent later than they were due; latencies include that delay.
     late: Option<String>,
 }
 
 async fn round(name: Name, load: Load, time: Duration) -> Result<Round, String> {
     let mut side = Side::start(name, load.channels).await;
-    let crowd = gather(&mut side, load.viewers, true)?;
+    let crowd = connect_crowd(&mut side, load.viewers, true)?;
     let mut pace = Pace {
         rate: load.rate,
-        time: WARM,
+        time: WARM_UP,
         tick: Duration::ZERO,
     };
     side.publisher.publish(pace, |_| true);
-    crowd.all_have_seen(side.publisher.least(), PATIENCE)?;
-    drop(crowd.take_durations());
+    crowd.wait_all_received(side.publisher.min_message(), CROWD_DEADLINE)?;
+    drop(crowd.take_latencies());
     let before = side.cpu();
     pace.time = time;
     let published = side.publisher.publish(pace, |_| true);
-    crowd.all_have_seen(side.publisher.least(), PATIENCE)?;
+    crowd.wait_all_received(side.publisher.min_message(), CROWD_DEADLINE)?;
     let cpu = side.cpu().saturating_sub(before);
     whole(&crowd, load.viewers)?;
-    let late = (!published.kept_up).then(|| {
+    let late = (!published.kept_pace).then(|| {
         let (count, took) = (published.count, published.took);
         format!("the publisher came late: {count} messages in {took:.1?}")
     });
-    let durations = crowd.take_durations();
+    let durations = crowd.take_latencies();
     Ok(Round {
         cpu_us: cpu.as_secs_f64() * 1e6 / durations.total() as f64,
         durations,

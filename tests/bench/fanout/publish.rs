@@ -1,9 +1,9 @@
-//! Publishing at a rate: the same messages to each side in the way its own publishers use.
+//! Publishing at a rate: the same messages to each side, in the way that its own publishers use.
 //!
-//! To Runcast by the append script, what is due in one call for each run and all runs in one pipeline, as agents
-//! do; to the others by HTTP, one request for each message, pipelined on one connection that is kept alive, with
-//! [`MOST_UNANSWERED`] on their way at most. A message is stamped with the moment when it was due: a publisher that
-//! comes late does not hide what its lateness costs.
+//! To Runcast by the append script: all due messages of a run in one call, and all runs in one
+//! pipeline, as agents do. To the others by HTTP: one request per message, pipelined on one
+//! keep-alive connection, with [`MAX_IN_FLIGHT_REQUESTS`] in flight at most. A message is stamped
+//! with the time when it was due, so a late publisher does not hide its delay.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -14,29 +14,30 @@ use std::time::{Duration, Instant};
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::keys::{Keys, RunKeys};
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
-use runcast_common::scripts::{Append, Appended, Cap, Outcome};
-use runcast_tests::mark::{Mark, message, now_ns};
+use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap};
+use runcast_tests::stamp::{Stamp, message, now_ns};
 use uuid::Uuid;
 
-/// Requests that wait for their answer at most.
-const MOST_UNANSWERED: u64 = 256;
+/// Most requests in flight.
+const MAX_IN_FLIGHT_REQUESTS: u64 = 256;
 
-/// Longest wait for an answer.
-const ANSWER: Duration = Duration::from_secs(20);
+/// Longest wait for a response.
+const RESPONSE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Nanoseconds of a second: a minute of them, times the highest rate, is far below what a `u64` holds.
+/// Nanoseconds of a second: a minute of them, times the highest rate, is far below the maximum of
+/// `u64`.
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Messages of one call at most.
-const MOST_AT_ONCE: usize = 4 * MAX_ENTRY_EVENTS;
+/// Most messages of one call.
+const MAX_MESSAGES_PER_CALL: usize = 4 * MAX_ENTRY_EVENTS;
 
-/// How fast, and for how long at most.
+/// A rate, and for how long at most.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// Messages a second, over all channels.
+    /// Messages per second, over all channels.
     pub(crate) rate: u64,
     pub(crate) time: Duration,
-    /// What is due is sent no more often than this.
+    /// Shortest pause between two calls.
     pub(crate) tick: Duration,
 }
 
@@ -47,25 +48,25 @@ pub(crate) struct Published {
     pub(crate) count: u64,
     pub(crate) took: Duration,
     /// Whether it was sent as fast as it was due.
-    pub(crate) kept_up: bool,
+    pub(crate) kept_pace: bool,
 }
 
 /// Publishes to the channels of one side, in turn.
 pub(crate) struct Publisher {
-    way: Way,
+    way: Transport,
     /// Number of the last message in each channel.
     last: Vec<u64>,
-    /// The channel whose turn it is.
+    /// The next channel.
     turn: usize,
 }
 
-enum Way {
+enum Transport {
     Redis(ToRedis),
     Http(ToHttp),
 }
 
 impl Publisher {
-    /// To runs, with the rights of an agent.
+    /// Publishes to runs, with the rights of an agent.
     pub(crate) fn to_redis(url: &str, keys: &Keys, runs: &[Uuid]) -> Self {
         let client = redis::Client::open(url).expect("an address of Redis");
         let producers = runs.iter().map(|&run| Producer {
@@ -76,22 +77,23 @@ impl Publisher {
         });
         let connection = client.get_connection().expect("a connection to Redis");
         connection
-            .set_read_timeout(Some(ANSWER))
+            .set_read_timeout(Some(RESPONSE_DEADLINE))
             .expect("a deadline");
-        let way = Way::Redis(ToRedis {
+        let way = Transport::Redis(ToRedis {
             connection,
             producers: producers.collect(),
         });
         Self::new(way, runs.len())
     }
 
-    /// To channels of an HTTP server, each by such a head of a request, without `Content-Length`.
+    /// Publishes to channels of an HTTP server; each has the head of its requests, without
+    /// `Content-Length`.
     pub(crate) fn to_http(address: SocketAddr, heads: Vec<String>) -> Self {
         let channels = heads.len();
-        Self::new(Way::Http(ToHttp::connect(address, heads)), channels)
+        Self::new(Transport::Http(ToHttp::connect(address, heads)), channels)
     }
 
-    fn new(way: Way, channels: usize) -> Self {
+    fn new(way: Transport, channels: usize) -> Self {
         let last = vec![0; channels];
         Self { way, last, turn: 0 }
     }
@@ -101,29 +103,29 @@ impl Publisher {
         self.last[0]
     }
 
-    /// Number of the last message of the channel that has fewest.
-    pub(crate) fn least(&self) -> u64 {
+    /// Number of the last message of the channel with fewest.
+    pub(crate) fn min_message(&self) -> u64 {
         self.last.iter().copied().min().unwrap_or(0)
     }
 
-    /// How many channels there are.
+    /// The number of channels.
     pub(crate) fn channels(&self) -> usize {
         self.last.len()
     }
 
-    /// Publishes so many messages at once, and waits until they are taken.
+    /// Publishes this many messages at once, and waits until they are accepted.
     pub(crate) fn burst(&mut self, count: usize) {
         let mut left = count;
         while left > 0 {
             let now = now_ns();
-            let piece = left.min(MOST_AT_ONCE);
+            let piece = left.min(MAX_MESSAGES_PER_CALL);
             self.send((0..piece).map(|_| now));
             left -= piece;
         }
         self.settle();
     }
 
-    /// Publishes at a pace; `go_on` is asked about every 50 ms.
+    /// Publishes at a pace; calls `go_on` about every 50 ms.
     pub(crate) fn publish(
         &mut self,
         pace: Pace,
@@ -132,18 +134,18 @@ impl Publisher {
         let due_ns = |number: u64| number * SECOND_NS / pace.rate;
         let (start, start_ns) = (Instant::now(), now_ns());
         let (mut sent, mut late) = (0u64, Duration::ZERO);
-        let mut next_look = Duration::from_millis(50);
+        let mut next_check = Duration::from_millis(50);
         while start.elapsed() < pace.time {
             let due = (now_ns() - start_ns) * pace.rate / SECOND_NS + 1;
-            let most = due.min(sent + MOST_AT_ONCE as u64);
+            let most = due.min(sent + MAX_MESSAGES_PER_CALL as u64);
             if most > sent {
                 self.send((sent..most).map(|number| start_ns + due_ns(number)));
                 sent = most;
             }
             let next = Duration::from_nanos(due_ns(sent));
             late = start.elapsed().saturating_sub(next);
-            if start.elapsed() > next_look {
-                next_look = start.elapsed() + Duration::from_millis(50);
+            if start.elapsed() > next_check {
+                next_check = start.elapsed() + Duration::from_millis(50);
                 if !go_on(self) {
                     break;
                 }
@@ -158,7 +160,7 @@ impl Publisher {
         Published {
             count: sent,
             took,
-            kept_up: late < Duration::from_millis(100),
+            kept_pace: late < Duration::from_millis(100),
         }
     }
 
@@ -170,18 +172,18 @@ impl Publisher {
             self.turn = (channel + 1) % self.last.len();
             self.last[channel] += 1;
             let number = self.last[channel];
-            messages[channel].push(message(Mark { due_ns, number }));
+            messages[channel].push(message(Stamp { due_ns, number }));
             order.push(channel);
         }
         match &mut self.way {
-            Way::Redis(redis) => redis.send(&messages),
-            Way::Http(http) => http.send(&messages, &order),
+            Transport::Redis(redis) => redis.send(&messages),
+            Transport::Http(http) => http.send(&messages, &order),
         }
     }
 
-    /// Waits until everything is answered.
+    /// Waits for all responses.
     fn settle(&mut self) {
-        if let Way::Http(http) = &mut self.way {
+        if let Transport::Http(http) = &mut self.way {
             http.wait_for(0);
         }
     }
@@ -214,7 +216,7 @@ impl ToRedis {
                     acked: producer.acked,
                     first: producer.acked + 1,
                     count: batch.len() as u64,
-                    body: Body::packed(&body),
+                    body: Body::compress(&body),
                     cap: Cap::default(),
                 };
                 pipeline.add_command(append.command(&producer.keys));
@@ -226,11 +228,15 @@ impl ToRedis {
             Err(error) if error.code() == Some("NOSCRIPT") => {
                 panic!("Redis does not know the append script: it is loaded before publishing")
             }
-            replies => replies.expect("answers of Redis"),
+            replies => replies.expect("replies of Redis"),
         };
         for (reply, (run, stored)) in replies.into_iter().zip(batches) {
-            let appended = Appended::parse(reply).expect("an answer of the append script");
-            assert_eq!(appended.outcome, Outcome::Stored { stored }, "run {run}");
+            let appended = AppendReply::parse(reply).expect("a reply of the append script");
+            assert_eq!(
+                appended.outcome,
+                AppendOutcome::Stored { stored },
+                "run {run}"
+            );
             let producer = self.producers.iter_mut().find(|one| one.keys.run == run);
             let producer = producer.expect("one of the producers");
             producer.durable = producer.durable.max(appended.durable);
@@ -242,14 +248,14 @@ struct ToHttp {
     stream: TcpStream,
     heads: Vec<String>,
     sent: u64,
-    answered: Arc<Answers>,
+    answered: Arc<Responses>,
 }
 
-/// What the server has said.
+/// The responses so far.
 #[derive(Default)]
-struct Answers {
+struct Responses {
     yes: AtomicU64,
-    /// The first answer that was no.
+    /// The first error response.
     no: OnceLock<String>,
 }
 
@@ -257,14 +263,16 @@ impl ToHttp {
     fn connect(address: SocketAddr, heads: Vec<String>) -> Self {
         let stream = TcpStream::connect(address).expect("a connection to publish on");
         stream.set_nodelay(true).expect("no delay");
-        stream.set_write_timeout(Some(ANSWER)).expect("a deadline");
-        let answered = Arc::new(Answers::default());
+        stream
+            .set_write_timeout(Some(RESPONSE_DEADLINE))
+            .expect("a deadline");
+        let answered = Arc::new(Responses::default());
         let (reader, count) = (
             stream.try_clone().expect("its other half"),
             Arc::clone(&answered),
         );
         // Ends with the connection.
-        std::thread::spawn(move || count_answers(reader, &count));
+        std::thread::spawn(move || count_responses(reader, &count));
         Self {
             stream,
             heads,
@@ -285,23 +293,23 @@ impl ToHttp {
                 write!(requests, "{head}Content-Length: {length}\r\n\r\n").expect("memory");
                 requests.extend_from_slice(message);
             }
-            self.wait_for(MOST_UNANSWERED);
+            self.wait_for(MAX_IN_FLIGHT_REQUESTS);
             let written = self.stream.write_all(&requests);
-            written.expect("the server takes what is published");
+            written.expect("the server accepts the requests");
             self.sent += piece.len() as u64;
         }
     }
 
-    /// Waits until no more than so many are unanswered.
+    /// Waits until no more than this many requests are in flight.
     fn wait_for(&self, unanswered: u64) {
         let start = Instant::now();
         while self.sent - self.answered.yes.load(Ordering::Acquire) > unanswered {
             if let Some(answer) = self.answered.no.get() {
-                panic!("a request to publish was refused: {answer}");
+                panic!("the server refused a publish request: {answer}");
             }
             assert!(
-                start.elapsed() < ANSWER,
-                "{} of {} requests to publish are answered",
+                start.elapsed() < RESPONSE_DEADLINE,
+                "{} of {} publish requests have a response",
                 self.answered.yes.load(Ordering::Acquire),
                 self.sent
             );
@@ -312,33 +320,33 @@ impl ToHttp {
 
 impl Drop for ToHttp {
     fn drop(&mut self) {
-        // The thread that reads holds the connection too.
+        // The reading thread holds the connection too.
         drop(self.stream.shutdown(std::net::Shutdown::Both));
     }
 }
 
-/// Counts answers that say yes, up to the first that does not.
-fn count_answers(mut stream: TcpStream, answers: &Answers) {
-    const ANY: &[u8] = b"HTTP/1.1 ";
+/// Counts successful responses, up to the first error.
+fn count_responses(mut stream: TcpStream, responses: &Responses) {
+    const STATUS_LINE_START: &[u8] = b"HTTP/1.1 ";
     let mut buffer = vec![0; 64 * 1024];
     let mut carried = 0;
     while let Ok(length @ 1..) = stream.read(&mut buffer[carried..]) {
         let end = carried + length;
         let mut yes = 0;
-        for at in memchr::memmem::find_iter(&buffer[..end], ANY) {
-            match buffer[..end].get(at + ANY.len()) {
+        for at in memchr::memmem::find_iter(&buffer[..end], STATUS_LINE_START) {
+            match buffer[..end].get(at + STATUS_LINE_START.len()) {
                 Some(b'2') => yes += 1,
                 Some(_) => {
                     let answer = String::from_utf8_lossy(&buffer[at..end]).into_owned();
-                    answers.no.get_or_init(|| answer);
+                    responses.no.get_or_init(|| answer);
                     return;
                 }
-                // It is cut off before its status, and counted next time.
+                // Cut off before its status; it is counted at the next read.
                 None => {}
             }
         }
-        answers.yes.fetch_add(yes, Ordering::Release);
-        carried = end.min(ANY.len());
+        responses.yes.fetch_add(yes, Ordering::Release);
+        carried = end.min(STATUS_LINE_START.len());
         buffer.copy_within(end - carried..end, 0);
     }
 }

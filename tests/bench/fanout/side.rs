@@ -1,7 +1,8 @@
-//! The sides of the benchmark: each a server with its channels, started for one part and ended with it.
+//! The sides of the benchmark: each a server with its channels, started for one part and ended with
+//! it.
 //!
-//! Every server gets an address of the loopback device, the limit of open files of this process, and nothing that
-//! would make it slower than its own documentation does.
+//! Each server gets an address of the loopback device, the limit of open files of this process, and
+//! no setting that makes it slower than its own documentation does.
 
 use std::fmt;
 use std::fs;
@@ -13,12 +14,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::scripts::load_append;
-use runcast_tests::crowd::Request;
+use runcast_tests::crowd::RequestBuilder;
 use runcast_tests::eventually::eventually_within;
-use runcast_tests::process::{Process, Recipe};
+use runcast_tests::process::{Process, ProcessSpec};
 use runcast_tests::programs::{free_port, loopback};
 use runcast_tests::redis_server::RedisServer;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -26,10 +27,10 @@ use crate::measure;
 use crate::naive;
 use crate::publish::Publisher;
 
-/// Longest wait for a server to begin, or to end when asked.
-const TURN: Duration = Duration::from_secs(20);
+/// Longest wait for a server to start, or to stop on a signal.
+const SERVER_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Who is measured.
+/// The measured servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
     Runcast,
@@ -61,13 +62,13 @@ impl fmt::Display for Name {
     }
 }
 
-/// A server at work.
+/// A running server.
 pub(crate) struct Side {
     pub(crate) name: Name,
     pub(crate) address: SocketAddr,
     pub(crate) publisher: Publisher,
     pub(crate) runs: Vec<Uuid>,
-    /// Before what it stands on, which must outlive it.
+    /// Declared before the servers that it depends on, which must outlive it.
     server: Server,
     _redis: Option<RedisServer>,
     _folder: TempDir,
@@ -79,10 +80,10 @@ enum Server {
 }
 
 impl Side {
-    /// Starts a server with so many channels.
+    /// Starts a server with this many channels.
     pub(crate) async fn start(name: Name, channels: usize) -> Self {
         if name == Name::Runcast {
-            return Self::runcast(channels, &[Part::Gateway, Part::Persister]).await;
+            return Self::runcast(channels, &[Service::Gateway, Service::Persister]).await;
         }
         let folder = TempDir::with_prefix("runcast-bench-").expect("a temporary folder");
         let port = free_port();
@@ -92,15 +93,15 @@ impl Side {
         } else {
             None
         };
-        let recipe = match name {
+        let spec = match name {
             Name::Naive => naive_recipe(port, folder.path()),
             Name::DurableStreams => durable_streams_recipe(port, folder.path()),
             _ => nchan_recipe(port, redis.as_ref(), folder.path()),
         };
-        let mut process = recipe.start(folder.path());
-        eventually_within(TURN, &format!("{name} listens"), async || {
-            if let Some(status) = process.exited() {
-                panic!("{name} ended by itself ({status})\n{}", process.logs());
+        let mut process = spec.start(folder.path());
+        eventually_within(SERVER_DEADLINE, &format!("{name} listens"), async || {
+            if let Some(status) = process.try_wait() {
+                panic!("{name} exited unexpectedly ({status})\n{}", process.logs());
             }
             answers(name, address).map_err(|error| format!("{error}\n{}", process.logs()))
         })
@@ -117,11 +118,11 @@ impl Side {
         }
     }
 
-    /// Starts Runcast with these services and so many runs.
-    pub(crate) async fn runcast(channels: usize, parts: &[Part]) -> Self {
+    /// Starts Runcast with these services and this many runs.
+    pub(crate) async fn runcast(channels: usize, services: &[Service]) -> Self {
         let mut stack = Stack::without_services().await;
-        for &part in parts {
-            stack.launch(part).await;
+        for &service in services {
+            stack.start_service(service).await;
         }
         let mut runs = Vec::with_capacity(channels);
         for number in 0..channels {
@@ -141,8 +142,8 @@ impl Side {
         }
     }
 
-    /// What viewers ask for, each of the channel that its number leads to.
-    pub(crate) fn request(&self) -> Request {
+    /// The requests of viewers, each for the channel that its number maps to.
+    pub(crate) fn request(&self) -> RequestBuilder {
         let (name, address) = (self.name, self.address);
         let token = match &self.server {
             Server::Stack(stack) => stack.token().to_owned(),
@@ -178,12 +179,12 @@ impl Side {
         }
     }
 
-    /// Looks again where its gateway is.
+    /// Updates the address of its gateway.
     pub(crate) fn look_up(&mut self) {
         self.address = gateway(self.stack());
     }
 
-    /// Proportional set size of the server, all its processes together, in KiB. Redis is not counted.
+    /// Proportional set size of the server's processes together, in KiB. Redis is not counted.
     pub(crate) fn pss_kib(&self) -> f64 {
         self.processes()
             .iter()
@@ -191,7 +192,7 @@ impl Side {
             .sum()
     }
 
-    /// Processor time, as [`Side::pss_kib`].
+    /// CPU time of the same processes.
     pub(crate) fn cpu(&self) -> Duration {
         self.processes().iter().map(|&id| measure::cpu(id)).sum()
     }
@@ -199,7 +200,7 @@ impl Side {
     /// All processes of the server.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let first = match &self.server {
-            Server::Stack(stack) => stack.process_id(Part::Gateway),
+            Server::Stack(stack) => stack.process_id(Service::Gateway),
             Server::Process(process) => process.id(),
         };
         measure::with_children(first)
@@ -209,10 +210,10 @@ impl Side {
 impl Drop for Side {
     fn drop(&mut self) {
         if let Server::Process(process) = &mut self.server {
-            // nginx ends its workers when it is asked to, and cannot when it is killed.
+            // nginx ends its workers on SIGTERM, but not when it is killed.
             process.signal(Signal::SIGTERM);
-            let asked = std::time::Instant::now();
-            while process.exited().is_none() && asked.elapsed() < TURN {
+            let requested = std::time::Instant::now();
+            while process.try_wait().is_none() && requested.elapsed() < SERVER_DEADLINE {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
@@ -221,18 +222,18 @@ impl Drop for Side {
 
 fn gateway(stack: &Stack) -> SocketAddr {
     let api = stack.api();
-    let address = api.base().strip_prefix("http://").expect("an address");
+    let address = api.base().strip_prefix("http://").expect("a URL");
     address.parse().expect("an address with its port")
 }
 
-/// Whether a server is ready for viewers: nchan refuses them until it has found its Redis.
+/// Whether a server is ready for viewers: nchan refuses them until it has connected to its Redis.
 fn answers(name: Name, address: SocketAddr) -> Result<(), String> {
     let ask = || {
         let mut stream = TcpStream::connect(address)?;
         if !matches!(name, Name::NchanMemory | Name::NchanRedis) {
             return Ok(String::new());
         }
-        stream.set_read_timeout(Some(TURN))?;
+        stream.set_read_timeout(Some(SERVER_DEADLINE))?;
         write!(
             stream,
             "GET /sub?c=ready HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n"
@@ -248,17 +249,17 @@ fn answers(name: Name, address: SocketAddr) -> Result<(), String> {
     }
 }
 
-fn naive_recipe(port: u16, folder: &Path) -> Recipe {
+fn naive_recipe(port: u16, folder: &Path) -> ProcessSpec {
     let program = std::env::current_exe().expect("the path of this program");
-    Recipe::new(
+    ProcessSpec::new(
         "naive",
         program,
-        &[naive::ARGUMENT, &port.to_string()],
+        &[naive::NAIVE_ARGUMENT, &port.to_string()],
         folder,
     )
 }
 
-fn durable_streams_recipe(port: u16, folder: &Path) -> Recipe {
+fn durable_streams_recipe(port: u16, folder: &Path) -> ProcessSpec {
     let root = std::env::var_os("RUNCAST_BENCH_DURABLE_STREAMS")
         .expect("RUNCAST_BENCH_DURABLE_STREAMS is not set: call tests/bench/run fanout");
     let program = Path::new(&root).join("bin/durable-streams-server");
@@ -272,13 +273,13 @@ fn durable_streams_recipe(port: u16, folder: &Path) -> Recipe {
         "--durability",
         "memory",
     ];
-    Recipe::new("durable-streams", program, &arguments, folder)
+    ProcessSpec::new("durable-streams", program, &arguments, folder)
 }
 
-fn nchan_recipe(port: u16, redis: Option<&RedisServer>, folder: &Path) -> Recipe {
+fn nchan_recipe(port: u16, redis: Option<&RedisServer>, folder: &Path) -> ProcessSpec {
     let (upstream, pass) = match redis {
         Some(redis) => {
-            // It knows no users but the default one.
+            // It supports no Redis user but the default one.
             let url = redis.url(redis.port()).replace("default:", ":");
             let url = url.trim_end_matches("/0");
             (
@@ -320,13 +321,13 @@ http {{
     let path = folder.join("nginx.conf");
     fs::write(&path, config).expect("the configuration of nginx is written");
     let path = path.to_str().expect("a path in UTF-8");
-    let mut recipe = Recipe::new("nchan", "/usr/sbin/nginx", &["-c", path], folder);
-    // Killed, it would leave its workers behind.
-    recipe.at_our_death = "TERM";
-    recipe
+    let mut spec = ProcessSpec::new("nchan", "/usr/sbin/nginx", &["-c", path], folder);
+    // On SIGKILL it would leave its workers behind.
+    spec.parent_death_signal = "TERM";
+    spec
 }
 
-/// Workers run as we do: another user could not write where we let them.
+/// Workers run as our user: another could not write to our folder.
 fn whoami() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid());
     user.ok()
@@ -334,7 +335,7 @@ fn whoami() -> String {
         .map_or("root".to_owned(), |user| user.name)
 }
 
-/// Makes the channels, and gives how each is published to.
+/// Creates the channels, and returns a publisher for them.
 async fn publishing(name: Name, address: SocketAddr, channels: usize) -> Vec<String> {
     let mut heads = Vec::with_capacity(channels);
     for channel in 0..channels {
@@ -347,9 +348,9 @@ async fn publishing(name: Name, address: SocketAddr, channels: usize) -> Vec<Str
             let url = format!("http://{address}{path}");
             let request = reqwest::Client::builder().no_proxy().build();
             let request = request.expect("an HTTP client").put(&url);
-            let made = request.header("content-type", "text/plain").send().await;
-            let made = made.expect("an answer to making a stream");
-            assert!(made.status().is_success(), "{url}: {}", made.status());
+            let created = request.header("content-type", "text/plain").send().await;
+            let created = created.expect("a response to creating a stream");
+            assert!(created.status().is_success(), "{url}: {}", created.status());
         }
         heads.push(format!(
             "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: text/plain\r\n"

@@ -1,7 +1,8 @@
-//! The best sustained deliveries/s: the rate grows fourfold until somebody falls behind, then the limit is narrowed down.
+//! The best sustained deliveries/s: the rate grows fourfold until a viewer falls behind, then a
+//! search narrows the limit down.
 //!
-//! A rate is sustained when all of it was published as it was due, and everybody has everything at most [`BEHIND`]
-//! after the last message. A side that has failed once is started again, with a new crowd.
+//! A rate is sustained if all of it was published on time, and all viewers have everything at most
+//! [`MAX_DELAY`] after the last message. A side that has failed is restarted, with a new crowd.
 
 use std::time::Duration;
 
@@ -10,18 +11,18 @@ use runcast_tests::crowd::Crowd;
 use crate::measure::{median, say, spread};
 use crate::publish::Pace;
 use crate::side::{Name, Side};
-use crate::{Scale, gather, whole};
+use crate::{Scale, connect_crowd, whole};
 
-/// How far behind a viewer may be in time.
-const BEHIND: Duration = Duration::from_millis(250);
+/// Longest delay of a viewer.
+const MAX_DELAY: Duration = Duration::from_millis(250);
 
-/// Messages a second that the search begins with.
+/// Messages per second of the first trial.
 const FIRST_RATE: u64 = 100;
 
-/// No publisher here goes faster.
-const MOST_RATE: u64 = 200_000;
+/// No publisher here is faster.
+const MAX_MESSAGES_PER_SECOND: u64 = 200_000;
 
-/// The search ends when the rate that failed is no more than so many percent of the one that was sustained.
+/// The search ends when the failed rate is at most this many percent of the sustained one.
 const NEAR_PERCENT: u64 = 120;
 
 /// How long a rate is kept.
@@ -29,13 +30,13 @@ fn time(scale: Scale) -> Duration {
     scale.time * 2 / 3
 }
 
-/// What one rate came to.
+/// The result of one rate.
 #[derive(Debug, Clone, Copy)]
 struct Sustained {
     rate: u64,
-    /// Deliveries a second.
+    /// Deliveries per second.
     deliveries: f64,
-    /// Microseconds of processor time of the server for each.
+    /// Microseconds of the server's CPU time per delivery.
     cpu_us: f64,
     p99_ms: f64,
 }
@@ -81,21 +82,23 @@ pub(crate) async fn throughput(scale: Scale) {
     }
 }
 
-/// The best rate that was sustained, if one was, and what failed at the next.
+/// The best sustained rate, if any, and why the next one failed.
 async fn search(name: Name, scale: Scale) -> (Option<Sustained>, String) {
     let mut best: Option<Sustained> = None;
     let mut failed = (
         u64::MAX,
-        "nothing, up to what a publisher can do".to_owned(),
+        "nothing; the publisher's limit was reached".to_owned(),
     );
     let mut pitch: Option<(Side, Crowd)> = None;
     let mut rate = FIRST_RATE;
-    while rate <= MOST_RATE && best.is_none_or(|best| failed.0 > best.rate * NEAR_PERCENT / 100) {
+    while rate <= MAX_MESSAGES_PER_SECOND
+        && best.is_none_or(|best| failed.0 > best.rate * NEAR_PERCENT / 100)
+    {
         let (mut side, crowd) = match pitch.take() {
             Some(pitch) => pitch,
             None => {
                 let mut side = Side::start(name, 1).await;
-                match gather(&mut side, scale.viewers, false) {
+                match connect_crowd(&mut side, scale.viewers, false) {
                     Ok(crowd) => (side, crowd),
                     Err(reason) => return (best, reason),
                 }
@@ -126,16 +129,16 @@ fn trial(side: &mut Side, crowd: &Crowd, rate: u64, scale: Scale) -> Result<Sust
     };
     // Half a second is no longer a passing delay.
     let behind = rate / 2 + 10;
-    drop(crowd.take_durations());
+    drop(crowd.take_latencies());
     let (before, first) = (side.cpu(), side.publisher.last());
     let published = side.publisher.publish(pace, |publisher| {
-        crowd.slowest() + behind >= publisher.last()
+        crowd.min_message() + behind >= publisher.last()
     });
-    let late = crowd.all_have_seen(side.publisher.last(), BEHIND)?;
+    let late = crowd.wait_all_received(side.publisher.last(), MAX_DELAY)?;
     let cpu = side.cpu().saturating_sub(before);
     whole(crowd, scale.viewers)?;
     let count = side.publisher.last() - first;
-    if !published.kept_up {
+    if !published.kept_pace {
         let took = published.took;
         return Err(format!("only {count} were published in {took:?}"));
     }
@@ -144,6 +147,6 @@ fn trial(side: &mut Side, crowd: &Crowd, rate: u64, scale: Scale) -> Result<Sust
         rate,
         deliveries: deliveries / (published.took + late).as_secs_f64(),
         cpu_us: cpu.as_secs_f64() * 1e6 / deliveries,
-        p99_ms: crowd.take_durations().quantile_ms(0.99),
+        p99_ms: crowd.take_latencies().quantile_ms(0.99),
     })
 }

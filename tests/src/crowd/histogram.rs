@@ -1,29 +1,31 @@
-//! Durations counted in buckets that grow with them: 32 to each power of two, so that a quantile is off by 3 % at most.
+//! A histogram of durations with 32 buckets per power of two, so that a quantile is off by 3 % at
+//! most.
 //!
-//! A count per bucket and nothing else: a hundred million durations take as much memory as one.
+//! It holds one count per bucket and nothing else: a hundred million durations take as much memory
+//! as one.
 
 use std::fmt;
 
-/// Buckets of each power of two, as a power of two.
-const BITS: u32 = 5;
+/// Buckets per power of two, as a power of two.
+const SUB_BUCKET_BITS: u32 = 5;
 
-/// Buckets for every `u64`.
-const BUCKETS: usize = ((64 - BITS as usize) + 1) << BITS;
+/// Enough buckets for every `u64`.
+const BUCKET_COUNT: usize = ((64 - SUB_BUCKET_BITS as usize) + 1) << SUB_BUCKET_BITS;
 
-/// Counted durations, in nanoseconds.
+/// Durations in nanoseconds, counted.
 #[derive(Clone)]
 pub struct Histogram {
     counts: Vec<u64>,
     total: u64,
-    most: u64,
+    max: u64,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
         Self {
-            counts: vec![0; BUCKETS],
+            counts: vec![0; BUCKET_COUNT],
             total: 0,
-            most: 0,
+            max: 0,
         }
     }
 }
@@ -36,28 +38,26 @@ impl fmt::Debug for Histogram {
 }
 
 impl Histogram {
-    /// Counts one.
+    /// Counts one duration.
     pub fn record(&mut self, ns: u64) {
         self.counts[bucket(ns)] += 1;
         self.total += 1;
-        self.most = self.most.max(ns);
+        self.max = self.max.max(ns);
     }
 
-    /// How many were counted.
-    #[must_use]
+    /// The count of durations.
     pub const fn total(&self) -> u64 {
         self.total
     }
 
-    /// Milliseconds below which this share of them lies; not a number if there are none.
-    #[must_use]
+    /// The duration in milliseconds that this share of all stays below; NaN if there are none.
     pub fn quantile_ms(&self, share: f64) -> f64 {
-        let wanted = share * self.total as f64;
+        let target = share * self.total as f64;
         let mut below = 0;
         for (index, count) in self.counts.iter().enumerate() {
             below += count;
-            if below > 0 && below as f64 >= wanted {
-                return self.most.min(upper(index)) as f64 / 1e6;
+            if below > 0 && below as f64 >= target {
+                return self.max.min(upper(index)) as f64 / 1e6;
             }
         }
         f64::NAN
@@ -65,15 +65,15 @@ impl Histogram {
 }
 
 fn bucket(ns: u64) -> usize {
-    let power = (u64::BITS - ns.leading_zeros()).saturating_sub(BITS + 1);
-    // Below twice 32.
+    let power = (u64::BITS - ns.leading_zeros()).saturating_sub(SUB_BUCKET_BITS + 1);
+    // Less than twice 32.
     let within = usize::try_from(ns >> power).unwrap_or(0);
-    ((power as usize) << BITS) + within
+    ((power as usize) << SUB_BUCKET_BITS) + within
 }
 
 /// The largest duration of a bucket.
 fn upper(bucket: usize) -> u64 {
-    let power = (bucket >> BITS).saturating_sub(1);
-    let first = bucket - (power << BITS);
+    let power = (bucket >> SUB_BUCKET_BITS).saturating_sub(1);
+    let first = bucket - (power << SUB_BUCKET_BITS);
     ((first as u64 + 1) << power).wrapping_sub(1)
 }

@@ -1,12 +1,12 @@
-//! Who gets in, and what they may do there: users, sessions, tokens, roles, and what Redis remembers of them.
+//! Access: users, sessions, tokens, roles, stream tickets, and what Redis caches of them.
 
 mod audit;
-mod clocks;
-mod faults;
+mod cache_races;
+mod clock_skew;
+pub(crate) mod fixtures;
 pub(crate) mod oidc;
-mod opened;
-pub(crate) mod people;
-mod races;
+mod open_streams;
+mod outages;
 mod replicas;
 mod roles;
 mod sessions;

@@ -1,16 +1,19 @@
-//! Two gateways of one installation: what is taken away at one, by whomever, is gone at the other within a second.
+//! Two gateways of one installation: what is revoked at one, by any means, is gone at the other
+//! within a second.
 
 use std::time::Instant;
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::Api;
 use runcast_tests::eventually::eventually_within;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::people::{AT_ONCE, Browser, ask, operator, second, sign_in, status_with, user};
+use super::fixtures::{
+    AT_ONCE, Browser, ask, operator, second_gateway, sign_in, status_with, user,
+};
 
-/// Somebody who is known at both gateways, by all that one can be known by.
+/// A user known to both gateways, by session and by token.
 struct Known {
     session: Browser,
     token: String,
@@ -21,8 +24,8 @@ async fn known(stack: &Stack, name: &str, at: [&Api; 2]) -> Known {
     user(stack, name, &["operator"]).await;
     let session = sign_in(at[0], name).await;
     let body = json!({"name": "script", "scopes": ["runs:read", "runs:publish"]});
-    let made = session.send(Method::POST, "/v1/tokens", &body, 201).await;
-    let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+    let created = session.send(Method::POST, "/v1/tokens", &body, 201).await;
+    let text = |name: &str| created[name].as_str().expect("a text").to_owned();
     let known = Known {
         session,
         token: text("token"),
@@ -35,7 +38,7 @@ async fn known(stack: &Stack, name: &str, at: [&Api; 2]) -> Known {
 }
 
 impl Known {
-    /// What reading is answered, with the session and with the token.
+    /// The statuses of reading with the session and with the token.
     async fn may_read(&self, api: &Api) -> [u16; 2] {
         let session = self.session.at(api).status(Method::GET, "/v1/runs").await;
         let token = status_with(api, &self.token, "/v1/runs").await;
@@ -43,7 +46,7 @@ impl Known {
     }
 }
 
-/// Waits until reading is answered so at a gateway, for a second at most.
+/// Waits up to a second until reading returns these statuses at a gateway.
 async fn soon(what: &str, known: &Known, api: &Api, expected: [u16; 2]) {
     let began = Instant::now();
     eventually_within(AT_ONCE, what, async || match known.may_read(api).await {
@@ -56,14 +59,14 @@ async fn soon(what: &str, known: &Known, api: &Api, expected: [u16; 2]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_gateway_takes_away_the_other_no_longer_gives() {
+async fn revocation_at_one_gateway_applies_at_the_other() {
     let stack = Stack::start().await;
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let (here, there) = (&stack.api(), &other.api);
     let change = async |method: Method, path: &str, body: &Value, status: u16| {
         ask(here, method, path, body, status).await
     };
-    // Both at the answer itself: the gateway that changes something tells Redis before it answers.
+    // Both at once: the gateway that changes something informs Redis before it responds.
     let one = known(&stack, "token", [here, there]).await;
     let path = format!("/v1/tokens/{}", one.token_id);
     change(Method::DELETE, &path, &Value::Null, 204).await;
@@ -103,11 +106,11 @@ async fn what_one_gateway_takes_away_the_other_no_longer_gives() {
     assert_eq!(one.may_read(there).await, [401, 401]);
 }
 
-/// The command line and `psql` tell Postgres alone, which tells gateways.
+/// The command line and `psql` change only Postgres, which notifies the gateways.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
+async fn revocation_by_operator_applies_at_all_gateways() {
     let stack = Stack::start().await;
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let both = [&stack.api(), &other.api];
     for (name, arguments, sql, expected) in [
         ("revoked", Some("token revoke"), "", [200, 401]),
@@ -152,10 +155,10 @@ async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
                 } else {
                     name
                 };
-                let (well, said) = operator(&stack, &[group, verb, what]).await;
-                assert!(well, "{said}");
+                let (succeeded, output) = operator(&stack, &[group, verb, what]).await;
+                assert!(succeeded, "{output}");
             }
-            None => stack.database.tamper(sql).await,
+            None => stack.database.execute(sql).await,
         }
         for api in both {
             soon(name, &one, api, expected).await;
@@ -163,60 +166,61 @@ async fn what_an_operator_takes_away_no_gateway_gives_any_more() {
     }
 }
 
-/// A gateway is killed after Postgres knows, and before Redis does: the others finish what it began.
+/// A gateway is killed after it has committed to Postgres, and before it has informed Redis. The
+/// others finish its work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_dies_between_postgres_and_redis_leaves_nothing_undone() {
+async fn invalidation_completes_after_gateway_crash() {
     let mut stack = Stack::without_services().await;
-    let chaos = stack.chaos_before_redis().await;
+    let chaos = stack.proxy_redis().await;
     let url = stack.redis.url(chaos.port());
-    stack.set(Part::Gateway, "REDIS_URL", url);
-    stack.launch_all().await;
+    stack.set(Service::Gateway, "REDIS_URL", url);
+    stack.start_all().await;
     let here = stack.api();
     let one = known(&stack, "ada", [&here, &here]).await;
-    // Redis is there, but answers this gateway no more: it can write down what it does, and cannot tell.
+    // Redis runs, but no longer answers this gateway: it can commit, but not invalidate.
     chaos.half_open();
     let path = format!("/v1/tokens/{}", one.token_id);
     let revoking = tokio::spawn({
         let (api, path) = (here.clone(), path.clone());
-        // Its answer may never come.
+        // It may never respond.
         async move {
             api.request(Method::DELETE, &path)
                 .send()
                 .await
-                .map(|answer| answer.status())
+                .map(|response| response.status())
         }
     });
     let revoked = "SELECT count(*) FROM tokens WHERE revoked_at IS NOT NULL";
-    stack.database.comes_to(revoked, 1).await;
-    stack.kill(Part::Gateway);
-    let answer = revoking.await.expect("a task");
+    stack.database.wait_for_number(revoked, 1).await;
+    stack.kill(Service::Gateway);
+    let response = revoking.await.expect("a task");
     assert!(
-        !matches!(answer, Ok(status) if status.is_server_error()),
-        "{answer:?}"
+        !matches!(response, Ok(status) if status.is_server_error()),
+        "{response:?}"
     );
     let waiting = "SELECT count(*) FROM access_changes";
     assert!(
-        stack.database.number(waiting).await > 0,
-        "nobody has told Redis"
+        stack.database.query_number(waiting).await > 0,
+        "Redis was not informed"
     );
-    // The copy in Redis still says that it is valid, until a gateway that starts has worked off what was left.
-    let other = second(
+    // The entry in Redis says valid until a gateway that starts has processed the outbox.
+    let other = second_gateway(
         &stack,
         &[("REDIS_URL", &stack.redis.url(stack.redis.port()))],
     )
     .await;
-    stack.database.comes_to(waiting, 0).await;
+    stack.database.wait_for_number(waiting, 0).await;
     assert_eq!(one.may_read(&other.api).await, [200, 401]);
     chaos.forward();
-    stack.launch(Part::Gateway).await;
+    stack.start_service(Service::Gateway).await;
     assert_eq!(one.may_read(&stack.api()).await, [200, 401]);
 }
 
-/// Revocation does not need Redis: whoever cannot reach it asks Postgres.
+/// Revocation does not depend on Redis: a gateway that cannot reach it asks Postgres.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_redis_what_is_taken_away_is_gone_at_once_everywhere() {
+async fn without_redis_revocation_applies_at_once() {
     let mut stack = Stack::start().await;
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let (here, there) = (stack.api(), other.api.clone());
     let one = known(&stack, "ada", [&here, &there]).await;
     stack.redis.kill();

@@ -1,18 +1,18 @@
-//! Roles: what each permits, for which runs, and that a change of a role counts for all who have it.
+//! Roles: what each permits, on which runs. A changed role applies to all its users.
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, send};
-use runcast_tests::eventually::{SOON, within};
-use runcast_tests::lines::numbered;
+use runcast_tests::event_lines::numbered_lines;
+use runcast_tests::eventually::{WAIT_DEADLINE, within};
 use runcast_tests::sse::Sse;
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::people::{Browser, ask, first_frame, second, sign_in, user};
+use super::fixtures::{Browser, ask, first_frame, second_gateway, sign_in, user};
 use crate::fanout::publisher;
 
 async fn statuses(browser: &Browser, run: uuid::Uuid) -> [u16; 4] {
-    let asked = [
+    let requested = [
         (Method::GET, format!("/v1/runs/{run}"), Value::Null),
         (Method::POST, "/v1/runs".to_owned(), json!({"name": "new"})),
         (
@@ -23,15 +23,15 @@ async fn statuses(browser: &Browser, run: uuid::Uuid) -> [u16; 4] {
         (Method::GET, "/v1/users".to_owned(), Value::Null),
     ];
     let mut statuses = [0; 4];
-    for (status, (method, path, body)) in statuses.iter_mut().zip(asked) {
-        let answer = send(browser.request(method, &path).json(&body)).await;
-        *status = answer.status().as_u16();
+    for (status, (method, path, body)) in statuses.iter_mut().zip(requested) {
+        let response = send(browser.request(method, &path).json(&body)).await;
+        *status = response.status().as_u16();
     }
     statuses
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_role_permits_what_it_says() {
+async fn each_role_grants_its_permissions() {
     let stack = Stack::start().await;
     let api = stack.api();
     let run = api.create_run("for all").await.id;
@@ -48,10 +48,10 @@ async fn each_role_permits_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_changed_role_counts_at_once_for_all_who_have_it() {
+async fn changed_role_applies_to_all_its_users() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     let run = api.create_run("any").await.id;
     user(&stack, "ada", &[]).await;
     let ada = sign_in(&api, "ada").await;
@@ -72,11 +72,11 @@ async fn a_changed_role_counts_at_once_for_all_who_have_it() {
     let more = json!({"permissions": ["runs:read", "runs:publish"]});
     ask(&api, Method::PATCH, "/v1/roles/starter", &more, 200).await;
     assert_eq!(statuses(&there, run).await, [200, 201, 403, 403]);
-    // Somebody with psql.
+    // A change by psql.
     let control = "INSERT INTO role_permissions VALUES ('starter', 'runs:control')";
-    stack.database.tamper(control).await;
+    stack.database.execute(control).await;
     let waiting = "SELECT count(*) FROM access_changes";
-    stack.database.comes_to(waiting, 0).await;
+    stack.database.wait_for_number(waiting, 0).await;
     assert_eq!(statuses(&there, run).await, [200, 201, 202, 403]);
     ask(
         &other.api,
@@ -87,7 +87,7 @@ async fn a_changed_role_counts_at_once_for_all_who_have_it() {
     )
     .await;
     assert_eq!(statuses(&ada, run).await, [403, 403, 403, 403]);
-    // Those that come with Runcast stay as they are.
+    // Built-in roles cannot be changed.
     ask(&api, Method::PATCH, "/v1/roles/viewer", &more, 409).await;
     ask(&api, Method::DELETE, "/v1/roles/admin", &Value::Null, 409).await;
     for wrong in [
@@ -99,7 +99,7 @@ async fn a_changed_role_counts_at_once_for_all_who_have_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_for_some_runs_shows_those_alone() {
+async fn bounded_role_shows_only_its_runs() {
     let stack = Stack::start().await;
     let api = stack.api();
     let labelled = |team: &str| json!({"name": team, "labels": {"team": team}});
@@ -134,7 +134,7 @@ async fn a_role_for_some_runs_shows_those_alone() {
     ada.send(Method::POST, path, &labelled("ads"), 403).await;
     ada.send(Method::POST, path, &json!({"name": "none"}), 403)
         .await;
-    // The role is widened, and narrowed to another team.
+    // The role is widened, then narrowed to another team.
     let all = json!({"labels": null});
     ask(&api, Method::PATCH, "/v1/roles/search", &all, 200).await;
     assert_eq!(statuses(&ada, ads.id).await[0], 200);
@@ -144,7 +144,7 @@ async fn a_role_for_some_runs_shows_those_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
+async fn multi_run_streams_contain_only_visible_runs() {
     let stack = Stack::start().await;
     let api = stack.api();
     let role =
@@ -154,18 +154,22 @@ async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
     let ada = sign_in(&api, "ada").await;
     let stream = async |path: &str| {
         let request = ada.request(Method::GET, path);
-        let answer = send(request.header("accept", "text/event-stream")).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{path}");
-        answer
+        let response = send(request.header("accept", "text/event-stream")).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response
     };
     let feed = stream("/v1/feed").await;
-    let mut feed = Sse::from_response(feed).await.with_pulses();
-    feed.until("ready").await;
+    let mut feed = Sse::from_response(feed).await.with_heartbeats();
+    feed.read_until("ready").await;
     create(&api, "ads").await;
     let mine = create(&api, "search").await;
-    let told = state(&mut feed).await;
-    assert_eq!(told["run"], json!(mine), "the first that she is told of");
-    // The same of a watch by a label that runs of both have.
+    let received = state(&mut feed).await;
+    assert_eq!(
+        received["run"],
+        json!(mine),
+        "the first that the stream contains"
+    );
+    // The same with a watch by a label that runs of both teams have.
     let both = |team: &str| json!({"labels": {"team": team, "app": "both"}});
     let (other, own) = (
         api.create(&both("ads")).await,
@@ -175,18 +179,18 @@ async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
     let mut watch = stream("/v1/watch?label=app=both").await;
     for run in [&other, &own] {
         let mut publisher = publisher(&stack, run).await;
-        let last = publisher.publish(&numbered("line", 1..=3)).await;
-        stack.database.holds(run.id, last).await;
+        let last = publisher.publish(&numbered_lines("line", 1..=3)).await;
+        stack.database.wait_stored(run.id, last).await;
     }
-    let (mut text, wanted) = (String::new(), own.id.to_string());
-    within(SOON, "what she may see", async {
+    let (mut text, target) = (String::new(), own.id.to_string());
+    within(WAIT_DEADLINE, "only visible runs", async {
         while !text.contains("line 3") {
             let bytes = watch.chunk().await.expect("read").expect("more");
             text += std::str::from_utf8(&bytes).expect("text");
         }
     })
     .await;
-    assert!(text.contains(&wanted), "{text}");
+    assert!(text.contains(&target), "{text}");
     assert!(!text.contains(&other.id.to_string()), "{text}");
     let nothing = ada.request(Method::GET, "/v1/watch?label=team=ads");
     let nothing = send(nothing.header("accept", "text/event-stream")).await;
@@ -200,7 +204,7 @@ async fn streams_of_many_runs_tell_of_those_that_one_may_see() {
 
 /// The next update of a run.
 async fn state(feed: &mut Sse) -> Value {
-    let frames = feed.until("state").await;
+    let frames = feed.read_until("state").await;
     frames.last().expect("a frame").json()
 }
 

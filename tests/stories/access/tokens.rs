@@ -1,17 +1,20 @@
-//! Tokens: shown once, bounded by whoever made them, counted, and refused everywhere once they are revoked.
+//! Tokens: shown once, limited by their creator's rights, with counted uses, and refused everywhere
+//! once revoked.
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, problem, send};
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 
-use super::people::{ask, make_viewer, new_token, operator, second, sign_in, status_with, user};
+use super::fixtures::{
+    ask, make_viewer, new_token, operator, second_gateway, sign_in, status_with, user,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_token_is_refused_at_every_gateway_before_the_answer() {
+async fn revoked_token_is_refused_before_the_response() {
     let stack = Stack::start().await;
     let api = stack.api();
-    let other = second(&stack, &[]).await;
+    let other = second_gateway(&stack, &[]).await;
     for round in 0..5 {
         let body = json!({"name": format!("token {round}"), "scopes": ["runs:read"]});
         let (id, token) = new_token(&api, body).await;
@@ -28,7 +31,7 @@ async fn a_revoked_token_is_refused_at_every_gateway_before_the_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_never_may_more_than_its_owner_may_now() {
+async fn token_never_exceeds_its_owners_current_rights() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["operator"]).await;
@@ -39,7 +42,7 @@ async fn a_token_never_may_more_than_its_owner_may_now() {
     ada.send(Method::POST, path, &body(&["runs:fly"]), 400)
         .await;
     ada.send(Method::POST, path, &body(&[]), 400).await;
-    let made = ada
+    let created = ada
         .send(
             Method::POST,
             path,
@@ -47,26 +50,26 @@ async fn a_token_never_may_more_than_its_owner_may_now() {
             201,
         )
         .await;
-    let token = made["token"].as_str().expect("a token");
+    let token = created["token"].as_str().expect("a token");
     let of_ada = Api::new(api.base(), token);
     of_ada.create_run("by a script").await;
     ask(&of_ada, Method::POST, path, &body(&["runs:read"]), 403).await;
-    // Ada becomes a viewer, and so does her token.
+    // Ada becomes a viewer, and her token as well.
     make_viewer(&api, "ada").await;
     let run = json!({"name": "one more"});
     ask(&of_ada, Method::POST, "/v1/runs", &run, 403).await;
     assert_eq!(status_with(&api, token, "/v1/runs").await, 200);
-    // She sees her own tokens, an administrator all.
+    // She sees her own tokens; an administrator sees all.
     let own = ada.get("/v1/tokens").await;
     assert_eq!(own["tokens"].as_array().map(Vec::len), Some(1), "{own}");
     assert!(!own.to_string().contains(token));
     assert_eq!(ada.status(Method::GET, "/v1/tokens?all").await, 403);
     let all = api.get("/v1/tokens?all").await;
     assert_eq!(all["tokens"].as_array().map(Vec::len), Some(2), "{all}");
-    // A session of a token dies with it.
-    let of_token = super::people::sign_in_with(&api, &json!({"token": token})).await;
+    // A session that was opened with a token ends with it.
+    let of_token = super::fixtures::sign_in_with(&api, &json!({"token": token})).await;
     assert_eq!(of_token.status(Method::GET, "/v1/session").await, 200);
-    let id = made["id"].as_str().expect("an id");
+    let id = created["id"].as_str().expect("an id");
     assert_eq!(
         ada.status(Method::DELETE, &format!("{path}/{id}")).await,
         204
@@ -75,7 +78,7 @@ async fn a_token_never_may_more_than_its_owner_may_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
+async fn token_bounds_and_expiry_are_enforced() {
     let stack = Stack::start().await;
     let api = stack.api();
     let search = api.create(&json!({"labels": {"team": "search"}})).await;
@@ -93,10 +96,10 @@ async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
                 assert_eq!(status_with(&api, &token, &path).await, status, "{path}");
             }
         }
-        // What one may not see answers as what is not there.
+        // A run outside of the bounds is answered like a missing one.
         let nowhere = format!("/v1/runs/{}", uuid::Uuid::now_v7());
         assert_eq!(status_with(&api, &token, &nowhere).await, 403);
-        // Within bounds nobody administers.
+        // A limited token cannot administrate.
         assert_eq!(status_with(&api, &token, "/v1/users").await, 403);
     }
     let missing = json!({"name": "x", "scopes": ["runs:read"], "run": uuid::Uuid::now_v7()});
@@ -106,33 +109,33 @@ async fn a_token_is_bound_to_a_run_or_to_labels_and_ends() {
     let (id, token) = new_token(&api, json!({"name": "short", "scopes": ["runs:read"]})).await;
     assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
     let expire = format!("UPDATE tokens SET expires_at = now() WHERE id = '{id}'");
-    stack.database.tamper(&expire).await;
+    stack.database.execute(&expire).await;
     let waiting = "SELECT count(*) FROM access_changes";
-    stack.database.comes_to(waiting, 0).await;
+    stack.database.wait_for_number(waiting, 0).await;
     assert_eq!(status_with(&api, &token, "/v1/runs").await, 401);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn uses_are_counted_without_a_write_for_each() {
+async fn token_uses_are_counted_in_batches() {
     let stack = Stack::start().await;
     let api = stack.api();
     let (id, token) = new_token(&api, json!({"name": "busy", "scopes": ["runs:read"]})).await;
     let writes = format!("SELECT xmin::text FROM tokens WHERE id = '{id}'");
-    let before = stack.database.ask(&writes).await;
+    let before = stack.database.query_strings(&writes).await;
     for _ in 0..20 {
         assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
     }
     let counted = format!("SELECT uses FROM tokens WHERE id = '{id}' AND last_used_at IS NOT NULL");
     stack
         .database
-        .comes_to(&format!("SELECT coalesce(({counted}), 0)"), 20)
+        .wait_for_number(&format!("SELECT coalesce(({counted}), 0)"), 20)
         .await;
-    let after = stack.database.ask(&writes).await;
+    let after = stack.database.query_strings(&writes).await;
     assert_ne!(before, after);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_operator_makes_lists_and_revokes_tokens() {
+async fn operator_creates_lists_and_revokes_tokens() {
     let stack = Stack::start().await;
     let api = stack.api();
     let make = [
@@ -144,8 +147,8 @@ async fn the_operator_makes_lists_and_revokes_tokens() {
         "--label",
         "team=search",
     ];
-    let (well, token) = operator(&stack, &make).await;
-    assert!(well, "{token}");
+    let (succeeded, token) = operator(&stack, &make).await;
+    assert!(succeeded, "{token}");
     assert_eq!(status_with(&api, &token, "/v1/runs").await, 200);
     let (_, list) = operator(&stack, &["token", "list", "--json"]).await;
     let cron = list
@@ -155,11 +158,11 @@ async fn the_operator_makes_lists_and_revokes_tokens() {
     let cron: Value = serde_json::from_str(cron).expect("JSON");
     assert_eq!(cron["labels"], json!({"team": "search"}));
     let id = cron["id"].as_str().expect("an id");
-    let (well, said) = operator(&stack, &["token", "revoke", id]).await;
-    assert!(well, "{said}");
-    // The command line tells Postgres alone; the gateway learns it from there.
+    let (succeeded, output) = operator(&stack, &["token", "revoke", id]).await;
+    assert!(succeeded, "{output}");
+    // The command line changes only Postgres; the gateway learns it from there.
     runcast_tests::eventually::eventually_within(
-        super::people::AT_ONCE * 5,
+        super::fixtures::AT_ONCE * 5,
         "the token is refused",
         async || match status_with(&api, &token, "/v1/runs").await {
             401 => Ok(()),
@@ -167,8 +170,8 @@ async fn the_operator_makes_lists_and_revokes_tokens() {
         },
     )
     .await;
-    let (well, said) = operator(&stack, &["token", "revoke", id]).await;
-    assert!(!well && said.contains("token list"), "{said}");
-    let answer = send(api.request(Method::DELETE, "/v1/tokens/nonsense")).await;
-    problem(answer, StatusCode::NOT_FOUND).await;
+    let (succeeded, output) = operator(&stack, &["token", "revoke", id]).await;
+    assert!(!succeeded && output.contains("token list"), "{output}");
+    let response = send(api.request(Method::DELETE, "/v1/tokens/nonsense")).await;
+    problem(response, StatusCode::NOT_FOUND).await;
 }

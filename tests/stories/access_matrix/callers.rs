@@ -1,5 +1,5 @@
-//! Everybody who may knock: by what, and who they are known to be. A new kind of credential is a new entry in
-//! [`callers`], and nothing else.
+//! Every kind of caller: its credential, and its identity and rights. A new kind of credential is
+//! one new entry in [`callers`].
 
 use reqwest::{Method, RequestBuilder};
 use runcast_tests::api::{Api, send};
@@ -7,18 +7,18 @@ use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::places::{LABEL, Places};
-use crate::access::people::{ask, sign_in, user};
+use super::path_parameters::{PathParameters, RUN_LABEL};
+use crate::access::fixtures::{ask, sign_in, user};
 use crate::access::tickets::{ticket, with_ticket};
 
 /// All scopes.
-const SCOPES: [&str; 4] = ["runs:read", "runs:publish", "runs:control", "admin"];
+const ALL_SCOPES: [&str; 4] = ["runs:read", "runs:publish", "runs:control", "admin"];
 
-/// When what is valid ends, and when what has ended did.
-const LATER: &str = "now() + interval '1 hour'";
-const BEFORE: &str = "now() - interval '1 second'";
+/// When valid credentials expire, and when expired ones did.
+const FUTURE_EXPIRY: &str = "now() + interval '1 hour'";
+const PAST_EXPIRY: &str = "now() - interval '1 second'";
 
-/// What a request shows.
+/// The credential of a request.
 #[derive(Debug, Clone)]
 enum Credential {
     Nothing,
@@ -26,66 +26,66 @@ enum Credential {
     Header(String),
     /// Name and value of a cookie.
     Cookie(String),
-    /// One ticket for all requests: used up, or nothing that ever was one.
+    /// One ticket for all requests: used up, or never valid.
     Ticket(String),
-    /// A ticket of its own for each request, made with a token and within bounds.
+    /// A new ticket for each request, created with a token and within bounds.
     NewTicket {
         token: String,
         bounds: Value,
     },
 }
 
-/// As what somebody is known.
+/// The kind of identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum IdentityKind {
     /// A user who has signed in.
     User,
-    /// A token that a user has made.
+    /// A token that a user has created.
     TokenOfUser,
-    /// A token of nobody in particular, or whoever has signed in with it.
+    /// A token without an owner, or a session that was opened with one.
     Token,
 }
 
-/// The runs for which somebody holds their scopes.
+/// The runs on which an identity holds its scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     All,
-    /// One; is it that which paths name?
+    /// One run; is it the one in the paths?
     Run {
         is_ours: bool,
     },
-    /// Those with a label; has the one that paths name got it?
+    /// The runs with a label; has the one in the paths that label?
     Labelled {
         is_ours: bool,
     },
 }
 
-/// Whom a credential stands for.
+/// The identity behind a credential.
 #[derive(Debug, Clone)]
-pub(super) struct Somebody {
-    pub(super) kind: Kind,
+pub(super) struct Identity {
+    pub(super) kind: IdentityKind,
     pub(super) scopes: Vec<&'static str>,
     pub(super) reach: Reach,
 }
 
-/// Somebody who knocks.
+/// A caller.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub(super) name: String,
     credential: Credential,
-    /// None if they are nobody to the gateway.
-    pub(super) is: Option<Somebody>,
+    /// None if the gateway must not accept the credential.
+    pub(super) is: Option<Identity>,
 }
 
-impl Somebody {
-    /// True if they hold the scope at all.
+impl Identity {
+    /// Whether it holds the scope at all.
     pub(super) fn holds(&self, scope: &str) -> bool {
         self.scopes
             .iter()
-            .any(|held| *held == scope || *held == "admin")
+            .any(|contained| *contained == scope || *contained == "admin")
     }
 
-    /// True if they may do this with the run that paths name.
+    /// Whether it holds the scope on the run in the paths.
     pub(super) fn may(&self, scope: &str) -> bool {
         let within = match self.reach {
             Reach::All => true,
@@ -94,14 +94,14 @@ impl Somebody {
         within && self.holds(scope)
     }
 
-    /// True if they administrate the installation.
+    /// Whether it administrates the installation.
     pub(super) fn administrates(&self) -> bool {
         self.holds("admin") && self.reach == Reach::All
     }
 }
 
 impl Caller {
-    fn nobody(name: &str, credential: Credential) -> Self {
+    fn unauthenticated(name: &str, credential: Credential) -> Self {
         Self {
             name: name.to_owned(),
             credential,
@@ -109,7 +109,7 @@ impl Caller {
         }
     }
 
-    /// A request that shows what they have.
+    /// A request with the credential of the caller.
     pub(super) async fn asks(&self, api: &Api, method: &Method, path: &str) -> RequestBuilder {
         let ask = |path: &str| api.anonymous(method.clone(), path);
         match &self.credential {
@@ -124,87 +124,104 @@ impl Caller {
         }
     }
 
-    /// True if it is by a ticket that they are known.
+    /// Whether the caller is authenticated by a ticket.
     pub(super) const fn has_tickets(&self) -> bool {
         matches!(self.credential, Credential::NewTicket { .. })
     }
 }
 
-/// Makes all of them.
-pub(super) async fn callers(stack: &Stack, places: &Places) -> Vec<Caller> {
-    let mut callers = nobodies(stack).await;
-    callers.extend(tokens(stack, places).await);
+/// Creates all callers.
+pub(super) async fn callers(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
+    let mut callers = unauthenticated_callers(stack).await;
+    callers.extend(tokens(stack, parameters).await);
     callers.extend(users(stack).await);
-    callers.extend(tickets(stack, places).await);
+    callers.extend(tickets(stack, parameters).await);
     callers
 }
 
-/// Whoever is to be answered 401.
-async fn nobodies(stack: &Stack) -> Vec<Caller> {
+/// Callers that must get 401.
+async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
     let header = |value: &str| Credential::Header(value.to_owned());
     let admin = TokenRow::new("admin");
-    let expired = admin.clone().with("expires_at", BEFORE).insert(stack).await;
-    let revoked = admin.clone().with("revoked_at", BEFORE).insert(stack).await;
-    let ended = session(stack, &format!("token_id, {BEFORE} FROM tokens LIMIT 1")).await;
-    let of_revoked = format!("token_id, {LATER} FROM tokens WHERE hash = sha256('{revoked}')");
+    let expired = admin
+        .clone()
+        .with("expires_at", PAST_EXPIRY)
+        .insert(stack)
+        .await;
+    let revoked = admin
+        .clone()
+        .with("revoked_at", PAST_EXPIRY)
+        .insert(stack)
+        .await;
+    let ended = session(
+        stack,
+        &format!("token_id, {PAST_EXPIRY} FROM tokens LIMIT 1"),
+    )
+    .await;
+    let of_revoked =
+        format!("token_id, {FUTURE_EXPIRY} FROM tokens WHERE hash = sha256('{revoked}')");
     let of_revoked = session(stack, &of_revoked).await;
 
     let gone = user(stack, "gone", &["admin"]).await;
     let disabled = json!({"disabled": true});
     let path = format!("/v1/users/{gone}");
     ask(&stack.api(), Method::PATCH, &path, &disabled, 200).await;
-    let of_gone = format!("user_id, {LATER} FROM users WHERE id = '{gone}'");
-    let of_gone = session(stack, &of_gone).await;
-    let token_of_gone = format!("'{gone}'");
-    let token_of_gone = admin.with("user_id", &token_of_gone).insert(stack).await;
+    let of_deleted = format!("user_id, {FUTURE_EXPIRY} FROM users WHERE id = '{gone}'");
+    let of_deleted = session(stack, &of_deleted).await;
+    let token_of_deleted = format!("'{gone}'");
+    let token_of_deleted = admin.with("user_id", &token_of_deleted).insert(stack).await;
 
     let api = stack.api();
-    let of_nobody = new_ticket(stack, "revoked_at = now()").await;
+    let of_no_user = new_ticket(stack, "revoked_at = now()").await;
     let of_the_past = new_ticket(stack, "expires_at = now()").await;
     let used = ticket(&api, &json!({})).await;
     let using = api.anonymous(Method::GET, &with_ticket("/v1/feed", &used));
     assert!(send(using).await.status().is_success());
     let unused = ticket(&api, &json!({})).await;
     vec![
-        Caller::nobody("nobody", Credential::Nothing),
-        Caller::nobody("an empty header", header("")),
-        Caller::nobody("another scheme", header("Basic cm9vdDpyb290")),
-        Caller::nobody("a scheme alone", header("Bearer")),
-        Caller::nobody("half a token", bearer("rct_AAAA")),
-        Caller::nobody("a token that never was", bearer(&secret())),
-        Caller::nobody("a token of half a mile", bearer(&"x".repeat(4000))),
-        Caller::nobody("an expired token", bearer(&expired)),
-        Caller::nobody("a revoked token", bearer(&revoked)),
-        Caller::nobody("a session that never was", cookie("nonsense")),
-        Caller::nobody("a session that has ended", cookie(&ended)),
-        Caller::nobody("a session of a revoked token", cookie(&of_revoked)),
-        Caller::nobody("a token as a session", cookie(stack.token())),
-        Caller::nobody("a session of a disabled user", cookie(&of_gone)),
-        Caller::nobody("a token of a disabled user", bearer(&token_of_gone)),
-        Caller::nobody("a ticket that never was", by("rcs_", 43)),
-        Caller::nobody("half a ticket", by("rcs_", 20)),
-        Caller::nobody("a ticket of half a mile", by("rcs_", 4000)),
-        Caller::nobody("a used ticket", Credential::Ticket(used)),
-        Caller::nobody("a ticket of a revoked token", Credential::Ticket(of_nobody)),
-        Caller::nobody(
+        Caller::unauthenticated("nobody", Credential::Nothing),
+        Caller::unauthenticated("an empty header", header("")),
+        Caller::unauthenticated("another scheme", header("Basic cm9vdDpyb290")),
+        Caller::unauthenticated("a scheme alone", header("Bearer")),
+        Caller::unauthenticated("half a token", bearer("rct_AAAA")),
+        Caller::unauthenticated("an unknown token", bearer(&secret())),
+        Caller::unauthenticated("an endless token", bearer(&"x".repeat(4000))),
+        Caller::unauthenticated("an expired token", bearer(&expired)),
+        Caller::unauthenticated("a revoked token", bearer(&revoked)),
+        Caller::unauthenticated("an unknown session", cookie("nonsense")),
+        Caller::unauthenticated("an ended session", cookie(&ended)),
+        Caller::unauthenticated("a session of a revoked token", cookie(&of_revoked)),
+        Caller::unauthenticated("a token as a session", cookie(stack.token())),
+        Caller::unauthenticated("a session of a disabled user", cookie(&of_deleted)),
+        Caller::unauthenticated("a token of a disabled user", bearer(&token_of_deleted)),
+        Caller::unauthenticated("an unknown ticket", by("rcs_", 43)),
+        Caller::unauthenticated("half a ticket", by("rcs_", 20)),
+        Caller::unauthenticated("an endless ticket", by("rcs_", 4000)),
+        Caller::unauthenticated("a used ticket", Credential::Ticket(used)),
+        Caller::unauthenticated(
+            "a ticket of a revoked token",
+            Credential::Ticket(of_no_user),
+        ),
+        Caller::unauthenticated(
             "a ticket of an expired token",
             Credential::Ticket(of_the_past),
         ),
-        Caller::nobody(
+        Caller::unauthenticated(
             "a token as a ticket",
             Credential::Ticket(stack.token().to_owned()),
         ),
-        Caller::nobody("a ticket as a token", bearer(&unused)),
-        Caller::nobody("a ticket as a session", cookie(&unused)),
+        Caller::unauthenticated("a ticket as a token", bearer(&unused)),
+        Caller::unauthenticated("a ticket as a session", cookie(&unused)),
     ]
 }
 
-/// Every scope alone, for all runs, for one, and for those with a label; each as a token, and signed in with it.
-async fn tokens(stack: &Stack, places: &Places) -> Vec<Caller> {
+/// Each scope alone, for all runs, for one, and for those with a label; each as a token, and as a
+/// session opened with it.
+async fn tokens(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
     let mut callers = Vec::new();
     let run = |run: Uuid| Some(("run_id", format!("'{run}'")));
     let label = |value: &str| {
-        let (name, _) = LABEL;
+        let (name, _) = RUN_LABEL;
         Some(("labels", format!(r#"'{{"{name}":"{value}"}}'"#)))
     };
     let bounds = [
@@ -212,17 +229,17 @@ async fn tokens(stack: &Stack, places: &Places) -> Vec<Caller> {
         (
             " of this run",
             Reach::Run { is_ours: true },
-            run(places.run()),
+            run(parameters.run()),
         ),
         (
             " of another run",
             Reach::Run { is_ours: false },
-            run(places.other_run()),
+            run(parameters.other_run()),
         ),
         (
             " of runs like this",
             Reach::Labelled { is_ours: true },
-            label(LABEL.1),
+            label(RUN_LABEL.1),
         ),
         (
             " of other runs",
@@ -230,17 +247,18 @@ async fn tokens(stack: &Stack, places: &Places) -> Vec<Caller> {
             label("other"),
         ),
     ];
-    for scope in SCOPES {
+    for scope in ALL_SCOPES {
         for (name, reach, bound) in &bounds {
             let mut row = TokenRow::new(scope);
             if let Some((column, value)) = bound {
                 row = row.with(column, value);
             }
             let secret = row.insert(stack).await;
-            let of_it = format!("token_id, {LATER} FROM tokens WHERE hash = sha256('{secret}')");
+            let of_it =
+                format!("token_id, {FUTURE_EXPIRY} FROM tokens WHERE hash = sha256('{secret}')");
             let name = format!("{scope}{name}");
-            let is = Some(Somebody {
-                kind: Kind::Token,
+            let is = Some(Identity {
+                kind: IdentityKind::Token,
                 scopes: vec![scope],
                 reach: *reach,
             });
@@ -259,11 +277,11 @@ async fn tokens(stack: &Stack, places: &Places) -> Vec<Caller> {
     callers
 }
 
-/// Every role, and a role of one's own that is bounded; signed in by password.
+/// Each role, and a custom role with bounds; signed in by password.
 async fn users(stack: &Stack) -> Vec<Caller> {
     let api = stack.api();
-    for (name, value) in [("mine", LABEL.1), ("theirs", "other")] {
-        let labels = json!({LABEL.0: value});
+    for (name, value) in [("mine", RUN_LABEL.1), ("theirs", "other")] {
+        let labels = json!({RUN_LABEL.0: value});
         let role = json!({"name": name, "permissions": ["runs:control", "runs:publish", "runs:read"], "labels": labels});
         ask(&api, Method::POST, "/v1/roles", &role, 201).await;
     }
@@ -286,19 +304,19 @@ async fn users(stack: &Stack) -> Vec<Caller> {
         let id = user(stack, &name, &role.into_iter().collect::<Vec<_>>()).await;
         callers.push(Caller {
             credential: Credential::Cookie(sign_in(&api, &name).await.cookie),
-            is: Some(Somebody {
-                kind: Kind::User,
+            is: Some(Identity {
+                kind: IdentityKind::User,
                 scopes: scopes.clone(),
                 reach,
             }),
             name: format!("a user {name}"),
         });
-        // Whatever stands in it, it never may more than its user.
+        // Whatever the token's row says, it never has more rights than its user.
         let row = TokenRow::new("admin").with("user_id", &format!("'{id}'"));
         callers.push(Caller {
             credential: bearer(&row.insert(stack).await),
-            is: Some(Somebody {
-                kind: Kind::TokenOfUser,
+            is: Some(Identity {
+                kind: IdentityKind::TokenOfUser,
                 scopes,
                 reach,
             }),
@@ -308,8 +326,8 @@ async fn users(stack: &Stack) -> Vec<Caller> {
     callers
 }
 
-/// Tickets of those who may much, for everything and within bounds: by them one reads, and opens streams alone.
-async fn tickets(stack: &Stack, places: &Places) -> Vec<Caller> {
+/// Tickets of callers with many rights, with and without bounds: they permit only opening streams.
+async fn tickets(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
     let run = |run: Uuid| json!({"runs": [run]});
     let mut callers = Vec::new();
     for scope in ["runs:read", "admin"] {
@@ -319,12 +337,12 @@ async fn tickets(stack: &Stack, places: &Places) -> Vec<Caller> {
             (
                 " for this run",
                 Reach::Run { is_ours: true },
-                run(places.run()),
+                run(parameters.run()),
             ),
             (
                 " for another run",
                 Reach::Run { is_ours: false },
-                run(places.other_run()),
+                run(parameters.other_run()),
             ),
         ] {
             callers.push(Caller {
@@ -333,8 +351,8 @@ async fn tickets(stack: &Stack, places: &Places) -> Vec<Caller> {
                     token: token.clone(),
                     bounds,
                 },
-                is: Some(Somebody {
-                    kind: Kind::Token,
+                is: Some(Identity {
+                    kind: IdentityKind::Token,
                     scopes: vec!["runs:read"],
                     reach,
                 }),
@@ -344,24 +362,24 @@ async fn tickets(stack: &Stack, places: &Places) -> Vec<Caller> {
     callers
 }
 
-/// A ticket of a token to which this happens right afterwards.
+/// A ticket of a token that this statement changes right afterwards.
 async fn new_ticket(stack: &Stack, change: &str) -> String {
     let token = TokenRow::new("admin").insert(stack).await;
-    let made = ticket(&Api::new(stack.api().base(), &token), &json!({})).await;
+    let created = ticket(&Api::new(stack.api().base(), &token), &json!({})).await;
     let change = format!("UPDATE tokens SET {change} WHERE hash = sha256('{token}')");
-    stack.database.tamper(&change).await;
-    // Until the gateway has heard of it.
+    stack.database.execute(&change).await;
+    // Until the gateway has processed the change.
     let waiting = "SELECT count(*) FROM access_changes";
-    stack.database.comes_to(waiting, 0).await;
-    made
+    stack.database.wait_for_number(waiting, 0).await;
+    created
 }
 
-/// Something of the form of a ticket, with so many letters.
+/// A random value in the form of a ticket, of this many letters.
 fn by(prefix: &str, letters: usize) -> Credential {
     Credential::Ticket(format!("{prefix}{}", "x".repeat(letters)))
 }
 
-/// A token as the store has it, which may be one that no command would make.
+/// The row of a token, also one that no command would create.
 #[derive(Debug, Clone)]
 struct TokenRow {
     columns: String,
@@ -376,39 +394,40 @@ impl TokenRow {
         }
     }
 
-    /// Sets a column to an expression of SQL.
+    /// Sets a column to an SQL expression.
     fn with(mut self, column: &str, value: &str) -> Self {
         self.columns = format!("{}, {column}", self.columns);
         self.values = format!("{}, {value}", self.values);
         self
     }
 
-    /// Puts it there, and answers its secret.
+    /// Inserts it, and returns its secret.
     async fn insert(&self, stack: &Stack) -> String {
         let (secret, Self { columns, values }) = (secret(), self);
         let insert = format!(
             "INSERT INTO tokens (id, hash, name, {columns})
              VALUES (gen_random_uuid(), sha256('{secret}'), 'matrix', {values})"
         );
-        stack.database.tamper(&insert).await;
+        stack.database.execute(&insert).await;
         secret
     }
 }
 
-/// Something of the form of a token.
+/// A random value in the form of a token.
 fn secret() -> String {
     let random = [Uuid::new_v4(), Uuid::new_v4()].map(|one| one.simple().to_string());
     format!("rct_{}", &random.concat()[..43])
 }
 
-/// Puts a session there: `whose` are the column of its owner, its end, and where the owner's `id` stands.
+/// Inserts a session; `whose` is the column of its owner, its expiry, and the source of the owner's
+/// `id`.
 async fn session(stack: &Stack, whose: &str) -> String {
     let secret = Uuid::new_v4().simple().to_string();
     let (column, rest) = whose.split_once(", ").expect("a column and the rest");
     let insert = format!(
         "INSERT INTO sessions (hash, {column}, expires_at) SELECT sha256('{secret}'), id, {rest}"
     );
-    stack.database.tamper(&insert).await;
+    stack.database.execute(&insert).await;
     secret
 }
 

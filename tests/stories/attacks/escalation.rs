@@ -1,20 +1,21 @@
-//! Somebody with some rights wants more of them.
+//! A client with some rights tries to get more.
 
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, send};
 use runcast_tests::stack::Stack;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::super::access::people::{Browser, PASSWORD, ask, sign_in, sign_in_with, user};
-use super::assert_calm;
+use super::super::access::fixtures::{Browser, USER_PASSWORD, ask, sign_in, sign_in_with, user};
+use super::fixtures::assert_calm;
 
 async fn refused(browser: &Browser, method: Method, path: &str, body: Value, status: u16) {
-    let answer = send(browser.request(method.clone(), path).json(&body)).await;
-    assert_eq!(answer.status().as_u16(), status, "{method} {path} {body}");
+    let response = send(browser.request(method.clone(), path).json(&body)).await;
+    assert_eq!(response.status().as_u16(), status, "{method} {path} {body}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_gives_themselves_what_they_do_not_have() {
+async fn users_cannot_grant_rights_they_lack() {
     let stack = Stack::start().await;
     let api = stack.api();
     let ada = user(&stack, "ada", &["operator"]).await;
@@ -22,7 +23,7 @@ async fn nobody_gives_themselves_what_they_do_not_have() {
     let browser = sign_in(&api, "ada").await;
     let before = stack
         .database
-        .ask("SELECT r::text FROM user_roles r ORDER BY 1")
+        .query_strings("SELECT r::text FROM user_roles r ORDER BY 1")
         .await;
     for who in [ada.as_str(), "ada", "ada@example.com", "boss"] {
         for (method, rest, body) in [
@@ -43,8 +44,7 @@ async fn nobody_gives_themselves_what_they_do_not_have() {
             refused(&browser, method, &path, body, 403).await;
         }
     }
-    let admin =
-        json!({"name": "eve", "email": "e@example.com", "password": PASSWORD, "roles": ["admin"]});
+    let admin = json!({"name": "eve", "email": "e@example.com", "password": USER_PASSWORD, "roles": ["admin"]});
     refused(&browser, Method::POST, "/v1/users", admin, 403).await;
     let wide = json!({"permissions": ["admin"]});
     refused(&browser, Method::PATCH, "/v1/roles/operator", wide, 403).await;
@@ -63,50 +63,82 @@ async fn nobody_gives_themselves_what_they_do_not_have() {
     refused(&browser, Method::POST, "/v1/webhooks", hook, 403).await;
     let after = stack
         .database
-        .ask("SELECT r::text FROM user_roles r ORDER BY 1")
+        .query_strings("SELECT r::text FROM user_roles r ORDER BY 1")
         .await;
     assert_eq!(before, after);
     assert_calm(&stack);
 }
 
-/// Fields that a body does not have are refused by name: none is carried over into what is stored.
+/// Unknown fields of a body are refused by name: none reaches the store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_field_that_nobody_asked_for_is_refused() {
+async fn unknown_fields_are_refused() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["operator"]).await;
     let ada = sign_in(&api, "ada").await;
     let run = api.create_run("x").await.id;
-    let likes = json!({});
-    for (method, path, body, more) in [
+    for (method, path, mut body, more) in requests_with_extra_field(run) {
+        body[more] = json!("admin");
+        let response = send(ada.request(method.clone(), &path).json(&body)).await;
+        let (status, text) = (response.status(), response.text().await.expect("a body"));
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{method} {path}: {text}");
+        assert!(text.contains(more), "{method} {path}: {text}");
+    }
+    // The same for administrators, who could do it in other ways.
+    for (path, body) in [
+        (
+            "/v1/users",
+            json!({"name": "e", "email": "e@example.com", "id": "x"}),
+        ),
+        (
+            "/v1/roles",
+            json!({"name": "e", "permissions": [], "built_in": true}),
+        ),
+        (
+            "/v1/webhooks",
+            json!({"url": "https://e.example/", "on": ["failed"], "secret": "x"}),
+        ),
+    ] {
+        ask(&api, Method::POST, path, &body, 400).await;
+    }
+    // A duplicate field must not be checked in one value and used in the other.
+    let twice = r#"{"name":"x","scopes":["runs:read"],"scopes":["admin"]}"#;
+    let response = send(ada.request(Method::POST, "/v1/tokens").body(twice)).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert_calm(&stack);
+}
+
+/// Valid requests, each with the name of a field that its body does not have.
+fn requests_with_extra_field(run: Uuid) -> Vec<(Method, String, Value, &'static str)> {
+    vec![
         (
             Method::PATCH,
             "/v1/session".to_owned(),
-            json!({"preferences": likes}),
+            json!({"preferences": {}}),
             "roles",
         ),
         (
             Method::PATCH,
             "/v1/session".to_owned(),
-            json!({"preferences": likes}),
+            json!({"preferences": {}}),
             "disabled",
         ),
         (
             Method::PATCH,
             "/v1/session".to_owned(),
-            json!({"preferences": likes}),
+            json!({"preferences": {}}),
             "email",
         ),
         (
             Method::PUT,
             "/v1/session/password".to_owned(),
-            json!({"password": PASSWORD, "new_password": "another horse battery"}),
+            json!({"password": USER_PASSWORD, "new_password": "another horse battery"}),
             "user",
         ),
         (
             Method::POST,
             "/v1/session".to_owned(),
-            json!({"user": "ada", "password": PASSWORD}),
+            json!({"user": "ada", "password": USER_PASSWORD}),
             "scopes",
         ),
         (
@@ -139,51 +171,22 @@ async fn a_field_that_nobody_asked_for_is_refused() {
             json!({"command": "pause"}),
             "by",
         ),
-    ] {
-        let mut body = body;
-        body[more] = json!("admin");
-        let answer = send(ada.request(method.clone(), &path).json(&body)).await;
-        let (status, text) = (answer.status(), answer.text().await.expect("a body"));
-        assert_eq!(status, StatusCode::BAD_REQUEST, "{method} {path}: {text}");
-        assert!(text.contains(more), "{method} {path}: {text}");
-    }
-    // The same of administrators, who could do it otherwise.
-    for (path, body) in [
-        (
-            "/v1/users",
-            json!({"name": "e", "email": "e@example.com", "id": "x"}),
-        ),
-        (
-            "/v1/roles",
-            json!({"name": "e", "permissions": [], "built_in": true}),
-        ),
-        (
-            "/v1/webhooks",
-            json!({"url": "https://e.example/", "on": ["failed"], "secret": "x"}),
-        ),
-    ] {
-        ask(&api, Method::POST, path, &body, 400).await;
-    }
-    // Twice the same field is not one for the check and one for the deed.
-    let twice = r#"{"name":"x","scopes":["runs:read"],"scopes":["admin"]}"#;
-    let answer = send(ada.request(Method::POST, "/v1/tokens").body(twice)).await;
-    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
-    assert_calm(&stack);
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_has_leaked_gives_no_more_than_itself() {
+async fn leaked_token_cannot_be_extended() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["operator"]).await;
     let ada = sign_in(&api, "ada").await;
     let make = async |scopes: &[&str]| {
         let body = json!({"name": "script", "scopes": scopes});
-        let made = ada.send(Method::POST, "/v1/tokens", &body, 201).await;
-        let text = |name: &str| made[name].as_str().expect("a text").to_owned();
+        let created = ada.send(Method::POST, "/v1/tokens", &body, 201).await;
+        let text = |name: &str| created[name].as_str().expect("a text").to_owned();
         (text("id"), text("token"))
     };
-    // Beyond her own scopes nothing is made.
+    // Beyond her own scopes nothing is created.
     for scopes in [
         &["admin"][..],
         &["runs:read", "admin"],
@@ -192,41 +195,50 @@ async fn a_token_that_has_leaked_gives_no_more_than_itself() {
         &[""],
     ] {
         let body = json!({"name": "x", "scopes": scopes});
-        let answer = send(ada.request(Method::POST, "/v1/tokens").json(&body)).await;
-        assert!(answer.status().is_client_error(), "{scopes:?}");
+        let response = send(ada.request(Method::POST, "/v1/tokens").json(&body)).await;
+        assert!(response.status().is_client_error(), "{scopes:?}");
     }
     let (leaked_id, leaked) = make(&["runs:read"]).await;
     let (other_id, other) = make(&["runs:read", "runs:publish"]).await;
     let thief = Api::new(api.base(), &leaked);
     let browser = sign_in_with(&api, &json!({"token": leaked})).await;
-    // By itself, and by a session that it has signed in.
-    let asked = async |method: Method, path: &str, body: Value| -> [u16; 2] {
+    // By the token itself, and by a session opened with it.
+    let requested = async |method: Method, path: &str, body: Value| -> [u16; 2] {
         let by_token = send(thief.request(method.clone(), path).json(&body)).await;
         let by_session = send(browser.request(method, path).json(&body)).await;
         [by_token.status().as_u16(), by_session.status().as_u16()]
     };
     let more = json!({"name": "more", "scopes": ["runs:read"]});
-    assert_eq!(asked(Method::POST, "/v1/tokens", more).await, [403; 2]);
+    assert_eq!(requested(Method::POST, "/v1/tokens", more).await, [403; 2]);
     let likes = json!({"preferences": {}});
-    assert_eq!(asked(Method::PATCH, "/v1/session", likes).await, [403; 2]);
-    let password = json!({"password": PASSWORD, "new_password": "another horse battery"});
+    assert_eq!(
+        requested(Method::PATCH, "/v1/session", likes).await,
+        [403; 2]
+    );
+    let password = json!({"password": USER_PASSWORD, "new_password": "another horse battery"});
     let path = "/v1/session/password";
-    assert_eq!(asked(Method::PUT, path, password).await, [403; 2]);
+    assert_eq!(requested(Method::PUT, path, password).await, [403; 2]);
     let run = json!({"name": "x"});
-    assert_eq!(asked(Method::POST, "/v1/runs", run).await, [403; 2]);
-    // It ends neither her other tokens nor her sessions.
+    assert_eq!(requested(Method::POST, "/v1/runs", run).await, [403; 2]);
+    // It cannot end her other tokens or sessions.
     let path = format!("/v1/tokens/{other_id}");
-    assert_eq!(asked(Method::DELETE, &path, Value::Null).await, [404; 2]);
+    assert_eq!(
+        requested(Method::DELETE, &path, Value::Null).await,
+        [404; 2]
+    );
     let list = ada.get("/v1/sessions").await;
     let current = list["current"].as_str().expect("hers");
     let path = format!("/v1/sessions/{current}");
-    assert_eq!(asked(Method::DELETE, &path, Value::Null).await, [404; 2]);
+    assert_eq!(
+        requested(Method::DELETE, &path, Value::Null).await,
+        [404; 2]
+    );
     let seen = thief.get("/v1/sessions").await.to_string();
     assert!(!seen.contains(current), "{seen}");
     let fine = Api::new(api.base(), &other);
     assert_eq!(fine.get("/v1/session").await["name"], "script");
     assert_eq!(ada.status(Method::GET, "/v1/session").await, 200);
-    // It may end itself, and its session ends with it.
+    // It may revoke itself, and its session ends with it.
     let path = format!("/v1/tokens/{leaked_id}");
     let ended = send(thief.request(Method::DELETE, &path)).await;
     assert_eq!(ended.status(), StatusCode::NO_CONTENT);

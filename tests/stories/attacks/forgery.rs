@@ -1,4 +1,4 @@
-//! Credentials that are almost right: cut, bent, blown up, guessed.
+//! Credentials that are almost valid: truncated, altered, inflated, guessed.
 
 use rand::RngExt as _;
 use reqwest::header::{COOKIE, HeaderValue};
@@ -6,11 +6,11 @@ use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, send};
 use runcast_tests::stack::Stack;
 
-use super::super::access::people::{sign_in, user};
-use super::{assert_calm, raw};
+use super::super::access::fixtures::{sign_in, user};
+use super::fixtures::{assert_calm, raw};
 
-/// What is left of a secret after everything that may befall it, none of which is the secret.
-fn bent(secret: &str) -> Vec<Vec<u8>> {
+/// Altered versions of a secret, none of which is the secret.
+fn altered(secret: &str) -> Vec<Vec<u8>> {
     let bytes = secret.as_bytes();
     let mut all: Vec<Vec<u8>> = (0..bytes.len()).map(|end| bytes[..end].to_vec()).collect();
     for at in 0..bytes.len() {
@@ -27,8 +27,8 @@ fn bent(secret: &str) -> Vec<Vec<u8>> {
     all.push(bytes.iter().rev().copied().collect());
     all.push(secret.repeat(2).into_bytes());
     all.push(secret.repeat(600).into_bytes());
-    // The last letter of what stands for 256 bits holds fewer than its six: the others change nothing in the bytes
-    // behind it, and must not pass all the same.
+    // The last letter of a 256-bit secret encodes fewer than six bits. A letter that differs only
+    // in the unused bits decodes to the same bytes, and must still be refused.
     all.retain(|other| other != bytes && HeaderValue::from_bytes(other).is_ok());
     all
 }
@@ -40,7 +40,7 @@ async fn status(api: &Api, name: &str, value: &[u8]) -> StatusCode {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_almost_a_secret_is_one() {
+async fn altered_secrets_are_refused() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["admin"]).await;
@@ -52,17 +52,17 @@ async fn nothing_that_is_almost_a_secret_is_one() {
     ] {
         let right = [prefix.as_bytes(), secret.as_bytes()].concat();
         assert_eq!(status(&api, header, &right).await, StatusCode::OK);
-        let forged = bent(secret);
+        let forged = altered(secret);
         assert!(forged.len() > 150, "{}", forged.len());
         for forged in forged {
-            let shown = [prefix.as_bytes(), &forged].concat();
-            let status = status(&api, header, &shown).await;
-            let text = String::from_utf8_lossy(&shown);
+            let displayed = [prefix.as_bytes(), &forged].concat();
+            let status = status(&api, header, &displayed).await;
+            let text = String::from_utf8_lossy(&displayed);
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{header}: {text}");
         }
         assert_eq!(status(&api, header, &right).await, StatusCode::OK);
     }
-    // Neither is a secret of the other kind.
+    // Neither works as the other kind of credential.
     let as_token = format!("Bearer {session}");
     let as_cookie = format!("{name}={}", stack.token());
     for (header, value) in [("authorization", as_token), ("cookie", as_cookie)] {
@@ -73,13 +73,13 @@ async fn nothing_that_is_almost_a_secret_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn headers_of_noise_are_refused_and_nothing_more() {
+async fn random_headers_are_refused_without_errors() {
     let stack = Stack::start().await;
     let mut random = rand::rng();
     for round in 0..300 {
         let mut noise = vec![0_u8; random.random_range(0..400)];
         random.fill(&mut noise[..]);
-        // What would end the line is another attack.
+        // Bytes that end the line belong to another attack.
         noise.retain(|byte| !b"\r\n\0".contains(byte));
         let name = [
             "authorization: Bearer ",
@@ -91,14 +91,14 @@ async fn headers_of_noise_are_refused_and_nothing_more() {
             "GET /v1/runs HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{}",
             name[round % 4]
         );
-        let said = [head.as_bytes(), &noise, b"\r\n\r\n"].concat();
-        let heard = raw(&stack, &said).await;
+        let output = [head.as_bytes(), &noise, b"\r\n\r\n"].concat();
+        let received = raw(&stack, &output).await;
         let is_refused = ["HTTP/1.1 401 ", "HTTP/1.1 400 "]
             .iter()
-            .any(|status| heard.starts_with(status));
-        assert!(is_refused, "{noise:?}: {heard}");
+            .any(|status| received.starts_with(status));
+        assert!(is_refused, "{noise:?}: {received}");
     }
-    // Many at once, of which one is right: it is either that one, or nobody.
+    // Many at once, one of which is valid: the gateway uses that one, or none.
     let api = stack.api();
     user(&stack, "ada", &["viewer"]).await;
     let ada = sign_in(&api, "ada").await;

@@ -1,17 +1,17 @@
-//! What is written into names, paths and headers so that somebody else reads it as something else: other paths, other
-//! headers, other lines of a log.
+//! Names, paths and headers that might be read as something else: other paths, other headers, other
+//! lines of a log.
 
 use reqwest::header::{CONTENT_TYPE, SET_COOKIE};
 use reqwest::{Method, StatusCode};
 use runcast_tests::api::send;
-use runcast_tests::stack::{Part, Stack};
+use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 
-use super::super::access::people::{PASSWORD, ask, json_of, user};
-use super::{assert_calm, raw};
+use super::super::access::fixtures::{USER_PASSWORD, ask, json_of, user};
+use super::fixtures::{assert_calm, raw};
 
-/// What could end a line, a header, a text or a statement.
-const ODD: [&str; 10] = [
+/// Text that could end a line, a header, a string or a statement.
+const ODD_TEXTS: [&str; 10] = [
     "a\r\nset-cookie: runcast_session=planted",
     "a\nERROR forged line of a log",
     "\u{1b}[2J\u{1b}[31mred",
@@ -24,24 +24,25 @@ const ODD: [&str; 10] = [
     "a\u{2028}b\u{85}c",
 ];
 
-/// Lines of a log that nobody has written but somebody who asked.
+/// Checks that no line of a log was forged by a request.
 fn assert_no_forged_line(stack: &Stack) {
-    for part in Part::ALL {
-        for line in stack.logs(part).lines() {
+    for service in Service::ALL {
+        for line in stack.logs(service).lines() {
             let is_forged = ["ERROR forged", "set-cookie:", "\u{1b}[2J"]
                 .iter()
                 .any(|word| line.starts_with(word) || line.contains("\u{1b}[2J"));
-            assert!(!is_forged, "{}: {line}", part.name());
+            assert!(!is_forged, "{}: {line}", service.name());
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_path_is_what_it_says_and_nothing_else() {
+async fn escaped_paths_reach_no_other_route() {
     let stack = Stack::start().await;
     let api = stack.api();
     let run = api.create_run("x").await.id;
-    // Decoded once, and no way out of a segment or into another route: nobody gets anything.
+    // Paths are decoded once. No escape leads out of a segment or into another route, so all get
+    // 401 or 404.
     for path in [
         &format!("/v1/runs/{run}%2fevents"),
         &format!("/v1/runs%2f{run}"),
@@ -63,13 +64,16 @@ async fn a_path_is_what_it_says_and_nothing_else() {
         "/assets//etc/passwd",
         "/openapi.json/../v1/users",
     ] {
-        let said = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        let heard = raw(&stack, said.as_bytes()).await;
-        let status = heard.split(' ').nth(1).unwrap_or_default();
-        assert!(["400", "401", "404"].contains(&status), "{path}: {heard}");
+        let output = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let received = raw(&stack, output.as_bytes()).await;
+        let status = received.split(' ').nth(1).unwrap_or_default();
+        assert!(
+            ["400", "401", "404"].contains(&status),
+            "{path}: {received}"
+        );
     }
-    // With the right to it: what does not exist is 404, what is not text 400, and nothing fails.
-    for odd in ODD
+    // With the right to it: a missing object is 404, invalid text 400, and nothing fails.
+    for odd in ODD_TEXTS
         .iter()
         .chain(&["\0", "%", "a b", "ß", &"x".repeat(3000)])
     {
@@ -83,10 +87,10 @@ async fn a_path_is_what_it_says_and_nothing_else() {
                 (Method::PUT, "/roles/x"),
             ] {
                 let path = format!("/v1/{place}/{encoded}{rest}");
-                let answer = send(api.request(method.clone(), &path)).await;
+                let response = send(api.request(method.clone(), &path)).await;
                 assert!(
-                    answer.status().is_client_error(),
-                    "{method} {path}: {answer:?}"
+                    response.status().is_client_error(),
+                    "{method} {path}: {response:?}"
                 );
             }
         }
@@ -98,24 +102,24 @@ async fn a_path_is_what_it_says_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_writes_comes_back_as_text_in_json_and_nowhere_else() {
+async fn input_is_returned_only_as_json_text() {
     let stack = Stack::start().await;
     let api = stack.api();
     user(&stack, "ada", &["operator"]).await;
-    for odd in ODD {
+    for odd in ODD_TEXTS {
         let body = json!({"name": odd, "labels": {"note": odd, odd: "x"}});
-        let answer = send(api.request(Method::POST, "/v1/runs").json(&body)).await;
-        let headers = answer.headers().clone();
+        let response = send(api.request(Method::POST, "/v1/runs").json(&body)).await;
+        let headers = response.headers().clone();
         assert!(!headers.contains_key(SET_COOKIE), "{odd:?}: {headers:?}");
-        let made = json_of(answer, StatusCode::CREATED).await;
-        let run = &made["run"];
+        let created = json_of(response, StatusCode::CREATED).await;
+        let run = &created["run"];
         assert_eq!(
             (&run["name"], &run["labels"]["note"]),
             (&json!(odd), &json!(odd))
         );
         let id = run["id"].as_str().expect("an id");
         assert_eq!(api.get(&format!("/v1/runs/{id}")).await["name"], odd);
-        // An answer that repeats what was wrong is JSON as well, and no page.
+        // An error that repeats the invalid value is JSON as well, not HTML.
         for path in [
             "/v1/audit?before=",
             "/v1/runs?limit=",
@@ -123,27 +127,27 @@ async fn what_one_writes_comes_back_as_text_in_json_and_nowhere_else() {
             "/nowhere/",
         ] {
             let text: String = url_encoded(odd);
-            let answer = send(api.request(Method::GET, &format!("{path}{text}"))).await;
-            let kind = answer.headers()[CONTENT_TYPE]
+            let response = send(api.request(Method::GET, &format!("{path}{text}"))).await;
+            let kind = response.headers()[CONTENT_TYPE]
                 .to_str()
                 .expect("text")
                 .to_owned();
             assert!(kind.contains("json"), "{path}{odd}: {kind}");
-            let _document: Value = answer.json().await.expect("JSON");
+            let _document: Value = response.json().await.expect("JSON");
         }
-        // What becomes a name, a role, or a client has letters that need no care.
+        // Names of users, roles and clients consist of letters that need no escaping.
         let user = json!({"name": odd, "email": "o@example.com"});
         ask(&api, Method::POST, "/v1/users", &user, 400).await;
         let role = json!({"name": odd, "permissions": []});
         ask(&api, Method::POST, "/v1/roles", &role, 400).await;
-        let client = json!({"user": "ada", "password": PASSWORD, "client": odd});
+        let client = json!({"user": "ada", "password": USER_PASSWORD, "client": odd});
         let request = api.anonymous(Method::POST, "/v1/session");
-        let answer = send(request.json(&client)).await;
-        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{odd:?}");
-        assert!(!answer.headers().contains_key(SET_COOKIE));
-        // Said to be whoever: it is written down, and forges no line.
+        let response = send(request.json(&client)).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{odd:?}");
+        assert!(!response.headers().contains_key(SET_COOKIE));
+        // A failed sign-in logs the claimed name without forging a line.
         let failed = json!({"user": odd, "password": odd});
-        ask_anonymously(&stack, &failed, 401).await;
+        request_anonymously(&stack, &failed, 401).await;
         let token = json!({"name": odd, "scopes": ["runs:read"]});
         ask(&api, Method::POST, "/v1/tokens", &token, 201).await;
     }
@@ -151,10 +155,10 @@ async fn what_one_writes_comes_back_as_text_in_json_and_nowhere_else() {
     assert_calm(&stack);
 }
 
-async fn ask_anonymously(stack: &Stack, body: &Value, status: u16) {
+async fn request_anonymously(stack: &Stack, body: &Value, status: u16) {
     let request = stack.api().anonymous(Method::POST, "/v1/session");
-    let answer = send(request.json(body)).await;
-    assert_eq!(answer.status().as_u16(), status, "{body}");
+    let response = send(request.json(body)).await;
+    assert_eq!(response.status().as_u16(), status, "{body}");
 }
 
 fn url_encoded(text: &str) -> String {
@@ -163,29 +167,29 @@ fn url_encoded(text: &str) -> String {
 
 /// Requests inside of requests, and headers that no client sends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_two_servers_could_read_differently_are_refused() {
+async fn ambiguous_requests_are_refused() {
     let stack = Stack::start().await;
     let token = stack.token();
     let hidden =
         format!("GET /v1/users HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
     for head in [
-        // Both lengths; a length twice; a length that is none; an encoding that is none.
+        // Both lengths; a duplicate length; an invalid length; an invalid encoding.
         "content-length: 5\r\ntransfer-encoding: chunked",
         "content-length: 5\r\ncontent-length: 6",
         "content-length: +5",
         "content-length: 5, 5, 7",
         "transfer-encoding: xchunked",
         "transfer-encoding: chunked, identity",
-        // Lines that are folded, or have a blank before the colon.
+        // Folded lines, and a blank before the colon.
         "x-a: b\r\n c: d",
         "content-length : 5",
     ] {
-        let said =
+        let output =
             format!("POST /v1/session HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n0\r\n\r\n{hidden}");
-        let heard = raw(&stack, said.as_bytes()).await;
-        assert!(!heard.contains("\"users\""), "{head}: {heard}");
-        let status = heard.split(' ').nth(1).unwrap_or("closed");
-        assert!(!status.starts_with('5'), "{head}: {heard}");
+        let received = raw(&stack, output.as_bytes()).await;
+        assert!(!received.contains("\"users\""), "{head}: {received}");
+        let status = received.split(' ').nth(1).unwrap_or("closed");
+        assert!(!status.starts_with('5'), "{head}: {received}");
     }
     for line in [
         "GET /v1/users\u{a0}HTTP/1.1",
@@ -193,10 +197,10 @@ async fn requests_that_two_servers_could_read_differently_are_refused() {
         "GET /v1/users",
         "\0\u{1}\u{2}",
     ] {
-        let heard = raw(&stack, format!("{line}\r\nhost: x\r\n\r\n").as_bytes()).await;
+        let received = raw(&stack, format!("{line}\r\nhost: x\r\n\r\n").as_bytes()).await;
         assert!(
-            heard.is_empty() || heard.starts_with("HTTP/1.1 400 "),
-            "{line:?}: {heard}"
+            received.is_empty() || received.starts_with("HTTP/1.1 400 "),
+            "{line:?}: {received}"
         );
     }
     assert_no_forged_line(&stack);

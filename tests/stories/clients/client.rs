@@ -1,14 +1,15 @@
-//! Clients that others wrote, as processes that say what they see: a JSON object on a line of stdout for each thing.
+//! SSE clients of other projects, as processes that report what they receive: one JSON object per
+//! line of stdout.
 //!
-//! What runs them lies in `tests/clients`. Each reaches the gateway through a proxy of its own.
+//! Their programs are in `tests/clients`. Each connects through a proxy of its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runcast_tests::chaos::Chaos;
+use runcast_tests::chaos::ChaosProxy;
 use runcast_tests::eventually::eventually_within;
-use runcast_tests::process::{Process, Recipe};
+use runcast_tests::process::{Process, ProcessSpec};
 use runcast_tests::programs::repository;
 use runcast_tests::stack::Stack;
 use serde_json::Value;
@@ -16,28 +17,28 @@ use uuid::Uuid;
 
 use crate::page::path_with_node;
 
-/// Longest wait for a client to see something: a browser has to start first, beside others.
-const DEADLINE: Duration = Duration::from_secs(90);
+/// Longest wait for a client to receive something: a browser must start first, beside others.
+const CLIENT_DEADLINE: Duration = Duration::from_secs(90);
 
-/// Which client.
+/// The kinds of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ClientKind {
     /// EventSource of Chromium.
     Chromium,
-    /// The same on a page of another origin, by tickets. It wants `CLIENT_ORIGIN`.
-    Elsewhere,
+    /// The same on a page of another origin, with tickets. It needs `CLIENT_ORIGIN`.
+    CrossOrigin,
     /// `@microsoft/fetch-event-source` of npm, in Chromium.
     FetchEventSource,
     /// `eventsource` of npm, in Node.
     EventSource,
     /// `httpx-sse` of `PyPI`.
     HttpxSse,
-    /// curl, in a loop of a shell.
+    /// curl, in a shell loop.
     Curl,
 }
 
-impl Kind {
-    /// All that follow a run as long as they may.
+impl ClientKind {
+    /// All that follow a run as long as possible.
     pub(super) const ALL: [Self; 5] = [
         Self::Chromium,
         Self::FetchEventSource,
@@ -46,7 +47,8 @@ impl Kind {
         Self::Curl,
     ];
 
-    /// Those that follow the standard: nothing but the server can stop them, and they send no cursor at first.
+    /// Those that follow the standard: only the server can stop them, and they send no cursor at
+    /// first.
     pub(super) const fn is_standard(self) -> bool {
         matches!(self, Self::Chromium | Self::EventSource)
     }
@@ -54,7 +56,7 @@ impl Kind {
     fn command(self) -> (PathBuf, &'static str) {
         match self {
             Self::Chromium => ("node".into(), "chromium.mjs"),
-            Self::Elsewhere => ("node".into(), "elsewhere.mjs"),
+            Self::CrossOrigin => ("node".into(), "cross_origin.mjs"),
             Self::FetchEventSource => ("node".into(), "fetch-event-source.mjs"),
             Self::EventSource => ("node".into(), "eventsource.mjs"),
             Self::HttpxSse => (python(), "httpx_client.py"),
@@ -63,7 +65,7 @@ impl Kind {
     }
 }
 
-/// Python of the environment that `need clients` of `deploy/local/install` makes.
+/// Python of the environment that `need clients` of `deploy/local/install` creates.
 fn python() -> PathBuf {
     if let Some(python) = std::env::var_os("RUNCAST_CLIENTS_PYTHON") {
         return python.into();
@@ -74,7 +76,7 @@ fn python() -> PathBuf {
     cache.join("runcast/clients-venv/bin/python")
 }
 
-/// One thing that a client saw.
+/// One report of a client.
 #[derive(Debug, Clone)]
 pub(super) struct Saw(Value);
 
@@ -83,12 +85,12 @@ impl Saw {
         self.what() == what
     }
 
-    /// What it was.
+    /// Its name.
     pub(super) fn what(&self) -> &str {
         self.text("saw")
     }
 
-    /// Milliseconds of its clock.
+    /// Milliseconds by the client's clock.
     pub(super) fn at(&self) -> u64 {
         self.0["at"].as_u64().expect("a moment")
     }
@@ -98,7 +100,7 @@ impl Saw {
     }
 }
 
-/// A frame as the client understood it.
+/// A frame as the client parsed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) name: String,
@@ -113,32 +115,32 @@ impl Event {
     }
 }
 
-/// A client at work; it ends when dropped.
+/// A running client; it ends when dropped.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) kind: Kind,
-    pub(super) chaos: Arc<Chaos>,
+    pub(super) kind: ClientKind,
+    pub(super) chaos: Arc<ChaosProxy>,
     process: Process,
 }
 
 impl Client {
-    /// Starts a client of the run's stream; `query` begins with `?` or is empty, and `cursor` is what those send as
-    /// `Last-Event-ID` that can.
+    /// Starts a client of the run's stream. `query` starts with `?` or is empty; clients that can
+    /// send `cursor` as their first `Last-Event-ID` do.
     pub(super) fn start(
         stack: &Stack,
-        kind: Kind,
-        chaos: Arc<Chaos>,
+        kind: ClientKind,
+        chaos: Arc<ChaosProxy>,
         run: Uuid,
         how: (&str, Option<&str>),
     ) -> Self {
         Self::start_with(stack, kind, chaos, run, how, None)
     }
 
-    /// The same with one more setting.
+    /// The same with one more environment variable.
     pub(super) fn start_with(
         stack: &Stack,
-        kind: Kind,
-        chaos: Arc<Chaos>,
+        kind: ClientKind,
+        chaos: Arc<ChaosProxy>,
         run: Uuid,
         (query, cursor): (&str, Option<&str>),
         setting: Option<(&'static str, String)>,
@@ -160,22 +162,22 @@ impl Client {
             browser.map(|browser| ("RUNCAST_E2E_BROWSER", browser)),
             setting,
         ];
-        // Several of a kind may follow one run.
+        // Several clients of a kind may follow one run.
         let name = format!("{kind:?}-{}", Uuid::new_v4().simple());
-        let recipe = Recipe::new(&name, program, &[script], &folder);
-        let recipe = recipe.with(settings.into_iter().flatten());
+        let spec = ProcessSpec::new(&name, program, &[script], &folder);
+        let spec = spec.with_env(settings.into_iter().flatten());
         Self {
             kind,
             chaos,
-            process: recipe.start(stack.folder()),
+            process: spec.start(stack.folder()),
         }
     }
 
-    /// Everything that it saw so far.
+    /// All its reports so far.
     pub(super) fn saw(&self) -> Vec<Saw> {
         let out = self.process.stdout();
         let text = String::from_utf8(out).expect("a client writes UTF-8");
-        // The last piece is not yet a whole line.
+        // The last piece is still an incomplete line.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         whole
             .lines()
@@ -186,7 +188,7 @@ impl Client {
             .collect()
     }
 
-    /// The frames that it saw so far.
+    /// The frames received so far.
     pub(super) fn events(&self) -> Vec<Event> {
         let saw = self.saw();
         let events = saw.iter().filter(|saw| saw.is("event"));
@@ -210,18 +212,18 @@ impl Client {
         events
     }
 
-    /// Waits until it has seen enough.
+    /// Waits until it has received enough.
     pub(super) async fn until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
         let what = format!("{:?} sees {what}", self.kind);
-        eventually_within(DEADLINE, &what, async || {
+        eventually_within(CLIENT_DEADLINE, &what, async || {
             if enough(self) {
                 return Ok(());
             }
-            if let Some(status) = self.process.exited() {
-                // What it said last may not have been there before.
+            if let Some(status) = self.process.try_wait() {
+                // The last report may be new.
                 assert!(
                     enough(self),
-                    "{what}: it ended ({status})\n{}",
+                    "{what}: the client exited ({status})\n{}",
                     self.process.logs()
                 );
             }
@@ -230,7 +232,7 @@ impl Client {
         .await;
     }
 
-    /// Waits until it has seen so many lines of output.
+    /// Waits until it has received this many lines of output.
     pub(super) async fn until_lines(&mut self, count: usize) {
         self.until(&format!("{count} lines"), |client| {
             client.named("output").len() >= count
@@ -238,16 +240,17 @@ impl Client {
         .await;
     }
 
-    /// Waits until it has stopped by itself; gives the status that it was answered, where it can tell.
-    pub(super) async fn until_over(&mut self) -> Option<u64> {
-        let status = self.process.ended(DEADLINE).await;
+    /// Waits until it has stopped on its own; returns the status of the last response, where the
+    /// client can tell.
+    pub(super) async fn until_stopped(&mut self) -> Option<u64> {
+        let status = self.process.wait_exit(CLIENT_DEADLINE).await;
         let saw = self.saw();
         let last = saw
             .last()
             .filter(|last| status.success() && last.is("over"));
         let last = last.unwrap_or_else(|| {
             panic!(
-                "{:?} did not stop in peace\n{}",
+                "{:?} did not exit cleanly\n{}",
                 self.kind,
                 self.process.logs()
             )

@@ -1,83 +1,86 @@
-//! What may happen to a run, in any order: the plans that the property is tried with.
+//! The plans of the property test: what may happen to a run, in any order.
 //!
-//! A plan says nothing of time but what each step waits for; so the same plan is the same story, as far
-//! as processes and the network allow. Steps that make no sense where they stand (a persister that is
-//! killed while it does not run) do nothing, so that every part of a plan is a plan.
+//! A plan contains no times except the waits of its steps. So the same plan is the same test, as
+//! far as processes and the network allow. Steps that do not apply (killing a persister that is not
+//! running) do nothing, so that every part of a plan is a valid plan.
 
 use std::fmt;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Producers of the run, one for each variation.
-pub(crate) const PRODUCERS: usize = 2;
+/// Producers of the run, one per variation.
+pub(crate) const PRODUCER_COUNT: usize = 2;
 
-/// Most steps of a plan.
-const STEPS: usize = 14;
+/// Longest plan.
+const MAX_STEPS: usize = 14;
 
-/// A line without its end, which a message shows the beginning of.
+/// A line without its newline; messages show only its beginning.
 #[derive(Clone)]
-pub(crate) struct Line(pub(crate) Vec<u8>);
+pub(crate) struct InputLine(pub(crate) Vec<u8>);
 
-impl fmt::Debug for Line {
+impl fmt::Debug for InputLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.0[..self.0.len().min(16)].escape_ascii();
         write!(f, "\"{shown}\" of {}", self.0.len())
     }
 }
 
-/// One thing that happens.
+/// One step.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// A producer is given these lines.
-    Say { producer: usize, lines: Vec<Line> },
-    /// Everything that was said is waited for, in Postgres.
+    /// A producer prints these lines.
+    Say {
+        producer: usize,
+        lines: Vec<InputLine>,
+    },
+    /// Waits until all printed lines are stored in Postgres.
     Store,
-    /// The next answers of Redis to an append do not arrive.
+    /// The replies to the next appends are lost.
     LoseAnswers(usize),
-    /// Connections of producers to Redis break.
+    /// The producers' connections to Redis break.
     Cut,
-    /// Producers cannot reach Redis from now on.
+    /// Redis becomes unreachable for producers.
     Refuse,
-    /// They can again.
+    /// Redis becomes reachable again.
     Forward,
-    /// Redis loses everything.
+    /// Redis loses all data.
     Flush,
     /// The persister is killed.
     KillPersister,
-    /// And started again.
+    /// The persister is started again.
     StartPersister,
-    /// A producer is killed, and another process goes on for it.
+    /// A producer is killed, and another process continues for it.
     Crash { producer: usize, end: End },
 }
 
-/// How a producer ends.
+/// How a producer process ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum End {
-    /// At once, whatever it has not written yet.
+    /// Immediately, whatever is unwritten.
     Abrupt,
-    /// When all that was said is in the spool, or stored.
+    /// When all printed lines are in the spool, or stored.
     Spooled,
-    /// It is stopped and not killed; when its successor is at work it goes on, and hears more.
+    /// It is stopped, not killed; when its successor works it resumes and gets more lines.
     Zombie,
-    /// It goes on, and is told more while its successor takes over.
+    /// It keeps running and gets more lines while its successor takes over.
     Rival,
 }
 
 fn producer() -> impl Strategy<Value = usize> {
-    0..PRODUCERS
+    0..PRODUCER_COUNT
 }
 
-/// Lines without the byte by which the harness knows where a process began: text, colours, carriage
-/// returns, bytes that are no text.
-fn line() -> impl Strategy<Value = Line> {
+/// Lines without the byte that marks the start of a process: text, colours, carriage returns,
+/// invalid UTF-8.
+fn line() -> impl Strategy<Value = InputLine> {
     let bytes = prop_oneof![
         4 => "[ -~äß€😀]{0,60}".prop_map(String::into_bytes),
         1 => "\u{1b}\\[3[0-7]m[a-z]{1,8}\u{1b}\\[0m\r".prop_map(String::into_bytes),
         1 => vec(prop_oneof![2_u8..10, 11_u8..=255], 0..40),
         1 => (500..3000_usize).prop_map(|length| vec![b'x'; length]),
     ];
-    bytes.prop_map(Line)
+    bytes.prop_map(InputLine)
 }
 
 fn end() -> impl Strategy<Value = End> {
@@ -106,5 +109,5 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Any plan.
 pub(crate) fn plan() -> impl Strategy<Value = Vec<Step>> {
-    vec(step(), 1..=STEPS)
+    vec(step(), 1..=MAX_STEPS)
 }

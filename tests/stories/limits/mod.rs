@@ -1,65 +1,9 @@
-//! How much one may ask, played against gateways with limits of their own.
+//! Rate limits, size limits and time limits of the gateway, with low limits set by each story.
 
-mod attacks;
-mod heads;
-mod outage;
-mod publish;
-mod rates;
+mod brute_force;
+mod fixtures;
+mod ingest_throttle;
+mod redis_outage;
+mod request_rates;
+mod requests;
 mod streams;
-
-use reqwest::{Method, RequestBuilder, Response};
-use runcast_tests::api::{Api, send};
-use runcast_tests::programs::free_port;
-use runcast_tests::stack::{Part, Stack};
-
-/// A stack whose gateway has these limits, believes proxies on this machine, and shows its metrics.
-async fn limited(limits: &str) -> Stack {
-    let mut stack = Stack::without_services().await;
-    set(&mut stack, limits);
-    stack.launch_all().await;
-    stack
-}
-
-fn set(stack: &mut Stack, limits: &str) {
-    stack.set(Part::Gateway, "RUNCAST_LIMITS", limits);
-    stack.set(Part::Gateway, "RUNCAST_TRUSTED_PROXIES", "127.0.0.0/8");
-    let metrics = format!("127.0.0.1:{}", free_port());
-    stack.set(Part::Gateway, "RUNCAST_METRICS_LISTEN", metrics);
-}
-
-/// Somebody who is not an admin.
-async fn somebody(stack: &Stack, scope: &str) -> Api {
-    Api::new(stack.api().base(), &stack.mint(scope).await)
-}
-
-/// A request as a proxy passes it on for this address.
-fn from(request: RequestBuilder, address: &str) -> RequestBuilder {
-    request.header("x-forwarded-for", address)
-}
-
-async fn list(api: &Api) -> Response {
-    send(api.request(Method::GET, "/v1/runs?limit=1")).await
-}
-
-/// A header of an answer.
-fn header<'a>(response: &'a Response, name: &str) -> &'a str {
-    let value = response.headers().get(name);
-    let value = value.unwrap_or_else(|| panic!("no {name} in {:?}", response.headers()));
-    value.to_str().expect("a header in ASCII")
-}
-
-/// The value of a metric of the gateway; 0 if it is not there yet.
-async fn metric(stack: &Stack, name: &str) -> u64 {
-    let own = stack.recipe(Part::Gateway).environment;
-    let listens = own
-        .iter()
-        .rfind(|(name, _)| name == "RUNCAST_METRICS_LISTEN");
-    let (_, address) = listens.expect("it shows its metrics");
-    let metrics = Api::new(&format!("http://{address}"), "");
-    let answer = send(metrics.anonymous(Method::GET, "/metrics")).await;
-    let text = answer.text().await.expect("metrics");
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.map_or(0, |value| value.parse().expect("a number"))
-}

@@ -1,12 +1,14 @@
-//! Signing in by OpenID Connect: the authorization code flow with PKCE, of one issuer that the operator names.
+//! [`Oidc`]: the authorization code flow with PKCE.
 //!
-//! - [`Oidc::begin`] sends a browser to the issuer, and remembers what its answer is held against ([`attempt`]).
-//! - [`Oidc::finish`] turns what the browser brings back into a user ([`person`]). The signature of the issuer, that it is
-//!   meant for us and for this attempt, and its time are checked by the library.
-//! - [`settings`]: what an operator says; [`issuer`]: what the issuer says.
+//! - [`Oidc::begin`] sends a browser to the issuer, and stores what the answer is verified against
+//!   as a [`LoginState`].
+//! - [`Oidc::finish`] turns what the browser brings back into a user. The library verifies the
+//!   signature of the ID token, its audience, its nonce and its time; [`Accounts`] finds the user.
 //!
-//! The session is none of its business: that is started as after a password. A gateway runs without the issuer, and so do
-//! all other ways to sign in; it is asked when somebody wants to sign in by it.
+//! The gateway then starts a session as after a password. The issuer is contacted only when a user
+//! signs in with it: the gateway, and all other ways to sign in, work without it.
+//!
+//! [`Accounts`]: super::account::Accounts
 
 use std::sync::Arc;
 
@@ -21,66 +23,66 @@ use tracing::warn;
 use url::Url;
 use uuid::Uuid;
 
-use crate::access::Access;
-use crate::oidc::account::Account;
-use crate::oidc::issuer::{Away, Issuer, NoProof, Provider, plain};
-use crate::oidc::login_state::{LoginState, Way};
-use crate::oidc::settings::OidcSettings;
+use super::account::Account;
+use super::issuer::{Issuer, IssuerError, IssuerUnavailable, Provider, plain};
+use super::login_state::{self, LoginKey, LoginState};
+use super::settings::OidcSettings;
+use crate::Access;
 use crate::secret::{NoRandomness, Secret};
 use runcast_store::StoreError;
 
-/// What the issuer is asked for beside who it is.
-const SCOPES: [&str; 2] = ["email", "profile"];
+/// What Runcast requests beside the subject.
+const REQUESTED_SCOPES: [&str; 2] = ["email", "profile"];
 
-/// Why nobody is signed in. Each text is for who tries to.
+/// Why a sign-in failed. Each text is for the user who tries it.
 #[derive(Debug, thiserror::Error)]
 pub enum SignInRefused {
-    /// It could lead anywhere.
+    /// The path to return to is not one of this server.
     #[error("return_to: expected a path of this server, such as /#/runs/ID")]
     ReturnTo,
-    /// There is no such attempt.
+    /// There is no pending sign-in for this browser and `state`.
     #[error(
-        "this sign-in was not begun in this browser, is over, or has taken longer than ten minutes: begin again"
+        "this sign-in was not started in this browser, is over, or took longer than ten minutes: \
+         begin again"
     )]
     Stale,
-    /// It is said to be of somebody else.
-    #[error("this answer is not from the issuer that was asked")]
+    /// The answer names another issuer.
+    #[error("this answer is not from the issuer of this installation")]
     OtherIssuer,
-    /// The issuer lets them not.
-    #[error("the issuer has not let you sign in")]
+    /// The issuer refused.
+    #[error("the issuer refused to sign you in")]
     Denied,
-    /// What the issuer sent is not good for it.
-    #[error("what the issuer has sent does not prove who you are: begin again")]
+    /// The answer of the issuer does not pass verification.
+    #[error("the answer of the issuer does not prove your identity: begin again")]
     Unproven,
-    /// Nobody vouches for their address.
-    #[error("the issuer vouches for no address of yours, and no user here is linked to you")]
+    /// The account has no verified address, and no user is linked to it.
+    #[error("the issuer has not verified your email address, and no user here is linked to you")]
     Unverified,
-    /// There is no user, or one who may not.
-    #[error("no user here is yours to sign in as: ask an administrator")]
+    /// The account has no user, or the user may not sign in.
+    #[error("there is no user here that you may sign in as: ask an administrator")]
     Unknown,
-    /// The issuer cannot be asked.
-    #[error("the issuer cannot be asked at the moment; try again")]
+    /// The issuer does not answer.
+    #[error("the issuer does not answer at the moment; try again")]
     Away,
-    /// There is nothing to remember it by.
+    /// Redis, which stores pending sign-ins, did not answer.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
-    /// Nobody can say who that is.
+    /// Postgres did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There is no secret to be had.
+    /// The random number generator failed.
     #[error(transparent)]
     Random(#[from] NoRandomness),
 }
 
-impl From<Away> for SignInRefused {
-    fn from(_logged: Away) -> Self {
+impl From<IssuerUnavailable> for SignInRefused {
+    fn from(_logged: IssuerUnavailable) -> Self {
         Self::Away
     }
 }
 
 impl SignInRefused {
-    /// One word for the page, which knows what to say.
-    #[must_use]
+    /// The reason as one word, which the page turns into a message.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::ReturnTo | Self::Stale => "stale",
@@ -92,8 +94,7 @@ impl SignInRefused {
         }
     }
 
-    /// The reason of a denial for metrics, if it is one.
-    #[must_use]
+    /// The reason in the metric of denials, if it counts as one.
     pub const fn denial(&self) -> Option<&'static str> {
         match self {
             Self::ReturnTo | Self::Stale => Some("oidc_stale"),
@@ -106,42 +107,42 @@ impl SignInRefused {
     }
 }
 
-/// A sign-in that has begun.
+/// A sign-in that has started.
 #[derive(Debug)]
-pub struct Begun {
-    /// Where the browser has to go.
+pub struct StartedLogin {
+    /// The URL of the issuer to which the browser goes.
     pub to: Url,
-    /// The header by which it can be known again.
+    /// The `Set-Cookie` value with the browser's secret.
     pub cookie: String,
 }
 
-/// What a browser brings back from the issuer.
+/// The parameters with which a browser comes back from the issuer.
 #[derive(Debug, Clone, Default)]
-pub struct Returned {
-    /// What it was sent with.
+pub struct CallbackParams {
+    /// The `state` that the browser was sent with.
     pub state: String,
-    /// What the issuer gives tokens for.
+    /// The authorization code.
     pub code: Option<String>,
-    /// Why it gives none.
+    /// The error code, in place of an authorization code.
     pub error: Option<String>,
-    /// The same in words.
+    /// The description of the error.
     pub description: Option<String>,
-    /// Who says so, where the issuer does as RFC 9207 wants.
+    /// The issuer that answers, if it follows RFC 9207.
     pub issuer: Option<String>,
 }
 
-/// Who has signed in, and what they wanted.
+/// A completed sign-in.
 #[derive(Debug)]
-pub struct Finished {
-    /// Who.
+pub struct CompletedLogin {
+    /// The user who signed in.
     pub user: Uuid,
-    /// The path to go on to.
+    /// The path of this server to return to.
     pub return_to: String,
     /// The client that the session is for.
     pub client: Option<String>,
 }
 
-/// An issuer by which one can sign in. Cloning is cheap.
+/// Sign-in with one issuer. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Oidc(Arc<Parts>);
 
@@ -152,10 +153,7 @@ struct Parts {
 }
 
 impl Oidc {
-    /// By these settings, for a gateway that browsers reach there.
-    ///
-    /// # Errors
-    /// If no HTTP client can be made.
+    /// Sign-in with these settings, for a gateway that browsers reach at `public_url`.
     pub fn new(settings: OidcSettings, public_url: Url) -> Result<Self, reqwest::Error> {
         Ok(Self(Arc::new(Parts {
             issuer: Issuer::new(settings, &public_url)?,
@@ -163,98 +161,88 @@ impl Oidc {
         })))
     }
 
-    /// What the page calls the issuer.
-    #[must_use]
+    /// The name of the issuer on the page.
     pub fn name(&self) -> &str {
         &self.0.issuer.settings().name
     }
 
-    /// How the issuer calls itself.
-    #[must_use]
+    /// The URL of the issuer, as it spells it.
     pub fn issuer(&self) -> &str {
         self.0.issuer.url().as_str()
     }
 
-    /// Asks the issuer what it is.
-    ///
-    /// # Errors
-    /// In words, if it does not answer, or as another one.
+    /// Reads the discovery document: fails if the issuer does not answer, or names another issuer.
     pub async fn ping(&self) -> Result<(), String> {
         self.0.issuer.discover().await.map(drop)
     }
 
-    /// Begins a sign-in for a client, after which the browser goes on to a path of this server.
-    ///
-    /// # Errors
-    /// [`SignInRefused`].
+    /// Starts a sign-in for a client. Afterwards the browser returns to a path of this server.
     pub async fn begin(
         &self,
         access: &Access,
         return_to: &str,
         client: Option<String>,
-    ) -> Result<Begun, SignInRefused> {
-        let return_to = crate::oidc::login_state::local(return_to, &self.0.public_url)
+    ) -> Result<StartedLogin, SignInRefused> {
+        let return_to = login_state::local_path(return_to, &self.0.public_url)
             .ok_or(SignInRefused::ReturnTo)?;
+        // Build the request to the issuer, with a fresh state, nonce and PKCE challenge.
         let provider = self.0.issuer.provider().await?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let flow = CoreAuthenticationFlow::AuthorizationCode;
-        let asking = provider
+        let request = provider
             .client
             .authorize_url(flow, || CsrfToken::new_random_len(32), Nonce::new_random)
             .set_pkce_challenge(challenge)
-            .add_scopes(SCOPES.map(|scope| Scope::new(scope.to_owned())));
-        let (to, state, nonce) = asking.url();
+            .add_scopes(REQUESTED_SCOPES.map(|scope| Scope::new(scope.to_owned())));
+        let (to, state, nonce) = request.url();
+        // Remember what its answer is verified against.
         let browser = Secret::generate("")?;
-        let cookie = crate::oidc::login_state::start(&browser, self.is_secure());
-        let attempt = LoginState {
+        let cookie = login_state::start(&browser, self.is_secure());
+        let login_state = LoginState {
             nonce,
             verifier,
             return_to,
             client,
         };
-        let way = Way::new(browser, state);
-        access.keep_attempt(&way, &attempt).await?;
-        Ok(Begun { to, cookie })
+        let key = LoginKey::new(browser, state);
+        access.login_states().store(&key, &login_state).await?;
+        Ok(StartedLogin { to, cookie })
     }
 
-    /// Ends a sign-in. Whoever comes with what belongs to none ends none.
-    ///
-    /// # Errors
-    /// [`SignInRefused`].
+    /// Completes a sign-in: verifies what the browser brings back, and finds its user.
     pub async fn finish(
         &self,
         access: &Access,
         headers: &HeaderMap,
-        returned: Returned,
-    ) -> Result<Finished, SignInRefused> {
-        let way = Way::claimed(headers, self.is_secure(), returned.state);
-        let way = way.ok_or(SignInRefused::Stale)?;
-        let attempt = access
-            .take_attempt(&way)
-            .await?
-            .ok_or(SignInRefused::Stale)?;
-        if returned.issuer.is_some_and(|other| other != self.issuer()) {
-            return Err(SignInRefused::OtherIssuer);
-        }
-        if let Some(error) = returned.error {
-            return Err(said_no(&error, returned.description.as_deref()));
-        }
-        let code = returned.code.ok_or(SignInRefused::Unproven)?;
+        returned: CallbackParams,
+    ) -> Result<CompletedLogin, SignInRefused> {
+        // Take the login state that belongs to this browser and `state`.
+        let key = LoginKey::from_request(headers, self.is_secure(), returned.state);
+        let key = key.ok_or(SignInRefused::Stale)?;
+        let login_state = access.login_states().take(&key).await?;
         let LoginState {
             nonce,
             verifier,
             return_to,
             client,
-        } = attempt;
+        } = login_state.ok_or(SignInRefused::Stale)?;
+        if returned.issuer.is_some_and(|other| other != self.issuer()) {
+            return Err(SignInRefused::OtherIssuer);
+        }
+        if let Some(error) = returned.error {
+            return Err(issuer_refused(&error, returned.description.as_deref()));
+        }
+        let code = returned.code.ok_or(SignInRefused::Unproven)?;
+        // Exchange the code for tokens, and verify the ID token.
         let provider = self.0.issuer.provider().await?;
         let tokens = self.0.issuer.exchange(&provider, code, verifier).await;
-        let tokens = tokens.map_err(no_proof)?;
+        let tokens = tokens.map_err(request_failed)?;
         let token = tokens
             .id_token()
-            .ok_or_else(|| unproven("there is no ID token"))?;
+            .ok_or_else(|| unproven("the answer has no ID token"))?;
         let renewed;
         let claims = match provider.verify(token, &nonce) {
-            // It may sign by a key that was not there an hour ago.
+            // The issuer may sign with a key that is newer than the cached ones.
             Err(ClaimsVerificationError::SignatureVerification(
                 SignatureVerificationError::NoMatchingKey,
             )) => {
@@ -264,25 +252,24 @@ impl Oidc {
             verified => verified,
         };
         let claims = claims.map_err(|error| unproven(&error.to_string()))?;
-        let person = self
-            .person(&provider, claims, tokens.access_token())
-            .await?;
+        // Find the user of the account.
+        let access_token = tokens.access_token();
+        let account = self.account(&provider, claims, access_token).await?;
         let role = self.0.issuer.settings().create.as_deref();
-        Ok(Finished {
-            user: access.user_of(&person, role).await?,
+        Ok(CompletedLogin {
+            user: access.accounts().user_of(&account, role).await?,
             return_to,
             client,
         })
     }
 
-    /// The header that makes a browser forget its part of an attempt.
-    #[must_use]
+    /// The `Set-Cookie` value that makes a browser delete its secret.
     pub fn forget(&self) -> String {
-        crate::oidc::login_state::end(self.is_secure())
+        login_state::end(self.is_secure())
     }
 
-    /// Who these claims are about. Many issuers tell addresses only to who asks once more.
-    async fn person(
+    /// The account that the claims describe. Many issuers return addresses only as user info.
+    async fn account(
         &self,
         provider: &Provider,
         claims: &CoreIdTokenClaims,
@@ -290,22 +277,22 @@ impl Oidc {
     ) -> Result<Account, SignInRefused> {
         let issuer = &self.0.issuer;
         let subject = claims.subject();
-        let person = Account::new(self.issuer(), subject.as_str());
-        let person = person.ok_or_else(|| unproven("it has no subject that could be one"))?;
+        let account = Account::new(self.issuer(), subject.as_str());
+        let account = account.ok_or_else(|| unproven("the subject is not valid"))?;
         let name = claims.preferred_username().map(|name| name.as_str());
         if let Some(email) = claims.email() {
             let is_verified = claims.email_verified() == Some(true);
             let email = Some(email.as_str()).filter(|_| is_verified);
-            return Ok(person.with_email(email).with_name(name));
+            return Ok(account.with_email(email).with_name(name));
         }
-        let more = issuer.user_info(provider, token, subject).await;
-        let Some(more) = more.map_err(no_proof)? else {
-            return Ok(person);
+        let user_info = issuer.user_info(provider, token, subject).await;
+        let Some(user_info) = user_info.map_err(request_failed)? else {
+            return Ok(account);
         };
-        let is_verified = more.email_verified() == Some(true);
-        let email = more.email().map(|email| email.as_str());
-        let name = name.or(more.preferred_username().map(|name| name.as_str()));
-        Ok(person
+        let is_verified = user_info.email_verified() == Some(true);
+        let email = user_info.email().map(|email| email.as_str());
+        let name = name.or(user_info.preferred_username().map(|name| name.as_str()));
+        Ok(account
             .with_email(email.filter(|_| is_verified))
             .with_name(name))
     }
@@ -315,15 +302,15 @@ impl Oidc {
     }
 }
 
-/// What an `error` in place of a code means.
-fn said_no(error: &str, description: Option<&str>) -> SignInRefused {
+/// Maps an `error` in place of a code.
+fn issuer_refused(error: &str, description: Option<&str>) -> SignInRefused {
     if error == "access_denied" {
         return SignInRefused::Denied;
     }
     let description = plain(description.unwrap_or_default());
     warn!(
         error = plain(error),
-        description, "the issuer lets nobody sign in"
+        description, "the OpenID Connect issuer refused a sign-in"
     );
     match error {
         "server_error" | "temporarily_unavailable" => SignInRefused::Away,
@@ -331,19 +318,22 @@ fn said_no(error: &str, description: Option<&str>) -> SignInRefused {
     }
 }
 
-fn unproven(why: &str) -> SignInRefused {
+fn unproven(error: &str) -> SignInRefused {
     warn!(
-        error = plain(why),
-        "the issuer has sent no proof of who signs in"
+        error = plain(error),
+        "the answer of the OpenID Connect issuer does not pass verification"
     );
     SignInRefused::Unproven
 }
 
-fn no_proof(why: NoProof) -> SignInRefused {
-    match why {
-        NoProof::Refused(why) => unproven(&why),
-        NoProof::Away(why) => {
-            warn!(error = why, "the issuer cannot be asked who signs in");
+fn request_failed(error: IssuerError) -> SignInRefused {
+    match error {
+        IssuerError::Rejected(error) => unproven(&error),
+        IssuerError::Unavailable(error) => {
+            warn!(
+                error,
+                "the OpenID Connect issuer did not answer; the sign-in failed"
+            );
             SignInRefused::Away
         }
     }

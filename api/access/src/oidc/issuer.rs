@@ -1,11 +1,13 @@
-//! The issuer: what it says of itself, and what it is asked when somebody comes back from it.
+//! [`Issuer`]: requests to the issuer: discovery, the exchange of codes for tokens, and user info.
 //!
-//! Its discovery document is read when it is first needed, with its keys, and kept for [`KEPT`]; keys that have changed
-//! meanwhile are read when one is missed, at most once in [`RENEW_PAUSE`]. An issuer that did not answer is not asked again
-//! for [`AWAY_PAUSE`], so that many who want to sign in do not wait for it one after the other.
+//! The discovery document and the keys are read when they are first needed, and used for
+//! [`PROVIDER_TTL`]. If a key is missing meanwhile, they are read again, at most once in
+//! [`RENEW_PAUSE`]. After the issuer did not answer, it is left alone for [`RETRY_PAUSE`], so that
+//! many concurrent sign-ins do not wait for it one after the other.
 //!
-//! Limits: [`TIMEOUT`] for a request, [`DEADLINE`] for the discovery with the wait for one that goes on, [`MOST_ANSWER`]
-//! bytes of an answer, no redirects, and https alone where the issuer's own address is https.
+//! Limits: [`REQUEST_TIMEOUT`] for a request, [`DISCOVERY_DEADLINE`] for the discovery including
+//! the wait for one that is running, [`MAX_RESPONSE_BYTES`] of a response, no redirects, and only
+//! https if the URL of the issuer is https.
 
 use std::error::Error;
 use std::future::Future;
@@ -31,32 +33,32 @@ use url::Url;
 
 use super::settings::OidcSettings;
 
-/// How long the discovery document and the keys are taken as they are.
-const KEPT: Duration = Duration::from_secs(3600);
+/// How long the discovery document and the keys are used.
+const PROVIDER_TTL: Duration = Duration::from_secs(3600);
 
-/// How long they are not read again when a key is missed.
+/// How long they are not read again when a key is missing.
 const RENEW_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long an issuer that did not answer is not asked again.
-const AWAY_PAUSE: Duration = Duration::from_secs(2);
+/// How long the issuer is left alone after it did not answer.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-/// Longest wait for an answer of the issuer; two of them make a discovery.
-const TIMEOUT: Duration = Duration::from_secs(4);
+/// Longest time of a request; a discovery takes two of them.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Longest wait for the discovery.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// Longest time of a discovery.
+const DISCOVERY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Longest answer: a set of keys with their certificates has some ten thousand bytes.
-const MOST_ANSWER: usize = 1 << 20;
+/// Longest response: a set of keys with their certificates has some ten thousand bytes.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// Characters that are shown of what an issuer says.
-const MOST_WORDS: usize = 300;
+/// Longest text of an issuer in a log line.
+const MAX_LOGGED_CHARS: usize = 300;
 
-/// Where Runcast waits for browsers that come back.
-pub const CALLBACK: &str = "/v1/session/oidc/callback";
+/// The path to which the issuer sends browsers back.
+pub const CALLBACK_PATH: &str = "/v1/session/oidc/callback";
 
-/// Signatures that count: those that only the issuer can make.
-const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
+/// Accepted signature algorithms: those with a private key, which only the issuer has.
+const SIGNATURE_ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
@@ -77,140 +79,150 @@ type Client = CoreClient<
     EndpointMaybeSet,
 >;
 
-/// The issuer does not answer, or nothing that makes sense; it was logged why.
+/// The issuer does not answer, or its answer is invalid. The reason was logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Away;
+pub(super) struct IssuerUnavailable;
 
-/// Why the issuer gives no proof.
+/// Why a request to the issuer failed.
 #[derive(Debug)]
-pub(super) enum NoProof {
-    /// It cannot be asked.
-    Away(String),
-    /// It has said no: the code is none of its.
-    Refused(String),
+pub(super) enum IssuerError {
+    /// It does not answer, or its answer is invalid.
+    Unavailable(String),
+    /// It rejected the code.
+    Rejected(String),
 }
 
-/// What an issuer says of itself.
+/// The endpoints and keys of an issuer, from its discovery document.
 #[derive(Debug)]
 pub(super) struct Provider {
     pub(super) client: Client,
-    read: Instant,
+    read_at: Instant,
 }
 
 impl Provider {
-    /// What a token claims, if the issuer has signed it for us, for this sign-in, and lately.
-    ///
-    /// # Errors
-    /// Says what does not hold.
+    /// Verifies an ID token: that the issuer signed it, for this installation and this sign-in, and
+    /// that it has not expired. Returns its claims.
     pub(super) fn verify<'a>(
         &self,
         token: &'a CoreIdToken,
         nonce: &Nonce,
     ) -> Result<&'a CoreIdTokenClaims, ClaimsVerificationError> {
         let verifier = self.client.id_token_verifier();
-        token.claims(&verifier.set_allowed_algs(ALGORITHMS), nonce)
+        token.claims(&verifier.set_allowed_algs(SIGNATURE_ALGORITHMS), nonce)
     }
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct CachedProvider {
     provider: Option<Arc<Provider>>,
-    failed: Option<Instant>,
+    failed_at: Option<Instant>,
 }
 
-/// An issuer, and what is known of it.
+/// The issuer, with its discovery document once that was read.
 #[derive(Debug)]
 pub(super) struct Issuer {
     settings: OidcSettings,
     callback: RedirectUrl,
     http: reqwest::Client,
-    known: Mutex<Known>,
+    cached: Mutex<CachedProvider>,
 }
 
 impl Issuer {
-    /// An issuer that sends browsers back to this address. Nothing is asked yet.
-    ///
-    /// # Errors
-    /// If no client can be made, such as without any authority to trust.
+    /// An issuer that sends browsers back to `public_url`. It sends no request yet. It fails if no
+    /// HTTP client can be created, such as without any trusted root certificate.
     pub(super) fn new(settings: OidcSettings, public_url: &Url) -> Result<Self, reqwest::Error> {
         let mut callback = public_url.clone();
-        callback.set_path(CALLBACK);
+        callback.set_path(CALLBACK_PATH);
         callback.set_query(None);
         callback.set_fragment(None);
         let http = reqwest::Client::builder()
             .user_agent(concat!("runcast/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
-            .timeout(TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
             .https_only(settings.issuer.url().scheme() == "https")
             .build()?;
         Ok(Self {
             settings,
             callback: RedirectUrl::from_url(callback),
             http,
-            known: Mutex::default(),
+            cached: Mutex::default(),
         })
     }
 
-    /// How it calls itself.
+    /// Its URL, as it spells it.
     pub(super) const fn url(&self) -> &IssuerUrl {
         &self.settings.issuer
     }
 
-    /// What was set for it.
+    /// Its settings.
     pub(super) const fn settings(&self) -> &OidcSettings {
         &self.settings
     }
 
-    /// What it says of itself, as of an hour ago at most.
-    pub(super) async fn provider(&self) -> Result<Arc<Provider>, Away> {
-        self.known(|provider| provider.read.elapsed() < KEPT).await
+    /// The provider, at most [`PROVIDER_TTL`] old.
+    pub(super) async fn provider(&self) -> Result<Arc<Provider>, IssuerUnavailable> {
+        self.cached(|provider| provider.read_at.elapsed() < PROVIDER_TTL)
+            .await
     }
 
-    /// The same, read after `old` was, unless that was a moment ago.
-    pub(super) async fn renewed(&self, old: &Provider) -> Result<Arc<Provider>, Away> {
-        let is_new =
-            |provider: &Provider| provider.read > old.read || provider.read.elapsed() < RENEW_PAUSE;
-        self.known(is_new).await
+    /// A provider that was read after `old`, unless `old` was read within [`RENEW_PAUSE`].
+    pub(super) async fn renewed(&self, old: &Provider) -> Result<Arc<Provider>, IssuerUnavailable> {
+        let is_new = |provider: &Provider| {
+            provider.read_at > old.read_at || provider.read_at.elapsed() < RENEW_PAUSE
+        };
+        self.cached(is_new).await
     }
 
-    /// What is known, if it will do; else what the issuer says now.
-    async fn known(&self, will_do: impl Fn(&Provider) -> bool) -> Result<Arc<Provider>, Away> {
+    /// The cached provider if it `is_usable`, else a new one.
+    async fn cached(
+        &self,
+        is_usable: impl Fn(&Provider) -> bool,
+    ) -> Result<Arc<Provider>, IssuerUnavailable> {
         let reading = async {
-            let mut known = self.known.lock().await;
-            if let Some(provider) = known.provider.as_ref().filter(|known| will_do(known)) {
+            let mut cached = self.cached.lock().await;
+            if let Some(provider) = cached.provider.as_ref().filter(|one| is_usable(one)) {
                 return Ok(Arc::clone(provider));
             }
-            if known.failed.is_some_and(|at| at.elapsed() < AWAY_PAUSE) {
-                return Err(Away);
+            if cached
+                .failed_at
+                .is_some_and(|at| at.elapsed() < RETRY_PAUSE)
+            {
+                return Err(IssuerUnavailable);
             }
             match self.discover().await {
                 Ok(provider) => {
                     let provider = Arc::new(provider);
-                    *known = Known {
+                    *cached = CachedProvider {
                         provider: Some(Arc::clone(&provider)),
-                        failed: None,
+                        failed_at: None,
                     };
                     Ok(provider)
                 }
-                Err(why) => {
-                    warn!(issuer = %self.url().as_str(), error = why, "nobody can sign in by OpenID Connect");
-                    known.failed = Some(Instant::now());
-                    Err(Away)
+                Err(error) => {
+                    warn!(
+                        issuer = %self.url().as_str(),
+                        error,
+                        "the OpenID Connect issuer is unavailable; users cannot sign in with it"
+                    );
+                    cached.failed_at = Some(Instant::now());
+                    Err(IssuerUnavailable)
                 }
             }
         };
-        timeout(DEADLINE, reading).await.unwrap_or(Err(Away))
+        timeout(DISCOVERY_DEADLINE, reading)
+            .await
+            .unwrap_or(Err(IssuerUnavailable))
     }
 
-    /// What it says of itself now, or why it cannot be asked.
+    /// Reads the discovery document and the keys. The error is for a log line.
     pub(super) async fn discover(&self) -> Result<Provider, String> {
         let http = self.http();
         let metadata = CoreProviderMetadata::discover_async(self.url().clone(), &http);
-        let metadata = metadata.await.map_err(|error| words(&error))?;
+        let metadata = metadata.await.map_err(|error| describe(&error))?;
         let methods = metadata.token_endpoint_auth_methods_supported();
-        let takes = |method| methods.is_none_or(|methods| methods.contains(&method));
-        // Basic is what every issuer takes that does not say otherwise.
-        let auth = match takes(CoreClientAuthMethod::ClientSecretBasic) {
+        let supports = |method| methods.is_none_or(|methods| methods.contains(&method));
+        // An issuer that does not state its methods supports basic authentication.
+        let auth = match supports(CoreClientAuthMethod::ClientSecretBasic) {
             true => AuthType::BasicAuth,
             false => AuthType::RequestBody,
         };
@@ -224,88 +236,88 @@ impl Issuer {
             client: client
                 .set_redirect_uri(self.callback.clone())
                 .set_auth_type(auth),
-            read: Instant::now(),
+            read_at: Instant::now(),
         })
     }
 
-    /// Turns the code that a browser has brought into tokens.
+    /// Exchanges the code that a browser brought for tokens.
     pub(super) async fn exchange(
         &self,
         provider: &Provider,
         code: String,
         verifier: PkceCodeVerifier,
-    ) -> Result<CoreTokenResponse, NoProof> {
+    ) -> Result<CoreTokenResponse, IssuerError> {
         let exchange = provider.client.exchange_code(AuthorizationCode::new(code));
-        let exchange = exchange.map_err(|error| NoProof::Away(words(&error)))?;
+        let exchange = exchange.map_err(|error| IssuerError::Unavailable(describe(&error)))?;
         let http = self.http();
         let exchange = exchange.set_pkce_verifier(verifier).request_async(&http);
         exchange.await.map_err(|error| match error {
-            RequestTokenError::ServerResponse(_) => NoProof::Refused(words(&error)),
-            // What it could not be read as may hold a token.
+            RequestTokenError::ServerResponse(_) => IssuerError::Rejected(describe(&error)),
+            // The error contains the response, and that may contain a token.
             RequestTokenError::Parse(..) => {
-                NoProof::Away("the answer to a code makes no sense".to_owned())
+                IssuerError::Unavailable("the answer to the token request is invalid".to_owned())
             }
-            error => NoProof::Away(words(&error)),
+            error => IssuerError::Unavailable(describe(&error)),
         })
     }
 
-    /// What else the issuer tells of a subject; none if it does not tell more.
+    /// The user info of a subject; none if the issuer does not offer it.
     pub(super) async fn user_info(
         &self,
         provider: &Provider,
         token: &AccessToken,
         subject: &SubjectIdentifier,
-    ) -> Result<Option<CoreUserInfoClaims>, NoProof> {
-        // The library takes any text for a header.
+    ) -> Result<Option<CoreUserInfoClaims>, IssuerError> {
+        // The library does not check that the token fits into a header.
         let is_plain = token.secret().bytes().all(|byte| byte.is_ascii_graphic());
-        let asking = provider
+        let request = provider
             .client
             .user_info(token.clone(), Some(subject.clone()));
-        let Some(asking) = asking.ok().filter(|_| is_plain) else {
+        let Some(request) = request.ok().filter(|_| is_plain) else {
             return Ok(None);
         };
         let http = self.http();
-        let claims = asking.request_async(&http).await;
+        let claims = request.request_async(&http).await;
         claims
             .map(Some)
-            .map_err(|error| NoProof::Away(words(&error)))
+            .map_err(|error| IssuerError::Unavailable(describe(&error)))
     }
 
-    /// What the library asks by.
-    fn http(&self) -> impl Fn(HttpRequest) -> Answering {
+    /// The HTTP client in the form that the library takes.
+    fn http(&self) -> impl Fn(HttpRequest) -> ResponseFuture {
         let client = self.http.clone();
         move |request| Box::pin(send(client.clone(), request))
     }
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpFailure>> + Send>>;
+type ResponseFuture = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpFailure>> + Send>>;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 enum HttpFailure {
     #[error("{0}")]
     Failed(#[from] reqwest::Error),
-    #[error("the answer has more than {MOST_ANSWER} bytes")]
+    #[error("the response has more than {MAX_RESPONSE_BYTES} bytes")]
     TooLong,
 }
 
 async fn send(client: reqwest::Client, request: HttpRequest) -> Result<HttpResponse, HttpFailure> {
     let mut response = client.execute(request.try_into()?).await?;
     let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await? {
-        if body.len() + piece.len() > MOST_ANSWER {
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
             return Err(HttpFailure::TooLong);
         }
-        body.extend_from_slice(&piece);
+        body.extend_from_slice(&chunk);
     }
-    let mut answer = HttpResponse::new(body);
-    *answer.status_mut() = response.status();
-    *answer.headers_mut() = std::mem::take(response.headers_mut());
-    Ok(answer)
+    let mut buffered = HttpResponse::new(body);
+    *buffered.status_mut() = response.status();
+    *buffered.headers_mut() = std::mem::take(response.headers_mut());
+    Ok(buffered)
 }
 
-/// An error with its causes, for a line of a log: bounded, and without anything that could end the line.
-fn words(error: &dyn Error) -> String {
+/// An error with its causes, for a log line: bounded, and without control characters.
+fn describe(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -318,11 +330,11 @@ fn words(error: &dyn Error) -> String {
     plain(&text)
 }
 
-/// What somebody else has written, for a line of a log.
+/// A text of another party, for a log line: bounded, and without control characters.
 pub(super) fn plain(text: &str) -> String {
     let plain = |char: char| match char.is_control() {
         true => ' ',
         false => char,
     };
-    text.chars().take(MOST_WORDS).map(plain).collect()
+    text.chars().take(MAX_LOGGED_CHARS).map(plain).collect()
 }

@@ -1,123 +1,133 @@
-//! Sign-ins that have begun: what the issuer is asked, and what its answer is held against.
+//! [`LoginStates`]: pending sign-ins, with what the answer of the issuer is verified against.
 //!
-//! An attempt lies in Redis for [`LIFE`] under the SHA-256 of two secrets: one that only the browser has, as a cookie, and
-//! the `state` that it brings back from the issuer. So it is found by whoever has both and by nobody else, at any gateway,
-//! and taken by `GETDEL`, once. A sealed cookie would need no Redis, but a key that all gateways share, and it could be
-//! used again. Who comes back with another state takes nothing away from an attempt that goes on.
+//! A login state lies in Redis for [`LOGIN_TTL`], under the SHA-256 of two secrets: a cookie that
+//! only the browser has, and the `state` that it brings back from the issuer. So only a browser
+//! with both finds it, at any gateway, and `GETDEL` takes it once. A sealed cookie would need no
+//! Redis, but would need a key that all gateways share, and could be used again. A browser that
+//! comes back with another `state` leaves the pending login as it is.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 use openidconnect::{CsrfToken, Nonce, PkceCodeVerifier};
-use runcast_common::connect::RedisFailure;
-use runcast_common::protocol::keys::Slot;
+use runcast_common::connect::{Redis, RedisFailure};
+use runcast_common::protocol::keys::{Keys, Slot};
 use serde::{Deserialize, Serialize};
 use tracing::error;
 use url::{Position, Url};
 
-use super::super::access::Access;
-use super::super::cookie::HostCookie;
-use super::super::secret::Secret;
+use crate::cookie::HostCookie;
+use crate::secret::Secret;
 
-/// How long somebody may take at the issuer.
-const LIFE: Duration = Duration::from_secs(600);
+/// Longest time between the start of a sign-in and the return from the issuer.
+const LOGIN_TTL: Duration = Duration::from_secs(600);
 
-/// Longest path to go on to, in bytes.
-const MOST_RETURN_TO: usize = 2048;
+/// Longest path to return to.
+const MAX_RETURN_TO_BYTES: usize = 2048;
 
-/// Lax and not strict: it has to come along when the issuer sends the browser back.
-const COOKIE: HostCookie = HostCookie {
+/// `SameSite=Lax` and not `Strict`: the browser must send it when the issuer sends it back.
+const LOGIN_COOKIE: HostCookie = HostCookie {
     plain: "runcast_oidc",
     secure: "__Host-runcast_oidc",
 };
 
-/// What is remembered of a sign-in until the browser comes back. Its secrets do not print themselves.
+/// What is stored of a sign-in until the browser comes back. Its secrets do not appear in `Debug`
+/// output.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct LoginState {
     pub(super) nonce: Nonce,
     pub(super) verifier: PkceCodeVerifier,
-    /// A path of this server.
+    /// The path of this server to return to.
     pub(super) return_to: String,
-    /// The client that the session will be for.
+    /// The client that the session is for.
     pub(super) client: Option<String>,
 }
 
-/// The two secrets that lead to an attempt.
+/// The two secrets that identify a login state.
 #[derive(Debug)]
-pub(super) struct Way {
+pub(super) struct LoginKey {
     browser: Secret,
     state: CsrfToken,
 }
 
-impl Way {
+impl LoginKey {
     pub(super) const fn new(browser: Secret, state: CsrfToken) -> Self {
         Self { browser, state }
     }
 
-    /// The way that a request claims to know.
-    pub(super) fn claimed(headers: &HeaderMap, secure: bool, state: String) -> Option<Self> {
-        let browser = COOKIE.read(headers, secure)?;
+    /// The secrets in a request that returns from the issuer; none without the cookie.
+    pub(super) fn from_request(headers: &HeaderMap, secure: bool, state: String) -> Option<Self> {
+        let browser = LOGIN_COOKIE.read(headers, secure)?;
         Some(Self::new(browser, CsrfToken::new(state)))
     }
 
-    /// Neither secret holds a dot that we have made, and with others there is nothing to be found.
+    /// Generated secrets contain no dot, so the joined text is unambiguous; other secrets match no
+    /// key.
     fn hash(&self) -> [u8; 32] {
-        let both = format!("{}.{}", self.browser.expose(), self.state.secret());
-        Secret::claimed(&both).hash()
+        let joined = format!("{}.{}", self.browser.expose(), self.state.secret());
+        Secret::from_text(&joined).hash()
     }
 }
 
-/// The header that gives a browser its secret.
+/// The `Set-Cookie` value that stores the browser's secret.
 pub(super) fn start(browser: &Secret, secure: bool) -> String {
-    COOKIE.set(browser, LIFE, secure)
+    LOGIN_COOKIE.set(browser, LOGIN_TTL, secure)
 }
 
-/// The header that makes a browser forget it.
+/// The `Set-Cookie` value that makes a browser delete it.
 pub(super) fn end(secure: bool) -> String {
-    COOKIE.end(secure)
+    LOGIN_COOKIE.end(secure)
 }
 
-impl Access {
-    /// Keeps an attempt, for [`LIFE`].
-    ///
-    /// # Errors
-    /// If Redis does not answer.
-    pub(super) async fn keep_attempt(
-        &self,
-        way: &Way,
-        attempt: &LoginState,
-    ) -> Result<(), RedisFailure> {
-        let key = self.keys().attempt(&way.hash());
-        let mut command = redis::cmd("SET");
-        let text = serde_json::json!(attempt).to_string();
-        command.arg(&key).arg(text).arg("EX").arg(LIFE.as_secs());
-        self.redis().query(Slot::of(&key), &command).await
+/// Stores pending sign-ins.
+#[derive(Debug)]
+pub(crate) struct LoginStates {
+    redis: Redis,
+    keys: Keys,
+}
+
+impl LoginStates {
+    pub(crate) const fn new(redis: Redis, keys: Keys) -> Self {
+        Self { redis, keys }
     }
 
-    /// Takes an attempt: nobody finds it again.
-    ///
-    /// # Errors
-    /// If Redis does not answer.
-    pub(super) async fn take_attempt(&self, way: &Way) -> Result<Option<LoginState>, RedisFailure> {
-        let key = self.keys().attempt(&way.hash());
-        let mut command = redis::cmd("GETDEL");
-        command.arg(&key);
-        let text: Option<String> = self.redis().query(Slot::of(&key), &command).await?;
-        let read = |text: String| {
-            let attempt = serde_json::from_str(&text);
-            attempt
-                .inspect_err(
-                    |failed| error!(error = %failed, "a sign-in was kept by another version"),
-                )
+    /// Stores a login state, for [`LOGIN_TTL`].
+    pub(super) async fn store(
+        &self,
+        key: &LoginKey,
+        state: &LoginState,
+    ) -> Result<(), RedisFailure> {
+        let key = self.keys.attempt(&key.hash());
+        let mut set = redis::cmd("SET");
+        let text = serde_json::json!(state).to_string();
+        set.arg(&key).arg(text).arg("EX").arg(LOGIN_TTL.as_secs());
+        self.redis.query(Slot::of(&key), &set).await
+    }
+
+    /// Takes a login state: it cannot be found again.
+    pub(super) async fn take(&self, key: &LoginKey) -> Result<Option<LoginState>, RedisFailure> {
+        let key = self.keys.attempt(&key.hash());
+        let mut get_del = redis::cmd("GETDEL");
+        get_del.arg(&key);
+        let text: Option<String> = self.redis.query(Slot::of(&key), &get_del).await?;
+        let decode = |text: String| {
+            serde_json::from_str(&text)
+                .inspect_err(|failed| {
+                    error!(
+                        error = %failed,
+                        "cannot read a pending sign-in: another version stored it"
+                    );
+                })
                 .ok()
         };
-        Ok(text.and_then(read))
+        Ok(text.and_then(decode))
     }
 }
 
-/// The path, query and fragment of a text that leads to this server; none if it leads, or could be read to lead, elsewhere.
-pub(super) fn local(text: &str, public_url: &Url) -> Option<String> {
-    if !text.starts_with('/') || text.len() > MOST_RETURN_TO {
+/// The path, query and fragment of a text that leads to this server; none if it leads elsewhere, or
+/// if a browser could read it so.
+pub(super) fn local_path(text: &str, public_url: &Url) -> Option<String> {
+    if !text.starts_with('/') || text.len() > MAX_RETURN_TO_BYTES {
         return None;
     }
     let url = public_url.join(text).ok()?;
@@ -132,9 +142,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_is_sent_to_this_server_and_nowhere_else() {
+    fn return_to_accepts_only_paths_of_this_server() {
         let public_url = Url::parse("https://runcast.example.com/").expect("a URL");
-        let local = |text: &str| local(text, &public_url);
+        let local = |text: &str| local_path(text, &public_url);
         for path in ["/", "/#/runs/0190", "/?a=b#/runs/0190?c=d"] {
             assert_eq!(local(path).as_deref(), Some(path));
         }
@@ -151,7 +161,7 @@ mod tests {
             "https://evil.example/",
             "https:evil.example",
             "javascript:alert(1)",
-            &format!("/{}", "x".repeat(MOST_RETURN_TO)),
+            &format!("/{}", "x".repeat(MAX_RETURN_TO_BYTES)),
         ] {
             assert_eq!(local(elsewhere), None, "{elsewhere}");
         }
@@ -160,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn both_secrets_lead_to_an_attempt_and_neither_alone() {
-        let way = |browser: &str, state: &str| {
+    fn a_login_state_is_found_only_with_both_secrets() {
+        let key = |browser: &str, state: &str| {
             let state = CsrfToken::new(state.to_owned());
-            Way::new(Secret::claimed(browser), state).hash()
+            LoginKey::new(Secret::from_text(browser), state).hash()
         };
-        assert_eq!(way("a", "b"), way("a", "b"));
-        assert_ne!(way("a", "b"), way("a", "c"));
-        assert_ne!(way("a", "b"), way("c", "b"));
-        assert_ne!(way("a", "b"), way("ab", ""));
+        assert_eq!(key("a", "b"), key("a", "b"));
+        assert_ne!(key("a", "b"), key("a", "c"));
+        assert_ne!(key("a", "b"), key("c", "b"));
+        assert_ne!(key("a", "b"), key("ab", ""));
     }
 }

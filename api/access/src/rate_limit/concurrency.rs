@@ -1,32 +1,33 @@
-//! Open streams, counted exactly, and how many one may have.
+//! [`ConcurrencyLimiter`]: counts the open streams of each client exactly, and bounds them.
 //!
-//! They are counted in this process and not over all replicas: what they bound is what a client can take from this
-//! process (sockets, memory), and a count in Redis would have to be repaired whenever a process dies with its
-//! connections. Data: a number for each principal and each address that has a stream open.
+//! Streams are counted in this process, not over all gateways. The limit bounds what a client can
+//! take from this process (sockets, memory), and a count in Redis would need a repair whenever a
+//! process dies with its connections. Data: a number for each principal and each address with an
+//! open stream.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::metrics::Metrics;
+use super::metrics::RateLimitMetrics;
 use super::subject::RateKey;
 
 /// The open streams of this process.
 #[derive(Debug, Default)]
 pub struct ConcurrencyLimiter {
-    taken: Mutex<HashMap<RateKey, u32>>,
-    meter: Metrics,
+    open_streams: Mutex<HashMap<RateKey, u32>>,
+    metrics: RateLimitMetrics,
 }
 
-/// One open stream; given back when it is dropped.
+/// The right to one open stream; released when it is dropped.
 #[derive(Debug)]
 pub struct Permit {
-    places: Arc<ConcurrencyLimiter>,
+    limiter: Arc<ConcurrencyLimiter>,
     principal: RateKey,
     address: RateKey,
 }
 
-/// Who has too many streams open.
+/// What has too many open streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitReached {
     /// The principal.
@@ -37,7 +38,6 @@ pub enum LimitReached {
 
 impl LimitReached {
     /// Its name in metrics.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Principal => "principal",
@@ -47,64 +47,62 @@ impl LimitReached {
 }
 
 impl ConcurrencyLimiter {
-    /// None are open.
-    #[must_use]
-    pub fn new(meter: Metrics) -> Arc<Self> {
+    /// A limiter without open streams.
+    pub fn new(metrics: RateLimitMetrics) -> Arc<Self> {
         Arc::new(Self {
-            taken: Mutex::default(),
-            meter,
+            open_streams: Mutex::default(),
+            metrics,
         })
     }
 
-    /// Takes a place, if both have fewer than their most.
-    ///
-    /// # Errors
-    /// [`LimitReached`], and nothing is taken.
+    /// Acquires a permit, if both keys have fewer open streams than their maximum.
     pub fn take(
         self: &Arc<Self>,
         principal: (RateKey, Option<u32>),
         address: (RateKey, Option<u32>),
     ) -> Result<Permit, LimitReached> {
-        let mut taken = self.lock();
-        for ((subject, most), full) in [
+        let mut open_streams = self.lock();
+        for ((key, max), reached) in [
             (principal, LimitReached::Principal),
             (address, LimitReached::Address),
         ] {
-            let count = taken.get(&subject).copied().unwrap_or(0);
-            if most.is_some_and(|most| count >= most) {
-                self.meter.refused(full);
-                return Err(full);
+            let count = open_streams.get(&key).copied().unwrap_or(0);
+            if max.is_some_and(|max| count >= max) {
+                self.metrics.refused(reached);
+                return Err(reached);
             }
         }
         let (principal, address) = (principal.0, address.0);
-        for subject in [principal, address] {
-            *taken.entry(subject).or_default() += 1;
+        for key in [principal, address] {
+            *open_streams.entry(key).or_default() += 1;
         }
-        self.meter.streams.inc();
+        self.metrics.streams.inc();
         Ok(Permit {
-            places: Arc::clone(self),
+            limiter: Arc::clone(self),
             principal,
             address,
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RateKey, u32>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open_streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        for subject in [self.principal, self.address] {
-            if let Entry::Occupied(mut count) = taken.entry(subject) {
+        let mut open_streams = self.limiter.lock();
+        for key in [self.principal, self.address] {
+            if let Entry::Occupied(mut count) = open_streams.entry(key) {
                 *count.get_mut() -= 1;
                 if *count.get() == 0 {
                     count.remove();
                 }
             }
         }
-        self.places.meter.streams.dec();
+        self.limiter.metrics.streams.dec();
     }
 }
 
@@ -117,32 +115,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_and_given_back() {
-        let places = ConcurrencyLimiter::new(Metrics::default());
+    fn permits_are_bounded_and_released() {
+        let limiter = ConcurrencyLimiter::new(RateLimitMetrics::default());
         let token = |number| (RateKey::Principal(Uuid::from_u128(number)), Some(2));
         let address = |last| {
             let address = Ipv4Addr::new(192, 0, 2, last);
             (RateKey::Address(IpAddr::V4(address)), Some(3))
         };
-        let first = places.take(token(1), address(1)).expect("room");
-        let second = places.take(token(1), address(1)).expect("room");
-        let full = |taken: Result<Permit, LimitReached>| taken.expect_err("no room");
+        let first = limiter.take(token(1), address(1)).expect("room");
+        let second = limiter.take(token(1), address(1)).expect("room");
+        let reached = |acquired: Result<Permit, LimitReached>| acquired.expect_err("no room");
         assert_eq!(
-            full(places.take(token(1), address(2))),
+            reached(limiter.take(token(1), address(2))),
             LimitReached::Principal
         );
-        let third = places.take(token(2), address(1)).expect("room");
+        let third = limiter.take(token(2), address(1)).expect("room");
         assert_eq!(
-            full(places.take(token(3), address(1))),
+            reached(limiter.take(token(3), address(1))),
             LimitReached::Address
         );
         drop(first);
-        drop(places.take(token(1), address(1)).expect("room again"));
+        drop(limiter.take(token(1), address(1)).expect("room again"));
         drop((second, third));
-        assert!(places.lock().is_empty());
+        assert!(limiter.lock().is_empty());
         let unlimited = (RateKey::Principal(Uuid::nil()), None);
         let all: Vec<_> = (0..10)
-            .map(|_| places.take(unlimited, (address(9).0, None)))
+            .map(|_| limiter.take(unlimited, (address(9).0, None)))
             .collect();
         assert!(all.iter().all(Result::is_ok));
     }

@@ -1,11 +1,12 @@
-//! Who shows wrong credentials too often.
+//! [`FailedAttempts`]: throttles clients that fail authentication too often.
 //!
-//! Each wrong one is counted by address, for all replicas, when it was looked up in vain. Once there were too many, this
-//! process refuses that address before any look-up, until the next one would be allowed. Whoever showed a right
-//! credential here lately is let through all the same, so that one who guesses does not shut out others behind the same
-//! address.
+//! Each failed attempt is counted by address, for all gateways, after the look-up. After too many,
+//! this process refuses the address before any look-up, until the next attempt would be allowed.
+//! Credentials that were valid here lately pass anyway, so that a client that guesses does not lock
+//! out others behind the same address.
 //!
-//! Data: addresses that have to wait, and keyed hashes of credentials that were right; both bounded, the oldest go first.
+//! Data: blocked addresses, and keyed hashes of valid credentials; both bounded, old ones are
+//! evicted.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
@@ -14,88 +15,89 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, header};
 use quick_cache::sync::Cache;
 
-use super::super::client_ip::ClientAddress;
+use crate::client_ip::ClientAddress;
 
-/// Addresses that are remembered: one who has more than these needs no address twice.
-const ADDRESSES: usize = 10_000;
+/// Blocked addresses: an attacker with more than these needs no address twice.
+const MAX_BLOCKED_ADDRESSES: usize = 10_000;
 
-/// Credentials that are remembered.
-const CREDENTIALS: usize = 10_000;
+/// Valid credentials that are remembered.
+const MAX_VALID_CREDENTIALS: usize = 10_000;
 
-/// What a request shows. An extension of every request that shows something.
+/// Identifies the credentials of a request; an extension of every request that presents some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptKey {
-    /// A token or cookies, by what they are known by: they cannot be told from it, nor it be foreseen.
-    Lasting(u64),
-    /// A ticket. It is right once, so there is nothing to know it by afterwards.
-    Once,
+    /// A token or cookies, by a keyed hash: it neither reveals them nor can be predicted.
+    Reusable(u64),
+    /// A ticket. It is valid once, so there is no need to recognize it later.
+    SingleUse,
 }
 
-/// Who has to wait, and who need not.
+/// Blocked addresses, and the credentials that pass anyway.
 #[derive(Debug)]
 pub struct FailedAttempts {
-    waiting: Cache<IpAddr, Instant>,
-    right: Cache<u64, ()>,
+    /// Until when an address is blocked.
+    blocked_until: Cache<IpAddr, Instant>,
+    valid: Cache<u64, ()>,
     hash: RandomState,
 }
 
 impl Default for FailedAttempts {
     fn default() -> Self {
         Self {
-            waiting: Cache::new(ADDRESSES),
-            right: Cache::new(CREDENTIALS),
+            blocked_until: Cache::new(MAX_BLOCKED_ADDRESSES),
+            valid: Cache::new(MAX_VALID_CREDENTIALS),
             hash: RandomState::new(),
         }
     }
 }
 
 impl FailedAttempts {
-    /// What a request shows, if anything: its ticket if it is for a stream, else its token and all its cookies.
-    #[must_use]
+    /// The key of the credentials of a request: its ticket if it has one, else its token and all
+    /// its cookies. None without credentials.
     pub fn shown(&self, has_ticket: bool, headers: &HeaderMap) -> Option<AttemptKey> {
         if has_ticket {
-            return Some(AttemptKey::Once);
+            return Some(AttemptKey::SingleUse);
         }
         let authorization = headers.get_all(header::AUTHORIZATION).iter();
-        let shown: Vec<&[u8]> = authorization
+        let presented: Vec<&[u8]> = authorization
             .chain(headers.get_all(header::COOKIE))
             .map(|value| value.as_bytes())
             .collect();
-        (!shown.is_empty()).then(|| AttemptKey::Lasting(self.hash.hash_one(shown)))
+        (!presented.is_empty()).then(|| AttemptKey::Reusable(self.hash.hash_one(presented)))
     }
 
-    /// How long an address has to wait before what it shows is looked at, if it has to.
-    #[must_use]
-    pub fn wait(&self, address: ClientAddress, shown: Option<AttemptKey>) -> Option<Duration> {
-        if let Some(AttemptKey::Lasting(known)) = shown
-            && self.right.contains_key(&known)
+    /// How long an address is still blocked, unless these credentials pass anyway.
+    pub fn wait(&self, address: ClientAddress, key: Option<AttemptKey>) -> Option<Duration> {
+        if let Some(AttemptKey::Reusable(hash)) = key
+            && self.valid.contains_key(&hash)
         {
             return None;
         }
-        let until = self.waiting.get(&address.client())?;
+        let until = self.blocked_until.get(&address.client())?;
         let left = until.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    /// It was right.
-    pub fn was_right(&self, shown: AttemptKey) {
-        if let AttemptKey::Lasting(known) = shown
-            && self.right.get(&known).is_none()
+    /// Records that these credentials are valid.
+    pub fn record_valid(&self, key: AttemptKey) {
+        if let AttemptKey::Reusable(hash) = key
+            && self.valid.get(&hash).is_none()
         {
-            self.right.insert(known, ());
+            self.valid.insert(hash, ());
         }
     }
 
-    /// It was wrong, or is no longer right.
-    pub fn was_wrong(&self, shown: AttemptKey) {
-        if let AttemptKey::Lasting(known) = shown {
-            self.right.remove(&known);
+    /// Records that these credentials are not valid, or not any more.
+    pub fn record_invalid(&self, key: AttemptKey) {
+        if let AttemptKey::Reusable(hash) = key {
+            self.valid.remove(&hash);
         }
     }
 
-    /// This address has to wait.
-    pub fn let_wait(&self, address: ClientAddress, time: Duration) {
-        self.waiting.insert(address.client(), Instant::now() + time);
+    /// Blocks an address for this time.
+    pub fn block(&self, address: ClientAddress, time: Duration) {
+        self.blocked_until
+            .insert(address.client(), Instant::now() + time);
     }
 }
 
@@ -104,31 +106,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_guesses_waits_and_who_is_known_does_not() {
-        let guesses = FailedAttempts::default();
+    fn a_blocked_address_waits_unless_its_credential_was_valid() {
+        let attempts = FailedAttempts::default();
         let headers = |name, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().expect("a value"));
             headers
         };
         let address = ClientAddress("192.0.2.1".parse().expect("an address"));
-        let known = guesses.shown(false, &headers(header::AUTHORIZATION, "Bearer right"));
-        let guess = guesses.shown(false, &headers(header::COOKIE, "session=guess"));
-        assert_ne!(known, guess);
-        assert_eq!(guesses.shown(false, &HeaderMap::new()), None);
-        guesses.was_right(known.expect("shown"));
-        guesses.let_wait(address, Duration::from_secs(60));
-        assert_eq!(guesses.wait(address, known), None);
-        assert!(guesses.wait(address, guess).is_some());
-        assert!(guesses.wait(address, None).is_some());
+        let valid = attempts.shown(false, &headers(header::AUTHORIZATION, "Bearer right"));
+        let wrong = attempts.shown(false, &headers(header::COOKIE, "session=guess"));
+        assert_ne!(valid, wrong);
+        assert_eq!(attempts.shown(false, &HeaderMap::new()), None);
+        attempts.record_valid(valid.expect("a key"));
+        attempts.block(address, Duration::from_secs(60));
+        assert_eq!(attempts.wait(address, valid), None);
+        assert!(attempts.wait(address, wrong).is_some());
+        assert!(attempts.wait(address, None).is_some());
         let other = ClientAddress("192.0.2.2".parse().expect("an address"));
-        assert_eq!(guesses.wait(other, guess), None);
-        let ticket = guesses.shown(true, &HeaderMap::new());
-        guesses.was_right(ticket.expect("shown"));
-        assert!(guesses.wait(address, ticket).is_some());
-        guesses.was_wrong(known.expect("shown"));
-        assert!(guesses.wait(address, known).is_some());
-        guesses.let_wait(address, Duration::ZERO);
-        assert_eq!(guesses.wait(address, guess), None);
+        assert_eq!(attempts.wait(other, wrong), None);
+        let ticket = attempts.shown(true, &HeaderMap::new());
+        attempts.record_valid(ticket.expect("a key"));
+        assert!(attempts.wait(address, ticket).is_some());
+        attempts.record_invalid(valid.expect("a key"));
+        assert!(attempts.wait(address, valid).is_some());
+        attempts.block(address, Duration::ZERO);
+        assert_eq!(attempts.wait(address, wrong), None);
     }
 }

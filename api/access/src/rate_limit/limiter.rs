@@ -1,14 +1,12 @@
-//! How much one may ask.
+//! [`RateLimiter`]: counts requests against quotas, and decides which to refuse.
 //!
-//! - [`policy`]: of what there may be only so much, and how much. [`subject`]: whose requests are counted together.
-//! - [`RateLimiter`] counts in Redis for all replicas, by one script; while Redis does not answer, in this process alone
-//!   ([`process`]).
-//! - [`layer`] asks before a request is carried out, and tells how much is left in the headers of its answer.
-//! - [`guesses`]: who shows wrong credentials too often is not looked up any more.
-//! - [`places`]: how many streams may be open.
+//! It counts in Redis for all gateways, by one script. While Redis does not answer, it counts in
+//! this process ([`local`](super::local)). The gateway checks before it handles a request, and
+//! sends what is left in the headers of its answer.
 //!
-//! Time: a request waits for Redis for [`DEADLINE`] at most, and only the first ones do: then all are counted here
-//! until [`RateLimiter::run`] has seen Redis answer again.
+//! Time: a request waits for Redis for [`REDIS_CHECK_DEADLINE`] at most, and only the first ones
+//! do: after that, requests are counted here until [`RateLimiter::run`] has seen Redis answer
+//! again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,31 +20,34 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::rate_limit::concurrency::ConcurrencyLimiter;
-use crate::rate_limit::failed_attempts::FailedAttempts;
-use crate::rate_limit::local::LocalLimiter;
-use crate::rate_limit::metrics::Metrics;
-use crate::rate_limit::policy::{LimitConfig, Policy};
-use crate::rate_limit::subject::RateKey;
+use super::concurrency::ConcurrencyLimiter;
+use super::failed_attempts::FailedAttempts;
+use super::local::LocalLimiter;
+use super::metrics::RateLimitMetrics;
+use super::policy::{LimitConfig, Policy};
+use super::subject::RateKey;
 
-/// Longest wait of a request for the answer of Redis: a hundred times what it takes, and no stall to a user.
-const DEADLINE: Duration = Duration::from_millis(500);
+/// Longest wait of a request for Redis: a hundred times the usual time, and not yet a stall to a
+/// user.
+const REDIS_CHECK_DEADLINE: Duration = Duration::from_millis(500);
 
-/// Waits between two looks at a Redis that does not answer, first and longest.
-const LOOKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// First wait between two probes of a Redis that does not answer.
+const MIN_PROBE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who counted.
+/// Longest wait between two probes of a Redis that does not answer.
+const MAX_PROBE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Where requests are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// Redis, for all replicas.
+    /// In Redis, for all gateways.
     Redis,
-    /// This process alone.
+    /// In this process, for itself.
     Process,
 }
 
 impl Source {
     /// Its name in metrics and in `/readyz`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Redis => "redis",
@@ -55,151 +56,162 @@ impl Source {
     }
 }
 
-/// What the policies say to a request.
+/// What the policies decided about a request.
 #[derive(Debug, Clone)]
 pub struct Decision {
     source: Source,
-    standings: Vec<(Policy, Quota, QuotaStatus)>,
+    statuses: Vec<(Policy, Quota, QuotaStatus)>,
 }
 
 /// The limits of one gateway.
 #[derive(Debug)]
 pub struct RateLimiter {
-    rules: LimitConfig,
+    config: LimitConfig,
     redis: Redis,
     keys: Keys,
-    in_process: LocalLimiter,
-    /// What Redis did not answer, while it does not.
+    local: LocalLimiter,
+    /// The checks that Redis did not answer, while it does not: they are repeated as a probe.
     unanswered: Mutex<Option<(Slot, Vec<QuotaCheck>)>>,
     source: watch::Sender<Source>,
-    meter: Metrics,
-    guesses: FailedAttempts,
-    places: Arc<ConcurrencyLimiter>,
+    metrics: RateLimitMetrics,
+    failed_attempts: FailedAttempts,
+    open_streams: Arc<ConcurrencyLimiter>,
 }
 
 impl RateLimiter {
-    /// Limits by these rules. [`RateLimiter::run`] must be running for Redis to be asked again after an outage.
-    #[must_use]
-    pub fn new(rules: LimitConfig, redis: Redis, keys: Keys, meter: Metrics) -> Arc<Self> {
+    /// Limits by this configuration. [`RateLimiter::run`] must run, so that Redis counts again
+    /// after an outage.
+    pub fn new(
+        config: LimitConfig,
+        redis: Redis,
+        keys: Keys,
+        metrics: RateLimitMetrics,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            in_process: LocalLimiter::new(&rules),
-            rules,
+            local: LocalLimiter::new(&config),
+            config,
             redis,
             keys,
             unanswered: Mutex::default(),
             source: watch::Sender::new(Source::Redis),
-            guesses: FailedAttempts::default(),
-            places: ConcurrencyLimiter::new(meter.clone()),
-            meter,
+            failed_attempts: FailedAttempts::default(),
+            open_streams: ConcurrencyLimiter::new(metrics.clone()),
+            metrics,
         })
     }
 
-    /// Who counts at the moment.
-    #[must_use]
+    /// Where requests are counted at the moment.
     pub fn source(&self) -> Source {
         *self.source.borrow()
     }
 
-    /// What is limited.
-    #[must_use]
+    /// The limits.
     pub const fn rules(&self) -> &LimitConfig {
-        &self.rules
+        &self.config
     }
 
-    /// Takes `cost` of what a subject may have, by each policy that is on, or nothing if one refuses.
-    pub async fn ask(&self, subject: RateKey, policies: &[Policy], cost: u64) -> Decision {
-        let on = policies.iter().filter_map(|policy| {
-            let quota = self.rules.quota(*policy)?;
+    /// Takes `cost` from the quotas of `key` by each policy that is on, or nothing if one refuses.
+    pub async fn ask(&self, key: RateKey, policies: &[Policy], cost: u64) -> Decision {
+        // Find the policies that are on.
+        let active = policies.iter().filter_map(|policy| {
+            let quota = self.config.quota(*policy)?;
             Some((*policy, quota))
         });
-        let on: Vec<(Policy, Quota)> = on.collect();
-        if on.is_empty() {
+        let active: Vec<(Policy, Quota)> = active.collect();
+        if active.is_empty() {
             return Decision {
                 source: self.source(),
-                standings: Vec::new(),
+                statuses: Vec::new(),
             };
         }
-        let name = subject.to_string();
-        let answered = match self.source() {
-            Source::Redis => self.ask_redis(&name, &on, cost).await,
+        // Count in Redis, or here.
+        let from_redis = match self.source() {
+            Source::Redis => self.check_in_redis(&key.to_string(), &active, cost).await,
             Source::Process => None,
         };
-        let (source, standings) = match answered {
-            Some(standings) => {
-                let each = on.iter().zip(standings);
-                let each = each.map(|((policy, quota), standing)| (*policy, *quota, standing));
-                (Source::Redis, each.collect())
+        let decision = match from_redis {
+            Some(statuses) => {
+                let each = active.into_iter().zip(statuses);
+                let each = each.map(|((policy, quota), status)| (policy, quota, status));
+                Decision::new(Source::Redis, each.collect())
             }
-            None => {
-                let mut standings = Vec::new();
-                for (policy, quota) in on {
-                    let Some(standing) = self.in_process.ask(subject, policy, cost) else {
-                        continue;
-                    };
-                    standings.push((policy, quota, standing));
-                    if !standing.allowed {
-                        break;
-                    }
-                }
-                (Source::Process, standings)
-            }
+            None => Decision::new(Source::Process, self.check_locally(key, active, cost)),
         };
-        let verdict = Decision { source, standings };
-        self.meter.decided(source);
-        if let Some(refusal) = verdict.refusal() {
-            self.meter.limited(refusal.policy, source);
+        self.metrics.decided(decision.source);
+        if let Some(denial) = decision.refusal() {
+            self.metrics.limited(denial.policy, decision.source);
         }
-        verdict
+        decision
     }
 
-    async fn ask_redis(
+    fn check_locally(
+        &self,
+        key: RateKey,
+        policies: Vec<(Policy, Quota)>,
+        cost: u64,
+    ) -> Vec<(Policy, Quota, QuotaStatus)> {
+        let mut statuses = Vec::new();
+        for (policy, quota) in policies {
+            let Some(status) = self.local.check(key, policy, cost) else {
+                continue;
+            };
+            statuses.push((policy, quota, status));
+            if !status.allowed {
+                break;
+            }
+        }
+        statuses
+    }
+
+    async fn check_in_redis(
         &self,
         subject: &str,
         policies: &[(Policy, Quota)],
         cost: u64,
     ) -> Option<Vec<QuotaStatus>> {
-        let ask = |(policy, quota): &(Policy, Quota)| QuotaCheck {
+        let check = |(policy, quota): &(Policy, Quota)| QuotaCheck {
             key: self.keys.rate(subject, policy.name()),
             quota: *quota,
             cost,
         };
-        let asks: Vec<QuotaCheck> = policies.iter().map(ask).collect();
-        let slot = Slot::of(&asks.first()?.key);
-        match timeout(DEADLINE, self.call(slot, &asks)).await {
-            Ok(Ok(standings)) => Some(standings),
+        let checks: Vec<QuotaCheck> = policies.iter().map(check).collect();
+        let slot = Slot::of(&checks.first()?.key);
+        match timeout(REDIS_CHECK_DEADLINE, self.run_checks(slot, &checks)).await {
+            Ok(Ok(statuses)) => Some(statuses),
             Ok(Err(error)) => {
-                self.goes_unanswered(slot, asks, &error.to_string());
+                self.switch_to_process(slot, checks, &error.to_string());
                 None
             }
             Err(_elapsed) => {
-                self.goes_unanswered(slot, asks, &format!("no answer within {DEADLINE:?}"));
+                let error = format!("no answer within {REDIS_CHECK_DEADLINE:?}");
+                self.switch_to_process(slot, checks, &error);
                 None
             }
         }
     }
 
-    async fn call(
+    async fn run_checks(
         &self,
         slot: Slot,
-        asks: &[QuotaCheck],
+        checks: &[QuotaCheck],
     ) -> Result<Vec<QuotaStatus>, RedisFailure> {
-        let calling = async |connection: &mut _| rate_limit::ask(asks, connection).await;
-        self.redis.run(slot, calling).await
+        let check = async |connection: &mut _| rate_limit::check(checks, connection).await;
+        self.redis.run(slot, check).await
     }
 
-    fn goes_unanswered(&self, slot: Slot, asks: Vec<QuotaCheck>, why: &str) {
-        *lock(&self.unanswered) = Some((slot, asks));
+    fn switch_to_process(&self, slot: Slot, checks: Vec<QuotaCheck>, error: &str) {
+        *lock(&self.unanswered) = Some((slot, checks));
         if self.source.send_replace(Source::Process) == Source::Redis {
             warn!(
-                error = why,
-                "Redis does not count requests; each process counts for itself"
+                error,
+                "Redis does not count requests; each gateway counts for itself until it does"
             );
         }
     }
 
-    /// Looks after a Redis that does not answer, until `stop`.
+    /// Probes a Redis that does not answer, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let looking = async {
+        let probing = async {
             let mut source = self.source.subscribe();
             // The sender lives in `self`, so waiting cannot fail.
             while source
@@ -207,67 +219,67 @@ impl RateLimiter {
                 .await
                 .is_ok()
             {
-                let mut backoff = Backoff::new(LOOKS.0, LOOKS.1);
-                loop {
-                    sleep(backoff.next_wait()).await;
-                    let unanswered = lock(&self.unanswered).clone();
-                    let Some((slot, mut asks)) = unanswered else {
-                        break;
-                    };
-                    // The same again, as it would be asked, but for what it takes; as long as a connection may take.
-                    asks.iter_mut().for_each(|ask| ask.cost = 0);
-                    if self.call(slot, &asks).await.is_ok() {
-                        break;
-                    }
-                }
+                self.wait_for_redis().await;
                 self.source.send_replace(Source::Redis);
-                self.in_process.tidy();
-                info!("Redis counts requests again, for all processes");
+                self.local.remove_full_buckets();
+                info!("Redis counts requests again, for all gateways");
             }
         };
-        stop.run_until_cancelled(looking).await;
+        stop.run_until_cancelled(probing).await;
     }
 
-    /// Counts an attempt to sign in as somebody, before it is looked whether the proof is right. Where it came from was
-    /// counted already.
-    ///
-    /// # Errors
-    /// [`Denial`] if there were too many.
-    pub async fn sign_in_as(&self, name: &str) -> Result<(), Denial> {
-        let verdict = self.ask(RateKey::named(name), &[Policy::SignIn], 1).await;
-        verdict.refusal().map_or(Ok(()), Err)
+    /// Waits until Redis answers checks.
+    async fn wait_for_redis(&self) {
+        let mut backoff = Backoff::new(MIN_PROBE_PAUSE, MAX_PROBE_PAUSE);
+        loop {
+            sleep(backoff.next_wait()).await;
+            let unanswered = lock(&self.unanswered).clone();
+            let Some((slot, mut checks)) = unanswered else {
+                return;
+            };
+            // The probe is the unanswered check, but takes nothing, and may take as long as a
+            // connection needs.
+            checks.iter_mut().for_each(|check| check.cost = 0);
+            if self.run_checks(slot, &checks).await.is_ok() {
+                return;
+            }
+        }
     }
 
-    /// Which addresses presented wrong credentials too often.
-    #[must_use]
+    /// Counts an attempt to sign in under this name, before its proof is checked. The gateway has
+    /// counted it by its address already.
+    pub async fn check_sign_in(&self, name: &str) -> Result<(), Denial> {
+        let decision = self.ask(RateKey::named(name), &[Policy::SignIn], 1).await;
+        decision.refusal().map_or(Ok(()), Err)
+    }
+
+    /// The addresses that failed authentication too often.
     pub const fn failed_attempts(&self) -> &FailedAttempts {
-        &self.guesses
+        &self.failed_attempts
     }
 
-    /// How many streams are open, and for whom.
-    #[must_use]
+    /// The limiter of open streams.
     pub const fn streams(&self) -> &Arc<ConcurrencyLimiter> {
-        &self.places
+        &self.open_streams
     }
 
-    /// Counts a request that was refused without asking Redis.
-    pub fn count_refused(&self, policy: Policy) {
-        self.meter.limited(policy, self.source());
+    /// Counts a request that was refused without a check.
+    pub fn record_denial(&self, policy: Policy) {
+        self.metrics.limited(policy, self.source());
     }
 }
 
-/// Which policy refuses a request, and until when.
+/// The policy that refuses a request, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denial {
     /// The policy.
     pub policy: Policy,
-    /// For how long it is no use to ask again.
+    /// The time after which the request may be repeated.
     pub retry_after: Duration,
 }
 
 impl Denial {
-    /// In words.
-    #[must_use]
+    /// The message for the client.
     pub fn reason(&self) -> String {
         let what = match self.policy {
             Policy::Write => "changes",
@@ -283,37 +295,30 @@ impl Denial {
 }
 
 impl Decision {
-    /// What these policies decided.
-    #[must_use]
-    pub const fn new(source: Source, standings: Vec<(Policy, Quota, QuotaStatus)>) -> Self {
-        Self { source, standings }
+    /// A decision by these policies.
+    pub const fn new(source: Source, statuses: Vec<(Policy, Quota, QuotaStatus)>) -> Self {
+        Self { source, statuses }
     }
 
-    /// The refusal that lasts longest, if there is one.
-    #[must_use]
+    /// The denial that lasts longest, if a policy refuses.
     pub fn refusal(&self) -> Option<Denial> {
-        let refused = self
-            .standings
-            .iter()
-            .filter(|(.., standing)| !standing.allowed);
-        refused
-            .map(|(policy, _, standing)| Denial {
+        let denied = self.statuses.iter().filter(|(.., status)| !status.allowed);
+        denied
+            .map(|(policy, _, status)| Denial {
                 policy: *policy,
-                retry_after: standing.retry_after,
+                retry_after: status.retry_after,
             })
-            .max_by_key(|refusal| refusal.retry_after)
+            .max_by_key(|denial| denial.retry_after)
     }
 
-    /// Who counted.
-    #[must_use]
+    /// Where the request was counted.
     pub const fn source(&self) -> Source {
         self.source
     }
 
-    /// Each policy that was asked, with what it allows and what is left.
-    #[must_use]
+    /// Each policy that was checked, with its quota and what is left of it.
     pub fn standings(&self) -> &[(Policy, Quota, QuotaStatus)] {
-        &self.standings
+        &self.statuses
     }
 }
 

@@ -1,7 +1,8 @@
-//! The same limits counted in this process alone, while Redis does not answer.
+//! [`LocalLimiter`]: the limits of this process, while Redis does not answer.
 //!
-//! Memory is bounded by what is counted under: not the subject but a number of [`BUCKETS`], chosen by a hash that nobody
-//! outside can foresee, so two subjects may rarely share one. A window is counted as a rate here.
+//! Memory is bounded: each policy counts in at most [`MAX_BUCKETS`] buckets. A subject's bucket is
+//! chosen by a hash with a random key, so that no client can predict it; two subjects rarely share
+//! one. A sliding window is counted as a rate (GCRA) here.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::num::NonZeroU32;
@@ -16,8 +17,8 @@ use runcast_common::rate_limit::{Quota, QuotaStatus};
 use super::policy::{LimitConfig, Policy};
 use super::subject::RateKey;
 
-/// Counts of each policy at most: with tens of bytes each, less than 3 MiB.
-const BUCKETS: u64 = 1 << 15;
+/// Buckets of each policy: with tens of bytes each, less than 3 MiB.
+const MAX_BUCKETS: u64 = 1 << 15;
 
 type Limiter = RateLimiter<u64, DashMapStateStore<u64>, DefaultClock, StateInformationMiddleware>;
 
@@ -30,11 +31,10 @@ pub struct LocalLimiter {
 }
 
 impl LocalLimiter {
-    /// Nothing was asked for yet.
-    #[must_use]
-    pub fn new(rules: &LimitConfig) -> Self {
+    /// A limiter with full quotas.
+    pub fn new(config: &LimitConfig) -> Self {
         let limiter = |policy| {
-            let quota = rules.quota(policy)?;
+            let quota = config.quota(policy)?;
             let burst = NonZeroU32::new(u32::try_from(quota.burst).unwrap_or(u32::MAX))?;
             let unit = Duration::from_nanos(nanos_of_unit(&quota));
             let allowed = Allowed::with_period(unit)?.allow_burst(burst);
@@ -48,21 +48,20 @@ impl LocalLimiter {
         }
     }
 
-    /// Asks a policy. What is off allows everything.
-    #[must_use]
-    pub fn ask(&self, subject: RateKey, policy: Policy, cost: u64) -> Option<QuotaStatus> {
+    /// Takes `cost` from the quota of a subject. None if the policy is off, and so allows all.
+    pub fn check(&self, subject: RateKey, policy: Policy, cost: u64) -> Option<QuotaStatus> {
         let (_, quota, limiter) = self.limiters.iter().find(|(of, ..)| *of == policy)?;
-        let bucket = self.hash.hash_one(subject) % BUCKETS;
+        let bucket = self.hash.hash_one(subject) % MAX_BUCKETS;
         let cost = NonZeroU32::new(u32::try_from(cost).unwrap_or(u32::MAX))?;
         let unit = Duration::from_nanos(nanos_of_unit(quota));
-        let standing = match limiter.check_key_n(&bucket, cost) {
+        let status = match limiter.check_key_n(&bucket, cost) {
             Ok(Ok(state)) => {
                 let remaining = state.remaining_burst_capacity();
-                let taken = quota.burst.saturating_sub(u64::from(remaining));
+                let used = quota.burst.saturating_sub(u64::from(remaining));
                 QuotaStatus {
                     allowed: true,
                     remaining: u64::from(remaining),
-                    reset: unit.saturating_mul(u32::try_from(taken).unwrap_or(u32::MAX)),
+                    reset: unit.saturating_mul(u32::try_from(used).unwrap_or(u32::MAX)),
                     retry_after: Duration::ZERO,
                 }
             }
@@ -72,7 +71,7 @@ impl LocalLimiter {
                 reset: quota.full_after(),
                 retry_after: until.wait_time_from(self.clock.now()),
             },
-            // More than can ever be had.
+            // The cost exceeds the whole burst.
             Err(_) => QuotaStatus {
                 allowed: false,
                 remaining: 0,
@@ -80,11 +79,11 @@ impl LocalLimiter {
                 retry_after: quota.full_after(),
             },
         };
-        Some(standing)
+        Some(status)
     }
 
-    /// Forgets what is forgiven.
-    pub fn tidy(&self) {
+    /// Removes buckets with full quotas.
+    pub fn remove_full_buckets(&self) {
         for (_, _, limiter) in &self.limiters {
             limiter.retain_recent();
             limiter.shrink_to_fit();
@@ -104,32 +103,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_allowed_and_then_refused_each_for_itself() {
-        let rules: LimitConfig = "write=60/min:3,read=off".parse().expect("rules");
-        let limits = LocalLimiter::new(&rules);
+    fn a_burst_is_allowed_and_then_refused_by_each_policy_separately() {
+        let config: LimitConfig = "write=60/min:3,read=off".parse().expect("a config");
+        let limits = LocalLimiter::new(&config);
         let one = RateKey::Principal(Uuid::from_u128(1));
         let left: Vec<_> = (0..4)
-            .filter_map(|_| limits.ask(one, Policy::Write, 1))
-            .map(|standing| (standing.allowed, standing.remaining))
+            .filter_map(|_| limits.check(one, Policy::Write, 1))
+            .map(|status| (status.allowed, status.remaining))
             .collect();
         assert_eq!(left, [(true, 2), (true, 1), (true, 0), (false, 0)]);
-        let refused = limits.ask(one, Policy::Write, 1).expect("it is on");
+        let refused = limits.check(one, Policy::Write, 1).expect("it is on");
         assert!(refused.retry_after <= Duration::from_secs(1), "{refused:?}");
-        assert!(limits.ask(one, Policy::Read, 1).is_none());
-        let too_much = limits.ask(one, Policy::Write, 4).expect("it is on");
+        assert!(limits.check(one, Policy::Read, 1).is_none());
+        let too_much = limits.check(one, Policy::Write, 4).expect("it is on");
         assert!(!too_much.allowed);
     }
 
     #[test]
-    fn memory_is_bounded_however_many_ask() {
+    fn memory_is_bounded_for_any_number_of_subjects() {
         let limits = LocalLimiter::new(&LimitConfig::default());
-        for number in 0..2 * u128::from(BUCKETS) {
+        for number in 0..2 * u128::from(MAX_BUCKETS) {
             let subject = RateKey::Principal(Uuid::from_u128(number));
-            let _standing = limits.ask(subject, Policy::Read, 1);
+            let _status = limits.check(subject, Policy::Read, 1);
         }
         let (_, _, limiter) = &limits.limiters[Policy::Read as usize];
-        assert!(limiter.len() as u64 <= BUCKETS);
-        limits.tidy();
-        assert!(limiter.len() as u64 <= BUCKETS);
+        assert!(limiter.len() as u64 <= MAX_BUCKETS);
+        limits.remove_full_buckets();
+        assert!(limiter.len() as u64 <= MAX_BUCKETS);
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted of limits.
+//! The metrics of rate limits.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -9,28 +9,28 @@ use super::concurrency::LimitReached;
 use super::limiter::Source;
 use super::policy::Policy;
 
-/// What is counted of limits.
+/// The metrics of rate limits. Cloning is cheap; clones count together.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics {
+pub struct RateLimitMetrics {
     limited: Family<[(&'static str, &'static str); 2], Counter>,
     decided: Family<[(&'static str, &'static str); 1], Counter>,
     pub(super) streams: Gauge,
     refused: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
-impl Metrics {
-    /// Registers everything.
+impl RateLimitMetrics {
+    /// Registers all metrics.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("runcast_limits");
         registry.register(
             "limited",
-            "Requests that were refused or had to wait, by policy and by who counted: redis (for all replicas), process (this \
-             one alone, while Redis does not answer)",
+            "Requests that were refused or had to wait, by policy and by where they were counted: \
+             redis (for all gateways), process (this one only, while Redis does not answer)",
             self.limited.clone(),
         );
         registry.register(
             "decided",
-            "Requests that were counted, by who counted",
+            "Requests that were counted, by where they were counted",
             self.decided.clone(),
         );
         registry.register(
@@ -40,7 +40,7 @@ impl Metrics {
         );
         registry.register(
             "streams_refused",
-            "Streams that were asked to come back later, by what had too many open: principal, address",
+            "Streams that were refused, by what had too many of them open: principal, address",
             self.refused.clone(),
         );
     }
@@ -56,7 +56,9 @@ impl Metrics {
         self.limited.get_or_create(&labels).inc();
     }
 
-    pub(super) fn refused(&self, full: LimitReached) {
-        self.refused.get_or_create(&[("reason", full.name())]).inc();
+    pub(super) fn refused(&self, reached: LimitReached) {
+        self.refused
+            .get_or_create(&[("reason", reached.name())])
+            .inc();
     }
 }

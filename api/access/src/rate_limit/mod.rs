@@ -1,8 +1,10 @@
-//! How much a client may ask for.
+//! Rate limits: how much a client may ask for.
 //!
-//! - [`policy`]: what is limited, and how far. [`subject`]: whose requests count together.
-//! - [`limiter`]: counts in Redis for all replicas, and in this process alone ([`local`]) while Redis does not answer.
-//! - [`failed_attempts`]: addresses that presented wrong credentials too often. [`concurrency`]: how many streams may be open.
+//! - [`policy`]: what is limited, and how far. [`subject`]: which requests count together.
+//! - [`limiter`]: counts in Redis for all gateways, or in this process ([`local`]) while Redis does
+//!   not answer.
+//! - [`failed_attempts`]: throttles addresses that fail authentication too often.
+//!   [`concurrency`]: bounds the number of open streams.
 
 pub mod concurrency;
 pub mod failed_attempts;

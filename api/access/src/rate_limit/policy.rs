@@ -1,4 +1,4 @@
-//! What is limited, and how much of it one may have: `RUNCAST_LIMITS`.
+//! [`Policy`] and [`LimitConfig`]: what is limited, and how far: `RUNCAST_LIMITS`.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 use runcast_common::config::HumanDuration;
 use runcast_common::config::byte_size::ByteSize;
 use runcast_common::protocol::limits::{MAX_ENTRY_BYTES, MAX_EVENT_BYTES};
-use runcast_common::rate_limit::{Measure, Quota};
+use runcast_common::rate_limit::{LimitAlgorithm, Quota};
 
-/// Of what there may be only so much within a time.
+/// What is limited within a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Policy {
-    /// Requests that change something, of one principal.
+    /// Requests of one principal that change something.
     Write,
-    /// Requests that change nothing, of one principal; a stream is one.
+    /// Requests of one principal that only read; a stream counts once.
     Read,
-    /// Searches, of one principal.
+    /// Searches of one principal.
     Search,
-    /// Attempts to sign in, by address and by whom they name.
+    /// Attempts to sign in, by address and by the name they give.
     SignIn,
-    /// Requests that publish, of one principal.
+    /// Requests of one principal that publish.
     Ingest,
     /// Bytes published over HTTP, to one run.
     Publish,
-    /// Credentials that were wrong, by address.
+    /// Failed authentications, by address.
     Failed,
 }
 
@@ -40,7 +40,6 @@ impl Policy {
     ];
 
     /// Its name in settings, headers, keys and metrics.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Write => "write",
@@ -58,29 +57,30 @@ impl Policy {
     }
 }
 
-/// How much of everything one may have.
+/// How far each policy and each number is limited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitConfig {
     quotas: [Option<Quota>; Policy::ALL.len()],
-    /// Streams that one principal may have open at this process.
+    /// Streams that one principal may have open in this process.
     pub streams: Option<u32>,
-    /// Streams that one address may have open at this process.
+    /// Streams that one address may have open in this process.
     pub streams_by_address: Option<u32>,
-    /// Connections to this process; if nothing is said, as many as the system lets it have.
+    /// Connections to this process; if not set, as many as the system allows.
     pub connections: Option<u32>,
 }
 
-/// Least burst of published bytes: a batch must fit in.
-const LEAST_PUBLISH_BURST: u64 = 2 * (MAX_ENTRY_BYTES + MAX_EVENT_BYTES) as u64;
+/// Smallest burst of published bytes: a batch must fit in.
+const MIN_PUBLISH_BURST_BYTES: u64 = 2 * (MAX_ENTRY_BYTES + MAX_EVENT_BYTES) as u64;
 
-const EXPECTED: &str = "expected off, or a list such as \
-     write=100/min,read=600/min:50,search=30/min,sign-in=5/min,ingest=3000/min,publish=16MiB/s:64MiB,failed=30/min,\
-     streams=256,streams-by-address=1024,connections=10000, where off is a value as well";
+const EXPECTED_FORMAT: &str = "expected off, or a list such as \
+     write=100/min,read=600/min:50,search=30/min,sign-in=5/min,ingest=3000/min,\
+     publish=16MiB/s:64MiB,failed=30/min,streams=256,streams-by-address=1024,connections=10000, \
+     where each value may be off";
 
 impl Default for LimitConfig {
     fn default() -> Self {
         let minute = |units| Quota {
-            measure: Measure::Rate,
+            algorithm: LimitAlgorithm::Gcra,
             units,
             period: Duration::from_secs(60),
             burst: units,
@@ -91,13 +91,13 @@ impl Default for LimitConfig {
                 Policy::Write => minute(100),
                 Policy::Read => minute(600),
                 Policy::Search => Quota {
-                    measure: Measure::Window,
+                    algorithm: LimitAlgorithm::SlidingWindow,
                     ..minute(30)
                 },
                 Policy::SignIn => minute(5),
                 Policy::Ingest => minute(3000),
                 Policy::Publish => Quota {
-                    measure: Measure::Rate,
+                    algorithm: LimitAlgorithm::Gcra,
                     units: 16 << 20,
                     period: Duration::from_secs(1),
                     burst: 64 << 20,
@@ -115,14 +115,12 @@ impl Default for LimitConfig {
 }
 
 impl LimitConfig {
-    /// What a policy allows, if it is on.
-    #[must_use]
+    /// The quota of a policy; none if it is off.
     pub const fn quota(&self, policy: Policy) -> Option<Quota> {
         self.quotas[policy.index()]
     }
 
-    /// Nothing is limited, but the connections by the system.
-    #[must_use]
+    /// No limits, except that the system limits connections.
     pub const fn off() -> Self {
         Self {
             quotas: [None; Policy::ALL.len()],
@@ -147,7 +145,7 @@ impl LimitConfig {
             _ => {
                 let policy = Policy::ALL.into_iter().find(|one| one.name() == name);
                 let policy =
-                    policy.ok_or_else(|| format!("{name:?} is nothing to limit; {EXPECTED}"))?;
+                    policy.ok_or_else(|| format!("{name:?} is not a limit; {EXPECTED_FORMAT}"))?;
                 self.quotas[policy.index()] = match value {
                     "off" => None,
                     _ => Some(quota(policy, value).map_err(|why| format!("{name}: {why}"))?),
@@ -165,24 +163,24 @@ impl FromStr for LimitConfig {
         if text.trim() == "off" {
             return Ok(Self::off());
         }
-        let mut rules = Self::default();
+        let mut config = Self::default();
         let mut seen = Vec::new();
         for one in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
             let (name, value) = one
                 .split_once('=')
-                .ok_or_else(|| format!("{one:?} says nothing; {EXPECTED}"))?;
+                .ok_or_else(|| format!("{one:?} has no value; {EXPECTED_FORMAT}"))?;
             let (name, value) = (name.trim(), value.trim());
             if seen.contains(&name) {
-                return Err(format!("{name} stands there twice"));
+                return Err(format!("{name} is set twice"));
             }
             seen.push(name);
-            rules.set(name, value)?;
+            config.set(name, value)?;
         }
-        Ok(rules)
+        Ok(config)
     }
 }
 
-/// `UNITS/PERIOD` or `UNITS/PERIOD:BURST`.
+/// Parses `UNITS/PERIOD` or `UNITS/PERIOD:BURST`.
 fn quota(policy: Policy, text: &str) -> Result<Quota, String> {
     let (rate, burst) = match text.split_once(':') {
         Some((rate, burst)) => (rate, Some(burst)),
@@ -198,7 +196,7 @@ fn quota(policy: Policy, text: &str) -> Result<Quota, String> {
             .map_err(|why| why.to_string()),
         _ => match text.parse() {
             Ok(number @ 1..) => Ok(number),
-            _ => Err(format!("{text:?} is no number from 1")),
+            _ => Err(format!("{text:?} is not a number from 1")),
         },
     };
     let units = number(units)?;
@@ -208,36 +206,38 @@ fn quota(policy: Policy, text: &str) -> Result<Quota, String> {
         "h" => Duration::from_secs(3600),
         "d" => Duration::from_secs(24 * 3600),
         other => {
-            let span = other.parse().map(|HumanDuration(span)| span);
-            span.map_err(|_no_span| format!("{other:?} is no period, such as s, min, h or 10s"))?
+            let duration = other.parse().map(|HumanDuration(duration)| duration);
+            duration.map_err(|_invalid| {
+                format!("{other:?} is not a period, such as s, min, h or 10s")
+            })?
         }
     };
-    let measure = match policy {
-        Policy::Search => Measure::Window,
-        _ => Measure::Rate,
+    let algorithm = match policy {
+        Policy::Search => LimitAlgorithm::SlidingWindow,
+        _ => LimitAlgorithm::Gcra,
     };
     let burst = match burst {
         None => units.max(if policy == Policy::Publish {
-            LEAST_PUBLISH_BURST
+            MIN_PUBLISH_BURST_BYTES
         } else {
             1
         }),
-        Some(_) if measure == Measure::Window => {
-            return Err("is counted in a window, which has no burst".to_owned());
+        Some(_) if algorithm == LimitAlgorithm::SlidingWindow => {
+            return Err("it is counted in a sliding window, which has no burst".to_owned());
         }
         Some(burst) => number(burst)?,
     };
-    if policy == Policy::Publish && burst < LEAST_PUBLISH_BURST {
+    if policy == Policy::Publish && burst < MIN_PUBLISH_BURST_BYTES {
         return Err(format!(
-            "a burst of at least {LEAST_PUBLISH_BURST} bytes is needed"
+            "a burst of at least {MIN_PUBLISH_BURST_BYTES} bytes is needed"
         ));
     }
-    // What one process counts by itself has 32 bits, and whole nanoseconds for each unit.
+    // The local limiter counts in 32 bits, with whole nanoseconds for each unit.
     if u32::try_from(burst).is_err() || u128::from(units) > period.as_nanos() {
-        return Err("that is too much to be counted; off is a limit as well".to_owned());
+        return Err("that is too much to be counted; use off for no limit".to_owned());
     }
     Ok(Quota {
-        measure,
+        algorithm,
         units,
         period,
         burst,
@@ -249,40 +249,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_said_stays_as_it_is() {
-        let rules: LimitConfig = "write=10/s:50, search=off,streams=3,publish=1MiB/s"
+    fn limits_that_are_not_set_keep_their_defaults() {
+        let config: LimitConfig = "write=10/s:50, search=off,streams=3,publish=1MiB/s"
             .parse()
-            .expect("rules");
-        let write = rules.quota(Policy::Write).expect("a quota");
+            .expect("a config");
+        let write = config.quota(Policy::Write).expect("a quota");
         assert_eq!((write.units, write.burst), (10, 50));
         assert_eq!(write.period, Duration::from_secs(1));
-        assert_eq!(rules.quota(Policy::Search), None);
+        assert_eq!(config.quota(Policy::Search), None);
         assert_eq!(
-            rules.quota(Policy::Read),
+            config.quota(Policy::Read),
             LimitConfig::default().quota(Policy::Read)
         );
         assert_eq!(
-            (rules.streams, rules.streams_by_address),
+            (config.streams, config.streams_by_address),
             (Some(3), Some(1024))
         );
-        let publish = rules.quota(Policy::Publish).expect("a quota");
+        let publish = config.quota(Policy::Publish).expect("a quota");
         assert_eq!(
             (publish.units, publish.burst),
-            (1 << 20, LEAST_PUBLISH_BURST)
+            (1 << 20, MIN_PUBLISH_BURST_BYTES)
         );
         assert_eq!("off".parse(), Ok(LimitConfig::off()));
         assert_eq!("".parse(), Ok(LimitConfig::default()));
     }
 
     #[test]
-    fn nonsense_is_refused_with_what_would_make_sense() {
+    fn invalid_limits_are_rejected_with_the_expected_format() {
         for (text, word) in [
-            ("100/min", "says nothing"),
-            ("writes=100/min", "nothing to limit"),
+            ("100/min", "has no value"),
+            ("writes=100/min", "not a limit"),
             ("write=100", "100/min"),
             ("write=0/min", "number from 1"),
             ("write=-1/min", "number from 1"),
-            ("write=100/year", "no period"),
+            ("write=100/year", "not a period"),
             ("write=100/min:0", "number from 1"),
             ("write=1/min,write=2/min", "twice"),
             ("search=30/min:10", "no burst"),

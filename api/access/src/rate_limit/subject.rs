@@ -1,41 +1,38 @@
-//! Whose requests are counted together.
+//! [`RateKey`]: which requests count together.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use super::super::client_ip::ClientAddress;
-use super::super::principal::Principal;
+use crate::client_ip::ClientAddress;
+use crate::principal::Principal;
 
-/// Whose requests are counted together.
+/// What requests are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RateKey {
-    /// Those of a user, by whichever tokens and sessions, or of a token that no user has made.
+    /// A user, with all tokens and sessions, or a token without a user.
     Principal(Uuid),
-    /// Those of an address, or of an IPv6 network.
+    /// An IPv4 address, or an IPv6 network.
     Address(IpAddr),
-    /// Those that publish to a run.
+    /// A run that is published to.
     Run(Uuid),
-    /// Those that name somebody, whom they need not be: a hash of the name.
+    /// The name in attempts to sign in, hashed. The client need not be that user.
     Named(Uuid),
 }
 
 impl RateKey {
-    /// The principal behind a request.
-    #[must_use]
+    /// The key of a principal.
     pub fn of(principal: &Principal) -> Self {
         Self::Principal(principal.user.unwrap_or(principal.id))
     }
 
-    /// Where a request came from.
-    #[must_use]
+    /// The key of an address.
     pub fn at(address: ClientAddress) -> Self {
         Self::Address(address.client())
     }
 
-    /// Whom an attempt to sign in names, however it is spelt.
-    #[must_use]
+    /// The key of a name, whatever its case and surrounding spaces.
     pub fn named(name: &str) -> Self {
         let name = name.trim().to_lowercase();
         Self::Named(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()))

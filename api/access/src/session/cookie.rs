@@ -1,33 +1,31 @@
-//! The session cookie: it carries the id of a session, which the server ends; so it lives as long as any session may.
+//! The session cookie. It carries the id of a session. The server ends the session, so the cookie
+//! lives as long as any session may.
 
 use http::HeaderMap;
 
-use super::super::cookie::HostCookie;
-use super::super::secret::Secret;
-use super::lifetime::MOST_LIFE;
+use super::lifetime::MAX_SESSION_LIFE;
+use crate::cookie::HostCookie;
+use crate::secret::Secret;
 
 /// The name of the cookie where the page is not served by https.
 pub const PLAIN_NAME: &str = "runcast_session";
 
-const COOKIE: HostCookie = HostCookie {
+const SESSION_COOKIE: HostCookie = HostCookie {
     plain: PLAIN_NAME,
     secure: "__Host-runcast_session",
 };
 
-/// The session that a request carries.
-#[must_use]
+/// The session id that a request carries.
 pub fn from_headers(headers: &HeaderMap, secure: bool) -> Option<Secret> {
-    COOKIE.read(headers, secure)
+    SESSION_COOKIE.read(headers, secure)
 }
 
-/// The header that starts a session.
-#[must_use]
+/// The `Set-Cookie` value that starts a session.
 pub fn start(session: &Secret, secure: bool) -> String {
-    COOKIE.set(session, MOST_LIFE, secure)
+    SESSION_COOKIE.set(session, MAX_SESSION_LIFE, secure)
 }
 
-/// The header that makes a browser forget its session.
-#[must_use]
+/// The `Set-Cookie` value that makes a browser delete its session cookie.
 pub fn end(secure: bool) -> String {
-    COOKIE.end(secure)
+    SESSION_COOKIE.end(secure)
 }

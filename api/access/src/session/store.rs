@@ -1,8 +1,10 @@
-//! The store of `tower-sessions` over ours: a record is a row of `sessions`, read through its copy in Redis.
+//! The store of `tower-sessions` over Postgres: a record is a row of `sessions`, read through its
+//! copy in Redis.
 //!
-//! Known data are columns: [`USER`] or [`TOKEN`], whose session it is, one of both; [`CLIENT`] and [`AGENT`]. [`NAME`] and
-//! [`BY`] are written down when somebody signs in. Everything else is kept as it is. A record gets its id here, whatever it brings: an id that somebody else has chosen never
-//! becomes that of a session.
+//! Known data are columns: [`USER`] or [`TOKEN`], the owner of the session, exactly one of them;
+//! [`CLIENT`] and [`AGENT`]. [`NAME`] and [`BY`] go to the audit log at sign-in. All other data is
+//! stored as it is. The store chooses the id of a new record, whatever id the record brings: an id
+//! that another party chose never becomes the id of a session.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,55 +17,57 @@ use tower_sessions::session::{Id, Record};
 use tower_sessions::session_store::{Error, Result};
 use uuid::Uuid;
 
-use super::super::access::Access;
+use super::lifetime::Sessions;
+use crate::Access;
 use runcast_store::StoreError;
 use runcast_store::audit::Actor;
 use runcast_store::sessions::{NewSession, Owner, SessionRow};
 
-/// The id of the user whose session it is.
+/// The id of the user who owns the session.
 pub const USER: &str = "user";
-/// The id of the token whose session it is.
+/// The id of the token that owns the session.
 pub const TOKEN: &str = "token";
-/// The client that it is for.
+/// The client that the session is for.
 pub const CLIENT: &str = "client";
-/// What the client calls itself.
+/// The `User-Agent` of the client.
 pub const AGENT: &str = "agent";
-/// The name of who signs in.
+/// The name of the user or token that signs in.
 pub const NAME: &str = "name";
-/// How they do: `password`, `token` or `oidc`.
+/// How it signs in: `password`, `token` or `oidc`.
 pub const BY: &str = "by";
 
-/// Ids that are tried: two that are alike will not happen in the life of this universe.
-const TRIES: usize = 3;
+/// Ids to try for a new session. In practice no two random ids are equal.
+const MAX_ID_ATTEMPTS: usize = 3;
 
-/// What is stored of a session's id.
-#[must_use]
+/// The hash of a session's id, which is stored in its place.
 pub fn hash(id: &Id) -> [u8; 32] {
     Sha256::digest(id.to_string().as_bytes()).into()
 }
 
-type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-// By hand what the macro `async_trait` would write.
+// The signatures are those that the macro `async_trait` generates for the trait.
 impl SessionStore for Access {
-    fn create<'a, 'b, 'c>(&'a self, record: &'b mut Record) -> Later<'c, ()>
+    fn create<'a, 'b, 'c>(&'a self, record: &'b mut Record) -> BoxFuture<'c, ()>
     where
         'a: 'c,
         'b: 'c,
         Self: 'c,
     {
         Box::pin(async move {
-            for _ in 0..TRIES {
+            for _ in 0..MAX_ID_ATTEMPTS {
                 record.id = Id::default();
-                if self.create_record(record).await? {
+                if self.sessions().create(record).await? {
                     return Ok(());
                 }
             }
-            Err(Error::Backend("every id is taken".to_owned()))
+            Err(Error::Backend(
+                "all generated session ids exist already".to_owned(),
+            ))
         })
     }
 
-    fn save<'a, 'b, 'c>(&'a self, record: &'b Record) -> Later<'c, ()>
+    fn save<'a, 'b, 'c>(&'a self, record: &'b Record) -> BoxFuture<'c, ()>
     where
         'a: 'c,
         'b: 'c,
@@ -75,42 +79,46 @@ impl SessionStore for Access {
                 data.remove(known);
             }
             let data = data.into_iter().collect();
-            let kept = self.store().keep_with_session(hash, &data);
-            if !kept.await.map_err(failed)? {
+            let sessions = self.sessions();
+            let saved = sessions.store.keep_with_session(hash, &data);
+            if !saved.await.map_err(failed)? {
                 return Err(Error::Backend("the session has ended".to_owned()));
             }
-            self.forget(hash).await
+            sessions.delete_copy(hash).await;
+            Ok(())
         })
     }
 
-    fn load<'a, 'b, 'c>(&'a self, id: &'b Id) -> Later<'c, Option<Record>>
+    fn load<'a, 'b, 'c>(&'a self, id: &'b Id) -> BoxFuture<'c, Option<Record>>
     where
         'a: 'c,
         'b: 'c,
         Self: 'c,
     {
         Box::pin(async move {
-            let row = self.session(hash(id)).await.map_err(failed)?;
+            let row = self.sessions().get(hash(id)).await.map_err(failed)?;
             Ok(row.map(|row| record_of(*id, row)))
         })
     }
 
-    fn delete<'a, 'b, 'c>(&'a self, id: &'b Id) -> Later<'c, ()>
+    fn delete<'a, 'b, 'c>(&'a self, id: &'b Id) -> BoxFuture<'c, ()>
     where
         'a: 'c,
         'b: 'c,
         Self: 'c,
     {
         Box::pin(async move {
-            let hash = hash(id);
-            self.store().end_session(hash).await.map_err(failed)?;
-            self.forget(hash).await
+            let (sessions, hash) = (self.sessions(), hash(id));
+            sessions.store.end_session(hash).await.map_err(failed)?;
+            sessions.delete_copy(hash).await;
+            Ok(())
         })
     }
 }
 
-impl Access {
-    async fn create_record(&self, record: &Record) -> Result<bool> {
+impl Sessions {
+    /// Stores a new session; false if its id exists already.
+    async fn create(&self, record: &Record) -> Result<bool> {
         let mut data: serde_json::Map<_, _> = record.data.clone().into_iter().collect();
         let mut text = |name| match data.remove(name) {
             Some(serde_json::Value::String(text)) => Some(text),
@@ -140,21 +148,12 @@ impl Access {
             by: by.as_deref(),
             data: &data,
         };
-        let made = self.store().create_session(&actor, &session, self.lives());
-        made.await.map_err(failed)
-    }
-
-    /// Deletes the copy; what Redis does not answer is told again by the list of changes.
-    async fn forget(&self, hash: [u8; 32]) -> Result<()> {
-        let key = self.keys().session(&hash);
-        if let Err(failed) = self.mirror().delete(&[key]).await {
-            tracing::debug!(error = %failed, "the copy of a session is deleted later");
-        }
-        Ok(())
+        let created = self.store.create_session(&actor, &session, self.lives());
+        created.await.map_err(failed)
     }
 }
 
-/// The way back of [`Access::create_record`].
+/// The record of a stored session: the reverse of [`Sessions::create`].
 fn record_of(id: Id, row: SessionRow) -> Record {
     let mut data: std::collections::HashMap<_, _> = row.data.into_iter().collect();
     let known = [

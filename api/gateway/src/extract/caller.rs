@@ -1,14 +1,13 @@
 //! The principal that a request was authenticated as.
 
 use axum::extract::FromRequestParts;
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use runcast_access::principal::Principal;
 use tracing::error;
 
 use crate::problem::Problem;
 
-/// The principal that [the authorization](crate::middleware::authorize) has admitted.
+/// The principal that [authorization](crate::middleware::authorize) has admitted.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Principal);
 
@@ -19,12 +18,9 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         parts.extensions.get().cloned().map(Self).ok_or_else(|| {
             error!(
                 path = parts.uri.path(),
-                "a public route asks for the caller; give it a security rule"
+                "a public route asks for the caller; give it a `security` that requires a credential"
             );
-            Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "this route needs an authenticated caller, but is public",
-            )
+            Problem::internal("this route needs an authenticated caller, but is public")
         })
     }
 }

@@ -1,7 +1,6 @@
-//! Finds the one credential of a request that counts.
+//! The credential that a request presents. Of several, one counts: [`presented`] says which.
 
-use axum::http::header;
-use axum::http::request::Parts;
+use axum::http::{Request, Uri, header};
 use runcast_access::credential::PresentedCredential;
 use runcast_access::secret::Secret;
 use runcast_access::session::cookie;
@@ -12,28 +11,31 @@ use super::query::Query;
 pub(crate) const TICKET_PARAMETER: &str = "ticket";
 
 /// The stream ticket in an address, if it has one. The last one counts, as for all parameters.
-#[must_use]
-pub fn ticket(uri: &axum::http::Uri) -> Option<Secret> {
-    Query::of(uri).get(TICKET_PARAMETER).map(Secret::claimed)
+pub fn ticket(uri: &Uri) -> Option<Secret> {
+    Query::of(uri).get(TICKET_PARAMETER).map(Secret::from_text)
 }
 
-/// The credential of a request: its ticket if the route `takes_ticket`, else its `Authorization` header, else its session
-/// cookie. `is_secure` says whether the page is served by https, which decides the name of that cookie.
-#[must_use]
-pub fn presented(parts: &Parts, is_secure: bool, takes_ticket: bool) -> PresentedCredential {
-    if let Some(ticket) = ticket(&parts.uri).filter(|_| takes_ticket) {
+/// The credential of a request: its ticket if the route `accepts_tickets`, else its `Authorization`
+/// header, else its session cookie. `is_secure` says whether browsers reach the page by https,
+/// which decides the name of that cookie.
+pub fn presented<B>(
+    request: &Request<B>,
+    is_secure: bool,
+    accepts_tickets: bool,
+) -> PresentedCredential {
+    if let Some(ticket) = ticket(request.uri()).filter(|_| accepts_tickets) {
         return PresentedCredential::Ticket(ticket);
     }
-    if let Some(header) = parts.headers.get(header::AUTHORIZATION) {
+    if let Some(header) = request.headers().get(header::AUTHORIZATION) {
         let token = header
             .to_str()
             .ok()
             .and_then(|text| text.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| Secret::claimed(token.trim()));
+            .map(|(_, token)| Secret::from_text(token.trim()));
         return token.map_or(PresentedCredential::Malformed, PresentedCredential::Bearer);
     }
-    cookie::from_headers(&parts.headers, is_secure)
+    cookie::from_headers(request.headers(), is_secure)
         .map_or(PresentedCredential::Absent, PresentedCredential::Session)
 }
 

@@ -1,16 +1,22 @@
-//! Tags of contents, and whether a client names one (RFC 9110, 8.8.3).
+//! Entity tags, and whether a client names one (RFC 9110, 8.8.3).
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The strong tag of what has this digest; twelve bytes of it tell contents apart.
+/// Bytes of a digest that tell contents apart.
+const TAG_BYTES: usize = 12;
+
+/// The strong tag of the content with this digest.
 pub(crate) fn of(digest: &[u8]) -> HeaderValue {
-    let digits = digest.iter().take(12).map(|byte| format!("{byte:02x}"));
+    let digits = digest
+        .iter()
+        .take(TAG_BYTES)
+        .map(|byte| format!("{byte:02x}"));
     let text = format!("\"{}\"", digits.collect::<String>());
-    // Hexadecimal digits between quotes.
+    // Hexadecimal digits between quotes are always a valid value.
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
-/// True if the header names the tag; whether weakly is of no matter for a comparison with a cache.
+/// Whether the header names the tag. The comparison is weak, as for caches.
 pub(crate) fn names(headers: &HeaderMap, name: &HeaderName, tag: &HeaderValue) -> bool {
     headers
         .get_all(name)

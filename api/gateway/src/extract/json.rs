@@ -1,4 +1,4 @@
-//! JSON bodies: one object, with fields that are known.
+//! JSON bodies: one object with known fields.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
-/// A body that is one JSON object. A list is refused although it could stand for a structure.
+/// A body that is one JSON object. A list is refused, although serde would read a struct from it.
 #[derive(Debug)]
 pub struct StrictJson<T>(pub T);
 
@@ -21,7 +21,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
         match serde_json::from_slice(&body) {
             Ok(object) => Ok(Self(object)),
             Err(error) => Err(Problem::bad_request(format!(
-                "the body makes no sense: {error}"
+                "the body is malformed: {error}"
             ))),
         }
     }

@@ -1,7 +1,15 @@
-//! What handlers read from requests.
+//! What handlers read from requests: extractors, and helpers for what several routes read alike.
+//!
+//! - [`caller`]: the principal. [`credential`]: what a request presents to be authenticated.
+//! - [`json`]: bodies. [`query`]: parameters. [`path`]: ids. [`page`]: pages of lists.
+//! - [`labels`]: labels of runs. [`sse`]: cursors, and the head of an event stream. [`etag`].
 
 pub mod caller;
 pub mod credential;
 pub(crate) mod etag;
 pub mod json;
+pub(crate) mod labels;
+pub(crate) mod page;
+pub(crate) mod path;
 pub mod query;
+pub(crate) mod sse;

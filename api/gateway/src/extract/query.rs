@@ -1,4 +1,4 @@
-//! Query parameters, where one name may come several times (`channel=output:0&channel=status`).
+//! Query parameters. A name may occur several times (`channel=output:0&channel=status`).
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -10,25 +10,24 @@ use runcast_common::protocol::event::Channel;
 use runcast_common::protocol::event_id::EventId;
 
 use crate::problem::Problem;
-use runcast_history::filter::{Filter, LEVELS, Levels};
+use runcast_history::filter::{Filter, LOG_LEVELS, Levels};
 
-/// Channels of one request at most; there are seven kinds and a page shows few variations.
+/// Most channels of one request; there are seven kinds, and a page shows few variations.
 const MAX_CHANNELS: usize = 64;
 
-/// The parameters of a request, in their order.
+/// The parameters of a request, in their order. Methods that fail answer 400 and name the
+/// parameter.
 #[derive(Debug, Clone, Default)]
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Those of an address.
-    #[must_use]
+    /// The parameters of an address.
     pub fn of(uri: &Uri) -> Self {
         let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         Self(pairs.into_owned().collect())
     }
 
     /// The last value of a parameter; an empty one counts as absent.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.all(name).last()
     }
@@ -42,9 +41,6 @@ impl Query {
     }
 
     /// A parameter of any parsable type.
-    ///
-    /// # Errors
-    /// 400 that names the parameter.
     pub fn parse<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
         self.get(name)
             .map(|text| {
@@ -54,22 +50,16 @@ impl Query {
             .transpose()
     }
 
-    /// How many are asked for with `limit`: from 1 to `most`, whatever is said; `usual` if nothing is.
-    ///
-    /// # Errors
-    /// 400 for what is no number.
-    pub fn limit(&self, usual: u16, most: u16) -> Result<u16, Problem> {
-        let wanted = self.parse::<u64>("limit")?.unwrap_or(usual.into());
-        Ok(u16::try_from(wanted).unwrap_or(most).clamp(1, most))
+    /// The parameter `limit`, cut to 1 to `max`; `default` if it is absent.
+    pub fn limit(&self, default: u16, max: u16) -> Result<u16, Problem> {
+        let limit = self.parse::<u64>("limit")?.unwrap_or(default.into());
+        Ok(u16::try_from(limit).unwrap_or(max).clamp(1, max))
     }
 
-    /// A parameter that is on or off; given without a value it is on.
-    ///
-    /// # Errors
-    /// 400 that names the parameter.
+    /// A parameter that is on or off; without a value it is on.
     pub fn flag(&self, name: &str) -> Result<bool, Problem> {
-        let given = self.0.iter().rfind(|(key, _)| key == name);
-        match given.map(|(_, value)| value.as_str()) {
+        let last = self.0.iter().rfind(|(key, _)| key == name);
+        match last.map(|(_, value)| value.as_str()) {
             None | Some("0" | "false") => Ok(false),
             Some("" | "1" | "true") => Ok(true),
             Some(_) => Err(Problem::bad_request(format!(
@@ -78,18 +68,12 @@ impl Query {
         }
     }
 
-    /// A cursor.
-    ///
-    /// # Errors
-    /// 400 for anything that is no event id.
+    /// An event id.
     pub fn cursor(&self, name: &str) -> Result<Option<EventId>, Problem> {
         Ok(self.get(name).map(EventId::parse_cursor).transpose()?)
     }
 
-    /// The channels that are asked for.
-    ///
-    /// # Errors
-    /// 400 for one that does not exist, or too many.
+    /// The channels in `channel`; all if it is absent.
     pub fn filter(&self) -> Result<Filter, Problem> {
         let channels = self
             .all("channel")
@@ -104,16 +88,13 @@ impl Query {
         Ok(Filter::new(channels))
     }
 
-    /// The levels of logs that are asked for.
-    ///
-    /// # Errors
-    /// 400 for one that does not exist.
+    /// The log levels in `level`; all if it is absent.
     pub fn levels(&self) -> Result<Levels, Problem> {
         let mut levels = Levels::default();
         for name in self.all("level") {
             let level = Levels::named(name);
             if level.is_empty() {
-                let known = LEVELS.join(", ");
+                let known = LOG_LEVELS.join(", ");
                 return Err(Problem::bad_request(format!(
                     "parameter level: expected one of {known}"
                 )));
@@ -153,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_too_large_to_be_cut() {
+    fn a_limit_of_any_size_is_cut_to_the_maximum() {
         let limit = |text| query(&[("limit", text)]).limit(50, 200);
         for (text, expected) in [("", 50), ("0", 1), ("7", 7), ("201", 200), ("65537", 200)] {
             assert_eq!(limit(text), Ok(expected), "{text}");
@@ -162,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_by_name() {
+    fn a_malformed_parameter_is_refused_by_its_name() {
         let limit = query(&[("limit", "many")])
             .parse::<u16>("limit")
             .expect_err("400");

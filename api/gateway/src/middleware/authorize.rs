@@ -1,120 +1,107 @@
-//! The guard: every request that has found a route passes here first, and none reaches a handler by another way.
+//! Authorization: every request that matched a route passes here, and none reaches a handler
+//! otherwise.
 //!
-//! It applies the [rule](super::route_policy) of the route, before a byte of the body is read: it answers 405 where the path takes
-//! other methods, 401 to whom it does not know, 403 without the scope. Whom it lets through is left as a [`Principal`]
-//! in the request's extensions, for what comes behind it. What depends on the run that a request is about is checked by
-//! its handler, with [`Principal::may`].
+//! The [policy](super::route_policy) of the route is applied before a byte of the body is read. The
+//! answers: 405 where the path has other methods, 401 without a valid credential, 403 without the
+//! scope. The [`Principal`] of an admitted request is left in its extensions for the layers inside.
+//! What depends on the run that a request is about is checked by its handler, with
+//! [`Principal::may`].
 //!
-//! [Limits](super::rate_limit) count requests behind the guard, and those that it answers by 403 or 405 as well; what
-//! is answered by 401 has a limit of its own.
+//! [Rate limits](super::rate_limit) count the requests that are admitted, and those that are
+//! answered 403 or 405. [Failed attempts](super::failed_attempts), answered 401, have a limit of
+//! their own.
 
-use std::sync::Arc;
-
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use runcast_access::credential::PresentedCredential;
 use tracing::error;
 
-use crate::extract::credential::presented;
-use crate::middleware::same_origin::same_origin;
-
 use super::rate_limit::RateSubject;
-use super::route_policy::{RouteMatch, RoutePolicies, RoutePolicy};
+use super::route_policy::{RouteAccess, RouteMatch};
+use super::same_origin::same_origin;
 use crate::Gateway;
+use crate::extract::credential::presented;
 use crate::problem::Problem;
-use runcast_access::Scope;
+use runcast_access::credential::PresentedCredential;
 use runcast_access::principal::Principal;
+use runcast_access::{AccessError, Scope};
 
-/// What the guard knows. Cloning is cheap.
-#[derive(Debug, Clone)]
-pub struct Guard {
-    gateway: Gateway,
-    rules: Arc<RoutePolicies>,
-}
-
-impl Guard {
-    /// A guard of this gateway by these rules.
-    #[must_use]
-    pub fn new(gateway: Gateway, rules: RoutePolicies) -> Self {
-        Self {
-            gateway,
-            rules: Arc::new(rules),
-        }
-    }
-}
-
-/// The middleware, to be the outermost `route_layer`.
-///
-/// # Errors
-/// The answer to a request that is not let through.
-pub async fn guard(
-    State(guard): State<Guard>,
-    request: Request,
+/// Middleware: admits a request, or answers it.
+pub async fn authorize(
+    State(gateway): State<Gateway>,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let (mut parts, body) = request.into_parts();
-    let path = parts.extensions.get::<MatchedPath>();
-    let path = path.map_or("", MatchedPath::as_str);
-    let rule = match guard.rules.find(path, &parts.method) {
-        RouteMatch::Route(rule) => rule,
-        RouteMatch::OtherMethods(allow) => {
-            let answer = wrong_method(&parts, allow);
-            return Ok(refused(&guard, Request::from_parts(parts, body), answer).await);
+    // 1. Who may call the route.
+    let access = match request.extensions().get::<RouteMatch>() {
+        Some(RouteMatch::Route(policy)) => policy.access,
+        Some(RouteMatch::OtherMethods { allow, .. }) => {
+            let answer = method_not_allowed(&request, allow.clone());
+            return Ok(refuse(&gateway, RateSubject::of(&request), answer).await);
         }
-        RouteMatch::Undocumented => RoutePolicy::Missing,
+        Some(RouteMatch::Undocumented) | None => RouteAccess::Missing,
     };
-    let scope = match rule {
-        RoutePolicy::Public => return Ok(next.run(Request::from_parts(parts, body)).await),
-        RoutePolicy::SignedIn => None,
-        RoutePolicy::Holds(scope) => Some(scope),
-        RoutePolicy::Stream => Some(Scope::Read),
-        RoutePolicy::Missing => {
-            error!(path, method = %parts.method, "a route has no rule: nobody may use it");
-            return Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "nobody has said who may do this, so nobody may",
-            ));
-        }
-    };
-    let takes_ticket = rule == RoutePolicy::Stream;
-    let access = guard.gateway.access();
-    let presented = presented(&parts, guard.gateway.is_secure(), takes_ticket);
-    // A cookie is sent with whatever another site makes a browser send.
-    if matches!(presented, PresentedCredential::Session(_)) && !parts.method.is_safe() {
-        same_origin(&parts.method, &parts.headers)
-            .inspect_err(|_problem| access.meter().denied("cross_site"))?;
+    match access {
+        RouteAccess::Public => return Ok(next.run(request).await),
+        RouteAccess::Missing => return Err(no_policy(&request)),
+        RouteAccess::SignedIn | RouteAccess::Holds(_) | RouteAccess::Stream => {}
     }
-    let principal = Principal::authenticate(access, presented).await?;
-    let missing = match scope {
-        // Administration is not about one run: whoever is bound to one has no part in it.
-        Some(Scope::Admin) => principal.may(Scope::Admin, None).err(),
-        Some(scope) => principal.must_hold(scope).err(),
-        None => None,
-    };
-    parts.extensions.insert(principal);
-    let request = Request::from_parts(parts, body);
-    Ok(match missing {
-        Some(denied) => {
+    // 2. The credential. A browser sends the session cookie with requests of other sites as well.
+    let is_stream = access == RouteAccess::Stream;
+    let presented = presented(&request, gateway.is_secure(), is_stream);
+    if matches!(presented, PresentedCredential::Session(_)) && !request.method().is_safe() {
+        same_origin(request.method(), request.headers())
+            .inspect_err(|_problem| gateway.access().metrics().denied("cross_site"))?;
+    }
+    // 3. The principal behind it.
+    let principal = Principal::authenticate(gateway.access(), presented).await?;
+    // 4. Its scope.
+    let checked = check_scope(&principal, access);
+    request.extensions_mut().insert(principal);
+    match checked {
+        Ok(()) => Ok(next.run(request).await),
+        Err(denied) => {
             let answer = Problem::from(denied).into_response();
-            refused(&guard, request, answer).await
+            Ok(refuse(&gateway, RateSubject::of(&request), answer).await)
         }
-        None => next.run(request).await,
-    })
+    }
 }
 
-/// The answer to a request that is not let through, which counts all the same.
-async fn refused(guard: &Guard, request: Request, answer: Response) -> Response {
-    match RateSubject::of(&request) {
-        Some(asker) => asker.refused(guard.gateway.limits(), answer).await,
+fn check_scope(principal: &Principal, access: RouteAccess) -> Result<(), AccessError> {
+    match access {
+        // Administration is not about one run, so a credential that is bound to runs does not do.
+        RouteAccess::Holds(Scope::Admin) => principal.may(Scope::Admin, None),
+        RouteAccess::Holds(scope) => principal.must_hold(scope),
+        RouteAccess::Stream => principal.must_hold(Scope::Read),
+        RouteAccess::Public | RouteAccess::SignedIn | RouteAccess::Missing => Ok(()),
+    }
+}
+
+/// Answers a request that is not admitted; it counts like an admitted one.
+async fn refuse(gateway: &Gateway, subject: Option<RateSubject>, answer: Response) -> Response {
+    match subject {
+        Some(subject) => subject.record_denial(gateway.limits(), answer).await,
         None => answer,
     }
 }
 
-fn wrong_method(parts: &axum::http::request::Parts, allow: HeaderValue) -> Response {
-    let problem = Problem::wrong_method(&parts.method, &parts.uri);
+fn method_not_allowed(request: &Request, allow: HeaderValue) -> Response {
+    let problem = Problem::method_not_allowed(request.method(), request.uri());
     let mut response = problem.into_response();
     response.headers_mut().insert(header::ALLOW, allow);
     response
+}
+
+fn no_policy(request: &Request) -> Problem {
+    error!(
+        path = request.uri().path(),
+        method = %request.method(),
+        "the route documents no policy, so every request to it is refused; give it `security` and \
+         `x-rate-class`"
+    );
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the route documents no policy, so every request to it is refused",
+    )
 }

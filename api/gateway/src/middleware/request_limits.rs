@@ -1,10 +1,9 @@
-//! What every request is bounded by: the size of its head, and the time of its body.
+//! Limits of every request: the size of its head, and the time in which its body arrives.
 //!
-//! The library bounds the head as well, further out, and answers by a bare 431 then; within these bounds the answer is a
-//! problem document. A body has [`BODY_DEADLINE`] to arrive, but for published events, which come for as long as a job
-//! prints and have deadlines of their own.
+//! The HTTP library limits the head as well, further out, and answers a bare 431; within its limits
+//! the answer is a problem document. A body has [`BODY_DEADLINE`] to arrive. Published events are
+//! exempt: they come for as long as a job prints, and have deadlines of their own.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,8 +17,9 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use crate::middleware::rate_limit::RateClass;
-use crate::problem::Problem;
+use super::rate_class::RateClass;
+use super::route_policy::RouteMatch;
+use crate::problem::{BodyTimeout, Problem};
 
 /// Longest path and query: a page that watches 200 runs names them within 8 KiB.
 const MAX_TARGET_BYTES: usize = 16 * 1024;
@@ -33,46 +33,26 @@ const MAX_HEADERS: usize = 80;
 /// Longest time for a body of at most 64 KiB to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(20);
 
-/// A body did not arrive in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the body took longer than {BODY_DEADLINE:?} to arrive")]
-pub struct BodyTimeout;
-
-impl BodyTimeout {
-    /// If that is what is behind an error.
-    #[must_use]
-    pub fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            if let Some(late) = error.downcast_ref() {
-                return Some(late);
-            }
-            cause = error.source();
-        }
-        None
-    }
-}
-
-/// Refuses heads that are too large, and bodies that take too long.
-pub async fn bounded(request: Request, next: Next) -> Response {
-    if let Err(problem) = head(&request) {
+/// Middleware: refuses heads that are too large, and bodies that take too long.
+pub async fn limit_request(request: Request, next: Next) -> Response {
+    if let Err(problem) = check_head(&request) {
         return problem.into_response();
     }
-    if RateClass::of(&request) == RateClass::Ingest {
+    if RouteMatch::rate_class(&request) == RateClass::Ingest {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
     let body = match body.is_end_stream() {
         true => body,
-        false => Body::new(InTime {
+        false => Body::new(TimedBody {
             body,
-            late: Box::pin(sleep(BODY_DEADLINE)),
+            deadline: Box::pin(sleep(BODY_DEADLINE)),
         }),
     };
     next.run(Request::from_parts(parts, body)).await
 }
 
-fn head(request: &Request) -> Result<(), Problem> {
+fn check_head(request: &Request) -> Result<(), Problem> {
     let target = request.uri().path_and_query();
     let target = target.map_or(0, |target| target.as_str().len());
     if target > MAX_TARGET_BYTES {
@@ -98,13 +78,13 @@ fn head(request: &Request) -> Result<(), Problem> {
     Err(Problem::new(status, detail))
 }
 
-/// A body that has to arrive in time.
-struct InTime {
+/// A body that fails once its deadline has passed.
+struct TimedBody {
     body: Body,
-    late: Pin<Box<Sleep>>,
+    deadline: Pin<Box<Sleep>>,
 }
 
-impl HttpBody for InTime {
+impl HttpBody for TimedBody {
     type Data = Bytes;
     type Error = axum::BoxError;
 
@@ -115,10 +95,10 @@ impl HttpBody for InTime {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        self.late
+        self.deadline
             .as_mut()
             .poll(context)
-            .map(|()| Some(Err(BodyTimeout.into())))
+            .map(|()| Some(Err(BodyTimeout(BODY_DEADLINE).into())))
     }
 
     fn is_end_stream(&self) -> bool {

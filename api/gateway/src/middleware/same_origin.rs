@@ -1,26 +1,25 @@
-//! Writes with a cookie are let through from the page itself alone.
+//! A request that changes something by a session cookie must come from the gateway's own page.
+//!
+//! A browser sends the cookie with every request, also with one that another site triggered. Such a
+//! request is marked by `Sec-Fetch-Site` or, in older browsers, by its `Origin`.
 
 use axum::http::{HeaderMap, Method};
 
 use crate::problem::Problem;
 
-/// A browser sends the cookie with every request, also with one that another site made it send; such
-/// a request says so in `Sec-Fetch-Site`, or, in older browsers, by its `Origin`.
-///
-/// # Errors
-/// 403 for a request from elsewhere.
+/// Refuses a request of another site with 403.
 pub fn same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let same = match (text("sec-fetch-site"), text("origin")) {
+    let is_same = match (text("sec-fetch-site"), text("origin")) {
         (Some(site), _) => site == "same-origin" || site == "none",
         (None, Some(origin)) => {
             let host = origin.split_once("://").map(|(_, host)| host);
             host.is_some() && host == text("host")
         }
-        // No browser leaves both out; a program that sends the cookie by hand is not tricked.
+        // No browser omits both. A program that sends the cookie was not tricked into it.
         (None, None) => true,
     };
-    if same {
+    if is_same {
         return Ok(());
     }
     Err(Problem::forbidden(format!(
@@ -33,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_from_elsewhere_are_refused() {
+    fn requests_of_other_sites_are_refused() {
         let check = |headers: &[(&'static str, &'static str)]| {
             let mut map = HeaderMap::new();
             for (name, value) in headers {

@@ -1,7 +1,8 @@
 //! The page, embedded into the program: `/` and its assets.
 //!
-//! Assets carry a hash of their content in their names and never change; `/` is asked for anew each
-//! time. The policy allows nothing but this server's own files, so text from a run can never run.
+//! The names of assets contain a hash of their content, so they never change and are cached; `/` is
+//! requested anew each time. [`crate::middleware::security_headers`] restricts what the page may
+//! load.
 
 use axum::body::Body;
 use axum::extract::Path;
@@ -14,13 +15,10 @@ use utoipa_axum::routes;
 use crate::Gateway;
 use crate::problem::Problem;
 
-/// What a browser may load and run, for every answer of this server.
-pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
-
+/// The built page.
 #[derive(RustEmbed)]
 #[folder = "../web/dist"]
-struct Files;
+struct PageFiles;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
@@ -29,25 +27,27 @@ pub fn router() -> OpenApiRouter<Gateway> {
         .routes(routes!(asset))
 }
 
-/// The page.
+/// Returns the page.
 #[utoipa::path(
     get,
     path = "/",
     responses((status = 200, description = "HTML", body = String, content_type = "text/html")),
-    security(())
+    security(()),
+    extensions(("x-rate-class" = json!("uncounted")))
 )]
 async fn page() -> Result<Response, Problem> {
     file("index.html", "no-cache")
 }
 
-/// A file that the page needs.
+/// Returns a file of the page.
 #[utoipa::path(
     get,
     path = "/assets/{file}",
-    responses((status = 200, description = "It never changes", content(
+    responses((status = 200, description = "The file; it never changes", content(
         ("text/javascript"), ("text/css"), ("image/svg+xml"), ("application/octet-stream"),
     ))),
-    security(())
+    security(()),
+    extensions(("x-rate-class" = json!("uncounted")))
 )]
 async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
     file(
@@ -57,12 +57,11 @@ async fn asset(Path(name): Path<String>) -> Result<Response, Problem> {
 }
 
 fn file(path: &str, cache: &'static str) -> Result<Response, Problem> {
-    let Some(file) = Files::get(path) else {
-        let status = axum::http::StatusCode::NOT_FOUND;
-        return Err(Problem::new(status, format!("there is no file {path}")));
+    let Some(file) = PageFiles::get(path) else {
+        return Err(Problem::not_found("file", path));
     };
     let mut response = Body::from(file.data.into_owned()).into_response();
-    let kind = match path.rsplit_once('.').map(|(_, ending)| ending) {
+    let content_type = match path.rsplit_once('.').map(|(_, ending)| ending) {
         Some("html") => "text/html; charset=utf-8",
         Some("js") => "text/javascript; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
@@ -70,7 +69,7 @@ fn file(path: &str, cache: &'static str) -> Result<Response, Problem> {
         _ => "application/octet-stream",
     };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     Ok(response)
 }

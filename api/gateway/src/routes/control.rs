@@ -1,15 +1,21 @@
-//! `POST /v1/runs/{run}/control`: tell the agents of a run to cancel, pause, resume, or take input.
+//! `POST /v1/runs/{run}/control`: sends a command to the agents of a run: cancel, pause, resume,
+//! input.
 //!
-//! The answer, 202 with the command's id, says that the command waits for its agents; what becomes of
-//! it is told in the run stream by `control` events with that `command_id`: `requested` from here, then
-//! `received`, and `done` or `refused` from each agent. Without `variation` a command is for every
-//! variation that is not over. It is refused with 404 where there is no such variation, with 409 where
-//! the run or the variation is over, and with 429 where too many commands wait already, which the run
-//! stream then tells, too.
+//! The answer, 202 with the id of the command, says that the command waits for its agents. Its
+//! progress is in the run stream, as `control` events with that `command_id`: `requested` from
+//! here, then `received`, and `done` or `refused` from each agent. Without `variation` a command is
+//! for every variation that is not over. The answer is 404 if there is no such variation, 409 if
+//! the run or the variation is over, and 429 if too many commands wait already, which the run
+//! stream says as well.
 //!
-//! Every command is a producer of its own: it publishes at most two batches, in this order. Input is
-//! only given to the agents and never published. Limits: [`MAX_COMMAND_BYTES`] of input; the Redis
-//! deadline for each of three calls.
+//! `requested` is published before the command is sent, since an agent may answer within a
+//! millisecond. A command that then cannot be sent is published as `refused`. Like everything in
+//! Redis, a waiting command is lost with a lost Redis: then `requested` is all that a viewer sees
+//! of it.
+//!
+//! Every command is a producer of its own: it publishes at most two batches, in this order. Input
+//! is sent to the agents only and never published. Limits: [`MAX_COMMAND_BYTES`] of input; the
+//! Redis deadline for each of three calls.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -19,16 +25,17 @@ use runcast_common::protocol::commands::{
 };
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::{self, Action, Control, ControlState, Kind, Status};
-use runcast_common::scripts::{Append, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, Cap};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tracing::{error, info};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::runs::find;
+use super::run_access::find_run;
 use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::json::StrictJson;
@@ -37,12 +44,12 @@ use runcast_access::Scope;
 use runcast_access::principal::Principal;
 use runcast_store::runs::Run;
 
-/// Bytes of a principal's name in a command.
+/// Longest name of a principal in a command; a longer one is cut.
 const MAX_BY_BYTES: usize = 200;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new().routes(routes!(give))
+    OpenApiRouter::new().routes(routes!(send))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -51,13 +58,13 @@ pub fn router() -> OpenApiRouter<Gateway> {
 struct CommandRequest {
     #[schema(schema_with = commands)]
     command: Action,
-    /// For all that are not over if absent.
+    /// The variation that it is for; without it the command is for all that are not over.
     variation: Option<u16>,
-    /// Of `input`, and of that alone.
+    /// The text of `input`; other commands have none.
     data: Option<String>,
 }
 
-/// What a run can be told to do.
+/// The commands that a run accepts.
 fn commands() -> ObjectBuilder {
     let names = Action::ALL.map(|action| action.to_string());
     ObjectBuilder::new()
@@ -66,104 +73,109 @@ fn commands() -> ObjectBuilder {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = AcceptedCommand)]
 struct AcceptedCommand {
-    /// The `command_id` of the events that tell what becomes of it.
+    /// The `command_id` of the events about its progress.
     id: Uuid,
     #[schema(schema_with = commands)]
     command: Action,
     variations: Vec<u16>,
 }
 
-/// Tells the agents of a run to cancel, pause, resume, or take input.
+/// Sends a command to the agents of a run: cancel, pause, resume, or input.
 #[utoipa::path(
     post,
     path = "/v1/runs/{run}/control",
     request_body = CommandRequest,
     responses(
-        (status = 202, description = "It waits for its agents", body = AcceptedCommand),
+        (status = 202, description = "The command waits for its agents", body = AcceptedCommand),
         (status = 409, description = "The run, or the variation, is over"),
     ),
-    security(("bearer" = [Scope::Control]))
+    security(("bearer" = [Scope::Control])),
+    extensions(("x-rate-class" = json!("write")))
 )]
-async fn give(
+async fn send(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
-    StrictJson(wanted): StrictJson<CommandRequest>,
+    StrictJson(request): StrictJson<CommandRequest>,
 ) -> Result<(StatusCode, Json<AcceptedCommand>), Problem> {
-    let run = find(&gateway, &principal, Scope::Control, &id).await?;
-    let data = data(&wanted)?;
-    let variations = addressees(&run, wanted.variation)?;
+    let run = find_run(&gateway, &principal, Scope::Control, &id).await?;
+    let data = data(&request)?;
+    let variations = addressees(&run, request.variation)?;
     let by = &principal.name[..principal.name.floor_char_boundary(MAX_BY_BYTES)];
-    let mut story = Story {
+    let mut events = ControlEvents {
         gateway: &gateway,
         run: run.id,
         id: Uuid::now_v7(),
-        action: wanted.command,
+        action: request.command,
         variations: &variations,
-        told: 0,
+        published: 0,
     };
-    // Told first: an agent may answer within a millisecond.
-    story.tell(ControlState::Requested, Some(by), None).await?;
-    let give = SendCommand {
-        id: story.id,
-        action: wanted.command,
+    // 1. Publish the request, before an agent can answer it.
+    events
+        .publish(ControlState::Requested, Some(by), None)
+        .await?;
+    // 2. Send the command.
+    let send = SendCommand {
+        id: events.id,
+        action: request.command,
         by,
         data,
         variations: &variations,
     };
     let keys = gateway.keys().run(run.id);
-    let given = gateway
+    let result = gateway
         .redis()
         .run(keys.slot, async |connection| {
-            give.call(&keys, connection).await
+            send.call(&keys, connection).await
         })
         .await?;
-    if given == CommandResult::Full {
+    if result == CommandResult::Full {
         let reason = format!(
-            "too many commands wait to be taken: {MAX_PENDING_COMMANDS} of a run at most, counted for each variation"
+            "too many commands wait for agents: {MAX_PENDING_COMMANDS} of a run at most, counted for each \
+             variation"
         );
-        story
-            .tell(ControlState::Refused, None, Some(&reason))
+        events
+            .publish(ControlState::Refused, None, Some(&reason))
             .await?;
         return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, reason));
     }
-    let id = story.id;
-    note(&gateway, &principal, &run, id, &wanted).await;
-    tracing::info!(run = %run.id, command = %wanted.command, %id, by, "a command waits for its agents");
+    // 3. Note who sent it.
+    let id = events.id;
+    audit(&gateway, &principal, &run, id, &request).await;
+    info!(run = %run.id, command = %request.command, %id, by, "a command waits for its agents");
     let accepted = AcceptedCommand {
         id,
-        command: wanted.command,
+        command: request.command,
         variations,
     };
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
-/// Writes down who gave which command, but not what input. The command waits already: without Postgres it is told by the
-/// run stream, and in the log, alone.
-async fn note(
+/// Writes the command into the audit log, without its input. The command was sent already: without
+/// Postgres only the run stream and the log tell of it.
+async fn audit(
     gateway: &Gateway,
     principal: &Principal,
     run: &Run,
     id: Uuid,
-    wanted: &CommandRequest,
+    request: &CommandRequest,
 ) {
     let details = json!({
-        "command": wanted.command, "id": id, "variation": wanted.variation,
+        "command": request.command, "id": id, "variation": request.variation,
     });
     let (actor, target) = (principal.actor(), run.id.to_string());
-    let noted = gateway
+    let written = gateway
         .store()
         .audit(&actor, "run.control", &target, details);
-    if let Err(error) = noted.await {
-        tracing::error!(%error, run = target, %id, by = actor.name, "a command is missing in the audit log");
+    if let Err(error) = written.await {
+        error!(%error, run = target, %id, by = actor.name, "cannot write a command to the audit log");
     }
 }
 
-/// The text that goes with the command.
-fn data(wanted: &CommandRequest) -> Result<&str, Problem> {
-    match (wanted.command, wanted.data.as_deref()) {
+/// The input of the command.
+fn data(request: &CommandRequest) -> Result<&str, Problem> {
+    match (request.command, request.data.as_deref()) {
         (Action::Input, Some(data)) if (1..=MAX_COMMAND_BYTES).contains(&data.len()) => Ok(data),
         (Action::Input, _) => Err(Problem::bad_request(format!(
             "input needs data, a text of 1 to {MAX_COMMAND_BYTES} bytes"
@@ -175,21 +187,21 @@ fn data(wanted: &CommandRequest) -> Result<&str, Problem> {
 
 /// The variations that the command is for.
 fn addressees(run: &Run, variation: Option<u16>) -> Result<Vec<u16>, Problem> {
-    let over = |status: &str| {
+    let is_over = |status: &str| {
         let states = [Status::Succeeded, Status::Failed, Status::Cancelled];
         states.into_iter().any(|state| state.name() == status)
     };
-    let is_meant = |index: u16| variation.is_none_or(|one| one == index);
-    let meant: Vec<_> = run
+    let is_addressed = |index: u16| variation.is_none_or(|one| one == index);
+    let addressed: Vec<_> = run
         .variations
         .iter()
-        .filter(|one| is_meant(one.index))
+        .filter(|one| is_addressed(one.index))
         .collect();
-    if let ([], Some(variation)) = (&meant[..], variation) {
+    if let ([], Some(variation)) = (&addressed[..], variation) {
         let detail = format!("run {} has no variation {variation}", run.id);
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     }
-    let open = meant.iter().filter(|one| !over(&one.status));
+    let open = addressed.iter().filter(|one| !is_over(&one.status));
     let open: Vec<u16> = open.map(|one| one.index).collect();
     if open.is_empty() {
         let what = variation.map_or_else(
@@ -201,20 +213,20 @@ fn addressees(run: &Run, variation: Option<u16>) -> Result<Vec<u16>, Problem> {
     Ok(open)
 }
 
-/// What the run stream tells of a command from here.
-struct Story<'a> {
+/// Publishes `control` events of one command to the run stream.
+struct ControlEvents<'a> {
     gateway: &'a Gateway,
     run: Uuid,
     id: Uuid,
     action: Action,
     variations: &'a [u16],
     /// Events so far.
-    told: u64,
+    published: u64,
 }
 
-impl Story<'_> {
+impl ControlEvents<'_> {
     /// Publishes an event for each variation.
-    async fn tell(
+    async fn publish(
         &mut self,
         state: ControlState,
         by: Option<&str>,
@@ -232,19 +244,19 @@ impl Story<'_> {
             event::write_line(&mut body, Kind::Control, *variation, time, &control)
                 .map_err(|error| Problem::bad_request(error.to_string()))?;
         }
-        let usual = Cap::default();
+        let cap = Cap::default();
         let append = Append {
             producer: self.id,
             producer_epoch: 0,
             base: 0,
             acked: 0,
-            first: self.told + 1,
+            first: self.published + 1,
             count: self.variations.len() as u64,
-            body: Body::packed(&body),
-            // A run that is full because nothing is stored at the moment can be cancelled all the same.
+            body: Body::compress(&body),
+            // A run that is full, because nothing is stored at the moment, can still be cancelled.
             cap: Cap {
-                entries: usual.entries * 2,
-                bytes: usual.bytes * 2,
+                entries: cap.entries * 2,
+                bytes: cap.bytes * 2,
             },
         };
         let keys = self.gateway.keys().run(self.run);
@@ -256,13 +268,13 @@ impl Story<'_> {
             })
             .await?;
         match appended.outcome {
-            Outcome::Stored { .. } => {
-                self.told += append.count;
+            AppendOutcome::Stored { .. } => {
+                self.published += append.count;
                 Ok(())
             }
             _ => Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
-                "the run holds as much as it may until it is stored: try again later",
+                "the run is full until its events are stored: try again later",
             )),
         }
     }
@@ -319,14 +331,14 @@ mod tests {
     }
 
     #[test]
-    fn only_input_has_data_and_not_too_much() {
-        let wanted = |command, data: Option<&str>| CommandRequest {
+    fn only_input_has_data_and_within_its_limit() {
+        let request = |command, data: Option<&str>| CommandRequest {
             command,
             variation: None,
             data: data.map(str::to_owned),
         };
-        assert_eq!(data(&wanted(Action::Cancel, None)), Ok(""));
-        assert_eq!(data(&wanted(Action::Input, Some("y\n"))), Ok("y\n"));
+        assert_eq!(data(&request(Action::Cancel, None)), Ok(""));
+        assert_eq!(data(&request(Action::Input, Some("y\n"))), Ok("y\n"));
         let long = "x".repeat(MAX_COMMAND_BYTES + 1);
         for (command, text) in [
             (Action::Cancel, Some("x")),
@@ -334,7 +346,7 @@ mod tests {
             (Action::Input, Some("")),
             (Action::Input, Some(&*long)),
         ] {
-            data(&wanted(command, text)).expect_err("refused");
+            data(&request(command, text)).expect_err("refused");
         }
     }
 }

@@ -1,18 +1,18 @@
-//! `GET /v1/runs/{run}/events`: the events of a run page by page, over what is stored and what is only
-//! in Redis.
+//! `GET /v1/runs/{run}/events`: the events of a run page by page, from Postgres and from Redis.
 //!
-//! A page begins behind `after=ID`, ends before `before=ID`, ends with the newest event (`before=end`),
-//! begins with a line by its number (`line=N`, from 1), or with the first event that was appended at
-//! or after a moment (`at=`, RFC 3339 or Unix milliseconds, by Redis' clock). It holds up to `limit` events
-//! of the wanted channels, [`MOST_EVENTS`] and 4 MiB at most. Events come with their envelope, exactly
-//! as the stream shows them.
+//! A page begins behind `after=ID`, ends before `before=ID`, ends with the newest event
+//! (`before=end`), begins with a line by its number (`line=N`, from 1), or with the first event
+//! that was appended at or after a time (`at=`, RFC 3339 or Unix milliseconds, by the clock of
+//! Redis). It has up to `limit` events of the channels in `channel=`, at most [`MAX_PAGE_EVENTS`] and 4
+//! MiB. Events have their envelope, exactly as in the stream.
 //!
-//! JSON carries beside `events` the cursors `older` (for `before=`; null at the beginning) and `newer`
-//! (for `after=`; the stream goes on from it without a seam), `more` (something newer is known), and
-//! `ended`. With `Accept: application/x-ndjson` every event is a line, and the cursors the last one, of
-//! kind `page`.
+//! JSON contains beside `events` the cursors `older` (for `before=`; null at the beginning) and
+//! `newer` (for `after=`; the stream goes on from it without a seam), `more` (newer events exist),
+//! and `ended`. With `Accept: application/x-ndjson` every event is a line, and the cursors are the
+//! last line, of kind `page`.
 //!
-//! With `wait=SECONDS` an empty page behind `after` is held back until there is something on it.
+//! With `wait=SECONDS` an empty page behind `after` is held back until it has an event: a long
+//! poll, for networks that buffer streams.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::runs::admit;
+use super::run_access::authorize_run;
 use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::query::Query;
@@ -38,10 +38,10 @@ use runcast_access::Scope;
 use runcast_fanout::long_poll;
 use runcast_history::envelope::with_envelope;
 use runcast_history::filter::Filter;
-use runcast_history::pages::{MOST_EVENTS, Page};
+use runcast_history::pages::{MAX_PAGE_EVENTS, Page};
 
 /// Longest wait of a long poll: below the minute after which many proxies give up.
-const MOST_WAIT_SECONDS: u64 = 50;
+const MAX_WAIT_SECONDS: u64 = 50;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
@@ -50,7 +50,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
         .layer(compression())
 }
 
-/// Where a page is asked for.
+/// Where a page lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PageAnchor {
     After(EventId),
@@ -60,9 +60,9 @@ enum PageAnchor {
     At(u64),
 }
 
-/// What a page says beside its events.
+/// What a page contains beside its events.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = EventPage, description = "A page: its `events`, each with its envelope, and where it stands.")]
+#[schema(as = EventPage, description = "A page: its `events`, each with its envelope, and its cursors.")]
 struct PageCursors {
     /// For `before`; null at the beginning.
     #[schema(value_type = Option<String>)]
@@ -70,18 +70,19 @@ struct PageCursors {
     /// For `after`.
     #[schema(value_type = String)]
     newer: EventId,
-    /// Something newer is known.
+    /// Newer events exist.
     more: bool,
     /// The run is over.
     ended: bool,
-    /// Up to here it is stored.
+    /// The last event that Postgres has stored.
     #[schema(value_type = String)]
     watermark: EventId,
 }
 
 /// Pages through the events of a run.
 ///
-/// Without a place it begins at the beginning; only one of `after`, `before`, `line` and `at` may be given.
+/// By default it begins at the beginning; only one of `after`, `before`, `line` and `at` may be
+/// given.
 #[utoipa::path(
     get,
     path = "/v1/runs/{run}/events",
@@ -89,7 +90,7 @@ struct PageCursors {
         ("after" = Option<String>, Query, description = "Events behind this id"),
         ("before" = Option<String>, Query, description = "Events before this id, or those at the `end`"),
         ("line" = Option<u64>, Query, minimum = 1, description = "From this line of output on"),
-        ("at" = Option<String>, Query, description = "From this moment on: RFC 3339, or Unix milliseconds"),
+        ("at" = Option<String>, Query, description = "From this time on: RFC 3339, or Unix milliseconds"),
         ("limit" = Option<u64>, Query, minimum = 0, description = "Events at most"),
         ("wait" = Option<u64>, Query, maximum = 50, description = "Seconds that an empty page behind `after` is held back"),
         ("channel" = Option<Vec<String>>, Query, description = "Only these, such as `output:0` or `status`"),
@@ -99,7 +100,8 @@ struct PageCursors {
         (PageCursors = "application/json"),
         ("application/x-ndjson"),
     ))),
-    security(("bearer" = [Scope::Read]))
+    security(("bearer" = [Scope::Read])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn events(
     Caller(principal): Caller,
@@ -109,22 +111,22 @@ async fn events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let filter = query.filter()?;
-    let place = PageAnchor::of(&query)?;
-    let wait = wait(&query, place)?;
+    let anchor = PageAnchor::of(&query)?;
+    let wait = wait(&query, anchor)?;
     let limit = query
         .parse("limit")?
-        .unwrap_or(MOST_EVENTS)
-        .clamp(1, MOST_EVENTS);
-    let (run, coverage) = admit(&gateway, &principal, Scope::Read, &id).await?;
-    let page = match (place, wait) {
+        .unwrap_or(MAX_PAGE_EVENTS)
+        .clamp(1, MAX_PAGE_EVENTS);
+    let (run, coverage) = authorize_run(&gateway, &principal, Scope::Read, &id).await?;
+    let page = match (anchor, wait) {
         (PageAnchor::After(after), Some(wait)) => {
-            let opened = gateway.access().openings().open(&principal);
+            let registration = gateway.access().open_streams().open(&principal);
             tokio::select! {
                 page = long_poll::page_after(gateway.hub(), run, after, &filter, limit, wait) => page?,
-                ending = opened.ended() => return Err(ending.into()),
+                revocation = registration.revoked() => return Err(revocation.into()),
             }
         }
-        _ => place.page(&gateway, run, &filter, limit).await?,
+        _ => anchor.page(&gateway, run, &filter, limit).await?,
     };
     let cursors = PageCursors {
         older: page.has_older.then(|| page.after.next()),
@@ -152,7 +154,7 @@ impl PageAnchor {
                 Some(line) if line > 0 => Ok(Self::Line(line)),
                 _ => Err(Problem::bad_request("parameter line: lines count from 1")),
             },
-            [("at", at)] => Ok(Self::At(moment(at)?)),
+            [("at", at)] => Ok(Self::At(unix_milliseconds(at)?)),
             _ => Err(Problem::bad_request(
                 "give only one of after, before, line and at",
             )),
@@ -180,12 +182,12 @@ impl PageAnchor {
     }
 }
 
-/// A moment in Unix milliseconds.
-fn moment(text: &str) -> Result<u64, Problem> {
+/// A point in time in Unix milliseconds.
+fn unix_milliseconds(text: &str) -> Result<u64, Problem> {
     if let Ok(milliseconds) = text.parse() {
         return Ok(milliseconds);
     }
-    // A plus sign that was not escaped has become a blank.
+    // A plus sign that was not escaped was decoded as a blank.
     let parsed = DateTime::parse_from_rfc3339(&text.replace(' ', "+"));
     let parsed = parsed.map_err(|error| {
         Problem::bad_request(format!(
@@ -195,16 +197,16 @@ fn moment(text: &str) -> Result<u64, Problem> {
     Ok(u64::try_from(parsed.timestamp_millis()).unwrap_or(0))
 }
 
-fn wait(query: &Query, place: PageAnchor) -> Result<Option<Duration>, Problem> {
+fn wait(query: &Query, anchor: PageAnchor) -> Result<Option<Duration>, Problem> {
     let Some(seconds) = query.parse::<u64>("wait")? else {
         return Ok(None);
     };
-    if seconds > MOST_WAIT_SECONDS {
+    if seconds > MAX_WAIT_SECONDS {
         return Err(Problem::bad_request(format!(
-            "parameter wait: {seconds} s are over the limit of {MOST_WAIT_SECONDS} s; ask again after an empty page"
+            "parameter wait: {seconds} s are over the limit of {MAX_WAIT_SECONDS} s; repeat the request after an empty page"
         )));
     }
-    if !matches!(place, PageAnchor::After(_)) {
+    if !matches!(anchor, PageAnchor::After(_)) {
         return Err(Problem::bad_request(
             "parameter wait: only a page behind after= can be waited for",
         ));
@@ -221,7 +223,7 @@ fn wants_ndjson(headers: &HeaderMap) -> bool {
 }
 
 fn answer(page: &Page, cursors: &PageCursors, ndjson: bool) -> Response {
-    // A flat structure of ids and flags: writing it cannot fail.
+    // A flat struct of ids and flags: serializing it cannot fail.
     let cursors = serde_json::to_string(cursors).unwrap_or_default();
     let members = cursors.trim_start_matches('{');
     let (open, separator, close, kind) = match ndjson {
@@ -260,18 +262,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_read_in_both_forms() {
+    fn times_are_read_in_both_forms() {
         for text in [
             "1763700000000",
             "2025-11-21T04:40:00Z",
             "2025-11-21T05:40:00.000 01:00",
             "2025-11-21T05:40:00+01:00",
         ] {
-            assert_eq!(moment(text), Ok(1_763_700_000_000), "{text}");
+            assert_eq!(unix_milliseconds(text), Ok(1_763_700_000_000), "{text}");
         }
-        assert_eq!(moment("1969-12-31T23:00:00Z"), Ok(0));
+        assert_eq!(unix_milliseconds("1969-12-31T23:00:00Z"), Ok(0));
         for text in ["", "yesterday", "2025-11-21", "-1"] {
-            let problem = moment(text).expect_err("refused");
+            let problem = unix_milliseconds(text).expect_err("refused");
             assert!(format!("{problem:?}").contains("parameter at"), "{text}");
         }
     }

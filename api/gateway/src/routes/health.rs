@@ -1,7 +1,7 @@
 //! `/healthz` (the process answers) and `/readyz` (it can do its work: [`crate::readiness`]).
 //!
-//! A gateway without Redis or without Postgres still serves its viewers, so readiness goes off only
-//! when neither answers, or when the server drains; what is missing is said in any case.
+//! A gateway without Redis or without Postgres still serves its viewers, so it is unready only when
+//! neither answers, or while it drains. The answer names what is missing in any case.
 
 use axum::extract::State;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,26 +17,28 @@ pub fn router() -> OpenApiRouter<Gateway> {
         .routes(routes!(ready))
 }
 
-/// Whether the process answers.
+/// Says that the process answers.
 #[utoipa::path(
     get,
     path = "/healthz",
-    responses((status = 200, description = "It does", body = String)),
-    security(())
+    responses((status = 200, description = "The process answers", body = String)),
+    security(()),
+    extensions(("x-rate-class" = json!("uncounted")))
 )]
 async fn healthy() -> &'static str {
     "ok\n"
 }
 
-/// Whether the gateway can do its work, and what is missing.
+/// Says whether the gateway can do its work, and what is missing.
 #[utoipa::path(
     get,
     path = "/readyz",
     responses(
-        (status = 200, description = "It can", body = Readiness),
-        (status = 503, description = "It cannot, or is being stopped", body = Readiness),
+        (status = 200, description = "The gateway can do its work", body = Readiness),
+        (status = 503, description = "It cannot, or is shutting down", body = Readiness),
     ),
-    security(())
+    security(()),
+    extensions(("x-rate-class" = json!("uncounted")))
 )]
 async fn ready(State(gateway): State<Gateway>) -> Readiness {
     let findings = gateway.health().look().await;
@@ -44,9 +46,9 @@ async fn ready(State(gateway): State<Gateway>) -> Readiness {
     Readiness {
         ready: !draining && (findings.redis.is_ok() || findings.postgres.is_ok()),
         draining,
-        watched_runs: Some(gateway.hub().watched()),
+        watched_runs: Some(gateway.hub().watched_runs()),
         limits: Some(gateway.limits().source().name()),
-        access: Some(gateway.access().told()),
+        access: Some(gateway.access().health()),
         findings,
     }
 }

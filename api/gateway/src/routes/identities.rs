@@ -1,5 +1,5 @@
-//! `/v1/users/{user}/identities`: whom an OpenID Connect issuer knows as a user, to say so, and to end it; for
-//! administrators.
+//! `/v1/users/{user}/identities`: links between users and identities of an OpenID Connect issuer;
+//! for administrators.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::oidc::issuer;
-use super::users::find;
+use super::users::find_user;
 use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::json::StrictJson;
@@ -25,91 +25,95 @@ pub fn router() -> OpenApiRouter<Gateway> {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Identities)]
 struct Identities {
     identities: Vec<Linked>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = NewIdentity)]
-struct Link {
-    /// The issuer's name for them; who was refused stands in the log of access with theirs.
+struct NewIdentity {
+    /// The subject (`sub`) by which the issuer knows the user. The audit log names the subject of a
+    /// refused sign-in.
     subject: String,
 }
 
-/// Lists whom issuers know as a user.
+/// Lists the identities that are linked to a user.
 #[utoipa::path(
     get,
     path = "/v1/users/{user}/identities",
     responses(
-        (status = 200, description = "One of each issuer at most", body = Identities),
+        (status = 200, description = "The identities, at most one of each issuer", body = Identities),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn list(
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
 ) -> Result<Json<Identities>, Problem> {
-    let user = find(&gateway, &user).await?;
+    let user = find_user(&gateway, &user).await?;
     let identities = gateway.store().identities_of(user.id).await?;
     Ok(Json(Identities { identities }))
 }
 
-/// Says whom the issuer knows as a user, where it vouches for no address by which that could be found out.
+/// Links an identity of the issuer to a user, where the issuer verifies no address to find the user
+/// by.
 #[utoipa::path(
     post,
     path = "/v1/users/{user}/identities",
-    request_body = Link,
+    request_body = NewIdentity,
     responses(
-        (status = 201, description = "Whom issuers know as them now", body = Identities),
-        (status = 409, description = "The issuer knows somebody else as them, or this one as somebody else"),
+        (status = 201, description = "The identities of the user", body = Identities),
+        (status = 409, description = "The user has another identity, or the identity another user"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn link(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
-    StrictJson(link): StrictJson<Link>,
+    StrictJson(body): StrictJson<NewIdentity>,
 ) -> Result<(StatusCode, Json<Identities>), Problem> {
     let issuer = issuer(&gateway)?.issuer();
-    let user = find(&gateway, &user).await?;
-    if !is_subject(&link.subject) {
+    let user = find_user(&gateway, &user).await?;
+    if !is_subject(&body.subject) {
         let expected = "subject: expected 1 to 255 bytes without control characters";
         return Err(Problem::bad_request(expected));
     }
     let identity = Identity {
         issuer,
-        subject: &link.subject,
+        subject: &body.subject,
         email: &user.email,
     };
     let store = gateway.store();
     if !store.link(&principal.actor(), &identity, user.id).await? {
-        let taken = "the issuer knows somebody else as this user, or this one as somebody else: unlink them first";
+        let taken = "the user has another identity of this issuer, or the identity another user: unlink \
+             it first";
         return Err(Problem::new(StatusCode::CONFLICT, taken));
     }
     let identities = store.identities_of(user.id).await?;
     Ok((StatusCode::CREATED, Json(Identities { identities })))
 }
 
-/// Lets no issuer know a user any more, and ends their sessions.
+/// Unlinks all identities from a user, and ends the user's sessions.
 ///
-/// Whoever comes next with their address, and the issuer has verified that, becomes them.
+/// The next person that signs in with a verified address of the user is linked to the user again.
 #[utoipa::path(
     delete,
     path = "/v1/users/{user}/identities",
     responses(
-        (status = 204, description = "None does"),
+        (status = 204, description = "The user has no identities"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn unlink(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let user = find(&gateway, &user).await?;
+    let user = find_user(&gateway, &user).await?;
     let (store, actor) = (gateway.store(), principal.actor());
     store.unlink(&actor, user.id).await?;
     gateway.access().settle().await;

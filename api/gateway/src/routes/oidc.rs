@@ -1,8 +1,8 @@
-//! `/v1/session/oidc`: sign in by OpenID Connect; `/v1/session/ways`: how one can sign in.
+//! `/v1/session/oidc`: sign in with OpenID Connect; `/v1/session/ways`: the ways to sign in.
 //!
-//! A browser comes here by a link of the page, goes to the issuer, and comes back to the callback. Whatever goes wrong is
-//! told by the page where a browser asks, which is sent there with one word that the page knows, and by a problem document
-//! otherwise. What the issuer says stays in the log.
+//! A link of the page leads a browser here, to the issuer, and back to the callback. If something
+//! goes wrong, a browser is sent to the page with one word that the page knows; other clients get a
+//! problem document. What the issuer said is in the log only.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,12 +14,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::session::{fit_client, started};
+use super::sign_in::{checked_client, start_session};
 use crate::Gateway;
 use crate::extract::query::Query;
 use crate::middleware::same_origin::same_origin;
 use crate::problem::Problem;
-use runcast_access::oidc::{Finished, Oidc, Returned, SignInRefused};
+use runcast_access::oidc::{CallbackParams, CompletedLogin, Oidc, SignInRefused};
 use runcast_access::principal::Principal;
 
 /// The routes of this file.
@@ -27,33 +27,32 @@ pub fn router() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(ways))
         .routes(routes!(begin))
-        .routes(routes!(finish))
+        .routes(routes!(callback))
 }
 
-/// How one can sign in, beside a token, and a name with a password.
+/// Ways to sign in, beside a token, and a name with a password.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = SignInWays)]
 struct SignInWays {
     #[serde(skip_serializing_if = "Option::is_none")]
     oidc: Option<OidcIssuer>,
 }
 
-/// An issuer of OpenID Connect.
+/// An OpenID Connect issuer.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = OidcIssuer)]
 struct OidcIssuer {
-    /// What to call it.
+    /// Its name for people.
     name: String,
 }
 
-/// Tells how one can sign in beside a token, and a name with a password.
+/// Returns the ways to sign in, beside a token, and a name with a password.
 #[utoipa::path(
     get,
     path = "/v1/session/ways",
     responses(
-        (status = 200, description = "By which issuer, if there is one", body = SignInWays),
+        (status = 200, description = "The issuer, if there is one", body = SignInWays),
     ),
-    security(())
+    security(()),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn ways(State(gateway): State<Gateway>) -> Json<SignInWays> {
     let oidc = gateway.oidc().map(|oidc| OidcIssuer {
@@ -67,16 +66,17 @@ async fn ways(State(gateway): State<Gateway>) -> Json<SignInWays> {
     get,
     path = "/v1/session/oidc",
     params(
-        ("return_to" = Option<String>, Query, description = "The path of this server to go on to afterwards: /"),
+        ("return_to" = Option<String>, Query, description = "The path of this server to redirect to afterwards; / by default"),
         ("client" = Option<String>, Query, description = "A client has one session at a time"),
     ),
     responses(
-        (status = 303, description = "`Location` is the issuer, or the page where that cannot be asked; `Set-Cookie` \
-            holds the browser to it for ten minutes"),
+        (status = 303, description = "`Location` is the issuer, or the page if the issuer does not answer; `Set-Cookie` \
+            binds the sign-in to the browser for ten minutes"),
         (status = 403, description = "The request comes from another site's page"),
-        (status = 404, description = "There is no issuer"),
+        (status = 404, description = "No issuer is configured"),
     ),
-    security(())
+    security(()),
+    extensions(("x-rate-class" = json!("sign-in")))
 )]
 async fn begin(
     State(gateway): State<Gateway>,
@@ -84,9 +84,9 @@ async fn begin(
     query: Query,
 ) -> Result<Response, Problem> {
     let oidc = issuer(&gateway)?;
-    // Else any page could change who is signed in here.
+    // Otherwise any page could change who is signed in here.
     same_origin(&Method::GET, &headers)?;
-    let client = query.get("client").map(fit_client).transpose()?;
+    let client = query.get("client").map(checked_client).transpose()?;
     let return_to = query.get("return_to").unwrap_or("/");
     match oidc.begin(gateway.access(), return_to, client).await {
         Ok(begun) => {
@@ -100,36 +100,37 @@ async fn begin(
     }
 }
 
-/// Takes a browser back from the issuer, and signs in.
+/// Receives a browser from the issuer, and signs in.
 ///
-/// It starts a new session, as any other sign-in does; the one before ends.
+/// It starts a new session, as any other sign-in does; the session before ends.
 #[utoipa::path(
     get,
     path = "/v1/session/oidc/callback",
     params(
-        ("state" = Option<String>, Query, description = "What the browser was sent to the issuer with"),
-        ("code" = Option<String>, Query, description = "What the issuer gives tokens for"),
-        ("error" = Option<String>, Query, description = "Why it does not"),
+        ("state" = Option<String>, Query, description = "The state that the browser was sent to the issuer with"),
+        ("code" = Option<String>, Query, description = "The code that the issuer exchanges for tokens"),
+        ("error" = Option<String>, Query, description = "Why the issuer refused"),
         ("error_description" = Option<String>, Query, description = "The same in words"),
-        ("iss" = Option<String>, Query, description = "Who says so (RFC 9207)"),
+        ("iss" = Option<String>, Query, description = "The issuer (RFC 9207)"),
     ),
     responses(
-        (status = 303, description = "`Location` is where the browser wanted to go, and `Set-Cookie` starts the session; \
-            or it is the page, which says why not"),
-        (status = 401, description = "What the issuer has sent proves nothing"),
-        (status = 403, description = "The issuer has refused, or whom it knows is no user here"),
-        (status = 404, description = "There is no issuer"),
+        (status = 303, description = "`Location` is the `return_to` of the sign-in, and `Set-Cookie` starts the session; \
+            or it is the page, which says why the sign-in failed"),
+        (status = 401, description = "What the issuer sent is not valid"),
+        (status = 403, description = "The issuer refused, or its identity belongs to no user here"),
+        (status = 404, description = "No issuer is configured"),
     ),
-    security(())
+    security(()),
+    extensions(("x-rate-class" = json!("read")))
 )]
-async fn finish(
+async fn callback(
     State(gateway): State<Gateway>,
     headers: HeaderMap,
     query: Query,
 ) -> Result<Response, Problem> {
     let oidc = issuer(&gateway)?;
     let text = |name| query.get(name).map(str::to_owned);
-    let returned = Returned {
+    let returned = CallbackParams {
         state: text("state").unwrap_or_default(),
         code: text("code"),
         error: text("error"),
@@ -138,16 +139,17 @@ async fn finish(
     };
     let finished = oidc.finish(gateway.access(), &headers, returned).await;
     let answer = match finished {
-        // The attempt goes on, if there is one: in another window, or at a gateway whose Redis answers.
+        // The sign-in may still finish: in another window, or at a gateway whose Redis answers. So
+        // the browser keeps its cookie.
         Err(refused @ (SignInRefused::Stale | SignInRefused::Redis(_))) => {
             return refuse(&gateway, &headers, refused);
         }
-        Ok(finished) => match signed_in(&gateway, &headers, finished).await {
+        Ok(finished) => match sign_in(&gateway, &headers, finished).await {
             Ok(answer) => Ok(answer),
             Err(problem) if problem.status() == StatusCode::TOO_MANY_REQUESTS => {
-                tell(&headers, "often", problem)
+                answer_failed(&headers, "often", problem)
             }
-            Err(problem) => tell(&headers, "unavailable", problem),
+            Err(problem) => answer_failed(&headers, "unavailable", problem),
         },
         Err(refused) => refuse(&gateway, &headers, refused),
     };
@@ -155,29 +157,25 @@ async fn finish(
     Ok((forget, answer).into_response())
 }
 
-/// The issuer of this gateway.
-///
-/// # Errors
-/// 404.
+/// The issuer of this gateway, else 404.
 pub(super) fn issuer(gateway: &Gateway) -> Result<&Oidc, Problem> {
     gateway.oidc().ok_or_else(|| {
-        let none =
-            "there is no issuer to sign in by: sign in with a name and a password, or a token";
-        Problem::new(StatusCode::NOT_FOUND, none)
+        let detail = "no issuer is configured: sign in with a name and a password, or with a token";
+        Problem::new(StatusCode::NOT_FOUND, detail)
     })
 }
 
-async fn signed_in(
+async fn sign_in(
     gateway: &Gateway,
     headers: &HeaderMap,
-    finished: Finished,
+    finished: CompletedLogin,
 ) -> Result<Response, Problem> {
-    // Sessions that nobody needs are as many rows.
+    // Each session is a row in Postgres.
     let user = finished.user;
-    gateway.limits().sign_in_as(&user.to_string()).await?;
+    gateway.limits().check_sign_in(&user.to_string()).await?;
     let principal = Principal::of_user(gateway.access(), user).await?;
     let client = finished.client.as_deref();
-    let cookie = started(gateway, headers, &principal, client, "oidc").await?;
+    let cookie = start_session(gateway, headers, &principal, client, "oidc").await?;
     let cookie = AppendHeaders([(header::SET_COOKIE, cookie)]);
     Ok((cookie, Redirect::to(&finished.return_to)).into_response())
 }
@@ -188,13 +186,14 @@ fn refuse(
     refused: SignInRefused,
 ) -> Result<Response, Problem> {
     if let Some(reason) = refused.denial() {
-        gateway.access().meter().denied(reason);
+        gateway.access().metrics().denied(reason);
     }
-    tell(headers, refused.word(), refused.into())
+    answer_failed(headers, refused.word(), refused.into())
 }
 
-/// Says why nobody is signed in: by the page, with this word, where a browser asks for one, else by the problem.
-fn tell(headers: &HeaderMap, word: &str, problem: Problem) -> Result<Response, Problem> {
+/// Answers a failed sign-in: a client that accepts HTML is sent to the page with this word, others
+/// get the problem.
+fn answer_failed(headers: &HeaderMap, word: &str, problem: Problem) -> Result<Response, Problem> {
     let accepts = headers.get_all(header::ACCEPT).iter();
     let mut accepts = accepts.filter_map(|value| value.to_str().ok());
     match accepts.any(|value| value.contains("text/html")) {
@@ -206,12 +205,11 @@ fn tell(headers: &HeaderMap, word: &str, problem: Problem) -> Result<Response, P
 impl From<SignInRefused> for Problem {
     fn from(refused: SignInRefused) -> Self {
         let status = match refused {
-            SignInRefused::Redis(failure) => return failure.into(),
-            SignInRefused::Store(failure) => return failure.into(),
-            SignInRefused::Random(failure) => {
-                error!(error = %failure, "nobody can sign in by OpenID Connect");
-                let detail = "no sign-in can be begun";
-                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail);
+            SignInRefused::Redis(error) => return error.into(),
+            SignInRefused::Store(error) => return error.into(),
+            SignInRefused::Random(error) => {
+                error!(%error, "no secret can be generated; nobody can sign in by OpenID Connect");
+                return Self::internal("the sign-in cannot start");
             }
             SignInRefused::ReturnTo | SignInRefused::Stale | SignInRefused::OtherIssuer => {
                 StatusCode::BAD_REQUEST

@@ -1,4 +1,4 @@
-//! `/v1/roles`: what roles permit, and for which runs; for administrators.
+//! `/v1/roles`: roles: what they permit, and for which runs; for administrators.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -9,15 +9,15 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::runs::labels;
 use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::json::StrictJson;
+use crate::extract::labels::checked_labels;
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_store::roles::{Role, RoleChange, RoleError};
 
-/// Longest description of a role in bytes.
+/// Longest description of a role.
 const MAX_DESCRIPTION_BYTES: usize = 500;
 
 /// The routes of this file.
@@ -28,15 +28,13 @@ pub fn router() -> OpenApiRouter<Gateway> {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Roles)]
 struct Roles {
     roles: Vec<Role>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = NewRole)]
-struct Create {
+struct NewRole {
     name: String,
     #[serde(default)]
     description: String,
@@ -48,23 +46,23 @@ struct Create {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RoleChange)]
-struct Change {
+struct RoleChangeBody {
     description: Option<String>,
     permissions: Option<Vec<String>>,
-    /// `null` takes the bound away.
-    #[serde(default, deserialize_with = "given")]
+    /// `null` removes the restriction to labels.
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
     labels: Option<Option<Map<String, Value>>>,
 }
 
-/// Tells `null` from what is not there.
-fn given<'de, D: Deserializer<'de>>(
+/// Distinguishes `null` from an absent field.
+fn present<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<Map<String, Value>>>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)
 }
 
-fn permissions(names: Vec<String>) -> Result<Vec<String>, Problem> {
+fn checked_permissions(names: Vec<String>) -> Result<Vec<String>, Problem> {
     for name in &names {
         name.parse::<Scope>()
             .map_err(|expected| Problem::bad_request(format!("permissions: {expected}")))?;
@@ -72,7 +70,7 @@ fn permissions(names: Vec<String>) -> Result<Vec<String>, Problem> {
     Ok(names)
 }
 
-fn description(text: String) -> Result<String, Problem> {
+fn checked_description(text: String) -> Result<String, Problem> {
     if text.len() <= MAX_DESCRIPTION_BYTES {
         return Ok(text);
     }
@@ -86,9 +84,10 @@ fn description(text: String) -> Result<String, Problem> {
     get,
     path = "/v1/roles",
     responses(
-        (status = 200, description = "All of them", body = Roles),
+        (status = 200, description = "All roles", body = Roles),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn list(State(gateway): State<Gateway>) -> Result<Json<Roles>, Problem> {
     let roles = gateway.store().roles().await?;
@@ -99,92 +98,96 @@ async fn list(State(gateway): State<Gateway>) -> Result<Json<Roles>, Problem> {
 #[utoipa::path(
     post,
     path = "/v1/roles",
-    request_body = Create,
+    request_body = NewRole,
     responses(
         (status = 201, description = "The role", body = Role),
         (status = 409, description = "The name is taken"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn create(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
-    StrictJson(create): StrictJson<Create>,
+    StrictJson(body): StrictJson<NewRole>,
 ) -> Result<(StatusCode, Json<Role>), Problem> {
     let role = Role {
-        name: create.name,
-        description: description(create.description)?,
+        name: body.name,
+        description: checked_description(body.description)?,
         built_in: false,
-        labels: create.labels.map(labels).transpose()?,
-        permissions: permissions(create.permissions)?,
+        labels: body.labels.map(checked_labels).transpose()?,
+        permissions: checked_permissions(body.permissions)?,
     };
     let store = gateway.store();
     store.create_role(&principal.actor(), &role).await?;
     Ok((StatusCode::CREATED, Json(role)))
 }
 
-/// Tells of a role.
+/// Reads one role.
 #[utoipa::path(
     get,
     path = "/v1/roles/{role}",
     responses(
         (status = 200, description = "The role", body = Role),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn one(
     State(gateway): State<Gateway>,
     Path(name): Path<String>,
 ) -> Result<Json<Role>, Problem> {
-    find(&gateway, &name).await
+    find_role(&gateway, &name).await
 }
 
-async fn find(gateway: &Gateway, name: &str) -> Result<Json<Role>, Problem> {
+async fn find_role(gateway: &Gateway, name: &str) -> Result<Json<Role>, Problem> {
     let role = gateway.store().role(name).await?;
     let unknown = || RoleError::Unknown(name.chars().take(64).collect());
     Ok(Json(role.ok_or_else(unknown)?))
 }
 
-/// Changes a role, for all who have it, from this answer on.
+/// Changes a role, from this answer on, for all users that have it.
 #[utoipa::path(
     patch,
     path = "/v1/roles/{role}",
-    request_body = Change,
+    request_body = RoleChangeBody,
     responses(
-        (status = 200, description = "The role as it is now", body = Role),
-        (status = 409, description = "It is built in"),
+        (status = 200, description = "The changed role", body = Role),
+        (status = 409, description = "The role is built in"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn change(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(name): Path<String>,
-    StrictJson(change): StrictJson<Change>,
+    StrictJson(body): StrictJson<RoleChangeBody>,
 ) -> Result<Json<Role>, Problem> {
-    let bound = |wanted: Option<Map<String, Value>>| wanted.map(labels).transpose();
+    let checked = |labels: Option<Map<String, Value>>| labels.map(checked_labels).transpose();
     let change = RoleChange {
-        description: change.description.map(description).transpose()?,
-        permissions: change.permissions.map(permissions).transpose()?,
-        labels: change.labels.map(bound).transpose()?,
+        description: body.description.map(checked_description).transpose()?,
+        permissions: body.permissions.map(checked_permissions).transpose()?,
+        labels: body.labels.map(checked).transpose()?,
     };
     let store = gateway.store();
     store
         .change_role(&principal.actor(), &name, &change)
         .await?;
     gateway.access().settle().await;
-    find(&gateway, &name).await
+    find_role(&gateway, &name).await
 }
 
-/// Removes a role, also from all who have it.
+/// Removes a role, and revokes it from all users that have it.
 #[utoipa::path(
     delete,
     path = "/v1/roles/{role}",
     responses(
-        (status = 204, description = "It is gone"),
-        (status = 409, description = "It is built in"),
+        (status = 204, description = "The role is removed"),
+        (status = 409, description = "The role is built in"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn remove(
     Caller(principal): Caller,

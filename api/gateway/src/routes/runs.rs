@@ -1,4 +1,4 @@
-//! `/v1/runs`: create, list, one, and how to publish to it.
+//! `/v1/runs`: create a run, list runs, read one, and get what an agent needs to publish to one.
 
 use std::time::Duration;
 
@@ -6,9 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use runcast_common::presence::run_update::{self, RunUpdate, UpdateKind};
-use runcast_common::protocol::limits::{
-    MAX_LABEL_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_VARIATIONS,
-};
+use runcast_common::protocol::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
@@ -18,25 +16,28 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::run_access::find_run;
 use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::json::StrictJson;
+use crate::extract::labels::{checked_labels, label_filter};
+use crate::extract::page::PageSize;
 use crate::extract::query::Query;
 use crate::problem::Problem;
 use runcast_access::Scope;
-use runcast_access::principal::Principal;
 use runcast_access::secret;
-use runcast_store::runs::{Coverage, NewRun, Run, RunFilter};
+use runcast_store::runs::{NewRun, Run, RunFilter};
 
-/// Runs of one page if nothing is said, and at most.
-const PAGE_RUNS: u16 = 50;
-const MAX_PAGE_RUNS: u16 = 200;
+const PAGE_RUNS: PageSize = PageSize {
+    default: 50,
+    max: 200,
+};
 
-/// Longest wait for Redis to take the news of a new run: without it creating goes on all the same.
+/// Longest wait for Redis to announce a new run. The run is created without it, too.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_millis(500);
 
-/// Longest idempotency key in bytes.
-const MAX_KEY_BYTES: usize = 200;
+/// Longest idempotency key.
+const MAX_IDEMPOTENCY_KEY_BYTES: usize = 200;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
@@ -49,12 +50,12 @@ pub fn router() -> OpenApiRouter<Gateway> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = NewRun)]
 #[serde(deny_unknown_fields)]
-struct Create {
+struct NewRunBody {
     #[serde(default)]
     /// At most 200 bytes.
     #[schema(max_length = 200)]
     name: String,
-    /// Its parallel attempts.
+    /// The number of parallel attempts.
     #[serde(default = "one_variation")]
     #[schema(minimum = 1, maximum = 256)]
     variations: u16,
@@ -67,40 +68,38 @@ const fn one_variation() -> u16 {
     1
 }
 
-/// How an agent reaches Redis. Holds credentials, as does [`CreatedRun`]: neither can be printed.
+/// How an agent reaches Redis. Holds credentials, as does [`CreatedRun`]: neither has `Debug`.
 #[derive(Serialize, ToSchema)]
 struct RedisAccess {
-    /// With user and password.
+    /// The address, with user and password.
     url: String,
-    /// Certificates of the authorities that sign for it, as PEM, where the platform's do not.
+    /// Certificates of the authorities that signed for it, as PEM, where the platform does not know
+    /// them.
     #[serde(skip_serializing_if = "Option::is_none")]
     ca: Option<String>,
-    /// What the names of all keys begin with.
+    /// The prefix of all keys.
     prefix: String,
 }
 
 #[derive(Serialize, ToSchema)]
-#[schema(as = CreatedRun)]
 struct CreatedRun {
     run: Run,
     /// Publishes to this run, and reads it.
     token: String,
-    /// Its page.
+    /// The address of its page.
     url: String,
     redis: RedisAccess,
 }
 
 #[derive(Serialize, ToSchema)]
-#[schema(as = PublishAccess)]
 struct PublishAccess {
     run: Run,
-    /// Its page.
+    /// The address of its page.
     url: String,
     redis: RedisAccess,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = RunList)]
 struct RunList {
     runs: Vec<Run>,
     /// The `before` of the next page.
@@ -109,29 +108,30 @@ struct RunList {
 
 /// Creates a run.
 ///
-/// A second request with the same `Idempotency-Key` answers the run that the first one made.
+/// A second request with the same `Idempotency-Key` answers the run that the first one created.
 #[utoipa::path(
     post,
     path = "/v1/runs",
     params(("Idempotency-Key" = Option<String>, Header, max_length = 200)),
-    request_body = Create,
+    request_body = NewRunBody,
     responses(
-        (status = 201, description = "It is there, with all that its agents need", body = CreatedRun),
-        (status = 200, description = "It was there, made with this key", body = CreatedRun),
+        (status = 201, description = "The new run, with all that its agents need", body = CreatedRun),
+        (status = 200, description = "The run that this key created before", body = CreatedRun),
     ),
-    security(("bearer" = [Scope::Publish]))
+    security(("bearer" = [Scope::Publish])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn create(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     headers: HeaderMap,
-    StrictJson(create): StrictJson<Create>,
+    StrictJson(body): StrictJson<NewRunBody>,
 ) -> Result<(StatusCode, Json<CreatedRun>), Problem> {
-    let labels = labels(create.labels)?;
+    let labels = checked_labels(body.labels)?;
     principal.may_create(&labels)?;
     let new = NewRun {
-        name: name(create.name)?,
-        variations: variations(create.variations)?,
+        name: checked_name(body.name)?,
+        variations: checked_variations(body.variations)?,
         labels,
         created_by: principal.id.to_string(),
         idempotency_key: idempotency_key(&headers)?,
@@ -140,15 +140,15 @@ async fn create(
     if is_new {
         announce(&gateway, &run).await;
     } else {
-        // Made when one might do other things, or with other labels: a token for it is a matter of what holds now.
+        // The run may have other labels, and the principal other rights, than when it was created:
+        // a token for it needs the rights of now.
         let labels = run.labels.as_object().cloned().unwrap_or_default();
         principal.may_with(Scope::Publish, run.id, &labels)?;
     }
-    let token = secret::mint_publish(gateway.store(), &principal.actor(), run.id).await?;
-    let status = if is_new {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
+    let token = secret::issue_publish_token(gateway.store(), &principal.actor(), run.id).await?;
+    let status = match is_new {
+        true => StatusCode::CREATED,
+        false => StatusCode::OK,
     };
     let created = CreatedRun {
         url: page_url(&gateway, run.id),
@@ -161,7 +161,7 @@ async fn create(
 
 /// Lists runs, newest first.
 ///
-/// A token that is bound to a run sees that one.
+/// A principal that may read some runs gets a list of those.
 #[utoipa::path(
     get,
     path = "/v1/runs",
@@ -171,60 +171,60 @@ async fn create(
         ("before" = Option<Uuid>, Query, description = "The `next` of the page before"),
         ("limit" = Option<u64>, Query, description = "50, and 200 at most"),
     ),
-    responses((status = 200, description = "A page of them", body = RunList)),
-    security(("bearer" = [Scope::Read]))
+    responses((status = 200, description = "A page of runs", body = RunList)),
+    security(("bearer" = [Scope::Read])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn list(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     query: Query,
 ) -> Result<Json<RunList>, Problem> {
-    // Who may see some runs gets a list of those.
     let visible = principal.visible(Scope::Read)?;
-    let limit = query.limit(PAGE_RUNS, MAX_PAGE_RUNS)?;
+    let page = PAGE_RUNS.limit(&query)?;
     let filter = RunFilter {
         before: query.parse("before")?,
         status: query.get("status").map(str::to_owned),
-        labels: wanted_labels(&query)?,
+        labels: label_filter(&query)?,
         visible,
-        limit: limit + 1,
+        limit: page.rows_to_read(),
     };
     let mut runs = gateway.store().runs(&filter).await?;
-    // One more than asked for says whether there is a next page.
-    let more = runs.len() > usize::from(limit);
-    runs.truncate(usize::from(limit));
-    let next = runs.last().map(|run| run.id).filter(|_| more);
+    let next = page.cut(&mut runs, |run| run.id);
     Ok(Json(RunList { runs, next }))
 }
 
-/// One run.
+/// Reads one run.
 #[utoipa::path(
     get,
     path = "/v1/runs/{run}",
-    responses((status = 200, description = "How it stands", body = Run)),
-    security(("bearer" = [Scope::Read]))
+    responses((status = 200, description = "The run", body = Run)),
+    security(("bearer" = [Scope::Read])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn one(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<Json<Run>, Problem> {
-    Ok(Json(find(&gateway, &principal, Scope::Read, &id).await?))
+    let run = find_run(&gateway, &principal, Scope::Read, &id).await?;
+    Ok(Json(run))
 }
 
-/// How an agent reaches Redis to publish for a run that is there.
+/// Returns what an agent needs to publish to an existing run through Redis.
 #[utoipa::path(
     post,
     path = "/v1/runs/{run}/publish",
     responses((status = 200, description = "What an agent needs beside its token", body = PublishAccess)),
-    security(("bearer" = [Scope::Publish]))
+    security(("bearer" = [Scope::Publish])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn publish(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<Json<PublishAccess>, Problem> {
-    let run = find(&gateway, &principal, Scope::Publish, &id).await?;
+    let run = find_run(&gateway, &principal, Scope::Publish, &id).await?;
     Ok(Json(PublishAccess {
         url: page_url(&gateway, run.id),
         redis: redis_access(&gateway),
@@ -232,7 +232,7 @@ async fn publish(
     }))
 }
 
-/// Tells whoever follows all runs that there is a new one. They have a list to ask as well.
+/// Announces a new run to viewers of the feed. If that fails, they still have the list to read.
 async fn announce(gateway: &Gateway, run: &Run) {
     let update = RunUpdate {
         kind: UpdateKind::State,
@@ -244,75 +244,10 @@ async fn announce(gateway: &Gateway, run: &Run) {
         agents: Vec::new(),
     };
     let updates = [update];
-    let told = run_update::announce(gateway.redis(), gateway.keys(), &updates);
-    if let Ok(Err(error)) = timeout(ANNOUNCE_DEADLINE, told).await {
-        debug!(%error, "a new run was not announced");
+    let announced = run_update::publish_to_feed(gateway.redis(), gateway.keys(), &updates);
+    if let Ok(Err(error)) = timeout(ANNOUNCE_DEADLINE, announced).await {
+        debug!(%error, "could not announce a new run");
     }
-}
-
-/// The run that a path names, if it exists and the principal may see it.
-///
-/// # Errors
-/// 404 or 403.
-pub(super) async fn find(
-    gateway: &Gateway,
-    principal: &Principal,
-    scope: Scope,
-    id: &str,
-) -> Result<Run, Problem> {
-    let run = run_id(id)?;
-    allow(gateway, principal, scope, run).await?;
-    gateway
-        .store()
-        .run(run)
-        .await?
-        .ok_or_else(|| Problem::no_such_run(id))
-}
-
-/// The run that a path names and how far it is stored, if it exists and the principal may do this
-/// with it.
-///
-/// # Errors
-/// 404 or 403.
-pub(super) async fn admit(
-    gateway: &Gateway,
-    principal: &Principal,
-    scope: Scope,
-    id: &str,
-) -> Result<(Uuid, Coverage), Problem> {
-    let run = run_id(id)?;
-    allow(gateway, principal, scope, run).await?;
-    let coverage = gateway.store().coverage(run).await?;
-    Ok((run, coverage.ok_or_else(|| Problem::no_such_run(id))?))
-}
-
-/// Checks that the principal may do this with a run, by its labels where they decide. Out of bounds is what is not
-/// there as well as what is there: who may not see a run does not learn whether there is one.
-///
-/// # Errors
-/// 403.
-pub(super) async fn allow(
-    gateway: &Gateway,
-    principal: &Principal,
-    scope: Scope,
-    run: Uuid,
-) -> Result<(), Problem> {
-    if !principal.asks_labels(scope, run) {
-        return Ok(principal.may(scope, Some(run))?);
-    }
-    let labels = gateway.labels().of(run).await?.unwrap_or_default();
-    Ok(principal.may_with(scope, run, &labels)?)
-}
-
-/// The id in a path. What is no id names no run.
-///
-/// # Errors
-/// 404.
-fn run_id(text: &str) -> Result<Uuid, Problem> {
-    Uuid::try_parse(text).map_err(|_not_an_id| {
-        let shown: String = text.chars().take(64).collect();
-        Problem::no_such_run(&shown)
-    })
 }
 
 fn page_url(gateway: &Gateway, run: Uuid) -> String {
@@ -327,7 +262,7 @@ fn redis_access(gateway: &Gateway) -> RedisAccess {
     }
 }
 
-fn name(name: String) -> Result<String, Problem> {
+fn checked_name(name: String) -> Result<String, Problem> {
     if name.len() > MAX_NAME_BYTES {
         let detail = format!(
             "name of {} bytes is over the limit of {MAX_NAME_BYTES}",
@@ -336,7 +271,7 @@ fn name(name: String) -> Result<String, Problem> {
         return Err(Problem::bad_request(detail));
     }
     if name.contains('\0') {
-        return Err(Problem::bad_request("name holds a NUL character"));
+        return Err(Problem::bad_request("name contains a NUL character"));
     }
     Ok(if name.trim().is_empty() {
         "unnamed".to_owned()
@@ -345,7 +280,7 @@ fn name(name: String) -> Result<String, Problem> {
     })
 }
 
-fn variations(count: u16) -> Result<u16, Problem> {
+fn checked_variations(count: u16) -> Result<u16, Problem> {
     if (1..=MAX_VARIATIONS).contains(&count) {
         return Ok(count);
     }
@@ -354,53 +289,14 @@ fn variations(count: u16) -> Result<u16, Problem> {
     )))
 }
 
-/// Labels that may be given to a run.
-///
-/// # Errors
-/// 400 names the limit that they break.
-pub(super) fn labels(labels: Map<String, Value>) -> Result<Map<String, Value>, Problem> {
-    if labels.len() > MAX_LABELS {
-        let detail = format!("{} labels are over the limit of {MAX_LABELS}", labels.len());
-        return Err(Problem::bad_request(detail));
-    }
-    let fits = |text: &str| text.len() <= MAX_LABEL_BYTES && !text.contains('\0');
-    let bad = labels
-        .iter()
-        .find(|(name, value)| name.is_empty() || !fits(name) || !value.as_str().is_some_and(fits));
-    match bad {
-        None => Ok(labels),
-        Some((name, _)) => {
-            let name: String = name.chars().take(64).collect();
-            Err(Problem::bad_request(format!(
-                "label {name:?}: name and value must be texts of at most {MAX_LABEL_BYTES} bytes without NUL"
-            )))
-        }
-    }
-}
-
-/// The labels that a list is asked for: `label=team=search`, all of them where there are several.
-///
-/// # Errors
-/// 400 for one without a value, or that no run can have.
-pub(super) fn wanted_labels(query: &Query) -> Result<Map<String, Value>, Problem> {
-    let mut wanted = Map::new();
-    for text in query.all("label") {
-        let (name, value) = text.split_once('=').ok_or_else(|| {
-            Problem::bad_request("parameter label: expected NAME=VALUE, such as team=search")
-        })?;
-        wanted.insert(name.to_owned(), Value::from(value));
-    }
-    labels(wanted)
-}
-
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
     };
     match value.to_str() {
-        Ok(key) if (1..=MAX_KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
+        Ok(key) if (1..=MAX_IDEMPOTENCY_KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
         _ => Err(Problem::bad_request(format!(
-            "Idempotency-Key must be 1 to {MAX_KEY_BYTES} ASCII characters"
+            "Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY_BYTES} ASCII characters"
         ))),
     }
 }

@@ -1,12 +1,14 @@
-//! `GET /v1/runs/{run}/search`: lines of a run that hold a text, while it is live as well.
+//! `GET /v1/runs/{run}/search`: finds lines of a run, also while it is live.
 //!
-//! `q=` looks for a text, `regex=` for an expression of the crate `regex` (no look-around, no
-//! back-references: both would cost more than linear time); `ignore_case` for either. `channel=` and
-//! `level=` (several) choose lines, `context=N` adds those around. Forward behind `after=ID`, or
-//! backward before `before=ID`, or from the end with `before=end`; nothing said is forward from the
-//! beginning. An answer that is not `done` came as far as its `cursor`, to be given as the next
-//! `after` or `before`: its work is bounded, as [`runcast_history::text::search`] says. Of one gateway,
-//! [`AT_ONCE`] searches run at a time, and others wait for [`MOST_WAIT`].
+//! `q=` finds a text, `regex=` an expression of the crate `regex` (no look-around, no
+//! back-references: both would take more than linear time); `ignore_case` applies to either.
+//! `channel=` and `level=` (several) filter lines, `context=N` adds the lines around. The search
+//! runs forward behind `after=ID`, backward before `before=ID`, or backward from the end with
+//! `before=end`; by default forward from the beginning. The work of one answer is bounded
+//! ([`runcast_history::text::search`]): one that is not `done` came as far as its `cursor`, which
+//! is the next `after` or `before`.
+//!
+//! A gateway runs [`MAX_SEARCHES`] searches at a time. Others wait, at most [`MAX_WAIT`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +21,8 @@ use tokio::time::timeout;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::runs::admit;
-use super::text::text_filter;
+use super::run_access::authorize_run;
+use super::text::handler::text_filter;
 use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::query::Query;
@@ -28,31 +30,33 @@ use crate::middleware::compression::compression;
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_history::text::pattern::{InvalidPattern, Pattern};
-use runcast_history::text::search::{MOST_CONTEXT, MOST_MATCHES, Results, Search, Start};
+use runcast_history::text::search::{
+    MAX_CONTEXT_LINES, MAX_MATCHES, Search, SearchResults, SearchStart,
+};
 
 /// Searches at a time: each may keep a core busy.
-const AT_ONCE: usize = 4;
+const MAX_SEARCHES: usize = 4;
 
-/// How long a search waits for its turn.
-const MOST_WAIT: Duration = Duration::from_secs(5);
+/// How long a search waits for others to end.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// Matches of an answer if nothing is said.
-const USUAL_MATCHES: usize = 100;
+/// Matches of an answer, without `limit`.
+const DEFAULT_MATCHES: usize = 100;
 
 /// Most levels of one search; there are six.
-const MOST_LEVELS: usize = 16;
+const MAX_LEVELS: usize = 16;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(search))
         .layer(compression())
-        .layer(Extension(Arc::new(Semaphore::new(AT_ONCE))))
+        .layer(Extension(Arc::new(Semaphore::new(MAX_SEARCHES))))
 }
 
-/// Finds lines of a run, while it is live as well.
+/// Finds lines of a run, also while it is live.
 ///
-/// Either `q` or `regex` is to be given. An answer that is not `done` came as far as its `cursor`.
+/// Give either `q` or `regex`. An answer that is not `done` came as far as its `cursor`.
 #[utoipa::path(
     get,
     path = "/v1/runs/{run}/search",
@@ -67,29 +71,30 @@ pub fn router() -> OpenApiRouter<Gateway> {
         ("before" = Option<String>, Query, description = "Backward, before this id or from the `end`"),
         ("limit" = Option<u64>, Query, description = "100, and 500 at most"),
     ),
-    responses((status = 200, description = "What was found", body = Results)),
-    security(("bearer" = [Scope::Read]))
+    responses((status = 200, description = "The matches", body = SearchResults)),
+    security(("bearer" = [Scope::Read])),
+    extensions(("x-rate-class" = json!("search")))
 )]
 async fn search(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
-    Extension(places): Extension<Arc<Semaphore>>,
+    Extension(permits): Extension<Arc<Semaphore>>,
     Path(id): Path<String>,
     query: Query,
-) -> Result<Json<Results>, Problem> {
-    let (filter, pattern, from) = (text_filter(&query)?, pattern(&query)?, from(&query)?);
-    let limit = query.parse("limit")?.unwrap_or(USUAL_MATCHES);
+) -> Result<Json<SearchResults>, Problem> {
+    let (filter, pattern, from) = (text_filter(&query)?, pattern(&query)?, start(&query)?);
+    let limit = query.parse("limit")?.unwrap_or(DEFAULT_MATCHES);
     let context = query.parse("context")?.unwrap_or(0);
-    let (run, _) = admit(&gateway, &principal, Scope::Read, &id).await?;
+    let (run, _) = authorize_run(&gateway, &principal, Scope::Read, &id).await?;
     let search = Search {
         run,
         filter,
         pattern,
         from,
-        limit: limit.clamp(1, MOST_MATCHES),
-        context: usize::min(context, MOST_CONTEXT),
+        limit: limit.clamp(1, MAX_MATCHES),
+        context: usize::min(context, MAX_CONTEXT_LINES),
     };
-    let Ok(Ok(_place)) = timeout(MOST_WAIT, places.acquire()).await else {
+    let Ok(Ok(_permit)) = timeout(MAX_WAIT, permits.acquire()).await else {
         return Err(Problem::unavailable(
             "too many searches run at the moment; try again",
         ));
@@ -107,32 +112,32 @@ fn pattern(query: &Query) -> Result<Pattern, Problem> {
         }
     };
     let levels: Vec<String> = query.all("level").map(str::to_owned).collect();
-    if levels.len() > MOST_LEVELS {
+    if levels.len() > MAX_LEVELS {
         let count = levels.len();
         return Err(Problem::bad_request(format!(
-            "{count} levels are over the limit of {MOST_LEVELS}"
+            "{count} levels are over the limit of {MAX_LEVELS}"
         )));
     }
     let ignore_case = query.flag("ignore_case")?;
-    Pattern::new(text, name == "regex", ignore_case, levels).map_err(|bad| {
-        let problem = Problem::bad_request(format!("parameter {name}: {bad}"));
-        match bad {
+    Pattern::new(text, name == "regex", ignore_case, levels).map_err(|invalid| {
+        let problem = Problem::bad_request(format!("parameter {name}: {invalid}"));
+        match invalid {
             InvalidPattern::Syntax { position, .. } => problem.with("position", position as u64),
             _ => problem,
         }
     })
 }
 
-fn from(query: &Query) -> Result<Start, Problem> {
+fn start(query: &Query) -> Result<SearchStart, Problem> {
     match (query.get("after"), query.get("before")) {
         (Some(_), Some(_)) => Err(Problem::bad_request(
             "give either after or before, not both",
         )),
-        (None, Some("end")) => Ok(Start::Before(None)),
-        (None, Some(before)) => Ok(Start::Before(Some(EventId::parse_cursor(before)?))),
+        (None, Some("end")) => Ok(SearchStart::Before(None)),
+        (None, Some(before)) => Ok(SearchStart::Before(Some(EventId::parse_cursor(before)?))),
         (after, None) => {
             let after = after.map(EventId::parse_cursor).transpose()?;
-            Ok(Start::After(after.unwrap_or(EventId::ZERO)))
+            Ok(SearchStart::After(after.unwrap_or(EventId::ZERO)))
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `/v1/sessions`: where one is signed in, and to end that; `/v1/users/{user}/sessions`: the same for administrators.
+//! `/v1/sessions`: the own sessions, to list and end them; `/v1/users/{user}/sessions`: those of a
+//! user, for administrators.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -9,9 +10,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::users::find;
+use super::users::find_user;
 use crate::Gateway;
 use crate::extract::caller::Caller;
+use crate::extract::path::path_id;
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_access::principal::Principal;
@@ -27,22 +29,22 @@ pub fn router() -> OpenApiRouter<Gateway> {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Sessions)]
 struct Sessions {
     sessions: Vec<Session>,
-    /// The one that asks.
+    /// The session of this request.
     #[serde(skip_serializing_if = "Option::is_none")]
     current: Option<Uuid>,
 }
 
-/// Lists where one is signed in.
+/// Lists the own sessions.
 #[utoipa::path(
     get,
     path = "/v1/sessions",
     responses(
-        (status = 200, description = "Sessions of whoever asks", body = Sessions),
+        (status = 200, description = "The sessions", body = Sessions),
     ),
-    security(("bearer" = []))
+    security(("bearer" = [])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn list(
     Caller(principal): Caller,
@@ -53,14 +55,15 @@ async fn list(
     Ok(Json(Sessions { sessions, current }))
 }
 
-/// Ends all sessions of whoever asks, the one that asks among them.
+/// Ends all own sessions, including that of this request.
 #[utoipa::path(
     delete,
     path = "/v1/sessions",
     responses(
-        (status = 204, description = "They have ended"),
+        (status = 204, description = "The sessions have ended"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = [])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn end_all(
     Caller(principal): Caller,
@@ -70,15 +73,16 @@ async fn end_all(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Ends a session of whoever asks.
+/// Ends one of the own sessions.
 #[utoipa::path(
     delete,
     path = "/v1/sessions/{session}",
     responses(
-        (status = 204, description = "It has ended"),
-        (status = 404, description = "Whoever asks has no such session"),
+        (status = 204, description = "The session has ended"),
+        (status = 404, description = "There is no such session of the caller"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = [])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn end(
     Caller(principal): Caller,
@@ -89,20 +93,21 @@ async fn end(
     end_one(&gateway, &principal, owner, &session).await
 }
 
-/// Lists where a user is signed in.
+/// Lists the sessions of a user.
 #[utoipa::path(
     get,
     path = "/v1/users/{user}/sessions",
     responses(
-        (status = 200, description = "Their sessions", body = Sessions),
+        (status = 200, description = "The sessions", body = Sessions),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn list_of(
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
 ) -> Result<Json<Sessions>, Problem> {
-    let user = find(&gateway, &user).await?;
+    let user = find_user(&gateway, &user).await?;
     let sessions = gateway.store().sessions_of(Owner::User(user.id)).await?;
     let current = None;
     Ok(Json(Sessions { sessions, current }))
@@ -113,16 +118,17 @@ async fn list_of(
     delete,
     path = "/v1/users/{user}/sessions",
     responses(
-        (status = 204, description = "They have ended"),
+        (status = 204, description = "The sessions have ended"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn end_all_of(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let user = find(&gateway, &user).await?;
+    let user = find_user(&gateway, &user).await?;
     revoke(&gateway, &principal, Owner::User(user.id), None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -132,16 +138,17 @@ async fn end_all_of(
     delete,
     path = "/v1/users/{user}/sessions/{session}",
     responses(
-        (status = 204, description = "It has ended"),
+        (status = 204, description = "The session has ended"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn end_of(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path((user, session)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let user = find(&gateway, &user).await?;
+    let user = find_user(&gateway, &user).await?;
     end_one(&gateway, &principal, Owner::User(user.id), &session).await
 }
 
@@ -151,21 +158,14 @@ async fn end_one(
     owner: Owner,
     session: &str,
 ) -> Result<StatusCode, Problem> {
-    let missing = || {
-        let shown: String = session.chars().take(64).collect();
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            format!("there is no session {shown}"),
-        )
-    };
-    let id = Uuid::try_parse(session).map_err(|_no_id| missing())?;
+    let id = path_id("session", session)?;
     match revoke(gateway, principal, owner, Some(id)).await? {
-        0 => Err(missing()),
+        0 => Err(Problem::not_found("session", session)),
         _ => Ok(StatusCode::NO_CONTENT),
     }
 }
 
-/// Ends them at all gateways before this answers.
+/// Ends sessions at all gateways before it returns.
 async fn revoke(
     gateway: &Gateway,
     principal: &Principal,

@@ -1,7 +1,9 @@
-//! `/v1/tokens`: tokens for programs and agents. A token is in the answer to the request that makes it, and nowhere else.
+//! `/v1/tokens`: tokens for programs and agents. A token is in the answer to the request that
+//! creates it, and nowhere else.
 //!
-//! A user makes tokens that never may more than the user may at the moment they are used. A token makes others only if it
-//! holds `admin`, so that one that has leaked cannot outlive itself; and without it, it revokes none but itself.
+//! A token of a user may never do more than the user may at the moment it is used. A token creates
+//! others only with the scope `admin`, so that a leaked token cannot outlive itself. Without that
+//! scope it revokes no token but itself.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -15,10 +17,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::runs::labels;
 use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::json::StrictJson;
+use crate::extract::labels::checked_labels;
+use crate::extract::page::PageSize;
+use crate::extract::path::path_id;
 use crate::extract::query::Query;
 use crate::problem::Problem;
 use runcast_access::Scope;
@@ -26,9 +30,10 @@ use runcast_access::principal::Principal;
 use runcast_access::secret::{self, TokenRequest};
 use runcast_store::tokens::Token;
 
-/// Tokens of one page if nothing is said, and at most.
-const PAGE_TOKENS: u16 = 50;
-const MAX_PAGE_TOKENS: u16 = 200;
+const PAGE_TOKENS: PageSize = PageSize {
+    default: 50,
+    max: 200,
+};
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
@@ -38,7 +43,6 @@ pub fn router() -> OpenApiRouter<Gateway> {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Tokens)]
 struct Tokens {
     tokens: Vec<Token>,
     next: Option<Uuid>,
@@ -46,8 +50,7 @@ struct Tokens {
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = NewToken)]
-struct Create {
+struct NewToken {
     name: String,
     scopes: Vec<String>,
     run: Option<Uuid>,
@@ -56,103 +59,105 @@ struct Create {
     expires_at: Option<DateTime<Utc>>,
 }
 
-/// Holds a secret, so it cannot be printed.
+/// Holds a secret, so it has no `Debug`.
 #[derive(Serialize, ToSchema)]
-#[schema(as = CreatedToken)]
 struct CreatedToken {
     id: Uuid,
     token: String,
 }
 
-/// Lists one's own tokens, newest first, or those of all for administrators.
+/// Lists the own tokens, newest first; for administrators also those of all users.
 #[utoipa::path(
     get,
     path = "/v1/tokens",
     params(
-        ("all" = Option<bool>, Query, description = "Those of all, for administrators"),
+        ("all" = Option<bool>, Query, description = "The tokens of all users, for administrators"),
         ("before" = Option<Uuid>, Query, description = "The `next` of the page before"),
         ("limit" = Option<u64>, Query, description = "Tokens: 50, and 200 at most"),
     ),
     responses(
-        (status = 200, description = "A page of them", body = Tokens),
+        (status = 200, description = "A page of tokens", body = Tokens),
     ),
-    security(("bearer" = []))
+    security(("bearer" = [])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn list(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     query: Query,
 ) -> Result<Json<Tokens>, Problem> {
-    let of = match (query.flag("all")?, principal.user) {
+    let owner = match (query.flag("all")?, principal.user) {
         (true, _) | (false, None) => {
             principal.may(Scope::Admin, None)?;
             None
         }
         (false, own) => own,
     };
-    let limit = query.limit(PAGE_TOKENS, MAX_PAGE_TOKENS)?;
+    let page = PAGE_TOKENS.limit(&query)?;
     let before = query.parse("before")?;
-    // One more than asked for says whether there is a next page.
-    let mut tokens = gateway.store().tokens(of, before, limit + 1).await?;
-    let more = tokens.len() > usize::from(limit);
-    tokens.truncate(usize::from(limit));
-    let next = tokens.last().map(|last| last.id).filter(|_| more);
+    let store = gateway.store();
+    let mut tokens = store.tokens(owner, before, page.rows_to_read()).await?;
+    let next = page.cut(&mut tokens, |token| token.id);
     Ok(Json(Tokens { tokens, next }))
 }
 
-/// Makes a token. It is in this answer, and nowhere else.
+/// Creates a token. It is in this answer, and nowhere else.
 ///
-/// That of a user never may more than the user may when it is used. A token makes others only if it holds `admin`, so that
-/// one that has leaked cannot outlive itself.
+/// A token of a user may never do more than the user may when it is used. A token creates others
+/// only with the scope `admin`, so that a leaked token cannot outlive itself.
 #[utoipa::path(
     post,
     path = "/v1/tokens",
-    request_body = Create,
+    request_body = NewToken,
     responses(
         (status = 201, description = "The token", body = CreatedToken),
     ),
-    security(("bearer" = []))
+    security(("bearer" = [])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn create(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
-    StrictJson(create): StrictJson<Create>,
+    StrictJson(body): StrictJson<NewToken>,
 ) -> Result<(StatusCode, Json<CreatedToken>), Problem> {
     if principal.by_token {
         principal.may(Scope::Admin, None)?;
     }
-    let scopes = scopes(&principal, &create.scopes)?;
-    let is_name = (1..=MAX_NAME_BYTES).contains(&create.name.len());
-    if !is_name || create.name.contains('\0') {
+    let scopes = checked_scopes(&principal, &body.scopes)?;
+    let is_name = (1..=MAX_NAME_BYTES).contains(&body.name.len());
+    if !is_name || body.name.contains('\0') {
         return Err(Problem::bad_request(format!(
             "name: expected 1 to {MAX_NAME_BYTES} bytes without NUL"
         )));
     }
-    if create.expires_at.is_some_and(|at| at <= Utc::now()) {
-        return Err(Problem::bad_request("expires_at: this has passed already"));
+    if body.expires_at.is_some_and(|at| at <= Utc::now()) {
+        return Err(Problem::bad_request(
+            "expires_at: expected a time in the future",
+        ));
     }
     let store = gateway.store();
-    if let Some(run) = create.run
+    if let Some(run) = body.run
         && store.run_labels(run).await?.is_none()
     {
-        return Err(Problem::no_such_run(&run.to_string()));
+        return Err(Problem::not_found("run", &run.to_string()));
     }
-    let bound = create.labels.map(labels).transpose()?;
-    let wanted = TokenRequest {
-        name: &create.name,
+    let labels = body.labels.map(checked_labels).transpose()?;
+    let request = TokenRequest {
+        name: &body.name,
         scopes: &scopes,
-        run: create.run,
-        labels: bound.as_ref(),
+        run: body.run,
+        labels: labels.as_ref(),
         user: principal.user,
-        expires_at: create.expires_at,
+        expires_at: body.expires_at,
     };
-    let (id, token) = secret::issue_token(store, &principal.actor(), &wanted).await?;
+    let (id, token) = secret::issue_token(store, &principal.actor(), &request).await?;
     let token = token.expose().to_owned();
     Ok((StatusCode::CREATED, Json(CreatedToken { id, token })))
 }
 
-/// What a token would not hold anyway is refused, so that nobody wonders.
-fn scopes(principal: &Principal, names: &[String]) -> Result<Vec<Scope>, Problem> {
+/// Parses the scopes of a new token. One that the principal does not hold is refused: the token
+/// would never have it.
+fn checked_scopes(principal: &Principal, names: &[String]) -> Result<Vec<Scope>, Problem> {
     let mut scopes = Vec::new();
     for name in names {
         let scope: Scope = name
@@ -168,40 +173,38 @@ fn scopes(principal: &Principal, names: &[String]) -> Result<Vec<Scope>, Problem
         }
     }
     if scopes.is_empty() {
-        return Err(Problem::bad_request("scopes: expected one at least"));
+        return Err(Problem::bad_request("scopes: expected at least one"));
     }
     Ok(scopes)
 }
 
-/// Revokes one's own token, or any for administrators; it is refused everywhere from this answer on.
+/// Revokes an own token; for administrators any. From this answer on all gateways refuse it.
 #[utoipa::path(
     delete,
     path = "/v1/tokens/{token}",
     responses(
-        (status = 204, description = "It is revoked"),
-        (status = 404, description = "There is no such token of whoever asks"),
+        (status = 204, description = "The token is revoked"),
+        (status = 404, description = "There is no such token of the caller"),
     ),
-    security(("bearer" = []))
+    security(("bearer" = [])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn revoke(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(text): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let missing = || {
-        let shown: String = text.chars().take(64).collect();
-        Problem::new(StatusCode::NOT_FOUND, format!("there is no token {shown}"))
-    };
-    let id = Uuid::try_parse(&text).map_err(|_no_id| missing())?;
-    let of = match principal.user {
+    let missing = || Problem::not_found("token", &text);
+    let id = path_id("token", &text)?;
+    let owner = match principal.user {
         _ if principal.holds(Scope::Admin) => None,
-        // Whoever holds a token may end it, and no other: not those of its owner either.
+        // A token may revoke itself, and no other: not those of its owner either.
         _ if principal.by_token && principal.id == id => None,
         Some(user) if !principal.by_token => Some(user),
         _ => return Err(missing()),
     };
     let (store, actor) = (gateway.store(), principal.actor());
-    if !store.revoke_token(&actor, id, of).await? {
+    if !store.revoke_token(&actor, id, owner).await? {
         return Err(missing());
     }
     gateway.access().settle().await;

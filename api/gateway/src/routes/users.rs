@@ -1,4 +1,4 @@
-//! `/v1/users`: who there is, and what roles they have; for administrators. `{user}` is an id, a name or an address.
+//! `/v1/users`: users and their roles; for administrators. `{user}` is an id, a name or an address.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -14,16 +14,18 @@ use uuid::Uuid;
 use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::json::StrictJson;
+use crate::extract::page::PageSize;
 use crate::extract::query::Query;
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_store::users::{NewUser, User, UserChange};
 
-/// Users of one page if nothing is said, and at most.
-const PAGE_USERS: u16 = 50;
-const MAX_PAGE_USERS: u16 = 200;
+const PAGE_USERS: PageSize = PageSize {
+    default: 50,
+    max: 200,
+};
 
-/// Longest preferences of a user, as JSON, in bytes.
+/// Longest preferences of a user, as JSON.
 const MAX_PREFERENCES_BYTES: usize = 16 * 1024;
 
 /// The routes of this file.
@@ -36,14 +38,12 @@ pub fn router() -> OpenApiRouter<Gateway> {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Users)]
 struct Users {
     users: Vec<User>,
     next: Option<Uuid>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = UserRoles)]
 struct UserRoles {
     roles: Vec<String>,
 }
@@ -51,7 +51,7 @@ struct UserRoles {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewUser)]
-struct Create {
+struct NewUserBody {
     name: String,
     email: String,
     #[schema(value_type = Option<String>)]
@@ -63,7 +63,7 @@ struct Create {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UserChange)]
-struct Change {
+struct UserChangeBody {
     email: Option<String>,
     #[schema(value_type = Option<Object>)]
     preferences: Option<Value>,
@@ -72,23 +72,14 @@ struct Change {
     password: Option<SecretString>,
 }
 
-/// The user that a path names.
-///
-/// # Errors
-/// 404.
-pub(super) async fn find(gateway: &Gateway, text: &str) -> Result<User, Problem> {
+/// The user that a path names, else 404.
+pub(super) async fn find_user(gateway: &Gateway, text: &str) -> Result<User, Problem> {
     let user = gateway.store().find_user(text).await?;
-    user.ok_or_else(|| {
-        let shown: String = text.chars().take(64).collect();
-        Problem::new(StatusCode::NOT_FOUND, format!("there is no user {shown}"))
-    })
+    user.ok_or_else(|| Problem::not_found("user", text))
 }
 
-/// Preferences that may be kept.
-///
-/// # Errors
-/// 400.
-pub(super) fn preferences(value: Value) -> Result<Value, Problem> {
+/// Checks preferences of a user.
+pub(super) fn checked_preferences(value: Value) -> Result<Value, Problem> {
     let text = value.to_string();
     if value.is_object() && text.len() <= MAX_PREFERENCES_BYTES && !text.contains("\\u0000") {
         return Ok(value);
@@ -107,20 +98,16 @@ pub(super) fn preferences(value: Value) -> Result<Value, Problem> {
         ("limit" = Option<u64>, Query, description = "Users: 50, and 200 at most"),
     ),
     responses(
-        (status = 200, description = "A page of them", body = Users),
+        (status = 200, description = "A page of users", body = Users),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn list(State(gateway): State<Gateway>, query: Query) -> Result<Json<Users>, Problem> {
-    let limit = query.limit(PAGE_USERS, MAX_PAGE_USERS)?;
-    // One more than asked for says whether there is a next page.
-    let mut users = gateway
-        .store()
-        .users(query.parse("after")?, limit + 1)
-        .await?;
-    let more = users.len() > usize::from(limit);
-    users.truncate(usize::from(limit));
-    let next = users.last().map(|last| last.id).filter(|_| more);
+    let page = PAGE_USERS.limit(&query)?;
+    let after = query.parse("after")?;
+    let mut users = gateway.store().users(after, page.rows_to_read()).await?;
+    let next = page.cut(&mut users, |user| user.id);
     Ok(Json(Users { users, next }))
 }
 
@@ -128,27 +115,28 @@ async fn list(State(gateway): State<Gateway>, query: Query) -> Result<Json<Users
 #[utoipa::path(
     post,
     path = "/v1/users",
-    request_body = Create,
+    request_body = NewUserBody,
     responses(
         (status = 201, description = "The user", body = User),
         (status = 409, description = "The name or the address is taken"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn create(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
-    StrictJson(create): StrictJson<Create>,
+    StrictJson(body): StrictJson<NewUserBody>,
 ) -> Result<(StatusCode, Json<User>), Problem> {
-    let password = match &create.password {
+    let password = match &body.password {
         Some(password) => Some(gateway.access().passwords().hash(password).await?),
         None => None,
     };
     let new = NewUser {
-        name: &create.name,
-        email: &create.email,
+        name: &body.name,
+        email: &body.email,
         password: password.as_deref(),
-        roles: &create.roles,
+        roles: &body.roles,
     };
     let user = gateway
         .store()
@@ -158,50 +146,52 @@ async fn create(
     Ok((StatusCode::CREATED, Json(user)))
 }
 
-/// Tells of a user.
+/// Reads one user.
 #[utoipa::path(
     get,
     path = "/v1/users/{user}",
     responses(
         (status = 200, description = "The user", body = User),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn one(
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
 ) -> Result<Json<User>, Problem> {
-    Ok(Json(find(&gateway, &user).await?))
+    Ok(Json(find_user(&gateway, &user).await?))
 }
 
 /// Changes a user.
 ///
-/// Who is disabled may do nothing from this answer on, at no gateway, and is signed out.
+/// From this answer on a disabled user is signed out, and refused by all gateways.
 #[utoipa::path(
     patch,
     path = "/v1/users/{user}",
-    request_body = Change,
+    request_body = UserChangeBody,
     responses(
-        (status = 200, description = "The user as it is now", body = User),
+        (status = 200, description = "The changed user", body = User),
         (status = 409, description = "The address is taken"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn change(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
-    StrictJson(change): StrictJson<Change>,
+    StrictJson(body): StrictJson<UserChangeBody>,
 ) -> Result<Json<User>, Problem> {
-    let user = find(&gateway, &user).await?;
-    let password = match &change.password {
+    let user = find_user(&gateway, &user).await?;
+    let password = match &body.password {
         Some(password) => Some(gateway.access().passwords().hash(password).await?),
         None => None,
     };
     let change = UserChange {
-        email: change.email,
-        preferences: change.preferences.map(preferences).transpose()?,
-        disabled: change.disabled,
+        email: body.email,
+        preferences: body.preferences.map(checked_preferences).transpose()?,
+        disabled: body.disabled,
         password,
     };
     let store = gateway.store();
@@ -209,7 +199,7 @@ async fn change(
         .change_user(&principal.actor(), user.id, &change, None)
         .await?;
     gateway.access().settle().await;
-    Ok(Json(find(&gateway, &user.id.to_string()).await?))
+    Ok(Json(find_user(&gateway, &user.id.to_string()).await?))
 }
 
 /// Lists the roles of a user.
@@ -217,33 +207,35 @@ async fn change(
     get,
     path = "/v1/users/{user}/roles",
     responses(
-        (status = 200, description = "Their names", body = UserRoles),
+        (status = 200, description = "The names of the roles", body = UserRoles),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn roles(
     State(gateway): State<Gateway>,
     Path(user): Path<String>,
 ) -> Result<Json<UserRoles>, Problem> {
-    let roles = find(&gateway, &user).await?.roles;
+    let roles = find_user(&gateway, &user).await?.roles;
     Ok(Json(UserRoles { roles }))
 }
 
-/// Gives a user a role.
+/// Grants a role to a user.
 #[utoipa::path(
     put,
     path = "/v1/users/{user}/roles/{role}",
     responses(
-        (status = 204, description = "They have it"),
+        (status = 204, description = "The user has the role"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn grant(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path((user, role)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let user = find(&gateway, &user).await?;
+    let user = find_user(&gateway, &user).await?;
     gateway
         .store()
         .grant_role(&principal.actor(), user.id, &role)
@@ -252,28 +244,29 @@ async fn grant(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Takes a role from a user.
+/// Revokes a role of a user.
 #[utoipa::path(
     delete,
     path = "/v1/users/{user}/roles/{role}",
     responses(
-        (status = 204, description = "They no longer have it"),
-        (status = 409, description = "Nobody else could administrate"),
+        (status = 204, description = "The user no longer has the role"),
+        (status = 409, description = "The user is the last administrator"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn revoke(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path((user, role)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let user = find(&gateway, &user).await?;
+    let user = find_user(&gateway, &user).await?;
     let (store, actor) = (gateway.store(), principal.actor());
     if !store.revoke_role(&actor, user.id, &role).await? {
-        let shown: String = role.chars().take(64).collect();
+        let role: String = role.chars().take(64).collect();
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
-            format!("{} does not have the role {shown}", user.name),
+            format!("{} does not have the role {role}", user.name),
         ));
     }
     gateway.access().settle().await;

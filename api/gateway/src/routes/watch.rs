@@ -1,8 +1,9 @@
 //! `/v1/watch`: several runs as server-sent events on one connection, each resumed exactly.
 //!
-//! `run=ID` (several) names them; `label=NAME=VALUE` (several) watches all runs that have these labels and are not over, and
-//! those that are created later. Each event's data tells its `run`; its id is a cursor for all of them, which
-//! comes back as `Last-Event-ID` or `?after=`.
+//! `run=ID` (several) names them. `label=NAME=VALUE` (several) watches all runs that have these
+//! labels and are not over, and those that are created later. The data of each event names its
+//! `run`. The id of an event is a cursor for all runs, which a client sends back as `Last-Event-ID`
+//! or `?after=`.
 
 use std::convert::Infallible;
 
@@ -16,22 +17,26 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::runs::{admit, wanted_labels};
-use super::stream::{as_events, resume};
+use super::run_access::authorize_run;
 use crate::Gateway;
 use crate::extract::caller::Caller;
+use crate::extract::labels::label_filter;
 use crate::extract::query::Query;
+use crate::extract::sse::{as_events, resume};
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_access::principal::Principal;
 use runcast_fanout::multi_cursor::MultiCursor;
-use runcast_fanout::multi_viewer::{MOST_RUNS, NoDiscovery, RunDiscovery, Runs, bytes};
+use runcast_fanout::multi_viewer::{
+    MAX_WATCHED_RUNS, NoDiscovery, RunDiscovery, Runs, multi_viewer_body,
+};
 use runcast_store::runs::{Run, RunFilter};
 use runcast_store::visibility::Visible;
 use runcast_store::{Store, StoreError};
 
-/// The newest runs with the labels: among them are those that a viewer who comes back has watched.
-const NEWEST: u16 = 200;
+/// The newest runs with the labels that are considered. Among them are those that a viewer that
+/// reconnects has watched.
+const MAX_LABELLED_RUNS: u16 = 200;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
@@ -40,24 +45,25 @@ pub fn router() -> OpenApiRouter<Gateway> {
 
 /// Follows several runs on one connection, as server-sent events, each resumed exactly.
 ///
-/// Either `run` or `label` is to be given.
+/// Give either `run` or `label`.
 #[utoipa::path(
     get,
     path = "/v1/watch",
     params(
         ("run" = Option<Vec<Uuid>>, Query),
-        ("label" = Option<Vec<String>>, Query, description = "`NAME=VALUE`: runs with all of them, also those to come"),
+        ("label" = Option<Vec<String>>, Query, description = "`NAME=VALUE`: runs with all of them, also those that are created later"),
         ("after" = Option<String>, Query, description = "The id of the last event: a cursor for each run"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The same, and wins over it"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same; wins over `after`"),
         ("channel" = Option<Vec<String>>, Query, description = "Only these, such as `output:0` or `status`"),
         ("level" = Option<Vec<String>>, Query, description = "Only logs of these levels"),
     ),
     responses(
-        (status = 200, description = "The data of each event tells its `run`", body = String, content_type = "text/event-stream"),
-        (status = 204, description = "All of them are over and nothing is behind the cursors: stay away"),
-        (status = 404, description = "There is no such run"),
+        (status = 200, description = "The data of each event names its `run`", body = String, content_type = "text/event-stream"),
+        (status = 204, description = "All of them are over, and nothing is behind the cursors: do not reconnect"),
+        (status = 404, description = "One of the runs does not exist"),
     ),
-    security(("bearer" = [Scope::Read]), ("ticket" = [Scope::Read]))
+    security(("bearer" = [Scope::Read]), ("ticket" = [Scope::Read])),
+    extensions(("x-rate-class" = json!("stream")))
 )]
 async fn watch(
     Caller(principal): Caller,
@@ -71,95 +77,96 @@ async fn watch(
         }
         None => MultiCursor::default(),
     };
-    let filter = query.filter()?.of_levels(query.levels()?);
-    let labels = wanted_labels(&query)?;
+    let filter = query.filter()?.with_levels(query.levels()?);
+    let labels = label_filter(&query)?;
     let named: Vec<&str> = query.all("run").collect();
     let hub = gateway.hub().clone();
-    let opened = gateway.access().openings().open(&principal);
+    let registration = gateway.access().open_streams().open(&principal);
     let body = match (named.is_empty(), labels.is_empty()) {
         (false, true) => {
-            let Some(runs) = follow(&gateway, &principal, &named, &after).await? else {
+            let Some(runs) = named_runs(&gateway, &principal, &named, &after).await? else {
                 return Ok(StatusCode::NO_CONTENT.into_response());
             };
-            let nobody = None::<NoDiscovery>;
-            Body::from_stream(
-                bytes(hub, runs, after, filter, nobody, opened).map(Ok::<_, Infallible>),
-            )
+            let discovery = None::<NoDiscovery>;
+            let frames = multi_viewer_body(hub, runs, after, filter, discovery, registration);
+            Body::from_stream(frames.map(Ok::<_, Infallible>))
         }
         (true, false) => {
-            let visible = principal.visible(Scope::Read)?;
-            let mut labelled = Labelled {
+            let labelled = LabelledRuns {
                 store: gateway.store().clone(),
                 labels,
-                visible,
+                visible: principal.visible(Scope::Read)?,
             };
-            let is_followed = |run: &Run| run.ended_at.is_none() || after.get(run.id).is_some();
-            let newest = labelled.newest().await?;
-            let live = newest.into_iter().filter(is_followed);
-            let runs = Runs {
-                live: live.map(|run| run.id).take(MOST_RUNS).collect(),
-                over: Vec::new(),
-            };
-            let later = Some(labelled);
-            Body::from_stream(
-                bytes(hub, runs, after, filter, later, opened).map(Ok::<_, Infallible>),
-            )
+            let runs = labelled.open_or_known(&after).await?;
+            let frames = multi_viewer_body(hub, runs, after, filter, Some(labelled), registration);
+            Body::from_stream(frames.map(Ok::<_, Infallible>))
         }
         _ => {
-            let detail =
-                format!("give either run=ID, up to {MOST_RUNS} of them, or label=NAME=VALUE");
+            let detail = format!(
+                "give either run=ID, up to {MAX_WATCHED_RUNS} of them, or label=NAME=VALUE"
+            );
             return Err(Problem::bad_request(detail));
         }
     };
     Ok(as_events(body.into_response()))
 }
 
-/// The named runs; none if all are over and were shown to the end.
-async fn follow(
+/// The named runs; `None` if all are over and the cursors are at their ends.
+async fn named_runs(
     gateway: &Gateway,
     principal: &Principal,
     named: &[&str],
     after: &MultiCursor,
 ) -> Result<Option<Runs>, Problem> {
-    if named.len() > MOST_RUNS {
+    if named.len() > MAX_WATCHED_RUNS {
         let count = named.len();
         return Err(Problem::bad_request(format!(
-            "{count} runs are over the limit of {MOST_RUNS} on one connection"
+            "{count} runs are over the limit of {MAX_WATCHED_RUNS} on one connection"
         )));
     }
     let mut runs = Runs::default();
     for id in named {
-        let (run, coverage) = admit(gateway, principal, Scope::Read, id).await?;
+        let (run, coverage) = authorize_run(gateway, principal, Scope::Read, id).await?;
         match coverage.ended && after.of(run) >= coverage.watermark {
-            true => runs.over.push(run),
+            true => runs.ended.push(run),
             false => runs.live.push(run),
         }
     }
     Ok((!runs.live.is_empty()).then_some(runs))
 }
 
-/// Runs with labels, as they are created.
+/// Discovers runs with these labels, as they are created.
 #[derive(Debug)]
-struct Labelled {
+struct LabelledRuns {
     store: Store,
     labels: Map<String, Value>,
     visible: Visible,
 }
 
-impl Labelled {
-    async fn newest(&mut self) -> Result<Vec<Run>, StoreError> {
+impl LabelledRuns {
+    /// The newest of them, that are not over, or that the cursor knows.
+    async fn open_or_known(&self, after: &MultiCursor) -> Result<Runs, StoreError> {
+        let is_watched = |run: &Run| run.ended_at.is_none() || after.get(run.id).is_some();
+        let runs = self.newest().await?.into_iter().filter(is_watched);
+        Ok(Runs {
+            live: runs.map(|run| run.id).take(MAX_WATCHED_RUNS).collect(),
+            ended: Vec::new(),
+        })
+    }
+
+    async fn newest(&self) -> Result<Vec<Run>, StoreError> {
         let filter = RunFilter {
             labels: self.labels.clone(),
             visible: self.visible.clone(),
-            limit: NEWEST,
+            limit: MAX_LABELLED_RUNS,
             ..RunFilter::default()
         };
         self.store.runs(&filter).await
     }
 }
 
-impl RunDiscovery for Labelled {
-    async fn look(&mut self) -> Result<Vec<Uuid>, StoreError> {
+impl RunDiscovery for LabelledRuns {
+    async fn find_runs(&mut self) -> Result<Vec<Uuid>, StoreError> {
         let runs = self.newest().await?;
         let live = runs.iter().filter(|run| run.ended_at.is_none());
         Ok(live.map(|run| run.id).collect())

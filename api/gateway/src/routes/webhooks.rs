@@ -1,6 +1,7 @@
-//! `/v1/webhooks`: who is told of which changes of runs, and what was delivered; for administrators.
+//! `/v1/webhooks`: webhooks that are notified of status changes, and their deliveries; for
+//! administrators.
 //!
-//! A secret is in the answer to the request that makes a webhook, and nowhere else.
+//! The secret of a webhook is in the answer to the request that creates it, and nowhere else.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -15,23 +16,26 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::runs;
 use crate::Gateway;
 use crate::extract::json::StrictJson;
+use crate::extract::labels::checked_labels;
+use crate::extract::path::path_id;
 use crate::extract::query::Query;
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_store::webhook_deliveries::{Delivery, DeliveryFilter, PastAttempt};
-use runcast_store::webhooks::{MOST_WEBHOOKS, NewWebhook, Webhook};
-use runcast_webhooks::delivery::STATUSES;
+use runcast_store::webhooks::{MAX_WEBHOOKS, NewWebhook, Webhook};
+use runcast_webhooks::delivery::NOTIFIED_STATUSES;
 use runcast_webhooks::signature;
 
-/// Deliveries of one answer if nothing is said, and at most.
-const SOME_DELIVERIES: u16 = 50;
-const MOST_DELIVERIES: u16 = 500;
+/// Deliveries of one answer, without `limit`.
+const DEFAULT_DELIVERIES: u16 = 50;
 
-/// States that deliveries may be asked for by.
-const STATES: [&str; 3] = ["waiting", "delivered", "dead"];
+/// Deliveries of one answer, at most.
+const MAX_DELIVERIES: u16 = 500;
+
+/// Values of the parameter `state`.
+const DELIVERY_STATES: [&str; 3] = ["waiting", "delivered", "dead"];
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
@@ -49,7 +53,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = NewWebhook)]
 #[serde(deny_unknown_fields)]
-struct Create {
+struct NewWebhookBody {
     url: Url,
     #[schema(schema_with = statuses)]
     on: Vec<String>,
@@ -59,36 +63,32 @@ struct Create {
     labels: Map<String, Value>,
 }
 
-/// What a webhook may be told of.
+/// The statuses that a webhook can be notified of.
 fn statuses() -> ArrayBuilder {
     let one = ObjectBuilder::new().schema_type(Type::String);
-    let one = one.enum_values(Some(STATUSES));
+    let one = one.enum_values(Some(NOTIFIED_STATUSES));
     ArrayBuilder::new().items(one).min_items(Some(1))
 }
 
-/// Holds a secret, so it cannot be printed.
+/// Holds a secret, so it has no `Debug`.
 #[derive(Serialize, ToSchema)]
-#[schema(as = CreatedWebhook)]
 struct CreatedWebhook {
     id: Uuid,
-    /// What its deliveries are signed with, by the standard of webhooks.
+    /// Signs its deliveries, as Standard Webhooks specifies.
     secret: String,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = WebhookList)]
 struct WebhookList {
     webhooks: Vec<Webhook>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = DeliveryList)]
 struct DeliveryList {
     deliveries: Vec<Delivery>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = DeliveryLog)]
 struct DeliveryLog {
     body: String,
     attempts: Vec<PastAttempt>,
@@ -103,53 +103,55 @@ struct Tested {
 #[utoipa::path(
     get,
     path = "/v1/webhooks",
-    responses((status = 200, description = "All of them", body = WebhookList)),
-    security(("bearer" = [Scope::Admin]))
+    responses((status = 200, description = "All webhooks", body = WebhookList)),
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn list(State(gateway): State<Gateway>) -> Result<Json<WebhookList>, Problem> {
     let webhooks = gateway.store().webhooks().await?;
     Ok(Json(WebhookList { webhooks }))
 }
 
-/// Makes a webhook.
+/// Creates a webhook.
 #[utoipa::path(
     post,
     path = "/v1/webhooks",
-    request_body = Create,
+    request_body = NewWebhookBody,
     responses(
-        (status = 201, description = "It is there; its secret is told here alone", body = CreatedWebhook),
-        (status = 409, description = "There are as many as there may be"),
+        (status = 201, description = "The new webhook, with its secret, which no other answer repeats", body = CreatedWebhook),
+        (status = 409, description = "The limit of webhooks is reached"),
     ),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn create(
     State(gateway): State<Gateway>,
-    StrictJson(create): StrictJson<Create>,
+    StrictJson(body): StrictJson<NewWebhookBody>,
 ) -> Result<(StatusCode, Json<CreatedWebhook>), Problem> {
-    let known = |status: &String| STATUSES.contains(&status.as_str());
-    if create.on.is_empty() || !create.on.iter().all(known) {
-        let known = STATUSES.join(", ");
+    let is_known = |status: &String| NOTIFIED_STATUSES.contains(&status.as_str());
+    if body.on.is_empty() || !body.on.iter().all(is_known) {
+        let known = NOTIFIED_STATUSES.join(", ");
         return Err(Problem::bad_request(format!(
             "on: expected some of {known}"
         )));
     }
-    let checked = gateway.webhooks_allowed().check(&create.url);
+    let checked = gateway.egress_policy().check(&body.url);
     checked.map_err(|refused| Problem::bad_request(format!("url: {refused}")))?;
-    let secret = signature::new_secret().map_err(|failed| {
-        error!(error = %failed, "no secret could be made");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no secret could be made")
+    let secret = signature::new_secret().map_err(|error| {
+        error!(%error, "no secret can be generated; the request is answered 500");
+        Problem::internal("no secret could be generated")
     })?;
     let new = NewWebhook {
-        url: create.url.as_str(),
+        url: body.url.as_str(),
         secret: &secret,
-        statuses: &create.on,
-        labels: &runs::labels(create.labels)?,
+        statuses: &body.on,
+        labels: &checked_labels(body.labels)?,
     };
     let Some(id) = gateway.store().create_webhook(&new).await? else {
-        let detail = format!("there are {MOST_WEBHOOKS} webhooks, which is the limit: remove one");
+        let detail = format!("there are {MAX_WEBHOOKS} webhooks, which is the limit: remove one");
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
-    let secret = signature::shown(&secret).expose().to_owned();
+    let secret = signature::encode_secret(&secret).expose().to_owned();
     Ok((StatusCode::CREATED, Json(CreatedWebhook { id, secret })))
 }
 
@@ -157,61 +159,65 @@ async fn create(
 #[utoipa::path(
     delete,
     path = "/v1/webhooks/{webhook}",
-    responses((status = 204, description = "It is gone")),
-    security(("bearer" = [Scope::Admin]))
+    responses((status = 204, description = "The webhook is removed")),
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn remove(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id = webhook_id(&id)?;
+    let id = path_id("webhook", &id)?;
     found(gateway.store().remove_webhook(id).await?, id)
 }
 
-/// Lets a webhook be told again.
+/// Enables a webhook.
 #[utoipa::path(
     post,
     path = "/v1/webhooks/{webhook}/enable",
-    responses((status = 204, description = "It will be told")),
-    security(("bearer" = [Scope::Admin]))
+    responses((status = 204, description = "The webhook gets notifications")),
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn enable(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id = webhook_id(&id)?;
+    let id = path_id("webhook", &id)?;
     found(gateway.store().enable_webhook(id, true).await?, id)
 }
 
-/// Lets a webhook be told of nothing.
+/// Disables a webhook.
 #[utoipa::path(
     post,
     path = "/v1/webhooks/{webhook}/disable",
-    responses((status = 204, description = "It will not be told")),
-    security(("bearer" = [Scope::Admin]))
+    responses((status = 204, description = "The webhook gets no notifications")),
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn disable(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id = webhook_id(&id)?;
+    let id = path_id("webhook", &id)?;
     found(gateway.store().enable_webhook(id, false).await?, id)
 }
 
-/// Sends a test to a webhook; its delivery tells what came of it.
+/// Sends a test to a webhook; its delivery shows the result.
 #[utoipa::path(
     post,
     path = "/v1/webhooks/{webhook}/test",
-    responses((status = 202, description = "A worker sends it", body = Tested)),
-    security(("bearer" = [Scope::Admin]))
+    responses((status = 202, description = "A worker will send it", body = Tested)),
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn test(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Tested>), Problem> {
-    let id = webhook_id(&id)?;
+    let id = path_id("webhook", &id)?;
     let delivery = gateway.store().test_webhook(id).await?;
-    let delivery = delivery.ok_or_else(|| missing("webhook", &id.to_string()))?;
+    let delivery = delivery.ok_or_else(|| Problem::not_found("webhook", &id.to_string()))?;
     Ok((StatusCode::ACCEPTED, Json(Tested { delivery })))
 }
 
@@ -224,16 +230,17 @@ async fn test(
         ("state" = Option<String>, Query, description = "`waiting`, `delivered` or `dead`"),
         ("limit" = Option<u64>, Query, description = "50, and 500 at most"),
     ),
-    responses((status = 200, description = "The newest", body = DeliveryList)),
-    security(("bearer" = [Scope::Admin]))
+    responses((status = 200, description = "The newest deliveries", body = DeliveryList)),
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn deliveries(
     State(gateway): State<Gateway>,
     query: Query,
 ) -> Result<Json<DeliveryList>, Problem> {
     let state = query.get("state");
-    if state.is_some_and(|state| !STATES.contains(&state)) {
-        let known = STATES.join(", ");
+    if state.is_some_and(|state| !DELIVERY_STATES.contains(&state)) {
+        let known = DELIVERY_STATES.join(", ");
         return Err(Problem::bad_request(format!(
             "parameter state: expected one of {known}"
         )));
@@ -242,61 +249,52 @@ async fn deliveries(
         webhook: query.parse("webhook")?,
         state: state.map(str::to_owned),
         only: None,
-        limit: query.limit(SOME_DELIVERIES, MOST_DELIVERIES)?,
+        limit: query.limit(DEFAULT_DELIVERIES, MAX_DELIVERIES)?,
     };
     let deliveries = gateway.store().deliveries(&filter).await?;
     Ok(Json(DeliveryList { deliveries }))
 }
 
-/// Tells what a delivery sends, and all its attempts.
+/// Returns the body of a delivery, and all attempts to send it.
 #[utoipa::path(
     get,
     path = "/v1/webhooks/deliveries/{delivery}",
     responses((status = 200, description = "Its body and attempts", body = DeliveryLog)),
-    security(("bearer" = [Scope::Admin]))
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("read")))
 )]
 async fn delivery(
     State(gateway): State<Gateway>,
     Path(text): Path<String>,
 ) -> Result<Json<DeliveryLog>, Problem> {
-    let unknown = || missing("delivery", &text);
-    let id = Uuid::try_parse(&text).map_err(|_no_id| unknown())?;
-    let found = gateway.store().delivery_log(id).await?;
-    let (body, attempts) = found.ok_or_else(unknown)?;
+    let id = path_id("delivery", &text)?;
+    let log = gateway.store().delivery_log(id).await?;
+    let (body, attempts) = log.ok_or_else(|| Problem::not_found("delivery", &text))?;
     Ok(Json(DeliveryLog { body, attempts }))
 }
 
-/// Sends a delivery that has ended again, with the same id.
+/// Sends a delivery again that was delivered or is dead, with the same id.
 #[utoipa::path(
     post,
     path = "/v1/webhooks/deliveries/{delivery}/replay",
-    responses((status = 202, description = "A worker sends it")),
-    security(("bearer" = [Scope::Admin]))
+    responses((status = 202, description = "A worker will send it")),
+    security(("bearer" = [Scope::Admin])),
+    extensions(("x-rate-class" = json!("write")))
 )]
 async fn replay(
     State(gateway): State<Gateway>,
     Path(text): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let unknown = || missing("ended delivery", &text);
-    let id = Uuid::try_parse(&text).map_err(|_no_id| unknown())?;
+    let id = path_id("ended delivery", &text)?;
     match gateway.store().replay_deliveries(Some(id), None).await? {
-        0 => Err(unknown()),
+        0 => Err(Problem::not_found("ended delivery", &text)),
         _ => Ok(StatusCode::ACCEPTED),
     }
-}
-
-fn webhook_id(text: &str) -> Result<Uuid, Problem> {
-    Uuid::try_parse(text).map_err(|_no_id| missing("webhook", text))
-}
-
-fn missing(what: &str, id: &str) -> Problem {
-    let shown: String = id.chars().take(64).collect();
-    Problem::new(StatusCode::NOT_FOUND, format!("there is no {what} {shown}"))
 }
 
 fn found(found: bool, id: Uuid) -> Result<StatusCode, Problem> {
     if found {
         return Ok(StatusCode::NO_CONTENT);
     }
-    Err(missing("webhook", &id.to_string()))
+    Err(Problem::not_found("webhook", &id.to_string()))
 }

@@ -1,4 +1,6 @@
-//! Who connects: how many connections there may be, and where each request came from.
+//! Limits the number of connections, and finds the address that a request came from.
+//!
+//! A connection over the limit is closed at once. Data: one permit per open connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,11 +16,11 @@ use tracing::warn;
 
 use runcast_access::client_ip::{ClientAddress, TrustedProxies};
 
-/// Of the files that the process may have open, those that are kept for everything but clients: a tenth, but this many
-/// at most.
-const MOST_OTHER_FILES: u64 = 1024;
+/// Of the open files that the process may have, a tenth is reserved for everything but clients, and
+/// at most this many.
+const MAX_RESERVED_FILES: u64 = 1024;
 
-/// What is counted of connections.
+/// Metrics of connections.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     open: Gauge,
@@ -26,7 +28,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers them.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("runcast_connections");
         let open = "Open connections of clients, with those of viewers";
@@ -36,20 +38,22 @@ impl Metrics {
     }
 }
 
-/// The clients of a gateway.
+/// The connections of a gateway.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     proxies: TrustedProxies,
-    places: Arc<Semaphore>,
-    meter: Metrics,
+    permits: Arc<Semaphore>,
+    metrics: Metrics,
+    /// The limit is reached, and the log says so.
     is_full: AtomicBool,
-    is_overlooked: AtomicBool,
+    /// The log has warned about a proxy that is not listed.
+    has_warned_of_proxy: AtomicBool,
 }
 
 /// An open connection; it counts until this is dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
     open: Gauge,
 }
 
@@ -60,59 +64,58 @@ impl Drop for ConnectionPermit {
 }
 
 impl ConnectionLimiter {
-    /// At most so many connections; as many as the system allows if nothing is said.
-    #[must_use]
-    pub fn new(proxies: TrustedProxies, most: Option<u32>, meter: Metrics) -> Self {
-        let most = most.map_or_else(most_files, |most| {
-            usize::try_from(most).unwrap_or(usize::MAX)
+    /// At most `limit` connections; without one, as many as the open-files limit of the process
+    /// allows.
+    pub fn new(proxies: TrustedProxies, limit: Option<u32>, metrics: Metrics) -> Self {
+        let limit = limit.map_or_else(max_client_files, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
         });
         Self {
             proxies,
-            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
-            meter,
+            permits: Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))),
+            metrics,
             is_full: AtomicBool::new(false),
-            is_overlooked: AtomicBool::new(false),
+            has_warned_of_proxy: AtomicBool::new(false),
         }
     }
 
-    /// Lets a client in, unless there are too many.
+    /// A permit for a connection, unless there are too many.
     #[must_use]
     pub fn admit(&self) -> Option<ConnectionPermit> {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.meter.refused.inc();
-            // Once for each time that all places are taken.
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            self.metrics.refused.inc();
+            // Warn once each time that the limit is reached.
             if !self.is_full.swap(true, Ordering::Relaxed) {
-                warn!("as many connections as may be are open: others are closed at once");
+                warn!("connection limit reached; closing new connections at once");
             }
             return None;
         };
         self.is_full.store(false, Ordering::Relaxed);
-        self.meter.open.inc();
+        self.metrics.open.inc();
         Some(ConnectionPermit {
-            _place: place,
-            open: self.meter.open.clone(),
+            _permit: permit,
+            open: self.metrics.open.clone(),
         })
     }
 
-    /// Where a request came from, over a connection from `peer`.
-    #[must_use]
+    /// The address that a request came from, over a connection from `peer`.
     pub fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> ClientAddress {
-        if self.proxies.is_overlooked(peer.ip(), headers)
-            && !self.is_overlooked.swap(true, Ordering::Relaxed)
+        if self.proxies.is_unlisted_proxy(peer.ip(), headers)
+            && !self.has_warned_of_proxy.swap(true, Ordering::Relaxed)
         {
             warn!(
                 peer = %peer.ip(),
-                "a request says by X-Forwarded-For whom it is for; if that is a proxy of yours, list it in RUNCAST_TRUSTED_PROXIES, \
-                 or all behind it count as one client"
+                "a request has X-Forwarded-For, but its peer is no trusted proxy; if it is a proxy of yours, \
+                 list it in RUNCAST_TRUSTED_PROXIES, or all clients behind it count as one"
             );
         }
         self.proxies.client(peer.ip(), headers)
     }
 }
 
-/// As many as the process may have files open, but for some of them.
-fn most_files() -> usize {
+/// The open files that are left for clients.
+fn max_client_files() -> usize {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    let others = (files / 10).min(MOST_OTHER_FILES);
-    usize::try_from(files - others).unwrap_or(usize::MAX)
+    let reserved = (files / 10).min(MAX_RESERVED_FILES);
+    usize::try_from(files - reserved).unwrap_or(usize::MAX)
 }

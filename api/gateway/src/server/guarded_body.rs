@@ -1,4 +1,4 @@
-//! A body that holds something until it is sent, or given up.
+//! A body that keeps a guard (a permit, a counter) until it is sent, or the client is gone.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,17 +7,16 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-/// A body that holds something until it is sent, or given up.
 struct GuardedBody<T> {
     body: Body,
-    held: Option<T>,
+    guard: Option<T>,
 }
 
-/// This body, holding `what`.
-pub(crate) fn holding<T: Send + Unpin + 'static>(body: Body, what: T) -> Body {
+/// This body, with a guard that is dropped when it ends.
+pub(crate) fn guarded<T: Send + Unpin + 'static>(body: Body, guard: T) -> Body {
     Body::new(GuardedBody {
         body,
-        held: Some(what),
+        guard: Some(guard),
     })
 }
 
@@ -31,7 +30,7 @@ impl<T: Unpin> HttpBody for GuardedBody<T> {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if matches!(polled, Poll::Ready(None)) {
-            self.held = None;
+            self.guard = None;
         }
         polled
     }

@@ -1,17 +1,17 @@
-//! Whether anything is under way on a connection.
+//! How long an HTTP/2 connection has had no request in progress.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// What is under way on a connection.
+/// The number of requests in progress on a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Activity(watch::Sender<usize>);
 
-/// Something that is under way, until this is dropped.
+/// A request in progress, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Busy(watch::Sender<usize>);
+pub(super) struct RequestGuard(watch::Sender<usize>);
 
 impl Default for Activity {
     fn default() -> Self {
@@ -20,17 +20,17 @@ impl Default for Activity {
 }
 
 impl Activity {
-    /// Something begins.
+    /// Starts a request.
     #[must_use]
-    pub(super) fn begin(&self) -> Busy {
+    pub(super) fn begin(&self) -> RequestGuard {
         self.0.send_modify(|count| *count += 1);
-        Busy(self.0.clone())
+        RequestGuard(self.0.clone())
     }
 
-    /// Returns once nothing was under way for this long.
-    pub(super) async fn idle(&self, time: Duration) {
+    /// Returns once no request was in progress for this long.
+    pub(super) async fn idle_for(&self, time: Duration) {
         let mut count = self.0.subscribe();
-        // A sender lives here, so waiting cannot fail.
+        // `self` holds the sender, so waiting cannot fail.
         while count.wait_for(|count| *count == 0).await.is_ok() {
             if timeout(time, count.wait_for(|count| *count > 0))
                 .await
@@ -42,7 +42,7 @@ impl Activity {
     }
 }
 
-impl Drop for Busy {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
     }
@@ -55,18 +55,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn idle_counts_from_the_end_of_the_last() {
+    async fn idle_time_counts_from_the_end_of_the_last_request() {
         let activity = Activity::default();
         let pause = Duration::from_millis(50);
         let began = Instant::now();
         let (one, two) = (activity.begin(), activity.begin());
-        let working = async {
+        let requests = async {
             sleep(pause).await;
             drop(one);
             sleep(pause).await;
             drop(two);
         };
-        tokio::join!(working, activity.idle(pause));
+        tokio::join!(requests, activity.idle_for(pause));
         assert!(began.elapsed() >= 3 * pause);
     }
 }

@@ -1,7 +1,8 @@
-//! A client's socket, which fails when the client takes nothing of what it asked for.
+//! A client's socket that fails when the client stops reading what is sent to it.
 //!
-//! Time: the patience that viewers are given; while the process has too little memory, a whole round of
-//! [`memory`](crate::fanout::memory), since what waits for a client is memory. Data: a timer while something waits.
+//! Time: a write may wait for `stall_timeout`, as for viewers. While the process has too little
+//! memory it may wait for one round of [`runcast_fanout::memory`] only, since what waits for a
+//! client takes up memory. Data: a timer while a write waits.
 
 use std::io;
 use std::pin::Pin;
@@ -16,34 +17,38 @@ use tokio::time::sleep;
 
 use runcast_fanout::memory::{MemoryGuard, ShedSignal};
 
-/// A socket that tells whether something waits to be written, and fails when that takes too long.
+/// A socket whose writes fail when they wait too long.
 pub(super) struct Socket {
     pub(super) stream: TcpStream,
-    patience: Duration,
+    stall_timeout: Duration,
     memory: Arc<MemoryGuard>,
     is_blocked: Arc<AtomicBool>,
-    /// Runs while something waits, and tells why it must not wait longer.
-    gives_up: Option<Pin<Box<dyn Future<Output = io::Error> + Send>>>,
+    /// Runs while a write waits, and resolves to the error that it fails with.
+    timeout: Option<Pin<Box<dyn Future<Output = io::Error> + Send>>>,
 }
 
 impl Socket {
-    /// Whoever takes nothing for as long as `patience` is given up.
-    pub(super) fn new(stream: TcpStream, patience: Duration, memory: Arc<MemoryGuard>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        stall_timeout: Duration,
+        memory: Arc<MemoryGuard>,
+    ) -> Self {
         Self {
             stream,
-            patience,
+            stall_timeout,
             memory,
             is_blocked: Arc::default(),
-            gives_up: None,
+            timeout: None,
         }
     }
 
-    /// Whether something waits to be written.
+    /// Whether a write waits for the client.
     pub(super) fn is_blocked(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_blocked)
     }
 
-    fn note<T>(
+    /// Starts the timer when a write has to wait, and stops it when one went through.
+    fn watch_write<T>(
         &mut self,
         polled: Poll<io::Result<T>>,
         context: &mut Context<'_>,
@@ -51,23 +56,23 @@ impl Socket {
         self.is_blocked
             .store(polled.is_pending(), Ordering::Relaxed);
         if polled.is_ready() {
-            self.gives_up = None;
+            self.timeout = None;
             return polled;
         }
-        let (patience, memory) = (self.patience, &self.memory);
-        let gives_up = self
-            .gives_up
-            .get_or_insert_with(|| Box::pin(too_long(patience, memory.shedding())));
-        gives_up.as_mut().poll(context).map(Err)
+        let (stall_timeout, memory) = (self.stall_timeout, &self.memory);
+        let timeout = self
+            .timeout
+            .get_or_insert_with(|| Box::pin(stalled(stall_timeout, memory.shedding())));
+        timeout.as_mut().poll(context).map(Err)
     }
 }
 
-/// Waits for as long as somebody may take nothing.
-async fn too_long(patience: Duration, shedding: ShedSignal) -> io::Error {
+/// Waits for as long as a write may wait.
+async fn stalled(stall_timeout: Duration, shedding: ShedSignal) -> io::Error {
     let reason = tokio::select! {
-        () = sleep(patience) => format!("the client took nothing for {patience:?}"),
+        () = sleep(stall_timeout) => format!("the client read nothing for {stall_timeout:?}"),
         () = shedding.whole_round() => {
-            "the client took nothing while there is too little memory".to_owned()
+            "the client read nothing while there is too little memory".to_owned()
         }
     };
     io::Error::new(io::ErrorKind::TimedOut, reason)
@@ -90,7 +95,7 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note(polled, context)
+        self.watch_write(polled, context)
     }
 
     fn poll_write_vectored(
@@ -99,7 +104,7 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.note(polled, context)
+        self.watch_write(polled, context)
     }
 
     fn is_write_vectored(&self) -> bool {

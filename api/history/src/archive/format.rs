@@ -1,14 +1,15 @@
-//! What an object of the archive is made of, and nothing else: no place, no Postgres.
+//! The format of an archive object, and nothing else: no object store, no Postgres.
 //!
 //! ```text
-//! zstd frame | zstd frame | ... | skippable frame: index as JSON, its CRC-32C, its length, MARK
+//! zstd frame | zstd frame | ... | skippable frame: index as JSON, its CRC-32C, its length, magic
 //! ```
 //!
-//! Each zstd frame holds about [`FRAME_BYTES`] of NDJSON, one event a line exactly as the API shows it, and
-//! unpacks by itself: a page of history needs one range of the object. `zstdcat` prints the run, since it
-//! passes over the skippable frame; a reader who has nothing but the object finds the index from its end.
+//! Each zstd frame holds about [`FRAME_BYTES`] of NDJSON, one event per line exactly as the API
+//! sends it, and decompresses by itself. So a page of history needs one range of the object.
+//! `zstdcat` prints the run, since it skips the last frame. A reader that has only the object finds
+//! the index from its end.
 //!
-//! The index takes some 200 bytes a frame, a five-thousandth of what it is about.
+//! The index takes about 200 bytes per frame, 1/5000 of the data.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,47 +25,47 @@ use zstd::bulk::Compressor;
 
 use crate::envelope::with_envelope;
 
-/// Raw bytes after which a frame is closed.
+/// Uncompressed bytes after which a frame is closed.
 pub const FRAME_BYTES: usize = 1024 * 1024;
 
-/// Most raw bytes of a frame: one longest event more, with its envelope.
+/// Uncompressed bytes of a frame at most: [`FRAME_BYTES`] and one longest event with its envelope.
 const MAX_FRAME_BYTES: usize = FRAME_BYTES + 512 * 1024;
 
-/// The level at which zstd still packs log text at 200 MB/s and more.
-const LEVEL: i32 = 3;
+/// The level at which zstd still compresses log text at 200 MB/s and more.
+const ZSTD_LEVEL: i32 = 3;
 
-/// Version of this layout.
-const VERSION: u32 = 1;
+/// The version of this format.
+const FORMAT_VERSION: u32 = 1;
 
 /// The first of the sixteen magic numbers of skippable frames.
-const SKIPPABLE: u32 = 0x184D_2A50;
+const SKIPPABLE_MAGIC: u32 = 0x184D_2A50;
 
 /// The last bytes of every object.
-const MARK: &[u8; 8] = b"RUNCAST1";
+const FOOTER_MAGIC: &[u8; 8] = b"RUNCAST1";
 
-/// CRC and length of the index, and the mark.
-const FOOTER_BYTES: usize = 4 + 4 + MARK.len();
+/// CRC and length of the index, and the magic bytes.
+const FOOTER_BYTES: usize = 4 + 4 + FOOTER_MAGIC.len();
 
-/// What an object holds, and where.
+/// The index: what an object holds, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectIndex {
-    /// [`VERSION`].
+    /// The format version.
     pub version: u32,
     /// The run.
     pub run: Uuid,
-    /// The object holds the events behind this id ...
+    /// The object holds the events after this id ...
     pub after: EventId,
-    /// ... up to and with this one.
+    /// ... up to and including this one.
     pub upto: EventId,
-    /// How many there are.
+    /// The number of its events.
     pub events: u64,
     /// Bytes of their lines, without envelopes and newlines.
     pub line_bytes: u64,
-    /// Bytes of all frames, unpacked.
+    /// Uncompressed bytes of all frames.
     pub raw_bytes: u64,
-    /// Count, bytes and checksum of what each producer has published, up to the end of this object.
+    /// Count, bytes and checksum of what each producer has published up to the end of this object.
     pub seals: BTreeMap<Uuid, Seal>,
-    /// Runcast's own notes about holes, which belong to no producer, up to the end of this object.
+    /// Gaps that Runcast itself reported up to the end of this object. They belong to no producer.
     pub notes: u64,
     /// The frames, in order and without a hole between them.
     pub frames: Vec<Frame>,
@@ -77,57 +78,56 @@ pub struct Frame {
     pub first: EventId,
     /// ... and its last.
     pub last: EventId,
-    /// Number of its first line in the object, from 1.
+    /// The number of its first line in the object, from 1.
     pub line: u64,
-    /// How many lines it has.
+    /// The number of its lines.
     pub lines: u64,
-    /// Smallest and largest time of its events by their producers' clocks, Unix milliseconds.
+    /// The smallest and the largest time of its events by their producers' clocks, Unix
+    /// milliseconds.
     pub times: [u64; 2],
-    /// One bit for each [`Kind`](runcast_common::event::Kind) that occurs, by its number.
+    /// A bit for each [`Kind`](runcast_common::protocol::event::Kind) that occurs, by its number.
     pub kinds: u16,
     /// Where it begins in the object.
     pub offset: u64,
-    /// Its bytes there.
+    /// Its compressed bytes.
     pub length: u64,
-    /// Its bytes, unpacked.
+    /// Its uncompressed bytes.
     pub raw: u64,
-    /// CRC-32C of its bytes as they are stored.
+    /// CRC-32C of its compressed bytes.
     pub crc32c: u32,
 }
 
-/// An object, or a part of it, that is not what was written.
+/// An object, or a part of it, differs from what was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DamagedObject(pub String);
 
-/// Builds an object: events go in, bytes come out, and what is kept meanwhile is one frame and the index.
+/// Builds an object: events go in, bytes come out. Memory: one frame and the index.
 pub struct ObjectBuilder {
     index: ObjectIndex,
     compressor: Compressor<'static>,
     raw: Vec<u8>,
-    open: Option<Frame>,
-    written: u64,
+    open_frame: Option<Frame>,
+    written_bytes: u64,
 }
 
 impl std::fmt::Debug for ObjectBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("ObjectBuilder")
             .field("index", &self.index)
             .finish_non_exhaustive()
     }
 }
 
 impl ObjectBuilder {
-    /// An object of a run that begins behind `after`; `before` is the index of the object that ends there.
-    ///
-    /// # Errors
-    /// If zstd gets no memory.
+    /// An object of a run that begins after `after`. `before` is the index of the object that ends
+    /// there.
     pub fn new(run: Uuid, after: EventId, before: Option<&ObjectIndex>) -> io::Result<Self> {
-        let mut compressor = Compressor::new(LEVEL)?;
+        let mut compressor = Compressor::new(ZSTD_LEVEL)?;
         compressor.include_checksum(true)?;
         Ok(Self {
             index: ObjectIndex {
-                version: VERSION,
+                version: FORMAT_VERSION,
                 run,
                 after,
                 upto: after,
@@ -142,29 +142,26 @@ impl ObjectBuilder {
             },
             compressor,
             raw: Vec::new(),
-            open: None,
-            written: 0,
+            open_frame: None,
+            written_bytes: 0,
         })
     }
 
-    /// Adds the next event; a frame that is full with it goes to the end of `out`.
-    ///
-    /// # Errors
-    /// If zstd fails.
+    /// Adds the next event. A frame that is full with it is appended to `out`.
     pub fn add(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
         let (kind, time) = match Head::parse(&event.line) {
             Ok(head) => (head.kind.number(), head.time),
-            // Never stored, since the persister checks each line; shown as a gap all the same.
+            // Never stored, since the persister checks each line; kept as a gap nevertheless.
             Err(_unreadable) => (runcast_common::protocol::event::Kind::Gap.number(), 0),
         };
-        let frame = self.open.get_or_insert(Frame {
+        let frame = self.open_frame.get_or_insert(Frame {
             first: event.id,
             last: event.id,
             line: self.index.events + 1,
             lines: 0,
             times: [time, time],
             kinds: 0,
-            offset: self.written,
+            offset: self.written_bytes,
             length: 0,
             raw: 0,
             crc32c: 0,
@@ -193,10 +190,11 @@ impl ObjectBuilder {
         Ok(())
     }
 
-    /// Writes the last frame and the index, which reaches up to `upto` whatever the last event is.
+    /// Writes the last frame and the index. The index covers ids up to `upto`, whatever the last
+    /// event is.
     ///
     /// # Errors
-    /// If zstd fails, or the index is beyond what a skippable frame can hold: some petabytes of run.
+    /// If zstd fails, or the index exceeds what a skippable frame can hold: some petabytes of run.
     pub fn finish(mut self, upto: EventId, out: &mut Vec<u8>) -> io::Result<ObjectIndex> {
         self.close_frame(out)?;
         self.index.upto = upto;
@@ -204,95 +202,82 @@ impl ObjectBuilder {
         let too_large = |_| io::Error::other("the index of an object is over 4 GiB");
         let length = u32::try_from(index.len()).map_err(too_large)?;
         let payload = u32::try_from(index.len() + FOOTER_BYTES).map_err(too_large)?;
-        out.extend_from_slice(&SKIPPABLE.to_le_bytes());
+        out.extend_from_slice(&SKIPPABLE_MAGIC.to_le_bytes());
         out.extend_from_slice(&payload.to_le_bytes());
         out.extend_from_slice(&index);
         out.extend_from_slice(&crc32c::crc32c(&index).to_le_bytes());
         out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(MARK);
+        out.extend_from_slice(FOOTER_MAGIC);
         Ok(self.index)
     }
 
     fn close_frame(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
-        let Some(mut frame) = self.open.take() else {
+        let Some(mut frame) = self.open_frame.take() else {
             return Ok(());
         };
-        let packed = self.compressor.compress(&self.raw)?;
-        frame.length = packed.len() as u64;
+        let compressed = self.compressor.compress(&self.raw)?;
+        frame.length = compressed.len() as u64;
         frame.raw = self.raw.len() as u64;
-        frame.crc32c = crc32c::crc32c(&packed);
-        self.written += frame.length;
+        frame.crc32c = crc32c::crc32c(&compressed);
+        self.written_bytes += frame.length;
         self.index.raw_bytes += frame.raw;
         self.index.frames.push(frame);
         self.raw.clear();
-        out.extend_from_slice(&packed);
+        out.extend_from_slice(&compressed);
         Ok(())
     }
 }
 
 impl ObjectIndex {
-    /// The index as it stands in the object and in Postgres.
-    ///
-    /// # Errors
-    /// None that could occur: numbers and texts can always be written.
+    /// The index as it is written into the object and into Postgres.
     pub fn to_json(&self) -> io::Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(io::Error::other)
     }
 
-    /// Reads an index.
-    ///
-    /// # Errors
-    /// [`DamagedObject`] if it is none, or one of a version that is not known here.
+    /// Parses an index; one of another version counts as damaged.
     pub fn from_json(json: &[u8]) -> Result<Self, DamagedObject> {
         let index: Self = serde_json::from_slice(json)
             .map_err(|error| DamagedObject(format!("its index cannot be read: {error}")))?;
-        if index.version == VERSION {
+        if index.version == FORMAT_VERSION {
             Ok(index)
         } else {
             Err(DamagedObject(format!(
-                "its index has version {}, not {VERSION}",
+                "its index has version {}, not {FORMAT_VERSION}",
                 index.version
             )))
         }
     }
 
-    /// Bytes of the data frames; the index begins there.
-    #[must_use]
+    /// Bytes of the data frames. The index begins there.
     pub fn data_bytes(&self) -> u64 {
         self.frames
             .last()
             .map_or(0, |frame| frame.offset + frame.length)
     }
 
-    /// Checks that the end of an object, from [`ObjectIndex::data_bytes`] on, holds this very index.
-    ///
-    /// # Errors
-    /// [`DamagedObject`] says what is wrong.
+    /// Checks that the end of an object, from [`ObjectIndex::data_bytes`] on, holds this very
+    /// index.
     pub fn check_end(&self, end: &[u8]) -> Result<(), DamagedObject> {
-        if embedded(end)? == *self {
+        if index_at_end(end)? == *self {
             Ok(())
         } else {
-            Err(DamagedObject("the index at its end is another".into()))
+            Err(DamagedObject("the index at its end differs".into()))
         }
     }
 
-    /// What it takes in memory, about.
-    #[must_use]
-    pub fn size(&self) -> usize {
+    /// Bytes that it occupies in memory, about.
+    pub fn memory_bytes(&self) -> usize {
         let seals = self.seals.len() * size_of::<(Uuid, Seal)>();
         self.frames.len() * size_of::<Frame>() + seals + size_of::<Self>()
     }
 }
 
-/// The index out of the end of an object.
-///
-/// # Errors
-/// [`DamagedObject`] says what is wrong.
-pub fn embedded(end: &[u8]) -> Result<ObjectIndex, DamagedObject> {
+/// Reads the index from the end of an object.
+pub fn index_at_end(end: &[u8]) -> Result<ObjectIndex, DamagedObject> {
     let damage = |what: &str| DamagedObject(what.to_owned());
     let footer = end.len().checked_sub(FOOTER_BYTES).map(|at| &end[at..]);
-    let footer = footer.filter(|footer| footer.ends_with(MARK));
-    let footer = footer.ok_or_else(|| damage("it is cut short, or no object of an archive"))?;
+    let footer = footer.filter(|footer| footer.ends_with(FOOTER_MAGIC));
+    let footer = footer.ok_or_else(|| damage("it is cut short, or is not an archive object"))?;
     let number = |at: usize| {
         let mut bytes = [0; 4];
         bytes.copy_from_slice(&footer[at..at + 4]);
@@ -309,11 +294,9 @@ pub fn embedded(end: &[u8]) -> Result<ObjectIndex, DamagedObject> {
     ObjectIndex::from_json(json)
 }
 
-/// Unpacks a frame and checks it.
-///
-/// # Errors
-/// [`DamagedObject`] says what is wrong; no more than a frame may hold is ever allocated.
-pub fn unpack(frame: &Frame, stored: &[u8]) -> Result<Bytes, DamagedObject> {
+/// Checks and decompresses a frame. Allocates no more than a frame may hold, whatever the index
+/// says.
+pub fn decompress_frame(frame: &Frame, stored: &[u8]) -> Result<Bytes, DamagedObject> {
     let at = frame.offset;
     if stored.len() as u64 != frame.length {
         let (is, should) = (stored.len(), frame.length);
@@ -332,19 +315,19 @@ pub fn unpack(frame: &Frame, stored: &[u8]) -> Result<Bytes, DamagedObject> {
     let raw = raw.ok_or_else(|| DamagedObject(format!("the frame at byte {at} is too large")))?;
     let lines = zstd::bulk::decompress(stored, raw).map_err(|error| {
         DamagedObject(format!(
-            "the frame at byte {at} cannot be unpacked: {error}"
+            "the frame at byte {at} cannot be decompressed: {error}"
         ))
     })?;
     if lines.len() == raw && lines.ends_with(b"\n") {
         Ok(lines.into())
     } else {
         Err(DamagedObject(format!(
-            "the frame at byte {at} holds something else"
+            "the frame at byte {at} does not hold what its index says"
         )))
     }
 }
 
-/// The lines of an unpacked frame, without their newlines.
+/// The lines of a decompressed frame, without their newlines.
 pub fn lines(raw: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
     let mut at = 0;
     memchr::memchr_iter(b'\n', raw).map(move |end| {
@@ -359,7 +342,7 @@ mod tests {
     use super::*;
     use crate::envelope::without_envelope;
 
-    const RUN: Uuid = Uuid::from_u128(1);
+    const RUN_ID: Uuid = Uuid::from_u128(1);
 
     fn events(count: u64) -> Vec<Event> {
         let event = |seq: u64| Event {
@@ -377,7 +360,7 @@ mod tests {
     }
 
     fn build(events: &[Event]) -> (ObjectIndex, Vec<u8>) {
-        let mut builder = ObjectBuilder::new(RUN, EventId::ZERO, None).expect("a builder");
+        let mut builder = ObjectBuilder::new(RUN_ID, EventId::ZERO, None).expect("a builder");
         let mut out = Vec::new();
         for event in events {
             builder.add(event, &mut out).expect("added");
@@ -396,7 +379,7 @@ mod tests {
         for frame in &index.frames {
             let from = usize::try_from(frame.offset).expect("small");
             let until = from + usize::try_from(frame.length).expect("small");
-            let raw = unpack(frame, &object[from..until]).expect("unpacked");
+            let raw = decompress_frame(frame, &object[from..until]).expect("unpacked");
             assert_eq!(frame.line, line);
             line += frame.lines;
             let of_frame: Vec<_> = lines(&raw)
@@ -411,7 +394,7 @@ mod tests {
         index
             .check_end(&object[end..])
             .expect("the index at the end");
-        assert_eq!(embedded(&object).expect("found from the end"), index);
+        assert_eq!(index_at_end(&object).expect("found from the end"), index);
         let seal = index.seals[&Uuid::from_u128(5)];
         assert_eq!(seal.events, 1_000);
     }
@@ -434,9 +417,9 @@ mod tests {
         for at in 0..end {
             let mut damaged = object[..end].to_vec();
             damaged[at] ^= 1;
-            unpack(&frame, &damaged).expect_err("a flipped bit");
+            decompress_frame(&frame, &damaged).expect_err("a flipped bit");
         }
-        unpack(&frame, &object[..end - 1]).expect_err("cut short");
+        decompress_frame(&frame, &object[..end - 1]).expect_err("cut short");
         for at in end + 8..object.len() {
             let mut damaged = object[end..].to_vec();
             damaged[at - end] ^= 1;
@@ -447,6 +430,6 @@ mod tests {
         index
             .check_end(&object[end..object.len() - 1])
             .expect_err("cut short");
-        embedded(b"").expect_err("nothing");
+        index_at_end(b"").expect_err("nothing");
     }
 }

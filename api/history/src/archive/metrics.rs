@@ -1,4 +1,4 @@
-//! What the archive counts, for `/metrics`.
+//! The archive's counters, for `/metrics`.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,29 +8,29 @@ use prometheus_client::registry::Registry;
 /// The counters of one process. Cloning is cheap, and clones count together.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    /// Objects that were compared with their rows and kept.
+    /// Runs archived: written, read back, and compared with their rows.
     pub runs: Counter,
-    /// Their bytes, unpacked.
+    /// Their uncompressed bytes.
     pub raw_bytes: Counter,
-    /// Their bytes.
+    /// Their compressed bytes.
     pub stored_bytes: Counter,
-    /// Attempts that came to nothing.
+    /// Attempts that failed.
     pub failures: Counter,
-    /// Objects deleted: of runs that retention removed, or of attempts that came to nothing.
+    /// Objects deleted, of runs that retention removed or of failed attempts.
     pub deleted: Counter,
-    /// Reads that failed, by why.
+    /// Failed reads, by reason.
     pub unread: Family<Reason, Counter>,
 }
 
 /// Why an archived run could not be read: `unreachable`, `missing`, `damaged` or `unset`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
-    /// In one word.
+    /// The reason, in one word.
     pub reason: &'static str,
 }
 
 impl Metrics {
-    /// Registers what a worker counts.
+    /// Registers the counters of a worker.
     pub fn register_writing(&self, registry: &mut Registry) {
         let mut counter = |name: &str, help: &str, counter: &Counter| {
             registry.register(name, help, counter.clone());
@@ -42,12 +42,12 @@ impl Metrics {
         );
         counter(
             "runcast_archive_raw_bytes",
-            "Bytes of archived runs, unpacked",
+            "Uncompressed bytes of archived runs",
             &self.raw_bytes,
         );
         counter(
             "runcast_archive_stored_bytes",
-            "Bytes of archived runs as they are stored",
+            "Compressed bytes of archived runs",
             &self.stored_bytes,
         );
         counter(
@@ -62,7 +62,7 @@ impl Metrics {
         );
     }
 
-    /// Registers what a gateway counts.
+    /// Registers the counters of a gateway.
     pub fn register_reading(&self, registry: &mut Registry) {
         let help =
             "Reads of archived runs that failed, by reason: unreachable, missing, damaged, unset";

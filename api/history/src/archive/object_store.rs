@@ -1,9 +1,11 @@
-//! Where archived runs lie: a folder, or a bucket of S3 or of a store that speaks its protocol.
+//! Where archived runs lie: a folder, or a bucket of S3 or of a store with the same protocol.
 //!
-//! An object has one name for ever and is written by one attempt ([`super::upload`]), so nothing is ever written
-//! over. Only whoever has a row for an object in Postgres removes it, and with it what an upload left.
+//! An object keeps its name and is written by one attempt ([`super::upload`]), so nothing is ever
+//! overwritten. Only the owner of an object's row in Postgres deletes it, together with what an
+//! unfinished upload left.
 //!
-//! Every request has a deadline, [`REQUEST_DEADLINE`], and is repeated for [`RETRY_DEADLINE`] at most.
+//! Time: every request has a deadline, [`REQUEST_DEADLINE`], and is retried for [`RETRY_DEADLINE`]
+//! at most.
 
 use std::fmt;
 use std::ops::Range;
@@ -28,16 +30,17 @@ use uuid::Uuid;
 
 use runcast_store::archives::day_of;
 
-/// The setting that names the place.
-pub const SETTING: &str = "RUNCAST_ARCHIVE";
+/// The setting that names the archive store.
+pub const ARCHIVE_SETTING: &str = "RUNCAST_ARCHIVE";
 
-/// Longest wait for one request.
+/// The longest wait for one request.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Longest time for which a request that failed is repeated.
+/// How long a failed request is retried.
 const RETRY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Settings of AWS that are passed on to the client: who we are, where the bucket is, how it is kept.
+/// Settings of AWS that are passed to the client: credentials, the address of the bucket,
+/// encryption.
 const AWS_SETTINGS: [&str; 20] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -61,38 +64,39 @@ const AWS_SETTINGS: [&str; 20] = [
     "AWS_SSE_BUCKET_KEY_ENABLED",
 ];
 
-/// Why the place could not do what was asked. It names the place, never a credential.
+/// Why a request to the archive store failed. The texts name the store, never a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveStoreError {
-    /// The object is not there.
-    #[error("{place} does not hold {object}")]
+    /// The object does not exist.
+    #[error("{store} does not hold {object}")]
     Missing {
-        /// Where it should be.
-        place: String,
-        /// Its name.
+        /// The store.
+        store: String,
+        /// The name of the object.
         object: String,
     },
-    /// The place does not answer, or refuses.
-    #[error("{place} cannot be used: {reason}")]
+    /// The store does not answer, or refuses.
+    #[error("{store} cannot be used: {reason}")]
     Unreachable {
-        /// The place.
-        place: String,
-        /// What it said, or what came in between.
+        /// The store.
+        store: String,
+        /// What it answered, or what failed on the way.
         reason: String,
     },
 }
 
-/// A place for objects. Cloning is cheap.
+/// A store of archive objects. Cloning is cheap.
 #[derive(Clone)]
 pub struct ArchiveStore {
+    /// For errors and logs; holds no credential.
     address: String,
     pub(super) objects: Arc<dyn ObjectStore>,
-    pub(super) kind: Kind,
+    pub(super) backend: Backend,
 }
 
-/// Which of the two it is.
+/// The kind of store.
 #[derive(Clone)]
-pub(super) enum Kind {
+pub(super) enum Backend {
     Folder(PathBuf),
     Bucket(Arc<PrefixStore<AmazonS3>>),
 }
@@ -109,33 +113,29 @@ impl fmt::Display for ArchiveStore {
     }
 }
 
-/// The name of an object: by the day on which its run was created, then the run, then the attempt.
-#[must_use]
+/// The name of an object: the day on which its run was created, the run, the attempt.
 pub fn object_name(run: Uuid, id: Uuid) -> String {
     let day = day_of(run).format("%Y/%m/%d");
     format!("{day}/{run}/{id}.ndjson.zst")
 }
 
 impl ArchiveStore {
-    /// The place that [`SETTING`] names, if it names one. A folder must be there: one that is made in the place of
-    /// a disk that is not mounted would look as if it had lost everything.
-    ///
-    /// # Errors
-    /// [`ConfigError`] that names the setting.
+    /// The store that [`ARCHIVE_SETTING`] names, if it is set. A folder must exist: one that is
+    /// created in place of a disk that is not mounted would look as if all runs were lost.
     pub fn from_env(env: &impl Env) -> Result<Option<Self>, ConfigError> {
-        let Some(text) = env.get(SETTING) else {
+        let Some(text) = env.get(ARCHIVE_SETTING) else {
             return Ok(None);
         };
-        let place = match Url::parse(&text) {
+        let store = match Url::parse(&text) {
             Ok(url) if url.scheme() == "file" => Self::folder(&url),
             Ok(url) if url.scheme() == "s3" => Self::bucket(&url, env),
             _ => Err("expected file:///folder or s3://bucket/prefix".to_owned()),
         };
         let invalid = |reason| ConfigError::Invalid {
-            name: SETTING,
+            name: ARCHIVE_SETTING,
             reason,
         };
-        place.map(Some).map_err(invalid)
+        store.map(Some).map_err(invalid)
     }
 
     fn folder(url: &Url) -> Result<Self, String> {
@@ -159,7 +159,7 @@ impl ArchiveStore {
         Ok(Self {
             address: url.to_string(),
             objects: Arc::new(objects),
-            kind: Kind::Folder(path),
+            backend: Backend::Folder(path),
         })
     }
 
@@ -181,22 +181,22 @@ impl ArchiveStore {
                 builder = builder.with_config(key, value);
             }
         }
-        // Whoever writes http means it.
+        // An endpoint with `http` is meant that way.
         let endpoint = env
             .get("AWS_ENDPOINT_URL_S3")
             .or_else(|| env.get("AWS_ENDPOINT_URL"));
-        let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
+        let is_http = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
         let retry = RetryConfig {
             backoff: BackoffConfig::default(),
             max_retries: 5,
             retry_timeout: RETRY_DEADLINE,
         };
         let options = ClientOptions::new()
-            .with_allow_http(plain)
+            .with_allow_http(is_http)
             .with_connect_timeout(RETRY_DEADLINE / 2)
             .with_timeout(REQUEST_DEADLINE);
         let client = builder
-            // One by one: not every store takes lists, and few objects go at once.
+            // One by one: not every store accepts lists, and few objects are deleted at once.
             .with_disable_bulk_delete(true)
             .with_client_options(options)
             .with_retry(retry)
@@ -208,84 +208,78 @@ impl ArchiveStore {
         Ok(Self {
             address: url.to_string(),
             objects,
-            kind: Kind::Bucket(client),
+            backend: Backend::Bucket(client),
         })
     }
 
-    /// Asks whether it is there: lists at most one name.
-    ///
-    /// # Errors
-    /// [`ArchiveStoreError`] says what it answered.
+    /// Checks that the store can be reached; lists at most one name.
     pub async fn ping(&self) -> Result<(), ArchiveStoreError> {
-        if let Kind::Folder(path) = &self.kind {
+        if let Backend::Folder(path) = &self.backend {
             let there = tokio::fs::metadata(path).await;
-            return there.map(drop).map_err(|error| self.unreachable(&error));
+            return there
+                .map(drop)
+                .map_err(|error| self.unreachable_error(&error));
         }
         match self.objects.list(None).next().await {
-            Some(Err(error)) => Err(self.unreachable(&error)),
+            Some(Err(error)) => Err(self.unreachable_error(&error)),
             _ => Ok(()),
         }
     }
 
-    /// A range of an object.
-    ///
-    /// # Errors
-    /// [`ArchiveStoreError`]; a range beyond the end of the object is answered by what there is of it.
-    pub async fn range(&self, object: &str, range: Range<u64>) -> Result<Bytes, ArchiveStoreError> {
+    /// Reads a range of an object. Where the range exceeds the object, returns what there is of it.
+    pub async fn get_range(
+        &self,
+        object: &str,
+        range: Range<u64>,
+    ) -> Result<Bytes, ArchiveStoreError> {
         let options = GetOptions {
             range: Some(GetRange::Bounded(range)),
             ..GetOptions::default()
         };
-        let got = async {
-            let got = self.objects.get_opts(&Path::from(object), options).await?;
-            got.bytes().await
+        let response = async {
+            let object = self.objects.get_opts(&Path::from(object), options).await?;
+            object.bytes().await
         };
-        match got.await {
+        match response.await {
             Ok(bytes) => Ok(bytes),
-            Err(error) => Err(self.failed(object, &error)),
+            Err(error) => Err(self.object_error(object, &error)),
         }
     }
 
     /// The length of an object in bytes.
-    ///
-    /// # Errors
-    /// [`ArchiveStoreError`].
     pub async fn length(&self, object: &str) -> Result<u64, ArchiveStoreError> {
         let meta = self.objects.head(&Path::from(object)).await;
         meta.map(|meta| meta.size)
-            .map_err(|error| self.failed(object, &error))
+            .map_err(|error| self.object_error(object, &error))
     }
 
-    /// Removes an object, an upload of it that was broken off, and what that left behind. It may be gone
-    /// already.
-    ///
-    /// # Errors
-    /// [`ArchiveStoreError`]; it can be called again.
+    /// Deletes an object, its unfinished upload, and what that left behind. It may be gone already,
+    /// and the call may be repeated after an error.
     pub async fn remove(
         &self,
         object: &str,
         upload: Option<&str>,
     ) -> Result<(), ArchiveStoreError> {
         let path = Path::from(object);
-        match &self.kind {
-            Kind::Folder(folder) => self.remove_staged(folder, object).await?,
-            Kind::Bucket(client) => {
+        match &self.backend {
+            Backend::Folder(folder) => self.remove_unfinished(folder, object).await?,
+            Backend::Bucket(client) => {
                 if let Some(id) = upload {
                     match client.abort_multipart(&path, &id.to_owned()).await {
                         Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                        Err(error) => return Err(self.unreachable(&error)),
+                        Err(error) => return Err(self.unreachable_error(&error)),
                     }
                 }
             }
         }
         match self.objects.delete(&path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.unreachable(&error)),
+            Err(error) => Err(self.unreachable_error(&error)),
         }
     }
 
-    /// In a folder an object that is being written has its name and a suffix.
-    async fn remove_staged(
+    /// In a folder, an object that is being written has its name and a suffix.
+    async fn remove_unfinished(
         &self,
         folder: &std::path::Path,
         object: &str,
@@ -294,7 +288,8 @@ impl ArchiveStore {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Ok(());
         };
-        // The place itself must be there: a disk that is not mounted holds nothing, and proves nothing.
+        // The folder itself must exist: a disk that is not mounted holds nothing, and proves
+        // nothing.
         self.ping().await?;
         let removed = async {
             let mut entries = match tokio::fs::read_dir(parent).await {
@@ -316,31 +311,35 @@ impl ArchiveStore {
                 }
             }
             match tokio::fs::remove_dir(parent).await {
-                // Something else is in it, or it is gone.
+                // Another file is in it, or it is gone.
                 Ok(()) | Err(_) => Ok(()),
             }
         };
         let removed: std::io::Result<()> = removed.await;
-        removed.map_err(|error| self.unreachable(&error))
+        removed.map_err(|error| self.unreachable_error(&error))
     }
 
-    pub(super) fn failed(&self, object: &str, error: &object_store::Error) -> ArchiveStoreError {
-        let away = matches!(&self.kind, Kind::Folder(path) if !path.is_dir());
+    pub(super) fn object_error(
+        &self,
+        object: &str,
+        error: &object_store::Error,
+    ) -> ArchiveStoreError {
+        let is_gone = matches!(&self.backend, Backend::Folder(path) if !path.is_dir());
         match error {
-            object_store::Error::NotFound { .. } if away => {
-                self.unreachable(&"the folder is not there")
+            object_store::Error::NotFound { .. } if is_gone => {
+                self.unreachable_error(&"the folder is not there")
             }
             object_store::Error::NotFound { .. } => ArchiveStoreError::Missing {
-                place: self.address.clone(),
+                store: self.address.clone(),
                 object: object.to_owned(),
             },
-            error => self.unreachable(error),
+            error => self.unreachable_error(error),
         }
     }
 
-    fn unreachable(&self, error: &dyn fmt::Display) -> ArchiveStoreError {
+    fn unreachable_error(&self, error: &dyn fmt::Display) -> ArchiveStoreError {
         ArchiveStoreError::Unreachable {
-            place: self.address.clone(),
+            store: self.address.clone(),
             reason: error.to_string(),
         }
     }

@@ -1,8 +1,10 @@
-//! Pages out of objects: the index from Postgres, the frames from the place by their ranges.
+//! Reads pages from archive objects: the index from Postgres, the frames from the object store by
+//! their ranges.
 //!
-//! Both are kept in a cache of [`CACHE_BYTES`] for all readers of the process, and one that many ask for at
-//! once is fetched once. A page costs at most one index and the frames that its events lie in; frames without
-//! an event of the wanted kinds are passed over. Every fetch has a deadline, [`FETCH_DEADLINE`].
+//! Data: a cache of [`CACHE_BYTES`] for indexes and decompressed frames, shared by all readers of
+//! the process. Readers that need the same part at once share one fetch. A page costs at most one
+//! index and the frames in which its events lie; frames without an event of the requested kinds are
+//! skipped. Time: every fetch has a deadline, [`FETCH_DEADLINE`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,57 +21,58 @@ use uuid::Uuid;
 
 use super::format::{self, DamagedObject, Frame, ObjectIndex};
 use super::metrics::{Metrics, Reason};
-use super::object_store::{ArchiveStore, ArchiveStoreError, SETTING, object_name};
-use crate::envelope::{shown_id, without_envelope};
+use super::object_store::{ARCHIVE_SETTING, ArchiveStore, ArchiveStoreError, object_name};
+use crate::envelope::{event_id_of, without_envelope};
 use runcast_store::archives::ArchiveObject;
 use runcast_store::events::{EventPage, PAGE_BYTES, PAGE_EVENTS};
 use runcast_store::{Store, StoreError};
 
-/// Bytes of indexes and unpacked frames that one process keeps.
+/// Bytes of indexes and decompressed frames that one process keeps.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// How many those are, about: the cache divides itself by this number, and does not keep what is larger than a
-/// part of it.
+/// About how many those are. The cache divides itself by this number, and does not keep what is
+/// larger than a part of it.
 const CACHE_ITEMS: usize = 64;
 
-/// Longest wait for a frame: a reader would rather hear that the place is away.
+/// The longest wait for a frame: a reader should rather learn that the store is down.
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why the archived part of a run cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// Postgres, which knows what lies where.
+pub enum ArchiveReadError {
+    /// Postgres cannot be read. It knows which objects exist.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The place.
+    /// The archive store failed.
     #[error("the archive at {0}")]
-    Place(#[from] ArchiveStoreError),
-    /// The place did not answer in time.
-    #[error("the archive at {place} does not answer within {FETCH_DEADLINE:?}")]
-    Late {
-        /// Where it is.
-        place: String,
+    ArchiveStore(#[from] ArchiveStoreError),
+    /// The archive store did not answer in time.
+    #[error("the archive at {archive_store} does not answer within {FETCH_DEADLINE:?}")]
+    TimedOut {
+        /// The store.
+        archive_store: String,
     },
-    /// This process does not know the place.
-    #[error("this run is archived, and {SETTING}, which says where, is not set for this service")]
-    Unset,
-    /// An object is not what was archived.
+    /// This process has no archive store.
+    #[error(
+        "this run is archived, but {ARCHIVE_SETTING} is not set for this service; set it to where the archive is"
+    )]
+    NotConfigured,
+    /// An object differs from what was archived.
     #[error("the archived object {object} is damaged: {damage}")]
     Damaged {
-        /// Its name.
+        /// The name of the object.
         object: String,
         /// What is wrong with it.
         damage: DamagedObject,
     },
 }
 
-impl ReadError {
-    /// True if the same read may succeed later, without anybody repairing anything.
-    #[must_use]
+impl ArchiveReadError {
+    /// True if the same read may succeed later without a repair.
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Store(error) => error.is_outage(),
-            Self::Place(_) | Self::Late { .. } | Self::Unset => true,
+            Self::ArchiveStore(_) | Self::TimedOut { .. } | Self::NotConfigured => true,
             Self::Damaged { .. } => false,
         }
     }
@@ -77,18 +80,18 @@ impl ReadError {
     const fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Store(_) => None,
-            Self::Place(ArchiveStoreError::Missing { .. }) => Some("missing"),
-            Self::Place(ArchiveStoreError::Unreachable { .. }) | Self::Late { .. } => {
+            Self::ArchiveStore(ArchiveStoreError::Missing { .. }) => Some("missing"),
+            Self::ArchiveStore(ArchiveStoreError::Unreachable { .. }) | Self::TimedOut { .. } => {
                 Some("unreachable")
             }
-            Self::Unset => Some("unset"),
+            Self::NotConfigured => Some("unset"),
             Self::Damaged { .. } => Some("damaged"),
         }
     }
 }
 
-/// Names what is kept: an index, or a frame by its number.
-type Key = (Uuid, Option<usize>);
+/// Names a cached part: an index, or a frame by its number.
+type CacheKey = (Uuid, Option<usize>);
 
 #[derive(Debug, Clone)]
 enum CachedPart {
@@ -97,134 +100,128 @@ enum CachedPart {
 }
 
 #[derive(Debug, Clone)]
-struct Weigh;
+struct CacheWeights;
 
-impl Weighter<Key, CachedPart> for Weigh {
-    fn weight(&self, _key: &Key, kept: &CachedPart) -> u64 {
-        let bytes = match kept {
-            CachedPart::Index(index) => index.size(),
+impl Weighter<CacheKey, CachedPart> for CacheWeights {
+    fn weight(&self, _key: &CacheKey, part: &CachedPart) -> u64 {
+        let bytes = match part {
+            CachedPart::Index(index) => index.memory_bytes(),
             CachedPart::Frame(lines) => lines.len(),
         };
-        (bytes + size_of::<(Key, CachedPart)>()) as u64
+        (bytes + size_of::<(CacheKey, CachedPart)>()) as u64
     }
 }
 
 /// Reads archived runs. Cloning is cheap; clones share the cache.
 #[derive(Debug, Clone)]
-pub struct Archive(Arc<Shared>);
+pub struct Archive(Arc<Inner>);
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     store: Store,
-    place: Option<ArchiveStore>,
-    cache: Cache<Key, CachedPart, Weigh>,
-    meter: Metrics,
+    archive_store: Option<ArchiveStore>,
+    cache: Cache<CacheKey, CachedPart, CacheWeights>,
+    metrics: Metrics,
 }
 
-/// What a page still takes.
-struct Room<'a> {
+/// The events of a page so far, and how much more it takes.
+struct PageFill<'a> {
     channels: &'a [Channel],
     kinds: u16,
-    events: usize,
-    bytes: usize,
-    taken: Vec<Event>,
+    max_events: usize,
+    bytes_left: usize,
+    events: Vec<Event>,
 }
 
 impl Archive {
-    /// An archive at this place, if there is one; without it every archived run is [`ReadError::Unset`].
-    #[must_use]
-    pub fn new(store: Store, place: Option<ArchiveStore>, meter: Metrics) -> Self {
-        let cache = Cache::with_weighter(CACHE_ITEMS, CACHE_BYTES, Weigh);
-        Self(Arc::new(Shared {
+    /// The archive in this store. Without a store, reads of archived runs fail with
+    /// [`ArchiveReadError::NotConfigured`].
+    pub fn new(store: Store, archive_store: Option<ArchiveStore>, metrics: Metrics) -> Self {
+        let cache = Cache::with_weighter(CACHE_ITEMS, CACHE_BYTES, CacheWeights);
+        Self(Arc::new(Inner {
             store,
-            place,
+            archive_store,
             cache,
-            meter,
+            metrics,
         }))
     }
 
-    /// The first archived events behind `from` that a page asks for; none if the archive has no more of them.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn after(
+    /// The first archived events after `from` that the page asks for; none if the archive has no
+    /// more.
+    pub async fn events_after(
         &self,
         page: &EventPage<'_>,
         mut from: EventId,
-    ) -> Result<Vec<Event>, ReadError> {
-        let mut room = Room::new(page);
+    ) -> Result<Vec<Event>, ArchiveReadError> {
+        let mut fill = PageFill::new(page);
         while let Some(object) = self.0.store.object_after(page.run, from).await? {
             let index = self.index(&object).await?;
             let first = index.frames.partition_point(|frame| frame.last <= from);
             for (number, frame) in index.frames.iter().enumerate().skip(first) {
-                if frame.kinds & room.kinds == 0 {
+                if frame.kinds & fill.kinds == 0 {
                     continue;
                 }
                 let raw = self.frame(&object, number, frame).await?;
                 let lines: Vec<Bytes> = format::lines(&raw).collect();
                 let first =
-                    lines.partition_point(|line| shown_id(line).is_some_and(|id| id <= from));
+                    lines.partition_point(|line| event_id_of(line).is_some_and(|id| id <= from));
                 for line in &lines[first..] {
-                    if !room
-                        .take(line)
+                    if !fill
+                        .push(line)
                         .map_err(|damage| self.damaged(&object, damage))?
                     {
-                        return Ok(room.taken);
+                        return Ok(fill.events);
                     }
                 }
             }
-            if !room.taken.is_empty() {
-                return Ok(room.taken);
+            if !fill.events.is_empty() {
+                return Ok(fill.events);
             }
             from = object.upto;
         }
         Ok(Vec::new())
     }
 
-    /// The last archived events before `from` that a page asks for, in ascending order.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn before(
+    /// The last archived events before `from` that the page asks for, in ascending order.
+    pub async fn events_before(
         &self,
         page: &EventPage<'_>,
         mut from: EventId,
-    ) -> Result<Vec<Event>, ReadError> {
-        let mut room = Room::new(page);
+    ) -> Result<Vec<Event>, ArchiveReadError> {
+        let mut fill = PageFill::new(page);
         'page: while let Some(object) = self.0.store.object_before(page.run, from).await? {
             let index = self.index(&object).await?;
             let end = index.frames.partition_point(|frame| frame.first < from);
             for (number, frame) in index.frames.iter().enumerate().take(end).rev() {
-                if frame.kinds & room.kinds == 0 {
+                if frame.kinds & fill.kinds == 0 {
                     continue;
                 }
                 let raw = self.frame(&object, number, frame).await?;
                 let lines: Vec<Bytes> = format::lines(&raw).collect();
-                let end = lines.partition_point(|line| shown_id(line).is_some_and(|id| id < from));
+                let end =
+                    lines.partition_point(|line| event_id_of(line).is_some_and(|id| id < from));
                 for line in lines[..end].iter().rev() {
-                    if !room
-                        .take(line)
+                    if !fill
+                        .push(line)
                         .map_err(|damage| self.damaged(&object, damage))?
                     {
                         break 'page;
                     }
                 }
             }
-            if !room.taken.is_empty() {
+            if !fill.events.is_empty() {
                 break;
             }
-            // Its first event may stand right behind this id, which is itself part of what came before.
+            // The first event of this object may follow `after` directly, and `after` itself
+            // belongs to the object before.
             from = EventId::new(object.after.epoch, object.after.seq + 1);
         }
-        room.taken.reverse();
-        Ok(room.taken)
+        fill.events.reverse();
+        Ok(fill.events)
     }
 
     /// The last archived seq of each epoch of a run.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn epochs(&self, run: Uuid) -> Result<BTreeMap<u64, u64>, ReadError> {
+    pub async fn epochs(&self, run: Uuid) -> Result<BTreeMap<u64, u64>, ArchiveReadError> {
         let mut ends = BTreeMap::new();
         let mut from = EventId::ZERO;
         while let Some(object) = self.0.store.object_after(run, from).await? {
@@ -232,7 +229,7 @@ impl Archive {
             for (number, frame) in index.frames.iter().enumerate() {
                 if frame.first.epoch < frame.last.epoch {
                     let raw = self.frame(&object, number, frame).await?;
-                    let ids = format::lines(&raw).filter_map(|line| shown_id(&line));
+                    let ids = format::lines(&raw).filter_map(|line| event_id_of(&line));
                     ends.extend(ids.map(|id| (id.epoch, id.seq)));
                 } else {
                     ends.insert(frame.last.epoch, frame.last.seq);
@@ -243,10 +240,10 @@ impl Archive {
         Ok(ends)
     }
 
-    async fn index(&self, object: &ArchiveObject) -> Result<Arc<ObjectIndex>, ReadError> {
+    async fn index(&self, object: &ArchiveObject) -> Result<Arc<ObjectIndex>, ArchiveReadError> {
         let fetch = async {
             let json = self.0.store.archive_index(object.id).await?;
-            // Retention took the run away since it was looked up.
+            // Retention has removed the run since the object was looked up.
             let json = json.ok_or_else(|| {
                 self.damaged(
                     object,
@@ -255,7 +252,7 @@ impl Archive {
             })?;
             let index =
                 ObjectIndex::from_json(&json).map_err(|damage| self.damaged(object, damage))?;
-            Ok::<_, ReadError>(CachedPart::Index(Arc::new(index)))
+            Ok::<_, ArchiveReadError>(CachedPart::Index(Arc::new(index)))
         };
         match self
             .0
@@ -264,9 +261,10 @@ impl Archive {
             .await?
         {
             CachedPart::Index(index) => Ok(index),
-            CachedPart::Frame(_) => {
-                Err(self.damaged(object, DamagedObject("its index was mixed up".into())))
-            }
+            CachedPart::Frame(_) => Err(self.damaged(
+                object,
+                DamagedObject("the cache returned a frame in place of its index".into()),
+            )),
         }
     }
 
@@ -275,11 +273,15 @@ impl Archive {
         object: &ArchiveObject,
         number: usize,
         frame: &Frame,
-    ) -> Result<Bytes, ReadError> {
+    ) -> Result<Bytes, ArchiveReadError> {
         let fetch = async {
             let fetched = self.fetch(object, frame).await;
-            if let Some(reason) = fetched.as_ref().err().and_then(ReadError::reason) {
-                self.0.meter.unread.get_or_create(&Reason { reason }).inc();
+            if let Some(reason) = fetched.as_ref().err().and_then(ArchiveReadError::reason) {
+                self.0
+                    .metrics
+                    .unread
+                    .get_or_create(&Reason { reason })
+                    .inc();
             }
             fetched.map(CachedPart::Frame)
         };
@@ -290,51 +292,61 @@ impl Archive {
             .await?
         {
             CachedPart::Frame(lines) => Ok(lines),
-            CachedPart::Index(_) => {
-                Err(self.damaged(object, DamagedObject("a frame was mixed up".into())))
-            }
+            CachedPart::Index(_) => Err(self.damaged(
+                object,
+                DamagedObject("the cache returned its index in place of a frame".into()),
+            )),
         }
     }
 
-    async fn fetch(&self, object: &ArchiveObject, frame: &Frame) -> Result<Bytes, ReadError> {
-        let place = self.0.place.as_ref().ok_or(ReadError::Unset)?;
+    async fn fetch(
+        &self,
+        object: &ArchiveObject,
+        frame: &Frame,
+    ) -> Result<Bytes, ArchiveReadError> {
+        let archive_store = self
+            .0
+            .archive_store
+            .as_ref()
+            .ok_or(ArchiveReadError::NotConfigured)?;
         let name = object_name(object.run, object.id);
         let range = frame.offset..frame.offset + frame.length;
-        let late = |_elapsed| ReadError::Late {
-            place: place.to_string(),
+        let timed_out = |_elapsed| ArchiveReadError::TimedOut {
+            archive_store: archive_store.to_string(),
         };
         let end = range.end;
-        let stored = match timeout(FETCH_DEADLINE, place.range(&name, range))
+        let stored = match timeout(FETCH_DEADLINE, archive_store.get_range(&name, range))
             .await
-            .map_err(late)?
+            .map_err(timed_out)?
         {
             Ok(stored) => stored,
-            Err(refused) => {
-                // A range beyond the end is refused by some, and that is no outage.
-                let length = timeout(FETCH_DEADLINE, place.length(&name))
+            Err(error) => {
+                // Some stores refuse a range beyond the end. The object is damaged then, and the
+                // store is up.
+                let length = timeout(FETCH_DEADLINE, archive_store.length(&name))
                     .await
-                    .map_err(late)?;
+                    .map_err(timed_out)?;
                 return Err(match length {
                     Ok(length) if length < end => self.damaged(
                         object,
                         DamagedObject(format!("it is cut short after {length} bytes")),
                     ),
-                    _ => refused.into(),
+                    _ => error.into(),
                 });
             }
         };
-        format::unpack(frame, &stored).map_err(|damage| self.damaged(object, damage))
+        format::decompress_frame(frame, &stored).map_err(|damage| self.damaged(object, damage))
     }
 
-    fn damaged(&self, object: &ArchiveObject, damage: DamagedObject) -> ReadError {
-        ReadError::Damaged {
+    fn damaged(&self, object: &ArchiveObject, damage: DamagedObject) -> ArchiveReadError {
+        ArchiveReadError::Damaged {
             object: object_name(object.run, object.id),
             damage,
         }
     }
 }
 
-impl<'a> Room<'a> {
+impl<'a> PageFill<'a> {
     fn new(page: &EventPage<'a>) -> Self {
         let bits = page
             .channels
@@ -347,16 +359,16 @@ impl<'a> Room<'a> {
         Self {
             channels: page.channels,
             kinds,
-            events: usize::from(page.limit.min(PAGE_EVENTS)),
-            bytes: PAGE_BYTES,
-            taken: Vec::new(),
+            max_events: usize::from(page.limit.min(PAGE_EVENTS)),
+            bytes_left: PAGE_BYTES,
+            events: Vec::new(),
         }
     }
 
-    /// Takes a line if it is wanted. False if the page is full without it.
-    fn take(&mut self, shown: &Bytes) -> Result<bool, DamagedObject> {
-        let event = without_envelope(shown)
-            .ok_or_else(|| DamagedObject("a line of it is no event".into()))?;
+    /// Adds a line if the page asks for it. Returns false if the page is full without it.
+    fn push(&mut self, line: &Bytes) -> Result<bool, DamagedObject> {
+        let event = without_envelope(line)
+            .ok_or_else(|| DamagedObject("one of its lines is not an event".into()))?;
         if !self.channels.is_empty() {
             let head = Head::parse(&event.line);
             let wanted = head.is_ok_and(|head| {
@@ -368,13 +380,13 @@ impl<'a> Room<'a> {
                 return Ok(true);
             }
         }
-        // The first one belongs however large it is.
-        let fits = event.line.len() <= self.bytes || self.taken.is_empty();
-        if self.taken.len() == self.events || !fits {
+        // The first event fits however large it is.
+        let fits = event.line.len() <= self.bytes_left || self.events.is_empty();
+        if self.events.len() == self.max_events || !fits {
             return Ok(false);
         }
-        self.bytes = self.bytes.saturating_sub(event.line.len());
-        self.taken.push(event);
+        self.bytes_left = self.bytes_left.saturating_sub(event.line.len());
+        self.events.push(event);
         Ok(true)
     }
 }

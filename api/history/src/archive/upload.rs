@@ -1,8 +1,8 @@
-//! How an object gets to its place: at once, or, above [`PART_BYTES`], in parts.
+//! Uploads an object to the archive store: at once, or, above [`PART_BYTES`], in parts.
 //!
-//! In a folder it appears under its name only when it is whole and on disk. In a bucket parts go under an
-//! upload whose id the caller keeps, so that one that was broken off can be taken back. Memory: one part, and
-//! what was added to it last.
+//! In a folder the object appears under its name only when it is whole and on disk. In a bucket the
+//! parts belong to an upload whose id the caller keeps, so that an unfinished upload can be
+//! aborted. Memory: one part, and what was added last.
 
 use std::fmt;
 
@@ -10,18 +10,18 @@ use object_store::multipart::{MultipartStore as _, PartId};
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStoreExt as _, PutPayload};
 
-use super::object_store::{ArchiveStore, ArchiveStoreError, Kind};
+use super::object_store::{ArchiveStore, ArchiveStoreError, Backend};
 
-/// What is put at once, and the size of the parts of what is larger: 10,000 of them are allowed, 80 GB of
-/// packed lines.
+/// The largest object that is put at once, and the size of the parts of larger ones. 10,000 parts
+/// are allowed: 80 GB of compressed lines.
 pub const PART_BYTES: usize = 8 * 1024 * 1024;
 
-/// An object that is being written: bytes go in, in order, and nothing is there under its name until
-/// [`Upload::finish`].
+/// An object that is being written. Bytes go in in order; the object does not exist under its name
+/// until [`Upload::finish`].
 pub struct Upload<'a> {
-    place: &'a ArchiveStore,
+    archive_store: &'a ArchiveStore,
     object: &'a str,
-    waiting: Vec<u8>,
+    buffer: Vec<u8>,
     parts: Parts,
 }
 
@@ -45,42 +45,37 @@ impl fmt::Debug for Upload<'_> {
 
 impl<'a> Upload<'a> {
     /// An upload of which nothing has been sent.
-    #[must_use]
-    pub const fn new(place: &'a ArchiveStore, object: &'a str) -> Self {
+    pub const fn new(archive_store: &'a ArchiveStore, object: &'a str) -> Self {
         Self {
-            place,
+            archive_store,
             object,
-            waiting: Vec::new(),
+            buffer: Vec::new(),
             parts: Parts::None,
         }
     }
 
-    /// Where bytes are put that come next.
-    pub const fn bytes(&mut self) -> &mut Vec<u8> {
-        &mut self.waiting
+    /// The buffer to which the next bytes are added.
+    pub const fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
     }
 
-    /// True if enough bytes wait for [`Upload::send`].
-    #[must_use]
+    /// True if the buffer holds enough for [`Upload::send`].
     pub const fn is_full(&self) -> bool {
-        self.waiting.len() >= PART_BYTES
+        self.buffer.len() >= PART_BYTES
     }
 
-    /// Before the first part: begins an upload in parts. Its id, where it has one, is what
-    /// [`ArchiveStore::remove`] needs if nobody finishes it.
-    ///
-    /// # Errors
-    /// [`ArchiveStoreError`].
+    /// Begins an upload in parts, before the first part. Returns its id, where it has one:
+    /// [`ArchiveStore::remove`] needs it if the upload is never finished.
     pub async fn begin(&mut self) -> Result<Option<String>, ArchiveStoreError> {
         if !matches!(self.parts, Parts::None) {
             return Ok(None);
         }
         let path = Path::from(self.object);
-        let failed = |error| self.place.failed(self.object, &error);
-        match &self.place.kind {
-            Kind::Folder(_) => {
+        let failed = |error| self.archive_store.object_error(self.object, &error);
+        match &self.archive_store.backend {
+            Backend::Folder(_) => {
                 let file = self
-                    .place
+                    .archive_store
                     .objects
                     .put_multipart(&path)
                     .await
@@ -88,7 +83,7 @@ impl<'a> Upload<'a> {
                 self.parts = Parts::File(file);
                 Ok(None)
             }
-            Kind::Bucket(client) => {
+            Backend::Bucket(client) => {
                 let id = client.create_multipart(&path).await.map_err(failed)?;
                 self.parts = Parts::Bucket {
                     id: id.clone(),
@@ -99,18 +94,15 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// Sends a part of what waits, after [`Upload::begin`]. All parts but the last have the same size, as some
-    /// stores want it.
-    ///
-    /// # Errors
-    /// [`ArchiveStoreError`].
+    /// Sends a part of the buffer, after [`Upload::begin`]. All parts but the last have the same
+    /// size, as some stores require.
     pub async fn send(&mut self) -> Result<(), ArchiveStoreError> {
-        let rest = self.waiting.split_off(self.waiting.len().min(PART_BYTES));
-        let payload = PutPayload::from(std::mem::replace(&mut self.waiting, rest));
+        let rest = self.buffer.split_off(self.buffer.len().min(PART_BYTES));
+        let payload = PutPayload::from(std::mem::replace(&mut self.buffer, rest));
         let path = Path::from(self.object);
-        let sent = match (&mut self.parts, &self.place.kind) {
+        let sent = match (&mut self.parts, &self.archive_store.backend) {
             (Parts::File(file), _) => file.put_part(payload).await,
-            (Parts::Bucket { id, parts }, Kind::Bucket(client)) => {
+            (Parts::Bucket { id, parts }, Backend::Bucket(client)) => {
                 let part = client.put_part(&path, id, parts.len(), payload).await;
                 part.map(|part| parts.push(part))
             }
@@ -119,28 +111,26 @@ impl<'a> Upload<'a> {
                 source: "a part was sent before the upload was begun".into(),
             }),
         };
-        sent.map_err(|error| self.place.failed(self.object, &error))
+        sent.map_err(|error| self.archive_store.object_error(self.object, &error))
     }
 
-    /// Sends what waits and gives the object its name.
-    ///
-    /// # Errors
-    /// [`ArchiveStoreError`]; then there may be an object of this name, or none.
+    /// Sends the rest of the buffer and gives the object its name. After an error the object may
+    /// exist or not.
     pub async fn finish(mut self) -> Result<(), ArchiveStoreError> {
         let path = Path::from(self.object);
-        while !matches!(self.parts, Parts::None) && !self.waiting.is_empty() {
+        while !matches!(self.parts, Parts::None) && !self.buffer.is_empty() {
             self.send().await?;
         }
-        let finished = match (self.parts, &self.place.kind) {
+        let finished = match (self.parts, &self.archive_store.backend) {
             (Parts::File(mut file), _) => file.complete().await.map(drop),
-            (Parts::Bucket { id, parts }, Kind::Bucket(client)) => {
+            (Parts::Bucket { id, parts }, Backend::Bucket(client)) => {
                 client.complete_multipart(&path, &id, parts).await.map(drop)
             }
             _ => {
-                let whole = PutPayload::from(self.waiting);
-                self.place.objects.put(&path, whole).await.map(drop)
+                let whole = PutPayload::from(self.buffer);
+                self.archive_store.objects.put(&path, whole).await.map(drop)
             }
         };
-        finished.map_err(|error| self.place.failed(self.object, &error))
+        finished.map_err(|error| self.archive_store.object_error(self.object, &error))
     }
 }

@@ -1,9 +1,10 @@
-//! From rows to an object, and back: what is written is read again in full before anything may go.
+//! Writes the object of a run from its rows, and reads it back in full before any row may be
+//! deleted.
 //!
-//! Two passes over the run's rows, page by page. The first packs them and sends them on; the second reads the
-//! object from the place, unpacks it, and compares it with the rows line by line, so a damage on the way to
-//! the place, in it, and on the way back is found, whatever it is. Memory: a page of rows, a part and a frame,
-//! and the index.
+//! Two passes over the run's rows, page by page. The first compresses and uploads them. The second
+//! reads the object from the store, decompresses it, and compares it with the rows line by line. So
+//! any damage on the way to the store, within it, and on the way back is found. Memory: a page of
+//! rows, a part, a frame, and the index.
 
 use std::time::Duration;
 
@@ -21,30 +22,30 @@ use runcast_store::events::{EventPage, PAGE_EVENTS};
 use runcast_store::runs::Coverage;
 use runcast_store::{Store, StoreError};
 
-/// Longest time for one run: some terabytes. An attempt that is older is nobody's.
+/// The longest time for one run: some terabytes. An older attempt has failed.
 pub const ATTEMPT_DEADLINE: Duration = Duration::from_secs(12 * 3600);
 
-/// Why a run was not archived. Its rows are where they were.
+/// Why a run was not archived. Its rows stay where they are.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Postgres.
+    /// Postgres failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The place.
+    /// The archive store failed.
     #[error(transparent)]
-    Place(#[from] ArchiveStoreError),
-    /// zstd.
-    #[error("packing failed: {0}")]
-    Packing(#[from] std::io::Error),
-    /// What was read back is not what was written.
+    ArchiveStore(#[from] ArchiveStoreError),
+    /// zstd failed.
+    #[error("compression failed: {0}")]
+    Compression(#[from] std::io::Error),
+    /// What was read back differs from what was written.
     #[error("the object {object} was written and is damaged: {damage}")]
     Damaged {
-        /// Its name.
+        /// The name of the object.
         object: String,
         /// What is wrong with it.
         damage: DamagedObject,
     },
-    /// The rows of the run are not what it counted. Somebody should look.
+    /// The rows of the run do not agree with its counters. An operator has to look at it.
     #[error(
         "the rows of run {run} do not agree with what was counted when they were stored: {what}"
     )]
@@ -55,30 +56,30 @@ pub enum WriteError {
         what: String,
     },
     /// Another attempt has begun, or the run has changed meanwhile.
-    #[error("run {0} was changed, or taken on by another worker, while it was being archived")]
-    Overtaken(Uuid),
-    /// No end within [`ATTEMPT_DEADLINE`].
-    #[error("run {0} could not be archived within {ATTEMPT_DEADLINE:?}")]
-    Late(Uuid),
+    #[error(
+        "run {0} has changed, or another worker has begun to archive it; this attempt is dropped"
+    )]
+    Superseded(Uuid),
+    /// The attempt took longer than [`ATTEMPT_DEADLINE`].
+    #[error("run {0} could not be archived within {ATTEMPT_DEADLINE:?}; it will be tried again")]
+    TimedOut(Uuid),
 }
 
-/// Writes the object of an attempt, reads it back and compares it. What it came to, and its index, are for
-/// [`Store::keep_archive`].
-///
-/// # Errors
-/// [`WriteError`]; whatever was written is then noted in Postgres, and deleted in time.
-pub async fn archive(
+/// Writes the object of an attempt, reads it back and compares it. Returns its size and its index,
+/// for [`Store::keep_archive`]. After an error, what was written is recorded in Postgres and will
+/// be deleted.
+pub async fn write_archive(
     store: &Store,
-    place: &ArchiveStore,
+    archive_store: &ArchiveStore,
     attempt: &ArchiveAttempt,
 ) -> Result<(WrittenArchive, Vec<u8>), WriteError> {
     let object = object_name(attempt.run, attempt.id);
-    let index = write(store, place, attempt, &object).await?;
+    let index = write_object(store, archive_store, attempt, &object).await?;
     check_rows(attempt, &index)?;
     if !store.note_written(attempt.id).await? {
-        return Err(WriteError::Overtaken(attempt.run));
+        return Err(WriteError::Superseded(attempt.run));
     }
-    let stored_bytes = compare(store, place, attempt, &object, &index).await?;
+    let stored_bytes = compare_object(store, archive_store, attempt, &object, &index).await?;
     let written = WrittenArchive {
         events: index.events,
         line_bytes: index.line_bytes,
@@ -88,7 +89,7 @@ pub async fn archive(
     Ok((written, index.to_json()?))
 }
 
-/// The rows that an attempt is about, page by page.
+/// The rows of an attempt, page by page.
 struct Rows<'a> {
     store: &'a Store,
     attempt: &'a ArchiveAttempt,
@@ -117,7 +118,7 @@ impl Rows<'_> {
     }
 }
 
-const fn rows<'a>(store: &'a Store, attempt: &'a ArchiveAttempt) -> Rows<'a> {
+const fn rows_of<'a>(store: &'a Store, attempt: &'a ArchiveAttempt) -> Rows<'a> {
     Rows {
         store,
         attempt,
@@ -125,12 +126,13 @@ const fn rows<'a>(store: &'a Store, attempt: &'a ArchiveAttempt) -> Rows<'a> {
     }
 }
 
-async fn write(
+async fn write_object(
     store: &Store,
-    place: &ArchiveStore,
+    archive_store: &ArchiveStore,
     attempt: &ArchiveAttempt,
     object: &str,
 ) -> Result<ObjectIndex, WriteError> {
+    // A second object of a run continues the counts of the first.
     let before = attempt
         .before
         .as_deref()
@@ -141,31 +143,32 @@ async fn write(
         damage,
     })?;
     let mut builder = ObjectBuilder::new(attempt.run, attempt.after, before.as_ref())?;
-    let mut upload = Upload::new(place, object);
-    let mut rows = rows(store, attempt);
+    let mut upload = Upload::new(archive_store, object);
+    let mut rows = rows_of(store, attempt);
     loop {
         let events = rows.next().await?;
         if events.is_empty() {
             break;
         }
         for event in &events {
-            builder.add(event, upload.bytes())?;
+            builder.add(event, upload.buffer())?;
         }
+        // The id of an upload in parts is recorded before its first part, for cleaning up.
         while upload.is_full() {
             if let Some(id) = upload.begin().await?
                 && !store.note_upload(attempt.id, &id).await?
             {
-                return Err(WriteError::Overtaken(attempt.run));
+                return Err(WriteError::Superseded(attempt.run));
             }
             upload.send().await?;
         }
     }
-    let index = builder.finish(attempt.upto, upload.bytes())?;
+    let index = builder.finish(attempt.upto, upload.buffer())?;
     upload.finish().await?;
     Ok(index)
 }
 
-/// Compares what the rows came to with what was counted when they were stored.
+/// Compares the sums of the rows with the run's counters and seals.
 fn check_rows(attempt: &ArchiveAttempt, index: &ObjectIndex) -> Result<(), WriteError> {
     let differ = |what: String| {
         Err(WriteError::Rows {
@@ -179,7 +182,7 @@ fn check_rows(attempt: &ArchiveAttempt, index: &ObjectIndex) -> Result<(), Write
             index.events, index.line_bytes, attempt.events, attempt.line_bytes
         ));
     }
-    // A line that was no event is part of its producer's seal, and a note stands in its place.
+    // A line that was no event is part of its producer's seal, and a gap stands in its place.
     if index.notes > 0 {
         return Ok(());
     }
@@ -194,10 +197,10 @@ fn check_rows(attempt: &ArchiveAttempt, index: &ObjectIndex) -> Result<(), Write
     Ok(())
 }
 
-/// Reads an object back and compares it with the rows; gives its length.
-async fn compare(
+/// Reads an object back and compares it with the rows. Returns its length.
+async fn compare_object(
     store: &Store,
-    place: &ArchiveStore,
+    archive_store: &ArchiveStore,
     attempt: &ArchiveAttempt,
     object: &str,
     index: &ObjectIndex,
@@ -206,29 +209,30 @@ async fn compare(
         object: object.to_owned(),
         damage,
     };
-    let mut rows = rows(store, attempt);
+    let mut rows = rows_of(store, attempt);
     let mut events = Vec::new().into_iter();
     let mut expected = Vec::new();
     let mut frames = &index.frames[..];
     while let Some(first) = frames.first() {
-        // As many frames as a part holds, at least one, by one request.
+        // One request for as many frames as fit a part, at least one.
         let limit = first.offset + PART_BYTES as u64;
         let count = frames
             .partition_point(|frame| frame.offset + frame.length <= limit)
             .max(1);
-        let (these, rest) = frames.split_at(count);
-        let end = these.last().map_or(0, |frame| frame.offset + frame.length);
-        let stored = place.range(object, first.offset..end).await?;
-        for frame in these {
+        let (batch, rest) = frames.split_at(count);
+        let end = batch.last().map_or(0, |frame| frame.offset + frame.length);
+        let stored = archive_store.get_range(object, first.offset..end).await?;
+        for frame in batch {
             let at = |offset: u64| {
                 usize::try_from(offset - first.offset)
                     .unwrap_or(usize::MAX)
                     .min(stored.len())
             };
-            let raw = format::unpack(
+            let raw = format::decompress_frame(
                 frame,
                 &stored[at(frame.offset)..at(frame.offset + frame.length)],
             );
+            // Line by line, with pages of rows as they are needed.
             for line in format::lines(&raw.map_err(damaged)?) {
                 let event = match events.next() {
                     Some(event) => event,
@@ -247,18 +251,21 @@ async fn compare(
         }
         frames = rest;
     }
+    // Nothing may be left over on either side, and the index must be the one that was written.
     if events.next().is_some() || !rows.next().await?.is_empty() {
         return Err(damaged(DamagedObject(
             "the run has more rows than it has lines".into(),
         )));
     }
-    let length = place.length(object).await?;
+    let length = archive_store.length(object).await?;
     if length <= index.data_bytes() {
         return Err(damaged(DamagedObject(format!(
             "it is cut short after {length} bytes"
         ))));
     }
-    let end = place.range(object, index.data_bytes()..length).await?;
+    let end = archive_store
+        .get_range(object, index.data_bytes()..length)
+        .await?;
     index.check_end(&end).map_err(damaged)?;
     Ok(length)
 }
@@ -270,7 +277,7 @@ fn compare_line(event: &Event, line: &Bytes, expected: &mut Vec<u8>) -> Result<(
         Ok(())
     } else {
         Err(DamagedObject(format!(
-            "its line for event {} is another",
+            "its line for event {} differs from the row",
             event.id
         )))
     }

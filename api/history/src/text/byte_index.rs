@@ -1,8 +1,10 @@
-//! How long the text of a finished run is, and where in it a byte lies: what a `Range` needs.
+//! The length of a finished run's text, and where in the run a byte of it lies: what a `Range`
+//! needs.
 //!
-//! Measuring makes the whole text once and keeps, every [`MARK_BYTES`] or more of it, a mark: the
-//! cursor, and how the text goes on from there. At most [`MOST_MARKS`] marks of [`MOST_MEASURES`] texts
-//! are kept in memory, [`AT_ONCE`] texts are measured at a time, for [`MOST_TIME`] each.
+//! Building an index makes the whole text once and keeps a mark about every [`MIN_SPACING_BYTES`]:
+//! the cursor, and the state of the text there. Bounds: [`MAX_MARKS`] marks per text,
+//! [`MAX_CACHED_INDEXES`] texts in memory, [`MAX_CONCURRENT_BUILDS`] builds at a time. Time:
+//! [`BUILD_DEADLINE`] per build.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,18 +19,27 @@ use super::plain_text::PlainText;
 use crate::filter::Filter;
 use crate::reader::{ReadError, Reader};
 
-const MARK_BYTES: u64 = 1024 * 1024;
-const MOST_MARKS: usize = 64;
-const MOST_MEASURES: usize = 64;
-const AT_ONCE: usize = 2;
-const MOST_TIME: Duration = Duration::from_secs(30);
+/// The shortest text between two marks. It doubles whenever a text has too many marks.
+const MIN_SPACING_BYTES: u64 = 1024 * 1024;
+
+/// Marks of one text.
+const MAX_MARKS: usize = 64;
+
+/// Texts whose index is kept.
+const MAX_CACHED_INDEXES: usize = 64;
+
+/// Texts that are indexed at a time.
+const MAX_CONCURRENT_BUILDS: usize = 2;
+
+/// The longest time for one build.
+const BUILD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Which text: a run up to an event, and what of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
+pub struct TextSelection {
     /// The run.
     pub run: Uuid,
-    /// Behind which event it begins.
+    /// The event after which it begins.
     pub after: EventId,
     /// The last event.
     pub upto: EventId,
@@ -38,18 +49,18 @@ pub struct Subject {
     pub strip: bool,
 }
 
-/// A place in a text.
+/// A position in a text.
 #[derive(Debug, Clone)]
 pub struct Mark {
-    /// Bytes before it.
+    /// Bytes of the text before it.
     pub offset: u64,
-    /// Behind which event it lies.
+    /// The event after which it lies.
     pub cursor: EventId,
-    /// How the text goes on.
+    /// The state of the text there.
     pub plain: PlainText,
 }
 
-/// A text that has been measured.
+/// The index of one text.
 #[derive(Debug)]
 pub struct ByteIndex {
     /// Bytes of the text.
@@ -59,69 +70,65 @@ pub struct ByteIndex {
 
 impl ByteIndex {
     /// The last mark at or before this byte.
-    #[must_use]
     pub fn mark(&self, offset: u64) -> Option<&Mark> {
         let at = self.marks.partition_point(|mark| mark.offset <= offset);
         self.marks.get(at.checked_sub(1)?)
     }
 }
 
-/// Measured texts, the last used first.
+/// Indexes of texts, the newest first.
 #[derive(Debug)]
 pub struct ByteIndexCache {
-    known: Mutex<VecDeque<(Subject, Arc<ByteIndex>)>>,
-    places: Semaphore,
+    indexes: Mutex<VecDeque<(TextSelection, Arc<ByteIndex>)>>,
+    builds: Semaphore,
 }
 
 impl Default for ByteIndexCache {
     fn default() -> Self {
         Self {
-            known: Mutex::default(),
-            places: Semaphore::new(AT_ONCE),
+            indexes: Mutex::default(),
+            builds: Semaphore::new(MAX_CONCURRENT_BUILDS),
         }
     }
 }
 
 impl ByteIndexCache {
-    /// The measure of a text; none if it takes too long.
-    ///
-    /// # Errors
-    /// [`ReadError`] if the run cannot be read.
-    pub async fn of(
+    /// The index of a text, built if needed; None if that takes too long.
+    pub async fn get_or_build(
         &self,
         reader: &Reader,
-        subject: &Subject,
+        subject: &TextSelection,
     ) -> Result<Option<Arc<ByteIndex>>, ReadError> {
-        if let Some(known) = self.known(subject) {
-            return Ok(Some(known));
+        if let Some(cached) = self.cached(subject) {
+            return Ok(Some(cached));
         }
-        let measured = timeout(MOST_TIME, async {
+        let built = timeout(BUILD_DEADLINE, async {
             // The semaphore is never closed.
-            let _place = self.places.acquire().await.ok();
-            match self.known(subject) {
-                Some(known) => Ok(known),
-                None => measure(reader, subject).await.map(Arc::new),
+            let _permit = self.builds.acquire().await.ok();
+            match self.cached(subject) {
+                Some(cached) => Ok(cached),
+                None => build(reader, subject).await.map(Arc::new),
             }
         });
-        let Ok(measured) = measured.await else {
+        let Ok(built) = built.await else {
             return Ok(None);
         };
-        let measured = measured?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(of, _)| of != subject);
-        known.push_front((subject.clone(), Arc::clone(&measured)));
-        known.truncate(MOST_MEASURES);
-        Ok(Some(measured))
+        let built = built?;
+        let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        indexes.retain(|(of, _)| of != subject);
+        indexes.push_front((subject.clone(), Arc::clone(&built)));
+        indexes.truncate(MAX_CACHED_INDEXES);
+        Ok(Some(built))
     }
 
-    fn known(&self, subject: &Subject) -> Option<Arc<ByteIndex>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known.iter().find(|(of, _)| of == subject);
-        found.map(|(_, measure)| Arc::clone(measure))
+    fn cached(&self, subject: &TextSelection) -> Option<Arc<ByteIndex>> {
+        let indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = indexes.iter().find(|(of, _)| of == subject);
+        found.map(|(_, index)| Arc::clone(index))
     }
 }
 
-async fn measure(reader: &Reader, subject: &Subject) -> Result<ByteIndex, ReadError> {
+async fn build(reader: &Reader, subject: &TextSelection) -> Result<ByteIndex, ReadError> {
     let mut plain = PlainText::new(subject.strip);
     let (mut cursor, mut length) = (subject.after, 0);
     let mut marks = vec![Mark {
@@ -129,7 +136,7 @@ async fn measure(reader: &Reader, subject: &Subject) -> Result<ByteIndex, ReadEr
         cursor,
         plain: plain.clone(),
     }];
-    let (mut spacing, mut last) = (MARK_BYTES, 0);
+    let (mut spacing, mut marked) = (MIN_SPACING_BYTES, 0);
     let mut out = Vec::new();
     while cursor < subject.upto {
         let batch = reader.batch(subject.run, cursor, &subject.filter).await?;
@@ -146,15 +153,15 @@ async fn measure(reader: &Reader, subject: &Subject) -> Result<ByteIndex, ReadEr
         cursor = batch.upto;
         length += out.len() as u64;
         out.clear();
-        if length - last >= spacing {
-            last = length;
+        if length - marked >= spacing {
+            marked = length;
             marks.push(Mark {
                 offset: length,
                 cursor,
                 plain: plain.clone(),
             });
         }
-        if marks.len() > MOST_MARKS {
+        if marks.len() > MAX_MARKS {
             let mut odd = false;
             marks.retain(|_| {
                 odd = !odd;

@@ -1,4 +1,4 @@
-//! The bytes of one event of text, and where they belong.
+//! The text of one event, as bytes, and the stream that it belongs to.
 
 use std::borrow::Cow;
 
@@ -13,13 +13,13 @@ use crate::pages::HistoryItem;
 /// One chunk of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk<'a> {
-    /// Which of the variation's texts it belongs to.
+    /// The stream of the variation that it belongs to.
     pub stream: Cow<'a, str>,
-    /// Severity, where it has one.
+    /// The severity, if it has one.
     pub level: Option<Cow<'a, str>>,
     /// The producer's clock, Unix milliseconds.
     pub time: u64,
-    /// What was written.
+    /// The bytes that were written.
     pub bytes: Cow<'a, [u8]>,
 }
 
@@ -38,11 +38,10 @@ struct Payload<'a> {
 }
 
 impl<'a> Chunk<'a> {
-    /// The chunk of an event; none if it is no text. What claims to be base64 and is not is taken as
-    /// it stands, rather than left out.
-    #[must_use]
+    /// The chunk of an event; None if the event holds no text. A text that should be base64 and is
+    /// not is kept as it is, rather than left out.
     pub fn of(item: &'a HistoryItem) -> Option<Self> {
-        let usual = match item.kind {
+        let default_stream = match item.kind {
             Kind::Output => "stdout",
             Kind::Log => "stderr",
             _ => return None,
@@ -58,7 +57,7 @@ impl<'a> Chunk<'a> {
             (None, None) => Cow::Borrowed(&[][..]),
         };
         Some(Self {
-            stream: payload.stream.unwrap_or(Cow::Borrowed(usual)),
+            stream: payload.stream.unwrap_or(Cow::Borrowed(default_stream)),
             level: payload.level,
             time: payload.time,
             bytes,
@@ -66,11 +65,10 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// The channels of text among those that are asked for; all of text if none are.
-#[must_use]
-pub fn text_channels(asked: &Filter) -> Filter {
-    if !asked.channels().is_empty() {
-        return asked.clone();
+/// The text channels among the requested ones; all text channels if none are requested.
+pub fn text_channels(requested: &Filter) -> Filter {
+    if !requested.channels().is_empty() {
+        return requested.clone();
     }
     let all = |kind| Channel {
         kind,

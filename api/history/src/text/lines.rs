@@ -1,8 +1,10 @@
-//! Lines of a run: chunks of each stream joined until a newline, in the order in which they began.
+//! Lines of a run: the chunks of each stream joined until a newline, in the order in which lines
+//! began.
 //!
-//! A line is named by the event that it began with. It is joined over at most [`JOIN_EVENTS`] events of
-//! all streams and [`MOST_BYTES`]; a longer one counts as several, and a gap ends all of them. So
-//! whoever joins a stretch of a run and wants its lines whole adds so many events on both sides.
+//! A line is named by the event that it began with. It is joined over at most [`JOIN_EVENTS`]
+//! events of all streams and [`MAX_LINE_BYTES`]; a longer line counts as several, and a gap ends
+//! all lines. So a caller that joins a part of a run and needs its lines whole adds that many
+//! events on both sides.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,11 +15,11 @@ use runcast_common::protocol::event_id::EventId;
 use super::chunk::Chunk;
 use crate::pages::HistoryItem;
 
-/// Over how many events a line is joined.
+/// Events of all streams over which a line is joined.
 pub const JOIN_EVENTS: usize = 256;
 
-/// Longest line that is joined.
-const MOST_BYTES: usize = 64 * 1024;
+/// The longest line that is joined.
+const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,49 +28,51 @@ pub struct TextLine {
     pub id: EventId,
     /// The kind of that event.
     pub kind: Kind,
-    /// Which attempt wrote it.
+    /// The variation that wrote it.
     pub variation: u16,
-    /// Where to.
+    /// The stream that it was written to.
     pub stream: String,
-    /// Its severity, if it has one.
+    /// The severity, if it has one.
     pub level: Option<String>,
     /// When it began, by the producer's clock.
     pub time: u64,
-    /// Its text without escape sequences, control characters and end; what is no UTF-8 is replaced.
+    /// Its text without escape sequences, control characters and line end. Invalid UTF-8 is
+    /// replaced.
     pub text: String,
-    /// It has an end of its own.
+    /// It ends with a newline.
     pub is_whole: bool,
 }
 
-struct Open {
+struct OpenLine {
     line: TextLine,
     bytes: Vec<u8>,
+    /// The number of the event with which it began.
     began: usize,
-    is_done: bool,
+    is_finished: bool,
 }
 
 #[derive(Default)]
-struct Joiner {
+struct LineJoiner {
     /// In the order in which they began.
-    lines: VecDeque<Open>,
-    /// How many were taken off the front.
-    taken: usize,
+    lines: VecDeque<OpenLine>,
+    /// How many lines were removed from the front.
+    removed: usize,
     open: HashMap<(u16, String), usize>,
     events: usize,
-    done: Vec<TextLine>,
+    finished: Vec<TextLine>,
 }
 
-/// The lines of these events.
-pub fn join<'a>(items: impl IntoIterator<Item = &'a HistoryItem>) -> Vec<TextLine> {
-    let mut joiner = Joiner::default();
+/// Joins these events to lines.
+pub fn join_lines<'a>(items: impl IntoIterator<Item = &'a HistoryItem>) -> Vec<TextLine> {
+    let mut joiner = LineJoiner::default();
     for item in items {
         joiner.push(item);
     }
     joiner.end_all();
-    joiner.done
+    joiner.finished
 }
 
-impl Joiner {
+impl LineJoiner {
     fn push(&mut self, item: &HistoryItem) {
         self.events += 1;
         if item.kind == Kind::Gap {
@@ -80,7 +84,7 @@ impl Joiner {
         let key = (item.variation, chunk.stream.into_owned());
         for piece in chunk.bytes.split_inclusive(|&byte| byte == b'\n') {
             let at = *self.open.entry(key.clone()).or_insert_with(|| {
-                self.lines.push_back(Open {
+                self.lines.push_back(OpenLine {
                     line: TextLine {
                         id: item.event.id,
                         kind: item.kind,
@@ -93,49 +97,50 @@ impl Joiner {
                     },
                     bytes: Vec::new(),
                     began: self.events,
-                    is_done: false,
+                    is_finished: false,
                 });
-                self.taken + self.lines.len() - 1
+                self.removed + self.lines.len() - 1
             });
-            let Some(open) = self.lines.get_mut(at - self.taken) else {
+            let Some(open) = self.lines.get_mut(at - self.removed) else {
                 continue;
             };
             open.bytes.extend_from_slice(piece);
             open.line.is_whole = piece.ends_with(b"\n");
-            if open.line.is_whole || open.bytes.len() > MOST_BYTES {
-                open.is_done = true;
+            if open.line.is_whole || open.bytes.len() > MAX_LINE_BYTES {
+                open.is_finished = true;
                 self.open.remove(&key);
             }
         }
-        self.take_done();
+        self.take_finished();
     }
 
     fn end_all(&mut self) {
         self.open.clear();
         for open in &mut self.lines {
-            open.is_done = true;
+            open.is_finished = true;
         }
-        self.take_done();
+        self.take_finished();
     }
 
-    /// Takes finished lines off the front; one that has been open for too long holds up no other.
-    fn take_done(&mut self) {
+    /// Removes finished lines from the front. A line that stays unfinished for too long does not
+    /// delay the others.
+    fn take_finished(&mut self) {
         while let Some(front) = self.lines.front() {
-            if !front.is_done && self.events - front.began < JOIN_EVENTS {
+            if !front.is_finished && self.events - front.began < JOIN_EVENTS {
                 return;
             }
             let Some(mut open) = self.lines.pop_front() else {
                 return;
             };
-            if !open.is_done {
+            if !open.is_finished {
                 let line = &open.line;
                 self.open.remove(&(line.variation, line.stream.clone()));
             }
-            self.taken += 1;
+            self.removed += 1;
             let text = strip_str(&String::from_utf8_lossy(&open.bytes)).to_string();
             text.trim_end_matches(['\n', '\r'])
                 .clone_into(&mut open.line.text);
-            self.done.push(open.line);
+            self.finished.push(open.line);
         }
     }
 }
@@ -166,15 +171,15 @@ pub(super) mod tests {
         }
     }
 
-    fn shown(items: &[HistoryItem]) -> Vec<(u64, String, bool)> {
-        join(items)
+    fn texts(items: &[HistoryItem]) -> Vec<(u64, String, bool)> {
+        join_lines(items)
             .into_iter()
             .map(|line| (line.id.seq, line.text, line.is_whole))
             .collect()
     }
 
     #[test]
-    fn chunks_are_joined_within_their_stream() {
+    fn chunks_are_joined_per_stream() {
         let items = [
             item(1, "stdout", b"the \x1b[1man"),
             item(2, "stderr", b"warning\nand"),
@@ -189,17 +194,17 @@ pub(super) mod tests {
             (3, "is", false),
         ];
         assert_eq!(
-            shown(&items),
+            texts(&items),
             expected.map(|(seq, text, whole)| (seq, text.to_owned(), whole))
         );
     }
 
     #[test]
-    fn a_line_without_end_holds_up_nobody() {
+    fn an_unfinished_line_does_not_delay_others() {
         let mut items = vec![item(1, "stdout", b"prompt> ")];
         items.extend((2..=600).map(|seq| item(seq, "stderr", b"line\n")));
         items.push(item(601, "stdout", b"answer\n"));
-        let lines = shown(&items);
+        let lines = texts(&items);
         assert_eq!(lines[0], (1, "prompt> ".to_owned(), false));
         assert_eq!(lines.last(), Some(&(601, "answer".to_owned(), true)));
         assert!(lines.is_sorted_by_key(|line| line.0));
@@ -207,11 +212,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_line_is_only_so_long() {
+    fn long_lines_are_split() {
         let items: Vec<HistoryItem> = (1..=100)
             .map(|seq| item(seq, "stdout", &[b'x'; 1_000]))
             .collect();
-        let lines = shown(&items);
+        let lines = texts(&items);
         assert_eq!(lines.len(), 2);
         assert_eq!(
             lines.iter().map(|line| line.1.len()).sum::<usize>(),

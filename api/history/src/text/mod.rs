@@ -1,9 +1,12 @@
-//! The text of a run, as people read it: from events to bytes, to lines, to what is looked for.
+//! The text of a run as people read it: from events to bytes, to lines, to search results.
 //!
-//! [`chunk`] takes the bytes out of an event, [`plain`] makes one text of them, [`measure`] finds a place
-//! in that text, [`lines`] joins chunks to lines, [`search`] finds a [`pattern`] in them. Everything here works on
-//! events in order and holds no more than its bounds say; where events come from is
-//! [`crate::pages`]'s business.
+//! - [`chunk`]: the bytes of one event.
+//! - [`plain_text`]: all chunks as one text. [`byte_index`]: where in the run a byte of that text
+//!   lies.
+//! - [`lines`]: chunks joined to lines. [`search`]: lines that match a [`pattern`].
+//!
+//! Everything here works on events in order, within the bounds that each file states. Events come
+//! from [`crate::pages`].
 
 pub mod byte_index;
 pub mod chunk;

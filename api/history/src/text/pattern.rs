@@ -1,7 +1,7 @@
-//! What is looked for in a line, and what is shown of a line that holds it.
+//! The pattern of a search, and the part of a matching line that a result holds.
 //!
-//! A pattern has at most [`MOST_PATTERN_BYTES`], is compiled to at most [`REGEX_BYTES`], and is matched in
-//! linear time, whatever it is.
+//! Bounds: a pattern has at most [`MAX_PATTERN_BYTES`] and compiles to at most [`MAX_REGEX_BYTES`].
+//! It matches in linear time, whatever it is.
 
 use regex::{Regex, RegexBuilder};
 use runcast_common::protocol::event_id::EventId;
@@ -10,17 +10,18 @@ use utoipa::ToSchema;
 
 use super::lines::TextLine;
 
-/// Longest pattern in bytes.
-pub const MOST_PATTERN_BYTES: usize = 1_000;
-const REGEX_BYTES: usize = 1024 * 1024;
-/// Letters of a line that are shown, around its first match.
-const SHOWN: usize = 1_000;
-/// Letters before that match.
-const SHOWN_BEFORE: usize = 200;
-/// Places within a line that are told.
-const MOST_PLACES: usize = 16;
+/// The longest pattern.
+pub const MAX_PATTERN_BYTES: usize = 1_000;
+/// Memory of a compiled pattern.
+const MAX_REGEX_BYTES: usize = 1024 * 1024;
+/// Characters of a line that a result holds, around the first match.
+const MAX_TEXT_CHARS: usize = 1_000;
+/// Characters of them before that match.
+const MAX_LEAD_CHARS: usize = 200;
+/// Matches within a line whose places a result holds.
+const MAX_PLACES: usize = 16;
 
-/// What is looked for.
+/// What to search for.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     regex: Regex,
@@ -30,26 +31,26 @@ pub struct Pattern {
 /// A pattern that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPattern {
-    /// Nothing to look for.
-    #[error("there is nothing to look for")]
+    /// The pattern is empty.
+    #[error("the pattern is empty")]
     Empty,
-    /// Too long.
-    #[error("{0} bytes are over the limit of {MOST_PATTERN_BYTES}")]
+    /// The pattern is too long.
+    #[error("{0} bytes are over the limit of {MAX_PATTERN_BYTES}")]
     TooLong(usize),
-    /// Not an expression.
+    /// The regular expression is invalid.
     #[error("{reason} at character {position}")]
     Syntax {
         /// What is wrong.
         reason: String,
-        /// Where, in letters from 1.
+        /// Where, in characters from 1.
         position: usize,
     },
-    /// An expression that would take too much memory.
-    #[error("the expression is too large: over {REGEX_BYTES} bytes when compiled; repeat less")]
+    /// The regular expression would take too much memory.
+    #[error("the expression is too large: over {MAX_REGEX_BYTES} bytes when compiled; repeat less")]
     TooLarge,
 }
 
-/// A line that was found.
+/// A line that matches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Match {
     /// The event that the line began with.
@@ -57,34 +58,31 @@ pub struct Match {
     pub id: EventId,
     /// Its kind.
     pub kind: &'static str,
-    /// Which attempt wrote it.
+    /// The variation that wrote it.
     pub variation: u16,
-    /// Where to.
+    /// The stream that it was written to.
     pub stream: String,
-    /// Its severity.
+    /// The severity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
     /// The producer's clock, Unix milliseconds.
     pub time: u64,
-    /// The line, or the part of a long one around the first match.
+    /// The line, or the part of a long line around the first match.
     pub text: String,
-    /// Something of the line is left out before or behind.
+    /// The line is longer than `text`, before or after it.
     pub cut: bool,
-    /// Where in `text`, from and to, in UTF-16 units as JavaScript counts.
+    /// The matches in `text`, from and to, in UTF-16 units as JavaScript counts.
     pub places: Vec<[usize; 2]>,
     /// Lines before it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<String>,
-    /// Lines behind it.
+    /// Lines after it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
 }
 
 impl Pattern {
-    /// A pattern: `text` as it stands or as an expression, in lines of these levels or of any.
-    ///
-    /// # Errors
-    /// [`InvalidPattern`] says what is wrong, and where.
+    /// A pattern: `text` literally or as a regular expression, in lines of these levels or of any.
     pub fn new(
         text: &str,
         is_regex: bool,
@@ -94,45 +92,43 @@ impl Pattern {
         if text.is_empty() {
             return Err(InvalidPattern::Empty);
         }
-        if text.len() > MOST_PATTERN_BYTES {
+        if text.len() > MAX_PATTERN_BYTES {
             return Err(InvalidPattern::TooLong(text.len()));
         }
         let expression = match is_regex {
-            true => check(text).map(|()| text.to_owned())?,
+            true => check_syntax(text).map(|()| text.to_owned())?,
             false => regex::escape(text),
         };
         let regex = RegexBuilder::new(&expression)
             .case_insensitive(ignore_case)
-            .size_limit(REGEX_BYTES)
-            .dfa_size_limit(2 * REGEX_BYTES)
+            .size_limit(MAX_REGEX_BYTES)
+            .dfa_size_limit(2 * MAX_REGEX_BYTES)
             .build()
             .map_err(|_too_large| InvalidPattern::TooLarge)?;
         Ok(Self { regex, levels })
     }
 
-    /// True if a line holds what is looked for.
-    #[must_use]
-    pub fn fits(&self, line: &TextLine) -> bool {
+    /// Returns whether a line matches.
+    pub fn matches(&self, line: &TextLine) -> bool {
         let level = line.level.as_deref();
         let wanted = self.levels.is_empty()
             || level.is_some_and(|level| self.levels.iter().any(|one| one == level));
         wanted && self.regex.is_match(&line.text)
     }
 
-    /// The line at `at` as a match, with lines around it.
-    #[must_use]
-    pub fn show(&self, lines: &[TextLine], at: usize, context: usize) -> Match {
+    /// The line at `at` as a result, with `context` lines on each side.
+    pub fn to_match(&self, lines: &[TextLine], at: usize, context: usize) -> Match {
         let line = &lines[at];
-        let places: Vec<_> = self.regex.find_iter(&line.text).take(MOST_PLACES).collect();
+        let places: Vec<_> = self.regex.find_iter(&line.text).take(MAX_PLACES).collect();
         let first = places.first().map_or(0, |place| place.start());
-        let before = line.text[..first].chars().rev().take(SHOWN_BEFORE);
+        let before = line.text[..first].chars().rev().take(MAX_LEAD_CHARS);
         let start = first - before.map(char::len_utf8).sum::<usize>();
-        let shown: usize = line.text[start..]
+        let length: usize = line.text[start..]
             .chars()
-            .take(SHOWN)
+            .take(MAX_TEXT_CHARS)
             .map(char::len_utf8)
             .sum();
-        let end = start + shown;
+        let end = start + length;
         let units = |to: usize| line.text[start..to].encode_utf16().count();
         let places = places.iter().filter(|place| place.end() <= end);
         Match {
@@ -147,19 +143,20 @@ impl Pattern {
             places: places
                 .map(|place| [units(place.start()), units(place.end())])
                 .collect(),
-            before: shortened(&lines[at.saturating_sub(context)..at]),
-            after: shortened(&lines[at + 1..lines.len().min(at + 1 + context)]),
+            before: shorten(&lines[at.saturating_sub(context)..at]),
+            after: shorten(&lines[at + 1..lines.len().min(at + 1 + context)]),
         }
     }
 }
 
-fn shortened(lines: &[TextLine]) -> Vec<String> {
-    let short = |line: &TextLine| line.text.chars().take(SHOWN).collect();
+fn shorten(lines: &[TextLine]) -> Vec<String> {
+    let short = |line: &TextLine| line.text.chars().take(MAX_TEXT_CHARS).collect();
     lines.iter().map(short).collect()
 }
 
-/// Finds what is wrong with an expression, and where; `regex` itself tells it in a drawing.
-fn check(expression: &str) -> Result<(), InvalidPattern> {
+/// Finds what is wrong with an expression, and where. The error of `regex` itself is a multi-line
+/// drawing.
+fn check_syntax(expression: &str) -> Result<(), InvalidPattern> {
     let Err(error) = regex_syntax::parse(expression) else {
         return Ok(());
     };
@@ -182,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_expression_is_told_with_its_place() {
+    fn a_bad_expression_is_reported_with_its_position() {
         let bad = |text: &str| {
             let pattern = Pattern::new(text, true, false, Vec::new());
             pattern.expect_err("refused").to_string()
@@ -194,12 +191,12 @@ mod tests {
         );
         assert!(bad(r"(\w{500}){500}").contains("too large"));
         assert!(bad(r"(?=a)b").contains("look-around"));
-        assert_eq!(bad(""), "there is nothing to look for");
+        assert_eq!(bad(""), "the pattern is empty");
         assert!(bad(&"a".repeat(1_001)).contains("over the limit of 1000"));
     }
 
     #[test]
-    fn the_part_around_the_match_is_shown() {
+    fn a_long_line_is_cut_around_its_match() {
         let pattern = Pattern::new("needle", false, true, Vec::new()).expect("a pattern");
         let line = |text: String| TextLine {
             id: EventId::new(1, 1),
@@ -213,10 +210,10 @@ mod tests {
         };
         let long = format!("{}\u{1f600}NEEDLE{}", "é".repeat(5_000), "x".repeat(5_000));
         let lines = [line("one".to_owned()), line(long), line("two".to_owned())];
-        let found = pattern.show(&lines, 1, 5);
+        let found = pattern.to_match(&lines, 1, 5);
         assert!(found.cut);
-        assert_eq!(found.text.chars().count(), SHOWN);
-        assert_eq!(found.places, [[SHOWN_BEFORE + 1, SHOWN_BEFORE + 7]]);
+        assert_eq!(found.text.chars().count(), MAX_TEXT_CHARS);
+        assert_eq!(found.places, [[MAX_LEAD_CHARS + 1, MAX_LEAD_CHARS + 7]]);
         assert_eq!(
             (found.before, found.after),
             (vec!["one".to_owned()], vec!["two".to_owned()])

@@ -1,14 +1,15 @@
-//! One plain text of a run: its chunks in the order in which they came.
+//! All text of a run as one plain text: its chunks in the order in which they came.
 //!
-//! Escape sequences are kept or stripped, for each stream of each variation by itself, since a
-//! sequence may be cut between two chunks; [`MOST_STREAMS`] at a time. With them go control characters and
-//! bytes that begin no UTF-8. A gap is a line of its own that
-//! begins with the control character RS (0x1e). A line of the run that begins with RS itself gets
-//! another one in front: so a line with exactly one RS is Runcast's, and nothing that a run prints can
-//! be taken for it. Everything else is byte for byte what was written.
+//! Escape sequences are kept or stripped, together with control characters and bytes that begin no
+//! UTF-8. They are stripped for each stream of each variation by itself, since a sequence may be
+//! split over two chunks; [`MAX_STREAMS`] streams at a time.
 //!
-//! After Redis was lost a producer may send again what is stored already; that is left out, by the
-//! highest seq of each of the [`MOST_PRODUCERS`] producers heard of.
+//! A gap is a line of its own that begins with the control character RS (0x1e). A line of the run
+//! that begins with RS gets another RS in front. So a line with exactly one RS is Runcast's, and
+//! nothing that a run prints can imitate it. Everything else is byte for byte what was written.
+//!
+//! After a loss of Redis a producer may resend what is stored already. That is left out, by the
+//! highest seq of each of the last [`MAX_PRODUCERS`] producers.
 
 use std::collections::HashMap;
 
@@ -21,22 +22,22 @@ use uuid::Uuid;
 use super::chunk::Chunk;
 use crate::pages::HistoryItem;
 
-/// What a line of Runcast's own begins with.
-pub const NOTE: u8 = 0x1e;
+/// The first byte of Runcast's own lines.
+pub const NOTE_MARK: u8 = 0x1e;
 
-/// Streams whose unfinished escape sequences are remembered; of more the memory is dropped, and the rest
-/// of a sequence that was just being written may be shown.
-const MOST_STREAMS: usize = 64;
+/// Streams whose unfinished escape sequences are remembered. Beyond that all of them are forgotten,
+/// and the rest of a sequence that was just being written may appear in the text.
+const MAX_STREAMS: usize = 64;
 
-/// Producers that are remembered.
-const MOST_PRODUCERS: usize = 256;
+/// Producers whose highest seq is remembered.
+const MAX_PRODUCERS: usize = 256;
 
-/// Makes the text, event by event. A clone goes on from the same place.
+/// Makes the text, event by event. A clone continues at the same position.
 #[derive(Debug, Clone)]
 pub struct PlainText {
-    /// Set if escape sequences are stripped.
-    strips: Option<HashMap<(u16, String), StripBytes>>,
-    seen: HashMap<Uuid, u64>,
+    /// Strips escape sequences, for each variation and stream; None if they are kept.
+    strippers: Option<HashMap<(u16, String), StripBytes>>,
+    last_seqs: HashMap<Uuid, u64>,
     in_line: bool,
 }
 
@@ -49,75 +50,74 @@ struct GapPayload {
 }
 
 impl PlainText {
-    /// At the beginning of a text, with escape sequences kept or stripped.
-    #[must_use]
+    /// The beginning of a text, with escape sequences kept or stripped.
     pub fn new(strip: bool) -> Self {
         Self {
-            strips: strip.then(HashMap::new),
-            seen: HashMap::new(),
+            strippers: strip.then(HashMap::new),
+            last_seqs: HashMap::new(),
             in_line: false,
         }
     }
 
-    /// Adds what an event says to `out`.
+    /// Adds the text of an event to `out`.
     pub fn push(&mut self, out: &mut Vec<u8>, item: &HistoryItem) {
-        if self.is_known(item) {
+        if self.is_resent(item) {
             return;
         }
         if item.kind == Kind::Gap {
-            return self.note(out, &gap_text(&item.event.line));
+            return self.push_note(out, &gap_text(&item.event.line));
         }
         let Some(chunk) = Chunk::of(item) else {
             return;
         };
-        let Some(strips) = &mut self.strips else {
+        let Some(strippers) = &mut self.strippers else {
             return write(out, &mut self.in_line, &chunk.bytes);
         };
         let stream = (item.variation, chunk.stream.into_owned());
-        if strips.len() >= MOST_STREAMS && !strips.contains_key(&stream) {
-            strips.clear();
+        if strippers.len() >= MAX_STREAMS && !strippers.contains_key(&stream) {
+            strippers.clear();
         }
-        let strip = strips.entry(stream).or_default();
-        for printable in strip.strip_next(&chunk.bytes) {
+        let stripper = strippers.entry(stream).or_default();
+        for printable in stripper.strip_next(&chunk.bytes) {
             write(out, &mut self.in_line, printable);
         }
     }
 
     /// Adds a line of Runcast's own.
-    pub fn note(&mut self, out: &mut Vec<u8>, text: &str) {
+    pub fn push_note(&mut self, out: &mut Vec<u8>, text: &str) {
         if self.in_line {
             out.push(b'\n');
         }
-        out.push(NOTE);
+        out.push(NOTE_MARK);
         out.extend_from_slice(text.as_bytes());
         out.push(b'\n');
         self.in_line = false;
     }
 
-    fn is_known(&mut self, item: &HistoryItem) -> bool {
+    fn is_resent(&mut self, item: &HistoryItem) -> bool {
         let event = &item.event;
         if event.producer.is_nil() {
             return false;
         }
-        if self.seen.len() >= MOST_PRODUCERS && !self.seen.contains_key(&event.producer) {
-            self.seen.clear();
+        if self.last_seqs.len() >= MAX_PRODUCERS && !self.last_seqs.contains_key(&event.producer) {
+            self.last_seqs.clear();
         }
-        let highest = self.seen.entry(event.producer).or_insert(0);
+        let highest = self.last_seqs.entry(event.producer).or_insert(0);
         let known = event.producer_seq <= *highest;
         *highest = event.producer_seq.max(*highest);
         known
     }
 }
 
-/// Adds bytes of the run, with every line that begins as a note does marked as none.
+/// Adds bytes of the run. Escapes every line that begins as a note does.
 fn write(out: &mut Vec<u8>, in_line: &mut bool, bytes: &[u8]) {
     let mut rest = bytes;
     while !rest.is_empty() {
-        if !*in_line && rest[0] == NOTE {
-            out.push(NOTE);
+        if !*in_line && rest[0] == NOTE_MARK {
+            out.push(NOTE_MARK);
         }
-        // Without the character no line can begin with it.
-        let line = match memchr(NOTE, rest) {
+        // A line that lacks the character cannot begin with it.
+        let line = match memchr(NOTE_MARK, rest) {
             None => rest.len(),
             Some(_) => memchr(b'\n', rest).map_or(rest.len(), |at| at + 1),
         };
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_comes_out_byte_for_byte() {
+    fn text_is_reproduced_byte_for_byte() {
         let all: Vec<u8> = (0..=255).cycle().take(2_000).collect();
         let items: Vec<HistoryItem> = (1..)
             .zip(all.chunks(7))
@@ -189,8 +189,8 @@ mod tests {
             .collect();
         let mut expected = Vec::new();
         for line in all.split_inclusive(|&byte| byte == b'\n') {
-            if line[0] == NOTE {
-                expected.push(NOTE);
+            if line[0] == NOTE_MARK {
+                expected.push(NOTE_MARK);
             }
             expected.extend_from_slice(line);
         }
@@ -223,12 +223,15 @@ mod tests {
             item(3, "stdout", b"1mred\x1b[0m \xc3"),
             item(4, "stdout", b"\xa9\0\x08\n"),
         ];
-        let shown = text(true, &items);
-        assert_eq!(String::from_utf8_lossy(&shown), "aerr\tor\r\nred \u{e9}\n");
+        let stripped = text(true, &items);
+        assert_eq!(
+            String::from_utf8_lossy(&stripped),
+            "aerr\tor\r\nred \u{e9}\n"
+        );
     }
 
     #[test]
-    fn what_is_sent_again_is_told_once() {
+    fn resent_events_appear_once() {
         let items = [
             item(1, "a", b"x"),
             item(2, "a", b"y"),

@@ -1,10 +1,11 @@
-//! Finds lines of a run by substring or regular expression, forward or backward from a cursor.
+//! Searches lines of a run by substring or regular expression, forward or backward from a cursor.
 //!
-//! Work is bounded: [`MOST_BYTES`] of event lines and [`MOST_TIME`] a search; its answer says how far it
-//! came. Memory: one page of events, and what is joined with it on both sides.
+//! Bounds: [`MAX_SEARCH_BYTES`] of event lines and [`SEARCH_DEADLINE`] per search; the result says
+//! how far it came. Memory: one page of events, and [`JOIN_EVENTS`] on each side, with which its
+//! lines are joined.
 //!
-//! Postgres is not asked to leave out what cannot match: lines are cut into events anywhere, and
-//! stand there escaped, so its answer would be wrong for the sake of speed.
+//! Postgres does not filter rows that cannot match: events cut lines anywhere and hold them
+//! escaped, so its answer would be wrong for the sake of speed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,20 +16,20 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::lines::{JOIN_EVENTS, TextLine, join};
+use super::lines::{JOIN_EVENTS, TextLine, join_lines};
 use super::pattern::{Match, Pattern};
 use crate::filter::Filter;
-use crate::pages::{HistoryItem, MOST_EVENTS};
+use crate::pages::{HistoryItem, MAX_PAGE_EVENTS};
 use crate::reader::{ReadError, Reader};
 
-/// Most matches of one answer; a few more where several lines of one event match.
-pub const MOST_MATCHES: usize = 500;
-/// Most lines of context on each side of a match.
-pub const MOST_CONTEXT: usize = 10;
-/// Most work of one search.
-pub const MOST_BYTES: u64 = 64 * 1024 * 1024;
-/// Longest time of one search.
-pub const MOST_TIME: Duration = Duration::from_secs(2);
+/// Matches of one result; a few more where several lines of one event match.
+pub const MAX_MATCHES: usize = 500;
+/// Lines of context on each side of a match.
+pub const MAX_CONTEXT_LINES: usize = 10;
+/// Event lines that one search reads.
+pub const MAX_SEARCH_BYTES: u64 = 64 * 1024 * 1024;
+/// The longest time of one search.
+pub const SEARCH_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A search.
 #[derive(Debug, Clone)]
@@ -37,11 +38,11 @@ pub struct Search {
     pub run: Uuid,
     /// The channels.
     pub filter: Filter,
-    /// What is looked for.
+    /// What to search for.
     pub pattern: Pattern,
     /// Where to begin, and in which direction.
-    pub from: Start,
-    /// Most matches.
+    pub from: SearchStart,
+    /// Matches at most.
     pub limit: usize,
     /// Lines of context on each side.
     pub context: usize,
@@ -49,40 +50,37 @@ pub struct Search {
 
 /// Where a search begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum SearchStart {
     /// Behind this event, forward.
     After(EventId),
     /// Before this event, or with the last of all, backward.
     Before(Option<EventId>),
 }
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Matches)]
-pub struct Results {
+pub struct SearchResults {
     /// In the direction of the search.
     pub matches: Vec<Match>,
-    /// How far it came: for `after` or `before`, by its direction.
+    /// How far it came: the next `after` or `before`, by its direction.
     #[schema(value_type = String)]
     pub cursor: EventId,
     /// Nothing is left in that direction at the moment.
     pub done: bool,
-    /// Events that were looked at.
+    /// Events that were searched.
     pub events: u64,
     /// Bytes of them.
     pub bytes: u64,
 }
 
 impl Search {
-    /// Searches as far as the bounds let it.
-    ///
-    /// # Errors
-    /// [`ReadError`] if the run cannot be read.
-    pub async fn run(&self, reader: &Reader) -> Result<Results, ReadError> {
-        let give_up = Instant::now() + MOST_TIME;
+    /// Searches as far as the bounds allow.
+    pub async fn run(&self, reader: &Reader) -> Result<SearchResults, ReadError> {
+        let deadline = Instant::now() + SEARCH_DEADLINE;
         match self.from {
-            Start::After(after) => self.forward(reader, after, give_up).await,
-            Start::Before(before) => self.backward(reader, before, give_up).await,
+            SearchStart::After(after) => self.forward(reader, after, deadline).await,
+            SearchStart::Before(before) => self.backward(reader, before, deadline).await,
         }
     }
 
@@ -90,9 +88,10 @@ impl Search {
         &self,
         reader: &Reader,
         after: EventId,
-        give_up: Instant,
-    ) -> Result<Results, ReadError> {
-        let mut results = Results::starting(after);
+        deadline: Instant,
+    ) -> Result<SearchResults, ReadError> {
+        let mut results = SearchResults::starting(after);
+        // Events up to the cursor, with which a line may have begun.
         let mut lead = Vec::new();
         if after > EventId::ZERO {
             let page = reader
@@ -104,18 +103,19 @@ impl Search {
         let mut cursor = after;
         loop {
             let page = reader
-                .page_after(self.run, cursor, &self.filter, MOST_EVENTS)
+                .page_after(self.run, cursor, &self.filter, MAX_PAGE_EVENTS)
                 .await?;
             cursor = page.upto;
             results.count(page.items.iter());
             let is_last = !page.has_newer;
             pending.extend(page.items);
-            // The last ones may belong to lines that go on: they wait for what follows.
+            // The last events may belong to lines that continue: they wait for what follows.
             let window = match is_last {
                 true => pending.len(),
                 false => pending.len().saturating_sub(JOIN_EVENTS),
             };
-            let lines = join(lead.iter().chain(&pending));
+            // Match the lines that begin in the window.
+            let lines = join_lines(lead.iter().chain(&pending));
             let last = pending[..window].last().map(|item| item.event.id);
             if let Some(last) = last {
                 let inside = |line: &TextLine| line.id > results.cursor && line.id <= last;
@@ -125,8 +125,8 @@ impl Search {
                     if results.is_full(self.limit, line.id) {
                         return Ok(results.ending_at_last());
                     }
-                    if inside(line) && self.pattern.fits(line) {
-                        let found = self.pattern.show(&lines, at, self.context);
+                    if inside(line) && self.pattern.matches(line) {
+                        let found = self.pattern.to_match(&lines, at, self.context);
                         results.matches.push(found);
                     }
                 }
@@ -135,16 +135,18 @@ impl Search {
             if is_last {
                 results.done = true;
                 results.cursor = results.cursor.max(cursor);
-                // What is still being written is looked at again.
+                // A line that is still being written is searched again next time.
                 let open = lines.iter().find(|line| !line.is_whole && line.id > after);
                 if let Some(open) = open.filter(|_| !page.ended) {
                     results.cursor = results.cursor.min(open.id.cursor_before());
                 }
                 return Ok(results);
             }
-            if results.is_spent(give_up) && results.cursor > after {
+            // Stop at the bounds, but never without progress.
+            if results.is_spent(deadline) && results.cursor > after {
                 return Ok(results);
             }
+            // What was searched is the lead of the next page.
             lead.extend(pending.drain(..window));
             lead.drain(..lead.len().saturating_sub(JOIN_EVENTS));
             tokio::task::yield_now().await;
@@ -155,9 +157,10 @@ impl Search {
         &self,
         reader: &Reader,
         before: Option<EventId>,
-        give_up: Instant,
-    ) -> Result<Results, ReadError> {
-        let mut results = Results::starting(EventId::ZERO);
+        deadline: Instant,
+    ) -> Result<SearchResults, ReadError> {
+        let mut results = SearchResults::starting(EventId::ZERO);
+        // Events from the cursor on, into which a line may continue.
         let mut trail: Vec<HistoryItem> = Vec::new();
         if let Some(before) = before {
             let page = reader
@@ -166,22 +169,23 @@ impl Search {
             trail.extend(page.items);
         }
         let mut at = before;
-        // Read, and not looked at yet but for how lines begin.
-        let mut carry: VecDeque<HistoryItem> = VecDeque::new();
+        // Events that were read and not searched yet: they only show how lines begin.
+        let mut unsearched: VecDeque<HistoryItem> = VecDeque::new();
         loop {
             let mut page = reader
-                .page_before(self.run, at, &self.filter, MOST_EVENTS)
+                .page_before(self.run, at, &self.filter, MAX_PAGE_EVENTS)
                 .await?;
             results.count(page.items.iter());
             at = Some(page.after.next());
-            page.items.append(&mut carry);
+            page.items.append(&mut unsearched);
             let mut window: Vec<HistoryItem> = page.items.into();
             let is_last = !page.has_older;
             let lead = match is_last {
                 true => 0,
                 false => window.len().min(JOIN_EVENTS),
             };
-            let lines = join(window.iter().chain(&trail));
+            // Match the lines that begin in the window, the last one first.
+            let lines = join_lines(window.iter().chain(&trail));
             let first = window.get(lead).map(|item| item.event.id);
             if let Some(first) = first {
                 let last = window.last().map_or(first, |item| item.event.id);
@@ -193,8 +197,8 @@ impl Search {
                     if results.is_full(self.limit, line.id) {
                         return Ok(results.ending_at_last());
                     }
-                    if self.pattern.fits(line) {
-                        let found = self.pattern.show(&lines, at, self.context);
+                    if self.pattern.matches(line) {
+                        let found = self.pattern.to_match(&lines, at, self.context);
                         results.matches.push(found);
                     }
                 }
@@ -206,10 +210,12 @@ impl Search {
                 results.done = true;
                 return Ok(results);
             }
-            if results.is_spent(give_up) && first.is_some() {
+            // Stop at the bounds, but never without progress.
+            if results.is_spent(deadline) && first.is_some() {
                 return Ok(results);
             }
-            carry.extend(window.drain(..lead));
+            // What was searched is the trail of the next page.
+            unsearched.extend(window.drain(..lead));
             if !window.is_empty() {
                 window.truncate(JOIN_EVENTS);
                 trail = window;
@@ -219,7 +225,7 @@ impl Search {
     }
 }
 
-impl Results {
+impl SearchResults {
     const fn starting(cursor: EventId) -> Self {
         Self {
             matches: Vec::new(),
@@ -237,8 +243,8 @@ impl Results {
         }
     }
 
-    /// True if no match of another event fits: the lines of one are told together, so that the cursor
-    /// can stand between events.
+    /// Returns whether the result is full before `next`. The matches of one event stay together, so
+    /// that the cursor can lie between events.
     fn is_full(&self, limit: usize, next: EventId) -> bool {
         self.matches.len() >= limit && self.matches.last().is_none_or(|last| last.id != next)
     }
@@ -250,7 +256,7 @@ impl Results {
         self
     }
 
-    fn is_spent(&self, give_up: Instant) -> bool {
-        self.bytes >= MOST_BYTES || Instant::now() >= give_up
+    fn is_spent(&self, deadline: Instant) -> bool {
+        self.bytes >= MAX_SEARCH_BYTES || Instant::now() >= deadline
     }
 }

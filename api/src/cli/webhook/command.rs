@@ -11,8 +11,8 @@ use clap::Subcommand;
 use runcast_common::protocol::limits::MAX_LABELS;
 use runcast_store::Store;
 use runcast_store::webhook_deliveries::DeliveryFilter;
-use runcast_store::webhooks::{MOST_WEBHOOKS, NewWebhook};
-use runcast_webhooks::delivery::{RetryPolicy, STATUSES};
+use runcast_store::webhooks::{MAX_WEBHOOKS, NewWebhook};
+use runcast_webhooks::delivery::{NOTIFIED_STATUSES, RetryPolicy};
 use runcast_webhooks::signature;
 use tokio::time::{Instant, sleep};
 use url::Url;
@@ -56,7 +56,7 @@ pub enum Webhook {
         /// What to send: running, succeeded, failed, cancelled, lost; sealed or incomplete, once it
         /// is known whether all of an ended run is stored. May be repeated
         #[arg(long = "on", value_name = "STATUS", default_values = ["failed", "lost", "incomplete"],
-              value_parser = clap::builder::PossibleValuesParser::new(STATUSES))]
+              value_parser = clap::builder::PossibleValuesParser::new(NOTIFIED_STATUSES))]
         statuses: Vec<String>,
         /// Only runs with this label; may be repeated, then with all of them
         #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
@@ -230,9 +230,9 @@ async fn add(
     };
     let id = store.create_webhook(&new).await?;
     let id = id.with_context(|| {
-        format!("there are {MOST_WEBHOOKS} webhooks, which is the limit: remove one")
+        format!("there are {MAX_WEBHOOKS} webhooks, which is the limit: remove one")
     })?;
-    writeln!(out, "{id}\n{}", signature::shown(&secret).expose())?;
+    writeln!(out, "{id}\n{}", signature::encode_secret(&secret).expose())?;
     Ok(())
 }
 

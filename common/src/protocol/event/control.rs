@@ -1,4 +1,4 @@
-//! What somebody wants of a run, and the `control` events that tell what became of it.
+//! Payload of `control`: a command to a run and its progress.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,22 +6,22 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What a run can be told to do.
+/// The commands that a run accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// End.
+    /// End the run.
     Cancel,
-    /// Stand still.
+    /// Suspend it.
     Pause,
-    /// Go on.
+    /// Continue after [`Action::Pause`].
     Resume,
-    /// Take this text.
+    /// Write a text to its input.
     Input,
 }
 
 impl Action {
-    /// All of them.
+    /// All commands.
     pub const ALL: [Self; 4] = [Self::Cancel, Self::Pause, Self::Resume, Self::Input];
 
     /// The name on the wire.
@@ -42,7 +42,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// A text that names no action.
+/// The text does not name a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected cancel, pause, resume or input")]
 pub struct UnknownAction;
@@ -56,35 +56,35 @@ impl FromStr for Action {
     }
 }
 
-/// How far a command has come.
+/// The progress of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ControlState {
-    /// The gateway has taken it.
+    /// The gateway has accepted it.
     Requested,
-    /// The agent has it.
+    /// The agent has received it.
     Received,
-    /// It is carried out.
+    /// The agent has executed it.
     Done,
-    /// It will not be carried out.
+    /// It will not be executed.
     Refused,
 }
 
 /// Payload of `control`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
-    /// What is wanted.
+    /// The command.
     pub command: Action,
-    /// Which command it is: all its events carry the same. On the wire it is not `id`, which is that of
-    /// the event wherever it is shown.
+    /// Id of the command, the same in all its events. On the wire it is not `id`, because that is
+    /// the id of the event.
     #[serde(rename = "command_id")]
     pub id: Uuid,
-    /// How far it has come.
+    /// Its progress.
     pub state: ControlState,
-    /// Who wants it.
+    /// Who sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// Why it is refused.
+    /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_says_no_more_than_there_is_to_say() {
+    fn absent_fields_are_not_serialized() {
         let event = Control {
             command: Action::Cancel,
             id: Uuid::nil(),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn actions_are_known_by_their_names() {
+    fn actions_round_trip_by_name() {
         for action in Action::ALL {
             assert_eq!(action.name().parse(), Ok(action));
         }

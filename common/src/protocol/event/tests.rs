@@ -1,9 +1,12 @@
-//! What a line says, and what is no line.
+//! Tests of event lines: what [`write_line`] writes, and what [`Head::parse`] accepts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Serialize;
 
-use super::*;
+use super::{Group, Head, Kind, Status, StatusChange, Text, write_line};
+use crate::protocol::limits::{MAX_CHUNK_BYTES, MAX_EVENT_BYTES};
+use crate::protocol::seal::Seal;
 
 fn line(kind: Kind, payload: &impl Serialize) -> String {
     let mut out = Vec::new();
@@ -25,7 +28,7 @@ fn a_line_starts_with_its_head_and_ends_with_a_newline() {
 }
 
 #[test]
-fn what_was_recognised_stands_before_the_text() {
+fn detected_fields_precede_the_text() {
     let text = Text {
         level: Some("warn"),
         format: Some("json"),
@@ -40,7 +43,7 @@ fn what_was_recognised_stands_before_the_text() {
 }
 
 #[test]
-fn bytes_that_are_no_text_survive() {
+fn bytes_that_are_not_utf8_travel_as_base64() {
     let written = line(Kind::Output, &Text::from_chunk(None, &[0xff, 0x00, b'\n']));
     let value: serde_json::Value = serde_json::from_str(&written).expect("JSON");
     let bytes = BASE64
@@ -50,7 +53,7 @@ fn bytes_that_are_no_text_survive() {
 }
 
 #[test]
-fn what_cannot_be_published_leaves_nothing_behind() {
+fn failed_write_leaves_the_buffer_unchanged() {
     let mut out = b"before".to_vec();
     let huge = "x".repeat(MAX_EVENT_BYTES);
     let error = write_line(
@@ -70,9 +73,9 @@ fn what_cannot_be_published_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_largest_chunk_fits_whatever_it_holds() {
+fn largest_chunk_fits_into_one_event_with_any_content() {
     for byte in [0u8, b'"', 0xff] {
-        let chunk = vec![byte; crate::protocol::limits::MAX_CHUNK_BYTES];
+        let chunk = vec![byte; MAX_CHUNK_BYTES];
         let mut out = Vec::new();
         write_line(
             &mut out,
@@ -86,7 +89,7 @@ fn the_largest_chunk_fits_whatever_it_holds() {
 }
 
 #[test]
-fn heads_are_read_whatever_the_order() {
+fn head_is_parsed_in_any_order_of_fields() {
     let head = Head::parse(br#"{"text":"x","level":"warn","kind":"log","variation":3}"#)
         .expect("an event");
     assert_eq!(head.kind, Kind::Log);
@@ -95,7 +98,7 @@ fn heads_are_read_whatever_the_order() {
 }
 
 #[test]
-fn bad_lines_are_refused_with_a_reason() {
+fn lines_that_are_not_events_are_rejected() {
     for bad in [
         &b""[..],
         b"{",
@@ -119,8 +122,8 @@ fn bad_lines_are_refused_with_a_reason() {
 }
 
 #[test]
-fn status_changes_keep_their_seal() {
-    let seal = crate::protocol::seal::Seal::default();
+fn status_change_round_trips_with_its_seal() {
+    let seal = Seal::default();
     let change = StatusChange {
         exit_code: Some(3),
         seal: Some(seal),

@@ -1,13 +1,14 @@
-//! Payload of `output` and `log`: one chunk of text, and what was recognised in it.
+//! Payload of `output` and `log`: one chunk of text, and what the producer detected in it.
 //!
 //! ```text
-//! {..,"stream":"stdout","level":"info","format":"json","message":"ready","text":"{\"level\":30,\"msg\":\"ready\"}\n"}
-//! {..,"stream":"stdout","group":{"state":"start","id":"build","title":"Build","collapsed":true},"text":"..."}
+//! {..,"stream":"stdout","level":"info","format":"json","message":"up","text":"{\"msg\":\"up\"}\n"}
+//! {..,"stream":"stdout","group":{"state":"start","id":"a","title":"Build"},"text":"..."}
 //! ```
 //!
-//! Groups of one variation form a stack. `start` begins a group within those that are open; if one of
-//! the same id is open, that one ends first, with all in it. `end` ends the group of its id, with all in
-//! it; if there is none it says nothing. Where the variation ends all groups do.
+//! The groups of a variation form a stack. `start` opens a group inside those that are open; an
+//! open group with the same id ends first, with all groups in it. `end` ends the group with its id,
+//! with all groups in it, and has no effect if there is none. The end of the variation ends all
+//! groups.
 
 use std::borrow::Cow;
 
@@ -18,34 +19,34 @@ use serde::Serialize;
 /// Payload of `output` and `log`: one chunk of text.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Text<'a> {
-    /// Which of the variation's texts it belongs to, where there are several at once: `stdout` or `stderr` of a
-    /// process; `tty`, where that runs under a terminal, which does not tell them apart; or the name of one of
-    /// several answers.
+    /// Which of several concurrent texts of the variation it belongs to: `stdout` or `stderr` of a
+    /// process; `tty` of a process under a terminal, which does not separate the two; or the name
+    /// of one of several answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<&'a str>,
     /// Severity of a log line: `trace`, `debug`, `info`, `warn`, `error` or `fatal`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<&'a str>,
-    /// `json` if the chunk is one JSON object on a line of its own, whose other fields a reader can
+    /// `json` if the chunk is a single line with one JSON object, whose other fields a viewer can
     /// show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<&'a str>,
-    /// What the line says, without all that stands around it in the chunk.
+    /// The message of the line, without the rest of the chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<&'a str>,
-    /// The group that begins or ends here: the chunk is its marker.
+    /// The group that starts or ends here: the chunk is its marker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<Group<'a>>,
     /// The chunk, if it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<&'a str>,
-    /// The chunk in base64, if it is not.
+    /// The chunk as base64, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<String>,
 }
 
 impl<'a> Text<'a> {
-    /// The chunk as it came: text where it is UTF-8, else base64.
+    /// A chunk, as text if it is UTF-8 and as base64 otherwise.
     #[must_use]
     pub fn from_chunk(stream: Option<&'a str>, chunk: &'a [u8]) -> Self {
         match std::str::from_utf8(chunk) {
@@ -63,20 +64,20 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Lines that belong together, and can be folded under a title.
+/// A marker of a group: lines that a viewer can fold under a title.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Group<'a> {
-    /// What happens to it here.
+    /// What happens to the group here.
     pub state: GroupState,
-    /// Which group it is, among those that are open.
+    /// Id of the group, unique among the open ones.
     pub id: Cow<'a, str>,
-    /// What is shown in place of its lines, at its start; one line without control characters.
+    /// Title, at the start only: one line without control characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<Cow<'a, str>>,
-    /// It is to be shown folded.
+    /// Whether viewers show it folded at first.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub collapsed: bool,
-    /// It is of little interest.
+    /// Whether it is of little interest.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub muted: bool,
 }
@@ -85,9 +86,9 @@ pub struct Group<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupState {
-    /// It begins.
+    /// It starts.
     Start,
-    /// It was to be shown folded and is not any more.
+    /// It unfolds, after `collapsed` at its start.
     Open,
     /// It ends.
     End,
@@ -106,7 +107,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The same with texts of its own.
+    /// The same, with owned strings.
     #[must_use]
     pub fn into_owned<'b>(self) -> Group<'b> {
         Group {

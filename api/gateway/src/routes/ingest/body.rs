@@ -1,4 +1,8 @@
-//! From a request's body to batches of event lines, while the body still comes.
+//! Reads batches of event lines from the body of a request, while it is still being sent.
+//!
+//! Data: the bytes of unfinished lines, at most one event and one piece of the body. Time:
+//! [`MAX_BODY_TIME`] for a request, [`MAX_PAUSE`] for one piece of its body, [`LINGER`] for a
+//! batch.
 
 use std::time::Duration;
 
@@ -14,16 +18,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::extract::query::Query;
 use crate::problem::Problem;
 
-/// Bytes of one request, after decompression: more than an hour of a chatty job.
-pub(super) const MAX_BYTES: usize = 256 * 1024 * 1024;
+/// Largest body of a request, after decompression: more than an hour of a chatty job.
+pub(super) const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
 
-/// Longest request: whoever publishes for longer sends the rest with the next one.
-pub(super) const MAX_TIME: Duration = Duration::from_secs(3600);
+/// Longest request: a client that publishes for longer sends the rest with the next request.
+pub(super) const MAX_BODY_TIME: Duration = Duration::from_secs(3600);
 
-/// Longest silence within a request. A job may think for minutes; a client that is gone never speaks.
-pub(super) const MAX_SILENCE: Duration = Duration::from_secs(600);
+/// Longest pause within a request. A job may think for minutes; a client that is gone sends nothing
+/// more.
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(600);
 
-/// How long events wait for company.
+/// How long an event waits for others to be appended with it.
 pub(super) const LINGER: Duration = Duration::from_millis(10);
 
 /// How the body is to be read.
@@ -52,7 +57,7 @@ impl Format {
     }
 }
 
-/// Event lines of one append.
+/// The event lines of one append.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) body: Vec<u8>,
@@ -66,39 +71,39 @@ impl Batch {
     }
 }
 
-/// Cuts a body into event lines and those into batches.
-pub(super) struct Lines {
+/// Splits a body into event lines, and these into batches.
+pub(super) struct LineBatches {
     body: BodyDataStream,
     format: Format,
-    /// What has come and is not in a batch yet.
+    /// What was read and is not in a batch yet.
     rest: Vec<u8>,
-    ended: bool,
+    has_ended: bool,
     bytes: usize,
     /// Number of the last line, for messages.
     line: u64,
-    until: Instant,
+    deadline: Instant,
 }
 
-impl Lines {
+impl LineBatches {
     pub(super) fn new(body: BodyDataStream, format: Format) -> Self {
         Self {
             body,
             format,
             rest: Vec::new(),
-            ended: false,
+            has_ended: false,
             bytes: 0,
             line: 0,
-            until: Instant::now() + MAX_TIME,
+            deadline: Instant::now() + MAX_BODY_TIME,
         }
     }
 
-    /// The next batch: full, or as much as came within [`LINGER`], or the last one.
-    pub(super) async fn batch(&mut self) -> Result<Batch, Problem> {
+    /// The next batch: full, or with what came within [`LINGER`], or the last one.
+    pub(super) async fn next(&mut self) -> Result<Batch, Problem> {
         let mut batch = Batch::default();
         let mut linger = None;
         loop {
             self.cut(&mut batch)?;
-            if self.ended && self.rest.is_empty() {
+            if self.has_ended && self.rest.is_empty() {
                 batch.is_last = true;
             }
             if batch.is_last || batch.is_full() {
@@ -116,29 +121,29 @@ impl Lines {
         }
     }
 
-    /// Takes the next piece of the body. May be dropped while it waits.
+    /// Reads the next piece of the body. It is cancel-safe.
     async fn read(&mut self) -> Result<(), Problem> {
-        let silence = MAX_SILENCE.min(self.until.saturating_duration_since(Instant::now()));
-        let piece = match timeout(silence, self.body.next()).await {
+        let wait = MAX_PAUSE.min(self.deadline.saturating_duration_since(Instant::now()));
+        let piece = match timeout(wait, self.body.next()).await {
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(error))) => {
                 return Err(Problem::bad_request(format!("the body broke off: {error}")));
             }
             Ok(None) => {
-                self.ended = true;
+                self.has_ended = true;
                 return Ok(());
             }
             Err(_elapsed) => {
                 let detail = format!(
-                    "the body took longer than {MAX_TIME:?}, or said nothing for {MAX_SILENCE:?}"
+                    "the body took longer than {MAX_BODY_TIME:?}, or paused for {MAX_PAUSE:?}"
                 );
                 return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
             }
         };
         self.bytes += piece.len();
-        if self.bytes > MAX_BYTES {
+        if self.bytes > MAX_BODY_BYTES {
             let detail = format!(
-                "the body is over the limit of {MAX_BYTES} bytes: send the rest with another request"
+                "the body is over the limit of {MAX_BODY_BYTES} bytes: send the rest with another request"
             );
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }
@@ -156,8 +161,8 @@ impl Lines {
             let rest = &self.rest[at..];
             let end = match rest.iter().position(|byte| *byte == b'\n') {
                 Some(end) => end + 1,
-                None if self.ended && !rest.is_empty() => rest.len(),
-                // Text need not wait for the end of a line that is longer than an event may be.
+                None if self.has_ended && !rest.is_empty() => rest.len(),
+                // Text is cut where a line is longer than an event may be.
                 None if rest.len() >= MAX_CHUNK_BYTES && self.format != Format::Events => {
                     MAX_CHUNK_BYTES
                 }
@@ -220,10 +225,10 @@ mod tests {
             .map(|piece| Ok::<_, std::io::Error>(*piece))
             .collect();
         let body = Body::from_stream(futures::stream::iter(pieces));
-        let mut lines = Lines::new(body.into_data_stream(), format);
+        let mut batches_of_body = LineBatches::new(body.into_data_stream(), format);
         let mut batches = Vec::new();
         loop {
-            let batch = lines.batch().await?;
+            let batch = batches_of_body.next().await?;
             if batch.count > 0 {
                 batches.push((batch.count, String::from_utf8(batch.body).expect("UTF-8")));
             }
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_found_however_the_body_is_cut() {
+    async fn lines_are_found_wherever_the_body_is_split() {
         let pieces: [&[u8]; 4] = [
             b"{\"kind\":\"log\"}\r",
             b"\n\n{\"ki",
@@ -260,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bad_line_is_named_by_its_number() {
+    async fn a_malformed_line_is_named_by_its_number() {
         let problem = read(&[b"{\"kind\":\"log\"}\nnonsense\n"], Format::Events)
             .await
             .expect_err("400");

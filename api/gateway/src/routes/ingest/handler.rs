@@ -1,20 +1,25 @@
 //! `POST /v1/runs/{run}/events`: publish over HTTP, from any language, with the guarantees of the
 //! append script.
 //!
-//! The body is NDJSON, one event a line, or, with `Content-Type: text/plain`, plain lines that become
-//! `output` events of `?variation=`. It is taken as it comes, so `make 2>&1 | curl -T - ...` is live:
-//! events are appended in batches, [`lines::LINGER`] after the first of them at the latest.
+//! The body is NDJSON, one event a line, or, with `Content-Type: text/plain`, plain lines that
+//! become `output` events of `?variation=`. It is read while it is sent, so `make 2>&1 | curl -T -
+//! ...` is live: events are appended in batches, at most [`LINGER`](super::body::LINGER) after the
+//! first of them.
 //!
-//! - `Producer-Id` names the producer (a UUID, or any text, which then counts within the run). Without
-//!   it the request is a producer of its own.
-//! - `Producer-Seq` is the seq of the body's first event. With it a request may be sent again after any
-//!   failure: what is known is not stored twice. Without it the body goes behind what is there.
+//! - `Producer-Id` names the producer (a UUID, or any text, which then is unique within the run).
+//!   Without it the request is a producer of its own.
+//! - `Producer-Seq` is the seq of the body's first event. With it a request may be sent again after
+//!   any failure: known events are not stored twice. Without it the events are appended to those
+//!   stored.
 //! - `Producer-Epoch` fences: a larger one refuses all smaller ones.
 //!
-//! The answer says how far the producer's events are in Redis (`stored`) and in Postgres (`durable`). A
-//! gap is 409 with the seq that must come first, a newer epoch is 409 as well, a run that holds as much
-//! as it may, or is published to too fast ([`pace`]), is 429 with `Retry-After`. Bodies may be compressed (gzip, zstd). Limits: [`lines::MAX_BYTES`] and
-//! [`lines::MAX_TIME`] a request, [`lines::MAX_SILENCE`] between two pieces of it.
+//! The answer says how many of the producer's events are in Redis (`stored`) and in Postgres
+//! (`durable`). 409 means a gap, with the seq that must come first, or that a newer epoch exists.
+//! 429 with `Retry-After` means that the run is full, or is published to too fast
+//! ([`throttle`](super::throttle)). Bodies may be compressed (gzip, zstd). Limits of a request:
+//! [`MAX_BODY_BYTES`](super::body::MAX_BODY_BYTES) and
+//! [`MAX_BODY_TIME`](super::body::MAX_BODY_TIME), and [`MAX_PAUSE`](super::body::MAX_PAUSE) between
+//! two pieces of the body.
 
 use axum::Json;
 use axum::body::Body;
@@ -24,14 +29,14 @@ use tower_http::decompression::RequestDecompressionLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::super::runs::admit;
+use super::body::{Format, LineBatches};
+use super::producer::{AcceptedEvents, Producer};
+use super::throttle::Throttle;
 use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::query::Query;
 use crate::problem::Problem;
-use crate::routes::ingest::body::{Format, Lines};
-use crate::routes::ingest::producer::{AcceptedEvents, Producer};
-use crate::routes::ingest::throttle::Throttle;
+use crate::routes::run_access::authorize_run;
 use runcast_access::Scope;
 
 /// The routes of this file.
@@ -43,22 +48,24 @@ pub fn router() -> OpenApiRouter<Gateway> {
 
 /// Publishes events of a run.
 ///
-/// NDJSON, one event a line; or plain lines, which become output. They are taken as they come.
+/// NDJSON, one event a line; or plain lines, which become output. The body is read while it is
+/// sent.
 #[utoipa::path(
     method(post, put),
     path = "/v1/runs/{run}/events",
     params(
-        ("variation" = Option<u16>, Query, maximum = 255, description = "Of plain lines"),
+        ("variation" = Option<u16>, Query, maximum = 255, description = "The variation of plain lines"),
         ("Producer-Id" = Option<String>, Header, max_length = 200, description = "A UUID, or any name"),
-        ("Producer-Seq" = Option<u64>, Header, minimum = 1, description = "Of the first event: what is known is not stored twice"),
+        ("Producer-Seq" = Option<u64>, Header, minimum = 1, description = "The seq of the first event: known events are not stored twice"),
         ("Producer-Epoch" = Option<u64>, Header, description = "A larger one refuses all smaller ones"),
     ),
     request_body(content(("application/x-ndjson"), ("text/plain"))),
     responses(
-        (status = 200, description = "How far the producer has come", body = AcceptedEvents),
-        (status = 409, description = "Earlier events are missing, or there is a newer producer"),
+        (status = 200, description = "How many of the producer's events are stored", body = AcceptedEvents),
+        (status = 409, description = "Earlier events are missing, or a newer epoch exists"),
     ),
-    security(("bearer" = [Scope::Publish]))
+    security(("bearer" = [Scope::Publish])),
+    extensions(("x-rate-class" = json!("ingest")))
 )]
 async fn ingest(
     Caller(principal): Caller,
@@ -69,15 +76,15 @@ async fn ingest(
     body: Body,
 ) -> Result<Json<AcceptedEvents>, Problem> {
     let format = Format::of(&headers, &query)?;
-    let (run, _) = admit(&gateway, &principal, Scope::Publish, &id).await?;
+    let (run, _) = authorize_run(&gateway, &principal, Scope::Publish, &id).await?;
     let mut producer = Producer::of(&gateway, run, &headers).await?;
-    let mut pace = Throttle::of(&principal, run);
-    let mut lines = Lines::new(body.into_data_stream(), format);
+    let mut throttle = Throttle::of(&principal, run);
+    let mut batches = LineBatches::new(body.into_data_stream(), format);
     loop {
-        let batch = lines.batch().await?;
+        let batch = batches.next().await?;
         if batch.count > 0 {
-            let paced = pace.bytes(&gateway, batch.body.len()).await;
-            paced.map_err(|problem| producer.got_so_far(problem))?;
+            let throttled = throttle.wait_for_quota(&gateway, batch.body.len()).await;
+            throttled.map_err(|problem| producer.with_progress(problem))?;
             producer.append(&gateway, &batch).await?;
         }
         if batch.is_last {

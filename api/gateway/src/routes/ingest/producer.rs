@@ -1,4 +1,4 @@
-//! The producer behind a request: where it goes on, and what becomes of its batches.
+//! The producer of a request: where it resumes, and how its batches are appended.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use runcast_common::backoff::Backoff;
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event_id::EventId;
-use runcast_common::scripts::{Append, Appended, Cap, Outcome};
+use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
@@ -17,14 +17,13 @@ use crate::Gateway;
 use crate::problem::Problem;
 
 /// How long a request waits for room in a full run before it is refused.
-const FULL_PATIENCE: Duration = Duration::from_secs(10);
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// Longest name of a producer in bytes.
+/// Longest name of a producer.
 const MAX_PRODUCER_BYTES: usize = 200;
 
-/// The answer: how far the producer has come.
+/// The answer: how many of the producer's events are stored.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = AcceptedEvents)]
 pub(super) struct AcceptedEvents {
     producer: Uuid,
     /// Highest seq of the producer that Redis holds.
@@ -36,14 +35,17 @@ pub(super) struct AcceptedEvents {
     last_id: EventId,
 }
 
-/// Who publishes with this request, and how far it has come.
+/// The producer of a request, and its progress.
 pub(super) struct Producer {
     run: Uuid,
     id: Uuid,
     epoch: u64,
+    /// Highest seq that Postgres held when the request began.
     base: u64,
+    /// Seq of the next event.
     next: u64,
-    last: Appended,
+    /// The last reply of the append script.
+    last: AppendReply,
 }
 
 impl Producer {
@@ -68,17 +70,17 @@ impl Producer {
             epoch: number(headers, "producer-epoch")?.unwrap_or(0),
             base: 0,
             next: 0,
-            last: Appended {
-                outcome: Outcome::Full,
+            last: AppendReply {
+                outcome: AppendOutcome::Full,
                 last: EventId::ZERO,
                 durable: 0,
             },
         };
-        // What Postgres holds counts even if Redis has forgotten this producer.
+        // What Postgres holds counts even if Redis no longer knows this producer.
         producer.base = gateway.store().durable(run, id).await?;
         let stored = match producer.call(gateway, 0, b"").await?.outcome {
-            Outcome::Stored { stored } => stored,
-            outcome => return Err(refusal(outcome, &producer.last)),
+            AppendOutcome::Stored { stored } => stored,
+            outcome => return Err(refused(outcome, &producer.last)),
         };
         producer.next = match number(headers, "producer-seq")? {
             Some(0) => return Err(Problem::bad_request("Producer-Seq counts from 1")),
@@ -88,28 +90,30 @@ impl Producer {
         Ok(producer)
     }
 
-    /// Appends a batch; what the run already holds of it is left out, and while the run is full the
-    /// sender waits, which a streamed body feels as back-pressure.
+    /// Appends a batch without the events that the run already has. While the run is full it waits,
+    /// which a streamed body feels as back-pressure.
     pub(super) async fn append(&mut self, gateway: &Gateway, batch: &Batch) -> Result<(), Problem> {
         let (mut body, mut count) = (&batch.body[..], batch.count);
-        let mut full = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
-        let patience = Instant::now() + FULL_PATIENCE;
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+        let deadline = Instant::now() + MAX_WAIT;
         while count > 0 {
             match self.call(gateway, count, body).await?.outcome {
-                Outcome::Stored { .. } => {
+                AppendOutcome::Stored { .. } => {
                     self.next += count;
                     count = 0;
                 }
-                Outcome::Gap { expected }
+                AppendOutcome::Gap { expected }
                     if expected > self.next && expected < self.next + count =>
                 {
                     let known = expected - self.next;
-                    body = behind(body, known);
+                    body = after_lines(body, known);
                     count -= known;
                     self.next = expected;
                 }
-                Outcome::Full if Instant::now() < patience => sleep(full.next_wait()).await,
-                outcome => return Err(refusal(outcome, &self.last)),
+                AppendOutcome::Full if Instant::now() < deadline => {
+                    sleep(backoff.next_wait()).await
+                }
+                outcome => return Err(refused(outcome, &self.last)),
             }
         }
         Ok(())
@@ -120,7 +124,7 @@ impl Producer {
         gateway: &Gateway,
         count: u64,
         body: &[u8],
-    ) -> Result<Appended, Problem> {
+    ) -> Result<AppendReply, Problem> {
         let append = Append {
             producer: self.id,
             producer_epoch: self.epoch,
@@ -128,7 +132,7 @@ impl Producer {
             acked: 0,
             first: self.next,
             count,
-            body: Body::packed(body),
+            body: Body::compress(body),
             cap: Cap::default(),
         };
         let keys = gateway.keys().run(self.run);
@@ -142,8 +146,8 @@ impl Producer {
         Ok(appended)
     }
 
-    /// Adds to a refusal what need not be sent again.
-    pub(super) fn got_so_far(&self, problem: Problem) -> Problem {
+    /// Adds to a problem what need not be sent again.
+    pub(super) fn with_progress(&self, problem: Problem) -> Problem {
         problem
             .with("stored", self.next.saturating_sub(1))
             .with("durable", self.last.durable)
@@ -159,8 +163,8 @@ impl Producer {
     }
 }
 
-/// What follows the first `lines` lines.
-fn behind(body: &[u8], lines: u64) -> &[u8] {
+/// The rest of a body after its first `lines` lines.
+fn after_lines(body: &[u8], lines: u64) -> &[u8] {
     let skip = usize::try_from(lines).unwrap_or(usize::MAX);
     match skip
         .checked_sub(1)
@@ -171,22 +175,22 @@ fn behind(body: &[u8], lines: u64) -> &[u8] {
     }
 }
 
-fn refusal(outcome: Outcome, last: &Appended) -> Problem {
+fn refused(outcome: AppendOutcome, last: &AppendReply) -> Problem {
     let durable = last.durable;
     match outcome {
-        Outcome::Gap { expected } => Problem::new(
+        AppendOutcome::Gap { expected } => Problem::new(
             StatusCode::CONFLICT,
             format!("events are missing: the next Producer-Seq must be {expected}"),
         )
         .with("expected", expected),
-        Outcome::Fenced { by } => Problem::new(
+        AppendOutcome::Fenced { by } => Problem::new(
             StatusCode::CONFLICT,
             format!("a newer process of this producer has taken over, with Producer-Epoch {by}"),
         )
         .with("epoch", by),
-        Outcome::Full | Outcome::Stored { .. } => Problem::new(
+        AppendOutcome::Full | AppendOutcome::Stored { .. } => Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
-            "the run holds as much as it may until it is stored: send the rest again later",
+            "the run is full until its events are stored: send the rest again later",
         ),
     }
     .with("durable", durable)
@@ -217,8 +221,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_is_left_out() {
-        assert_eq!(behind(b"a\nb\nc\n", 0), b"a\nb\nc\n");
-        assert_eq!(behind(b"a\nb\nc\n", 2), b"c\n");
+    fn known_events_are_skipped() {
+        assert_eq!(after_lines(b"a\nb\nc\n", 0), b"a\nb\nc\n");
+        assert_eq!(after_lines(b"a\nb\nc\n", 2), b"c\n");
     }
 }

@@ -1,9 +1,10 @@
-//! How fast bytes may be published to one run over HTTP.
+//! Limits how fast bytes are published to one run over HTTP.
 //!
-//! Bytes are counted in pieces of [`PIECE`], so that a trickle of small batches costs no call for each; what a request
-//! leaves below that is not counted, and bounded by how many requests one may send. Whoever publishes too fast is
-//! slowed down, which a streamed body feels as back-pressure, and refused if that would take longer than
-//! [`PATIENCE`]. What Redis is given directly is bounded by what a run may hold there.
+//! Bytes are counted in units of [`MIN_COUNTED_BYTES`], so that a trickle of small batches does not
+//! cost a call each. What is left below that at the end of a request is not counted, and bounded by
+//! the limit of requests. A client that publishes too fast has to wait, which a streamed body feels
+//! as back-pressure, and is refused if it would wait longer than [`MAX_WAIT`]. What agents append
+//! to Redis directly is bounded by the cap of the run there.
 
 use std::time::Duration;
 
@@ -18,50 +19,52 @@ use runcast_access::rate_limit::policy::Policy;
 use runcast_access::rate_limit::subject::RateKey;
 
 /// Bytes that are counted together.
-const PIECE: u64 = 64 * 1024;
+const MIN_COUNTED_BYTES: u64 = 64 * 1024;
 
-/// How long a batch waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait of a batch.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// What of a request is not counted yet.
+/// The bytes of a request that are not counted yet.
 #[derive(Debug)]
 pub(super) struct Throttle {
     run: Uuid,
-    uncounted: u64,
+    uncounted_bytes: u64,
     is_limited: bool,
 }
 
 impl Throttle {
-    /// That of a request to this run.
     pub(super) fn of(principal: &Principal, run: Uuid) -> Self {
         Self {
             run,
-            uncounted: 0,
+            uncounted_bytes: 0,
             is_limited: !principal.holds(Scope::Admin),
         }
     }
 
-    /// Returns when so many bytes more may be published.
-    ///
-    /// # Errors
-    /// 429 if that is not soon.
-    pub(super) async fn bytes(&mut self, gateway: &Gateway, bytes: usize) -> Result<(), Problem> {
-        self.uncounted += bytes as u64;
-        if self.uncounted < PIECE || !self.is_limited {
+    /// Waits until so many bytes more may be published; 429 if that takes too long.
+    pub(super) async fn wait_for_quota(
+        &mut self,
+        gateway: &Gateway,
+        bytes: usize,
+    ) -> Result<(), Problem> {
+        self.uncounted_bytes += bytes as u64;
+        if self.uncounted_bytes < MIN_COUNTED_BYTES || !self.is_limited {
             return Ok(());
         }
-        let patience = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + MAX_WAIT;
         let (subject, policies) = (RateKey::Run(self.run), [Policy::Publish]);
         loop {
-            let asked = gateway.limits().ask(subject, &policies, self.uncounted);
-            let Some(refusal) = asked.await.refusal() else {
-                self.uncounted = 0;
+            let decision = gateway
+                .limits()
+                .ask(subject, &policies, self.uncounted_bytes);
+            let Some(denial) = decision.await.refusal() else {
+                self.uncounted_bytes = 0;
                 return Ok(());
             };
-            if Instant::now() + refusal.retry_after > patience {
-                return Err(refusal.into());
+            if Instant::now() + denial.retry_after > deadline {
+                return Err(denial.into());
             }
-            sleep(refusal.retry_after).await;
+            sleep(denial.retry_after).await;
         }
     }
 }

@@ -1,0 +1,9 @@
+//! The gateway's HTTP API, as far as an agent needs it: creating or joining a run, and reading one.
+
+mod client;
+mod error;
+mod session;
+
+pub use client::GatewayClient;
+pub use error::ApiError;
+pub use session::{NewRun, Session};

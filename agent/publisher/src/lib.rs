@@ -1,0 +1,37 @@
+//! The publisher: publishes the events of a run so that viewers see them within milliseconds and
+//! Postgres stores each exactly once.
+//!
+//! An event takes this path:
+//!
+//! 1. [`Publisher`] (`publisher/`): the public calls.
+//! 2. `queue/`: the event is written as a line into a bounded queue, which forms batches.
+//! 3. `sender/`: one task takes the batches, stores them, and appends them to Redis.
+//! 4. `retransmit/` and [`spool`]: batches stay in memory or in files until Postgres holds them.
+//!
+//! Beside that path:
+//!
+//! - [`gateway_client`]: creates or joins a run over HTTP, and learns where Redis is;
+//! - `heartbeat/`: reports that the process is alive;
+//! - [`tracing_layer`]: publishes what a program traces with `tracing` as structured `log` events;
+//! - `llm/` (feature `llm`): publishes a model's answer while it is written, and what it cost.
+//!
+//! Errors: a function that publishes returns [`PublishError`], one that starts a publisher
+//! [`StartError`], and a call of the gateway [`gateway_client::ApiError`]. Each variant says when
+//! it occurs; functions document only what they add to that.
+
+mod error;
+pub mod gateway_client;
+mod heartbeat;
+#[cfg(feature = "llm")]
+pub mod llm;
+mod options;
+mod publisher;
+pub mod queue;
+mod retransmit;
+mod sender;
+pub mod spool;
+pub mod tracing_layer;
+
+pub use error::{Closed, InvalidTokenUse, PublishError, StartError, Stopped};
+pub use options::{Fsync, Options, SpoolOptions, Target};
+pub use publisher::{Command, Commands, Publisher};

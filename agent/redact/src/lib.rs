@@ -1,0 +1,44 @@
+//! Redaction at the source: secret values never leave the process in what it publishes.
+//!
+//! ```
+//! use runcast_redact::Redactor;
+//!
+//! let redactor = Redactor::new();
+//! redactor.add(b"correct horse battery").expect("long enough");
+//! assert_eq!(redactor.text("it is correct horse battery"), "it is [redacted]");
+//! assert_eq!(redactor.text("Y29ycmVjdCBob3JzZSBiYXR0ZXJ5"), "[redacted]");
+//! ```
+//!
+//! - `redactor`: [`Redactor`], the values and the automaton that finds them;
+//! - `env`, `name_pattern`: which variables of an environment hold secrets;
+//! - `secret_value`: which values are rejected, and why;
+//! - `encodings`: how a value looks in base64, JSON, URLs and shells;
+//! - `token_formats`: tokens and keys that are recognized without their value;
+//! - `automaton`: the search for all of these at once;
+//! - `stream`, `held_back`: a stream in pieces, what is held back, and for how long;
+//! - `add_mask`, [`workflow_command`]: values that a command names in its own output.
+//!
+//! [`MASK`] replaces a match, whatever its length. Not found are values that were encoded in
+//! another way (compressed, encrypted, in hex, reversed), with anything but line ends inserted, or
+//! in parts that are printed separately. Redaction is a safety net for programs that should not
+//! print secrets in the first place.
+
+mod add_mask;
+mod automaton;
+mod encodings;
+mod env;
+mod held_back;
+mod name_pattern;
+mod redactor;
+mod secret_value;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod token_formats;
+pub mod workflow_command;
+
+pub use env::{EnvRedaction, IgnoredVariable, from_variables};
+pub use name_pattern::{InvalidNamePattern, NamePattern};
+pub use redactor::Redactor;
+pub use secret_value::{InvalidSecretValue, MASK};
+pub use stream::RedactStream;

@@ -1,0 +1,9 @@
+//! The command line of `runcast`.
+//!
+//! - `args`: the commands and their arguments, and their conversion to options;
+//! - `help`: what `--help` prints after the arguments.
+
+mod args;
+mod help;
+
+pub use args::{Cli, Command, ResendArgs, SessionArgs, TailArgs, WrapArgs};

@@ -1,0 +1,199 @@
+//! The course of `runcast wrap`: starts publishing, starts the command, stays with it, and
+//! finishes.
+//!
+//! Time: [`CONNECT_TIMEOUT`] for the start; [`PIPE_GRACE`](super::supervisor::PIPE_GRACE) for pipes
+//! that descendants hold open after the command's end; and the drain timeout for storing what is
+//! left. A signal ends the last two.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use runcast_common::config::Env;
+use runcast_common::protocol::event::StatusChange;
+use runcast_publisher::{Closed, Publisher};
+use runcast_redact::EnvRedaction;
+use uuid::Uuid;
+
+use super::child;
+use super::chunks::ChunkSinks;
+use super::control::ControlCommands;
+use super::description::CommandDescription;
+use super::detect::MarkerSelection;
+use super::open_publisher::open_publisher;
+use super::signals::{BlockedSignals, Signals};
+use super::supervisor::Supervisor;
+use crate::console::print_message;
+use crate::exit_code::EX_UNAVAILABLE;
+
+/// Longest wait for the gateway and Redis together before the command runs unpublished: an
+/// acceptable delay for a job that is only being watched.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What to run, and how to publish it.
+#[derive(Debug, Clone)]
+pub struct WrapOptions {
+    /// The run to join; a new one if absent.
+    pub run: Option<Uuid>,
+    /// Name of a new run; derived from the command if absent.
+    pub name: Option<String>,
+    /// Labels of a new run.
+    pub labels: BTreeMap<String, String>,
+    /// The variation that this process publishes.
+    pub variation: u16,
+    /// Number of variations of a new run.
+    pub variations: u16,
+    /// Do not run the command if it cannot be published.
+    pub require: bool,
+    /// Folder of the spool; events stay in memory if absent.
+    pub spool: Option<PathBuf>,
+    /// Longest wait for all events to be stored after the command has ended.
+    pub drain_timeout: Duration,
+    /// Time that a cancelled command has to end before it is killed.
+    pub cancel_grace: Duration,
+    /// Run the command in a pseudo-terminal.
+    pub tty: bool,
+    /// Which secrets are redacted.
+    pub redact: EnvRedaction,
+    /// Which markers are detected in the output.
+    pub markers: MarkerSelection,
+    /// Limit for the published output; 0 for none.
+    pub max_output_bytes: u64,
+    /// The command and its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Runs the command and returns the exit code. Fails only if signals or the end of the command
+/// cannot be observed.
+pub async fn run(
+    options: &WrapOptions,
+    env: &impl Env,
+    blocked: &BlockedSignals,
+) -> io::Result<u8> {
+    let mut signals = Signals::listen(blocked)?;
+    // A token that comes from a file is not among the variables, and is redacted like one that is.
+    let token = env.get("RUNCAST_TOKEN");
+    let token = token.map(|token| ("RUNCAST_TOKEN".into(), token.into()));
+    let variables = std::env::vars_os().chain(token);
+    let description = CommandDescription::new(options, variables, env);
+    let publisher = match open_publisher(options, &description, env).await {
+        Ok(publisher) => {
+            description.report_ignored();
+            Some(publisher)
+        }
+        Err(error) if options.require => {
+            print_message(format_args!(
+                "{error:#}; the command was not run (--require)"
+            ));
+            return Ok(EX_UNAVAILABLE);
+        }
+        Err(error) => {
+            print_message(format_args!(
+                "nothing is published, the command runs anyway: {error:#}"
+            ));
+            None
+        }
+    };
+    let supervisor = Supervisor::new()?;
+    let start = || child::spawn(&options.command, options.tty, env);
+    let (change, code) = match blocked.unblocked_during(start)? {
+        Ok(started) => {
+            let control = ControlCommands::new(publisher.as_ref(), options.cancel_grace);
+            let sinks = ChunkSinks::new(
+                publisher.clone(),
+                options.markers.resolve(env),
+                options.max_output_bytes,
+                &child::program(&description.command),
+            );
+            let publisher = publisher.clone();
+            supervisor
+                .supervise(
+                    started,
+                    &description,
+                    publisher,
+                    sinks,
+                    &mut signals,
+                    control,
+                )
+                .await?
+        }
+        Err(error) => {
+            let (change, code) = child::not_started(&description.command, &error);
+            print_message(format_args!(
+                "{}",
+                change.message.as_deref().unwrap_or_default()
+            ));
+            (change, code)
+        }
+    };
+    if let Some(publisher) = publisher {
+        finish(&publisher, change, options.drain_timeout, &mut signals).await?;
+    }
+    Ok(code)
+}
+
+/// Publishes the last status, waits until everything is stored, and reports what is not.
+async fn finish(
+    publisher: &Publisher,
+    change: StatusChange,
+    within: Duration,
+    signals: &mut Signals,
+) -> io::Result<()> {
+    let closed = tokio::select! {
+        closed = publisher.finish(change, within) => closed,
+        () = wait_for_end_signal(signals) => publisher.close(Duration::ZERO).await,
+    };
+    match closed {
+        Ok(closed) => report_closed(&closed, publisher),
+        Err(error) => print_message(format_args!("not everything was published: {error}")),
+    }
+    Ok(())
+}
+
+fn report_closed(closed: &Closed, publisher: &Publisher) {
+    let Closed {
+        in_redis,
+        spooled,
+        unsent,
+        ..
+    } = closed;
+    let trouble = closed.trouble.as_deref().unwrap_or("time ran out");
+    if *unsent > 0 {
+        print_message(format_args!(
+            "{unsent} events are lost, because they did not reach Redis: {trouble}"
+        ));
+    }
+    if let Some(folder) = publisher.spool()
+        && *spooled > 0
+    {
+        let spool = folder.parent().unwrap_or(folder);
+        print_message(format_args!(
+            "{spooled} events are not sent yet: {trouble}; they are in {}, send them with `runcast resend {}`",
+            folder.display(),
+            spool.display()
+        ));
+    }
+    if *in_redis > 0 {
+        print_message(format_args!(
+            "{in_redis} events are in Redis but not yet stored in Postgres"
+        ));
+    }
+}
+
+/// Waits for a signal that asks to end, once the command has ended.
+pub(crate) async fn wait_for_end_signal(signals: &mut Signals) {
+    loop {
+        match signals.next().await.map(|received| received.signal) {
+            Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT) => return,
+            Ok(_) => {}
+            // Without a way to read signals there is nothing to wait for: they are blocked.
+            Err(error) => {
+                tracing::warn!(%error, "signals cannot be read");
+                return std::future::pending().await;
+            }
+        }
+    }
+}

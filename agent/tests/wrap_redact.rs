@@ -1,0 +1,163 @@
+//! Redaction as viewers see it: nothing of a secret is in Redis or in requests to the gateway, and
+//! what passes through `runcast wrap` is unchanged.
+
+mod support;
+
+use std::process::{Command, Output};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use runcast_common::protocol::keys::Slot;
+use runcast_common::redis;
+use support::gateway::{Gateway, json};
+use support::wrapped::stored_output;
+use support::{Run, Server};
+
+const SECRET: &str = "s3cret/val\"ue-1234";
+const TOKEN: &str = "rct_the-token-of-this-test";
+
+/// Runs a script under `runcast wrap`. Returns what it left in Redis, what the gateway received,
+/// and the text of the run's output.
+async fn wrapped(arguments: &[&str], script: &str) -> (Output, Vec<u8>, String, String) {
+    let server = Server::start().await;
+    let target = server.target();
+    let reply = serde_json::json!({
+        "run": {"id": target.run}, "token": "unused", "url": "http://page/#/runs/1",
+        "redis": {"url": "redis://127.0.0.1:1", "prefix": target.prefix},
+    });
+    let gateway = Gateway::answering(vec![json("201 Created", &reply.to_string())]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runcast"));
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("RUNCAST_URL", &gateway.url)
+        .env("RUNCAST_TOKEN", TOKEN)
+        .env("REDIS_URL", server.url())
+        .env("DB_PASSWORD", SECRET)
+        .env("ACME_PIN", "acme-pin-value")
+        .env("SHORT_TOKEN", "abc")
+        .arg("wrap")
+        .args(arguments)
+        .args(["--", "sh", "-c", script, "sh", SECRET]);
+    let run = Run::of(&target, &server);
+    let output = stored_output(&run, command).await;
+    let stored = everything(&server).await;
+    let mut shown = String::new();
+    for event in run.events().await {
+        let line: serde_json::Value = serde_json::from_slice(&event.line).expect("JSON");
+        if let (Some("output"), Some(text)) = (line["kind"].as_str(), line["text"].as_str()) {
+            shown.push_str(text);
+        }
+    }
+    (output, stored, gateway.asked().concat(), shown)
+}
+
+/// The raw values of all keys of a server.
+async fn everything(server: &Server) -> Vec<u8> {
+    let (redis, anywhere) = (server.redis(), Slot::of(""));
+    let keys: Vec<String> = redis
+        .query(anywhere, redis::cmd("KEYS").arg("*"))
+        .await
+        .expect("keys");
+    assert!(!keys.is_empty());
+    let mut all = Vec::new();
+    for key in keys {
+        let kind: String = redis
+            .query(anywhere, redis::cmd("TYPE").arg(&key))
+            .await
+            .expect("a type");
+        let read = match kind.as_str() {
+            "stream" => redis::cmd("XRANGE").arg(&key).arg("-").arg("+").to_owned(),
+            "hash" => redis::cmd("HGETALL").arg(&key).to_owned(),
+            "string" => redis::cmd("GET").arg(&key).to_owned(),
+            "zset" => redis::cmd("ZRANGE").arg(&key).arg("0").arg("-1").to_owned(),
+            other => panic!("a key of type {other}"),
+        };
+        flatten(
+            redis.query(anywhere, &read).await.expect("a value"),
+            &mut all,
+        );
+    }
+    all
+}
+
+fn flatten(value: redis::Value, all: &mut Vec<u8>) {
+    match value {
+        redis::Value::BulkString(bytes) => all.extend(bytes),
+        redis::Value::SimpleString(text) => all.extend(text.into_bytes()),
+        redis::Value::Array(values) | redis::Value::Set(values) => {
+            values.into_iter().for_each(|value| flatten(value, all));
+        }
+        redis::Value::Map(pairs) => pairs.into_iter().for_each(|(key, value)| {
+            flatten(key, all);
+            flatten(value, all);
+        }),
+        _ => {}
+    }
+}
+
+fn assert_absent(secret: &str, from: &[u8]) {
+    let escaped = serde_json::to_string(secret).expect("JSON");
+    for form in [
+        secret,
+        &secret[..9],
+        &secret[9..],
+        &escaped[1..escaped.len() - 1],
+    ] {
+        assert!(
+            memchr::memmem::find(from, form.as_bytes()).is_none(),
+            "{form} in {}",
+            String::from_utf8_lossy(from)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_published_and_the_passthrough_is_unchanged() {
+    let encoded = BASE64.encode(format!("me:{SECRET}"));
+    // The halves are joined at run time, since the command line is published too.
+    let script = format!(
+        "one=${{1%l*}} two=l${{1##*l}} part=${{1%u*}}; \
+         printf 'begin %s\\n' \"$DB_PASSWORD\"; \
+         printf %s \"$one\"; sleep 0.3; printf '%s in two\\n' \"$two\"; \
+         printf '%s\\r\\n%s in lines\\n' \"$one\" \"$two\"; \
+         echo {encoded} $ACME_PIN; echo $RUNCAST_TOKEN >&2; \
+         printf %s \"$part\"; sleep 1.5; echo; echo end $SHORT_TOKEN; exit 3"
+    );
+    let (output, stored, asked, shown) = wrapped(&["--redact-env", "acme_*"], &script).await;
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        format!(
+            "begin {SECRET}\n{SECRET} in two\ns3cret/va\r\nl\"ue-1234 in lines\n\
+             {encoded} acme-pin-value\ns3cret/val\"\nend abc\n"
+        )
+    );
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains(&format!("{TOKEN}\n")), "{stderr}");
+    let warning = "runcast: not redacted: SHORT_TOKEN (shorter than 6 bytes)\n";
+    assert!(stderr.contains(warning), "{stderr}");
+
+    let kept = &encoded[..encoded.find("czNj").expect("aligned")];
+    assert_eq!(
+        shown,
+        format!(
+            "begin [redacted]\n[redacted] in two\n[redacted] in lines\n{kept}[redacted] [redacted]\n\
+             [redacted]\nend abc\n"
+        )
+    );
+    for secret in [SECRET, "acme-pin-value", TOKEN] {
+        assert_absent(secret, &stored);
+    }
+    assert!(memchr::memmem::find(&stored, &encoded.as_bytes()[4..20]).is_none());
+    let (_, body) = asked.split_once("\r\n\r\n").expect("a body");
+    assert_absent(SECRET, body.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redaction_only_the_agents_token_is_masked() {
+    let script = "echo $DB_PASSWORD $RUNCAST_TOKEN";
+    let (_, stored, _, shown) = wrapped(&["--no-redact"], script).await;
+    assert_eq!(shown, format!("{SECRET} [redacted]\n"));
+    assert_absent(TOKEN, &stored);
+}

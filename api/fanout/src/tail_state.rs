@@ -1,0 +1,272 @@
+//! What a tail knows of its run, behind the tail's lock: the ring, the pages from before it, and
+//! what viewers get beside events.
+//!
+//! The methods only change this state and say whether viewers would see a difference. The tail
+//! notifies its listeners after it has released the lock.
+//!
+//! Bounds: ring and pages each keep at most the bytes that the caller passes, heartbeats and
+//! updates have bounds of their own. Time: the end status of a run is reused for
+//! [`END_STATUS_TTL`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runcast_common::protocol::event_id::EventId;
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::backfill::Backfill;
+use crate::degraded::Degraded;
+use crate::frame::Frames;
+use crate::heartbeats::LatestHeartbeats;
+use crate::read_frames::ReadBatch;
+use crate::ring::{Lookup, Ring};
+use crate::run_updates::LatestUpdates;
+
+/// How long a loaded end status is given to viewers: those that come together cause one query.
+const END_STATUS_TTL: Duration = Duration::from_secs(1);
+
+/// What a tail knows of its run.
+#[derive(Debug, Default)]
+pub(crate) struct TailState {
+    /// None until the tail knows where the run ends.
+    pub(crate) ring: Option<Ring>,
+    pub(crate) backfill: Backfill,
+    ended: bool,
+    degraded: Option<Degraded>,
+    /// Why events from before the ring cannot be read at the moment.
+    backfill_degraded: Option<Degraded>,
+    pub(crate) heartbeats: LatestHeartbeats,
+    pub(crate) updates: LatestUpdates,
+    end_status: EndStatus,
+}
+
+/// How the run has ended, as far as it is known.
+#[derive(Debug, Default)]
+enum EndStatus {
+    #[default]
+    Unknown,
+    Loading,
+    Loaded(Instant, Arc<Value>),
+}
+
+/// What a viewer at one cursor sees of the tail.
+#[derive(Debug)]
+pub(crate) struct TailView {
+    /// What follows the cursor.
+    pub(crate) lookup: Lookup,
+    /// The last id of the run, if it has ended.
+    pub(crate) end: Option<EventId>,
+    /// The current outage, if any.
+    pub(crate) degraded: Option<Degraded>,
+    /// The number of the newest heartbeat.
+    pub(crate) heartbeat_number: u64,
+    /// The number of the newest update.
+    pub(crate) update_number: u64,
+}
+
+/// What became of the frames of a wake-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Append {
+    /// The ring holds them now.
+    Appended,
+    /// The ring held them before.
+    Known,
+    /// They do not continue the ring: they have to be read.
+    Refused,
+}
+
+/// What became of a batch that was read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchOutcome {
+    /// Where the ring ends now.
+    pub(crate) end: EventId,
+    /// False if a wake-up has appended frames since the read began: the batch was dropped.
+    pub(crate) fits: bool,
+    /// Viewers see a difference.
+    pub(crate) changed: bool,
+}
+
+impl TailState {
+    /// What a viewer at `cursor` sees.
+    pub(crate) fn view(&self, cursor: EventId) -> TailView {
+        let (lookup, end) = match &self.ring {
+            Some(ring) => (ring.lookup(cursor), self.ended.then(|| ring.end())),
+            None => (Lookup::Unknown, None),
+        };
+        let (lookup, degraded) = match lookup {
+            Lookup::Behind => match self.backfill.lookup(cursor) {
+                Some(page) => (Lookup::Next(vec![page]), self.degraded.clone()),
+                None => (Lookup::Behind, self.backfill_degraded.clone()),
+            },
+            lookup => (lookup, self.degraded.clone()),
+        };
+        TailView {
+            lookup,
+            end,
+            degraded,
+            heartbeat_number: self.heartbeats.newest(),
+            update_number: self.updates.newest(),
+        }
+    }
+
+    /// Appends the frames of the entry that ends at `last`, if they continue the ring. During an
+    /// outage they are refused: the read that follows also notices the end of the outage.
+    pub(crate) fn append_entry(
+        &mut self,
+        frames: Frames,
+        last: EventId,
+        max_bytes: usize,
+    ) -> Append {
+        match &mut self.ring {
+            Some(ring) if ring.end() == frames.after && self.degraded.is_none() => {
+                ring.push(frames, max_bytes);
+                self.ended = false;
+                Append::Appended
+            }
+            Some(ring) if ring.end() >= last => Append::Known,
+            _ => Append::Refused,
+        }
+    }
+
+    /// Appends a batch that was read from the end of the ring, and takes over how the read ended.
+    pub(crate) fn append_batch(
+        &mut self,
+        run: Uuid,
+        batch: ReadBatch,
+        max_bytes: usize,
+    ) -> BatchOutcome {
+        let (after, upto) = (batch.frames.after, batch.frames.upto);
+        if let Some(ring) = &self.ring
+            && ring.end() != after
+        {
+            return BatchOutcome {
+                end: ring.end(),
+                fits: false,
+                changed: false,
+            };
+        }
+        let degraded = batch.status.without_redis.map(|reason| {
+            if self.degraded.is_none() {
+                warn!(%run, reason, "cannot read the run from Redis; following Postgres instead");
+            }
+            Degraded::REDIS_DOWN
+        });
+        let has_grown = upto > after;
+        let changed = has_grown || self.ended != batch.status.ended || self.degraded != degraded;
+        if let (true, Some(ring)) = (has_grown, &mut self.ring) {
+            ring.push(batch.frames, max_bytes);
+        }
+        self.ended = batch.status.ended;
+        self.degraded = degraded;
+        BatchOutcome {
+            end: upto,
+            fits: true,
+            changed,
+        }
+    }
+
+    /// Notes that the tail cannot read on. Returns whether that is new.
+    pub(crate) fn set_degraded(&mut self, degraded: Degraded) -> bool {
+        self.degraded.replace(degraded.clone()) != Some(degraded)
+    }
+
+    /// Keeps a page that was read from `cursor`, from before the ring.
+    pub(crate) fn add_backfill(
+        &mut self,
+        cursor: EventId,
+        page: Frames,
+        redis_entries: usize,
+        max_bytes: usize,
+    ) {
+        self.backfill.end_read(cursor);
+        self.backfill.insert(page, redis_entries, max_bytes);
+        self.backfill_degraded = None;
+    }
+
+    /// Notes that pages from before the ring cannot be read. Returns whether that is new.
+    pub(crate) fn set_backfill_degraded(&mut self, degraded: Degraded) -> bool {
+        self.backfill_degraded.replace(degraded.clone()) != Some(degraded)
+    }
+
+    /// Keeps no page, and no more of the ring than `max_bytes`.
+    pub(crate) fn shrink_to(&mut self, max_bytes: usize) {
+        self.backfill.clear();
+        if let Some(ring) = &mut self.ring {
+            ring.shrink_to(max_bytes);
+        }
+    }
+
+    /// How the run has ended, if that was loaded within [`END_STATUS_TTL`].
+    pub(crate) fn end_status(&self) -> Option<Arc<Value>> {
+        match &self.end_status {
+            EndStatus::Loaded(at, status) if at.elapsed() < END_STATUS_TTL => {
+                Some(Arc::clone(status))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns whether the caller should load the end status: true unless a load is under way.
+    pub(crate) fn begin_end_status(&mut self) -> bool {
+        let is_loading = matches!(self.end_status, EndStatus::Loading);
+        if !is_loading {
+            self.end_status = EndStatus::Loading;
+        }
+        !is_loading
+    }
+
+    /// Ends a load of the end status; None if it was cancelled.
+    pub(crate) fn set_end_status(&mut self, status: Option<Value>) {
+        self.end_status = match status {
+            Some(status) => EndStatus::Loaded(Instant::now(), Arc::new(status)),
+            None => EndStatus::Unknown,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Encoder;
+
+    fn id(seq: u64) -> EventId {
+        EventId::new(1, seq)
+    }
+
+    fn frames(after: u64, upto: u64) -> Frames {
+        let mut encoder = Encoder::new(id(after));
+        encoder.gap(id(upto), id(upto + 1), None, "test");
+        encoder.finish()
+    }
+
+    #[test]
+    fn an_entry_is_appended_only_where_it_continues_the_ring() {
+        let mut state = TailState::default();
+        let append = |state: &mut TailState, after, upto| {
+            state.append_entry(frames(after, upto), id(upto), usize::MAX)
+        };
+        assert_eq!(append(&mut state, 0, 1), Append::Refused);
+        state.ring = Some(Ring::new(id(10)));
+        assert_eq!(append(&mut state, 10, 12), Append::Appended);
+        assert_eq!(append(&mut state, 10, 12), Append::Known);
+        assert_eq!(append(&mut state, 13, 14), Append::Refused);
+        assert!(state.set_degraded(Degraded::REDIS_DOWN));
+        assert!(!state.set_degraded(Degraded::REDIS_DOWN));
+        assert_eq!(append(&mut state, 12, 13), Append::Refused);
+    }
+
+    #[test]
+    fn one_caller_at_a_time_loads_the_end_status() {
+        let mut state = TailState::default();
+        assert!(state.begin_end_status());
+        assert!(!state.begin_end_status());
+        state.set_end_status(None);
+        assert!(state.end_status().is_none());
+        assert!(state.begin_end_status());
+        state.set_end_status(Some(Value::Null));
+        assert!(state.end_status().is_some());
+    }
+}

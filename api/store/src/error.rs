@@ -1,0 +1,140 @@
+//! The errors of this crate. The text of each is complete: no error has a source whose text a
+//! program must add.
+
+use sqlx::migrate::MigrateError;
+
+/// Why a call to Postgres failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The configured address cannot be parsed.
+    #[error("Postgres at {address}: the address cannot be used: {error}")]
+    Address {
+        /// The address without credentials.
+        address: String,
+        /// What is wrong with it.
+        error: sqlx::Error,
+    },
+    /// A statement failed, or the server could not be reached.
+    #[error("Postgres: {0}")]
+    Database(sqlx::Error),
+    /// A stored value does not have the form that this version writes.
+    #[error("Postgres holds a value that this version does not understand: {0}")]
+    Unexpected(String),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl StoreError {
+    /// True if the server could not be reached or could not work, false if it rejected this
+    /// statement. After an outage the same call may succeed.
+    pub fn is_outage(&self) -> bool {
+        let Self::Database(error) = self else {
+            return false;
+        };
+        match error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            // Classes: 08 connection, 40 serialization and deadlock, 53 resources,
+            // 55 lock not available, 57 operator intervention, 58 system error.
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+                ["08", "40", "53", "55", "57", "58"]
+                    .iter()
+                    .any(|class| code.starts_with(class))
+            }),
+            _ => false,
+        }
+    }
+}
+
+/// Why a program cannot use a database.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// The program was built with other migrations than the database has.
+    #[error(
+        "the database schema does not fit this program\n  expected: {expected}\n  actual:   {actual}\n  {hint}"
+    )]
+    Mismatch {
+        /// The migrations of this program.
+        expected: String,
+        /// The migrations of the database.
+        actual: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A migration of the job library's schema failed.
+    #[error("cannot migrate the schema of background jobs: {0}")]
+    Tasks(String),
+    /// A migration failed.
+    #[error("cannot migrate the database: {0}")]
+    Migrate(MigrateError),
+    /// The database could not be queried.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a user cannot be created or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// Another user has this name.
+    #[error("the name {0} is taken, in this or another case")]
+    NameTaken(String),
+    /// Another user has this email.
+    #[error("there is a user with the email {0} already")]
+    EmailTaken(String),
+    /// The name has a form that names cannot have.
+    #[error(
+        "name {0:?}: expected 1 to 64 letters, digits and . _ - of ASCII, a letter or digit first"
+    )]
+    Name(String),
+    /// The email has a form that addresses cannot have.
+    #[error("email {0:?}: expected an address such as ada@example.com of at most 254 characters")]
+    Email(String),
+    /// The role does not exist.
+    #[error("there is no role {0}")]
+    Role(String),
+    /// Postgres failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for UserError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Why a role cannot be created or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RoleError {
+    /// A role of this name exists.
+    #[error("there is a role {0} already")]
+    Taken(String),
+    /// The name has a form that names cannot have.
+    #[error(
+        "role {0:?}: expected 1 to 64 small letters, digits and . _ -, a letter or digit first"
+    )]
+    Name(String),
+    /// Built-in roles cannot be changed.
+    #[error("the role {0} is built in and cannot be changed: create a role of your own instead")]
+    BuiltIn(String),
+    /// The role does not exist.
+    #[error("there is no role {0}")]
+    Unknown(String),
+    /// Postgres failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for RoleError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
