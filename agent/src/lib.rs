@@ -5,6 +5,7 @@
 //! - [`tail`]: follows a run in a terminal;
 //! - [`resend`]: sends what is left in a spool folder;
 //! - [`deferred_run`]: a run that could not be created when it started;
+//! - [`local_gateway`]: finds the gateway of `runcastd dev` where none is set;
 //! - [`console`], [`exit_code`]: messages to the user, and how the program ends.
 //!
 //! The publisher itself is the crate `runcast-publisher`, redaction the crate `runcast-redact`.
@@ -13,6 +14,7 @@ pub mod cli;
 pub mod console;
 pub mod deferred_run;
 pub mod exit_code;
+pub mod local_gateway;
 pub mod resend;
 pub mod tail;
 pub mod wrap;

@@ -8,6 +8,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 use runcast_agent::cli::{Cli, Command};
 use runcast_agent::exit_code::EX_USAGE;
+use runcast_agent::local_gateway::LocalEnv;
 use runcast_agent::{resend, tail, wrap};
 use runcast_common::config::ProcessEnv;
 use runcast_common::telemetry::Audience;
@@ -34,25 +35,26 @@ fn run(command: Command) -> anyhow::Result<u8> {
         wrap::lead_session(&session.command)?;
     }
     telemetry::start(&ProcessEnv, "warn", Audience::Person)?;
+    let env = LocalEnv::new(ProcessEnv);
     match command {
         Command::Wrap(arguments) => {
             // Before any thread is started: threads inherit the signal mask.
             let blocked = wrap::block_signals().context("signals cannot be blocked")?;
             let runtime = start_runtime()?;
-            let code = runtime.block_on(wrap::run(&arguments.into(), &ProcessEnv, &blocked));
+            let code = runtime.block_on(wrap::run(&arguments.into(), &env, &blocked));
             // Do not wait for tasks: a blocked write to a terminal must not keep the process.
             runtime.shutdown_background();
             Ok(code?)
         }
         Command::Tail(arguments) => {
             let runtime = start_runtime()?;
-            let result = runtime.block_on(tail::run(&arguments.into(), &ProcessEnv));
+            let result = runtime.block_on(tail::run(&arguments.into(), &env));
             runtime.shutdown_background();
             Ok(tail::exit_code(&result))
         }
         Command::Session(_) => Ok(1),
         Command::Resend(arguments) => {
-            Ok(start_runtime()?.block_on(resend::run(&arguments.into(), &ProcessEnv)))
+            Ok(start_runtime()?.block_on(resend::run(&arguments.into(), &env)))
         }
     }
 }

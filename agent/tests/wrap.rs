@@ -18,6 +18,8 @@ fn runcast() -> Command {
     for setting in ["RUNCAST_URL", "RUNCAST_TOKEN", "REDIS_URL", "RUNCAST_LOG"] {
         command.env_remove(setting);
     }
+    // A gateway that `runcastd dev` runs in this repository must not be found.
+    command.env("RUNCAST_DATA_DIR", "/nowhere");
     command
 }
 

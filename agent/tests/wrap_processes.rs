@@ -97,6 +97,7 @@ fn as_process_1_it_leaves_no_zombie_and_returns_the_status() {
             script,
         ])
         .env_remove("RUNCAST_URL")
+        .env("RUNCAST_DATA_DIR", "/nowhere")
         .output()
         .expect("runs");
     assert_eq!(output.stdout, b"1\n");

@@ -29,6 +29,8 @@ fn runcast() -> Command {
     ] {
         command.env_remove(setting);
     }
+    // A gateway that `runcastd dev` runs in this repository must not be found.
+    command.env("RUNCAST_DATA_DIR", "/nowhere");
     command
 }
 

@@ -156,6 +156,7 @@ fn the_own_terminal_is_taken_over_and_restored() {
     let shell = ["env", "--default-signal", "sh", "-c", script];
     let mut command = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_runcast"))
         .env_remove("RUNCAST_URL")
+        .env("RUNCAST_DATA_DIR", "/nowhere")
         .args(["wrap", "--tty", "--"])
         .args(shell);
     let before = tcgetattr(&terminal).expect("modes");
@@ -183,6 +184,7 @@ fn a_signal_that_ends_runcast_restores_the_terminal() {
     let (terminal, pts) = open().expect("a terminal");
     let mut command = pty_process::blocking::Command::new(env!("CARGO_BIN_EXE_runcast"))
         .env_remove("RUNCAST_URL")
+        .env("RUNCAST_DATA_DIR", "/nowhere")
         .args([
             "wrap",
             "--tty",

@@ -2,7 +2,10 @@
 
 pub(super) const SETTINGS_HELP: &str = "\
 Settings (environment):
-  RUNCAST_URL    address of the gateway, such as http://runcast:7070
+  RUNCAST_URL    address of the gateway, such as http://runcast:7070. Where it is not set, runcast looks
+                 for a gateway that `runcastd dev` runs on this machine: by the files `url` and `token`
+                 in RUNCAST_DATA_DIR, else in .local here or above, up to the root of the repository or
+                 the home folder; never with RUNCAST_ENV=production
   RUNCAST_TOKEN  token with the scope runs:publish (wrap, resend) or runs:read (tail)
   REDIS_URL      address of Redis, if it differs from the one that the gateway returns: redis://...,
                  redis+sentinel://HOST,HOST/SERVICE or redis+cluster://HOST,HOST; with TLS rediss...

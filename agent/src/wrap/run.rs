@@ -74,7 +74,11 @@ pub async fn run(
     blocked: &BlockedSignals,
 ) -> io::Result<u8> {
     let mut signals = Signals::listen(blocked)?;
-    let description = CommandDescription::new(options, std::env::vars_os(), env);
+    // A token that comes from a file is not among the variables, and is redacted like one that is.
+    let token = env.get("RUNCAST_TOKEN");
+    let token = token.map(|token| ("RUNCAST_TOKEN".into(), token.into()));
+    let variables = std::env::vars_os().chain(token);
+    let description = CommandDescription::new(options, variables, env);
     let publisher = match open_publisher(options, &description, env).await {
         Ok(publisher) => {
             description.report_ignored();

@@ -26,6 +26,8 @@ pub(crate) fn runcast() -> Command {
     for setting in SETTINGS {
         command.env_remove(setting);
     }
+    // A gateway that `runcastd dev` runs in this repository must not be found.
+    command.env("RUNCAST_DATA_DIR", "/nowhere");
     command
 }
 
