@@ -222,7 +222,7 @@ mod tests {
         fs::create_dir(repository.join(".git")).expect("a folder");
         assert_eq!(found_in(&[], &deep), None, "not above the repository");
         let folder = data_folder(&repository);
-        assert_eq!(found_in(&[], &deep), Some(folder.clone()));
+        assert_eq!(found_in(&[], &deep), Some(folder));
         let gateway = find(&HashMap::<&str, &str>::new(), &deep);
         let gateway = gateway.expect("nothing is refused");
         let env = LocalEnv {

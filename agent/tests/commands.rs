@@ -5,10 +5,10 @@ mod support;
 
 use std::time::Duration;
 
-use runcast_common::connect::Redis;
 use runcast_common::commands::{
     CommandResult, MAX_PENDING_COMMANDS, STREAM_START, SendCommand, read,
 };
+use runcast_common::connect::Redis;
 use runcast_common::protocol::event::{Action, Control, ControlState, Kind};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::redis;

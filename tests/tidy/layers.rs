@@ -10,7 +10,11 @@ use crate::sources::{none, sources};
 const LAYERS: [(&str, &str, &[&str]); 14] = [
     ("runcast-common", "common", &[]),
     ("runcast-redact", "agent/redact", &["common"]),
-    ("runcast-publisher", "agent/publisher", &["common", "redact"]),
+    (
+        "runcast-publisher",
+        "agent/publisher",
+        &["common", "redact"],
+    ),
     ("runcast-agent", "agent", &["common", "redact", "publisher"]),
     ("runcast-store", "api/store", &["common"]),
     ("runcast-history", "api/history", &["common", "store"]),
@@ -41,7 +45,15 @@ const LAYERS: [(&str, &str, &[&str]); 14] = [
         "runcast-api",
         "api",
         &[
-            "common", "store", "history", "access", "persister", "webhooks", "fanout", "worker", "gateway",
+            "common",
+            "store",
+            "history",
+            "access",
+            "persister",
+            "webhooks",
+            "fanout",
+            "worker",
+            "gateway",
         ],
     ),
 ];

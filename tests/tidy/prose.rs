@@ -30,7 +30,10 @@ const STIFF: [&str; 9] = [
 /// The stiff words of a line, each as a whole word.
 fn stiff_words(line: &str) -> Vec<&'static str> {
     let lower = line.trim().to_lowercase();
-    STIFF.into_iter().filter(|words| has(&lower, words)).collect()
+    STIFF
+        .into_iter()
+        .filter(|words| has(&lower, words))
+        .collect()
 }
 
 /// Whether a text in lower case holds these words as whole words.
@@ -54,12 +57,20 @@ fn comments_are_narrow_and_plain() {
                     file.path
                 ));
             }
-            findings.extend(stiff_words(line).into_iter().map(|words| format!("{}:{number}: {words}", file.path)));
+            findings.extend(
+                stiff_words(line)
+                    .into_iter()
+                    .map(|words| format!("{}:{number}: {words}", file.path)),
+            );
         }
     }
     for source in sources(&["api/web/src", "common/src"], &["ts", "tsx", "lua"]) {
         for (number, line) in (1..).zip(source.text.lines()) {
-            findings.extend(stiff_words(line).into_iter().map(|words| format!("{}:{number}: {words}", source.path)));
+            findings.extend(
+                stiff_words(line)
+                    .into_iter()
+                    .map(|words| format!("{}:{number}: {words}", source.path)),
+            );
         }
     }
     none(

@@ -220,7 +220,7 @@ impl WakeupSubscriber {
             }
             (PubSubChannel::Wakeup, _) => tail.wake(),
             (PubSubChannel::Heartbeat, Some(Value::BulkString(message))) => {
-                tail.on_heartbeat(message)
+                tail.on_heartbeat(message);
             }
             (PubSubChannel::Update, Some(Value::BulkString(message))) => tail.on_update(message),
             (PubSubChannel::Heartbeat | PubSubChannel::Update, _) => {}

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use redis::Value;
 use runcast_common::backoff::Backoff;
-use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::commands::{self, CommandEntry, MAX_PENDING_COMMANDS, STREAM_START};
+use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::event::{Action, Control, ControlState, Kind};
 use runcast_common::protocol::keys::RunKeys;
 use runcast_common::protocol::limits::REDIS_DEADLINE;

@@ -141,7 +141,11 @@ async fn finished(
     indexes: &ByteIndexCache,
 ) -> Result<Response, Problem> {
     let index = match range {
-        Some(_) => indexes.get_or_build(gateway.hub().reader(), &slice.subject).await?,
+        Some(_) => {
+            indexes
+                .get_or_build(gateway.hub().reader(), &slice.subject)
+                .await?
+        }
         None => None,
     };
     let (Some(range), Some(index)) = (range, index) else {
