@@ -83,7 +83,7 @@ async fn ingest(
     loop {
         let batch = batches.next().await?;
         if batch.count > 0 {
-            let throttled = throttle.wait(&gateway, batch.body.len()).await;
+            let throttled = throttle.wait_for_quota(&gateway, batch.body.len()).await;
             throttled.map_err(|problem| producer.with_progress(problem))?;
             producer.append(&gateway, &batch).await?;
         }

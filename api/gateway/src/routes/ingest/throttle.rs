@@ -42,7 +42,11 @@ impl Throttle {
     }
 
     /// Waits until so many bytes more may be published; 429 if that takes too long.
-    pub(super) async fn wait(&mut self, gateway: &Gateway, bytes: usize) -> Result<(), Problem> {
+    pub(super) async fn wait_for_quota(
+        &mut self,
+        gateway: &Gateway,
+        bytes: usize,
+    ) -> Result<(), Problem> {
         self.uncounted_bytes += bytes as u64;
         if self.uncounted_bytes < MIN_COUNTED_BYTES || !self.is_limited {
             return Ok(());
