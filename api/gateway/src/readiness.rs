@@ -64,7 +64,7 @@ impl Serialize for ProbeResult {
 
 /// The ready queue: runs with unstored events.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = Check)]
+#[schema(as = Line)]
 pub struct ReadyQueueState {
     /// Whether the consumer group of the persisters exists and can be read.
     #[schema(value_type = String)]
@@ -77,6 +77,7 @@ pub struct ReadyQueueState {
 
 /// The state of Redis and Postgres.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Findings)]
 pub struct ProbeResults {
     /// Every Redis master answers.
     #[schema(value_type = String)]
