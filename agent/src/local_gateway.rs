@@ -1,9 +1,10 @@
 //! Finds the gateway that `runcastd dev` runs on this machine, where `RUNCAST_URL` is not set.
 //!
 //! While it runs, `runcastd dev` keeps two files in its data folder: `url`, the address of its
-//! gateway, and `token`, an admin token. The program `runcast` looks for them in `RUNCAST_DATA_DIR`,
-//! else in `.local` of the current folder and of each folder above it, up to the root of the
-//! repository, the home folder, or a folder of another user. The first folder with a `url` counts.
+//! gateway, and `token`, an admin token. The program `runcast` looks for them in
+//! `RUNCAST_DATA_DIR`, else in `.local` of the current folder and of each folder above it, up to
+//! the root of the repository, the home folder, or a folder of another user. The first folder with
+//! a `url` counts.
 //!
 //! What a stranger could have put there is refused: a file of another user, a link, a file that
 //! others can write, a token that others can read, and an address that is not on this machine. So a
@@ -19,9 +20,9 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
-use reqwest::Url;
 use runcast_common::config::Env;
 use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
 
 use crate::console::print_message;
 

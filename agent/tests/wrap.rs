@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use runcast_common::protocol::entry::Event;
 use runcast_common::protocol::event::{Status, StatusChange};
 use support::gateway::{Gateway, json};
 use support::{Run, Server};
@@ -206,6 +207,11 @@ async fn output_is_published_line_by_line_and_sealed() {
     );
 
     let events = Run::of(&target, &server).events().await;
+    assert_sealed_output(&events, script);
+}
+
+/// The events of the command above: its start, each line as it was written, its end and its seal.
+fn assert_sealed_output(events: &[Event], script: &str) {
     let lines: Vec<serde_json::Value> = events
         .iter()
         .map(|event| serde_json::from_slice(&event.line).expect("JSON"))

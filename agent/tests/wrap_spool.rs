@@ -196,14 +196,7 @@ async fn without_a_gateway_the_output_is_spooled_and_resent_as_one_run() {
         stderr.contains("RUNCAST_URL") && stderr.contains(&hint),
         "{stderr}"
     );
-    let lies = std::fs::read_dir(spool.path()).expect("a folder").next();
-    let lies = lies.expect("one").expect("one").file_name();
-    let lies = lies
-        .to_str()
-        .expect("text")
-        .strip_suffix("-1")
-        .expect("variation 1")
-        .to_owned();
+    let key = spooled_run(spool.path());
 
     let server = Server::start().await;
     let target = server.target();
@@ -234,7 +227,7 @@ async fn without_a_gateway_the_output_is_spooled_and_resent_as_one_run() {
     assert!(
         asked[0]
             .to_lowercase()
-            .contains(&format!("idempotency-key: {lies}\r\n")),
+            .contains(&format!("idempotency-key: {key}\r\n")),
         "{asked:?}"
     );
     assert!(
@@ -245,6 +238,19 @@ async fn without_a_gateway_the_output_is_spooled_and_resent_as_one_run() {
         asked[1].starts_with(&format!("POST /v1/runs/{}/publish ", target.run)),
         "{asked:?}"
     );
+    assert_whole_run(&stored);
+}
+
+/// The key of the only run in a folder of spools, of its variation 1.
+fn spooled_run(folder: &Path) -> String {
+    let entry = std::fs::read_dir(folder).expect("a folder").next();
+    let name = entry.expect("one").expect("one").file_name();
+    let name = name.to_str().expect("text");
+    name.strip_suffix("-1").expect("variation 1").to_owned()
+}
+
+/// Start, two lines, and an end with exit code 4 and a seal over the others.
+fn assert_whole_run(stored: &[Event]) {
     let lines: Vec<serde_json::Value> = stored
         .iter()
         .map(|event| serde_json::from_slice(&event.line).expect("JSON"))

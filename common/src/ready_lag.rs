@@ -21,8 +21,8 @@ pub struct ReadyLag {
     pub oldest: Duration,
 }
 
-/// Reads the state of the ready queue of all partitions. The failure has the code `NOGROUP` while no
-/// persister has created the consumer group.
+/// Reads the state of the ready queue of all partitions. The failure has the code `NOGROUP` while
+/// no persister has created the consumer group.
 pub async fn read(redis: &Redis, keys: &Keys) -> Result<ReadyLag, RedisFailure> {
     let reads = redis
         .partition_groups()

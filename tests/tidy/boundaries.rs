@@ -28,7 +28,12 @@ fn only_the_key_catalog_spells_a_redis_key() {
         ":meta\"",
         ":bell\"",
     ];
-    let findings = outside(&shipped_rust(), &["common/src/protocol/keys.rs"], &words);
+    let mut files = shipped_rust();
+    for source in &mut files {
+        // A path such as `crate::run::start` spells no key.
+        source.text = source.text.replace("::", "  ");
+    }
+    let findings = outside(&files, &["common/src/protocol/keys.rs"], &words);
     none(
         &findings,
         "Ask runcast_common::keys for the key, and add it to the catalog there if it is new.",
@@ -71,8 +76,8 @@ fn every_route_is_documented() {
 
 #[test]
 fn every_task_of_api_has_an_owner() {
-    // The app owns the services; the hub's tails are tracked for it; the signals live as long as the
-    // process.
+    // The app owns the services; the hub's tails are tracked for it; the signals live as long as
+    // the process.
     let owners = [
         "api/src/app",
         "api/fanout/src/hub.rs",
@@ -170,7 +175,7 @@ fn nothing_is_left_to_do_or_to_chance() {
     let leaving = ["process::exit("];
     findings.extend(outside(
         &shipped_rust(),
-        &["api/src/cli/command.rs"],
+        &["api/src/app/signals.rs"],
         &leaving,
     ));
     none(

@@ -1,4 +1,5 @@
-//! `deploy/local/up` and `tests/run` share one build: the programs' dependencies have the same features in both.
+//! `deploy/local/up` and `tests/run` share one build: the programs' dependencies have the same
+//! features in both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Rules about layers: which crate may depend on which, which library belongs to which crate, and that the parts of a
-//! crate do not depend on each other in a circle.
+//! Rules about layers: which crate may depend on which, which library belongs to which crate, and
+//! that the parts of a crate do not depend on each other in a circle.
 
 use std::collections::{BTreeMap, BTreeSet};
 

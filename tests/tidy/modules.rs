@@ -1,4 +1,5 @@
-//! Rules about modules and functions: what `mod.rs` holds, how wide a program's root is, how long a function may be.
+//! Rules about modules and functions: what `mod.rs` holds, how wide a program's root is, how long a
+//! function may be.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -237,8 +238,8 @@ fn constants_say_their_unit_and_bound() {
     for file in rust_files(&["agent", "api", "common"]) {
         let mut single = Vec::new();
         for (number, line) in file.shipped_lines() {
-            let bare = line.trim_start();
-            let bare = bare
+            // Those of a type or function are read beside it.
+            let bare = line
                 .trim_start_matches("pub(crate) ")
                 .trim_start_matches("pub(super) ")
                 .trim_start_matches("pub ");

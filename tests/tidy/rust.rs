@@ -1,14 +1,14 @@
 //! Rust files as the rules see them: code without comments and strings, and comments without code.
 //!
-//! The reader knows comments, strings, raw strings and characters, which is all that these rules need; the compiler
-//! has read the files before.
+//! The reader knows comments, strings, raw strings and characters, which is all that these rules
+//! need; the compiler has read the files before.
 
 use std::collections::BTreeMap;
 
 use crate::sources::sources;
 
-/// One file in two copies of equal length, so that lines and columns stay: `code` has blanks for comments and the inside
-/// of strings, `comments` has blanks for everything else.
+/// One file in two copies of equal length, so that lines and columns stay: `code` has blanks for
+/// comments and the inside of strings, `comments` has blanks for everything else.
 pub(crate) struct Rust {
     pub(crate) path: String,
     pub(crate) code: String,
@@ -37,14 +37,16 @@ impl Rust {
         (1..).zip(self.code.lines()).take_while(before_tests)
     }
 
-    /// The file or folder directly below `src` that this file is or lies in; none for `lib.rs` and `main.rs`.
+    /// The file or folder directly below `src` that this file is or lies in; none for `lib.rs` and
+    /// `main.rs`.
     pub(crate) fn part(&self, folder: &str) -> Option<String> {
         let rest = self.path.strip_prefix(folder)?.strip_prefix('/')?;
         let first = rest.split('/').next()?.trim_end_matches(".rs");
         (!["lib", "main"].contains(&first)).then(|| first.to_owned())
     }
 
-    /// The parts of its own crate that the shipped code names: by `crate::part` or by a name that `lib.rs` re-exports.
+    /// The parts of its own crate that the shipped code names: by `crate::part` or by a name that
+    /// `lib.rs` re-exports.
     pub(crate) fn uses_of_own_crate(
         &self,
         folder: &str,
@@ -203,7 +205,7 @@ fn code_and_comments_are_told_apart() {
     let (code, comments) = split("let a = \"// no\"; // yes: \"b\"\nlet r = r#\"x\"y\"#; '\"'; 'a");
     assert_eq!(
         code,
-        "let a = \"     \"; \u{20}           \nlet r = r      #; ' '; 'a"
+        "let a = \"     \"; \u{20}          \nlet r = r      #; ' '; 'a"
     );
     assert_eq!(comments.trim(), "// yes: \"b\"");
 }

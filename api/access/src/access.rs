@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use runcast_common::cache::LeaseCache;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::keys::Keys;
@@ -17,12 +18,13 @@ use crate::credential::{Bounds, Credential};
 use crate::credential_cache::CredentialCache;
 use crate::invalidation::Invalidator;
 use crate::metrics::{AccessHealth, Metrics};
-use crate::oidc::{Accounts, LoginStates};
+use crate::oidc::{
+    Accounts, CallbackParams, CompletedLogin, LoginStates, Oidc, SignInRefused, StartedLogin,
+};
 use crate::open_streams::OpenStreams;
 use crate::password::{PasswordError, Passwords};
 use crate::principal::Principal;
 use crate::read_through::ReadThrough;
-use crate::revocations::RevocationListener;
 use crate::secret::{IssueError, Secret};
 use crate::session::lifetime::Sessions;
 use crate::sign_in_code::SignInCode;
@@ -39,7 +41,7 @@ struct Parts {
     keys: Keys,
     cache: LeaseCache,
     credentials: CredentialCache,
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
     tickets: StreamTickets,
     sign_in_code: SignInCode,
     passwords: Passwords,
@@ -66,7 +68,12 @@ impl Access {
         let read_through = ReadThrough::new(cache.clone(), metrics.clone());
         Ok(Self(Arc::new(Parts {
             credentials: CredentialCache::new(store.clone(), keys.clone(), read_through.clone()),
-            sessions: Sessions::new(store.clone(), keys.clone(), read_through, session_life),
+            sessions: Arc::new(Sessions::new(
+                store.clone(),
+                keys.clone(),
+                read_through,
+                session_life,
+            )),
             tickets: StreamTickets::new(redis.clone(), keys.clone()),
             sign_in_code: SignInCode::default(),
             passwords: Passwords::new()?,
@@ -100,7 +107,9 @@ impl Access {
         &self.0.credentials
     }
 
-    pub(crate) fn sessions(&self) -> &Sessions {
+    /// The browser sessions of this installation.
+    #[must_use]
+    pub fn sessions(&self) -> &Arc<Sessions> {
         &self.0.sessions
     }
 
@@ -108,12 +117,25 @@ impl Access {
         &self.0.tickets
     }
 
-    pub(crate) fn accounts(&self) -> &Accounts {
-        &self.0.accounts
+    /// Starts a sign-in at an issuer. Afterwards the browser returns to a path of this server.
+    pub async fn begin_login(
+        &self,
+        oidc: &Oidc,
+        return_to: &str,
+        client: Option<String>,
+    ) -> Result<StartedLogin, SignInRefused> {
+        oidc.begin(&self.0.login_states, return_to, client).await
     }
 
-    pub(crate) fn login_states(&self) -> &LoginStates {
-        &self.0.login_states
+    /// Completes a sign-in: verifies what the browser brings back, and finds its user.
+    pub async fn finish_login(
+        &self,
+        oidc: &Oidc,
+        headers: &HeaderMap,
+        returned: CallbackParams,
+    ) -> Result<CompletedLogin, SignInRefused> {
+        let (login_states, accounts) = (&self.0.login_states, &self.0.accounts);
+        oidc.finish(login_states, accounts, headers, returned).await
     }
 
     pub(crate) fn usage_log(&self) -> &UsageLog {
@@ -181,12 +203,6 @@ impl Access {
     /// Applies changes of access as they come, until `stop`.
     pub async fn propagate_changes(self, stop: CancellationToken) {
         self.0.invalidator.run(stop).await;
-    }
-
-    /// Closes the streams that changes of access affect, until `stop`. Without it, no stream ends
-    /// with its credential.
-    pub async fn close_revoked_streams(self, stop: CancellationToken) {
-        RevocationListener::new(self).run(stop).await;
     }
 
     /// Writes token uses and failed sign-ins to Postgres, until `stop`.

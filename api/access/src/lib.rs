@@ -54,7 +54,7 @@ pub mod password;
 pub mod principal;
 pub mod rate_limit;
 mod read_through;
-mod revocations;
+pub mod revocations;
 pub mod run_labels;
 mod scope;
 pub mod secret;

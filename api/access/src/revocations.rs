@@ -44,17 +44,19 @@ const MAX_CONCURRENT_LOOKUPS: usize = 16;
 
 /// Closes the streams of one process.
 #[derive(Debug)]
-pub(crate) struct RevocationListener {
+pub struct RevocationListener {
     access: Access,
 }
 
 impl RevocationListener {
-    pub(crate) const fn new(access: Access) -> Self {
+    /// A listener over the open streams of this access.
+    #[must_use]
+    pub const fn new(access: Access) -> Self {
         Self { access }
     }
 
     /// Listens until `stop`. It must run for any stream to end with its credential.
-    pub(crate) async fn run(&self, stop: CancellationToken) {
+    pub async fn run(&self, stop: CancellationToken) {
         let working = async { tokio::join!(self.listen(), self.recheck_periodically()) };
         stop.run_until_cancelled(working).await;
     }

@@ -1,8 +1,8 @@
 //! Stream tickets: how a browser opens a stream where it can send neither a token nor a cookie.
 //!
-//! An `EventSource` of another origin can carry a credential only in its URL, and browser
-//! histories and proxies record URLs. So the URL carries no token but a ticket, which opens one
-//! stream, within [`TICKET_TTL`], and allows nothing but reading. A ticket stands for the credential that
+//! An `EventSource` of another origin can carry a credential only in its URL, and browser histories
+//! and proxies record URLs. So the URL carries no token but a ticket, which opens one stream,
+//! within [`TICKET_TTL`], and allows nothing but reading. A ticket stands for the credential that
 //! created it: that is looked up again when the ticket is used, and the stream ends with it. To
 //! reconnect, a client gets another ticket and continues with `after=`.
 //!

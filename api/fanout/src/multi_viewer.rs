@@ -4,9 +4,9 @@
 //! id holds a cursor for each run (see [`multi_cursor`]), so that each run resumes exactly. A run
 //! that has ended sends its `end` frame and is followed no more. Others may join at any time.
 //!
-//! Data: a cursor per run, for at most [`MAX_WATCHED_RUNS`] runs at a time. Time: a keep-alive after
-//! [`KEEP_ALIVE`] of silence, and a search for new runs every [`DISCOVERY_INTERVAL`], if any may
-//! come.
+//! Data: a cursor per run, for at most [`MAX_WATCHED_RUNS`] runs at a time. Time: a keep-alive
+//! after [`KEEP_ALIVE`] of silence, and a search for new runs every [`DISCOVERY_INTERVAL`], if any
+//! may come.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -3,9 +3,9 @@
 //! A request probes all parts at once, each within [`PROBE_DEADLINE`]. Results are reused for
 //! [`MAX_AGE`], so that clients of a gateway cannot keep its servers busy.
 //!
-//! A gateway without Redis or without Postgres still serves its viewers, so it is ready while either
-//! answers. A persister and a worker have no clients: they are ready when nothing is wrong, which
-//! informs the operator. So a missing partition for tomorrow shows before it is needed.
+//! A gateway without Redis or without Postgres still serves its viewers, so it is ready while
+//! either answers. A persister and a worker have no clients: they are ready when nothing is wrong,
+//! which informs the operator. So a missing partition for tomorrow shows before it is needed.
 
 use std::time::Duration;
 

@@ -4,8 +4,8 @@
 //! Everything is read forward, by the rules of [`crate::reader`], so a page holds exactly what the
 //! stream would have sent, gaps included. For a page backward the beginning is found first.
 //!
-//! Data: at most [`MAX_PAGE_EVENTS`] events and [`PAGE_BYTES`] bytes, and one read beside them. Time: a
-//! page that took [`PAGE_DEADLINE`] ends early; its cursor says where.
+//! Data: at most [`MAX_PAGE_EVENTS`] events and [`PAGE_BYTES`] bytes, and one read beside them.
+//! Time: a page that took [`PAGE_DEADLINE`] ends early; its cursor says where.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -12,6 +12,7 @@ use runcast_access::Access;
 use runcast_access::oidc::Oidc;
 use runcast_access::rate_limit::RateLimiter;
 use runcast_access::rate_limit::metrics::RateLimitMetrics;
+use runcast_access::revocations::RevocationListener;
 use runcast_fanout::Hub;
 use runcast_fanout::memory::MemoryGuard;
 use runcast_fanout::writer::{Metrics as WriterMetrics, WriterPool};
@@ -145,7 +146,9 @@ impl App {
             publishing.await;
             Ok("publisher of access changes")
         });
-        let revoking = access.clone().close_revoked_streams(close_streams.clone());
+        let revocations = RevocationListener::new(access.clone());
+        let stop_listening = close_streams.clone();
+        let revoking = async move { revocations.run(stop_listening).await };
         tasks.spawn(async move {
             revoking.await;
             Ok("listener for access changes")

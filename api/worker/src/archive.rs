@@ -27,6 +27,9 @@ use runcast_history::archive::writer::{self, ATTEMPT_DEADLINE, WriteError};
 use runcast_store::archive_cleanup::Dropped;
 use runcast_store::archives::Leaving;
 
+/// The job that archives one run.
+pub(crate) const ARCHIVE_RUN: &str = "archive_run";
+
 /// Runs that get a job in one hour: more than can be archived in an hour.
 const MAX_SCHEDULED_RUNS: u32 = 10_000;
 
@@ -53,7 +56,7 @@ pub(crate) async fn run_hourly(worker: &Worker) -> Result<(), TaskError> {
             .await?;
         if !runs.is_empty() {
             info!(runs = runs.len(), "queued runs to be archived");
-            store.schedule_runs(crate::jobs::ARCHIVE_RUN, &runs).await?;
+            store.schedule_runs(ARCHIVE_RUN, &runs).await?;
         }
     }
     for day in store.days_with_archived_rows().await? {

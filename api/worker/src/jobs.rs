@@ -30,9 +30,6 @@ pub(crate) const HOURLY_JOBS: [&str; 6] = [
     ScheduleArchive::IDENTIFIER,
 ];
 
-/// The job that archives one run.
-pub(crate) const ARCHIVE_RUN: &str = ArchiveRun::IDENTIFIER;
-
 /// How often each worker asks for jobs.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -227,7 +224,7 @@ struct ArchiveRun {
 }
 
 impl TaskHandler for ArchiveRun {
-    const IDENTIFIER: &'static str = "archive_run";
+    const IDENTIFIER: &'static str = archive::ARCHIVE_RUN;
 
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
         run_job(context, |worker| async move {

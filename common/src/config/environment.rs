@@ -5,7 +5,7 @@ use std::str::FromStr;
 /// How strict to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Environment {
-    /// Says what would not do in production, and works all the same.
+    /// Warns about settings that are unfit for production.
     #[default]
     Development,
     /// Refuses what could lose data or leak secrets.

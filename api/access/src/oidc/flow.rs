@@ -23,11 +23,10 @@ use tracing::warn;
 use url::Url;
 use uuid::Uuid;
 
-use super::account::Account;
+use super::account::{Account, Accounts};
 use super::issuer::{Issuer, IssuerError, IssuerUnavailable, Provider, plain};
-use super::login_state::{self, LoginKey, LoginState};
+use super::login_state::{self, LoginKey, LoginState, LoginStates};
 use super::settings::OidcSettings;
-use crate::Access;
 use crate::secret::{NoRandomness, Secret};
 use runcast_store::StoreError;
 
@@ -177,9 +176,9 @@ impl Oidc {
     }
 
     /// Starts a sign-in for a client. Afterwards the browser returns to a path of this server.
-    pub async fn begin(
+    pub(crate) async fn begin(
         &self,
-        access: &Access,
+        login_states: &LoginStates,
         return_to: &str,
         client: Option<String>,
     ) -> Result<StartedLogin, SignInRefused> {
@@ -205,21 +204,22 @@ impl Oidc {
             client,
         };
         let key = LoginKey::new(browser, state);
-        access.login_states().store(&key, &login_state).await?;
+        login_states.store(&key, &login_state).await?;
         Ok(StartedLogin { to, cookie })
     }
 
     /// Completes a sign-in: verifies what the browser brings back, and finds its user.
-    pub async fn finish(
+    pub(crate) async fn finish(
         &self,
-        access: &Access,
+        login_states: &LoginStates,
+        accounts: &Accounts,
         headers: &HeaderMap,
         returned: CallbackParams,
     ) -> Result<CompletedLogin, SignInRefused> {
         // Take the login state that belongs to this browser and `state`.
         let key = LoginKey::from_request(headers, self.is_secure(), returned.state);
         let key = key.ok_or(SignInRefused::Stale)?;
-        let login_state = access.login_states().take(&key).await?;
+        let login_state = login_states.take(&key).await?;
         let LoginState {
             nonce,
             verifier,
@@ -257,7 +257,7 @@ impl Oidc {
         let account = self.account(&provider, claims, access_token).await?;
         let role = self.0.issuer.settings().create.as_deref();
         Ok(CompletedLogin {
-            user: access.accounts().user_of(&account, role).await?,
+            user: accounts.user_of(&account, role).await?,
             return_to,
             client,
         })

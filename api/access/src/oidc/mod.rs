@@ -13,6 +13,6 @@ pub mod settings;
 
 pub(crate) use account::Accounts;
 pub use account::is_subject;
-pub use flow::{CallbackParams, CompletedLogin, Oidc, SignInRefused};
+pub use flow::{CallbackParams, CompletedLogin, Oidc, SignInRefused, StartedLogin};
 pub use issuer::CALLBACK_PATH;
 pub(crate) use login_state::LoginStates;

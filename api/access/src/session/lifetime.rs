@@ -1,8 +1,8 @@
 //! [`Sessions`]: browser sessions, written to Postgres, copied to Redis and read from there first.
 //!
-//! A session ends after [`Lives::idle`] without a request, and [`MAX_SESSION_LIFE`] after its sign-in at
-//! the latest. Requests move its end forward, in Postgres and in the copy, but only once in
-//! [`TOUCH_INTERVAL`]: of several requests, the one that marks the copy as seen does it. While
+//! A session ends after [`Lives::idle`] without a request, and [`MAX_SESSION_LIFE`] after its
+//! sign-in at the latest. Requests move its end forward, in Postgres and in the copy, but only once
+//! in [`TOUCH_INTERVAL`]: of several requests, the one that marks the copy as seen does it. While
 //! Postgres is away, a session lasts until its copy expires. Postgres and Redis decide when a
 //! session ends. How long ago it was seen depends on the clock of the gateway too, so each gateway
 //! also remembers what it has touched itself: a wrong clock, in either direction, then does not
@@ -71,7 +71,7 @@ impl LastTouches {
 
 /// Reads sessions and moves their end forward.
 #[derive(Debug)]
-pub(crate) struct Sessions {
+pub struct Sessions {
     pub(super) store: Store,
     keys: Keys,
     read_through: ReadThrough,

@@ -18,7 +18,6 @@ use tower_sessions::session_store::{Error, Result};
 use uuid::Uuid;
 
 use super::lifetime::Sessions;
-use crate::Access;
 use runcast_store::StoreError;
 use runcast_store::audit::Actor;
 use runcast_store::sessions::{NewSession, Owner, SessionRow};
@@ -47,7 +46,7 @@ pub fn hash(id: &Id) -> [u8; 32] {
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
 // The signatures are those that the macro `async_trait` generates for the trait.
-impl SessionStore for Access {
+impl SessionStore for Sessions {
     fn create<'a, 'b, 'c>(&'a self, record: &'b mut Record) -> BoxFuture<'c, ()>
     where
         'a: 'c,
@@ -57,7 +56,7 @@ impl SessionStore for Access {
         Box::pin(async move {
             for _ in 0..MAX_ID_ATTEMPTS {
                 record.id = Id::default();
-                if self.sessions().create(record).await? {
+                if self.store_new(record).await? {
                     return Ok(());
                 }
             }
@@ -79,12 +78,11 @@ impl SessionStore for Access {
                 data.remove(known);
             }
             let data = data.into_iter().collect();
-            let sessions = self.sessions();
-            let saved = sessions.store.keep_with_session(hash, &data);
+            let saved = self.store.keep_with_session(hash, &data);
             if !saved.await.map_err(failed)? {
                 return Err(Error::Backend("the session has ended".to_owned()));
             }
-            sessions.delete_copy(hash).await;
+            self.delete_copy(hash).await;
             Ok(())
         })
     }
@@ -96,7 +94,7 @@ impl SessionStore for Access {
         Self: 'c,
     {
         Box::pin(async move {
-            let row = self.sessions().get(hash(id)).await.map_err(failed)?;
+            let row = self.get(hash(id)).await.map_err(failed)?;
             Ok(row.map(|row| record_of(*id, row)))
         })
     }
@@ -108,9 +106,9 @@ impl SessionStore for Access {
         Self: 'c,
     {
         Box::pin(async move {
-            let (sessions, hash) = (self.sessions(), hash(id));
-            sessions.store.end_session(hash).await.map_err(failed)?;
-            sessions.delete_copy(hash).await;
+            let hash = hash(id);
+            self.store.end_session(hash).await.map_err(failed)?;
+            self.delete_copy(hash).await;
             Ok(())
         })
     }
@@ -118,7 +116,7 @@ impl SessionStore for Access {
 
 impl Sessions {
     /// Stores a new session; false if its id exists already.
-    async fn create(&self, record: &Record) -> Result<bool> {
+    async fn store_new(&self, record: &Record) -> Result<bool> {
         let mut data: serde_json::Map<_, _> = record.data.clone().into_iter().collect();
         let mut text = |name| match data.remove(name) {
             Some(serde_json::Value::String(text)) => Some(text),

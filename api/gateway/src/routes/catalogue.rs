@@ -85,16 +85,6 @@ mod tests {
     }
 
     #[test]
-    fn zz_dump() {
-        if let Ok(path) = std::env::var("DUMP_OPENAPI") {
-            let mut document = document();
-            remove_rate_classes(&mut document);
-            std::fs::write(path, serde_json::to_string_pretty(&document).expect("JSON"))
-                .expect("written");
-        }
-    }
-
-    #[test]
     fn every_route_has_a_policy() {
         let document = document();
         let policies = policies(&document);

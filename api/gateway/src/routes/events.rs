@@ -3,8 +3,8 @@
 //! A page begins behind `after=ID`, ends before `before=ID`, ends with the newest event
 //! (`before=end`), begins with a line by its number (`line=N`, from 1), or with the first event
 //! that was appended at or after a time (`at=`, RFC 3339 or Unix milliseconds, by the clock of
-//! Redis). It has up to `limit` events of the channels in `channel=`, at most [`MAX_PAGE_EVENTS`] and 4
-//! MiB. Events have their envelope, exactly as in the stream.
+//! Redis). It has up to `limit` events of the channels in `channel=`, at most [`MAX_PAGE_EVENTS`]
+//! and 4 MiB. Events have their envelope, exactly as in the stream.
 //!
 //! JSON contains beside `events` the cursors `older` (for `before=`; null at the beginning) and
 //! `newer` (for `after=`; the stream goes on from it without a seam), `more` (newer events exist),

@@ -88,7 +88,7 @@ async fn begin(
     same_origin(&Method::GET, &headers)?;
     let client = query.get("client").map(checked_client).transpose()?;
     let return_to = query.get("return_to").unwrap_or("/");
-    match oidc.begin(gateway.access(), return_to, client).await {
+    match gateway.access().begin_login(oidc, return_to, client).await {
         Ok(begun) => {
             let cookie = [(header::SET_COOKIE, begun.cookie)];
             Ok((cookie, Redirect::to(begun.to.as_str())).into_response())
@@ -137,7 +137,8 @@ async fn callback(
         description: text("error_description"),
         issuer: text("iss"),
     };
-    let finished = oidc.finish(gateway.access(), &headers, returned).await;
+    let access = gateway.access();
+    let finished = access.finish_login(oidc, &headers, returned).await;
     let answer = match finished {
         // The sign-in may still finish: in another window, or at a gateway whose Redis answers. So
         // the browser keeps its cookie.
@@ -208,7 +209,7 @@ impl From<SignInRefused> for Problem {
             SignInRefused::Redis(error) => return error.into(),
             SignInRefused::Store(error) => return error.into(),
             SignInRefused::Random(error) => {
-                error!(%error, "no secret can be generated; nobody can sign in by OpenID Connect");
+                error!(%error, "no secret can be generated; users cannot sign in with OpenID Connect");
                 return Self::internal("the sign-in cannot start");
             }
             SignInRefused::ReturnTo | SignInRefused::Stale | SignInRefused::OtherIssuer => {

@@ -216,7 +216,7 @@ async fn store_session(
     // 1. End the session that the browser had. Ending none would log a line each time.
     let before = cookie::from_headers(headers, gateway.is_secure());
     let before: Option<Id> = before.and_then(|secret| secret.expose().parse().ok());
-    let visit = Visit::new(before, Arc::new(gateway.access().clone()), None);
+    let visit = Visit::new(before, Arc::clone(gateway.access().sessions()) as _, None);
     if before.is_some() {
         visit.flush().await.map_err(failed)?;
     }

@@ -111,7 +111,7 @@ impl Producer {
                     self.next = expected;
                 }
                 AppendOutcome::Full if Instant::now() < deadline => {
-                    sleep(backoff.next_wait()).await
+                    sleep(backoff.next_wait()).await;
                 }
                 outcome => return Err(refused(outcome, &self.last)),
             }
