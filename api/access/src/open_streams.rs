@@ -4,7 +4,7 @@
 //! All streams of one [`AuthSource`] share a [`StreamGroup`]: a stream costs eight bytes and no
 //! timer. Data: one entry for each auth source with open streams, removed with the last of them.
 //! [`revocations`](crate::revocations) decides which groups end. A thread that writes to sockets
-//! learns of it by [`OpenStreams::endings`], all others by [`StreamRegistration::ended`].
+//! learns of it by [`OpenStreams::revocations`], all others by [`StreamRegistration::revoked`].
 //!
 //! A credential may change between its look-up and the registration of its stream. The revocation
 //! generation is therefore read before a principal is looked up, and again after its stream is
