@@ -42,6 +42,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run everything in one process, with a private Redis and Postgres where no address is given
+    #[command(after_help = "It reads the settings of all services: see `runcastd --help`.")]
     Dev,
     /// Serve browsers and agents over HTTP; any number may run
     #[command(after_help = help::of(Program::Gateway))]

@@ -69,12 +69,16 @@ async fn run_services(
     let token = data.token(&store).await?;
     store.close().await;
 
+    let has_public_url = settings.public_url.is_some();
     let services = [Service::Gateway, Service::Persister, Service::Worker];
     let mut app = App::prepare(settings, &services).await?;
     let (url, local_url) = (app.public_url()?, app.local_url()?);
     let _url_file = data.publish_url(local_url.as_str().trim_end_matches('/'))?;
     let code = Secret::generate("")?;
-    greet(url.as_str().trim_end_matches('/'), &code, data)?;
+    // A browser on this machine opens the link, unless it is told how it reaches the gateway.
+    let sign_in_url = if has_public_url { &url } else { &local_url };
+    let sign_in_link = format!("{sign_in_url}#/sign-in/{}", code.expose());
+    greet(url.as_str().trim_end_matches('/'), &sign_in_link, data)?;
     app.offer_sign_in(code, token);
 
     let running = app.run(stop.clone());
@@ -89,7 +93,7 @@ async fn run_services(
     }
 }
 
-fn greet(url: &str, code: &Secret, data: &DataDir) -> anyhow::Result<()> {
+fn greet(url: &str, sign_in_link: &str, data: &DataDir) -> anyhow::Result<()> {
     let token = data.token_path();
     // `runcast` finds the gateway by the data folder in or above its current folder.
     let is_here = std::env::current_dir().is_ok_and(|here| here.join(".local") == data.path);
@@ -105,11 +109,10 @@ fn greet(url: &str, code: &Secret, data: &DataDir) -> anyhow::Result<()> {
     writeln!(
         out,
         "\nOpen this link to sign in; it works once, within ten minutes:\n\n  \
-         {url}/#/sign-in/{}\n\n\
+         {sign_in_link}\n\n\
          Runcast is ready at {url}\n\n  \
          Later sign in with the token in {}. To watch a command:\n\n  \
          {finder}{} wrap -- ping -c 20 localhost\n",
-        code.expose(),
         token.display(),
         runcast.display(),
     )

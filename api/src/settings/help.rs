@@ -78,20 +78,27 @@ fn lines(entry: &Entry) -> String {
     text
 }
 
-/// The words in lines of at most `width` columns; a longer word has a line of its own.
+/// The words in lines of at most `width` columns. A word that is too long for a line breaks after a
+/// comma, if it has one.
 fn wrapped(words: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in words.split_inclusive([' ', ',']) {
-        let columns = |line: &str| line.trim_end().chars().count();
-        let mut line = lines.pop().unwrap_or_default();
-        let together = columns(&format!("{line}{word}"));
-        if !line.is_empty() && together > width {
-            lines.push(line.trim_end().to_owned());
-            line = String::new();
+    let columns = |text: &str| text.trim_end().chars().count();
+    let pieces = words.split_inclusive(' ').flat_map(|word| {
+        if columns(word) > width {
+            word.split_inclusive(',').collect()
+        } else {
+            vec![word]
         }
-        line.push_str(word);
-        lines.push(line);
+    });
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for piece in pieces {
+        if !line.is_empty() && columns(&format!("{line}{piece}")) > width {
+            lines.push(line.trim_end().to_owned());
+            line.clear();
+        }
+        line.push_str(piece);
     }
+    lines.push(line.trim_end().to_owned());
     lines
 }
 
@@ -122,10 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn words_are_wrapped_at_spaces_and_commas() {
+    fn words_are_wrapped_at_spaces_and_longer_ones_after_commas() {
         assert_eq!(
-            wrapped("one two,three four", 9),
-            ["one two,", "three", "four"]
+            wrapped("one two three four", 9),
+            ["one two", "three", "four"]
+        );
+        assert_eq!(
+            wrapped("a one,two,three b", 8),
+            ["a one,", "two,", "three b"]
         );
         assert_eq!(wrapped("verylongword a", 4), ["verylongword", "a"]);
     }
