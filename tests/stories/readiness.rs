@@ -108,7 +108,7 @@ async fn readiness_reports_missing_next_partition() {
     persister.becomes(200).await;
     let output = stack.check().await;
     assert!(
-        output.contains("ok  partitions") && output.contains("nobody waits"),
+        output.contains("ok  partitions") && output.contains("no run waits to be stored"),
         "{output}"
     );
     let drop = "DO $$ BEGIN
