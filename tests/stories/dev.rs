@@ -13,7 +13,7 @@ use runcast_tests::programs;
 use tempfile::TempDir;
 
 /// Starts it with the data in `folder`; returns the process and the URL of its page.
-async fn start(folder: &Path, name: &str) -> (Process, String) {
+pub(crate) async fn start(folder: &Path, name: &str) -> (Process, String) {
     let data = folder.join("data");
     let spec = ProcessSpec::new(name, programs::runcastd(), &["dev"], folder).with_env([
         ("RUNCAST_DATA_DIR", data.to_str().expect("UTF-8")),
@@ -25,6 +25,18 @@ async fn start(folder: &Path, name: &str) -> (Process, String) {
         .wait_for_line("Runcast is ready at ", WAIT_DEADLINE * 2)
         .await;
     (process, url)
+}
+
+/// The code in the sign-in link that it has printed.
+pub(crate) fn sign_in_code(dev: &Process) -> String {
+    let out = String::from_utf8(dev.stdout()).expect("UTF-8");
+    let (before, rest) = out.split_once("/#/sign-in/").expect("a sign-in link");
+    assert!(
+        !before.contains("Runcast is ready at"),
+        "the link is first: {out}"
+    );
+    let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+    rest[..end].to_owned()
 }
 
 /// Ids of processes whose command line contains this folder.
@@ -106,5 +118,52 @@ async fn dev_starts_empty_and_restarts_with_its_data() {
         0,
         "{}",
         dev.logs()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_is_found_by_runcast_and_signs_a_browser_in_once() {
+    let folder = TempDir::with_prefix("runcast-dev-").expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+    let (mut dev, url) = start(folder.path(), "dev").await;
+    let data = folder.path().join("data");
+    let mode = fs::metadata(data.join("url"))
+        .expect("a url")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600, "the address is for its owner alone");
+
+    // The link's code signs in once.
+    let code = sign_in_code(&dev);
+    let client = reqwest::Client::new();
+    let sign_in = async || {
+        let body = serde_json::json!({"code": code, "client": "a browser"});
+        let asked = client.post(format!("{url}/v1/session")).json(&body).send();
+        asked.await.expect("an answer").status().as_u16()
+    };
+    assert_eq!((sign_in().await, sign_in().await), (200, 401));
+
+    // Without RUNCAST_URL and RUNCAST_TOKEN `runcast` takes both from the data folder.
+    let command = ["wrap", "--name", "found", "--", "echo", "hello"];
+    let wrap = ProcessSpec::new("wrap", programs::runcast(), &command, folder.path());
+    let settings = [("RUNCAST_DATA_DIR", data.to_str().expect("UTF-8"))];
+    let mut wrap = wrap.with_env(settings).start(folder.path());
+    let code = shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await);
+    assert_eq!(code, 0, "{}", wrap.logs());
+    let token = fs::read_to_string(data.join("token")).expect("a token");
+    let api = Api::new(&url, token.trim());
+    eventually("the run is sealed", async || {
+        let runs = api.get("/v1/runs").await;
+        let sealed = runs["runs"][0]["name"] == "found" && runs["runs"][0]["sealed"] == true;
+        sealed.then_some(()).ok_or_else(|| runs.to_string())
+    })
+    .await;
+
+    dev.signal(Signal::SIGINT);
+    let code = shell_exit_code(dev.wait_exit(WAIT_DEADLINE).await);
+    assert_eq!(code, 0, "{}", dev.logs());
+    assert!(
+        !data.join("url").exists(),
+        "the address ends with the process"
     );
 }
