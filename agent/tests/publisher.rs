@@ -10,8 +10,7 @@ use runcast_common::protocol::event::{Kind, Status, StatusChange};
 use runcast_common::protocol::seal::Seal;
 use runcast_common::redis;
 use runcast_common::scripts::{Append, AppendOutcome, Cap};
-use runcast_publisher::Publisher;
-use runcast_publisher::{Options, PublishError, Stopped};
+use runcast_publisher::{Options, PublishError, Publisher, Stopped, Target};
 use support::{PATIENCE, Run, Server, eventually};
 
 /// The joined texts of `output` events.
@@ -292,14 +291,29 @@ async fn an_unknown_script_is_loaded_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_server_is_named_and_nothing_hangs() {
-    let target = {
-        let server = Server::start().await;
-        server.target()
+async fn events_reach_redis_by_a_unix_socket() {
+    let server = Server::start().await;
+    let target = server.target();
+    let by_socket = Target {
+        redis: server.socket_url().parse().expect("a URL"),
+        ..target.clone()
     };
+    let publisher = Publisher::start(&by_socket, Options::default()).expect("started");
+    publish(&publisher, 1..=10).await;
+    publisher.flush(PATIENCE).await.expect("flushed");
+    check(&Run::of(&target, &server).events().await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_server_is_named_and_nothing_hangs() {
+    let (target, url) = {
+        let server = Server::start().await;
+        (server.target(), server.url())
+    };
+    let address = url.rsplit('@').next().expect("an address");
     let publisher = Publisher::start(&target, Options::default()).expect("started");
     let error = publisher.connected(PATIENCE).await.expect_err("no server");
-    assert!(error.to_string().contains("redis.sock"), "{error}");
+    assert!(error.to_string().contains(address), "{error}");
     publisher.output("kept\n").await.expect("queued");
     let within = Duration::from_millis(100);
     let error = publisher.flush(within).await.expect_err("not sent");

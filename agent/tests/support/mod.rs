@@ -29,7 +29,7 @@ const PREFIX: &str = "test:";
 /// A Redis server with a folder of its own; it ends when dropped.
 pub(crate) struct Server {
     server: RedisServer,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
@@ -42,10 +42,14 @@ impl Server {
     /// A server with an address that does not run yet.
     pub(crate) fn down() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let debug = "enable-debug-command yes\n";
+        let socket = folder.path().join("redis.sock");
+        let config = format!(
+            "enable-debug-command yes\nunixsocket {}\n",
+            socket.display()
+        );
         Self {
-            server: RedisServer::stopped(folder.path(), &Keys::new(PREFIX), debug),
-            _folder: folder,
+            server: RedisServer::stopped(folder.path(), &Keys::new(PREFIX), &config),
+            folder,
         }
     }
 
@@ -56,6 +60,20 @@ impl Server {
 
     pub(crate) fn url(&self) -> String {
         self.server.url(self.server.port())
+    }
+
+    /// Its URL by a socket of the file system.
+    pub(crate) fn socket_url(&self) -> String {
+        let url = self.url();
+        let credentials = url.trim_start_matches("redis://").split('@').next();
+        let (user, password) = credentials
+            .and_then(|both| both.split_once(':'))
+            .expect("both");
+        let socket = self.folder.path().join("redis.sock");
+        format!(
+            "redis+unix://{}?user={user}&pass={password}",
+            socket.display()
+        )
     }
 
     pub(crate) fn redis(&self) -> Redis {

@@ -83,10 +83,10 @@ mod tests {
 
     #[test]
     fn only_what_lies_between_the_marks_is_replaced() {
-        let text = format!("# Before\n{BEGIN_MARK}old\n{END_MARK}after\n");
+        let text = format!("# Before\n{BEGIN_MARK}outdated row\n{END_MARK}after\n");
         let updated = with_tables(&text).expect("both marks");
         assert!(updated.starts_with("# Before\n") && updated.ends_with("after\n"));
-        assert!(updated.contains("`RUNCAST_LISTEN`") && !updated.contains("old"));
+        assert!(updated.contains("`RUNCAST_LISTEN`") && !updated.contains("outdated row"));
         assert_eq!(with_tables("no marks"), None);
     }
 }
