@@ -43,18 +43,18 @@ async fn invalid_lines_become_dead_letters_and_run_is_sealed() {
     ]
     .concat();
     let bad: [(&[u8], &str); 15] = [
-        (b"", "no JSON object"),
+        (b"", "not a JSON object"),
         (br#"{"kind":"shout","text":"x"}"#, "unknown variant `shout`"),
         (br#"{"kind":7,"text":"x"}"#, "not a JSON event"),
         (br#"{"text":"x"}"#, "missing field `kind`"),
-        (br#"["output",0,5,"x"]"#, "no JSON object"),
+        (br#"["output",0,5,"x"]"#, "not a JSON object"),
         (
             b"{\"kind\":\"output\",\"text\":\"a\0b\"}",
             "not a JSON event",
         ),
         (b"{\"kind\":\"output\",\"text\":\"\xff\xfe\"}", "utf-8"),
         (b"{\"kind\":\"output\",\r\"text\":\"x\"}", "carriage return"),
-        (br#"{"kind":"output","text":"x""#, "no JSON object"),
+        (br#"{"kind":"output","text":"x""#, "not a JSON object"),
         (br#"{"kind":"output","variation":256}"#, "variation 256"),
         (br#"{"kind":"output","variation":-1}"#, "not a JSON event"),
         (br#"{"kind":"output","time":-3600000}"#, "not a JSON event"),
