@@ -173,7 +173,7 @@ async fn failed_delivery_is_retried_with_the_same_id() {
     let errors = "SELECT coalesce(error, 'none') FROM webhook_attempts ORDER BY number";
     let errors = stack.database.query_strings(errors).await;
     assert!(
-        errors[0].starts_with("500 ") && errors[0].ends_with("said the receiver"),
+        errors[0].starts_with("500 ") && errors[0].ends_with("reply of the webhook receiver"),
         "{errors:?}"
     );
     assert!(
