@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use runcast_tests::api::Api;
+use reqwest::Method;
+use runcast_tests::api::{Api, send};
 use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
 use runcast_tests::process::{Process, ProcessSpec, shell_exit_code};
 use runcast_tests::programs;
@@ -135,11 +136,12 @@ async fn dev_is_found_by_runcast_and_signs_a_browser_in_once() {
 
     // The link's code signs in once.
     let code = sign_in_code(&dev);
-    let client = reqwest::Client::new();
+    let token = fs::read_to_string(data.join("token")).expect("a token");
+    let api = Api::new(&url, token.trim());
     let sign_in = async || {
-        let body = serde_json::json!({"code": code, "client": "a browser"});
-        let asked = client.post(format!("{url}/v1/session")).json(&body).send();
-        asked.await.expect("an answer").status().as_u16()
+        let body = serde_json::json!({"code": code, "client": "a-browser"});
+        let request = api.anonymous(Method::POST, "/v1/session").json(&body);
+        send(request).await.status().as_u16()
     };
     assert_eq!((sign_in().await, sign_in().await), (200, 401));
 
@@ -150,8 +152,6 @@ async fn dev_is_found_by_runcast_and_signs_a_browser_in_once() {
     let mut wrap = wrap.with_env(settings).start(folder.path());
     let code = shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await);
     assert_eq!(code, 0, "{}", wrap.logs());
-    let token = fs::read_to_string(data.join("token")).expect("a token");
-    let api = Api::new(&url, token.trim());
     eventually("the run is sealed", async || {
         let runs = api.get("/v1/runs").await;
         let sealed = runs["runs"][0]["name"] == "found" && runs["runs"][0]["sealed"] == true;
