@@ -82,14 +82,12 @@ impl<E: Env> LocalEnv<E> {
 
 impl<E: Env> Env for LocalEnv<E> {
     fn get(&self, name: &str) -> Option<String> {
-        self.env.get(name).or_else(|| {
-            let gateway = self.gateway.as_ref()?;
-            match name {
-                "RUNCAST_URL" => Some(gateway.url.clone()),
-                "RUNCAST_TOKEN" => Some(gateway.token.expose_secret().to_owned()),
-                _ => None,
-            }
-        })
+        // Address and token belong together: a token of another installation stays away from here.
+        match (name, &self.gateway) {
+            ("RUNCAST_URL", Some(gateway)) => Some(gateway.url.clone()),
+            ("RUNCAST_TOKEN", Some(gateway)) => Some(gateway.token.expose_secret().to_owned()),
+            _ => self.env.get(name),
+        }
     }
 }
 
@@ -227,7 +225,10 @@ mod tests {
         let gateway = find(&HashMap::<&str, &str>::new(), &deep);
         let gateway = gateway.expect("nothing is refused");
         let env = LocalEnv {
-            env: HashMap::from([("REDIS_URL", "redis://host")]),
+            env: HashMap::from([
+                ("REDIS_URL", "redis://host"),
+                ("RUNCAST_TOKEN", "of another installation"),
+            ]),
             gateway,
         };
         assert_eq!(env.get("RUNCAST_URL").as_deref(), Some(URL));

@@ -1,5 +1,5 @@
 //! Logging to stderr, one line per event. `RUNCAST_LOG` is the filter (`info`,
-//! `runcast_api=debug,warn`, ...), `RUNCAST_LOG_FORMAT` is `text` or `json`.
+//! `runcast_gateway=debug,warn`, ...), `RUNCAST_LOG_FORMAT` is `text` or `json`.
 
 use std::io::IsTerminal as _;
 

@@ -18,7 +18,7 @@ use crate::app::signals;
 use crate::dev;
 use crate::settings::help;
 use crate::settings::setting::Program;
-use crate::settings::webhook_policy;
+use crate::settings::webhook_settings;
 
 /// Exit code for a configuration or a schema that does not fit: EX_CONFIG of sysexits.
 pub const CONFIG_EXIT_CODE: u8 = 78;
@@ -111,9 +111,9 @@ impl Cli {
                 with_store(&env, async |store, out| command.run(store, out).await).await
             }
             Command::Webhook(command) => {
-                let policy = webhook_policy(&env)?;
+                let settings = webhook_settings(&env)?;
                 with_store(&env, async |store, out| {
-                    command.run(store, &policy, out).await
+                    command.run(store, &settings, out).await
                 })
                 .await
             }

@@ -14,4 +14,4 @@ pub mod setting;
 pub mod table;
 pub mod unknown;
 
-pub use self::service_settings::{Settings, data_dir, database, key_prefix, webhook_policy};
+pub use self::service_settings::{Settings, data_dir, database, key_prefix, webhook_settings};

@@ -24,9 +24,9 @@ use runcast_gateway::middleware::cors::Origins;
 use runcast_gateway::server::tls::Tls;
 use runcast_history::archive::object_store::ArchiveStore;
 use runcast_persister::MemoryBudget;
-use runcast_webhooks::delivery;
+use runcast_webhooks::settings::WebhookSettings;
 use runcast_worker::age::Age;
-use runcast_worker::retention::Retention;
+use runcast_worker::retention_rules::Retention;
 use url::Url;
 
 use super::setting::Setting;
@@ -87,7 +87,7 @@ pub struct Settings {
     /// `RUNCAST_STALE_AFTER` and `RUNCAST_LOST_AFTER`.
     pub liveness: LivenessThresholds,
     /// `RUNCAST_WEBHOOK_...`.
-    pub webhooks: delivery::RetryPolicy,
+    pub webhooks: WebhookSettings,
     /// `RUNCAST_ARCHIVE`.
     pub archive: Option<ArchiveStore>,
     /// `RUNCAST_ARCHIVE_AFTER`.
@@ -131,7 +131,7 @@ impl Settings {
             cors: gateway::CORS_ORIGINS.given(env)?.unwrap_or_default(),
             tls: Tls::from_env(env)?,
             liveness: liveness(env)?,
-            webhooks: webhook_policy(env)?,
+            webhooks: webhook_settings(env)?,
             retention: Retention {
                 rules: worker::RETENTION_RULES.given(env)?.unwrap_or_default(),
                 otherwise: worker::RETENTION.given_or_default(env)?,
@@ -191,8 +191,8 @@ pub fn key_prefix(env: &impl Env) -> Result<Keys, ConfigError> {
 }
 
 /// `RUNCAST_WEBHOOK_...`.
-pub fn webhook_policy(env: &impl Env) -> Result<delivery::RetryPolicy, ConfigError> {
-    Ok(delivery::RetryPolicy {
+pub fn webhook_settings(env: &impl Env) -> Result<WebhookSettings, ConfigError> {
+    Ok(WebhookSettings {
         allowed: worker::WEBHOOK_ALLOW.given(env)?.unwrap_or_default(),
         timeout: duration(env, &worker::WEBHOOK_TIMEOUT)?,
         first_retry: duration(env, &worker::WEBHOOK_FIRST_RETRY)?,
@@ -275,7 +275,7 @@ fn public_url(env: &impl Env) -> Result<Option<Url>, ConfigError> {
 mod tests {
     use std::collections::HashMap;
 
-    use runcast_worker::retention::{self, Keep};
+    use runcast_worker::retention_rules::{self, Keep};
 
     use super::*;
 
@@ -310,12 +310,15 @@ mod tests {
     #[test]
     fn the_table_has_the_defaults_of_the_crates() {
         let settings = Settings::from_env(&env(&[])).expect("settings");
-        let webhooks = delivery::RetryPolicy::default();
+        let webhooks = WebhookSettings::default();
         assert_eq!(settings.limits, LimitConfig::default());
         assert_eq!(settings.session_life, lifetime::DEFAULT_SESSION_LIFE);
         assert_eq!(settings.liveness, LivenessThresholds::default());
         assert_eq!(settings.retention.otherwise, Keep::default());
-        assert_eq!(settings.retention.audit, retention::DEFAULT_AUDIT_RETENTION);
+        assert_eq!(
+            settings.retention.audit,
+            retention_rules::DEFAULT_AUDIT_RETENTION
+        );
         assert_eq!(settings.webhooks.timeout, webhooks.timeout);
         assert_eq!(settings.webhooks.first_retry, webhooks.first_retry);
         assert_eq!(settings.webhooks.give_up, webhooks.give_up);

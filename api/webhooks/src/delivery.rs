@@ -28,8 +28,6 @@ use crate::settings::WebhookSettings;
 use runcast_store::webhook_deliveries::{DeliveryAttempt, DueDelivery, NextAttempt};
 use runcast_store::{Store, StoreError};
 
-pub use crate::settings::WebhookSettings as RetryPolicy;
-
 /// The statuses that a webhook can be notified of.
 pub const NOTIFIED_STATUSES: [&str; 7] = [
     "running",

@@ -20,7 +20,7 @@ mod jobs;
 mod liveness;
 pub mod metrics;
 mod orphan_keys;
-pub mod retention;
+mod retention;
 pub mod retention_rules;
 pub mod settings;
 mod supervise;

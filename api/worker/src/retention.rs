@@ -12,8 +12,6 @@ use crate::archive;
 use crate::error::TaskError;
 use crate::worker::Worker;
 
-pub use crate::retention_rules::{DEFAULT_AUDIT_RETENTION, Keep, Retention, RetentionRules};
-
 /// Removes all runs and audit entries that are too old.
 pub(crate) async fn remove_old(worker: &Worker) -> Result<(), TaskError> {
     let store = &worker.store;

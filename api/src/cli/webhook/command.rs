@@ -12,7 +12,8 @@ use runcast_common::protocol::limits::MAX_LABELS;
 use runcast_store::Store;
 use runcast_store::webhook_deliveries::DeliveryFilter;
 use runcast_store::webhooks::{MAX_WEBHOOKS, NewWebhook};
-use runcast_webhooks::delivery::{NOTIFIED_STATUSES, RetryPolicy};
+use runcast_webhooks::delivery::NOTIFIED_STATUSES;
+use runcast_webhooks::settings::WebhookSettings;
 use runcast_webhooks::signature;
 use tokio::time::{Instant, sleep};
 use url::Url;
@@ -126,7 +127,7 @@ impl Webhook {
     pub async fn run(
         self,
         store: &Store,
-        policy: &RetryPolicy,
+        settings: &WebhookSettings,
         out: &mut impl Write,
     ) -> anyhow::Result<()> {
         match self {
@@ -134,7 +135,7 @@ impl Webhook {
                 url,
                 statuses,
                 labels,
-            } => add(store, policy, &url, &statuses, labels, out).await,
+            } => add(store, settings, &url, &statuses, labels, out).await,
             Self::List { json } => {
                 let list = store.webhooks().await?;
                 if json {
@@ -143,7 +144,7 @@ impl Webhook {
                     tables::webhooks(&list, out)
                 }
             }
-            Self::Test { id } => test(store, policy, id, out).await,
+            Self::Test { id } => test(store, settings, id, out).await,
             Self::Disable { id } => {
                 check_exists(id, store.enable_webhook(id, false).await?)?;
                 Ok(writeln!(out, "webhook {id} is disabled")?)
@@ -210,13 +211,13 @@ fn check_exists(id: Uuid, exists: bool) -> anyhow::Result<()> {
 
 async fn add(
     store: &Store,
-    policy: &RetryPolicy,
+    settings: &WebhookSettings,
     url: &Url,
     statuses: &[String],
     labels: Vec<(String, String)>,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    policy.allowed.check(url).context("this address")?;
+    settings.allowed.check(url).context("this address")?;
     if labels.len() > MAX_LABELS {
         bail!("{} labels are over the limit of {MAX_LABELS}", labels.len());
     }
@@ -239,14 +240,14 @@ async fn add(
 /// A worker sends the test as it sends any other delivery: from where it runs, with its settings.
 async fn test(
     store: &Store,
-    policy: &RetryPolicy,
+    settings: &WebhookSettings,
     id: Uuid,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let delivery = store.test_webhook(id).await?;
     let delivery = delivery
         .with_context(|| format!("there is no webhook {id}; see `runcastd webhook list`"))?;
-    let deadline = Instant::now() + policy.timeout + TEST_MARGIN;
+    let deadline = Instant::now() + settings.timeout + TEST_MARGIN;
     let filter = DeliveryFilter {
         only: Some(delivery),
         limit: 1,

@@ -3,7 +3,7 @@
 use runcast_common::config::HumanDuration;
 use runcast_webhooks::egress::EgressPolicy;
 use runcast_worker::age::Age;
-use runcast_worker::retention::{Keep, RetentionRules};
+use runcast_worker::retention_rules::{Keep, RetentionRules};
 
 use crate::settings::setting::{Program, Setting};
 
