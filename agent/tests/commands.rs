@@ -197,7 +197,7 @@ async fn the_agent_acl_suffices_and_does_not_allow_reading_runs() {
     assert_eq!(events.len(), 100);
 
     let slot = run.keys.slot;
-    let restricted = Redis::new(&target.redis).expect("a client");
+    let restricted = Redis::new(target.redis.as_ref().expect("an address")).expect("a client");
     let on = |name: &str, key: &str| redis::cmd(name).arg(key).to_owned();
     let read_from = |key: &str| {
         let mut command = redis::cmd("XREAD");

@@ -295,7 +295,7 @@ async fn events_reach_redis_by_a_unix_socket() {
     let server = Server::start().await;
     let target = server.target();
     let by_socket = Target {
-        redis: server.socket_url().parse().expect("a URL"),
+        redis: Some(server.socket_url().parse().expect("a URL")),
         ..target.clone()
     };
     let publisher = Publisher::start(&by_socket, Options::default()).expect("started");

@@ -270,7 +270,7 @@ async fn a_truncated_file_loses_its_end_as_a_gap() {
         let folder = tempfile::tempdir().expect("a folder");
         let target = server.target();
         let nowhere = Target {
-            redis: "redis://127.0.0.1:1".parse().expect("an address"),
+            redis: Some("redis://127.0.0.1:1".parse().expect("an address")),
             ..target.clone()
         };
         leave_behind(&nowhere, spooled(folder.path(), 64 << 20), 2000).await;

@@ -75,8 +75,9 @@ impl SendCommand<'_> {
         let mut command = redis::cmd("EVALSHA");
         command
             .arg(CONTROL_SCRIPT.get_hash())
-            .arg(1)
+            .arg(2)
             .arg(&keys.control)
+            .arg(&keys.notices)
             .arg(self.id.to_string())
             .arg(self.action.name())
             .arg(self.by)
@@ -104,6 +105,19 @@ pub fn read(keys: &RunKeys, after: &str, timeout: Duration) -> Cmd {
         .arg(MAX_PENDING_COMMANDS)
         .arg("BLOCK")
         .arg(timeout.as_millis().to_string())
+        .arg("STREAMS")
+        .arg(&keys.control)
+        .arg(after);
+    command
+}
+
+/// The `XREAD` of the commands after an entry that waits for none.
+#[must_use]
+pub fn read_now(keys: &RunKeys, after: &str) -> Cmd {
+    let mut command = redis::cmd("XREAD");
+    command
+        .arg("COUNT")
+        .arg(MAX_PENDING_COMMANDS)
         .arg("STREAMS")
         .arg(&keys.control)
         .arg(after);

@@ -54,12 +54,12 @@ impl Server {
 
     /// A new run without events.
     pub(crate) fn target(&self) -> Target {
-        Target {
-            redis: self.url().parse().expect("a URL"),
-            prefix: PREFIX.into(),
-            run: Uuid::now_v7(),
-            variation: 0,
-        }
+        Target::in_redis(
+            self.url().parse().expect("a URL"),
+            PREFIX,
+            Uuid::now_v7(),
+            0,
+        )
     }
 
     /// Stops the server (SIGSTOP) or resumes it.

@@ -13,6 +13,15 @@ pub enum StartError {
     /// The address of Redis is not usable.
     #[error(transparent)]
     Address(#[from] RedisFailure),
+    /// Redis is asked for, but there is no address of it.
+    #[error(
+        "RUNCAST_TRANSPORT is redis, but the gateway hands out no address of Redis: set \
+         RUNCAST_PUBLISH_REDIS_URL there, or RUNCAST_TRANSPORT=gateway here"
+    )]
+    NoRedis,
+    /// A gateway is asked for, but there is none.
+    #[error("there is no gateway to publish through")]
+    NoGateway,
     /// The variation is above the limit of all runs.
     #[error("variation {0} is not below the limit of {MAX_VARIATIONS}")]
     Variation(u16),

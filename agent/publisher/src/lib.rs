@@ -5,12 +5,13 @@
 //!
 //! 1. [`Publisher`] (`publisher/`): the public calls.
 //! 2. `queue/`: the event is written as a line into a bounded queue, which forms batches.
-//! 3. `sender/`: one task takes the batches, stores them, and appends them to Redis.
-//! 4. `retransmit/` and [`spool`]: batches stay in memory or in files until Postgres holds them.
+//! 3. `sender/`: one task takes the batches, stores them, and sends them.
+//! 4. `transport/`: they leave to Redis directly, or through a gateway.
+//! 5. `retransmit/` and [`spool`]: batches stay in memory or in files until Postgres holds them.
 //!
 //! Beside that path:
 //!
-//! - [`gateway_client`]: creates or joins a run over HTTP, and learns where Redis is;
+//! - [`gateway_client`]: calls the gateway: creates or joins a run, and learns how to publish;
 //! - `heartbeat/`: reports that the process is alive;
 //! - [`tracing_layer`]: publishes what a program traces with `tracing` as structured `log` events;
 //! - `llm/` (feature `llm`): publishes a model's answer while it is written, and what it cost.
@@ -31,7 +32,9 @@ mod retransmit;
 mod sender;
 pub mod spool;
 pub mod tracing_layer;
+mod transport;
 
 pub use error::{Closed, InvalidTokenUse, PublishError, StartError, Stopped};
 pub use options::{Fsync, Options, SpoolOptions, Target};
 pub use publisher::{Command, Commands, Publisher};
+pub use transport::choice::{TransportChoice, UnknownTransport};

@@ -9,6 +9,9 @@ use runcast_common::protocol::event::Kind;
 use runcast_common::scripts::Cap;
 use uuid::Uuid;
 
+use crate::gateway_client::GatewayClient;
+use crate::transport::choice::TransportChoice;
+
 /// Default memory of the retransmit buffer: half a second of the fastest stream (500,000 events of
 /// 250 bytes a second). That is several times what the persister needs for one cycle, and little
 /// beside what a process that writes so much uses itself.
@@ -20,17 +23,36 @@ const DEFAULT_SPOOL_BYTES: u64 = 256 * 1024 * 1024;
 /// Default time between two syncs of a spool.
 const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Where to publish: one variation of a run, and the Redis that carries it.
+/// Where to publish: one variation of a run, and the ways to it.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The address of Redis.
-    pub redis: RedisUrl,
+    /// The address of Redis, if agents may publish to it.
+    pub redis: Option<RedisUrl>,
     /// The prefix of every Redis key; usually empty.
     pub prefix: String,
+    /// The gateway, if there is one to publish through.
+    pub gateway: Option<GatewayClient>,
+    /// Which of the two ways are allowed.
+    pub transport: TransportChoice,
     /// The run.
     pub run: Uuid,
     /// The variation of the run.
     pub variation: u16,
+}
+
+impl Target {
+    /// One variation of a run in this Redis, without a gateway.
+    #[must_use]
+    pub fn in_redis(redis: RedisUrl, prefix: &str, run: Uuid, variation: u16) -> Self {
+        Self {
+            redis: Some(redis),
+            prefix: prefix.to_owned(),
+            gateway: None,
+            transport: TransportChoice::Redis,
+            run,
+            variation,
+        }
+    }
 }
 
 /// Options of a publisher.
@@ -38,7 +60,8 @@ pub struct Target {
 pub struct Options {
     /// Memory for events that neither Postgres nor the spool holds. Default: 64 MiB.
     pub buffer_bytes: usize,
-    /// How much the run may hold in Redis before this publisher waits.
+    /// How much the run may hold in Redis before this publisher waits. It may only lower what the
+    /// script and gateways allow.
     pub cap: Cap,
     /// Files for events that Postgres does not hold yet. Without a spool they are only in memory,
     /// and lost with the process.

@@ -7,7 +7,9 @@ Settings (environment):
                  in RUNCAST_DATA_DIR, else in .local here or above, up to the root of the repository or
                  the home folder; never with RUNCAST_ENV=production
   RUNCAST_TOKEN  token with the scope runs:publish (wrap, resend) or runs:read (tail)
-  REDIS_URL      address of Redis, if it differs from the one that the gateway returns: redis://...,
+  RUNCAST_TRANSPORT  gateway: publish over HTTP; redis: to Redis directly; auto: to Redis where the
+                 gateway hands out its address and it answers, else over HTTP [default: auto]
+  REDIS_URL      address of Redis, if it differs from the one that the gateway hands out: redis://...,
                  redis+sentinel://HOST,HOST/SERVICE or redis+cluster://HOST,HOST; with TLS rediss...
   RUNCAST_REDIS_CA  file with the certificate authorities of Redis (PEM), if they are neither the
                  platform's nor those that the gateway returns

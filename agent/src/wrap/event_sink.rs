@@ -139,12 +139,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_delays_the_command_briefly_and_then_drops_are_counted() {
-        let target = Target {
-            redis: "redis://127.0.0.1:1".parse().expect("an address"),
-            prefix: String::new(),
-            run: Uuid::now_v7(),
-            variation: 0,
-        };
+        let target = Target::in_redis(
+            "redis://127.0.0.1:1".parse().expect("an address"),
+            "",
+            Uuid::now_v7(),
+            0,
+        );
         let options = Options {
             buffer_bytes: 0,
             ..Options::default()

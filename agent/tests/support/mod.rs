@@ -81,19 +81,19 @@ impl Server {
     }
 
     pub(crate) fn target(&self) -> Target {
-        Target {
-            redis: self.url().parse().expect("a URL"),
-            prefix: PREFIX.into(),
-            run: Uuid::now_v7(),
-            variation: 0,
-        }
+        Target::in_redis(
+            self.url().parse().expect("a URL"),
+            PREFIX,
+            Uuid::now_v7(),
+            0,
+        )
     }
 
     /// A target with exactly the rights that agents are given.
     pub(crate) async fn restricted(&self) -> Target {
         let url = self.server.publisher_url(self.server.port());
         Target {
-            redis: url.parse().expect("a URL"),
+            redis: Some(url.parse().expect("a URL")),
             ..self.target()
         }
     }

@@ -34,7 +34,7 @@ use crate::memory::{CHECK_INTERVAL, MemoryGuard, ShedSignal};
 use crate::read_frames::{ReadBatch, read_frames};
 use crate::tail::RunTail;
 use crate::trim_heap::trim_heap;
-use crate::wakeups::WakeupSubscriber;
+use crate::wakeups::{NoticeSubscription, WakeupSubscriber};
 
 /// Backfill reads at a time, over all runs: each may bring 8 MiB, and takes one of the connections
 /// to Postgres.
@@ -44,7 +44,7 @@ const MAX_BACKFILL_READS: usize = 16;
 #[derive(Debug)]
 pub struct Hub {
     reader: Reader,
-    wakeups: WakeupSubscriber,
+    wakeups: Arc<WakeupSubscriber>,
     feed: Arc<Feed>,
     memory: Arc<MemoryGuard>,
     tails: Mutex<HashMap<Uuid, Arc<RunTail>>>,
@@ -87,7 +87,7 @@ impl Hub {
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
-            wakeups: WakeupSubscriber::new(redis.clone(), keys.clone()),
+            wakeups: Arc::new(WakeupSubscriber::new(redis.clone(), keys.clone())),
             feed: Feed::new(redis.clone(), keys.clone()),
             reader: Reader::new(redis, store, history, keys),
             memory,
@@ -169,6 +169,11 @@ impl Hub {
         let watch = TailHandle(Arc::clone(tail));
         self.memory.set_watched_runs(tails.len());
         watch
+    }
+
+    /// Notices to the agents of a run; none if `max` listen to them already.
+    pub fn notices(&self, run: Uuid, max: usize) -> Option<NoticeSubscription> {
+        self.wakeups.notices(run, max)
     }
 
     /// How many runs are watched.

@@ -1,4 +1,5 @@
-//! Receives the wake-ups of all watched runs, and the heartbeats of their agents.
+//! Receives the wake-ups of all watched runs, the heartbeats of their agents, and the notices to
+//! agents that publish through this gateway.
 //!
 //! One connection carries all subscriptions. In a cluster there is one for each partition with
 //! watched runs, since a slot may move to another node by itself.
@@ -24,7 +25,7 @@ use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::keys::{Keys, PARTITION_COUNT, PubSubChannel, Slot};
 use runcast_common::protocol::limits::REDIS_DEADLINE;
 use runcast_common::redis;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -60,8 +61,51 @@ struct NodeSubscription {
 #[derive(Debug, Default)]
 struct Listeners {
     tails: HashMap<Uuid, Arc<RunTail>>,
-    /// Runs whose subscription may not agree with `tails`.
+    /// Runs whose agents publish through this gateway.
+    notices: HashMap<Uuid, NoticeListeners>,
+    /// Runs whose subscription may not agree with `tails` and `notices`.
     changed: HashSet<Uuid>,
+}
+
+/// Those who wait for notices to the agents of one run.
+#[derive(Debug)]
+struct NoticeListeners {
+    count: usize,
+    /// Changes with every notice. A notice has no content: its listener reads what it needs.
+    notice: watch::Sender<()>,
+}
+
+/// Notices to the agents of one run, until it is dropped.
+#[derive(Debug)]
+pub struct NoticeSubscription {
+    wakeups: Arc<WakeupSubscriber>,
+    run: Uuid,
+    notice: watch::Receiver<()>,
+}
+
+impl NoticeSubscription {
+    /// Waits for a notice, or until the subscription to them was made anew. Cancel safe.
+    pub async fn next(&mut self) {
+        // The sender is there for as long as this subscription is.
+        if self.notice.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Drop for NoticeSubscription {
+    fn drop(&mut self) {
+        let node = self.wakeups.node(self.run);
+        let mut listeners = node.lock();
+        if let Some(listening) = listeners.notices.get_mut(&self.run) {
+            listening.count -= 1;
+            if listening.count == 0 {
+                listeners.notices.remove(&self.run);
+                listeners.changed.insert(self.run);
+                node.changed.notify_one();
+            }
+        }
+    }
 }
 
 impl WakeupSubscriber {
@@ -99,6 +143,33 @@ impl WakeupSubscriber {
         node.changed.notify_one();
     }
 
+    /// Subscribes to the notices to the agents of a run; none if `max` listen to them already.
+    pub fn notices(self: &Arc<Self>, run: Uuid, max: usize) -> Option<NoticeSubscription> {
+        let node = self.node(run);
+        let mut listeners = node.lock();
+        let Listeners {
+            notices, changed, ..
+        } = &mut *listeners;
+        let listening = notices.entry(run).or_insert_with(|| {
+            changed.insert(run);
+            NoticeListeners {
+                count: 0,
+                notice: watch::Sender::new(()),
+            }
+        });
+        if listening.count >= max {
+            return None;
+        }
+        listening.count += 1;
+        let notice = listening.notice.subscribe();
+        node.changed.notify_one();
+        Some(NoticeSubscription {
+            wakeups: Arc::clone(self),
+            run,
+            notice,
+        })
+    }
+
     fn node(&self, run: Uuid) -> &NodeSubscription {
         &self.subscriptions[Keys::partition(run) * self.subscriptions.len() / PARTITION_COUNT]
     }
@@ -113,7 +184,7 @@ impl WakeupSubscriber {
         let mut backoff = Backoff::for_connections();
         loop {
             // Connect once a run is watched.
-            while node.lock().tails.is_empty() {
+            while node.lock().is_empty() {
                 node.changed.notified().await;
             }
             let ended = self.receive(node, &mut backoff).await;
@@ -140,7 +211,8 @@ impl WakeupSubscriber {
         let (mut connection, mut pushes) = self.redis.subscriber(node.slot).await?;
         {
             let mut listeners = node.lock();
-            listeners.changed = listeners.tails.keys().copied().collect();
+            let runs = listeners.tails.keys().chain(listeners.notices.keys());
+            listeners.changed = runs.copied().collect();
         }
         loop {
             let changed = std::mem::take(&mut node.lock().changed);
@@ -156,7 +228,7 @@ impl WakeupSubscriber {
                     }
                     // Unasked for a watched run: its slot has moved to another node.
                     Some(push) if push.kind == PushKind::SUnsubscribe => {
-                        if self.listener(node, &push.data).is_some() {
+                        if self.is_listened_to(node, &push.data) {
                             return Ok(());
                         }
                     }
@@ -171,28 +243,32 @@ impl WakeupSubscriber {
         }
     }
 
-    /// Subscribes to the channels of a run if it has a tail, and unsubscribes otherwise.
+    /// Subscribes to the channels of a run that somebody listens to, and unsubscribes from the
+    /// others.
     async fn update_subscription(
         &self,
         node: &NodeSubscription,
         connection: &mut MultiplexedConnection,
         run: Uuid,
     ) -> Result<(), RedisFailure> {
-        let tail = node.lock().tails.get(&run).cloned();
-        let mut command = redis::cmd(if tail.is_some() {
-            "SSUBSCRIBE"
-        } else {
-            "SUNSUBSCRIBE"
-        });
+        let (tail, has_agents) = {
+            let listeners = node.lock();
+            let tail = listeners.tails.get(&run).cloned();
+            (tail, listeners.notices.contains_key(&run))
+        };
         let keys = self.keys.run(run);
-        command
-            .arg(keys.wakeups)
-            .arg(keys.heartbeats)
-            .arg(keys.updates);
-        self.send(connection, &command).await?;
-        // Wake-ups from before the subscription did not arrive.
+        let for_viewers = [&keys.wakeups, &keys.heartbeats, &keys.updates];
+        let (viewers, agents) = (subscribe(tail.is_some()), subscribe(has_agents));
+        self.send(connection, redis::cmd(viewers).arg(&for_viewers))
+            .await?;
+        self.send(connection, redis::cmd(agents).arg(&keys.notices))
+            .await?;
+        // What was published before the subscription did not arrive.
         if let Some(tail) = tail {
             tail.wake();
+        }
+        if has_agents {
+            node.lock().notify_agents(run);
         }
         Ok(())
     }
@@ -209,9 +285,15 @@ impl WakeupSubscriber {
         }
     }
 
-    /// Passes a message to the tail of its run. Entries on wake-ups are only used if `is_calm`.
+    /// Passes a message to those who listen to it. Entries on wake-ups are only used if `is_calm`.
     fn dispatch(&self, node: &NodeSubscription, data: &[Value], is_calm: bool) {
-        let Some((tail, channel)) = self.listener(node, data) else {
+        let Some((run, channel)) = self.parse_channel(data) else {
+            return;
+        };
+        if channel == PubSubChannel::Notice {
+            return node.lock().notify_agents(run);
+        }
+        let Some(tail) = node.lock().tails.get(&run).cloned() else {
             return;
         };
         match (channel, data.get(1)) {
@@ -223,22 +305,45 @@ impl WakeupSubscriber {
                 tail.on_heartbeat(message);
             }
             (PubSubChannel::Update, Some(Value::BulkString(message))) => tail.on_update(message),
-            (PubSubChannel::Heartbeat | PubSubChannel::Update, _) => {}
+            (_, _) => {}
         }
     }
 
-    /// The tail that listens to the channel that a push names.
-    fn listener(
-        &self,
-        node: &NodeSubscription,
-        data: &[Value],
-    ) -> Option<(Arc<RunTail>, PubSubChannel)> {
-        let Some(Value::BulkString(channel)) = data.first() else {
-            return None;
-        };
-        let (run, channel) = self.keys.parse_channel(channel)?;
-        let tail = node.lock().tails.get(&run).cloned()?;
-        Some((tail, channel))
+    /// Whether somebody listens to the channel that a push names.
+    fn is_listened_to(&self, node: &NodeSubscription, data: &[Value]) -> bool {
+        let listeners = node.lock();
+        match self.parse_channel(data) {
+            Some((run, PubSubChannel::Notice)) => listeners.notices.contains_key(&run),
+            Some((run, _)) => listeners.tails.contains_key(&run),
+            None => false,
+        }
+    }
+
+    fn parse_channel(&self, data: &[Value]) -> Option<(Uuid, PubSubChannel)> {
+        match data.first()? {
+            Value::BulkString(channel) => self.keys.parse_channel(channel),
+            _ => None,
+        }
+    }
+}
+
+/// The command for channels that somebody listens to, or nobody any more.
+const fn subscribe(is_listened_to: bool) -> &'static str {
+    match is_listened_to {
+        true => "SSUBSCRIBE",
+        false => "SUNSUBSCRIBE",
+    }
+}
+
+impl Listeners {
+    fn is_empty(&self) -> bool {
+        self.tails.is_empty() && self.notices.is_empty()
+    }
+
+    fn notify_agents(&self, run: Uuid) {
+        if let Some(listening) = self.notices.get(&run) {
+            listening.notice.send_replace(());
+        }
     }
 }
 

@@ -44,8 +44,8 @@ pub struct GatewayParts {
     pub stall_timeout: Duration,
     /// Authentication and authorization.
     pub access: Access,
-    /// The address of Redis that agents get.
-    pub publish_redis: RedisUrl,
+    /// The address of Redis that agents get; without it they publish through the gateway alone.
+    pub publish_redis: Option<RedisUrl>,
     /// The address at which browsers reach the gateway.
     pub public_url: Url,
     /// Origins whose pages may call the API, besides its own.
@@ -125,8 +125,8 @@ impl Gateway {
         &self.0.parts.hub
     }
 
-    pub(crate) fn publish_redis(&self) -> &RedisUrl {
-        &self.0.parts.publish_redis
+    pub(crate) fn publish_redis(&self) -> Option<&RedisUrl> {
+        self.0.parts.publish_redis.as_ref()
     }
 
     pub(crate) fn egress_policy(&self) -> &EgressPolicy {

@@ -59,7 +59,7 @@ impl App {
             hub,
             delivery: writers,
             stall_timeout: self.settings.viewer_timeout,
-            publish_redis: self.settings.publish_redis()?.clone(),
+            publish_redis: self.settings.publish_redis.clone(),
             public_url,
             cors: self.settings.cors.clone(),
             egress_policy: self.settings.webhooks.allowed.clone(),

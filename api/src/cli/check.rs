@@ -17,7 +17,6 @@ use crate::settings::{Settings, effective};
 /// Checks everything that a service needs.
 pub async fn run(env: &impl Env) -> anyhow::Result<()> {
     let settings = Settings::from_env(env)?;
-    settings.publish_redis()?;
     print(effective::report(env).as_bytes())?;
     print_line("")?;
 

@@ -11,9 +11,6 @@ use crate::settings::Settings;
 pub async fn run(env: &impl Env, service: Service) -> anyhow::Result<()> {
     let stop = signals::stop_token()?;
     let settings = Settings::from_env(env)?;
-    if service == Service::Gateway {
-        settings.publish_redis()?;
-    }
     let app = App::prepare(settings, &[service]).await?;
     if let Some(address) = app.metrics_address()? {
         print_line(&format!("metrics at http://{address}/metrics"))?;

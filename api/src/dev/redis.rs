@@ -1,4 +1,5 @@
-//! The private Redis of `runcastd dev`: append-only file, no eviction, two users with passwords.
+//! The private Redis of `runcastd dev`: append-only file, no eviction, a user with a
+//! password. Agents do not get it: they publish through the gateway.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,23 +22,14 @@ pub(super) struct RedisServer {
     pub(super) child: Child,
     /// Its address for the services.
     pub(super) url: RedisUrl,
-    /// Its address for agents, with a user that may only append.
-    pub(super) publish_url: RedisUrl,
 }
 
 /// Starts it on its data in the folder, and waits until it answers.
-pub(super) async fn start(dir: &Path, keys: &Keys) -> anyhow::Result<RedisServer> {
+pub(super) async fn start(dir: &Path) -> anyhow::Result<RedisServer> {
     let home = dir.join("redis");
     std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
-    // Two users: the services may do everything, agents may append.
     let service = password(&home.join("password"))?;
-    let publisher = password(&home.join("publisher-password"))?;
-    let rules = keys.publisher_acl().join(" ");
-    let users = format!(
-        "user default on >{} ~* &* +@all\nuser publisher on >{} {rules}",
-        service.expose(),
-        publisher.expose(),
-    );
+    let users = format!("user default on >{} ~* &* +@all", service.expose());
     let acl = home.join("users.acl");
     write_secret(&acl, &users)?;
     let port = free_port()?;
@@ -58,10 +50,6 @@ pub(super) async fn start(dir: &Path, keys: &Keys) -> anyhow::Result<RedisServer
     let mut child = Child::start("Redis", None, program, &arguments, &dir.join("redis.log"))?;
     let url: RedisUrl =
         format!("redis://default:{}@127.0.0.1:{port}/0", service.expose()).parse()?;
-    let publish_url = format!(
-        "redis://publisher:{}@127.0.0.1:{port}/0",
-        publisher.expose()
-    );
     let probe = Redis::new(&url)?;
     let any_slot = Keys::slot(0);
     child
@@ -73,9 +61,5 @@ pub(super) async fn start(dir: &Path, keys: &Keys) -> anyhow::Result<RedisServer
             )
         })
         .await?;
-    Ok(RedisServer {
-        child,
-        url,
-        publish_url: publish_url.parse()?,
-    })
+    Ok(RedisServer { child, url })
 }

@@ -28,12 +28,12 @@ pub async fn run(env: &impl Env, stop: CancellationToken) -> anyhow::Result<()> 
 
     // The servers that are not given.
     let mut children = Vec::new();
-    let (redis, publish) = match given_redis {
-        Some(url) => (url, None),
+    let redis = match given_redis {
+        Some(url) => url,
         None => {
-            let server = redis::start(&data.path, &settings::key_prefix(env)?).await?;
+            let server = redis::start(&data.path).await?;
             children.push(server.child);
-            (server.url, Some(server.publish_url))
+            server.url
         }
     };
     let postgres = match given_postgres {
@@ -46,8 +46,7 @@ pub async fn run(env: &impl Env, stop: CancellationToken) -> anyhow::Result<()> 
     };
 
     // The services, until they or a server end.
-    let mut settings = Settings::with_servers(env, redis, postgres)?;
-    settings.publish_redis = settings.publish_redis.or(publish);
+    let settings = Settings::with_servers(env, redis, postgres)?;
     let outcome = run_services(settings, &data, &mut children, &stop).await;
 
     // Redis first, Postgres last, so that nothing is cut off.

@@ -149,20 +149,6 @@ impl Settings {
         }
         Ok(settings)
     }
-
-    /// What agents publish to. Production has no default for it: the server's own address would
-    /// hand every agent all rights.
-    pub fn publish_redis(&self) -> Result<&RedisUrl, ConfigError> {
-        match (&self.publish_redis, self.environment) {
-            (Some(url), _) => Ok(url),
-            (None, Environment::Development) => Ok(&self.redis),
-            (None, Environment::Production) => Err(ConfigError::Missing {
-                name: servers::PUBLISH_REDIS_URL.entry.name,
-                hint: "give the address of Redis with the credentials of a user that may only append \
-                       (`runcastd acl` prints the rules); it is handed to every agent",
-            }),
-        }
-    }
 }
 
 /// `DATABASE_URL` alone, for commands that need nothing else.
@@ -293,18 +279,14 @@ mod tests {
         let settings = Settings::from_env(&env(&[])).expect("settings");
         assert_eq!(settings.listen.to_string(), "127.0.0.1:7070");
         assert_eq!(settings.environment, Environment::Development);
-        settings.publish_redis().expect("the same Redis");
     }
 
     #[test]
-    fn production_never_hands_its_own_redis_credentials_to_agents() {
-        let production = ("RUNCAST_ENV", "production");
-        let settings = Settings::from_env(&env(&[production])).expect("settings");
-        let error = settings.publish_redis().expect_err("missing").to_string();
-        assert!(
-            error.starts_with("RUNCAST_PUBLISH_REDIS_URL is not set"),
-            "{error}"
-        );
+    fn no_address_of_redis_leaves_the_server_unless_it_is_given_for_that() {
+        for more in [&[][..], &[("RUNCAST_ENV", "production")]] {
+            let settings = Settings::from_env(&env(more)).expect("settings");
+            assert!(settings.publish_redis.is_none());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::{RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,16 @@ impl RedisFailure {
         }
     }
 
+    /// Returns whether the server has refused the credentials, or what they allow.
+    #[must_use]
+    pub fn is_refused_access(&self) -> bool {
+        let is_refused = |error: &RedisError| {
+            error.kind() == ErrorKind::AuthenticationFailed
+                || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
+        };
+        matches!(self, Self::Failed { error, .. } if is_refused(error))
+    }
+
     /// Returns whether the server is unreachable or temporarily unable to answer, as opposed to
     /// having rejected the call.
     #[must_use]
@@ -63,7 +73,7 @@ pub(super) fn breaks_connection(error: &RedisError) -> bool {
         || error.is_timeout()
         || error.is_connection_dropped()
         || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"))
-        || error.kind() == redis::ErrorKind::MasterNameNotFoundBySentinel
+        || error.kind() == ErrorKind::MasterNameNotFoundBySentinel
 }
 
 /// Returns whether a cluster node rejected the call because it does not serve the slot: not at all,
@@ -83,6 +93,6 @@ pub(super) fn first_error(error: RedisError) -> RedisError {
 
 /// The error for a server that is not the master.
 pub(super) fn no_master(detail: String) -> RedisError {
-    let kind = redis::ErrorKind::Server(ServerErrorKind::MasterDown);
+    let kind = ErrorKind::Server(ServerErrorKind::MasterDown);
     RedisError::from((kind, "no master is available", detail))
 }

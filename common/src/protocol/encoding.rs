@@ -8,6 +8,7 @@
 //! Bounds: a compressed body states its decompressed length. A body longer than [`MAX_BODY_BYTES`]
 //! is rejected before it is decompressed.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use bytes::Bytes;
@@ -46,7 +47,7 @@ pub enum Body<'a> {
     /// The event lines.
     Plain(&'a [u8]),
     /// A zstd frame of the event lines.
-    Zstd(Vec<u8>),
+    Zstd(Cow<'a, [u8]>),
 }
 
 /// A compressed body that cannot be read.
@@ -71,7 +72,7 @@ impl<'a> Body<'a> {
             COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(lines).ok());
         match frame {
             Some(frame) if frame.len() <= lines.len() - lines.len() / MIN_SAVED_DIVISOR => {
-                Self::Zstd(frame)
+                Self::Zstd(frame.into())
             }
             // Too little is saved, or zstd could not allocate memory.
             _ => Self::Plain(lines),

@@ -8,6 +8,7 @@
 //! | `{p}:run:<run>:control` | stream | commands to agents | until acknowledged; with the run |
 //! | `{p}:run:<run>:pulse` | sharded pub/sub | heartbeats of its agents | |
 //! | `{p}:run:<run>:state` | sharded pub/sub | updates: lost, back, sealed | |
+//! | `{p}:run:<run>:notice` | sharded pub/sub | its agents have something to read | |
 //! | `{p}:ready` | stream, group `persisters` | runs with unstored events | until acknowledged |
 //! | `{p}:pulses` | sorted set | agents by time of the last heartbeat | until lost |
 //! | `{p}:pulses:new` | sorted set | agents that are new or came back | until the worker saw them |
@@ -84,6 +85,8 @@ pub struct RunKeys {
     pub heartbeats: String,
     /// Channel of its updates.
     pub updates: String,
+    /// Channel that says that its agents have something to read: a command, or a durable seq.
+    pub notices: String,
     /// Ready stream of its partition.
     pub ready: String,
     /// Heartbeat keys of its partition.
@@ -112,6 +115,8 @@ pub enum PubSubChannel {
     Heartbeat,
     /// Update of the run.
     Update,
+    /// Agents of the run have something to read.
+    Notice,
 }
 
 impl Keys {
@@ -155,6 +160,7 @@ impl Keys {
             wakeups: format!("{base}:run:{run}:bell"),
             heartbeats: format!("{base}:run:{run}:pulse"),
             updates: format!("{base}:run:{run}:state"),
+            notices: format!("{base}:run:{run}:notice"),
             control: format!("{base}:run:{run}:control"),
             ready: self.ready(partition),
             heartbeat_keys: self.heartbeat_keys(partition),
@@ -182,6 +188,7 @@ impl Keys {
             "bell" => PubSubChannel::Wakeup,
             "pulse" => PubSubChannel::Heartbeat,
             "state" => PubSubChannel::Update,
+            "notice" => PubSubChannel::Notice,
             _ => return None,
         };
         Some((Uuid::try_parse(run).ok()?, channel))
@@ -357,6 +364,7 @@ mod tests {
             Some((run, PubSubChannel::Heartbeat))
         );
         assert_eq!(parsed(&names.updates), Some((run, PubSubChannel::Update)));
+        assert_eq!(parsed(&names.notices), Some((run, PubSubChannel::Notice)));
         assert_eq!(parsed(&names.stream), None);
         assert_eq!(Keys::default().parse_channel(b"{mm}:run:x:bell"), None);
     }

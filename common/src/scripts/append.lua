@@ -23,6 +23,7 @@
 -- KEYS  1 stream  2 meta  3 bell (channel that wakes gateways)  4 ready (queue of the persisters)
 -- ARGV  1 run  2 producer  3 producer epoch  4 base  5 acked  6 first  7 count
 --       8 cap in entries  9 cap in bytes  10 field of the body: b or z, see encoding.rs  11 body
+--   cap    may only lower MAX_ENTRIES and MAX_BYTES
 --   base   highest producer seq that the producer knows to be in Postgres
 --   acked  highest producer seq that Redis has acknowledged to the producer
 --   first  producer seq of the first event of the batch
@@ -50,7 +51,11 @@ local stream, meta, bell, ready = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local run, producer, field, body = ARGV[1], ARGV[2], ARGV[10], ARGV[11]
 local producer_epoch, base, acked = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local first, count = tonumber(ARGV[6]), tonumber(ARGV[7])
-local cap_entries, cap_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
+
+-- What a run may hold, whatever the caller says: `MAX_RUN_ENTRIES` and `MAX_RUN_BYTES` in limits.rs.
+local MAX_ENTRIES, MAX_BYTES = 1000000, 268435456
+local cap_entries = math.min(tonumber(ARGV[8]), MAX_ENTRIES)
+local cap_bytes = math.min(tonumber(ARGV[9]), MAX_BYTES)
 
 -- The wake-up of gateways carries bodies up to this size: a gateway that has read everything before
 -- the batch then needs no read at all.

@@ -118,6 +118,22 @@ impl Append<'_> {
     }
 }
 
+/// Reads the highest seq of a producer that Postgres holds; nothing while that is none.
+#[must_use]
+pub fn read_durable(keys: &RunKeys, producer: Uuid) -> Cmd {
+    let mut command = redis::cmd("HGET");
+    command.arg(&keys.meta).arg(format!("d:{producer}"));
+    command
+}
+
+/// Asks whether Redis knows the run: 1 or 0.
+#[must_use]
+pub fn is_known(keys: &RunKeys) -> Cmd {
+    let mut command = redis::cmd("EXISTS");
+    command.arg(&keys.meta);
+    command
+}
+
 /// Loads the append script into the server, for callers that pipeline [`Append::command`].
 pub async fn load_append<C: ConnectionLike>(connection: &mut C) -> Result<(), RedisError> {
     APPEND_SCRIPT.load_async(connection).await.map(|_sha| ())
@@ -143,5 +159,20 @@ impl AppendReply {
             last,
             durable,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_has_the_limits_of_a_run() {
+        let limits = format!(
+            "local MAX_ENTRIES, MAX_BYTES = {}, {}\n",
+            limits::MAX_RUN_ENTRIES,
+            limits::MAX_RUN_BYTES
+        );
+        assert!(include_str!("append.lua").contains(&limits), "{limits}");
     }
 }

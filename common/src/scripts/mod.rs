@@ -22,7 +22,9 @@ mod evalsha;
 mod rebirth;
 mod settle;
 
-pub use self::append::{Append, AppendOutcome, AppendReply, Cap, load_append};
+pub use self::append::{
+    Append, AppendOutcome, AppendReply, Cap, is_known, load_append, read_durable,
+};
 pub use self::cap::cap;
 pub(crate) use self::evalsha::{call, unexpected_reply};
 pub use self::rebirth::rebirth;

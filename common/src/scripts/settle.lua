@@ -18,7 +18,7 @@
 --     memory: if Redis rejected it like other writes, nothing could ever be trimmed and Redis would
 --     stay full.
 --
--- KEYS  1 stream  2 meta  3 bell  4 ready  5 control
+-- KEYS  1 stream  2 meta  3 bell  4 ready  5 control  6 notices (channel of the run's agents)
 -- ARGV  1 run  2 watermark epoch  3 watermark seq  4 sealed: the final status, or ''
 --       5 window in events  6 window in bytes  7 window in seconds  8 consumer group
 --       9 number of ready entries to acknowledge, then their ids, then pairs: producer, durable seq
@@ -28,6 +28,7 @@
 -- append.lua describes the fields of meta.
 
 local stream, meta, bell, ready, control = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local notices = KEYS[6]
 local run, epoch, seq, sealed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local window_events, window_bytes, window_seconds = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local group, acks = ARGV[8], tonumber(ARGV[9])
@@ -123,6 +124,7 @@ else
   acknowledge()
 end
 
--- 5. Wake the gateways.
+-- 5. Wake the gateways, for viewers and for the agents that publish through them.
+if #ARGV > 9 + acks then redis.call('SPUBLISH', notices, 'durable') end
 redis.call('SPUBLISH', bell, word == 'clean' and sealed ~= '' and 'sealed' or 'stored')
 return word

@@ -68,7 +68,7 @@ impl Settle<'_> {
         keys: &RunKeys,
         connection: &mut C,
     ) -> Result<SettleOutcome, RedisError> {
-        let mut command = evalsha(&SETTLE_SCRIPT, keys, &[&keys.control]);
+        let mut command = evalsha(&SETTLE_SCRIPT, keys, &[&keys.control, &keys.notices]);
         command
             .arg(self.watermark.epoch)
             .arg(self.watermark.seq)

@@ -1,8 +1,9 @@
 //! [`GatewayClient`]: calls one gateway with one token.
 //!
-//! An agent is configured by `RUNCAST_URL` and `RUNCAST_TOKEN` alone: the gateway's reply says
-//! where Redis is. `REDIS_URL` overrides that address where the agent reaches Redis by another one,
-//! and `RUNCAST_REDIS_CA` the certificates that it trusts there.
+//! An agent is configured by `RUNCAST_URL` and `RUNCAST_TOKEN` alone: it publishes through the
+//! gateway, or to Redis if the gateway's reply says where that is. `RUNCAST_TRANSPORT` chooses.
+//! `REDIS_URL` overrides the address of Redis where the agent reaches it by another one, and
+//! `RUNCAST_REDIS_CA` the certificates that it trusts there.
 //!
 //! Time: [`CONNECT_TIMEOUT`] for a connection, [`CALL_TIMEOUT`] for a call, [`MAX_ATTEMPTS`] while
 //! the gateway is unreachable or overloaded. A stream has no total limit; its reader bounds the
@@ -21,7 +22,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::error::{ApiError, root_cause};
-use super::session::{NewRun, Problem, PublishReply, Session};
+use super::session::{NewRun, Problem, PublishReply, RedisReply, Session};
+use crate::transport::choice::{TransportChoice, UnknownTransport};
 
 /// Longest wait for a connection to the gateway.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -33,9 +35,16 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts of a call, so that a run does not fail while a gateway is being replaced.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// Calls one gateway with one token.
+/// How long an idle connection is kept: less than gateways and common proxies keep it, so that no
+/// request leaves on one that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Calls one gateway with one token. Cloning is cheap; clones share their connections.
+#[derive(Clone)]
 pub struct GatewayClient {
-    http: reqwest::Client,
+    pub(super) http: reqwest::Client,
+    token: SecretString,
+    transport: TransportChoice,
     base: Url,
     /// The address without credentials, for messages.
     display_url: String,
@@ -72,13 +81,38 @@ impl GatewayClient {
             name: "RUNCAST_TOKEN",
             hint: "set it to a token from `runcastd token create NAME --scope runs:publish`",
         })?;
+        let transport = match env.get("RUNCAST_TRANSPORT") {
+            None => TransportChoice::default(),
+            Some(text) => text
+                .parse()
+                .map_err(|error: UnknownTransport| ConfigError::Invalid {
+                    name: "RUNCAST_TRANSPORT",
+                    reason: error.to_string(),
+                })?,
+        };
         Ok(Self {
             http: http_client(&token)?,
+            token,
+            transport,
             base,
             display_url: server.to_string(),
             redis: redis_url(env, "REDIS_URL")?,
             ca: redis_ca(env)?,
         })
+    }
+
+    /// The same client with its own connections, for another Tokio runtime: a connection belongs to
+    /// the runtime that first uses it.
+    pub(crate) fn with_new_connections(&self) -> Result<Self, ConfigError> {
+        Ok(Self {
+            http: http_client(&self.token)?,
+            ..self.clone()
+        })
+    }
+
+    /// The gateway's address, without credentials.
+    pub fn display_url(&self) -> &str {
+        &self.display_url
     }
 
     /// Creates a run. Another call with the same idempotency key returns the same run, so a lost
@@ -185,7 +219,7 @@ impl GatewayClient {
             })
     }
 
-    fn url(&self, path: &[&str]) -> Url {
+    pub(super) fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -216,7 +250,7 @@ impl GatewayClient {
         }
     }
 
-    async fn check(&self, run: &str, response: Response) -> Result<Response, ApiError> {
+    pub(super) async fn check(&self, run: &str, response: Response) -> Result<Response, ApiError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -258,20 +292,22 @@ impl GatewayClient {
             .map_err(|error| self.unreachable(&error))?;
         let reply: PublishReply =
             serde_json::from_slice(&body).map_err(|error| unexpected(error.to_string()))?;
-        let redis = match &self.redis {
-            Some(redis) => redis.clone(),
-            None => {
-                let parsed = reply.redis.parse();
-                parsed.map_err(|error| unexpected(format!("the address of Redis: {error}")))?
-            }
-        };
-        let redis = redis.trusting(self.ca.clone());
+        let handed_out = reply.redis.as_ref().map(RedisReply::parse).transpose();
+        let handed_out =
+            handed_out.map_err(|error| unexpected(format!("the address of Redis: {error}")))?;
+        // `REDIS_URL` may be the command's own, so without an address to override it counts only
+        // where Redis is asked for.
+        let may_override = handed_out.is_some() || self.transport == TransportChoice::Redis;
+        let override_url = self.redis.clone().filter(|_| may_override);
+        let redis = override_url.or(handed_out);
         let run = reply.run.id;
         Ok(Session {
             run,
             page: reply.url.unwrap_or_else(|| self.page(run)),
-            redis,
-            prefix: reply.redis.prefix,
+            redis: redis.map(|redis| redis.trusting(self.ca.clone())),
+            prefix: reply.redis.map(|redis| redis.prefix).unwrap_or_default(),
+            client: self.clone(),
+            transport: self.transport,
         })
     }
 
@@ -285,7 +321,7 @@ impl GatewayClient {
         url.into()
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> ApiError {
+    pub(super) fn unreachable(&self, error: &reqwest::Error) -> ApiError {
         ApiError::Unreachable {
             url: self.display_url.clone(),
             reason: root_cause(error),
@@ -314,6 +350,8 @@ fn http_client(token: &SecretString) -> Result<reqwest::Client, ConfigError> {
         .user_agent(concat!("runcast/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)
         .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .tcp_nodelay(true)
         .build()
         .map_err(|error| ConfigError::Invalid {
             name: "RUNCAST_URL",

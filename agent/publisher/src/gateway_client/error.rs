@@ -56,6 +56,17 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// Whether the gateway answers that it can take nothing at the moment.
+    pub(crate) const fn is_busy(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                status: StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE,
+                ..
+            }
+        )
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {

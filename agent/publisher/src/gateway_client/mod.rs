@@ -2,8 +2,10 @@
 
 mod client;
 mod error;
+mod publish;
 mod session;
 
 pub use client::GatewayClient;
 pub use error::ApiError;
+pub(crate) use publish::{AppendAnswer, ProducerOfRun};
 pub use session::{NewRun, Session};

@@ -6,7 +6,9 @@ use runcast_common::config::{InvalidRedisUrl, RedisUrl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::client::GatewayClient;
 use crate::options::Target;
+use crate::transport::choice::TransportChoice;
 
 /// A run to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +40,11 @@ pub struct Session {
     pub run: Uuid,
     /// The address of its page.
     pub page: String,
-    pub(super) redis: RedisUrl,
+    /// None where agents publish through the gateway alone.
+    pub(super) redis: Option<RedisUrl>,
     pub(super) prefix: String,
+    pub(super) client: GatewayClient,
+    pub(super) transport: TransportChoice,
 }
 
 impl Session {
@@ -48,9 +53,16 @@ impl Session {
         Target {
             redis: self.redis.clone(),
             prefix: self.prefix.clone(),
+            gateway: Some(self.client.clone()),
+            transport: self.transport,
             run: self.run,
             variation,
         }
+    }
+
+    /// The address of Redis, if the agent may publish to it.
+    pub(crate) const fn redis_url(&self) -> Option<&RedisUrl> {
+        self.redis.as_ref()
     }
 }
 
@@ -59,7 +71,8 @@ pub(super) struct PublishReply {
     pub(super) run: RunReply,
     #[serde(default)]
     pub(super) url: Option<String>,
-    pub(super) redis: RedisReply,
+    #[serde(default)]
+    pub(super) redis: Option<RedisReply>,
 }
 
 #[derive(Deserialize)]

@@ -2,18 +2,19 @@
 //!
 //! Whether an agent counts as alive must not depend on how busy its runtime is. So one thread,
 //! shared by all publishers of the process, has a small runtime and connections for heartbeats
-//! alone. One task per publisher reads how far it has come and sends that to Redis, by default
-//! every [`HEARTBEAT_INTERVAL`](runcast_common::presence::heartbeat::HEARTBEAT_INTERVAL); it ends
-//! with its publisher. A heartbeat that cannot be sent is skipped: the publisher itself reports
-//! that Redis is unreachable, and the next heartbeat contains everything anew.
+//! alone. One task per publisher reads how far it has come and sends that by the way that events
+//! take, by default every
+//! [`HEARTBEAT_INTERVAL`](runcast_common::presence::heartbeat::HEARTBEAT_INTERVAL); it ends with
+//! its publisher. A heartbeat that cannot be sent is skipped: the publisher itself reports that it
+//! cannot publish, and the next heartbeat contains everything anew.
 //!
-//! Time: the usual Redis deadline for each of the three calls of a heartbeat.
+//! Time: the usual Redis deadline for each of the three calls of a heartbeat, or that of a call of
+//! the gateway.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use rand::RngExt as _;
-use runcast_common::connect::Redis;
 use runcast_common::presence::heartbeat::{self, Agent, Heartbeat};
 use runcast_common::protocol::event::{Kind, now_ms};
 use runcast_common::protocol::keys::{Keys, RunKeys};
@@ -26,6 +27,7 @@ use uuid::Uuid;
 use super::usage::UsageSampler;
 use crate::queue::event_queue::Queue;
 use crate::sender::progress::Progress;
+use crate::transport::selector::ActiveTransport;
 
 /// Random share by which each interval is shortened, so that agents that were started together do
 /// not keep sending their heartbeats together.
@@ -49,7 +51,8 @@ static HEARTBEAT_RUNTIME: LazyLock<Option<Handle>> = LazyLock::new(|| {
 
 /// One publisher's heartbeats.
 pub(crate) struct HeartbeatTask {
-    pub(crate) redis: Redis,
+    /// The way that events take.
+    pub(crate) active: watch::Receiver<ActiveTransport>,
     pub(crate) keys: Keys,
     pub(crate) run: RunKeys,
     pub(crate) variation: u16,
@@ -63,17 +66,15 @@ pub(crate) struct HeartbeatTask {
 
 impl HeartbeatTask {
     /// Sends heartbeats until the publisher ends, independently of the caller's runtime.
-    pub(crate) fn spawn(mut self) {
+    pub(crate) fn spawn(self) {
         let Some(runtime) = HEARTBEAT_RUNTIME.as_ref() else {
             return;
         };
-        // A connection belongs to the runtime that opened it.
-        self.redis = self.redis.with_new_connections();
         let ended = self.ended.clone();
         runtime.spawn(async move { ended.run_until_cancelled(self.run_until_dropped()).await });
     }
 
-    async fn run_until_dropped(self) {
+    async fn run_until_dropped(mut self) {
         let agent = Agent {
             run: self.run.run,
             variation: self.variation,
@@ -86,20 +87,43 @@ impl HeartbeatTask {
         };
         let mut usage = UsageSampler::new(std::process::id());
         let mut is_rejected = false;
+        let mut way = ActiveTransport::None;
         loop {
+            // 1. The way that events take now, with connections of this runtime.
+            if self.active.has_changed().unwrap_or(false) {
+                way = own_connections(&self.active.borrow_and_update());
+            }
+            // 2. Send.
             let heartbeat = self.heartbeat(&mut usage);
-            let sent =
-                heartbeat::send(&self.redis, &self.keys, &self.run, &agent, &heartbeat).await;
-            match sent {
-                // Not an outage: for example, the ACL of this Redis user is older than heartbeats.
-                Err(error) if !error.is_outage() && !std::mem::replace(&mut is_rejected, true) => {
-                    tracing::warn!(run = %self.run.run, %error, "Redis rejects heartbeats: see `runcastd acl`");
+            let sent = match &way {
+                ActiveTransport::None => match self.active.changed().await {
+                    Ok(()) => {
+                        self.active.mark_changed();
+                        continue;
+                    }
+                    Err(_ended) => return,
+                },
+                ActiveTransport::Redis(redis) => {
+                    let sent =
+                        heartbeat::send(redis, &self.keys, &self.run, &agent, &heartbeat).await;
+                    sent.map_err(|error| (error.is_outage(), error.to_string()))
                 }
-                Err(error) => {
-                    tracing::debug!(run = %self.run.run, %error, "a heartbeat could not be sent");
+                ActiveTransport::Gateway(client) => {
+                    let sent = client.heartbeat(&agent, &heartbeat).await;
+                    sent.map_err(|error| (error.is_transient(), error.to_string()))
+                }
+            };
+            match sent {
+                // For example, the ACL of this Redis user is older than heartbeats.
+                Err((false, error)) if !std::mem::replace(&mut is_rejected, true) => {
+                    tracing::warn!(run = %self.run.run, error, "heartbeats are rejected");
+                }
+                Err((_, error)) => {
+                    tracing::debug!(run = %self.run.run, error, "a heartbeat could not be sent");
                 }
                 Ok(()) => is_rejected = false,
             }
+            // 3. Wait.
             let factor = 1.0 - rand::rng().random_range(0.0..MAX_JITTER_RATIO);
             sleep(self.interval.mul_f64(factor)).await;
         }
@@ -121,5 +145,20 @@ impl HeartbeatTask {
             rss: used.map(|used| used.rss),
             cpu: used.and_then(|used| used.cpu),
         }
+    }
+}
+
+/// The same way with its own connections: a connection belongs to the runtime that opened it.
+fn own_connections(way: &ActiveTransport) -> ActiveTransport {
+    match way {
+        ActiveTransport::None => ActiveTransport::None,
+        ActiveTransport::Redis(redis) => ActiveTransport::Redis(redis.with_new_connections()),
+        ActiveTransport::Gateway(client) => match client.with_new_connections() {
+            Ok(client) => ActiveTransport::Gateway(client),
+            Err(error) => {
+                tracing::warn!(%error, "heartbeats cannot be sent");
+                ActiveTransport::None
+            }
+        },
     }
 }

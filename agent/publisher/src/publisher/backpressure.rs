@@ -24,12 +24,12 @@ impl Publisher {
     /// A publisher that neither sends nor stores: everything stays in its queue.
     pub(crate) fn with_queue_only() -> Self {
         use crate::options::{Options, Target};
-        let target = Target {
-            redis: "redis://127.0.0.1:1".parse().expect("an address"),
-            prefix: String::new(),
-            run: uuid::Uuid::now_v7(),
-            variation: 0,
-        };
+        let target = Target::in_redis(
+            "redis://127.0.0.1:1".parse().expect("an address"),
+            "",
+            uuid::Uuid::now_v7(),
+            0,
+        );
         let options = Options {
             buffer_bytes: 0,
             ..Options::default()

@@ -1,9 +1,10 @@
 //! Control commands to this variation of the run, and the answers to them.
 //!
-//! A task reads them with a blocking `XREAD` on a connection of its own. It publishes each command
-//! as `received` and hands it to the caller, whose answer, `done` or `refused`, it publishes too;
-//! then it deletes the command from the stream. A command without an answer comes again on the next
-//! connection and to the next process, but each process sees it only once.
+//! A task reads them by the way that events take: with a blocking `XREAD` on a connection to Redis
+//! of its own, or from the [notices](crate::transport::notices) of the gateway. It publishes each
+//! command as `received` and hands it to the caller, whose answer, `done` or `refused`, it publishes
+//! too; then it deletes the command from the stream. A command without an answer comes again on the
+//! next connection and to the next process, but each process sees it only once.
 //!
 //! Bounds: [`MAX_KNOWN_COMMANDS`] ids that this process has seen, [`MAX_WAITING_COMMANDS`] that
 //! wait for the caller. Time: [`BLOCK_TIME`] and the usual Redis deadline for a read;
@@ -11,7 +12,6 @@
 //! to delete a command once its answer is in Redis.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ use super::handle::Publisher;
 use crate::error::PublishError;
 use crate::queue::event_queue::Queue;
 use crate::sender::progress::Progress;
+use crate::transport::notices::Notices;
+use crate::transport::selector::ActiveTransport;
 
 /// Longest read without a command: short enough to notice a half-open connection.
 const BLOCK_TIME: Duration = Duration::from_secs(30);
@@ -50,9 +52,11 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where commands come from.
 #[derive(Debug, Clone)]
 pub(super) struct CommandSource {
-    pub(super) redis: Redis,
     pub(super) keys: RunKeys,
     pub(super) variation: u16,
+    /// The way that events take.
+    pub(super) active: watch::Receiver<ActiveTransport>,
+    pub(super) notices: watch::Receiver<Notices>,
 }
 
 impl Publisher {
@@ -205,9 +209,27 @@ impl CommandReader {
     }
 
     async fn keep_reading(&self, commands: &mpsc::Sender<Command>) {
+        let mut active = self.source.active.clone();
         let mut backoff = Backoff::for_connections();
         loop {
-            let Err(error) = self.read(commands, &mut backoff).await;
+            let way = active.borrow_and_update().clone();
+            let read = match way {
+                ActiveTransport::Redis(redis) => {
+                    self.read(&redis, &mut active, commands, &mut backoff).await
+                }
+                ActiveTransport::Gateway(_) => {
+                    self.take_notices(&mut active, commands).await;
+                    Ok(())
+                }
+                // The sender has ended if there will be no other.
+                ActiveTransport::None => match active.changed().await {
+                    Ok(()) => Ok(()),
+                    Err(_ended) => return,
+                },
+            };
+            let Err(error) = read else {
+                continue;
+            };
             if error.code() == Some("NOPERM") {
                 tracing::warn!(%error, "commands to this run cannot be read: see `runcastd acl`");
                 return;
@@ -217,36 +239,65 @@ impl CommandReader {
         }
     }
 
-    /// Reads from one connection until it breaks.
+    /// Reads from one connection to Redis, until it breaks or events take another way.
     async fn read(
         &self,
+        redis: &Redis,
+        active: &mut watch::Receiver<ActiveTransport>,
         commands: &mpsc::Sender<Command>,
         backoff: &mut Backoff,
-    ) -> Result<Infallible, RedisFailure> {
-        let CommandSource { redis, keys, .. } = &self.source;
+    ) -> Result<(), RedisFailure> {
+        let keys = &self.source.keys;
         let mut connection = redis.dedicated(keys.slot).await?;
         let mut after = STREAM_START.to_owned();
         loop {
             // 1. Wait for entries.
             let read = commands::read(keys, &after, BLOCK_TIME);
             let deadline = BLOCK_TIME + REDIS_DEADLINE;
-            let reply = timeout(deadline, read.query_async::<Value>(&mut connection))
-                .await
-                .map_err(|_elapsed| redis.timed_out(deadline))?;
+            let reply = tokio::select! {
+                reply = timeout(deadline, read.query_async::<Value>(&mut connection)) => reply,
+                _changed = active.changed() => return Ok(()),
+            };
+            let reply = reply.map_err(|_elapsed| redis.timed_out(deadline))?;
             let entries = reply.and_then(commands::parse);
             let entries = entries.map_err(|error| redis.failed(error))?;
             backoff.reset();
             // 2. Hand on those for this variation.
-            for CommandEntry { entry, command } in entries {
-                after.clone_from(&entry);
-                match command {
-                    Some(command) if command.variation == self.source.variation => {
-                        self.hand_on(entry, command, commands).await;
-                    }
-                    Some(_of_another_variation) => {}
-                    None => tracing::warn!(entry, "a command cannot be parsed and is ignored"),
-                }
+            for entry in entries {
+                after.clone_from(&entry.entry);
+                self.consider(entry, commands).await;
             }
+        }
+    }
+
+    /// Takes what the gateway tells, until events take another way.
+    async fn take_notices(
+        &self,
+        active: &mut watch::Receiver<ActiveTransport>,
+        commands: &mpsc::Sender<Command>,
+    ) {
+        let mut notices = self.source.notices.clone();
+        loop {
+            let told = notices.borrow_and_update().commands.clone();
+            for entry in told {
+                self.consider(entry, commands).await;
+            }
+            tokio::select! {
+                changed = notices.changed() => if changed.is_err() { return },
+                _changed = active.changed() => return,
+            }
+        }
+    }
+
+    /// Hands on a command, if it is for this variation.
+    async fn consider(&self, entry: CommandEntry, commands: &mpsc::Sender<Command>) {
+        let CommandEntry { entry, command } = entry;
+        match command {
+            Some(command) if command.variation == self.source.variation => {
+                self.hand_on(entry, command, commands).await;
+            }
+            Some(_of_another_variation) => {}
+            None => tracing::warn!(entry, "a command cannot be parsed and is ignored"),
         }
     }
 
@@ -281,11 +332,26 @@ impl CommandReader {
 
     /// Deletes a command from the stream. Retries until that succeeds; the caller bounds the time.
     async fn delete(&self, entry: &str) {
-        let CommandSource { redis, keys, .. } = &self.source;
-        let command = commands::acknowledge(keys, entry);
+        let keys = &self.source.keys;
         let mut backoff = Backoff::for_connections();
-        while let Err(error) = redis.query::<u64>(keys.slot, &command).await {
-            tracing::debug!(%error, entry, "a command could not be deleted, retrying");
+        loop {
+            let way = self.source.active.borrow().clone();
+            let deleted = match way {
+                ActiveTransport::Redis(redis) => {
+                    let command = commands::acknowledge(keys, entry);
+                    let deleted = redis.query::<u64>(keys.slot, &command).await;
+                    deleted.map(drop).map_err(|error| error.to_string())
+                }
+                ActiveTransport::Gateway(client) => {
+                    let removed = client.remove_command(keys.run, entry).await;
+                    removed.map_err(|error| error.to_string())
+                }
+                ActiveTransport::None => Err("nothing is connected".to_owned()),
+            };
+            let Err(error) = deleted else {
+                return;
+            };
+            tracing::debug!(error, entry, "a command could not be deleted, retrying");
             sleep(backoff.next_wait()).await;
         }
     }

@@ -34,7 +34,7 @@
 //! Memory, at most: the queue (8 MiB); bodies that are in no file ([`Options::buffer_bytes`], 64
 //! MiB; with a spool only while it cannot be written); with a spool, bodies that are also in a file
 //! (8 MiB); an index (1 Mi batches of 32 bytes, 32 MiB); and what is in flight on the connection (8
-//! batches of 256 KiB, twice). When queue and buffer are full, or the spool is at its limit, events
+//! batches of 256 KiB to Redis, 24 to a gateway, twice). When queue and buffer are full, or the spool is at its limit, events
 //! of the kinds in [`Options::drop_oldest`] drop the oldest waiting ones, counted in a `gap` event;
 //! for all others the async calls wait and the `try_` calls return [`PublishError::Full`].
 //!
@@ -45,7 +45,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use runcast_common::connect::Redis;
 use runcast_common::protocol::event::{self, Kind, Progress as ProgressPayload, StatusChange};
 use runcast_common::protocol::keys::Keys;
 use runcast_common::protocol::limits::MAX_VARIATIONS;
@@ -64,6 +63,7 @@ use crate::queue::event_queue::Queue;
 use crate::queue::payload::{LogLine, Metric, chunks};
 use crate::sender::progress::Progress;
 use crate::spool::directory::producer_folder;
+use crate::transport::selector::Routes;
 
 /// How long [`Publisher::connected`] keeps waiting after the first failed attempt: a lost reply or
 /// a restart of Redis is over by then, and a wrong address delays a command by three seconds only.
@@ -111,20 +111,18 @@ impl Publisher {
         if target.variation >= MAX_VARIATIONS {
             return Err(StartError::Variation(target.variation));
         }
-        let redis = Redis::new(&target.redis)?;
-        let installation = Keys::new(&target.prefix);
-        let keys = installation.run(target.run);
+        let routes = Routes::new(target)?;
         let spool = options.spool.as_ref();
         let folder =
             spool.map(|spool| producer_folder(&spool.folder, target.run, target.variation));
         Ok(Self::launch(PublisherSetup {
-            redis: Some(redis),
-            keys,
+            routes: Some(routes),
+            run: target.run,
             spooled_as: target.run,
             variation: target.variation,
             folder,
             options,
-            heartbeat: Some(installation),
+            heartbeat: Some(Keys::new(&target.prefix)),
         }))
     }
 

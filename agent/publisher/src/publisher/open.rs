@@ -5,23 +5,23 @@
 
 use std::path::PathBuf;
 
-use runcast_common::connect::Redis;
 use runcast_common::protocol::event;
-use runcast_common::protocol::keys::{Keys, RunKeys};
+use runcast_common::protocol::keys::Keys;
 use uuid::Uuid;
 
 use crate::options::Options;
 use crate::retransmit::buffer::RetransmitBuffer;
 use crate::spool::recovery::LostEvents;
 use crate::spool::writer::Spool;
+use crate::transport::selector::Routes;
 
 /// What a publisher is started with.
 pub(super) struct PublisherSetup {
     /// None if the target is not known.
-    pub(super) redis: Option<Redis>,
-    pub(super) keys: RunKeys,
-    /// The run's id in the spool. It differs from the one in `keys` if the run did not exist when
-    /// the spool was written.
+    pub(super) routes: Option<Routes>,
+    pub(super) run: Uuid,
+    /// The run's id in the spool. It differs from `run` if the run did not exist when the spool was
+    /// written.
     pub(super) spooled_as: Uuid,
     pub(super) variation: u16,
     /// The folder of this producer's spool.

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runcast_common::connect::Redis;
-use runcast_common::protocol::keys::Keys;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -15,11 +13,14 @@ use super::commands::CommandSource;
 use super::handle::{Publisher, Shared};
 use super::open::PublisherSetup;
 use crate::error::{StartError, Stopped};
+use crate::gateway_client::ProducerOfRun;
 use crate::heartbeat::task::HeartbeatTask;
 use crate::options::{Options, Target};
 use crate::queue::event_queue::Queue;
 use crate::sender::progress::Progress;
 use crate::sender::task::{Identity, Sender};
+use crate::transport::notices::{NoticeReader, Notices};
+use crate::transport::selector::{ActiveTransport, Routes, TransportSelector};
 
 /// How long a publisher that was dropped without `close` keeps sending.
 const DROP_GRACE: Duration = Duration::from_secs(5);
@@ -34,8 +35,8 @@ impl Publisher {
         options: Options,
     ) -> Result<Self, StartError> {
         Ok(Self::launch(PublisherSetup {
-            redis: Some(Redis::new(&target.redis)?),
-            keys: Keys::new(&target.prefix).run(target.run),
+            routes: Some(Routes::new(target)?),
+            run: target.run,
             spooled_as,
             variation: target.variation,
             folder: Some(folder),
@@ -49,8 +50,8 @@ impl Publisher {
     #[must_use]
     pub fn offline(run: Uuid, variation: u16, folder: PathBuf, options: Options) -> Self {
         Self::launch(PublisherSetup {
-            redis: None,
-            keys: Keys::new("").run(run),
+            routes: None,
+            run,
             spooled_as: run,
             variation,
             folder: Some(folder),
@@ -67,40 +68,42 @@ impl Publisher {
                 .buffer
                 .push_gap(setup.variation, lost.count, lost.bytes);
         }
-        let identity = Identity {
+        let producer = ProducerOfRun {
+            run: setup.run,
             producer: opened.producer,
-            producer_epoch: opened.epoch,
-            keys: setup.keys,
-            cap: setup.options.cap,
+            epoch: opened.epoch,
         };
-        let commands = setup.redis.clone().map(|redis| CommandSource {
-            redis,
-            keys: identity.keys.clone(),
-            variation: setup.variation,
-        });
         // 2. What all clones of the publisher share.
+        let (active_in, active) = watch::channel(ActiveTransport::None);
+        let (notices_in, notices) = watch::channel(Notices::default());
         let (progress_in, progress) = watch::channel(Progress::default());
         let droppable = &setup.options.drop_oldest;
         let queue = Queue::new(setup.variation, opened.buffer.newest(), droppable);
+        let commands = setup.routes.as_ref().map(|routes| CommandSource {
+            keys: routes.keys().clone(),
+            variation: setup.variation,
+            active: active.clone(),
+            notices: notices.clone(),
+        });
         let shared = Arc::new(Shared {
             queue: Arc::new(queue),
             progress,
             stop: CancellationToken::new(),
             dropped: Arc::new(Notify::new()),
             ended: CancellationToken::new(),
-            producer: identity.producer,
-            producer_epoch: identity.producer_epoch,
+            producer: producer.producer,
+            producer_epoch: producer.epoch,
             commands,
             spool: opened.folder,
         });
-        // 3. Heartbeats and the sending task.
-        if let Some((redis, keys)) = setup.redis.clone().zip(setup.heartbeat) {
+        // 3. Heartbeats, notices and the sending task.
+        if let Some((routes, keys)) = setup.routes.as_ref().zip(setup.heartbeat) {
             let heartbeat = HeartbeatTask {
-                redis,
+                active: active.clone(),
                 keys,
-                run: identity.keys.clone(),
+                run: routes.keys().clone(),
                 variation: setup.variation,
-                producer: identity.producer,
+                producer: producer.producer,
                 queue: Arc::clone(&shared.queue),
                 progress: shared.progress.clone(),
                 interval: setup.options.heartbeat_interval,
@@ -108,14 +111,32 @@ impl Publisher {
             };
             heartbeat.spawn();
         }
+        let reader = NoticeReader {
+            producer,
+            variation: setup.variation,
+            active,
+            notices: notices_in,
+        };
+        let transports = setup
+            .routes
+            .map(|routes| TransportSelector::new(routes, producer, active_in));
+        let identity = Identity {
+            producer: producer.producer,
+            producer_epoch: producer.epoch,
+            run: producer.run,
+            cap: setup.options.cap,
+        };
         let sender = Sender::new(
             Arc::clone(&shared.queue),
-            setup.redis,
+            transports,
+            notices,
             identity,
             opened.buffer,
             setup.variation,
             progress_in,
         );
+        let ended = shared.ended.clone();
+        tokio::spawn(async move { ended.run_until_cancelled(reader.run()).await });
         tokio::spawn(supervise(
             sender,
             Arc::clone(&shared.queue),

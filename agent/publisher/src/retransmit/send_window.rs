@@ -22,15 +22,11 @@
 //! reply to that call decides what happens to all others.
 
 use runcast_common::protocol::seal::Seal;
-use runcast_common::scripts::{AppendOutcome, AppendReply};
+use runcast_common::scripts::{Append, AppendOutcome, AppendReply};
 
 use super::buffer::{BufferRead, RetransmitBuffer, UNREADABLE_REASON};
 use crate::queue::batch::Batch;
 use crate::queue::pending::gap_line;
-
-/// Calls that may be in flight. Two hide the round trip within a cluster; eight still do at a
-/// distance of 10 ms for a stream of 10 MB/s, and hold at most 2 MiB.
-pub(crate) const MAX_IN_FLIGHT_CALLS: usize = 8;
 
 /// What a call of the script asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +35,17 @@ pub(crate) enum Request {
     Append { first: u64 },
     /// Only the state of the run.
     State,
+}
+
+impl Request {
+    pub(crate) const fn of(append: &Append<'_>) -> Self {
+        match append.count {
+            0 => Self::State,
+            _ => Self::Append {
+                first: append.first,
+            },
+        }
+    }
 }
 
 /// What a reply means for the calls in flight behind it.
@@ -117,13 +124,15 @@ impl SendWindow {
         self.next > buffer.newest()
     }
 
-    /// The batch to send next, if one may be sent while `in_flight` calls are unanswered.
+    /// The batch to send next, if one may be sent while `in_flight` calls of at most
+    /// `max_in_flight` are unanswered.
     pub(crate) fn next_batch(
         &mut self,
         buffer: &mut RetransmitBuffer,
         in_flight: usize,
+        max_in_flight: usize,
     ) -> Option<Batch> {
-        let limit = if self.probing { 1 } else { MAX_IN_FLIGHT_CALLS };
+        let limit = if self.probing { 1 } else { max_in_flight };
         if in_flight >= limit || self.awaits_first_reply() {
             return None;
         }
@@ -223,6 +232,11 @@ impl SendWindow {
                 NextStep::Full
             }
         }
+    }
+
+    /// The gateway has told how far Postgres is, without being asked.
+    pub(crate) fn on_durable(&mut self, buffer: &mut RetransmitBuffer, durable: u64) {
+        self.advance_durable(buffer, durable);
     }
 
     fn advance_durable(&mut self, buffer: &mut RetransmitBuffer, durable: u64) {

@@ -8,10 +8,13 @@ use runcast_common::scripts::{AppendOutcome, AppendReply};
 use uuid::Uuid;
 
 use super::buffer::RetransmitBuffer;
-use super::send_window::{MAX_IN_FLIGHT_CALLS, NextStep, Request, SendWindow};
+use super::send_window::{NextStep, Request, SendWindow};
 use crate::options::Fsync;
 use crate::queue::batch::Batch;
 use crate::spool::writer::Spool;
+
+/// Calls that a connection to Redis has in flight.
+const MAX_IN_FLIGHT: usize = 8;
 
 fn reply(outcome: AppendOutcome, durable: u64) -> AppendReply {
     AppendReply {
@@ -48,7 +51,9 @@ impl Producer {
 
     /// Sends one batch and returns the seq of its first event.
     fn send(&mut self, in_flight: usize) -> Option<u64> {
-        let batch = self.window.next_batch(&mut self.buffer, in_flight)?;
+        let batch = self
+            .window
+            .next_batch(&mut self.buffer, in_flight, MAX_IN_FLIGHT)?;
         self.window.mark_sent(&batch);
         Some(batch.first)
     }
@@ -73,11 +78,7 @@ fn batches_are_sent_in_order_within_the_window() {
     let mut producer = Producer::holding(30);
     assert_eq!(producer.send(0), Some(1));
     assert_eq!(producer.send(1), Some(11));
-    assert_eq!(
-        producer.send(MAX_IN_FLIGHT_CALLS),
-        None,
-        "the window is full"
-    );
+    assert_eq!(producer.send(MAX_IN_FLIGHT), None, "the window is full");
     producer.stored(1, 10, 5);
     assert_eq!(producer.seqs(), (10, 5));
     assert_eq!(producer.send(1), Some(21));
@@ -210,7 +211,7 @@ fn events_that_the_previous_process_stored_are_not_mistaken_for_own_ones() {
     assert!(!producer.window.is_durable(&producer.buffer));
     let batch = producer
         .window
-        .next_batch(&mut producer.buffer, 0)
+        .next_batch(&mut producer.buffer, 0, MAX_IN_FLIGHT)
         .expect("own events");
     assert_eq!((batch.first, &batch.body[..]), (5, &b"own\n"[..]));
     // The seal covers all of them.

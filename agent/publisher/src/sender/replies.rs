@@ -1,7 +1,8 @@
 //! What a reply to an append call asks the sender to do.
 
-use redis::RedisError;
 use runcast_common::scripts::AppendReply;
+
+use crate::transport::connection::{CallError, ConnectionError};
 
 /// The sender's reaction to one reply.
 #[derive(Debug)]
@@ -17,21 +18,17 @@ pub(super) enum ReplyAction {
     /// Redis executes no writes at the moment, for this reason: send again later.
     Pause(String),
     /// Anything else: close the connection.
-    Disconnect(RedisError),
+    Disconnect(ConnectionError),
 }
 
 /// Decides on a reply. `is_current` is false if the sender superseded the call after sending it.
-pub(super) fn classify(result: Result<AppendReply, RedisError>, is_current: bool) -> ReplyAction {
-    let error = match result {
-        Ok(appended) if is_current => return ReplyAction::Apply(appended),
-        Ok(appended) => return ReplyAction::ApplyDurable(appended),
-        Err(error) => error,
-    };
-    // With these codes Redis has rejected the call without executing anything.
-    match error.code() {
-        Some("NOSCRIPT" | "OOM" | "MISCONF" | "BUSY") if !is_current => ReplyAction::Ignore,
-        Some("NOSCRIPT") => ReplyAction::LoadScript,
-        Some("OOM" | "MISCONF" | "BUSY") => ReplyAction::Pause(error.to_string()),
-        _ => ReplyAction::Disconnect(error),
+pub(super) fn classify(result: Result<AppendReply, CallError>, is_current: bool) -> ReplyAction {
+    match result {
+        Ok(appended) if is_current => ReplyAction::Apply(appended),
+        Ok(appended) => ReplyAction::ApplyDurable(appended),
+        Err(CallError::UnknownScript | CallError::Busy(_)) if !is_current => ReplyAction::Ignore,
+        Err(CallError::UnknownScript) => ReplyAction::LoadScript,
+        Err(CallError::Busy(reason)) => ReplyAction::Pause(reason),
+        Err(CallError::Failed(error)) => ReplyAction::Disconnect(error),
     }
 }

@@ -23,6 +23,10 @@ pub(super) const MIN_QUERY_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest wait between two queries, while Postgres is down or far behind.
 const MAX_QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Wait between two queries while the gateway tells what Postgres holds: in case that a notice was
+/// lost.
+const TOLD_QUERY_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Shortest and longest wait between attempts after `full`: the persister frees room within tens of
 /// milliseconds, or is down.
 const MIN_FULL_WAIT: Duration = Duration::from_millis(20);
@@ -114,11 +118,16 @@ impl SendSchedule {
         self.query_backoff.reset();
     }
 
-    /// Whether a query is due now; then plans the next one.
-    pub(super) fn is_query_due(&mut self, now: Instant) -> bool {
+    /// Whether a query is due now; then plans the next one. `is_told` while the gateway tells what
+    /// a query would ask.
+    pub(super) fn is_query_due(&mut self, now: Instant, is_told: bool) -> bool {
         let is_due = self.query_at.is_some_and(|at| at <= now);
         if is_due || self.query_at.is_none() {
-            self.query_at = Some(now + self.query_backoff.next_wait());
+            let wait = match is_told {
+                true => TOLD_QUERY_INTERVAL,
+                false => self.query_backoff.next_wait(),
+            };
+            self.query_at = Some(now + wait);
         }
         is_due
     }
@@ -159,14 +168,14 @@ mod tests {
     async fn queries_back_off_until_something_is_durable() {
         let mut schedule = SendSchedule::new();
         let mut now = Instant::now();
-        assert!(!schedule.is_query_due(now), "only planned");
+        assert!(!schedule.is_query_due(now, false), "only planned");
         let mut waits = Vec::new();
         for _ in 0..10 {
             let at = schedule.next_timer().expect("planned");
-            assert!(!schedule.is_query_due(at - Duration::from_millis(1)));
+            assert!(!schedule.is_query_due(at - Duration::from_millis(1), false));
             waits.push(at - now);
             now = at;
-            assert!(schedule.is_query_due(now));
+            assert!(schedule.is_query_due(now, false));
         }
         assert!(
             waits[0] <= MIN_QUERY_INTERVAL
@@ -175,7 +184,7 @@ mod tests {
         );
         schedule.stop_queries();
         assert_eq!(schedule.next_timer(), None);
-        schedule.is_query_due(now);
+        schedule.is_query_due(now, false);
         assert!(schedule.next_timer().expect("planned") <= now + MIN_QUERY_INTERVAL);
     }
 

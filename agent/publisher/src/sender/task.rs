@@ -1,4 +1,4 @@
-//! The sending task: owns the publisher's connection, its retransmit buffer and its send window.
+//! The sending task: owns the publisher's ways out, its retransmit buffer and its send window.
 //!
 //! - **Batching.** A closed batch leaves as soon as the window allows. So does an open one, unless
 //!   many batches were sent just before: then it waits up to [`LINGER`](super::schedule::LINGER)
@@ -7,12 +7,12 @@
 //!   is sent.
 //! - **Replies.** `ok` advances; `gap` resends from the event that Redis expects; `full` waits and
 //!   retries; `fenced` stops the publisher. A network error, or no reply in time, closes the
-//!   connection: the task reconnects for as long as the publisher lives, and resends what Redis did
-//!   not acknowledge. The script never appends an event twice.
+//!   connection: the task reconnects for as long as the publisher lives, by the same way or the
+//!   other one, and resends what was not acknowledged. The script never appends an event twice.
 //! - **Durability.** Each reply says what Postgres holds. While the task has nothing to send but
 //!   waits for Postgres it queries the state, after
-//!   [`MIN_QUERY_INTERVAL`](super::schedule::MIN_QUERY_INTERVAL) and then at growing intervals. An
-//!   idle task whose events are all durable sleeps.
+//!   [`MIN_QUERY_INTERVAL`](super::schedule::MIN_QUERY_INTERVAL) and then at growing intervals. A
+//!   gateway tells it without being asked. An idle task whose events are all durable sleeps.
 //!
 //! The task has no time limit of its own: `close`, or dropping the publisher, bounds it from
 //! outside.
@@ -20,15 +20,12 @@
 use std::sync::Arc;
 
 use runcast_common::backoff::Backoff;
-use runcast_common::connect::Redis;
 use runcast_common::protocol::encoding::Body;
-use runcast_common::protocol::keys::RunKeys;
 use runcast_common::scripts::{Append, AppendReply, Cap};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-use super::connection::{AppendConnection, ConnectionError, RequestReply};
 use super::intake::Intake;
 use super::progress::{Progress, ProgressReporter};
 use super::replies::{ReplyAction, classify};
@@ -37,14 +34,17 @@ use crate::error::Stopped;
 use crate::queue::batch::Batch;
 use crate::queue::event_queue::Queue;
 use crate::retransmit::buffer::RetransmitBuffer;
-use crate::retransmit::send_window::{MAX_IN_FLIGHT_CALLS, NextStep, Request, SendWindow};
+use crate::retransmit::send_window::{NextStep, Request, SendWindow};
+use crate::transport::connection::{Connection, ConnectionError, RequestReply};
+use crate::transport::notices::Notices;
+use crate::transport::selector::TransportSelector;
 
 /// The producer and the run that it publishes to.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) producer: Uuid,
     pub(crate) producer_epoch: u64,
-    pub(crate) keys: RunKeys,
+    pub(crate) run: Uuid,
     pub(crate) cap: Cap,
 }
 
@@ -52,13 +52,17 @@ pub(crate) struct Identity {
 pub(crate) struct Sender {
     queue: Arc<Queue>,
     /// None while the target is unknown: the task then only stores events.
-    redis: Option<Redis>,
+    transports: Option<TransportSelector>,
+    /// What a gateway tells without being asked.
+    notices: watch::Receiver<Notices>,
     identity: Identity,
     intake: Intake,
     buffer: RetransmitBuffer,
     window: SendWindow,
     schedule: SendSchedule,
     reconnect: Backoff,
+    /// Whether the log has said that publishing is interrupted.
+    is_outage_reported: bool,
     /// Dropped after the buffer: a spool is closed before `close` learns that the task has ended.
     progress: ProgressReporter,
 }
@@ -71,12 +75,15 @@ enum ConnectionEnd {
         by: u64,
     },
     Broken(ConnectionError),
+    /// A better way works again.
+    Replaced(Connection),
 }
 
 impl Sender {
     pub(crate) fn new(
         queue: Arc<Queue>,
-        redis: Option<Redis>,
+        transports: Option<TransportSelector>,
+        notices: watch::Receiver<Notices>,
         identity: Identity,
         buffer: RetransmitBuffer,
         variation: u16,
@@ -87,23 +94,29 @@ impl Sender {
             intake: Intake::new(Arc::clone(&queue), &window),
             progress: ProgressReporter::new(Arc::clone(&queue), progress),
             queue,
-            redis,
+            transports,
+            notices,
             identity,
             buffer,
             window,
             schedule: SendSchedule::new(),
             reconnect: Backoff::for_connections(),
+            is_outage_reported: false,
         }
     }
 
     /// Sends until the queue has ended and everything is durable, or a newer process takes over.
     pub(crate) async fn run(&mut self) {
-        let Some(redis) = self.redis.clone() else {
+        let Some(mut transports) = self.transports.take() else {
             return self.store_while(std::future::pending()).await;
         };
+        let mut opened = None;
         let reason = loop {
-            let mut connection = self.connect(&redis).await;
-            match self.serve(&mut connection).await {
+            let mut connection = match opened.take() {
+                Some(connection) => connection,
+                None => self.connect(&mut transports).await,
+            };
+            match self.serve(&mut connection, &mut transports).await {
                 ConnectionEnd::Done => {
                     // A finished run whose events are all in Postgres needs no files.
                     if self.intake.is_final() {
@@ -112,10 +125,17 @@ impl Sender {
                     break Stopped::Closed;
                 }
                 ConnectionEnd::Fenced { by } => break Stopped::Fenced { by },
+                ConnectionEnd::Replaced(better) => {
+                    drop(connection);
+                    self.window.on_disconnect();
+                    opened = Some(better);
+                }
                 ConnectionEnd::Broken(error) => {
                     drop(connection);
                     self.window.on_disconnect();
-                    self.wait_to_reconnect(&error).await;
+                    let has_other_way = transports.on_failure(&error);
+                    self.wait_to_reconnect(&error, &transports, has_other_way)
+                        .await;
                 }
             }
         };
@@ -129,19 +149,29 @@ impl Sender {
     }
 
     /// Connects, however many attempts that takes.
-    async fn connect(&mut self, redis: &Redis) -> AppendConnection {
-        let keys = self.identity.keys.clone();
+    async fn connect(&mut self, transports: &mut TransportSelector) -> Connection {
         loop {
-            match self.store_while(AppendConnection::open(redis, &keys)).await {
+            match self.store_while(transports.connect()).await {
                 Ok(connection) => return connection,
-                Err(error) => self.wait_to_reconnect(&error).await,
+                Err(error) => self.wait_to_reconnect(&error, transports, false).await,
             }
         }
     }
 
-    async fn wait_to_reconnect(&mut self, error: &ConnectionError) {
-        self.report_outage(error);
+    /// Waits before the next attempt; not before the first one by another way.
+    async fn wait_to_reconnect(
+        &mut self,
+        error: &ConnectionError,
+        transports: &TransportSelector,
+        has_other_way: bool,
+    ) {
+        let is_first = self.reconnect.attempts() == 0;
         let wait = self.reconnect.next_wait();
+        if is_first && has_other_way {
+            tracing::debug!(%error, "publishing is interrupted, trying the other way");
+            return;
+        }
+        self.report_outage(error, &transports.describe());
         self.store_while(sleep(wait)).await;
     }
 
@@ -160,7 +190,11 @@ impl Sender {
         }
     }
 
-    async fn serve(&mut self, connection: &mut AppendConnection) -> ConnectionEnd {
+    async fn serve(
+        &mut self,
+        connection: &mut Connection,
+        transports: &mut TransportSelector,
+    ) -> ConnectionEnd {
         // The reply says where to continue, and whether this producer may call the script at all.
         self.query_state(connection);
         self.schedule.reset_timers();
@@ -182,6 +216,8 @@ impl Sender {
                     },
                     Err(error) => return ConnectionEnd::Broken(error),
                 },
+                better = transports.better() => return ConnectionEnd::Replaced(better),
+                () = changed(&mut self.notices) => self.take_notices(),
                 () = self.queue.changed() => {}
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
             }
@@ -189,7 +225,7 @@ impl Sender {
     }
 
     /// Sends what the window allows. Returns until when the open batch may keep growing.
-    fn store_and_send(&mut self, connection: &mut AppendConnection) -> Option<Instant> {
+    fn store_and_send(&mut self, connection: &mut Connection) -> Option<Instant> {
         let now = Instant::now();
         let may_append = self.schedule.may_append(now);
         let mut is_open_left = self.intake.fill(&mut self.buffer, &self.window, false);
@@ -199,7 +235,7 @@ impl Sender {
         // The open batch is taken only when the connection would otherwise be idle.
         let could_send_more = may_append
             && self.window.is_sent(&self.buffer)
-            && connection.in_flight() < MAX_IN_FLIGHT_CALLS;
+            && connection.in_flight() < connection.max_in_flight();
         if !is_open_left || !could_send_more {
             return None;
         }
@@ -212,33 +248,45 @@ impl Sender {
         is_open_left.then(|| self.schedule.linger_until())
     }
 
-    fn send_batches(&mut self, connection: &mut AppendConnection, now: Instant) {
+    fn send_batches(&mut self, connection: &mut Connection, now: Instant) {
         let window = &mut self.window;
-        while let Some(batch) = window.next_batch(&mut self.buffer, connection.in_flight()) {
-            let append = append_call(&self.identity, window, &batch);
-            connection.send(&self.identity.keys, &append);
+        let max = connection.max_in_flight();
+        while let Some(batch) = window.next_batch(&mut self.buffer, connection.in_flight(), max) {
+            connection.send(&append_call(&self.identity, window, &batch));
             window.mark_sent(&batch);
             self.schedule.on_sent(now);
         }
     }
 
-    fn query_state(&self, connection: &mut AppendConnection) {
-        let query = state_query(&self.identity, &self.window);
-        connection.send(&self.identity.keys, &query);
+    fn query_state(&self, connection: &mut Connection) {
+        connection.send(&state_query(&self.identity, &self.window));
     }
 
     /// Queries what Postgres holds, if that is due and no reply in flight will say it.
-    fn query_if_due(&mut self, connection: &mut AppendConnection) {
+    fn query_if_due(&mut self, connection: &mut Connection) {
         if self.window.is_durable(&self.buffer) {
-            self.schedule.stop_queries();
-        } else if self.schedule.is_query_due(Instant::now()) && connection.in_flight() == 0 {
+            return self.schedule.stop_queries();
+        }
+        let is_told = self.notices.borrow().is_live;
+        if self.schedule.is_query_due(Instant::now(), is_told) && connection.in_flight() == 0 {
             self.query_state(connection);
+        }
+    }
+
+    /// Takes what the gateway has told about Postgres.
+    fn take_notices(&mut self) {
+        let told = self.notices.borrow_and_update().durable;
+        let before = self.window.durable();
+        self.window.on_durable(&mut self.buffer, told);
+        if self.window.durable() > before {
+            self.schedule.on_durable();
+            self.report_progress();
         }
     }
 
     async fn handle_reply(
         &mut self,
-        connection: &mut AppendConnection,
+        connection: &mut Connection,
         reply: RequestReply,
     ) -> Result<(), ConnectionEnd> {
         let durable_before = self.window.durable();
@@ -260,7 +308,7 @@ impl Sender {
                 self.pause(&reason);
             }
             ReplyAction::Disconnect(error) => {
-                return Err(ConnectionEnd::Broken(connection.failed(error)));
+                return Err(ConnectionEnd::Broken(error));
             }
         }
         if self.window.durable() > durable_before {
@@ -272,7 +320,7 @@ impl Sender {
 
     fn apply(
         &mut self,
-        connection: &mut AppendConnection,
+        connection: &mut Connection,
         request: Request,
         appended: &AppendReply,
     ) -> Result<(), ConnectionEnd> {
@@ -300,7 +348,7 @@ impl Sender {
     fn pause(&mut self, reason: &str) {
         if self.schedule.is_advancing() {
             tracing::info!(
-                run = %self.identity.keys.run,
+                run = %self.identity.run,
                 reason,
                 "Redis accepts no events at the moment, retrying"
             );
@@ -312,8 +360,8 @@ impl Sender {
     fn on_advance(&mut self, request: Request) {
         // The reply to a state query proves nothing about appends that still wait.
         if request != Request::State || self.window.is_sent(&self.buffer) {
-            if self.reconnect.attempts() > 0 {
-                tracing::info!(redis = self.address(), "publishing resumed");
+            if std::mem::take(&mut self.is_outage_reported) {
+                tracing::info!(run = %self.identity.run, "publishing resumed");
             }
             self.reconnect.reset();
             self.schedule.on_advance();
@@ -328,18 +376,20 @@ impl Sender {
     }
 
     /// Logs one warning per outage; further attempts are logged at debug level.
-    fn report_outage(&self, error: &ConnectionError) {
-        let redis = self.address();
-        if self.reconnect.attempts() == 0 {
-            tracing::warn!(redis, %error, "publishing is interrupted, reconnecting");
+    fn report_outage(&mut self, error: &ConnectionError, to: &str) {
+        if std::mem::replace(&mut self.is_outage_reported, true) {
+            tracing::debug!(to, %error, "cannot connect yet");
         } else {
-            tracing::debug!(redis, %error, "cannot connect yet");
+            tracing::warn!(to, %error, "publishing is interrupted, reconnecting");
         }
         self.progress.set_trouble(&error.to_string());
     }
+}
 
-    fn address(&self) -> &str {
-        self.redis.as_ref().map_or("", Redis::address)
+/// Waits for a change, forever if there will be none.
+async fn changed<T>(state: &mut watch::Receiver<T>) {
+    if state.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -30,6 +30,9 @@ pub enum RateClass {
     Write,
     /// Publishing events.
     Ingest,
+    /// Calls of the publisher library. Their handlers count them for the run, not for the principal,
+    /// which may publish to thousands of runs.
+    Publish,
     /// Signing in.
     SignIn,
 }
@@ -45,6 +48,7 @@ impl RateClass {
             "search" => Some(Self::Search),
             "write" => Some(Self::Write),
             "ingest" => Some(Self::Ingest),
+            "publish" => Some(Self::Publish),
             "sign-in" => Some(Self::SignIn),
             _ => None,
         }
@@ -53,7 +57,7 @@ impl RateClass {
     /// The policies that count a request of this class.
     pub(super) const fn policies(self) -> &'static [Policy] {
         match self {
-            Self::Uncounted => &[],
+            Self::Uncounted | Self::Publish => &[],
             Self::Read | Self::Stream | Self::Text => &[Policy::Read],
             Self::Search => &[Policy::Read, Policy::Search],
             Self::Write => &[Policy::Write],

@@ -91,9 +91,11 @@ impl RateSubject {
         if let Some(valid) = self.valid {
             limits.failed_attempts().record_valid(valid);
         }
-        match self.is_admin && self.class != RateClass::SignIn {
+        let policies = self.class.policies();
+        let is_exempt = self.is_admin && self.class != RateClass::SignIn;
+        match is_exempt || policies.is_empty() {
             true => None,
-            false => Some(limits.ask(self.key, self.class.policies(), 1).await),
+            false => Some(limits.ask(self.key, policies, 1).await),
         }
     }
 

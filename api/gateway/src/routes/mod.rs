@@ -19,6 +19,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod oidc;
 pub mod openapi;
+pub mod publish;
 pub mod roles;
 pub(crate) mod run_access;
 pub mod runs;

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use runcast_common::presence::run_update::{self, RunUpdate, UpdateKind};
+use runcast_common::protocol::append_calls::PROTOCOL_VERSION;
 use runcast_common::protocol::limits::{MAX_NAME_BYTES, MAX_VARIATIONS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -88,7 +89,11 @@ struct CreatedRun {
     token: String,
     /// The address of its page.
     url: String,
-    redis: RedisAccess,
+    /// The version of the protocol by which agents publish here.
+    protocol: u32,
+    /// Absent where agents publish through the gateway alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<RedisAccess>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -96,7 +101,11 @@ struct PublishAccess {
     run: Run,
     /// The address of its page.
     url: String,
-    redis: RedisAccess,
+    /// The version of the protocol by which agents publish here.
+    protocol: u32,
+    /// Absent where agents publish through the gateway alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<RedisAccess>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -153,6 +162,7 @@ async fn create(
     let created = CreatedRun {
         url: page_url(&gateway, run.id),
         token: token.expose().to_owned(),
+        protocol: PROTOCOL_VERSION,
         redis: redis_access(&gateway),
         run,
     };
@@ -211,7 +221,7 @@ async fn one(
     Ok(Json(run))
 }
 
-/// Returns what an agent needs to publish to an existing run through Redis.
+/// Returns what an agent needs to publish to an existing run.
 #[utoipa::path(
     post,
     path = "/v1/runs/{run}/publish",
@@ -227,6 +237,7 @@ async fn publish(
     let run = find_run(&gateway, &principal, Scope::Publish, &id).await?;
     Ok(Json(PublishAccess {
         url: page_url(&gateway, run.id),
+        protocol: PROTOCOL_VERSION,
         redis: redis_access(&gateway),
         run,
     }))
@@ -254,12 +265,13 @@ fn page_url(gateway: &Gateway, run: Uuid) -> String {
     format!("{}#/runs/{run}", gateway.public_url())
 }
 
-fn redis_access(gateway: &Gateway) -> RedisAccess {
-    RedisAccess {
-        url: gateway.publish_redis().expose().to_owned(),
-        ca: gateway.publish_redis().ca().map(|ca| ca.pem().to_owned()),
+fn redis_access(gateway: &Gateway) -> Option<RedisAccess> {
+    let redis = gateway.publish_redis()?;
+    Some(RedisAccess {
+        url: redis.expose().to_owned(),
+        ca: redis.ca().map(|ca| ca.pem().to_owned()),
         prefix: gateway.keys().prefix().to_owned(),
-    }
+    })
 }
 
 fn checked_name(name: String) -> Result<String, Problem> {

@@ -25,6 +25,15 @@ pub static TOKEN: Setting<String> = Setting::new(
 .default_words("required; on one machine the token of `runcastd dev`")
 .secret();
 
+/// How events leave the agent.
+pub static TRANSPORT: Setting<String> = Setting::new(
+    "RUNCAST_TRANSPORT",
+    BY_AGENTS,
+    "how an agent publishes: `gateway`, over HTTP; `redis`, to Redis directly; or `auto`, to Redis \
+     where the gateway hands out its address and it answers, else over HTTP",
+)
+.default_value("auto");
+
 /// Where unstored events survive the process.
 pub static SPOOL: Setting<String> = Setting::new(
     "RUNCAST_SPOOL",

@@ -27,7 +27,7 @@ pub static REDIS_URL: Setting<RedisUrl> = Setting::new(
     &[Gateway, Persister, Worker, Agent],
     "Redis 7 or newer with `maxmemory-policy noeviction`: redis://host:6379, or \
      redis+sentinel://host1:26379,host2:26379/service, or redis+cluster://host1:6379,host2:6379; \
-     with TLS `rediss` instead of `redis`. For an agent it overrides the address that the gateway gives",
+     with TLS `rediss` instead of `redis`. For an agent it overrides the address that the gateway gives, if it gives one",
 )
 .default_words("required; `dev` starts its own")
 .prints_itself();
@@ -44,9 +44,10 @@ pub static REDIS_CA: Setting<String> = Setting::new(
 pub static PUBLISH_REDIS_URL: Setting<RedisUrl> = Setting::new(
     "RUNCAST_PUBLISH_REDIS_URL",
     &[Gateway],
-    "Redis as agents reach it, with a user that may only append: `runcastd acl` prints its rules",
+    "Redis as agents reach it, for those that publish to it directly, with a user that may only append: \
+     `runcastd acl` prints its rules",
 )
-.default_words("REDIS_URL; required in production")
+.default_words("none: agents publish through the gateway")
 .prints_itself();
 
 /// For installations that share a Redis.
