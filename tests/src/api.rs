@@ -29,7 +29,7 @@ pub struct CreatedRun {
     pub id: Uuid,
     /// What its agents authenticate with.
     pub token: String,
-    /// The URL its agents publish to.
+    /// The Redis that its agents publish to directly; empty if there is none.
     pub redis_url: String,
 }
 
@@ -113,10 +113,11 @@ impl Api {
             let value = created.pointer(pointer).and_then(Value::as_str);
             value.unwrap_or_else(|| panic!("no {pointer} in {created}"))
         };
+        let redis_url = created.pointer("/redis/url").and_then(Value::as_str);
         CreatedRun {
             id: field("/run/id").parse().expect("a run id"),
             token: field("/token").to_owned(),
-            redis_url: field("/redis/url").to_owned(),
+            redis_url: redis_url.unwrap_or_default().to_owned(),
         }
     }
 

@@ -293,13 +293,17 @@ impl Stack {
         process
     }
 
-    /// Starts `runcast` with these arguments and environment variables.
+    /// Starts `runcast` with these arguments and environment variables. With
+    /// `RUNCAST_TEST_TRANSPORT` in the environment of the tests it publishes that way, so that the
+    /// same stories run over both.
     pub fn runcast(&mut self, arguments: &[&str], settings: &[(&str, &str)]) -> Process {
         let name = format!("runcast-{}", self.commands.len() + 1);
+        let transport = std::env::var("RUNCAST_TEST_TRANSPORT").unwrap_or_default();
         let spec = ProcessSpec::new(&name, programs::runcast(), arguments, self.folder())
             .with_env([
                 ("RUNCAST_URL", self.gateway_url.as_str()),
                 ("RUNCAST_TOKEN", &self.token),
+                ("RUNCAST_TRANSPORT", &transport),
             ])
             .with_env(settings.iter().copied());
         self.commands.push(name);

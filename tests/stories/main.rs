@@ -41,6 +41,7 @@ mod search;
 mod slow_viewers;
 mod startup;
 mod text;
+mod transport;
 mod viewer;
 mod volume;
 mod watch;

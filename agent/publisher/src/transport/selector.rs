@@ -99,12 +99,14 @@ pub(crate) struct TransportSelector {
     /// Redis has failed, so the gateway comes first.
     prefers_gateway: bool,
     probe: Option<RedisProbe>,
+    /// Why Redis is not in use, for the log.
+    redis_trouble: String,
     /// Whether the log has said that the gateway stands in for Redis.
     is_diverted: bool,
 }
 
 impl TransportSelector {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         routes: Routes,
         producer: ProducerOfRun,
         active: watch::Sender<ActiveTransport>,
@@ -115,6 +117,7 @@ impl TransportSelector {
             active,
             prefers_gateway: false,
             probe: None,
+            redis_trouble: String::new(),
             is_diverted: false,
         }
     }
@@ -147,13 +150,7 @@ impl TransportSelector {
             }
             Err(error) => match gateway.filter(|_| self.routes.choice == TransportChoice::Auto) {
                 Some(client) => {
-                    if !std::mem::replace(&mut self.is_diverted, true) {
-                        tracing::info!(
-                            gateway = client.display_url(),
-                            %error,
-                            "Redis does not answer, publishing through the gateway"
-                        );
-                    }
+                    self.redis_trouble = error.to_string();
                     Ok(self.use_gateway(&client))
                 }
                 None => Err(error),
@@ -176,6 +173,13 @@ impl TransportSelector {
         let active = ActiveTransport::Gateway(client.clone());
         self.active.send_replace(active);
         if self.routes.choice == TransportChoice::Auto {
+            if !std::mem::replace(&mut self.is_diverted, true) {
+                tracing::info!(
+                    gateway = client.display_url(),
+                    reason = self.redis_trouble,
+                    "Redis does not answer, publishing through the gateway"
+                );
+            }
             self.probe = Some(RedisProbe::start(self.routes.clone()));
         }
         Connection::Gateway(GatewayConnection::new(client, self.producer))
@@ -187,6 +191,7 @@ impl TransportSelector {
             ConnectionError::Gateway(_) => false,
             ConnectionError::Connect(_) | ConnectionError::Call(_) => {
                 self.routes.on_redis_failure(error);
+                self.redis_trouble = error.to_string();
                 true
             }
         };
