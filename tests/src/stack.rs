@@ -124,6 +124,24 @@ impl Stack {
         self.add_proxy(self.redis.port()).await
     }
 
+    /// Starts a proxy on the way that `runcast` publishes by. Returns it with the setting that leads
+    /// there, and with bytes that are in each append.
+    pub async fn proxy_agent(
+        &mut self,
+    ) -> (Arc<ChaosProxy>, (&'static str, String), &'static [u8]) {
+        if test_transport() == "gateway" {
+            let port = self.gateway_url.rsplit(':').next();
+            let port = port.and_then(|port| port.parse().ok());
+            let chaos = self.add_proxy(port.expect("the gateway's port")).await;
+            let url = format!("http://127.0.0.1:{}", chaos.port());
+            (chaos, ("RUNCAST_URL", url), b"/append HTTP")
+        } else {
+            let chaos = self.proxy_redis().await;
+            let url = self.redis.publisher_url(chaos.port());
+            (chaos, ("REDIS_URL", url), b"EVALSHA")
+        }
+    }
+
     /// Starts a proxy in front of the Postgres of this stack.
     pub async fn proxy_postgres(&mut self) -> Arc<ChaosProxy> {
         self.add_proxy(self.postgres.port()).await
@@ -298,7 +316,7 @@ impl Stack {
     /// same stories run over both.
     pub fn runcast(&mut self, arguments: &[&str], settings: &[(&str, &str)]) -> Process {
         let name = format!("runcast-{}", self.commands.len() + 1);
-        let transport = std::env::var("RUNCAST_TEST_TRANSPORT").unwrap_or_default();
+        let transport = test_transport();
         let spec = ProcessSpec::new(&name, programs::runcast(), arguments, self.folder())
             .with_env([
                 ("RUNCAST_URL", self.gateway_url.as_str()),
@@ -353,4 +371,9 @@ impl Drop for Stack {
             }
         }
     }
+}
+
+/// How `runcast` publishes in these stories; empty for its default.
+fn test_transport() -> String {
+    std::env::var("RUNCAST_TEST_TRANSPORT").unwrap_or_default()
 }

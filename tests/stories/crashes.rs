@@ -20,17 +20,16 @@ pub(crate) fn ticking(count: u32, pause: &str) -> [String; 3] {
 async fn drop_replies(from_the_first: bool) {
     let mut stack = Stack::start().await;
     let run = stack.api().create_run("lost answers").await.id;
-    let chaos = stack.proxy_redis().await;
+    let (chaos, (name, address), append) = stack.proxy_agent().await;
     if from_the_first {
-        chaos.drop_replies(5, b"EVALSHA");
+        chaos.drop_replies(5, append);
     }
-    let redis = stack.redis.publisher_url(chaos.port());
     let command = ticking(200, "0.02");
     let command = command.each_ref().map(String::as_str);
-    let mut wrap = stack.wrap_with(run, &command, &[("REDIS_URL", &redis)]);
+    let mut wrap = stack.wrap_with(run, &command, &[(name, &address)]);
     if !from_the_first {
         stack.database.wait_stored_events(run, 10).await;
-        chaos.drop_replies(5, b"EVALSHA");
+        chaos.drop_replies(5, append);
     }
     assert_eq!(shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await), 0);
     chaos.wait_for_hits(5).await;

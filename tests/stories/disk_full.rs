@@ -91,12 +91,13 @@ impl SmallDiskStack {
             .start(self.stack.folder())
     }
 
-    fn settings(&self) -> [(&'static str, String); 3] {
+    fn settings(&self) -> [(&'static str, String); 4] {
         let redis = self.stack.redis.publisher_url(self.chaos.port());
         [
             ("RUNCAST_URL", self.stack.api().base().to_owned()),
             ("RUNCAST_TOKEN", self.stack.token().to_owned()),
             ("REDIS_URL", redis),
+            ("RUNCAST_TRANSPORT", "redis".to_owned()),
         ]
     }
 

@@ -147,6 +147,51 @@ fn count_changes(wrap: &Process) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_holds_answers_back_delays_commands_and_nothing_else() {
+    let mut stack = without_redis_for_agents().await;
+    let port = stack.api().base().rsplit(':').next().map(str::to_owned);
+    let port = port.and_then(|port| port.parse().ok()).expect("a port");
+    let proxy = stack.proxy_port(port).await;
+    // Only the long answer has no further parameter.
+    proxy.hold_reply(b"variation=0 HTTP");
+    let url = format!("http://127.0.0.1:{}", proxy.port());
+    let run = create(&stack).await;
+    let script = "echo ready; while :; do sleep 0.05; done";
+    let mut wrap = stack.wrap_with(run, &["sh", "-c", script], &[("RUNCAST_URL", &url)]);
+    wrap.wait_for_line("ready", WAIT_DEADLINE).await;
+    stack.database.wait_stored_events(run, 2).await;
+    let path = format!("/v1/runs/{run}/control");
+    let cancel = json!({"command": "cancel"});
+    let sent = send(stack.api().request(Method::POST, &path).json(&cancel)).await;
+    assert_eq!(sent.status(), StatusCode::ACCEPTED);
+    let code = shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await);
+    assert_eq!(code, 143, "{}", wrap.logs());
+    let stderr = String::from_utf8_lossy(&wrap.stderr()).into_owned();
+    assert_eq!(stderr.matches("holds answers back").count(), 1, "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_transport_is_named_and_the_command_runs() {
+    let mut stack = without_redis_for_agents().await;
+    let run = create(&stack).await;
+    for (transport, words) in [
+        (
+            "pigeon",
+            "RUNCAST_TRANSPORT is not valid: `pigeon` is no transport: give auto, gateway or redis",
+        ),
+        ("redis", "the gateway hands out no address of Redis"),
+    ] {
+        let settings = [("RUNCAST_TRANSPORT", transport)];
+        let mut wrap = stack.wrap_with(run, &["echo", "works"], &settings);
+        let code = shell_exit_code(wrap.wait_exit(WAIT_DEADLINE).await);
+        assert_eq!(code, 0, "{}", wrap.logs());
+        assert_eq!(wrap.stdout(), b"works\n");
+        let stderr = String::from_utf8_lossy(&wrap.stderr()).into_owned();
+        assert!(stderr.contains(words), "{stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_asks_anew_how_to_publish_when_its_password_has_changed() {
     let mut stack = Stack::start().await;
     let run = create(&stack).await;
