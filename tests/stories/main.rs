@@ -47,3 +47,4 @@ mod watch;
 mod webhooks;
 mod worker;
 mod wrap;
+mod wrap_env;

@@ -270,6 +270,7 @@ impl GatewayClient {
         Ok(Session {
             run,
             page: reply.url.unwrap_or_else(|| self.page(run)),
+            token: reply.token.map(SecretString::from),
             redis,
             prefix: reply.redis.prefix,
         })

@@ -1,9 +1,11 @@
 //! The gateway's HTTP API, as far as an agent needs it: creating or joining a run, and reading one.
 
 mod client;
+mod current_run;
 mod error;
 mod session;
 
 pub use client::GatewayClient;
+pub use current_run::CurrentRun;
 pub use error::ApiError;
 pub use session::{NewRun, Session};

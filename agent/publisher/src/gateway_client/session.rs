@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use runcast_common::config::{InvalidRedisUrl, RedisUrl};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -38,6 +39,8 @@ pub struct Session {
     pub run: Uuid,
     /// The address of its page.
     pub page: String,
+    /// A token of this run alone; none from a gateway of an older version.
+    pub token: Option<SecretString>,
     pub(super) redis: RedisUrl,
     pub(super) prefix: String,
 }
@@ -59,6 +62,8 @@ pub(super) struct PublishReply {
     pub(super) run: RunReply,
     #[serde(default)]
     pub(super) url: Option<String>,
+    #[serde(default)]
+    pub(super) token: Option<String>,
     pub(super) redis: RedisReply,
 }
 
