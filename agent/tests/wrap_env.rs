@@ -1,5 +1,5 @@
-//! The environment that `runcast wrap` gives its command: the run and a token of it, and none of the
-//! credentials that it uses itself.
+//! The environment that `runcast wrap` gives its command: the run and a token of it, and none of
+//! the credentials that it uses itself.
 
 mod support;
 

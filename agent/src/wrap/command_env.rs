@@ -4,8 +4,8 @@
 //! `REDIS_URL`, by which `runcast` reaches Redis. Instead the command gets `RUNCAST_URL`,
 //! `RUNCAST_RUN` and `RUNCAST_VARIATION`, and as `RUNCAST_TOKEN` a token of this run alone. So a
 //! program that links the publisher joins the run by itself, and a program that prints its
-//! environment, or is not trusted, has nothing but this run to harm. `--keep-env` hands variables on
-//! unchanged: many programs have a `REDIS_URL` of their own.
+//! environment reveals nothing but this run. `--keep-env` hands variables on unchanged: many
+//! programs have a `REDIS_URL` of their own.
 //!
 //! This keeps credentials from what the command starts and prints, not from a command that looks
 //! for them: a process of the same user can read the memory of `runcast`.

@@ -2,9 +2,9 @@
 //! environment, else a new run.
 //!
 //! `runcast wrap` sets `RUNCAST_RUN` and `RUNCAST_VARIATION` for its command. Where both are set,
-//! the output of this process is published already, and it publishes nothing unless it names another
-//! run or variation. `RUNCAST_RUN` alone names a run to join, as `--run` does, unless the options
-//! describe a new one.
+//! the output of this process is published already, and it publishes nothing unless it names
+//! another run or variation. `RUNCAST_RUN` alone names a run to join, as `--run` does, unless the
+//! options describe a new one.
 
 use runcast_common::config::{ConfigError, Env};
 use runcast_publisher::gateway_client::CurrentRun;

@@ -1,9 +1,9 @@
 //! The run that a process belongs to, as its environment says.
 //!
-//! `runcast wrap` tells its command by `RUNCAST_RUN` and `RUNCAST_VARIATION` which run it publishes,
-//! so a program in it can join that run with [`GatewayClient::join_run`](super::GatewayClient::join_run).
-//! The wrap reports the end of the variation: such a program closes its publisher, and does not
-//! [finish](crate::Publisher::finish) it.
+//! `runcast wrap` tells its command by `RUNCAST_RUN` and `RUNCAST_VARIATION` which run it
+//! publishes, so a program in it can join that run, by
+//! [`join_run`](super::GatewayClient::join_run). The wrap reports the end of the variation: such a
+//! program closes its publisher, and does not [finish](crate::Publisher::finish) it.
 
 use runcast_common::config::{ConfigError, Env, optional};
 use uuid::Uuid;

@@ -201,7 +201,8 @@ fn checked_scopes(principal: &Principal, names: &[String]) -> Result<Vec<Scope>,
     Ok(scopes)
 }
 
-/// Revokes an own token, or one of a run that comes from the caller; for administrators any. From this answer on all gateways refuse it.
+/// Revokes an own token, or one of a run that comes from the caller; for administrators any. From
+/// this answer on all gateways refuse it.
 #[utoipa::path(
     delete,
     path = "/v1/tokens/{token}",
