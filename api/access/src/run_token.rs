@@ -6,6 +6,10 @@
 //! [`RUN_TOKEN_LIFE`](runcast_store::run_tokens::RUN_TOKEN_LIFE) without being asked for. Its
 //! requests count against the quotas of the parent.
 //!
+//! Its copy in Redis holds nothing of the rights of its parent, only where to find the parent, whose
+//! copy is read with it. So a change of the parent reaches all tokens that come from it by the one
+//! change of access that announces it, however many they are.
+//!
 //! Its text is an HMAC of the run, keyed by the credential that asks for it. So a credential that
 //! asks again gets the same token, though only its hash is stored, and no number of retries makes
 //! more tokens than one for each credential and run. The text reveals nothing about the credential.
@@ -63,6 +67,7 @@ impl Access {
                     self.settle().await;
                     return Ok(Some(text));
                 }
+                RunTokenIssue::Gone => return Err(IssueError::Gone),
                 RunTokenIssue::Revoked => {
                     let revoked = store.revoked_run_tokens(run, parent).await?;
                     generation = revoked.max(generation + 1);

@@ -64,6 +64,9 @@ pub enum IssueError {
     /// Each token of a run that could be issued was revoked at that moment.
     #[error("the tokens of this run are being revoked; try again")]
     Revoked,
+    /// The run, or the user or token that asks for one of its tokens, was deleted meanwhile.
+    #[error("the run does not exist any more")]
+    Gone,
 }
 
 impl Secret {

@@ -64,6 +64,8 @@ pub enum RunTokenIssue {
     Renewed,
     /// It was revoked, and another text is needed.
     Revoked,
+    /// The run or the parent was deleted meanwhile.
+    Gone,
 }
 
 impl Store {
@@ -144,7 +146,13 @@ impl Store {
         .bind(parent)
         .bind(RUN_TOKEN_LIFE.as_secs_f64())
         .execute(&mut *transaction)
-        .await?;
+        .await;
+        let done = match done {
+            Err(sqlx::Error::Database(error)) if error.is_foreign_key_violation() => {
+                return Ok(RunTokenIssue::Gone);
+            }
+            done => done?,
+        };
         // Otherwise another request of the same parent has just issued it.
         if done.rows_affected() > 0 {
             let details = json!({"name": name, "scopes": token.scopes, "run": token.run});

@@ -376,6 +376,11 @@ async fn tokens_of_a_run_are_listed_and_revoked_by_their_parents() {
     assert_eq!(active().await, true);
     revoke(&api, &id).await;
     assert_eq!(active().await, false);
+    let audited = format!(
+        "SELECT count(*) FROM audit_log WHERE action = 'token.revoked' AND target = '{}'",
+        run.id
+    );
+    assert_eq!(stack.database.query_number(&audited).await, 4);
     let (succeeded, output) =
         operator(&stack, &["token", "revoke", "--run", &run.id.to_string()]).await;
     assert!(
@@ -386,6 +391,23 @@ async fn tokens_of_a_run_are_listed_and_revoked_by_their_parents() {
         ask(&api, Method::DELETE, wrong, &Value::Null, 400).await;
     }
     ask(&api, Method::GET, "/v1/tokens?run=x", &Value::Null, 400).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn run_that_is_deleted_while_it_is_joined_is_answered_404() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let (_, service) = publisher(&api).await;
+    let run = api.create_run("gone").await.id;
+    let insert = "INSERT ON tokens FOR EACH ROW";
+    let barrier = stack.database.barrier("joining", insert, "true").await;
+    let request = service.request(Method::POST, &format!("/v1/runs/{run}/publish"));
+    let joining = tokio::spawn(send(request));
+    barrier.wait_reached().await;
+    stack.database.delete(run).await;
+    barrier.release().await;
+    let answer = joining.await.expect("a response");
+    problem(answer, StatusCode::NOT_FOUND).await;
 }
 
 /// Tokens that a version before has issued with runs, and what it has copied to Redis.
