@@ -6,9 +6,9 @@
 //! [`RUN_TOKEN_LIFE`](runcast_store::run_tokens::RUN_TOKEN_LIFE) without being asked for. Its
 //! requests count against the quotas of the parent.
 //!
-//! Its copy in Redis holds nothing of the rights of its parent, only where to find the parent, whose
-//! copy is read with it. So a change of the parent reaches all tokens that come from it by the one
-//! change of access that announces it, however many they are.
+//! Its copy in Redis holds nothing of the rights of its parent, only where to find the parent. The
+//! copy of the parent is read with it. So a change of the parent reaches all tokens that come from
+//! it by the one change of access that announces it, however many they are.
 //!
 //! Its text is an HMAC of the run, keyed by the credential that asks for it. So a credential that
 //! asks again gets the same token, though only its hash is stored, and no number of retries makes
