@@ -5,6 +5,8 @@
 //! cargo run -p runcast-agent --example agent     # with RUNCAST_URL and RUNCAST_TOKEN
 //! ```
 //!
+//! Within `runcast wrap` it joins the run of the wrap, which then reports the end.
+//!
 //! A list of words replaces the model; in a real agent `answer` is the stream of its API.
 
 use std::time::Duration;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, stream};
 use runcast_common::config::ProcessEnv;
 use runcast_common::protocol::event::{Action, Status, StatusChange};
-use runcast_publisher::gateway_client::{GatewayClient, NewRun};
+use runcast_publisher::gateway_client::{CurrentRun, GatewayClient, NewRun};
 use runcast_publisher::llm::{ModelText, TokenUse};
 use runcast_publisher::tracing_layer::RuncastLayer;
 use runcast_publisher::{Options, Publisher};
@@ -23,10 +25,18 @@ use tracing_subscriber::{filter::LevelFilter, prelude::*};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     runcast_common::connect::install_tls_provider();
-    let session = GatewayClient::from_env(&ProcessEnv)?
-        .create_run(&NewRun::named("example agent"), uuid::Uuid::now_v7())
-        .await?;
-    let publisher = Publisher::start(&session.target(0), Options::default())?;
+    let client = GatewayClient::from_env(&ProcessEnv)?;
+    let current = CurrentRun::from_env(&ProcessEnv)?;
+    let session = match current {
+        Some(current) => client.join_run(current.run).await?,
+        None => {
+            let run = NewRun::named("example agent");
+            client.create_run(&run, uuid::Uuid::now_v7()).await?
+        }
+    };
+    let variation = current.and_then(|current| current.variation);
+    let target = session.target(variation.unwrap_or(0));
+    let publisher = Publisher::start(&target, Options::default())?;
 
     // Events of `tracing` go to the run, without the secrets of the environment, and to the
     // terminal.
@@ -37,7 +47,9 @@ async fn main() -> anyhow::Result<()> {
         .with(layer(&publisher, &redactor).with_filter(LevelFilter::INFO))
         .init();
 
-    publisher.status(&StatusChange::to(Status::Running)).await?;
+    if variation.is_none() {
+        publisher.status(&StatusChange::to(Status::Running)).await?;
+    }
     let mut commands = publisher.commands();
     let end = tokio::select! {
         done = work(&publisher).instrument(info_span!("work", steps = 2)) => {
@@ -59,9 +71,11 @@ async fn main() -> anyhow::Result<()> {
             Status::Cancelled
         }
     };
-    let closed = publisher
-        .finish(StatusChange::to(end), Duration::from_secs(30))
-        .await?;
+    let within = Duration::from_secs(30);
+    let closed = match variation {
+        None => publisher.finish(StatusChange::to(end), within).await?,
+        Some(_) => publisher.close(within).await?,
+    };
     anyhow::ensure!(
         closed.unsent == 0,
         "not everything was published: {closed:?}"

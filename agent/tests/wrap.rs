@@ -16,7 +16,14 @@ use support::{Run, Server};
 
 fn runcast() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_runcast"));
-    for setting in ["RUNCAST_URL", "RUNCAST_TOKEN", "REDIS_URL", "RUNCAST_LOG"] {
+    for setting in [
+        "RUNCAST_URL",
+        "RUNCAST_TOKEN",
+        "RUNCAST_RUN",
+        "RUNCAST_VARIATION",
+        "REDIS_URL",
+        "RUNCAST_LOG",
+    ] {
         command.env_remove(setting);
     }
     // A gateway that `runcastd dev` runs in this repository must not be found.
@@ -184,10 +191,10 @@ async fn output_is_published_line_by_line_and_sealed() {
     assert_eq!(output.status.code(), Some(7));
     assert_eq!(output.stdout, "one\nhé\nno end".as_bytes());
     let stderr = text(&output.stderr);
-    assert!(
-        stderr.starts_with("runcast: watch at http://page/#/runs/1\ntwo\n"),
-        "{stderr}"
-    );
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines[0], "runcast: watch at http://page/#/runs/1");
+    assert!(lines[1].contains("--keep-env REDIS_URL"), "{stderr}");
+    assert_eq!(lines[2], "two");
     assert!(
         stderr.ends_with("7 events are in Redis but not yet stored in Postgres\n"),
         "{stderr}"

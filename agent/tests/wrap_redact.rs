@@ -15,6 +15,7 @@ use support::{Run, Server};
 
 const SECRET: &str = "s3cret/val\"ue-1234";
 const TOKEN: &str = "rct_the-token-of-this-test";
+const RUN_TOKEN: &str = "rct_the-token-of-the-run";
 
 /// Runs a script under `runcast wrap`. Returns what it left in Redis, what the gateway received,
 /// and the text of the run's output.
@@ -22,7 +23,7 @@ async fn wrapped(arguments: &[&str], script: &str) -> (Output, Vec<u8>, String, 
     let server = Server::start().await;
     let target = server.target();
     let reply = serde_json::json!({
-        "run": {"id": target.run}, "token": "unused", "url": "http://page/#/runs/1",
+        "run": {"id": target.run}, "token": RUN_TOKEN, "url": "http://page/#/runs/1",
         "redis": {"url": "redis://127.0.0.1:1", "prefix": target.prefix},
     });
     let gateway = Gateway::answering(vec![json("201 Created", &reply.to_string())]);
@@ -134,7 +135,8 @@ async fn no_secret_is_published_and_the_passthrough_is_unchanged() {
         )
     );
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains(&format!("{TOKEN}\n")), "{stderr}");
+    assert!(stderr.contains(&format!("{RUN_TOKEN}\n")), "{stderr}");
+    assert!(!stderr.contains(TOKEN), "{stderr}");
     let warning = "runcast: not redacted: SHORT_TOKEN (shorter than 6 bytes)\n";
     assert!(stderr.contains(warning), "{stderr}");
 
@@ -146,7 +148,7 @@ async fn no_secret_is_published_and_the_passthrough_is_unchanged() {
              [redacted]\nend abc\n"
         )
     );
-    for secret in [SECRET, "acme-pin-value", TOKEN] {
+    for secret in [SECRET, "acme-pin-value", TOKEN, RUN_TOKEN] {
         assert_absent(secret, &stored);
     }
     assert!(memchr::memmem::find(&stored, &encoded.as_bytes()[4..20]).is_none());
@@ -155,9 +157,11 @@ async fn no_secret_is_published_and_the_passthrough_is_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_redaction_only_the_agents_token_is_masked() {
-    let script = "echo $DB_PASSWORD $RUNCAST_TOKEN";
-    let (_, stored, _, shown) = wrapped(&["--no-redact"], script).await;
-    assert_eq!(shown, format!("{SECRET} [redacted]\n"));
+async fn without_redaction_only_the_tokens_of_runcast_are_masked() {
+    let script = "echo $DB_PASSWORD $RUNCAST_TOKEN $KNOWN";
+    let script = format!("KNOWN={TOKEN}; {script}");
+    let (_, stored, _, shown) = wrapped(&["--no-redact"], &script).await;
+    assert_eq!(shown, format!("{SECRET} [redacted] [redacted]\n"));
     assert_absent(TOKEN, &stored);
+    assert_absent(RUN_TOKEN, &stored);
 }

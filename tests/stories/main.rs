@@ -48,3 +48,4 @@ mod watch;
 mod webhooks;
 mod worker;
 mod wrap;
+mod wrap_env;

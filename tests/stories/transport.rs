@@ -224,6 +224,9 @@ async fn an_agent_asks_anew_how_to_publish_when_its_password_has_changed() {
     finish(&stack, run, wrap).await;
 }
 
+/// Headers other than those of a publisher.
+type Headers<'a> = &'a [(&'static str, &'static str)];
+
 /// One call of a body for `/append`.
 fn call(numbers: [u64; 4], field: &str, body: &str) -> String {
     let [base, acked, first, count] = numbers;
@@ -266,7 +269,7 @@ async fn the_gateway_refuses_what_no_publisher_sends() {
 
     // 1. Malformed: a clear 400 that names what is wrong.
     let huge = call([0, 0, 1 << 53, 1], "b", line);
-    let cases: [(&str, &[(&str, &str)], StatusCode, &str); 9] = [
+    let cases: [(&str, Headers<'_>, StatusCode, &str); 9] = [
         ("", &[], StatusCode::BAD_REQUEST, "no call"),
         ("nonsense", &[], StatusCode::BAD_REQUEST, "call 1"),
         (&huge, &[], StatusCode::BAD_REQUEST, "below 2^53"),

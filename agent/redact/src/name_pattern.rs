@@ -26,7 +26,8 @@ impl FromStr for NamePattern {
 }
 
 impl NamePattern {
-    pub(super) fn matches(&self, name: &[u8]) -> bool {
+    /// Whether it matches a name.
+    pub fn matches(&self, name: &[u8]) -> bool {
         matches(self.0.as_bytes(), name)
     }
 }

@@ -70,7 +70,7 @@ pub struct SessionArgs {
 /// Arguments of `runcast wrap`.
 #[derive(Debug, Args)]
 pub struct WrapArgs {
-    /// Join this run instead of creating one
+    /// Join this run instead of creating one [default: RUNCAST_RUN, if it is set]
     #[arg(long, value_name = "ID", conflicts_with_all = ["name", "variations"])]
     run: Option<Uuid>,
     /// Name of the new run [default: the command line, shortened]
@@ -79,9 +79,9 @@ pub struct WrapArgs {
     /// Label of the new run, to find it by: --label team=search; can be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, conflicts_with = "run")]
     labels: Vec<(String, String)>,
-    /// Variation of the run that this process publishes, from 0
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..i64::from(MAX_VARIATIONS)))]
-    variation: u16,
+    /// Variation of the run that this process publishes, from 0 [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..i64::from(MAX_VARIATIONS)))]
+    variation: Option<u16>,
     /// Number of variations of the new run [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_VARIATIONS)))]
     variations: Option<u16>,
@@ -109,6 +109,13 @@ pub struct WrapArgs {
     /// a terminal its size is COLUMNS and LINES, or 120x40.
     #[arg(short = 't', long)]
     tty: bool,
+    /// Give the command no token of the run, so that it cannot publish itself
+    #[arg(long)]
+    no_token: bool,
+    /// Hand a variable on to the command that is otherwise withheld, such as REDIS_URL; * matches
+    /// any text, ? any character, case is ignored; can be repeated
+    #[arg(long = "keep-env", value_name = "NAME")]
+    keep_env: Vec<NamePattern>,
     /// Also redact the values of environment variables with matching names; * matches any text, ?
     /// any character, case is ignored; can be repeated
     #[arg(
@@ -179,19 +186,25 @@ impl From<ResendArgs> for ResendOptions {
 
 impl From<WrapArgs> for WrapOptions {
     fn from(wrap: WrapArgs) -> Self {
-        // A new run has at least as many variations as this process needs.
-        let variations = wrap.variations.unwrap_or(1).max(wrap.variation + 1);
+        let variation = wrap.variation.unwrap_or(0);
         Self {
             run: wrap.run,
+            describes_new_run: wrap.name.is_some()
+                || wrap.variations.is_some()
+                || !wrap.labels.is_empty(),
             name: wrap.name,
             labels: wrap.labels.into_iter().collect(),
-            variation: wrap.variation,
-            variations,
+            variation,
+            names_variation: wrap.variation.is_some(),
+            // A new run has at least as many variations as this process needs.
+            variations: wrap.variations.unwrap_or(1).max(variation + 1),
             require: wrap.require,
             spool: wrap.spool.filter(|folder| !folder.as_os_str().is_empty()),
             drain_timeout: wrap.drain_timeout,
             cancel_grace: wrap.cancel_grace,
             tty: wrap.tty,
+            hands_on_token: !wrap.no_token,
+            keep_env: wrap.keep_env,
             redact: match wrap.no_redact {
                 true => EnvRedaction::OwnToken,
                 false => EnvRedaction::Usual(wrap.redact_env),
@@ -286,6 +299,7 @@ mod tests {
             &["wrap", "--label", "team", "ls"],
             &["wrap", "--label", "=search", "ls"],
             &["wrap", "--redact-env", "*", "ls"],
+            &["wrap", "--keep-env", "*", "ls"],
             &["wrap", "--redact-env", "A", "--no-redact", "ls"],
             &["wrap", "--markers", "travis", "ls"],
             &["wrap", "--max-output", "1KiB", "ls"],

@@ -14,6 +14,8 @@ Settings (environment):
   RUNCAST_REDIS_CA  file with the certificate authorities of Redis (PEM), if they are neither the
                  platform's nor those that the gateway returns
   RUNCAST_SPOOL  the same as wrap --spool
+  RUNCAST_RUN    the same as wrap --run, unless --name, --label or --variations describe a new run
+  RUNCAST_VARIATION  set by wrap for its command, with RUNCAST_RUN: what is published already
   RUNCAST_LOG    what runcast itself logs to stderr, such as debug [default: warn]
 
 Examples:
@@ -43,6 +45,17 @@ the end of stdin. TERM is xterm-256color unless it is set. Lines end with CR LF 
 runcast is a terminal, else as the command wrote them. If runcast is killed by KILL, the terminal may
 stay in raw mode: run `stty sane` if the shell does not reset it.
 
+Environment: the command does not get RUNCAST_TOKEN, nor any other variable of Runcast that holds a
+credential, nor REDIS_URL: --keep-env NAME hands one on. It gets RUNCAST_URL, RUNCAST_RUN,
+RUNCAST_VARIATION and, as RUNCAST_TOKEN, a token of this run alone (none with --no-token): a program
+that links the publisher joins the run with them. The token ends with the one that runcast uses, and 15
+minutes after the run was sealed. A command that looks for more than it is given can still read what
+other processes of its user can read.
+
+Within another wrap: a runcast wrap whose command is, or starts, another runcast wrap is the only one
+that publishes; the inner one says so and runs its command. It publishes only if --run or --variation
+name another run or variation.
+
 Control commands to the run (POST /v1/runs/ID/control):
   cancel  sends TERM to the command, then to what it leaves behind, and KILL to all that still runs
           after --cancel-grace; all output is still published, and the run ends as cancelled
@@ -67,6 +80,7 @@ Examples:
   runcast wrap --max-output 100MiB --markers none -- ./chatty.sh
   runcast wrap --redact-env 'ACME_*' --redact-env PIN -- ./deploy.sh
   runcast wrap --run \"$RUN\" --variation 1 -- python train.py
+  runcast wrap --keep-env REDIS_URL -- ./manage.py runserver
   runcast wrap --spool /var/spool/runcast -- ./nightly.sh
   RUNCAST_URL=http://runcast:7070 RUNCAST_TOKEN=... runcast wrap --require -- ./deploy.sh";
 

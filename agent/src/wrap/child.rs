@@ -11,6 +11,7 @@ use runcast_common::config::Env;
 use runcast_common::protocol::event::{Status, StatusChange};
 use runcast_common::protocol::limits::MAX_NAME_BYTES;
 
+use super::command_env::CommandEnv;
 use super::pty::Pty;
 use super::session_leader::SessionLeader;
 
@@ -45,9 +46,14 @@ pub(crate) enum CommandStreams {
 
 /// Starts the command: with the stdin of `runcast` and pipes for its output, or in a terminal of
 /// its own.
-pub(crate) fn spawn(command: &[OsString], tty: bool, env: &impl Env) -> io::Result<StartedCommand> {
+pub(crate) fn spawn(
+    command: &[OsString],
+    tty: bool,
+    env: &impl Env,
+    command_env: &CommandEnv,
+) -> io::Result<StartedCommand> {
     if tty {
-        let (terminal, leader, pid) = Pty::spawn(command, env)?;
+        let (terminal, leader, pid) = Pty::spawn(command, env, command_env)?;
         let streams = CommandStreams::Terminal(terminal, leader);
         return Ok(StartedCommand { pid, streams });
     }
@@ -56,13 +62,15 @@ pub(crate) fn spawn(command: &[OsString], tty: bool, env: &impl Env) -> io::Resu
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let (stdout, to_stdout) = io::pipe()?;
     let (stderr, to_stderr) = io::pipe()?;
-    // Only the reaper waits for it.
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .stdin(Stdio::inherit())
         .stdout(to_stdout)
-        .stderr(to_stderr)
-        .spawn()?;
+        .stderr(to_stderr);
+    command_env.apply(&mut command);
+    // Only the reaper waits for it.
+    let child = command.spawn()?;
     let streams = CommandStreams::Pipes {
         stdout: stdout.into(),
         stderr: stderr.into(),

@@ -10,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use runcast_common::config::Env;
 use runcast_redact::{EnvRedaction, IgnoredVariable, RedactStream, Redactor, from_variables};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::child;
 use super::run::WrapOptions;
@@ -52,6 +53,13 @@ impl CommandDescription {
             redactor,
             ignored,
             follows_masks: is_redacted && options.markers.resolve(env).github,
+        }
+    }
+
+    /// Also redacts the token that the command gets.
+    pub(crate) fn redact_token(&self, token: &SecretString) {
+        if let Err(rejected) = self.redactor.add(token.expose_secret().as_bytes()) {
+            tracing::warn!(error = %rejected, "the token of the run is not redacted");
         }
     }
 

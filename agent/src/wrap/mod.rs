@@ -2,8 +2,10 @@
 //!
 //! Starting:
 //! - `run`: the whole course, from joining the run to the exit code;
+//! - `which_run`: the run of the options, the environment, or an outer `runcast wrap`;
 //! - `open_publisher`: joins or creates the run, or spools for one;
 //! - `description`: what may be shown of the command, without secrets;
+//! - `command_env`: which variables the command gets;
 //! - `child`: starts the command, and interprets how it ended;
 //! - `pty`, `session_leader`, `parent_tty`, `stdin`: the command's terminal, its session, the
 //!   terminal of `runcast` itself, and what is typed.
@@ -25,6 +27,7 @@
 
 mod child;
 mod chunks;
+mod command_env;
 mod control;
 mod copy_output;
 mod description;
@@ -47,6 +50,7 @@ mod session_leader;
 mod signals;
 mod stdin;
 mod supervisor;
+mod which_run;
 
 pub use detect::{MarkerSelection, Markers, UnknownMarkers};
 pub use run::{WrapOptions, run};

@@ -16,17 +16,19 @@ use runcast_publisher::{Options as PublisherOptions, Publisher};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
+use super::command_env::CommandRun;
 use super::description::CommandDescription;
 use super::run::{CONNECT_TIMEOUT, WrapOptions};
 use crate::console::print_message;
 use crate::deferred_run::DeferredRun;
 
-/// Starts publishing, and prints where to watch, or where the spool is.
+/// Starts publishing, and prints where to watch, or where the spool is. Returns also what the
+/// command gets of the run.
 pub(super) async fn open_publisher(
     options: &WrapOptions,
     description: &CommandDescription,
     env: &impl Env,
-) -> anyhow::Result<Publisher> {
+) -> anyhow::Result<(Publisher, CommandRun)> {
     let give_up_at = Instant::now() + CONNECT_TIMEOUT;
     let overdue = || {
         anyhow::anyhow!(
@@ -60,7 +62,12 @@ pub(super) async fn open_publisher(
         Err(error) => return Err(error).context(hint),
     }
     print_message(format_args!("watch at {}", session.page));
-    Ok(publisher)
+    let command_run = CommandRun {
+        run: session.run,
+        variation: options.variation,
+        token: session.token.filter(|_| options.hands_on_token),
+    };
+    Ok((publisher, command_run))
 }
 
 async fn join(
@@ -100,7 +107,7 @@ fn spool_only(
     description: &CommandDescription,
     spool: &Path,
     error: &anyhow::Error,
-) -> anyhow::Result<Publisher> {
+) -> anyhow::Result<(Publisher, CommandRun)> {
     let run = options.run.unwrap_or_else(Uuid::now_v7);
     let folder = directory::producer_folder(spool, run, options.variation);
     let unusable = || {
@@ -124,5 +131,11 @@ fn spool_only(
         folder.display(),
         spool.display()
     ));
-    Ok(publisher)
+    // The gateway does not know a new run by this id. The command sees by it that it is published.
+    let command_run = CommandRun {
+        run,
+        variation: options.variation,
+        token: None,
+    };
+    Ok((publisher, command_run))
 }

@@ -12,6 +12,7 @@ use rustix::termios::{
 };
 
 use super::chunks::StreamSource;
+use super::command_env::CommandEnv;
 use super::parent_tty::{command_size, own_modes, own_size, stdout_is_tty};
 use super::session_leader::SessionLeader;
 
@@ -37,6 +38,7 @@ impl Pty {
     pub(crate) fn spawn(
         command: &[OsString],
         env: &impl Env,
+        command_env: &CommandEnv,
     ) -> io::Result<(Self, SessionLeader, u32)> {
         let (master, terminal) = open().map_err(|error| {
             io::Error::other(format!("no pseudo-terminal is available: {error}"))
@@ -53,7 +55,7 @@ impl Pty {
             Some(_) => &[],
             None => &[("TERM", DEFAULT_TERM)],
         };
-        let (leader, pid) = SessionLeader::start(command, terminal, settings)?;
+        let (leader, pid) = SessionLeader::start(command, terminal, settings, command_env)?;
         let master = OwnedFd::from(master);
         Ok((Self { master }, leader, pid))
     }

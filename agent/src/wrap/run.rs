@@ -15,17 +15,19 @@ use nix::sys::signal::Signal;
 use runcast_common::config::Env;
 use runcast_common::protocol::event::StatusChange;
 use runcast_publisher::{Closed, Publisher};
-use runcast_redact::EnvRedaction;
+use runcast_redact::{EnvRedaction, NamePattern};
 use uuid::Uuid;
 
 use super::child;
 use super::chunks::ChunkSinks;
+use super::command_env::CommandEnv;
 use super::control::ControlCommands;
 use super::description::CommandDescription;
 use super::detect::MarkerSelection;
 use super::open_publisher::open_publisher;
 use super::signals::{BlockedSignals, Signals};
 use super::supervisor::Supervisor;
+use super::which_run::which_run;
 use crate::console::print_message;
 use crate::exit_code::EX_UNAVAILABLE;
 
@@ -36,14 +38,18 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What to run, and how to publish it.
 #[derive(Debug, Clone)]
 pub struct WrapOptions {
-    /// The run to join; a new one if absent.
+    /// The run to join; that of the environment or a new one if absent.
     pub run: Option<Uuid>,
+    /// Whether other options are for a new run.
+    pub describes_new_run: bool,
     /// Name of a new run; derived from the command if absent.
     pub name: Option<String>,
     /// Labels of a new run.
     pub labels: BTreeMap<String, String>,
     /// The variation that this process publishes.
     pub variation: u16,
+    /// Whether an option names the variation.
+    pub names_variation: bool,
     /// Number of variations of a new run.
     pub variations: u16,
     /// Do not run the command if it cannot be published.
@@ -56,6 +62,10 @@ pub struct WrapOptions {
     pub cancel_grace: Duration,
     /// Run the command in a pseudo-terminal.
     pub tty: bool,
+    /// Give the command a token of the run.
+    pub hands_on_token: bool,
+    /// Variables that the command gets although it is otherwise not given them.
+    pub keep_env: Vec<NamePattern>,
     /// Which secrets are redacted.
     pub redact: EnvRedaction,
     /// Which markers are detected in the output.
@@ -79,26 +89,11 @@ pub async fn run(
     let token = token.map(|token| ("RUNCAST_TOKEN".into(), token.into()));
     let variables = std::env::vars_os().chain(token);
     let description = CommandDescription::new(options, variables, env);
-    let publisher = match open_publisher(options, &description, env).await {
-        Ok(publisher) => {
-            description.report_ignored();
-            Some(publisher)
-        }
-        Err(error) if options.require => {
-            print_message(format_args!(
-                "{error:#}; the command was not run (--require)"
-            ));
-            return Ok(EX_UNAVAILABLE);
-        }
-        Err(error) => {
-            print_message(format_args!(
-                "nothing is published, the command runs anyway: {error:#}"
-            ));
-            None
-        }
+    let Some((publisher, command_env)) = start_publishing(options, &description, env).await else {
+        return Ok(EX_UNAVAILABLE);
     };
     let supervisor = Supervisor::new()?;
-    let start = || child::spawn(&options.command, options.tty, env);
+    let start = || child::spawn(&options.command, options.tty, env, &command_env);
     let (change, code) = match blocked.unblocked_during(start)? {
         Ok(started) => {
             let control = ControlCommands::new(publisher.as_ref(), options.cancel_grace);
@@ -133,6 +128,50 @@ pub async fn run(
         finish(&publisher, change, options.drain_timeout, &mut signals).await?;
     }
     Ok(code)
+}
+
+/// Starts publishing, unless an outer `runcast wrap` publishes the command. Returns none if the
+/// command must not run because it is not published.
+async fn start_publishing(
+    options: &WrapOptions,
+    description: &CommandDescription,
+    env: &impl Env,
+) -> Option<(Option<Publisher>, CommandEnv)> {
+    let opened = match which_run(options, env) {
+        Ok(Some(options)) => open_publisher(&options, description, env).await,
+        Ok(None) => {
+            print_message(format_args!(
+                "nothing is published twice: a runcast wrap around this one publishes the command; \
+                 --run or --variation names another run or variation"
+            ));
+            return Some((None, CommandEnv::default()));
+        }
+        Err(error) => Err(error.into()),
+    };
+    let (publisher, command_run) = match opened {
+        Ok((publisher, run)) => {
+            description.report_ignored();
+            (Some(publisher), Some(run))
+        }
+        Err(error) if options.require => {
+            print_message(format_args!(
+                "{error:#}; the command was not run (--require)"
+            ));
+            return None;
+        }
+        Err(error) => {
+            print_message(format_args!(
+                "nothing is published, the command runs anyway: {error:#}"
+            ));
+            (None, None)
+        }
+    };
+    let command_env = CommandEnv::new(options, command_run.as_ref(), env);
+    command_env.report();
+    if let Some(token) = command_run.and_then(|run| run.token) {
+        description.redact_token(&token);
+    }
+    Some((publisher, command_env))
 }
 
 /// Publishes the last status, waits until everything is stored, and reports what is not.

@@ -26,6 +26,7 @@ use rustix::stdio::{dup2_stdin, dup2_stdout};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::unix::pipe::Receiver;
 
+use super::command_env::CommandEnv;
 use super::signals::block_signals;
 
 /// Longest wait for the leader to start: seconds on a machine that is busy or short of memory.
@@ -52,6 +53,7 @@ impl SessionLeader {
         command: &[OsString],
         terminal: Pts,
         settings: &[(&str, &str)],
+        command_env: &CommandEnv,
     ) -> io::Result<(Self, u32)> {
         let (reports, report) = io::pipe()?;
         let mut program = Command::new("/proc/self/exe");
@@ -60,6 +62,7 @@ impl SessionLeader {
             .args(["session", "--"])
             .args(command)
             .envs(settings.iter().copied());
+        command_env.apply(&mut program);
         let leader = pty_process::blocking::Command::from(program).stderr(OwnedFd::from(report));
         let child = leader.spawn(terminal).map_err(|error| {
             io::Error::other(format!("the session leader cannot be started: {error}"))

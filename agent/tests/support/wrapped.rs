@@ -12,13 +12,18 @@ use super::gateway::{Gateway, json};
 use super::{Run, Server, eventually};
 
 /// Settings that the program would inherit from the environment of the tests.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 7] = [
     "RUNCAST_URL",
     "RUNCAST_TOKEN",
+    "RUNCAST_RUN",
+    "RUNCAST_VARIATION",
     "REDIS_URL",
     "RUNCAST_LOG",
     "RUNCAST_SPOOL",
 ];
+
+/// The token of the run.
+pub(crate) const RUN_TOKEN: &str = "rct_the-token-of-the-run";
 
 /// The program, without any setting.
 pub(crate) fn runcast() -> Command {
@@ -60,7 +65,7 @@ impl Wrapped {
         let server = Server::start().await;
         let target = server.target();
         let reply = serde_json::json!({
-            "run": {"id": target.run}, "token": "unused", "url": "http://page/",
+            "run": {"id": target.run}, "token": RUN_TOKEN, "url": "http://page/",
             "redis": {"url": "redis://127.0.0.1:1", "prefix": target.prefix},
         });
         let gateway = Gateway::answering(vec![json("201 Created", &reply.to_string())]);

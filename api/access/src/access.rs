@@ -37,6 +37,7 @@ pub struct Access(Arc<Parts>);
 
 #[derive(Debug)]
 struct Parts {
+    store: Store,
     redis: Redis,
     keys: Keys,
     cache: LeaseCache,
@@ -87,12 +88,17 @@ impl Access {
                 metrics.clone(),
             ),
             open_streams: Arc::default(),
-            usage_log: UsageLog::new(store, metrics.clone()),
+            usage_log: UsageLog::new(store.clone(), metrics.clone()),
+            store,
             metrics,
             redis,
             keys,
             cache,
         })))
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
     }
 
     pub(crate) fn redis(&self) -> &Redis {

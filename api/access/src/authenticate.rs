@@ -2,7 +2,8 @@
 //!
 //! A ticket is read from Redis, a token or session from its copy in Redis or from Postgres. The
 //! rights are always those of now: of a token its scopes, bounded by the rights of its user; of a
-//! user their roles; of a session those of its user or token.
+//! token of a run also by the rights of its parent, with which it ends; of a user their roles; of a
+//! session those of its user or token.
 
 use uuid::Uuid;
 
@@ -10,7 +11,7 @@ use crate::Access;
 use crate::credential::{Credential, PresentedCredential};
 use crate::error::AccessError;
 use crate::grant::Grant;
-use crate::principal::Principal;
+use crate::principal::{ParentIds, Principal};
 use crate::secret::Secret;
 use runcast_store::sessions::SessionRow;
 use runcast_store::tokens::TokenRow;
@@ -127,6 +128,8 @@ impl Principal {
             user: Some(user),
             session: None,
             by_token: false,
+            of_run: false,
+            parent: ParentIds::default(),
             auth_source: Credential::User(user).into(),
             revocation_generation: 0,
             metrics: access.metrics().clone(),
@@ -134,27 +137,70 @@ impl Principal {
     }
 
     async fn of_token(access: &Access, row: TokenRow, hash: [u8; 32]) -> Result<Self, AccessError> {
-        let own = Grant::of_token(&row);
-        let grants = match row.user_id {
-            None => vec![own],
-            Some(user) => {
-                let owner = Self::of_user(access, user).await?;
-                let both = owner.grants.iter().filter_map(|grant| grant.and(&own));
-                both.collect()
-            }
-        };
+        let mut grants = Self::token_grants(access, &row).await?;
+        let mut parent = ParentIds::default();
+        if let Some(parent_hash) = &row.parent {
+            let theirs = Self::parent_row(access, parent_hash).await?;
+            let bounds = Self::token_grants(access, &theirs).await?;
+            grants = intersection(&grants, &bounds);
+            parent.token = Some(theirs.id);
+            parent.user = theirs.user_id;
+        } else if row.of_run {
+            parent.user = row.user_id;
+        }
         Ok(Self {
             id: row.id,
             name: row.name,
-            user: row.user_id,
+            user: row.user_id.filter(|_| !row.of_run),
             session: None,
             by_token: true,
+            of_run: row.of_run,
+            parent,
             grants,
             auth_source: Credential::Token(hash).into(),
             revocation_generation: 0,
             metrics: access.metrics().clone(),
         })
     }
+
+    /// The grants of a token, within the present rights of its user.
+    async fn token_grants(access: &Access, row: &TokenRow) -> Result<Vec<Grant>, AccessError> {
+        let own = vec![Grant::of_token(row)];
+        match row.user_id {
+            None => Ok(own),
+            Some(user) => Ok(intersection(
+                &own,
+                &Self::of_user(access, user).await?.grants,
+            )),
+        }
+    }
+
+    /// The parent of a token of a run: 401 if it has ended. A parent has no parent; the schema
+    /// holds that, and nothing depends on it here but that no right comes of it.
+    async fn parent_row(access: &Access, hash: &str) -> Result<TokenRow, AccessError> {
+        let row = match unhex(hash) {
+            Some(hash) => access.credentials().token(hash).await?,
+            None => None,
+        };
+        row.filter(|row| !row.of_run).ok_or_else(|| {
+            let ended = "the token that this token of a run comes from is expired or revoked";
+            denied(access, "parent", ended)
+        })
+    }
+}
+
+/// What both sets of grants allow.
+fn intersection(some: &[Grant], others: &[Grant]) -> Vec<Grant> {
+    let mut all = Vec::new();
+    for one in some {
+        for both in others.iter().filter_map(|other| one.and(other)) {
+            // Several roles may grant the same.
+            if !all.contains(&both) {
+                all.push(both);
+            }
+        }
+    }
+    all
 }
 
 fn unknown_token(access: &Access) -> AccessError {

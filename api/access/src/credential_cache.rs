@@ -4,7 +4,12 @@
 //! | what | key of the copy | fresh for | expires after |
 //! |---|---|---|---|
 //! | token | `auth:token:<sha256>` | [`TOKEN_FRESH_FOR`] | [`MAX_COPY_LIFE`], or with the token |
+//! | token of a run | the same | [`RUN_TOKEN_FRESH_FOR`] | the same |
 //! | permissions | `auth:perm:<user>` | [`PERMISSIONS_FRESH_FOR`] | [`MAX_COPY_LIFE`] |
+//!
+//! A run that is sealed changes no token, and nothing announces it: the copies of its tokens are
+//! renewed often enough to learn of it within the time that the tokens live on
+//! ([`SEAL_GRACE`](runcast_store::tokens::SEAL_GRACE)), and then expire with them.
 //!
 //! Sessions are read the same way, by [`crate::session::lifetime::Sessions`].
 
@@ -17,10 +22,14 @@ use runcast_store::{Store, StoreError};
 use uuid::Uuid;
 
 use crate::metrics::CachedKind;
-use crate::read_through::{CacheLookup, MAX_COPY_LIFE, ReadThrough, remaining};
+use crate::read_through::{CacheLookup, CopyLife, MAX_COPY_LIFE, ReadThrough, remaining};
 
 /// How long the copy of a token is used without reading Postgres again.
 pub(crate) const TOKEN_FRESH_FOR: Duration = Duration::from_secs(3600);
+
+/// The same for a token of a run, which ends with its run: less than the time that it lives on
+/// after the run was sealed.
+pub(crate) const RUN_TOKEN_FRESH_FOR: Duration = Duration::from_secs(300);
 
 /// How long the copy of a user's permissions is used without reading Postgres again.
 pub(crate) const PERMISSIONS_FRESH_FOR: Duration = Duration::from_secs(300);
@@ -47,7 +56,13 @@ impl CredentialCache {
         let read = async {
             let row = self.store.token(hash).await?;
             Ok(row.map(|row| {
-                let life = remaining(row.left_ms, MAX_COPY_LIFE);
+                let life = CopyLife {
+                    fresh_for: match row.of_run {
+                        true => RUN_TOKEN_FRESH_FOR,
+                        false => TOKEN_FRESH_FOR,
+                    },
+                    expires_after: remaining(row.left_ms, MAX_COPY_LIFE),
+                };
                 (row, life)
             }))
         };
@@ -55,7 +70,6 @@ impl CredentialCache {
         let lookup = CacheLookup {
             kind: CachedKind::Token,
             key: &key,
-            fresh_for: TOKEN_FRESH_FOR,
         };
         Ok(self.read_through.get(lookup, read).await?.value)
     }
@@ -64,13 +78,16 @@ impl CredentialCache {
     pub(crate) async fn permissions(&self, user: Uuid) -> Result<Option<Permissions>, StoreError> {
         let read = async {
             let permissions = self.store.permissions(user).await?;
-            Ok(permissions.map(|permissions| (permissions, MAX_COPY_LIFE)))
+            let life = CopyLife {
+                fresh_for: PERMISSIONS_FRESH_FOR,
+                expires_after: MAX_COPY_LIFE,
+            };
+            Ok(permissions.map(|permissions| (permissions, life)))
         };
         let key = self.keys.permissions(user);
         let lookup = CacheLookup {
             kind: CachedKind::Permissions,
             key: &key,
-            fresh_for: PERMISSIONS_FRESH_FOR,
         };
         Ok(self.read_through.get(lookup, read).await?.value)
     }

@@ -8,7 +8,8 @@
 //!    [`credential_cache`], sessions from [`session::lifetime`], tickets from [`stream_ticket`].
 //!    The first two read [through](read_through) copies in Redis to Postgres, which owns them.
 //! 3. The principal checks its [`grant`]s against the scope, and the run, of the route; where
-//!    labels of runs decide, [`run_labels`] knows them.
+//!    labels of runs decide, [`run_labels`] knows them. The rights of a token of a run are also
+//!    those of its parent ([`run_token`]), which is looked up with it.
 //! 4. [`rate_limit`] counts the request for the principal, or for its [address](client_ip).
 //!    [`usage_log`] records that the token was used.
 //!
@@ -56,6 +57,7 @@ pub mod rate_limit;
 mod read_through;
 pub mod revocations;
 pub mod run_labels;
+mod run_token;
 mod scope;
 pub mod secret;
 pub mod session;

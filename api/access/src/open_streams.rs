@@ -141,14 +141,10 @@ impl OpenStreams {
         self.filter(|_| true)
     }
 
-    /// The groups of these tokens, sessions and users, after they have changed.
+    /// The groups whose rights rest on these tokens, sessions and users, after they have changed.
     pub(super) fn affected_by(&self, changed: &HashSet<Uuid>) -> Vec<Arc<StreamGroup>> {
         self.revocation_generation.fetch_add(1, Ordering::SeqCst);
-        self.filter(|group| {
-            let principal = &group.principal;
-            let ids = [Some(principal.id), principal.user, principal.session];
-            ids.iter().flatten().any(|id| changed.contains(id))
-        })
+        self.filter(|group| group.principal.rests_on().any(|id| changed.contains(&id)))
     }
 
     /// The groups that have to be looked up again. Their marks are cleared.

@@ -9,8 +9,18 @@ use crate::error::AccessError;
 use crate::grant::{self, Grant, Labels, Scopes};
 use crate::metrics::Metrics;
 use runcast_store::audit::Actor;
+use runcast_store::run_tokens::Parent;
 use runcast_store::sessions::Owner;
 use runcast_store::visibility::Visible;
+
+/// What the rights of a token of a run rest on, beside the token itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct ParentIds {
+    /// The parent, if that is a token.
+    pub(super) token: Option<Uuid>,
+    /// The parent, if that is a user; else the user of the parent.
+    pub(super) user: Option<Uuid>,
+}
 
 /// The user or token behind a request.
 #[derive(Debug, Clone)]
@@ -19,12 +29,15 @@ pub struct Principal {
     pub id: Uuid,
     /// The name of the user or token.
     pub name: String,
-    /// The user who signed in, or who created the token.
+    /// The user who signed in, or who created the token; none for a token of a run.
     pub user: Option<Uuid>,
     /// The session, if the request presented one.
     pub session: Option<Uuid>,
     /// Whether a token was presented, now or at sign-in.
     pub by_token: bool,
+    /// Whether that is a token of a run.
+    pub(super) of_run: bool,
+    pub(super) parent: ParentIds,
     pub(super) grants: Vec<Grant>,
     pub(super) auth_source: AuthSource,
     /// The [revocation generation](crate::open_streams::OpenStreams::revocation_generation) before
@@ -75,6 +88,33 @@ impl Principal {
             Some(user) if !self.by_token => Owner::User(user),
             _ => Owner::Token(self.id),
         }
+    }
+
+    /// Whether it is a token of a run, or a session that was opened with one.
+    pub const fn is_of_run(&self) -> bool {
+        self.of_run
+    }
+
+    /// The parent of the tokens of runs that it asks for.
+    pub(super) fn run_token_parent(&self) -> Parent {
+        match self.user {
+            Some(user) if !self.by_token => Parent::User(user),
+            _ => Parent::Token(self.id),
+        }
+    }
+
+    /// The user or token for which its requests count: the tokens of a user count for the user, and
+    /// the tokens of runs for their parent.
+    pub fn quota_owner(&self) -> Uuid {
+        let ParentIds { token, user } = self.parent;
+        self.user.or(user).or(token).unwrap_or(self.id)
+    }
+
+    /// The users, tokens and sessions that its rights rest on.
+    pub(super) fn rests_on(&self) -> impl Iterator<Item = Uuid> {
+        let ParentIds { token, user } = self.parent;
+        let ids = [Some(self.id), self.user, self.session, token, user];
+        ids.into_iter().flatten()
     }
 
     /// Checks that it may act on `run`, whatever the labels of the run are; without a `run`, on all
@@ -154,6 +194,8 @@ mod tests {
             user: None,
             session: None,
             by_token: true,
+            of_run: false,
+            parent: ParentIds::default(),
             grants,
             auth_source: Credential::User(Uuid::nil()).into(),
             revocation_generation: 0,
@@ -170,6 +212,19 @@ mod tests {
 
     fn labels(name: &str, value: &str) -> Labels {
         std::iter::once((name.to_owned(), value.into())).collect()
+    }
+
+    #[test]
+    fn requests_count_for_the_user_or_else_the_parent() {
+        let [own, token, user] = [1, 2, 3].map(Uuid::from_u128);
+        let mut one = principal(Vec::new());
+        one.id = own;
+        assert_eq!(one.quota_owner(), own);
+        one.parent.token = Some(token);
+        assert_eq!(one.quota_owner(), token);
+        one.parent.user = Some(user);
+        assert_eq!(one.quota_owner(), user);
+        assert_eq!(one.rests_on().collect::<Vec<_>>(), [own, token, user]);
     }
 
     #[test]

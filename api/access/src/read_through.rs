@@ -39,12 +39,20 @@ const RENEW_PAUSE: Duration = Duration::from_secs(10);
 /// The copy of a row that does not exist.
 const ABSENT_MARK: &str = "-";
 
-/// What to read, and how long a copy of it is fresh.
+/// What to read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CacheLookup<'a> {
     pub(crate) kind: CachedKind,
     pub(crate) key: &'a str,
+}
+
+/// How long the copy of a value is used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CopyLife {
+    /// How long it is used without reading Postgres again.
     pub(crate) fresh_for: Duration,
+    /// When it expires.
+    pub(crate) expires_after: Duration,
 }
 
 /// The value, and its copy as it is in Redis, if there is one.
@@ -83,7 +91,7 @@ pub(crate) fn copy_of(value: &impl Serialize, fresh_for: Duration) -> Option<Str
 }
 
 /// A row from Postgres, and the life of its copy.
-type Read<T> = Result<Option<(T, Duration)>, StoreError>;
+type Read<T> = Result<Option<(T, CopyLife)>, StoreError>;
 
 /// The cache in Redis. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -108,11 +116,7 @@ impl ReadThrough {
         lookup: CacheLookup<'_>,
         read: impl Future<Output = Read<T>>,
     ) -> Result<Cached<T>, StoreError> {
-        let CacheLookup {
-            kind,
-            key,
-            fresh_for,
-        } = lookup;
+        let CacheLookup { kind, key } = lookup;
         // Look for a copy.
         let lease = match self.cache.get(key).await {
             CacheEntry::Copy(copy) if copy == ABSENT_MARK => {
@@ -128,8 +132,7 @@ impl ReadThrough {
                     });
                 }
                 Ok(old) => return self.renew(lookup, copy, old.value, read).await,
-                // Another version wrote it: it stays until it expires.
-                Err(_unknown) => None,
+                Err(_unknown) => return self.replace_unknown(lookup, copy, read).await,
             },
             CacheEntry::Absent(lease) => Some(lease),
             CacheEntry::Leased => None,
@@ -151,9 +154,10 @@ impl ReadThrough {
             self.cache.fill(key, &lease, ABSENT_MARK, ABSENT_LIFE).await;
             return Ok(Cached::absent());
         };
-        let copy = match copy_of(&value, fresh_for) {
+        let copy = match copy_of(&value, life.fresh_for) {
             Some(copy) => {
-                let is_stored = self.cache.fill(key, &lease, &copy, life).await;
+                let filled = self.cache.fill(key, &lease, &copy, life.expires_after);
+                let is_stored = filled.await;
                 is_stored.then_some(copy)
             }
             None => None,
@@ -170,34 +174,67 @@ impl ReadThrough {
         old: T,
         read: impl Future<Output = Read<T>>,
     ) -> Result<Cached<T>, StoreError> {
-        let (kind, key) = (lookup.kind, lookup.key);
-        let (value, fresh_for, life) = match timeout(RENEW_DEADLINE, read).await {
-            Ok(Ok(Some((value, life)))) => {
-                self.metrics.looked_up(kind, LookupOutcome::Miss);
-                (value, lookup.fresh_for, Some(life))
+        match timeout(RENEW_DEADLINE, read).await {
+            Ok(Ok(read)) => {
+                self.metrics.looked_up(lookup.kind, LookupOutcome::Miss);
+                Ok(self.replace(lookup.key, &copy, read).await)
             }
-            Ok(Ok(None)) => {
-                self.metrics.looked_up(kind, LookupOutcome::Miss);
-                if let Err(failed) = self.cache.delete(&[key.to_owned()]).await {
-                    debug!(error = %failed, "cannot delete the copy of a deleted row yet");
-                }
-                return Ok(Cached::absent());
-            }
-            Ok(Err(failure)) if !failure.is_outage() => return Err(failure),
+            Ok(Err(failure)) if !failure.is_outage() => Err(failure),
             Ok(Err(_)) | Err(_) => {
-                self.metrics.looked_up(kind, LookupOutcome::Stale);
-                (old, RENEW_PAUSE, None)
+                self.metrics.looked_up(lookup.kind, LookupOutcome::Stale);
+                Ok(self.swap(lookup.key, &copy, old, RENEW_PAUSE, None).await)
             }
+        }
+    }
+
+    /// Replaces a copy that another version has written, and that this one cannot read.
+    async fn replace_unknown<T: Serialize>(
+        &self,
+        lookup: CacheLookup<'_>,
+        copy: String,
+        read: impl Future<Output = Read<T>>,
+    ) -> Result<Cached<T>, StoreError> {
+        self.metrics.looked_up(lookup.kind, LookupOutcome::Miss);
+        let read = read.await?;
+        Ok(self.replace(lookup.key, &copy, read).await)
+    }
+
+    /// Replaces a copy with what was read, unless it has changed meanwhile.
+    async fn replace<T: Serialize>(
+        &self,
+        key: &str,
+        copy: &str,
+        read: Option<(T, CopyLife)>,
+    ) -> Cached<T> {
+        let Some((value, life)) = read else {
+            if let Err(failed) = self.cache.delete(&[key.to_owned()]).await {
+                debug!(error = %failed, "cannot delete the copy of a deleted row yet");
+            }
+            return Cached::absent();
         };
+        let expires_after = Some(life.expires_after);
+        self.swap(key, copy, value, life.fresh_for, expires_after)
+            .await
+    }
+
+    /// Replaces a copy, unless it has changed meanwhile.
+    async fn swap<T: Serialize>(
+        &self,
+        key: &str,
+        copy: &str,
+        value: T,
+        fresh_for: Duration,
+        expires_after: Option<Duration>,
+    ) -> Cached<T> {
         let copy = match copy_of(&value, fresh_for) {
             Some(new) => {
-                let is_replaced = self.cache.compare_and_set(key, &copy, &new, life).await;
-                is_replaced.then_some(new)
+                let swapped = self.cache.compare_and_set(key, copy, &new, expires_after);
+                swapped.await.then_some(new)
             }
             None => None,
         };
         let value = Some(value);
-        Ok(Cached { value, copy })
+        Cached { value, copy }
     }
 }
 

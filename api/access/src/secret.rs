@@ -1,8 +1,7 @@
-//! [`Secret`]: random tokens, tickets and session ids. A secret is returned once and stored as its
+//! [`Secret`]: tokens, tickets and session ids. A secret is returned once and stored as its
 //! SHA-256. A look-up compares hashes, so its time reveals nothing about the secret.
 
 use std::fmt;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -16,7 +15,7 @@ use uuid::Uuid;
 use crate::Scope;
 use crate::grant::Labels;
 use runcast_store::audit::Actor;
-use runcast_store::tokens::{Minted, NewToken};
+use runcast_store::tokens::NewToken;
 use runcast_store::{Store, StoreError};
 
 /// What every token begins with, so that scanners for leaked secrets recognize it.
@@ -27,9 +26,6 @@ const SECRET_BYTES: usize = 32;
 
 /// The length of a secret in base64, without its prefix.
 const SECRET_CHARS: usize = (SECRET_BYTES * 8).div_ceil(6);
-
-/// Life of the publish token that is issued with a run: longer than any run should take.
-const PUBLISH_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A secret text. It does not appear in `Debug` or `Display` output.
 #[derive(Debug, Clone)]
@@ -62,6 +58,15 @@ pub enum IssueError {
     /// The auth source of a ticket could not be encoded.
     #[error("cannot encode the auth source of a ticket as JSON: {0}")]
     Form(#[from] serde_json::Error),
+    /// The text of a token of a run could not be derived.
+    #[error("cannot derive the token of a run: {0}")]
+    Derive(#[from] hmac::digest::InvalidLength),
+    /// Each token of a run that could be issued was revoked at that moment.
+    #[error("the tokens of this run are being revoked; try again")]
+    Revoked,
+    /// The run, or the user or token that asks for one of its tokens, was deleted meanwhile.
+    #[error("the run does not exist any more")]
+    Gone,
 }
 
 impl Secret {
@@ -72,7 +77,12 @@ impl Secret {
         rand::rngs::SysRng
             .try_fill_bytes(&mut bytes)
             .map_err(|error| NoRandomness::new(&error))?;
-        Ok(Self(format!("{prefix}{}", BASE64.encode(bytes)).into()))
+        Ok(Self::of_bytes(prefix, &bytes))
+    }
+
+    /// The secret that begins with `prefix` and consists of these bytes.
+    pub(crate) fn of_bytes(prefix: &str, bytes: &[u8; SECRET_BYTES]) -> Self {
+        Self(format!("{prefix}{}", BASE64.encode(bytes)).into())
     }
 
     /// A text that a client presents as a secret, or that was stored as one.
@@ -132,30 +142,6 @@ pub async fn issue_token(
     actor: &Actor,
     request: &TokenRequest<'_>,
 ) -> Result<(Uuid, Secret), IssueError> {
-    issue(store, Minted::By(actor), request).await
-}
-
-/// Issues the token that publishes to one run, for the actor that creates the run.
-pub async fn issue_publish_token(
-    store: &Store,
-    actor: &Actor,
-    run: Uuid,
-) -> Result<Secret, IssueError> {
-    let request = TokenRequest {
-        name: &format!("run {run}"),
-        scopes: &[Scope::Publish, Scope::Read],
-        run: Some(run),
-        expires_at: Some(Utc::now() + PUBLISH_TOKEN_LIFE),
-        ..TokenRequest::default()
-    };
-    Ok(issue(store, Minted::WithRun(actor), &request).await?.1)
-}
-
-async fn issue(
-    store: &Store,
-    minted: Minted<'_>,
-    request: &TokenRequest<'_>,
-) -> Result<(Uuid, Secret), IssueError> {
     let secret = Secret::generate(TOKEN_PREFIX)?;
     let scopes: Vec<String> = request.scopes.iter().map(ToString::to_string).collect();
     let token = NewToken {
@@ -167,7 +153,7 @@ async fn issue(
         user_id: request.user,
         expires_at: request.expires_at,
     };
-    let id = store.create_token(minted, &token).await?;
+    let id = store.create_token(actor, &token).await?;
     Ok((id, secret))
 }
 

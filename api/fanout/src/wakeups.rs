@@ -88,7 +88,7 @@ impl NoticeSubscription {
     pub async fn next(&mut self) {
         // The sender is there for as long as this subscription is.
         if self.notice.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -256,7 +256,9 @@ impl From<IssueError> for Problem {
         match error {
             IssueError::Store(error) => error.into(),
             IssueError::Redis(error) => error.into(),
-            IssueError::Random(_) | IssueError::Form(_) => {
+            IssueError::Revoked => Self::unavailable(error.to_string()),
+            IssueError::Gone => Self::new(StatusCode::NOT_FOUND, error.to_string()),
+            IssueError::Random(_) | IssueError::Form(_) | IssueError::Derive(_) => {
                 error!(%error, "no secret can be generated; the request is answered 500");
                 Self::internal("no secret could be generated")
             }

@@ -14,6 +14,7 @@ use runcast_access::Scope;
 use runcast_access::secret;
 use runcast_store::Store;
 use runcast_store::audit::Actor;
+use runcast_store::tokens::{Manager, TokenFilter};
 
 /// Tokens that one query reads.
 const PAGE_TOKENS: u16 = 200;
@@ -38,16 +39,23 @@ pub enum Token {
         #[arg(long, value_name = "TIME")]
         expires: Option<DateTime<Utc>>,
     },
-    /// List them, newest first, without the publish tokens of runs
+    /// List them, newest first, without those that were issued for runs
     List {
+        /// Those that are for this run alone
+        #[arg(long, value_name = "ID")]
+        run: Option<Uuid>,
         /// One JSON object per line instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// Revoke one, and end the sessions that were signed in with it
+    /// Revoke one, and end what was signed in with it and the tokens of runs that come from it
     Revoke {
         /// Its id, from `list`
-        id: Uuid,
+        #[arg(required_unless_present = "run", conflicts_with = "run")]
+        id: Option<Uuid>,
+        /// All that are for this run alone
+        #[arg(long, value_name = "ID")]
+        run: Option<Uuid>,
     },
 }
 
@@ -74,18 +82,36 @@ impl Token {
                 let (_id, token) = secret::issue_token(store, &Actor::operator(), &request).await?;
                 Ok(writeln!(out, "{}", token.expose())?)
             }
-            Self::List { json } => list(store, json, out).await,
-            Self::Revoke { id } => {
-                if !store.revoke_token(&Actor::operator(), id, None).await? {
-                    bail!("there is no valid token {id}; see `runcastd token list`");
+            Self::List { run, json } => list(store, run, json, out).await,
+            Self::Revoke { id, run } => {
+                if let Some(id) = id {
+                    revoke(store, id, out).await?;
                 }
-                Ok(writeln!(out, "token {id} is revoked")?)
+                if let Some(run) = run {
+                    let (actor, all) = (Actor::operator(), Manager::Admin);
+                    let revoked = store.revoke_tokens_of_run(&actor, run, all).await?;
+                    writeln!(out, "{revoked} tokens of run {run} are revoked")?;
+                }
+                Ok(())
             }
         }
     }
 }
 
-async fn list(store: &Store, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+async fn revoke(store: &Store, id: Uuid, out: &mut impl Write) -> anyhow::Result<()> {
+    let (actor, all) = (Actor::operator(), Manager::Admin);
+    if !store.revoke_token(&actor, id, all).await? {
+        bail!("there is no valid token {id}; see `runcastd token list`");
+    }
+    Ok(writeln!(out, "token {id} is revoked")?)
+}
+
+async fn list(
+    store: &Store,
+    run: Option<Uuid>,
+    json: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     if !json {
         writeln!(
             out,
@@ -95,7 +121,13 @@ async fn list(store: &Store, json: bool, out: &mut impl Write) -> anyhow::Result
     }
     let mut before = None;
     loop {
-        let tokens = store.tokens(None, before, PAGE_TOKENS).await?;
+        let filter = TokenFilter {
+            manager: Manager::Admin,
+            run,
+            before,
+            limit: PAGE_TOKENS,
+        };
+        let tokens = store.tokens(&filter).await?;
         for token in &tokens {
             if json {
                 json_line(token, out)?;
@@ -103,6 +135,7 @@ async fn list(store: &Store, json: bool, out: &mut impl Write) -> anyhow::Result
             }
             let ends = match token.revoked_at {
                 Some(_) => "revoked".to_owned(),
+                None if !token.active => "ended".to_owned(),
                 None => time_or_never(token.expires_at),
             };
             writeln!(

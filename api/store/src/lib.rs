@@ -8,7 +8,8 @@
 //! - [`events`] reads stored events by cursor. [`archives`] tracks the objects that hold archived
 //!   events, and [`archive_cleanup`] deletes the rows that these objects replace. [`partitions`]
 //!   creates the daily partitions, [`retention`] removes old runs, [`export`] reads a snapshot.
-//! - [`users`], [`identities`], [`roles`], [`tokens`] and [`sessions`] hold who may do what.
+//! - [`users`], [`identities`], [`roles`], [`tokens`], [`run_tokens`] and [`sessions`] hold who may
+//!   do what.
 //!   [`audit`] records their changes. [`access_outbox`] lists the changes for which gateways must
 //!   delete copies in Redis. [`visibility`] restricts lists to the runs that a caller may see.
 //! - For the worker: [`leases`], [`job_queue`] and [`job_status`], [`webhooks`] and
@@ -45,6 +46,7 @@ pub mod leases;
 pub mod partitions;
 pub mod retention;
 pub mod roles;
+pub mod run_tokens;
 mod run_updates;
 pub mod runs;
 pub mod schema;

@@ -9,6 +9,7 @@ mod open_streams;
 mod outages;
 mod replicas;
 mod roles;
+mod run_tokens;
 mod sessions;
 pub(crate) mod tickets;
 mod tokens;

@@ -204,14 +204,28 @@ async fn reconnected_gateway_catches_up_on_revocations() {
     let redis = stack.redis.url(chaos.port());
     let deaf = second_gateway(&stack, &[("REDIS_URL", &redis)]).await;
     let run = run_of_search(&stack).await;
-    let (id, reader) = token(&api, json!({"name": "reader", "scopes": ["runs:read"]})).await;
-    let there = Api::new(deaf.api.base(), reader.token());
+    let scopes = ["runs:read", "runs:publish"];
+    let (id, reader) = token(&api, json!({"name": "reader", "scopes": scopes})).await;
+    let of_run = token_of_run(&reader, &run).await;
     let path = format!("/v1/runs/{}/text?follow", run.id);
-    let open = Open::new(there.request(Method::GET, &path), &path).await;
+    let mut open = Vec::new();
+    for token in [reader.token(), of_run.token()] {
+        let there = Api::new(deaf.api.base(), token);
+        open.push(Open::new(there.request(Method::GET, &path), &path).await);
+    }
     chaos.refuse();
     revoke(&api, &id).await;
     chaos.forward();
-    open.ends(WAIT_DEADLINE, ENDED_REASON).await;
+    for one in open {
+        one.ends(WAIT_DEADLINE, ENDED_REASON).await;
+    }
+}
+
+/// A client with the token of a run that comes from this client's token.
+async fn token_of_run(api: &Api, run: &CreatedRun) -> Api {
+    let path = format!("/v1/runs/{}/publish", run.id);
+    let joined = ask(api, Method::POST, &path, &Value::Null, 200).await;
+    Api::new(api.base(), joined["token"].as_str().expect("a token"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,9 +237,13 @@ async fn expired_token_closes_its_streams() {
         .database
         .query_strings("SELECT to_char((now() + interval '3 s') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
         .await;
-    let body = json!({"name": "short", "scopes": ["runs:read"], "expires_at": soon[0]});
+    let scopes = ["runs:read", "runs:publish"];
+    let body = json!({"name": "short", "scopes": scopes, "expires_at": soon[0]});
     let (_, short) = token(&api, body).await;
-    let open = open_all(&run, |path| short.request(Method::GET, path)).await;
+    let of_run = token_of_run(&short, &run).await;
+    let mut open = open_all(&run, |path| short.request(Method::GET, path)).await;
+    let path = format!("/v1/runs/{}/stream", run.id);
+    open.push(Open::new(of_run.request(Method::GET, &path), &path).await);
     for one in open {
         one.ends(EXPIRY_DEADLINE, ENDED_REASON).await;
     }

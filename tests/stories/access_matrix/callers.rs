@@ -134,6 +134,7 @@ impl Caller {
 pub(super) async fn callers(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
     let mut callers = unauthenticated_callers(stack).await;
     callers.extend(tokens(stack, parameters).await);
+    callers.extend(tokens_of_runs(stack, parameters).await);
     callers.extend(users(stack).await);
     callers.extend(tickets(stack, parameters).await);
     callers
@@ -171,6 +172,7 @@ async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
     let token_of_deleted = format!("'{gone}'");
     let token_of_deleted = admin.with("user_id", &token_of_deleted).insert(stack).await;
 
+    let of_ended_parents = tokens_of_ended_parents(stack, &revoked, &gone).await;
     let api = stack.api();
     let of_no_user = new_ticket(stack, "revoked_at = now()").await;
     let of_the_past = new_ticket(stack, "expires_at = now()").await;
@@ -178,7 +180,7 @@ async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
     let using = api.anonymous(Method::GET, &with_ticket("/v1/feed", &used));
     assert!(send(using).await.status().is_success());
     let unused = ticket(&api, &json!({})).await;
-    vec![
+    let mut callers = vec![
         Caller::unauthenticated("nobody", Credential::Nothing),
         Caller::unauthenticated("an empty header", header("")),
         Caller::unauthenticated("another scheme", header("Basic cm9vdDpyb290")),
@@ -212,6 +214,25 @@ async fn unauthenticated_callers(stack: &Stack) -> Vec<Caller> {
         ),
         Caller::unauthenticated("a ticket as a token", bearer(&unused)),
         Caller::unauthenticated("a ticket as a session", cookie(&unused)),
+    ];
+    callers.extend(of_ended_parents);
+    callers
+}
+
+/// Tokens of a run that come from a revoked token, and from a disabled user.
+async fn tokens_of_ended_parents(stack: &Stack, token: &str, user: &str) -> [Caller; 2] {
+    let run = stack.api().create_run("of ended parents").await.id;
+    let parents = [parent_of(token), ("user_id", format!("'{user}'"))];
+    let [of_token, of_user] = parents.map(|parent| TokenRow::of_run(run, &parent));
+    [
+        Caller::unauthenticated(
+            "a token of a run that comes from a revoked token",
+            bearer(&of_token.insert(stack).await),
+        ),
+        Caller::unauthenticated(
+            "a token of a run that comes from a disabled user",
+            bearer(&of_user.insert(stack).await),
+        ),
     ]
 }
 
@@ -275,6 +296,35 @@ async fn tokens(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
         }
     }
     callers
+}
+
+/// Tokens of this run and of another one, whose rows say that they may do everything; their parent
+/// may read all runs and publish to them.
+async fn tokens_of_runs(stack: &Stack, parameters: &PathParameters) -> Vec<Caller> {
+    let mut callers = Vec::new();
+    let parent = TokenRow::new("runs:publish,runs:read").insert(stack).await;
+    for (name, run, is_ours) in [
+        ("this run", parameters.run(), true),
+        ("another run", parameters.other_run(), false),
+    ] {
+        let row = TokenRow::of_run(run, &parent_of(&parent));
+        callers.push(Caller {
+            name: format!("a token issued with {name}"),
+            credential: bearer(&row.insert(stack).await),
+            is: Some(Identity {
+                kind: IdentityKind::Token,
+                scopes: vec!["runs:publish", "runs:read"],
+                reach: Reach::Run { is_ours },
+            }),
+        });
+    }
+    callers
+}
+
+/// The column of a parent token, and its value.
+fn parent_of(secret: &str) -> (&'static str, String) {
+    let id = format!("(SELECT id FROM tokens WHERE hash = sha256('{secret}'))");
+    ("parent_id", id)
 }
 
 /// Each role, and a custom role with bounds; signed in by password.
@@ -392,6 +442,14 @@ impl TokenRow {
             columns: "scopes".to_owned(),
             values: format!("'{{{scope}}}'"),
         }
+    }
+
+    /// A token of a run with this column for its parent, whose row says that it may do everything.
+    fn of_run(run: Uuid, (column, parent): &(&str, String)) -> Self {
+        Self::new("admin")
+            .with("run_id", &format!("'{run}'"))
+            .with("renewed_at", "now()")
+            .with(column, parent)
     }
 
     /// Sets a column to an SQL expression.

@@ -245,3 +245,69 @@ async fn leaked_token_cannot_be_extended() {
     assert_eq!(browser.status(Method::GET, "/v1/session").await, 401);
     assert_calm(&stack);
 }
+
+/// The command of a run has a token of the run, and may be hostile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn token_of_a_run_reaches_nothing_else() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let body = json!({"name": "service", "scopes": ["runs:publish", "runs:read"]});
+    let parent = ask(&api, Method::POST, "/v1/tokens", &body, 201).await;
+    let text = |name: &str| parent[name].as_str().expect("a text").to_owned();
+    let service = Api::new(api.base(), &text("token"));
+    let run = service.create_run("hostile").await;
+    let sibling = service.create_run("sibling").await;
+    let thief = Api::new(api.base(), &run.token);
+    let browser = sign_in_with(&api, &json!({"token": run.token})).await;
+    let session = browser.request(Method::GET, "/v1/session");
+    assert_eq!(send(session).await.status(), StatusCode::OK);
+    for path in [
+        format!("/v1/runs/{}", sibling.id),
+        format!("/v1/runs/{}/events", sibling.id),
+        "/v1/tokens".to_owned(),
+        "/v1/tokens?all".to_owned(),
+        format!("/v1/tokens?all&run={}", run.id),
+        "/v1/users".to_owned(),
+        "/v1/audit".to_owned(),
+    ] {
+        ask(&thief, Method::GET, &path, &Value::Null, 403).await;
+        refused(&browser, Method::GET, &path, Value::Null, 403).await;
+    }
+    // It makes nothing that outlives it: no run, no token, no publish access of another run.
+    let publish = |run: Uuid| format!("/v1/runs/{run}/publish");
+    for (path, body) in [
+        ("/v1/runs".to_owned(), json!({"name": "x"})),
+        ("/v1/tokens".to_owned(), body),
+        (publish(sibling.id), Value::Null),
+        (
+            format!("/v1/runs/{}/control", run.id),
+            json!({"command": "cancel"}),
+        ),
+    ] {
+        ask(&thief, Method::POST, &path, &body, 403).await;
+        refused(&browser, Method::POST, &path, body, 403).await;
+    }
+    let joined = ask(&thief, Method::POST, &publish(run.id), &Value::Null, 200).await;
+    assert_eq!(joined["token"], run.token);
+    // It sees and ends no token but itself.
+    let of_sibling = format!("/v1/tokens?run={}", sibling.id);
+    let seen = thief.get(&of_sibling).await;
+    assert_eq!(seen["tokens"], json!([]), "{seen}");
+    let ended = ask(&thief, Method::DELETE, &of_sibling, &Value::Null, 200).await;
+    assert_eq!(ended["revoked"], 0);
+    let path = format!("/v1/tokens/{}", text("id"));
+    ask(&thief, Method::DELETE, &path, &Value::Null, 404).await;
+    let own = thief.get(&format!("/v1/tokens?run={}", run.id)).await;
+    assert_eq!(own["tokens"].as_array().map(Vec::len), Some(1), "{own}");
+    for api in [&service, &Api::new(api.base(), &sibling.token)] {
+        assert_eq!(
+            api.get("/v1/session").await["scopes"],
+            json!(["runs:read", "runs:publish"])
+        );
+    }
+    // With its parent it ends, and the session that was opened with it.
+    ask(&api, Method::DELETE, &path, &Value::Null, 204).await;
+    ask(&thief, Method::GET, "/v1/session", &Value::Null, 401).await;
+    refused(&browser, Method::GET, "/v1/session", Value::Null, 401).await;
+    assert_calm(&stack);
+}

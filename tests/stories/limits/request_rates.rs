@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use runcast_tests::api::{Api, problem, send};
 use runcast_tests::eventually::WAIT_DEADLINE;
 use runcast_tests::stack::Service;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fixtures::{from, header, limited, list, metric, non_admin};
 
@@ -152,6 +152,38 @@ async fn quota_refills_and_is_shared_by_all_gateways() {
     assert!(refused > 0);
     second.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(second.wait_exit(WAIT_DEADLINE).await.success());
+}
+
+/// A thousand runs are not a thousand quotas.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_runs_share_the_quota_of_their_parent() {
+    let stack = limited("read=10/h").await;
+    let body = json!({"name": "service", "scopes": ["runs:publish", "runs:read"]});
+    let created = send(stack.api().request(Method::POST, "/v1/tokens").json(&body)).await;
+    let created: Value = created.json().await.expect("JSON");
+    let token = created["token"].as_str().expect("a token");
+    let service = Api::new(stack.api().base(), token);
+    let mut served = 0;
+    for creator in [&service, &stack.api()] {
+        let mut clients = vec![];
+        for number in 0..4 {
+            let run = creator.create_run(&format!("run {number}")).await;
+            clients.push(Api::new(service.base(), &run.token));
+        }
+        for client in clients.iter().cycle().take(20) {
+            served += u32::from(list(client).await.status() == StatusCode::OK);
+        }
+    }
+    assert_eq!(
+        served, 20,
+        "ten for each creator, whatever the number of runs"
+    );
+    assert_eq!(list(&service).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(
+        list(&stack.api()).await.status(),
+        StatusCode::OK,
+        "an administrator has no limit"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

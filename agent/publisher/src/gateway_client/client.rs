@@ -304,6 +304,7 @@ impl GatewayClient {
         Ok(Session {
             run,
             page: reply.url.unwrap_or_else(|| self.page(run)),
+            token: reply.token.map(SecretString::from),
             redis: redis.map(|redis| redis.trusting(self.ca.clone())),
             prefix: reply.redis.map(|redis| redis.prefix).unwrap_or_default(),
             client: self.clone(),

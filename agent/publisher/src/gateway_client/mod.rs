@@ -1,11 +1,13 @@
 //! The gateway's HTTP API, as far as an agent needs it: creating or joining a run, and reading one.
 
 mod client;
+mod current_run;
 mod error;
 mod publish;
 mod session;
 
 pub use client::GatewayClient;
+pub use current_run::CurrentRun;
 pub use error::ApiError;
 pub(crate) use publish::{AppendAnswer, ProducerOfRun};
 pub use session::{NewRun, Session};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use runcast_common::config::{InvalidRedisUrl, RedisUrl};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -40,6 +41,8 @@ pub struct Session {
     pub run: Uuid,
     /// The address of its page.
     pub page: String,
+    /// A token of this run alone; none from a gateway of an older version.
+    pub token: Option<SecretString>,
     /// None where agents publish through the gateway alone.
     pub(super) redis: Option<RedisUrl>,
     pub(super) prefix: String,
@@ -71,6 +74,8 @@ pub(super) struct PublishReply {
     pub(super) run: RunReply,
     #[serde(default)]
     pub(super) url: Option<String>,
+    #[serde(default)]
+    pub(super) token: Option<String>,
     #[serde(default)]
     pub(super) redis: Option<RedisReply>,
 }

@@ -154,7 +154,7 @@ fn own_connections(way: &ActiveTransport) -> ActiveTransport {
         ActiveTransport::None => ActiveTransport::None,
         ActiveTransport::Redis(redis) => ActiveTransport::Redis(redis.with_new_connections()),
         ActiveTransport::Gateway(client) => match client.with_new_connections() {
-            Ok(client) => ActiveTransport::Gateway(client),
+            Ok(client) => ActiveTransport::Gateway(Box::new(client)),
             Err(error) => {
                 tracing::warn!(%error, "heartbeats cannot be sent");
                 ActiveTransport::None

@@ -389,7 +389,7 @@ impl Sender {
 /// Waits for a change, forever if there will be none.
 async fn changed<T>(state: &mut watch::Receiver<T>) {
     if state.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -55,8 +55,8 @@ pub(crate) struct RequestReply {
 
 /// A connection and its unanswered calls.
 pub(crate) enum Connection {
-    Redis(RedisConnection),
-    Gateway(GatewayConnection),
+    Redis(Box<RedisConnection>),
+    Gateway(Box<GatewayConnection>),
 }
 
 impl Connection {

@@ -57,7 +57,7 @@ pub(crate) enum ActiveTransport {
     #[default]
     None,
     Redis(Redis),
-    Gateway(GatewayClient),
+    Gateway(Box<GatewayClient>),
 }
 
 /// Where Redis is, and by which credentials.
@@ -170,7 +170,7 @@ impl TransportSelector {
     }
 
     fn use_gateway(&mut self, client: &GatewayClient) -> Connection {
-        let active = ActiveTransport::Gateway(client.clone());
+        let active = ActiveTransport::Gateway(Box::new(client.clone()));
         self.active.send_replace(active);
         if self.routes.choice == TransportChoice::Auto {
             if !std::mem::replace(&mut self.is_diverted, true) {
@@ -182,7 +182,7 @@ impl TransportSelector {
             }
             self.probe = Some(RedisProbe::start(self.routes.clone()));
         }
-        Connection::Gateway(GatewayConnection::new(client, self.producer))
+        Connection::Gateway(Box::new(GatewayConnection::new(client, self.producer)))
     }
 
     /// The connection in use has failed. Returns whether the other way is to be tried at once.
@@ -286,7 +286,7 @@ impl Routes {
         };
         let opening = RedisConnection::open(&route.redis, &self.keys, deadline);
         match timeout(limit, opening).await {
-            Ok(opened) => opened.map(Connection::Redis),
+            Ok(opened) => opened.map(|opened| Connection::Redis(Box::new(opened))),
             Err(_elapsed) => Err(ConnectionError::Connect(route.redis.timed_out(limit))),
         }
     }

@@ -11,7 +11,8 @@ use crate::principal::Principal;
 /// What requests are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RateKey {
-    /// A user, with all tokens and sessions, or a token without a user.
+    /// A user, with all tokens and sessions, or a token without a user; each with the tokens of the
+    /// runs that it created or joined.
     Principal(Uuid),
     /// An IPv4 address, or an IPv6 network.
     Address(IpAddr),
@@ -24,7 +25,7 @@ pub enum RateKey {
 impl RateKey {
     /// The key of a principal.
     pub fn of(principal: &Principal) -> Self {
-        Self::Principal(principal.user.unwrap_or(principal.id))
+        Self::Principal(principal.quota_owner())
     }
 
     /// The key of an address.

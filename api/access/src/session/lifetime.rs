@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::metrics::CachedKind;
-use crate::read_through::{CacheLookup, Cached, ReadThrough, copy_of, remaining};
+use crate::read_through::{CacheLookup, Cached, CopyLife, ReadThrough, copy_of, remaining};
 
 /// How long a session lives without a request, unless the operator sets another time.
 pub const DEFAULT_SESSION_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -115,7 +115,10 @@ impl Sessions {
         let read = async {
             let row = self.store.session(hash).await?;
             Ok(row.map(|row| {
-                let life = remaining(Some(row.left_ms), DEFAULT_SESSION_LIFE);
+                let life = CopyLife {
+                    fresh_for: Duration::MAX,
+                    expires_after: remaining(Some(row.left_ms), DEFAULT_SESSION_LIFE),
+                };
                 (row, life)
             }))
         };
@@ -123,7 +126,6 @@ impl Sessions {
         let lookup = CacheLookup {
             kind: CachedKind::Session,
             key: &key,
-            fresh_for: Duration::MAX,
         };
         self.read_through.get(lookup, read).await
     }

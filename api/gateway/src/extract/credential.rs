@@ -1,11 +1,15 @@
 //! The credential that a request presents. Of several, one counts: [`presented`] says which.
 
-use axum::http::{Request, Uri, header};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Request, Uri, header};
 use runcast_access::credential::PresentedCredential;
 use runcast_access::secret::Secret;
 use runcast_access::session::cookie;
 
 use super::query::Query;
+use crate::Gateway;
+use crate::problem::Problem;
 
 /// The query parameter that carries a stream ticket.
 pub(crate) const TICKET_PARAMETER: &str = "ticket";
@@ -26,7 +30,12 @@ pub fn presented<B>(
     if let Some(ticket) = ticket(request.uri()).filter(|_| accepts_tickets) {
         return PresentedCredential::Ticket(ticket);
     }
-    if let Some(header) = request.headers().get(header::AUTHORIZATION) {
+    in_headers(request.headers(), is_secure)
+}
+
+/// The credential in these headers: that in `Authorization`, else the session cookie.
+fn in_headers(headers: &HeaderMap, is_secure: bool) -> PresentedCredential {
+    if let Some(header) = headers.get(header::AUTHORIZATION) {
         let token = header
             .to_str()
             .ok()
@@ -35,8 +44,26 @@ pub fn presented<B>(
             .map(|(_, token)| Secret::from_text(token.trim()));
         return token.map_or(PresentedCredential::Malformed, PresentedCredential::Bearer);
     }
-    cookie::from_headers(request.headers(), is_secure)
+    cookie::from_headers(headers, is_secure)
         .map_or(PresentedCredential::Absent, PresentedCredential::Session)
+}
+
+/// The secret by which a request was authenticated, for a route that accepts no tickets.
+pub struct PresentedSecret(pub Secret);
+
+impl FromRequestParts<Gateway> for PresentedSecret {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Problem> {
+        match in_headers(&parts.headers, gateway.is_secure()) {
+            PresentedCredential::Bearer(secret) | PresentedCredential::Session(secret) => {
+                Ok(Self(secret))
+            }
+            _ => Err(Problem::unauthorized(
+                "this needs a token or a session, not a ticket",
+            )),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -20,13 +20,13 @@ use uuid::Uuid;
 use super::run_access::find_run;
 use crate::Gateway;
 use crate::extract::caller::Caller;
+use crate::extract::credential::PresentedSecret;
 use crate::extract::json::StrictJson;
 use crate::extract::labels::{checked_labels, label_filter};
 use crate::extract::page::PageSize;
 use crate::extract::query::Query;
 use crate::problem::Problem;
 use runcast_access::Scope;
-use runcast_access::secret;
 use runcast_store::runs::{NewRun, Run, RunFilter};
 
 const PAGE_RUNS: PageSize = PageSize {
@@ -85,7 +85,8 @@ struct RedisAccess {
 #[derive(Serialize, ToSchema)]
 struct CreatedRun {
     run: Run,
-    /// Publishes to this run, and reads it.
+    /// Publishes to this run, and reads it, as far as the caller may. It ends with the credential
+    /// of the caller, and 15 minutes after the run was sealed.
     token: String,
     /// The address of its page.
     url: String,
@@ -99,6 +100,11 @@ struct CreatedRun {
 #[derive(Serialize, ToSchema)]
 struct PublishAccess {
     run: Run,
+    /// Publishes to this run, and reads it, as far as the caller may. It ends with the credential
+    /// of the caller, and 15 minutes after the run was sealed. The caller gets the same token
+    /// again; a token of this run gets itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     /// The address of its page.
     url: String,
     /// The version of the protocol by which agents publish here.
@@ -132,10 +138,15 @@ struct RunList {
 )]
 async fn create(
     Caller(principal): Caller,
+    PresentedSecret(credential): PresentedSecret,
     State(gateway): State<Gateway>,
     headers: HeaderMap,
     StrictJson(body): StrictJson<NewRunBody>,
 ) -> Result<(StatusCode, Json<CreatedRun>), Problem> {
+    let forbidden = || Problem::forbidden("a token of a run creates no runs");
+    if principal.is_of_run() {
+        return Err(forbidden());
+    }
     let labels = checked_labels(body.labels)?;
     principal.may_create(&labels)?;
     let new = NewRun {
@@ -154,7 +165,9 @@ async fn create(
         let labels = run.labels.as_object().cloned().unwrap_or_default();
         principal.may_with(Scope::Publish, run.id, &labels)?;
     }
-    let token = secret::issue_publish_token(gateway.store(), &principal.actor(), run.id).await?;
+    let access = gateway.access();
+    let token = access.run_token(&principal, &credential, run.id).await?;
+    let token = token.ok_or_else(forbidden)?;
     let status = match is_new {
         true => StatusCode::CREATED,
         false => StatusCode::OK,
@@ -225,19 +238,23 @@ async fn one(
 #[utoipa::path(
     post,
     path = "/v1/runs/{run}/publish",
-    responses((status = 200, description = "What an agent needs beside its token", body = PublishAccess)),
+    responses((status = 200, description = "What an agent needs", body = PublishAccess)),
     security(("bearer" = [Scope::Publish])),
     extensions(("x-rate-class" = json!("write")))
 )]
 async fn publish(
     Caller(principal): Caller,
+    PresentedSecret(credential): PresentedSecret,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<Json<PublishAccess>, Problem> {
     let run = find_run(&gateway, &principal, Scope::Publish, &id).await?;
+    let access = gateway.access();
+    let token = access.run_token(&principal, &credential, run.id).await?;
     Ok(Json(PublishAccess {
         url: page_url(&gateway, run.id),
         protocol: PROTOCOL_VERSION,
+        token: token.map(|token| token.expose().to_owned()),
         redis: redis_access(&gateway),
         run,
     }))

@@ -153,10 +153,14 @@ async fn with_code(gateway: &Gateway, code: &SecretString) -> Result<Principal, 
     Ok(principal)
 }
 
-/// A valid credential signs in so often only: each session is a row in Postgres.
+/// A valid credential signs in so often only: each session is a row in Postgres. Tokens of runs
+/// count for their parent.
 async fn limit_sessions(gateway: &Gateway, principal: &Principal) -> Result<(), Problem> {
-    let id = principal.id.to_string();
-    Ok(gateway.limits().check_sign_in(&id).await?)
+    let id = match principal.is_of_run() {
+        true => principal.quota_owner(),
+        false => principal.id,
+    };
+    Ok(gateway.limits().check_sign_in(&id.to_string()).await?)
 }
 
 /// One answer for a wrong name, a wrong password, a missing one, and a disabled user.

@@ -3,7 +3,10 @@
 //!
 //! A token of a user may never do more than the user may at the moment it is used. A token creates
 //! others only with the scope `admin`, so that a leaked token cannot outlive itself. Without that
-//! scope it revokes no token but itself.
+//! scope it revokes no token but itself, and the tokens of runs that come from it.
+//!
+//! Tokens that are issued for a run (`POST /v1/runs`, `POST /v1/runs/{run}/publish`) are listed and
+//! revoked by their run: `?run=`.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -28,7 +31,7 @@ use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_access::principal::Principal;
 use runcast_access::secret::{self, TokenRequest};
-use runcast_store::tokens::Token;
+use runcast_store::tokens::{Manager, Token, TokenFilter};
 
 const PAGE_TOKENS: PageSize = PageSize {
     default: 50,
@@ -38,7 +41,7 @@ const PAGE_TOKENS: PageSize = PageSize {
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
-        .routes(routes!(list, create))
+        .routes(routes!(list, create, revoke_of_run))
         .routes(routes!(revoke))
 }
 
@@ -66,12 +69,22 @@ struct CreatedToken {
     token: String,
 }
 
+#[derive(Debug, Serialize, ToSchema)]
+struct RevokedTokens {
+    /// How many were revoked now.
+    revoked: u64,
+}
+
 /// Lists the own tokens, newest first; for administrators also those of all users.
+///
+/// Tokens that are issued for a run are only listed by their run: those that come from the caller,
+/// and all of the run for administrators.
 #[utoipa::path(
     get,
     path = "/v1/tokens",
     params(
         ("all" = Option<bool>, Query, description = "The tokens of all users, for administrators"),
+        ("run" = Option<Uuid>, Query, description = "The tokens that are for this run alone"),
         ("before" = Option<Uuid>, Query, description = "The `next` of the page before"),
         ("limit" = Option<u64>, Query, description = "Tokens: 50, and 200 at most"),
     ),
@@ -86,17 +99,27 @@ async fn list(
     State(gateway): State<Gateway>,
     query: Query,
 ) -> Result<Json<Tokens>, Problem> {
-    let owner = match (query.flag("all")?, principal.user) {
-        (true, _) | (false, None) => {
+    let run = query.parse("run")?;
+    let is_all = query.flag("all")?;
+    let own = match run {
+        Some(_) => Some(manager_of(&principal)),
+        None => principal.user.map(Manager::User),
+    };
+    let manager = match own {
+        Some(own) if !is_all => own,
+        _ => {
             principal.may(Scope::Admin, None)?;
-            None
+            Manager::Admin
         }
-        (false, own) => own,
     };
     let page = PAGE_TOKENS.limit(&query)?;
-    let before = query.parse("before")?;
-    let store = gateway.store();
-    let mut tokens = store.tokens(owner, before, page.rows_to_read()).await?;
+    let filter = TokenFilter {
+        manager,
+        run,
+        before: query.parse("before")?,
+        limit: page.rows_to_read(),
+    };
+    let mut tokens = gateway.store().tokens(&filter).await?;
     let next = page.cut(&mut tokens, |token| token.id);
     Ok(Json(Tokens { tokens, next }))
 }
@@ -178,7 +201,8 @@ fn checked_scopes(principal: &Principal, names: &[String]) -> Result<Vec<Scope>,
     Ok(scopes)
 }
 
-/// Revokes an own token; for administrators any. From this answer on all gateways refuse it.
+/// Revokes an own token, or one of a run that comes from the caller; for administrators any. From
+/// this answer on all gateways refuse it.
 #[utoipa::path(
     delete,
     path = "/v1/tokens/{token}",
@@ -194,19 +218,54 @@ async fn revoke(
     State(gateway): State<Gateway>,
     Path(text): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let missing = || Problem::not_found("token", &text);
     let id = path_id("token", &text)?;
-    let owner = match principal.user {
-        _ if principal.holds(Scope::Admin) => None,
-        // A token may revoke itself, and no other: not those of its owner either.
-        _ if principal.by_token && principal.id == id => None,
-        Some(user) if !principal.by_token => Some(user),
-        _ => return Err(missing()),
-    };
     let (store, actor) = (gateway.store(), principal.actor());
-    if !store.revoke_token(&actor, id, owner).await? {
-        return Err(missing());
+    let manager = manager_of(&principal);
+    if !store.revoke_token(&actor, id, manager).await? {
+        return Err(Problem::not_found("token", &text));
     }
     gateway.access().settle().await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Revokes the tokens that are for one run alone: those that come from the caller, and all for
+/// administrators. From this answer on all gateways refuse them.
+///
+/// Agents that publish with another token go on, and the credentials that got the tokens may get
+/// new ones.
+#[utoipa::path(
+    delete,
+    path = "/v1/tokens",
+    params(
+        ("run" = Uuid, Query, description = "The run"),
+    ),
+    responses(
+        (status = 200, description = "How many were revoked", body = RevokedTokens),
+    ),
+    security(("bearer" = [])),
+    extensions(("x-rate-class" = json!("write")))
+)]
+async fn revoke_of_run(
+    Caller(principal): Caller,
+    State(gateway): State<Gateway>,
+    query: Query,
+) -> Result<Json<RevokedTokens>, Problem> {
+    let run = query
+        .parse("run")?
+        .ok_or_else(|| Problem::bad_request("parameter run: expected the id of a run"))?;
+    let (store, actor) = (gateway.store(), principal.actor());
+    let manager = manager_of(&principal);
+    let revoked = store.revoke_tokens_of_run(&actor, run, manager).await?;
+    gateway.access().settle().await;
+    Ok(Json(RevokedTokens { revoked }))
+}
+
+/// What a caller manages. A token manages itself and what comes from it: not the other tokens of
+/// its owner.
+fn manager_of(principal: &Principal) -> Manager {
+    match principal.user {
+        _ if principal.holds(Scope::Admin) => Manager::Admin,
+        Some(user) if !principal.by_token => Manager::User(user),
+        _ => Manager::Token(principal.id),
+    }
 }

@@ -2,6 +2,7 @@
 //! a mistake. The agent reads them with code of its own.
 
 use url::Url;
+use uuid::Uuid;
 
 use crate::settings::setting::{Program, Setting};
 
@@ -33,6 +34,23 @@ pub static TRANSPORT: Setting<String> = Setting::new(
      where the gateway hands out its address and it answers, else over HTTP",
 )
 .default_value("auto");
+
+/// The run to join.
+pub static RUN: Setting<Uuid> = Setting::new(
+    "RUNCAST_RUN",
+    BY_AGENTS,
+    "id of the run that `runcast wrap` joins, as by --run. Set by `wrap` for its command",
+)
+.default_words("a new run");
+
+/// What an outer `runcast wrap` publishes.
+pub static VARIATION: Setting<u16> = Setting::new(
+    "RUNCAST_VARIATION",
+    BY_AGENTS,
+    "variation that a `runcast wrap` around this process publishes. Set by `wrap` for its command: an \
+     inner `wrap` then publishes nothing, unless it names another run or variation",
+)
+.default_words("set by `wrap`");
 
 /// Where unstored events survive the process.
 pub static SPOOL: Setting<String> = Setting::new(

@@ -67,7 +67,8 @@ pub static LIMITS: Setting<LimitConfig> = Setting::new(
     BY_GATEWAY,
     "limits of the gateway, or off: a list of those that differ from the default. A rate may have a \
      burst (read=600/min:50), and each value may be off. write, read, search and ingest count \
-     requests per principal, sign-in attempts per address and per name, publish bytes per run, and \
+     requests per principal, tokens of runs with the token or user that they come from, sign-in \
+     attempts per address and per name, publish bytes per run, and \
      failed wrong credentials per address. streams (per principal), streams-by-address and \
      connections count what is open at one process; connections=10000 lowers the default, which is \
      as many as files may be open",

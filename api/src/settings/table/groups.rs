@@ -95,7 +95,14 @@ pub static GROUPS: [Group; 10] = [
     },
     Group {
         title: "Agents",
-        entries: &[&agent::URL.entry, &agent::TOKEN.entry, &agent::TRANSPORT.entry, &agent::SPOOL.entry],
+        entries: &[
+            &agent::URL.entry,
+            &agent::TOKEN.entry,
+            &agent::TRANSPORT.entry,
+            &agent::SPOOL.entry,
+            &agent::RUN.entry,
+            &agent::VARIATION.entry,
+        ],
     },
 ];
 

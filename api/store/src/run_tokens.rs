@@ -1,0 +1,165 @@
+//! Tokens that are issued for a run. Each has a parent: the token or the user that created the run,
+//! or joined it.
+//!
+//! A parent that asks again gets the same token again. Asking then writes nothing, unless the token
+//! is about to end: so retries neither pile up rows nor fill the audit log.
+
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::audit::{self, Actor};
+use super::error::StoreError;
+use super::store::Store;
+use super::tokens::{SEAL_GRACE, token_end};
+
+/// Life of a token of a run after its parent has asked for it: longer than any run should take.
+pub const RUN_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A token is renewed when its parent asks for it this long after it was issued or renewed.
+const RENEW_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// A token is also renewed when less than this is left of it, as in a run that is sealed.
+const RENEW_BELOW: Duration = Duration::from_secs(SEAL_GRACE.as_secs() * 2 / 3);
+
+/// The parent of a token of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// A user.
+    User(Uuid),
+    /// A token, by its id.
+    Token(Uuid),
+}
+
+impl Parent {
+    /// The values of the columns `user_id` and `parent_id`.
+    const fn columns(self) -> (Option<Uuid>, Option<Uuid>) {
+        match self {
+            Self::User(id) => (Some(id), None),
+            Self::Token(id) => (None, Some(id)),
+        }
+    }
+}
+
+/// A token of a run to issue, or to issue again.
+#[derive(Debug, Clone)]
+pub struct RunToken<'a> {
+    /// SHA-256 of its text.
+    pub hash: [u8; 32],
+    /// The run.
+    pub run: Uuid,
+    /// Its permissions.
+    pub scopes: &'a [String],
+    /// Its parent.
+    pub parent: Parent,
+}
+
+/// How the issue of a token of a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunTokenIssue {
+    /// It is valid. Nothing has changed that gateways hold copies of.
+    Valid,
+    /// It is valid for longer than before, so copies of it must be deleted.
+    Renewed,
+    /// It was revoked, and another text is needed.
+    Revoked,
+    /// The run or the parent was deleted meanwhile.
+    Gone,
+}
+
+impl Store {
+    /// How many tokens of a run that come from this parent were revoked.
+    pub async fn revoked_run_tokens(&self, run: Uuid, parent: Parent) -> Result<i64, StoreError> {
+        let (user, token) = parent.columns();
+        let count = sqlx::query_scalar(
+            "SELECT count(*) FROM tokens WHERE run_id = $1 AND revoked_at IS NOT NULL AND renewed_at IS NOT NULL
+                AND (user_id = $2 OR parent_id = $3)",
+        )
+        .bind(run)
+        .bind(user)
+        .bind(token);
+        Ok(count.fetch_one(&self.pool).await?)
+    }
+
+    /// Issues a token of a run, or renews it.
+    pub async fn issue_run_token(
+        &self,
+        actor: &Actor,
+        token: &RunToken<'_>,
+    ) -> Result<RunTokenIssue, StoreError> {
+        let query = format!(
+            "SELECT t.revoked_at IS NOT NULL,
+                    {} < now() + make_interval(secs => $2) OR t.renewed_at < now() - make_interval(secs => $3)
+               FROM tokens t JOIN runs r ON r.id = t.run_id WHERE t.hash = $1",
+            token_end()
+        );
+        let known: Option<(bool, bool)> = sqlx::query_as(&query)
+            .bind(token.hash.as_slice())
+            .bind(RENEW_BELOW.as_secs_f64())
+            .bind(RENEW_AFTER.as_secs_f64())
+            .fetch_optional(&self.pool)
+            .await?;
+        match known {
+            Some((true, _)) => Ok(RunTokenIssue::Revoked),
+            Some((false, false)) => Ok(RunTokenIssue::Valid),
+            Some((false, true)) => self.renew_run_token(token).await,
+            None => self.insert_run_token(actor, token).await,
+        }
+    }
+
+    async fn renew_run_token(&self, token: &RunToken<'_>) -> Result<RunTokenIssue, StoreError> {
+        let done = sqlx::query(
+            "UPDATE tokens SET renewed_at = now(), expires_at = now() + make_interval(secs => $2)
+              WHERE hash = $1 AND revoked_at IS NULL",
+        )
+        .bind(token.hash.as_slice())
+        .bind(RUN_TOKEN_LIFE.as_secs_f64())
+        .execute(&self.pool)
+        .await?;
+        Ok(match done.rows_affected() {
+            0 => RunTokenIssue::Revoked,
+            _ => RunTokenIssue::Renewed,
+        })
+    }
+
+    async fn insert_run_token(
+        &self,
+        actor: &Actor,
+        token: &RunToken<'_>,
+    ) -> Result<RunTokenIssue, StoreError> {
+        let id = Uuid::now_v7();
+        let name = format!("run {}", token.run);
+        let (user, parent) = token.parent.columns();
+        let mut transaction = self.pool.begin().await?;
+        let done = sqlx::query(
+            "INSERT INTO tokens (id, hash, name, scopes, run_id, user_id, parent_id, renewed_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now() + make_interval(secs => $8))
+             ON CONFLICT (hash) DO NOTHING",
+        )
+        .bind(id)
+        .bind(token.hash.as_slice())
+        .bind(&name)
+        .bind(token.scopes)
+        .bind(token.run)
+        .bind(user)
+        .bind(parent)
+        .bind(RUN_TOKEN_LIFE.as_secs_f64())
+        .execute(&mut *transaction)
+        .await;
+        let done = match done {
+            Err(sqlx::Error::Database(error)) if error.is_foreign_key_violation() => {
+                return Ok(RunTokenIssue::Gone);
+            }
+            done => done?,
+        };
+        // Otherwise another request of the same parent has just issued it.
+        if done.rows_affected() > 0 {
+            let details = json!({"name": name, "scopes": token.scopes, "run": token.run});
+            let target = id.to_string();
+            audit::record(&mut transaction, actor, "token.created", &target, details).await?;
+        }
+        transaction.commit().await?;
+        Ok(RunTokenIssue::Valid)
+    }
+}
