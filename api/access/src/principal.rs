@@ -1,6 +1,8 @@
 //! [`Principal`]: the user or token behind a request, and the one check of what it may do. The
 //! module [`authenticate`](super::authenticate) makes it.
 
+use std::net::IpAddr;
+
 use uuid::Uuid;
 
 use crate::Scope;
@@ -25,6 +27,8 @@ pub struct Principal {
     pub session: Option<Uuid>,
     /// Whether a token was presented, now or at sign-in.
     pub by_token: bool,
+    /// Where the request came from, for the audit log; known only within a request.
+    pub address: Option<IpAddr>,
     pub(super) grants: Vec<Grant>,
     pub(super) auth_source: AuthSource,
     /// The [revocation generation](crate::open_streams::OpenStreams::revocation_generation) before
@@ -61,11 +65,12 @@ impl Principal {
         self.revocation_generation
     }
 
-    /// Its id and name for the audit log.
+    /// Its id, name and address for the audit log.
     pub fn actor(&self) -> Actor {
         Actor {
             id: Some(self.id),
             name: self.name.clone(),
+            address: self.address,
         }
     }
 
@@ -154,6 +159,7 @@ mod tests {
             user: None,
             session: None,
             by_token: true,
+            address: None,
             grants,
             auth_source: Credential::User(Uuid::nil()).into(),
             revocation_generation: 0,

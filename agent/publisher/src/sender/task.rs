@@ -70,6 +70,8 @@ enum ConnectionEnd {
     Fenced {
         by: u64,
     },
+    /// The run was deleted.
+    Gone,
     Broken(ConnectionError),
 }
 
@@ -112,6 +114,7 @@ impl Sender {
                     break Stopped::Closed;
                 }
                 ConnectionEnd::Fenced { by } => break Stopped::Fenced { by },
+                ConnectionEnd::Gone => break Stopped::Deleted,
                 ConnectionEnd::Broken(error) => {
                     drop(connection);
                     self.window.on_disconnect();
@@ -293,6 +296,7 @@ impl Sender {
                 self.pause("the run has reached its limit in Redis");
             }
             NextStep::Fenced { by } => return Err(ConnectionEnd::Fenced { by }),
+            NextStep::Gone => return Err(ConnectionEnd::Gone),
         }
         Ok(())
     }

@@ -3,7 +3,9 @@
 //! - [`caller`]: the principal. [`credential`]: what a request presents to be authenticated.
 //! - [`json`]: bodies. [`query`]: parameters. [`path`]: ids. [`page`]: pages of lists.
 //! - [`labels`]: labels of runs. [`sse`]: cursors, and the head of an event stream. [`etag`].
+//! - [`accept`]: formats.
 
+pub(crate) mod accept;
 pub mod caller;
 pub mod credential;
 pub(crate) mod etag;

@@ -5,9 +5,9 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::openapi;
 use super::{
-    agents, assets, audit, control, events, feed, health, identities, ingest, jobs, oidc, roles,
-    runs, search, session, sessions, sign_in, stream, stream_tickets, text, tokens, users, watch,
-    webhooks,
+    agents, assets, audit, control, deletion, events, feed, health, identities, ingest, jobs, oidc,
+    roles, runs, search, session, sessions, sign_in, stream, stream_tickets, text, tokens, users,
+    watch, webhooks,
 };
 use crate::Gateway;
 
@@ -27,6 +27,7 @@ fn routers() -> Vec<OpenApiRouter<Gateway>> {
         search::router(),
         ingest::handler::router(),
         control::router(),
+        deletion::router(),
         agents::router(),
         jobs::router(),
         webhooks::router(),
