@@ -13,7 +13,8 @@ use std::collections::HashMap;
 use futures::future::try_join_all;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
-use runcast_common::protocol::keys::Keys;
+use runcast_common::protocol::keys::{Keys, PERSISTER_GROUP};
+use runcast_common::redis;
 use runcast_common::run_deletion;
 use runcast_common::scripts::{self, LiveWindow, Settle, SettleOutcome};
 use tracing::{debug, info, warn};
@@ -80,7 +81,6 @@ impl Settler {
         }
         let ids: Vec<Uuid> = runs.iter().map(|run| run.run).collect();
         let deleted = self.store.deleted_among(&ids).await?;
-        let unknown = RunState::default();
         let settles = runs.iter().map(async |run| {
             if deleted.contains(&run.run) {
                 let (redis, keys) = (&self.redis, &self.keys);
@@ -89,10 +89,28 @@ impl Settler {
                 return Ok(());
             }
             warn!(run = %run.run, "Postgres does not know this run; leaving its stream alone");
-            self.settle(run, &unknown).await
+            self.take_out(run).await
         });
         try_join_all(settles).await?;
         Ok(())
+    }
+
+    /// Takes a run out of the ready queue, whose stream cannot be stored: settling it would queue it
+    /// again at once, without end. The first append some seconds later queues it again.
+    async fn take_out(&self, run: &ReadyRun) -> Result<(), PersistError> {
+        if run.ready_ids.is_empty() {
+            return Ok(());
+        }
+        let keys = self.keys.run(run.run);
+        let mut pipeline = redis::pipe();
+        let acknowledge = pipeline.cmd("XACK").arg(&keys.ready).arg(PERSISTER_GROUP);
+        acknowledge.arg(&run.ready_ids).ignore();
+        let delete = pipeline.cmd("XDEL").arg(&keys.ready);
+        delete.arg(&run.ready_ids).ignore();
+        let taken_out = self.redis.run(keys.slot, async |connection| {
+            pipeline.query_async::<()>(connection).await
+        });
+        Ok(taken_out.await?)
     }
 
     /// Settles the runs that a transaction has stored.
