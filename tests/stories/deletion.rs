@@ -2,18 +2,19 @@
 //! runs on hold stay.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
 use runcast_common::scripts::AppendOutcome;
 use runcast_tests::api::{Api, problem, send};
 use runcast_tests::event_lines::output_line;
-use runcast_tests::eventually::{WAIT_DEADLINE, eventually, eventually_within};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually, eventually_within, within};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::access::fixtures::ask;
+use crate::access::fixtures::{AT_ONCE, ask, second_gateway};
 use crate::archive::{AFTER_FAILURES, JOBS_QUERY, KEPT_QUERY, sealed_run, with_folder};
 
 /// Deletions of which something may be left.
@@ -132,6 +133,87 @@ async fn deleted_run_is_gone_everywhere_while_its_agent_still_publishes() {
     assert_eq!(entry["target"], run.to_string());
     assert_eq!(entry["address"], "127.0.0.1");
     delete(&api, Uuid::now_v7(), 404).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_of_all_gateways_are_told_at_once() {
+    let stack = Stack::start().await;
+    let api = stack.api();
+    let other = second_gateway(&stack, &[]).await;
+    let (run, kept) = (
+        api.create_run("deleted").await,
+        api.create_run("kept").await,
+    );
+    let mut publishers = Vec::new();
+    for run in [&run, &kept] {
+        let connection = run.publisher_connection().await;
+        let mut publisher = Publisher::new(connection, stack.keys(), run.id);
+        publisher.publish(&[output_line("a line")]).await;
+        publishers.push(publisher);
+    }
+    stack.database.wait_stored_events(run.id, 1).await;
+    let mut viewer = other.api.watch(run.id, None).await;
+    viewer.read_until("ready").await;
+    let path = format!("/v1/watch?run={}&run={}", run.id, kept.id);
+    let mut several = send(other.api.request(Method::GET, &path)).await;
+    let mut text = String::new();
+    let mut read_to = async |what: &str| {
+        within(WAIT_DEADLINE, what, async {
+            while !text.contains(what) {
+                let bytes = several.chunk().await.expect("read").expect("more");
+                text += std::str::from_utf8(&bytes).expect("text");
+            }
+        })
+        .await;
+    };
+    read_to("ready").await;
+    let described = api.run(run.id).await;
+    let after = described["last_id"].as_str().expect("an id");
+    let poll = format!("/v1/runs/{}/events?after={after}&wait=50", run.id);
+    let poll = tokio::spawn(send(other.api.request(Method::GET, &poll)));
+    // The poll watches the run, and is woken by its deletion.
+    let started = Instant::now();
+    delete(&api, run.id, 202).await;
+    let end = within(AT_ONCE, "the viewer is told", viewer.read_until("end")).await;
+    assert_eq!(end.last().expect("an end").json()["status"], "deleted");
+    read_to(r#""status":"deleted""#).await;
+    let polled = within(WAIT_DEADLINE, "the poll is answered", poll).await;
+    let polled = polled.expect("an answer").status();
+    assert!(
+        [StatusCode::OK, StatusCode::GONE].contains(&polled),
+        "{polled}"
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(40),
+        "the poll was woken"
+    );
+    // The other run goes on.
+    publishers[1].publish(&[output_line("goes on")]).await;
+    read_to("goes on").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn run_that_postgres_lost_is_left_alone_and_not_read_without_end() {
+    let mut stack = Stack::without_services().await;
+    stack.start_service(Service::Gateway).await;
+    let run = stack.api().create_run("lost by a restored database").await;
+    let connection = run.publisher_connection().await;
+    let mut publisher = Publisher::new(connection, stack.keys(), run.id);
+    publisher.publish(&[output_line("kept in Redis")]).await;
+    stack.database.delete(run.id).await;
+    stack.start_service(Service::Persister).await;
+    let keys = stack.keys().run(run.id);
+    let mut redis = stack.redis.connection().await;
+    eventually("the run leaves the ready queue", async || {
+        let mut length = redis::cmd("XLEN");
+        let length = length.arg(&keys.ready).query_async(&mut redis).await;
+        match length.expect("a length") {
+            0_u64 => Ok(()),
+            waiting => Err(format!("{waiting} wait")),
+        }
+    })
+    .await;
+    assert!(keys_of(&stack, run.id).await.contains(&keys.stream));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
