@@ -115,7 +115,7 @@ async fn deleted_run_is_gone_everywhere_while_its_agent_still_publishes() {
     stack.database.wait_for_number(UNFINISHED_QUERY, 0).await;
     delete(&api, run, 200).await;
     assert_eq!(rows_of(&stack, run).await, [""; 0]);
-    assert_eq!(keys_of(&stack, run).await, [keys.meta.clone()]);
+    assert_eq!(keys_of(&stack, run).await, [keys.meta.as_str()]);
     let mut fields = redis::cmd("HKEYS");
     let fields: Vec<String> = fields
         .arg(&keys.meta)
@@ -245,7 +245,7 @@ async fn append_after_a_deletion_is_refused_and_leaves_nothing() {
     eventually("the run is gone again", async || {
         let keys = keys_of(&stack, run.id).await;
         let outcome = late.try_append(&output_line("and more")).await;
-        match (outcome, keys == [meta.clone()]) {
+        match (outcome, keys == [meta.as_str()]) {
             (AppendOutcome::Gone, true) => Ok(()),
             state => Err(format!("{state:?}: {keys:?}")),
         }

@@ -106,7 +106,7 @@ async fn forget(gateway: &Gateway, deleted: &DeletedRun) {
             warn!(%run, %error, "cannot remove a deleted run from Redis; a worker does it");
         }
         Err(_elapsed) => {
-            warn!(%run, "Redis took too long to forget a deleted run; a worker does it")
+            warn!(%run, "Redis took too long to forget a deleted run; a worker does it");
         }
     }
 }
