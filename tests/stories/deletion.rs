@@ -14,7 +14,7 @@ use runcast_tests::stack::{Service, Stack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::access::fixtures::{AT_ONCE, ask, second_gateway};
+use crate::access::fixtures::{AT_ONCE, ask, second_gateway, sign_in, user};
 use crate::archive::{AFTER_FAILURES, JOBS_QUERY, KEPT_QUERY, sealed_run, with_folder};
 
 /// Deletions of which something may be left.
@@ -133,6 +133,37 @@ async fn deleted_run_is_gone_everywhere_while_its_agent_still_publishes() {
     assert_eq!(entry["target"], run.to_string());
     assert_eq!(entry["address"], "127.0.0.1");
     delete(&api, Uuid::now_v7(), 404).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bounded_role_deletes_and_holds_only_its_runs() {
+    let mut stack = Stack::without_services().await;
+    stack.start_service(Service::Gateway).await;
+    let api = stack.api();
+    let labelled = |team: &str| json!({"name": team, "labels": {"team": team}});
+    let search = api.create(&labelled("search")).await.id;
+    let ads = api.create(&labelled("ads")).await.id;
+    let role = json!({
+        "name": "cleaner", "permissions": ["runs:read", "runs:delete"], "labels": {"team": "search"},
+    });
+    ask(&api, Method::POST, "/v1/roles", &role, 201).await;
+    user(&stack, "ada", &["cleaner"]).await;
+    let ada = sign_in(&api, "ada").await;
+    let (reason, nothing) = (json!({"reason": "case 7"}), Value::Null);
+    for (run, held, deleted) in [(search, 204, 202), (ads, 403, 403)] {
+        let (path, hold) = (format!("/v1/runs/{run}"), format!("/v1/runs/{run}/hold"));
+        ada.send(Method::PUT, &hold, &reason, held).await;
+        ada.send(Method::DELETE, &hold, &nothing, held).await;
+        ada.send(Method::DELETE, &path, &nothing, deleted).await;
+    }
+    let list = api.get("/v1/runs").await;
+    assert_eq!(list["runs"][0]["id"], ads.to_string(), "{list}");
+    assert_eq!(list["runs"].as_array().map(Vec::len), Some(1), "{list}");
+    // Operators may not.
+    user(&stack, "bob", &["operator"]).await;
+    let bob = sign_in(&api, "bob").await;
+    let path = format!("/v1/runs/{ads}");
+    bob.send(Method::DELETE, &path, &nothing, 403).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
