@@ -95,7 +95,7 @@ impl Settler {
         Ok(())
     }
 
-    /// Takes a run out of the ready queue, whose stream cannot be stored: settling it would queue it
+    /// Takes a run out of the ready queue whose stream cannot be stored: settling it would queue it
     /// again at once, without end. The first append some seconds later queues it again.
     async fn take_out(&self, run: &ReadyRun) -> Result<(), PersistError> {
         if run.ready_ids.is_empty() {
