@@ -6,7 +6,8 @@
 //! - [`commands`]: commands from the gateway to agents.
 //! - [`presence`]: heartbeats of agents, silent agents, and updates of runs.
 //! - [`cache`]: copies in Redis of access data that Postgres owns. [`rate_limit`]: quotas.
-//!   [`key_scan`]: deleting keys of runs and agents that no longer exist.
+//!   [`key_scan`]: deleting keys of runs and agents that no longer exist. [`run_deletion`]:
+//!   deleting a run at once.
 //! - [`connect`]: connections to Redis. [`backoff`], [`config`] (settings, secrets) and
 //!   [`telemetry`] (logging).
 //!
@@ -25,6 +26,7 @@ pub mod presence;
 pub mod protocol;
 pub mod rate_limit;
 pub mod ready_lag;
+pub mod run_deletion;
 pub mod scripts;
 pub mod telemetry;
 

@@ -12,6 +12,7 @@ mod crashes;
 mod crowd;
 mod cursors;
 mod dead_letters;
+mod deletion;
 mod dev;
 mod disk_full;
 mod export;

@@ -39,6 +39,9 @@ pub enum Stopped {
         /// The newer process's producer epoch.
         by: u64,
     },
+    /// The run was deleted: it takes no events any more.
+    #[error("the run was deleted")]
+    Deleted,
     /// The sending task panicked or its runtime ended: a defect, never a network problem.
     #[error("the sending task of the publisher has died")]
     Died,

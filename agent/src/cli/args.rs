@@ -12,7 +12,7 @@ use runcast_common::protocol::limits::{MAX_LABEL_BYTES, MAX_NAME_BYTES, MAX_VARI
 use runcast_redact::{EnvRedaction, NamePattern};
 use uuid::Uuid;
 
-use super::help::{RESEND_HELP, SETTINGS_HELP, TAIL_HELP, WRAP_HELP};
+use super::help::{DELETE_HELP, RESEND_HELP, SETTINGS_HELP, TAIL_HELP, WRAP_HELP};
 use crate::resend::ResendOptions;
 use crate::tail::TailOptions;
 use crate::wrap::{MarkerSelection, WrapOptions};
@@ -54,6 +54,14 @@ pub enum Command {
     /// again. Nothing is stored twice. Folders of processes that are still running are skipped.
     #[command(after_help = RESEND_HELP)]
     Resend(ResendArgs),
+    /// Delete a run with all that it printed
+    ///
+    /// Its events, archived copies and webhook deliveries are removed, viewers are told, and agents
+    /// that still publish to it stop. Nothing brings it back. What is stored is removed by a
+    /// worker; run the command again to see whether it is done. Needs a token with the scope
+    /// runs:delete. A run on hold is not deleted.
+    #[command(after_help = DELETE_HELP)]
+    Delete(DeleteArgs),
     /// Lead the session of a command: started by `wrap --tty`, not by users
     #[command(hide = true)]
     Session(SessionArgs),
@@ -162,6 +170,13 @@ pub struct TailArgs {
     /// Print every event as a line of JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Arguments of `runcast delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The run
+    pub run: Uuid,
 }
 
 /// Arguments of `runcast resend`.
@@ -303,6 +318,7 @@ mod tests {
             &["wrap", "--redact-env", "A", "--no-redact", "ls"],
             &["wrap", "--markers", "travis", "ls"],
             &["wrap", "--max-output", "1KiB", "ls"],
+            &["delete"],
             &["tail", "x"],
             &[
                 "tail",

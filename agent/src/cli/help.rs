@@ -6,7 +6,8 @@ Settings (environment):
                  for a gateway that `runcastd dev` runs on this machine: by the files `url` and `token`
                  in RUNCAST_DATA_DIR, else in .local here or above, up to the root of the repository or
                  the home folder; never with RUNCAST_ENV=production
-  RUNCAST_TOKEN  token with the scope runs:publish (wrap, resend) or runs:read (tail)
+  RUNCAST_TOKEN  token with the scope runs:publish (wrap, resend), runs:read (tail) or runs:delete
+                 (delete)
   RUNCAST_TRANSPORT  gateway: publish over HTTP; redis: to Redis directly; auto: to Redis where the
                  gateway hands out its address and it answers, else over HTTP [default: auto]
   REDIS_URL      address of Redis, if it differs from the one that the gateway hands out: redis://...,
@@ -97,6 +98,19 @@ Exit codes:
 Examples:
   runcast tail 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b
   runcast tail 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b --channel status --json | jq .status";
+
+pub(super) const DELETE_HELP: &str = "\
+Exit codes:
+  0    the run is deleted
+  66   the run does not exist
+  69   the gateway cannot be reached
+  77   the token is not accepted, or lacks the scope runs:delete
+  78   a setting is missing or wrong
+  64   wrong use of runcast
+  1    anything else, such as a run on hold
+
+Examples:
+  runcast delete 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b";
 
 pub(super) const RESEND_HELP: &str = "\
 Exit codes:

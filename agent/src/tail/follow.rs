@@ -88,6 +88,7 @@ pub fn exit_code(result: &Result<(), ApiError>) -> u8 {
     print_message(format_args!("{error}"));
     match error {
         ApiError::NoSuchRun { .. } => EX_NOINPUT,
+        ApiError::Refused { status, .. } if *status == StatusCode::GONE => EX_NOINPUT,
         ApiError::Unreachable { .. } => EX_UNAVAILABLE,
         ApiError::Unauthorized { .. } => EX_NOPERM,
         ApiError::Config(_) => EX_CONFIG,

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use runcast_common::presence::run_update::DELETED_STATUS;
 use serde_json::Value;
 
 use super::sse::Frame;
@@ -120,7 +121,12 @@ impl<O: Write, E: Write> Printer<O, E> {
                 writeln!(self.err, "runcast: {count} events missing ({reason})")
             }
             "degraded" => writeln!(self.err, "runcast: degraded: {}", word("message")),
+            // `end` follows, and says so.
+            "state" if event["status"] == DELETED_STATUS => Ok(()),
             "state" => writeln!(self.err, "runcast: the run is {}", word("status")),
+            "end" if event["status"] == DELETED_STATUS => {
+                writeln!(self.err, "runcast: the run was deleted")
+            }
             "end" => writeln!(self.err, "runcast: the run has {}", word("status")),
             _ => Ok(()),
         }
@@ -212,6 +218,17 @@ mod tests {
         );
         assert_eq!(last, StreamState::Open);
         assert_eq!(printed(true, &lost).0, "");
+    }
+
+    #[test]
+    fn a_deleted_run_is_noted_once() {
+        let frames = [
+            frame("state", r#"{"kind":"state","status":"deleted"}"#),
+            frame("end", r#"{"kind":"end","status":"deleted"}"#),
+        ];
+        let (_, err, last) = printed(false, &frames);
+        assert_eq!(err, "runcast: the run was deleted\n");
+        assert_eq!(last, StreamState::Ended);
     }
 
     #[test]

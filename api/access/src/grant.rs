@@ -76,6 +76,7 @@ const fn bit(scope: Scope) -> u8 {
         Scope::Publish => 2,
         Scope::Control => 4,
         Scope::Admin => 8,
+        Scope::Delete => 16,
     }
 }
 

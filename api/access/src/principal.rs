@@ -1,6 +1,8 @@
 //! [`Principal`]: the user or token behind a request, and the one check of what it may do. The
 //! module [`authenticate`](super::authenticate) makes it.
 
+use std::net::IpAddr;
+
 use uuid::Uuid;
 
 use crate::Scope;
@@ -38,6 +40,8 @@ pub struct Principal {
     /// Whether that is a token of a run.
     pub(super) of_run: bool,
     pub(super) parent: ParentIds,
+    /// Where the request came from, for the audit log; known only within a request.
+    pub address: Option<IpAddr>,
     pub(super) grants: Vec<Grant>,
     pub(super) auth_source: AuthSource,
     /// The [revocation generation](crate::open_streams::OpenStreams::revocation_generation) before
@@ -74,11 +78,12 @@ impl Principal {
         self.revocation_generation
     }
 
-    /// Its id and name for the audit log.
+    /// Its id, name and address for the audit log.
     pub fn actor(&self) -> Actor {
         Actor {
             id: Some(self.id),
             name: self.name.clone(),
+            address: self.address,
         }
     }
 
@@ -196,6 +201,7 @@ mod tests {
             by_token: true,
             of_run: false,
             parent: ParentIds::default(),
+            address: None,
             grants,
             auth_source: Credential::User(Uuid::nil()).into(),
             revocation_generation: 0,

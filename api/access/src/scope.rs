@@ -12,13 +12,21 @@ pub enum Scope {
     Publish,
     /// Send commands to runs: cancel, pause, input.
     Control,
+    /// Delete runs, and hold them against deletion.
+    Delete,
     /// Everything.
     Admin,
 }
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Publish, Self::Control, Self::Admin];
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Publish,
+        Self::Control,
+        Self::Delete,
+        Self::Admin,
+    ];
 
     /// Its name in tokens and roles.
     pub const fn name(self) -> &'static str {
@@ -26,6 +34,7 @@ impl Scope {
             Self::Read => "runs:read",
             Self::Publish => "runs:publish",
             Self::Control => "runs:control",
+            Self::Delete => "runs:delete",
             Self::Admin => "admin",
         }
     }
@@ -44,6 +53,6 @@ impl FromStr for Scope {
         Self::ALL
             .into_iter()
             .find(|scope| scope.name() == text)
-            .ok_or("expected runs:read, runs:publish, runs:control or admin")
+            .ok_or("expected runs:read, runs:publish, runs:control, runs:delete or admin")
     }
 }

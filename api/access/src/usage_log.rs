@@ -142,6 +142,7 @@ impl UsageLog {
         let unknown = Actor {
             id: None,
             name: "unknown".to_owned(),
+            address: None,
         };
         let details = json!({"name": name, "count": count});
         self.store

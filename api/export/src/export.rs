@@ -21,6 +21,7 @@ use crate::manifest::Manifest;
 use crate::parquet_file::ParquetFile;
 use crate::progress::{ProgressLine, Summary};
 use runcast_store::Store;
+use runcast_store::audit::Actor;
 use runcast_store::export::{HourSpan, Snapshot};
 
 /// Exports, and returns a summary of one line. After a failure, what is complete stays, and the
@@ -36,6 +37,7 @@ pub async fn export(args: &ExportArgs, store: &Store) -> anyhow::Result<String> 
     }
     let manifest = Manifest::open(args)?;
     let selection = manifest.selection();
+    record(&manifest, store).await?;
     let mut left = HourSpan {
         from: manifest.from.unwrap_or_default(),
         until: manifest.until,
@@ -65,6 +67,21 @@ pub async fn export(args: &ExportArgs, store: &Store) -> anyhow::Result<String> 
     }
     progress.clear();
     Ok(summary.to_string())
+}
+
+/// Records the export in the audit log, before anything is read.
+async fn record(manifest: &Manifest, store: &Store) -> anyhow::Result<()> {
+    let exporter = Actor {
+        id: None,
+        name: "runcast-export".to_owned(),
+        address: None,
+    };
+    let details = serde_json::to_value(manifest)?;
+    let recorded = store.audit(&exporter, "runs.exported", "runs", details);
+    recorded.await.context(
+        "the export cannot be recorded in the audit log; DATABASE_URL must lead to a server that \
+         accepts writes",
+    )
 }
 
 /// The hour in which a run was created.

@@ -1,4 +1,5 @@
-//! Changes of a watched run that are no events of it: the run is lost, or was found again.
+//! Changes of a watched run that are no events of it: the run is lost, was found again, or is
+//! deleted.
 //!
 //! Data: the last [`MAX_UPDATES`], each with a number, so that a viewer gets only those that are
 //! newer than what it was sent. A viewer that comes later loads the run and needs none of them.
@@ -19,17 +20,15 @@ pub(crate) struct LatestUpdates {
 }
 
 impl LatestUpdates {
-    /// Keeps what was published on the run's channel. Returns whether it is an update.
-    pub(crate) fn push(&mut self, message: &[u8]) -> bool {
-        let Ok(update) = serde_json::from_slice(message) else {
-            return false;
-        };
+    /// Keeps what was published on the run's channel. Returns it if it is an update.
+    pub(crate) fn push(&mut self, message: &[u8]) -> Option<&RunUpdate> {
+        let update = serde_json::from_slice(message).ok()?;
         if self.updates.len() == MAX_UPDATES {
             self.updates.pop_front();
         }
         self.updates.push_back(update);
         self.newest += 1;
-        true
+        self.updates.back()
     }
 
     /// The number of the newest update; 0 before the first.
@@ -59,9 +58,9 @@ mod tests {
     #[test]
     fn the_newest_updates_are_kept_in_order() {
         let mut updates = LatestUpdates::default();
-        assert!(!updates.push(b"nonsense"));
+        assert!(updates.push(b"nonsense").is_none());
         for number in 1..=20 {
-            assert!(updates.push(message(number).as_bytes()));
+            assert!(updates.push(message(number).as_bytes()).is_some());
         }
         let after = |number| -> Vec<u64> {
             let updates = updates.after(number);

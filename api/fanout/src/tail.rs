@@ -183,11 +183,16 @@ impl RunTail {
 
     /// Handles an update of the run: a change that is no event of it.
     pub(crate) fn on_update(&self, message: &[u8]) {
-        if self.lock().updates.push(message) {
-            self.notify();
-        } else {
+        let mut state = self.lock();
+        let Some(update) = state.updates.push(message) else {
             debug!(run = %self.run, "ignored an unreadable update");
+            return;
+        };
+        if update.is_deleted() {
+            state.set_deleted();
         }
+        drop(state);
+        self.notify();
     }
 
     /// Handles a heartbeat of one of the run's agents.

@@ -35,6 +35,8 @@ pub(crate) struct TailState {
     pub(crate) ring: Option<Ring>,
     pub(crate) backfill: Backfill,
     ended: bool,
+    /// The run was deleted: nothing of it is kept or sent any more.
+    deleted: bool,
     degraded: Option<Degraded>,
     /// Why events from before the ring cannot be read at the moment.
     backfill_degraded: Option<Degraded>,
@@ -59,6 +61,8 @@ pub(crate) struct TailView {
     pub(crate) lookup: Lookup,
     /// The last id of the run, if it has ended.
     pub(crate) end: Option<EventId>,
+    /// The run was deleted.
+    pub(crate) deleted: bool,
     /// The current outage, if any.
     pub(crate) degraded: Option<Degraded>,
     /// The number of the newest heartbeat.
@@ -106,6 +110,7 @@ impl TailState {
         TailView {
             lookup,
             end,
+            deleted: self.deleted,
             degraded,
             heartbeat_number: self.heartbeats.newest(),
             update_number: self.updates.newest(),
@@ -121,6 +126,7 @@ impl TailState {
         max_bytes: usize,
     ) -> Append {
         match &mut self.ring {
+            _ if self.deleted => Append::Known,
             Some(ring) if ring.end() == frames.after && self.degraded.is_none() => {
                 ring.push(frames, max_bytes);
                 self.ended = false;
@@ -139,6 +145,15 @@ impl TailState {
         max_bytes: usize,
     ) -> BatchOutcome {
         let (after, upto) = (batch.frames.after, batch.frames.upto);
+        if self.deleted || batch.status.deleted {
+            let changed = self.set_deleted();
+            let end = self.ring.as_ref().map_or(after, Ring::end);
+            return BatchOutcome {
+                end,
+                fits: true,
+                changed,
+            };
+        }
         if let Some(ring) = &self.ring
             && ring.end() != after
         {
@@ -168,6 +183,15 @@ impl TailState {
         }
     }
 
+    /// Drops all that is kept of the run, which was deleted. Returns whether that is new.
+    pub(crate) fn set_deleted(&mut self) -> bool {
+        self.backfill.clear();
+        if let Some(ring) = &mut self.ring {
+            *ring = Ring::new(ring.end());
+        }
+        !std::mem::replace(&mut self.deleted, true)
+    }
+
     /// Notes that the tail cannot read on. Returns whether that is new.
     pub(crate) fn set_degraded(&mut self, degraded: Degraded) -> bool {
         self.degraded.replace(degraded.clone()) != Some(degraded)
@@ -182,6 +206,9 @@ impl TailState {
         max_bytes: usize,
     ) {
         self.backfill.end_read(cursor);
+        if self.deleted {
+            return;
+        }
         self.backfill.insert(page, redis_entries, max_bytes);
         self.backfill_degraded = None;
     }
@@ -256,6 +283,26 @@ mod tests {
         assert!(state.set_degraded(Degraded::REDIS_DOWN));
         assert!(!state.set_degraded(Degraded::REDIS_DOWN));
         assert_eq!(append(&mut state, 12, 13), Append::Refused);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_deleted_run() {
+        let mut state = TailState {
+            ring: Some(Ring::new(id(10))),
+            ..TailState::default()
+        };
+        state.append_entry(frames(10, 12), id(12), usize::MAX);
+        state.add_backfill(id(1), frames(1, 5), 1, usize::MAX);
+        assert!(state.set_deleted());
+        assert!(!state.set_deleted());
+        // What was read before arrives late.
+        state.append_entry(frames(12, 13), id(13), usize::MAX);
+        state.add_backfill(id(1), frames(1, 5), 1, usize::MAX);
+        for cursor in [1, 10, 12] {
+            let view = state.view(id(cursor));
+            assert!(view.deleted);
+            assert!(!matches!(view.lookup, Lookup::Next(_)), "{cursor}");
+        }
     }
 
     #[test]

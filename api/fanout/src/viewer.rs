@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use runcast_access::open_streams::StreamRegistration;
 use runcast_access::rate_limit::concurrency::Permit;
+use runcast_common::presence::run_update::RunUpdate;
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
 use runcast_history::filter::Filter;
@@ -167,6 +168,9 @@ impl Viewer {
         }
         // The begin of an outage is sent first; `ready` follows when it is over.
         let view = self.watch.view(self.cursor);
+        if view.deleted {
+            return Next::Last(self.deleted_notice());
+        }
         if view.degraded != self.degraded {
             self.degraded.clone_from(&view.degraded);
             self.is_ready = false;
@@ -242,6 +246,14 @@ impl Viewer {
     fn degraded_notice(&self, degraded: &Degraded) -> Bytes {
         let data = json!({"kind": "degraded", "what": degraded.what, "message": degraded.message});
         notice("degraded", &data, self.cursor)
+    }
+
+    /// The last frames of a run that was deleted: its update, and the end.
+    fn deleted_notice(&self) -> Bytes {
+        let update = RunUpdate::deleted(self.run());
+        let end = json!({"kind": "end", "status": update.status});
+        let update = notice("state", &update, self.cursor);
+        [update, notice("end", &end, self.cursor)].concat().into()
     }
 
     /// The last frame: how the run has ended, once that is loaded.

@@ -111,6 +111,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, format!("there is no {what} {id}"))
     }
 
+    /// 410: what the request is about was deleted, and does not come back.
+    pub fn gone(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, detail)
+    }
+
     /// 429: a limit is reached; when to retry.
     pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, detail).after(retry_after)

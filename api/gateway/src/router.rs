@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::Gateway;
+use crate::middleware::audit_reads::audit_reads;
 use crate::middleware::authorize::authorize;
 use crate::middleware::cors::cors;
 use crate::middleware::failed_attempts::throttle_failed_attempts;
@@ -49,6 +50,7 @@ impl Gateway {
             from_fn_with_state(self.clone(), throttle_failed_attempts),
             from_fn_with_state(self.clone(), authorize),
             from_fn_with_state(self.clone(), rate_limit),
+            from_fn_with_state(self.clone(), audit_reads),
         );
         Ok(routes
             .route_layer(for_matched_routes)

@@ -50,6 +50,8 @@ pub struct GatewayParts {
     pub public_url: Url,
     /// Origins whose pages may call the API, besides its own.
     pub cors: Origins,
+    /// Whether reads are recorded in the audit log.
+    pub audit_reads: bool,
     /// Where webhooks may lead.
     pub egress_policy: EgressPolicy,
     /// Rate limits, and limits of open streams.
@@ -106,6 +108,10 @@ impl Gateway {
 
     pub(crate) fn keys(&self) -> &Keys {
         &self.0.parts.keys
+    }
+
+    pub(crate) fn audits_reads(&self) -> bool {
+        self.0.parts.audit_reads
     }
 
     /// Rate limits, and limits of open streams.

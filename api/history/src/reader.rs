@@ -91,6 +91,8 @@ pub struct ReadStatus {
     pub without_redis: Option<String>,
     /// Entries that came from Redis.
     pub entries: usize,
+    /// The run was removed, and nothing is left of it.
+    pub deleted: bool,
 }
 
 /// Reads runs. Cloning is cheap.
@@ -174,6 +176,7 @@ impl Reader {
                 ended: caught_up && stored.ended,
                 without_redis,
                 entries: 0,
+                deleted: false,
             });
         }
         let Some(page) = page else {
@@ -182,6 +185,7 @@ impl Reader {
                 ended: stored.ended,
                 without_redis,
                 entries: 0,
+                deleted: stored.deleted,
             });
         };
         // Rule 3: no store can fill the hole.
@@ -190,7 +194,11 @@ impl Reader {
             skip_hole(sink, item);
             push_contiguous(sink, &page.items);
         }
-        Ok(redis_status(sink, &page, stored.ended))
+        let status = redis_status(sink, &page, stored.ended);
+        Ok(ReadStatus {
+            deleted: stored.deleted && page.last.is_none(),
+            ..status
+        })
     }
 
     /// The outer error is a malformed reply, the inner one an outage.
@@ -243,11 +251,13 @@ impl Reader {
             return Ok(StoredRead {
                 watermark: cursor,
                 ended: true,
+                deleted: true,
             });
         };
         let stored = StoredRead {
             watermark: coverage.watermark,
             ended: coverage.ended,
+            deleted: false,
         };
         if coverage.watermark <= cursor {
             return Ok(stored);
@@ -281,6 +291,8 @@ struct StoredRead {
     /// If this is not after the cursor, the sink has got nothing.
     watermark: EventId,
     ended: bool,
+    /// Postgres does not know the run any more.
+    deleted: bool,
 }
 
 fn redis_status(sink: &impl Sink, page: &RedisPage, ended: bool) -> ReadStatus {
@@ -290,6 +302,7 @@ fn redis_status(sink: &impl Sink, page: &RedisPage, ended: bool) -> ReadStatus {
         ended: caught_up && ended,
         without_redis: None,
         entries: page.items.len(),
+        deleted: false,
     }
 }
 

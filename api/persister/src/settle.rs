@@ -5,16 +5,19 @@
 //! that settles with more behind its watermark goes to the back of the ready queue.
 //!
 //! A run whose stream diverged from Postgres is reborn instead (`rebirth.lua`): its events get new
-//! ids in a larger epoch, and a later cycle stores them.
+//! ids in a larger epoch, and a later cycle stores them. Of a deleted run nothing is stored: what
+//! its agents have published since is removed, which also acknowledges it.
 
 use std::collections::HashMap;
 
 use futures::future::try_join_all;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
-use runcast_common::protocol::keys::Keys;
+use runcast_common::protocol::keys::{Keys, PERSISTER_GROUP};
+use runcast_common::redis;
+use runcast_common::run_deletion;
 use runcast_common::scripts::{self, LiveWindow, Settle, SettleOutcome};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::error::PersistError;
@@ -42,13 +45,7 @@ impl Settler {
         &self,
         read: &BatchRead<'_>,
     ) -> Result<(), PersistError> {
-        for run in &read.unknown {
-            warn!(run = %run.run, "Postgres does not know this run; leaving its stream alone");
-        }
-        let unknown = RunState::default();
-        let unknown = read.unknown.iter().map(|run| self.settle(run, &unknown));
-        try_join_all(unknown).await?;
-
+        self.settle_unknown(&read.unknown).await?;
         let diverged = read.diverged.iter().map(|(run, _)| run.run);
         let up_to_date = read.up_to_date.iter().map(|run| run.run);
         let ids: Vec<Uuid> = up_to_date.chain(diverged).collect();
@@ -74,6 +71,46 @@ impl Settler {
         });
         try_join_all(rebirths).await?;
         Ok(())
+    }
+
+    /// Settles the runs that Postgres does not know. What an agent wrote to a deleted run leaves
+    /// Redis, and the agent is refused from then on.
+    async fn settle_unknown(&self, runs: &[&ReadyRun]) -> Result<(), PersistError> {
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = runs.iter().map(|run| run.run).collect();
+        let deleted = self.store.deleted_among(&ids).await?;
+        let settles = runs.iter().map(async |run| {
+            if deleted.contains(&run.run) {
+                let (redis, keys) = (&self.redis, &self.keys);
+                run_deletion::remove_keys(redis, keys, run.run, &run.ready_ids, &[]).await?;
+                info!(run = %run.run, "removed what was published to a deleted run");
+                return Ok(());
+            }
+            warn!(run = %run.run, "Postgres does not know this run; leaving its stream alone");
+            self.take_out(run).await
+        });
+        try_join_all(settles).await?;
+        Ok(())
+    }
+
+    /// Takes a run out of the ready queue whose stream cannot be stored: settling it would queue it
+    /// again at once, without end. The first append some seconds later queues it again.
+    async fn take_out(&self, run: &ReadyRun) -> Result<(), PersistError> {
+        if run.ready_ids.is_empty() {
+            return Ok(());
+        }
+        let keys = self.keys.run(run.run);
+        let mut pipeline = redis::pipe();
+        let acknowledge = pipeline.cmd("XACK").arg(&keys.ready).arg(PERSISTER_GROUP);
+        acknowledge.arg(&run.ready_ids).ignore();
+        let delete = pipeline.cmd("XDEL").arg(&keys.ready);
+        delete.arg(&run.ready_ids).ignore();
+        let taken_out = self.redis.run(keys.slot, async |connection| {
+            pipeline.query_async::<()>(connection).await
+        });
+        Ok(taken_out.await?)
     }
 
     /// Settles the runs that a transaction has stored.

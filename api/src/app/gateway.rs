@@ -62,6 +62,7 @@ impl App {
             publish_redis: self.settings.publish_redis.clone(),
             public_url,
             cors: self.settings.cors.clone(),
+            audit_reads: self.settings.audit_reads.0,
             egress_policy: self.settings.webhooks.allowed.clone(),
             limits,
         });

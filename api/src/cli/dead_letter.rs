@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::escape::{escaped, escaped_start};
 use super::output::{json_line, time};
 use runcast_store::Store;
+use runcast_store::audit::Actor;
 use runcast_store::copy_rows::EventRow;
 use runcast_store::dead_letters::{DeadLetterRow, Replayed};
 
@@ -92,7 +93,7 @@ impl DeadLetter {
                 bail!("this deletes the bytes of dead letter {id}: add --yes to confirm")
             }
             Self::Drop { id, yes: true } => {
-                if !store.drop_dead_letter(id).await? {
+                if !store.drop_dead_letter(&Actor::operator(), id).await? {
                     bail!("there is no dead letter {id}");
                 }
                 Ok(writeln!(out, "dead letter {id} is deleted")?)
@@ -204,7 +205,10 @@ async fn replay(store: &Store, letter: &DeadLetterRow, body: Vec<u8>) -> anyhow:
             body: &event.line,
         });
     }
-    match store.replay_dead_letter(letter, &rows).await? {
+    match store
+        .replay_dead_letter(&Actor::operator(), letter, &rows)
+        .await?
+    {
         Replayed::Stored(1) => Ok(format!("event {}", letter.place())),
         Replayed::Stored(count) => Ok(format!("{count} events up to {}", letter.place())),
         Replayed::Gone => bail!(

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use super::escape::escaped_start;
 use super::output::time;
 use runcast_store::Store;
+use runcast_store::audit::Actor;
 use runcast_store::job_status::JobKind;
 
 /// Dead jobs in the table; the API has pages.
@@ -43,7 +44,7 @@ impl Jobs {
         match self {
             Self::List => list(store, out).await,
             Self::Retry { id } => {
-                if !store.retry_job(id).await? {
+                if !store.retry_job(&Actor::operator(), id).await? {
                     bail!("there is no job {id}, or it is running");
                 }
                 Ok(writeln!(out, "job {id} is due now")?)
@@ -52,7 +53,7 @@ impl Jobs {
                 bail!("this deletes job {id}: add --yes to confirm")
             }
             Self::Drop { id, yes: true } => {
-                if !store.drop_job(id).await? {
+                if !store.drop_job(&Actor::operator(), id).await? {
                     bail!("there is no job {id}, or it is running");
                 }
                 Ok(writeln!(out, "job {id} is deleted")?)

@@ -21,9 +21,9 @@ Jobs
   retention     deletes runs that are too old, their archive objects included: by the first rule of
                 RUNCAST_RETENTION_RULES (NAME=VALUE:AGE,...) that fits a label of the run, else by
                 RUNCAST_RETENTION. Ages in days count whole days (UTC), so that all of a day goes at
-                once; 12h, 30m and 45s count exactly. A run with a living agent is kept. In a label
-                `\\` escapes a comma, a colon or an equals sign. Entries of the audit log that are
-                older than RUNCAST_AUDIT_RETENTION go as well
+                once; 12h, 30m and 45s count exactly. A run with a living agent is kept, and so is one
+                on hold. In a label `\\` escapes a comma, a colon or an equals sign. Entries of the
+                audit log that are older than RUNCAST_AUDIT_RETENTION go as well
   archive       where RUNCAST_ARCHIVE is set: finds runs that were sealed RUNCAST_ARCHIVE_AFTER ago
                 and have no dead letters, and adds a job for each
   archive_run   writes the events of a run as one object (zstd, NDJSON, an index at its end; `zstdcat`
@@ -31,6 +31,9 @@ Jobs
                 readers use it
   archive_rows  deletes the rows of a day's archived runs, 5 min after the last of them was archived:
                 it empties the partition if that is all of the day, else it deletes in small steps
+  delete_run    removes what is left of a run that was deleted on request: rows of events, objects of
+                the archive, keys in Redis
+  deletions     adds that job again for runs whose deletion did not finish
   orphans       removes the Redis keys of runs that do not exist, after an hour without use
   sessions      deletes expired sessions
   webhooks      gives up deliveries that could not be tried, and deletes old ones

@@ -20,6 +20,7 @@ use runcast_common::config::{
 use runcast_common::presence::heartbeat::RETURN_AFTER;
 use runcast_common::presence::liveness::LivenessThresholds;
 use runcast_common::protocol::keys::Keys;
+use runcast_gateway::middleware::audit_reads::AuditReads;
 use runcast_gateway::middleware::cors::Origins;
 use runcast_gateway::server::tls::Tls;
 use runcast_history::archive::object_store::ArchiveStore;
@@ -74,6 +75,8 @@ pub struct Settings {
     pub viewer_timeout: Duration,
     /// `RUNCAST_LIMITS`.
     pub limits: LimitConfig,
+    /// `RUNCAST_AUDIT_READS`.
+    pub audit_reads: AuditReads,
     /// `RUNCAST_TRUSTED_PROXIES`.
     pub proxies: TrustedProxies,
     /// `RUNCAST_SESSION_LIFE`, or `RUNCAST_SESSION_IDLE` where that is given.
@@ -125,6 +128,7 @@ impl Settings {
             drain_delay: drain_delay(env)?,
             viewer_timeout: duration(env, &gateway::VIEWER_TIMEOUT)?,
             limits: gateway::LIMITS.given_or_default(env)?,
+            audit_reads: gateway::AUDIT_READS.given_or_default(env)?,
             proxies: gateway::TRUSTED_PROXIES.given(env)?.unwrap_or_default(),
             session_life: session_life(env)?,
             oidc: OidcSettings::from_env(env, environment)?,
@@ -329,6 +333,7 @@ mod tests {
             ("RUNCAST_DRAIN_DELAY", "1m"),
             ("RUNCAST_VIEWER_TIMEOUT", "30"),
             ("RUNCAST_LIMITS", "write=100"),
+            ("RUNCAST_AUDIT_READS", "yes"),
             ("RUNCAST_TRUSTED_PROXIES", "10.0.0.0/33"),
             ("RUNCAST_SESSION_LIFE", "1s"),
             ("RUNCAST_SESSION_LIFE", "60d"),

@@ -366,17 +366,20 @@ impl Store {
         Ok(abandoned.rows_affected())
     }
 
-    /// Objects that are to be deleted, in the order of their ids.
+    /// Objects that are to be deleted, of one run or of all, in the order of their ids.
     pub async fn leaving_objects(
         &self,
+        of: Option<Uuid>,
         after: Uuid,
         limit: u32,
     ) -> Result<Vec<Leaving>, StoreError> {
         let rows: Vec<(Uuid, Uuid, Option<String>)> = sqlx::query_as(
-            "SELECT id, run_id, upload FROM archives WHERE state = 'leaving' AND id > $1 ORDER BY id LIMIT $2",
+            "SELECT id, run_id, upload FROM archives
+              WHERE state = 'leaving' AND id > $1 AND ($3::uuid IS NULL OR run_id = $3) ORDER BY id LIMIT $2",
         )
         .bind(after)
         .bind(i64::from(limit))
+        .bind(of)
         .fetch_all(&self.pool)
         .await?;
         let leaving = |(id, run, upload)| Leaving { id, run, upload };

@@ -1,5 +1,8 @@
-//! The audit log: changes of permissions, and commands to runs. A change and its entry are written
-//! in one transaction. Entries are read by pages and removed when they are old.
+//! The audit log: changes of permissions, of webhooks, jobs and dead letters; runs that are
+//! created, held, deleted or commanded; exports, and reads if that is set. A change and its entry
+//! are written in one transaction. Entries are read by pages and removed when they are old.
+
+use std::net::IpAddr;
 
 use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
@@ -22,6 +25,8 @@ pub struct Actor {
     pub id: Option<Uuid>,
     /// Their name at that time.
     pub name: String,
+    /// The address of the client; none for the operator, or if it is not known.
+    pub address: Option<IpAddr>,
 }
 
 impl Actor {
@@ -30,6 +35,7 @@ impl Actor {
         Self {
             id: None,
             name: "runcastd".to_owned(),
+            address: None,
         }
     }
 }
@@ -45,6 +51,8 @@ pub struct AuditEntry {
     pub actor: Option<Uuid>,
     /// Name of the actor at that time.
     pub actor_name: String,
+    /// The address of the client; absent for the operator, and where it is not known.
+    pub address: Option<String>,
     /// What was done, such as `user.disabled`.
     pub action: String,
     /// What the action changed.
@@ -59,6 +67,7 @@ from_row!(AuditEntry {
     at,
     actor,
     actor_name,
+    address,
     action,
     target,
     details
@@ -86,10 +95,12 @@ pub(super) async fn record(
     details: Value,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO audit_log (actor, actor_name, action, target, details) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO audit_log (actor, actor_name, address, action, target, details)
+         VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(actor.id)
     .bind(&actor.name)
+    .bind(actor.address.map(|address| address.to_string()))
     .bind(action)
     .bind(target)
     .bind(details)
@@ -136,7 +147,7 @@ impl Store {
     pub async fn audit_log(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
         let actor = filter.actor.as_deref();
         let entries = sqlx::query_as(
-            "SELECT id, at, actor, actor_name, action, target, details FROM audit_log
+            "SELECT id, at, actor, actor_name, address, action, target, details FROM audit_log
               WHERE ($1::bigint IS NULL OR id < $1)
                 AND ($2::uuid IS NULL OR actor = $2) AND ($3::text IS NULL OR actor_name = $3)
                 AND ($4::text IS NULL OR action = $4 OR right($4, 1) = '.' AND starts_with(action, $4))

@@ -5,10 +5,12 @@ use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
+use serde_json::json;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use super::audit::{self, Actor};
 use super::copy_rows::{COPY_EVENTS, CopyRows, EventRow};
 use super::error::StoreError;
 use super::store::{Store, signed, unsigned};
@@ -114,12 +116,21 @@ impl Store {
     }
 
     /// Deletes a dead letter. Returns false if it does not exist.
-    pub async fn drop_dead_letter(&self, id: i64) -> Result<bool, StoreError> {
-        let dropped = sqlx::query("DELETE FROM dead_letters WHERE id = $1")
-            .bind(id)
-            .execute(&self.pool)
-            .await?;
-        Ok(dropped.rows_affected() > 0)
+    pub async fn drop_dead_letter(&self, actor: &Actor, id: i64) -> Result<bool, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let run: Option<Uuid> =
+            sqlx::query_scalar("DELETE FROM dead_letters WHERE id = $1 RETURNING run_id")
+                .bind(id)
+                .fetch_optional(&mut *transaction)
+                .await?;
+        let Some(run) = run else {
+            return Ok(false);
+        };
+        let (target, details) = (id.to_string(), json!({"run": run}));
+        let action = "dead_letter.dropped";
+        audit::record(&mut transaction, actor, action, &target, details).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// Stores the events that a dead letter contains, in ascending order of their ids, in place of
@@ -128,13 +139,17 @@ impl Store {
     /// The seals of the run do not change, because they were compared without these events.
     pub async fn replay_dead_letter(
         &self,
+        actor: &Actor,
         letter: &DeadLetterRow,
         rows: &[EventRow<'_>],
     ) -> Result<Replayed, StoreError> {
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
         let outcome = replay(&mut transaction, letter, rows).await?;
-        if matches!(outcome, Replayed::Stored(_)) {
+        if let Replayed::Stored(events) = outcome {
+            let details = json!({"run": letter.run_id, "events": events});
+            let (target, action) = (letter.id.to_string(), "dead_letter.replayed");
+            audit::record(&mut transaction, actor, action, &target, details).await?;
             transaction.commit().await?;
         } else {
             transaction.rollback().await?;

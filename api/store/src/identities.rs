@@ -115,6 +115,7 @@ impl Store {
         let actor = Actor {
             id: Some(id),
             name: new.name.to_owned(),
+            address: None,
         };
         let mut transaction = self.pool.begin().await?;
         users::create(&mut transaction, &actor, id, new).await?;

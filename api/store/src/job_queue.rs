@@ -134,6 +134,23 @@ impl Store {
     }
 }
 
+/// Queues the job of a run within a transaction of the caller.
+pub(super) async fn schedule_run(
+    connection: &mut PgConnection,
+    job: &str,
+    run: Uuid,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "SELECT count(tasks.add_job($1, json_build_object('run', $2::uuid), NULL, now(), $3, $1 || ':' || $2::uuid))",
+    )
+    .bind(job)
+    .bind(run)
+    .bind(MAX_ATTEMPTS)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// The job that deletes the rows of a day's archived runs.
 pub const ROWS: &str = "archive_rows";
 

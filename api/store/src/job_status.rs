@@ -12,10 +12,12 @@ use std::time::Duration;
 use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::json;
 use sqlx::postgres::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::audit::{self, Actor};
 use super::error::StoreError;
 use super::store::{Store, without_nul};
 
@@ -182,22 +184,42 @@ impl Store {
 
     /// Makes a job due now, with all its attempts. Returns false if it does not exist or is
     /// running.
-    pub async fn retry_job(&self, id: i64) -> Result<bool, StoreError> {
-        let done =
-            sqlx::query("SELECT FROM tasks.reschedule_jobs(ARRAY[$1::bigint], now(), NULL, 0)")
-                .bind(id)
-                .fetch_optional(&self.pool)
-                .await?;
-        Ok(done.is_some())
+    pub async fn retry_job(&self, actor: &Actor, id: i64) -> Result<bool, StoreError> {
+        let retry = "SELECT FROM tasks.reschedule_jobs(ARRAY[$1::bigint], now(), NULL, 0)";
+        self.change_job(actor, "job.retried", retry, id).await
     }
 
     /// Removes a job from the queue. Returns false if it does not exist or is running.
-    pub async fn drop_job(&self, id: i64) -> Result<bool, StoreError> {
-        let done = sqlx::query("SELECT FROM tasks.complete_jobs(ARRAY[$1::bigint])")
+    pub async fn drop_job(&self, actor: &Actor, id: i64) -> Result<bool, StoreError> {
+        let drop = "SELECT FROM tasks.complete_jobs(ARRAY[$1::bigint])";
+        self.change_job(actor, "job.dropped", drop, id).await
+    }
+
+    /// Changes a job, and records who did it. Returns false if the statement finds no job.
+    async fn change_job(
+        &self,
+        actor: &Actor,
+        action: &str,
+        statement: &'static str,
+        id: i64,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let kind: Option<String> =
+            sqlx::query_scalar("SELECT task_identifier FROM tasks.jobs WHERE id = $1")
+                .bind(id)
+                .fetch_optional(&mut *transaction)
+                .await?;
+        let done = sqlx::query(statement)
             .bind(id)
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *transaction)
             .await?;
-        Ok(done.is_some())
+        if done.is_none() {
+            return Ok(false);
+        }
+        let (target, details) = (id.to_string(), json!({"kind": kind}));
+        audit::record(&mut transaction, actor, action, &target, details).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// Records how a run of a recurring job ended.

@@ -7,7 +7,8 @@
 //!   `run_updates` collects, within a transaction, what it has to announce.
 //! - [`events`] reads stored events by cursor. [`archives`] tracks the objects that hold archived
 //!   events, and [`archive_cleanup`] deletes the rows that these objects replace. [`partitions`]
-//!   creates the daily partitions, [`retention`] removes old runs, [`export`] reads a snapshot.
+//!   creates the daily partitions, [`retention`] removes old runs, [`deletion`] single ones, unless
+//!   [`holds`] keep them, [`export`] reads a snapshot.
 //! - [`users`], [`identities`], [`roles`], [`tokens`], [`run_tokens`] and [`sessions`] hold who may
 //!   do what.
 //!   [`audit`] records their changes. [`access_outbox`] lists the changes for which gateways must
@@ -34,10 +35,12 @@ pub mod archives;
 pub mod audit;
 pub mod copy_rows;
 pub mod dead_letters;
+pub mod deletion;
 mod error;
 pub mod events;
 pub mod export;
 mod from_row;
+pub mod holds;
 pub mod identities;
 pub mod ingest;
 pub mod job_queue;

@@ -7,6 +7,10 @@
 //! [`BATCH_RUNS`], rows in statements of at most [`BATCH_ROWS`], so no lock is held for long. A
 //! partition is detached concurrently, which blocks no reader or writer of the others, and then
 //! dropped. An interrupted step is resumed by the next call.
+//!
+//! A run on hold stays, and so does the partition of its day: the other runs of the day are removed
+//! one by one, which costs a deleted row for each event instead of one dropped table. Moving the
+//! held run elsewhere would keep that cheap, but every reader would have to look there as well.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
@@ -19,7 +23,7 @@ use super::store::Store;
 const BATCH_RUNS: i64 = 1000;
 
 /// Rows deleted in one statement.
-const BATCH_ROWS: i64 = 10_000;
+pub(super) const BATCH_ROWS: i64 = 10_000;
 
 /// The times before which runs are too old; none: runs never become too old.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,14 +77,15 @@ pub struct Removed {
     pub lives: Option<Uuid>,
 }
 
-/// The condition for runs `r` of the day $1 that are too old, by the labels $2 with their horizons
-/// $3, and the horizon $4 of all others.
+/// The condition for runs `r` of the day $1 that are too old and not on hold, by the labels $2 with
+/// their horizons $3, and the horizon $4 of all others.
 const IS_TOO_OLD: &str = "r.id >= uuid_v7_floor($1::date::timestamp AT TIME ZONE 'UTC')
     AND r.id < uuid_v7_floor(($1::date + 1)::timestamp AT TIME ZONE 'UTC')
     AND r.id < uuid_v7_floor(coalesce((
             SELECT rule.horizon
               FROM unnest($2::jsonb[], $3::timestamptz[]) WITH ORDINALITY AS rule(label, horizon, place)
-             WHERE r.labels @> rule.label ORDER BY rule.place LIMIT 1), $4))";
+             WHERE r.labels @> rule.label ORDER BY rule.place LIMIT 1), $4))
+    AND r.held_at IS NULL";
 
 /// The condition for runs `r` with a live agent, which are kept.
 const HAS_LIVE_AGENT: &str =
@@ -228,25 +233,33 @@ impl Store {
             let Some(run) = run else {
                 return Ok(rows);
             };
-            loop {
-                let deleted = sqlx::query(
-                    "DELETE FROM events WHERE run_id = $1 AND (epoch, seq) IN (
-                         SELECT epoch, seq FROM events WHERE run_id = $1 ORDER BY epoch, seq LIMIT $2)",
-                )
-                .bind(run)
-                .bind(BATCH_ROWS)
-                .execute(&self.pool)
-                .await?;
-                if deleted.rows_affected() == 0 {
-                    break;
-                }
-                rows += deleted.rows_affected();
-            }
-            sqlx::query("DELETE FROM runs_gone WHERE run_id = $1")
-                .bind(run)
-                .execute(&self.pool)
-                .await?;
+            rows += self.remove_rows_of(run).await?;
         }
+    }
+
+    /// Deletes the rows of a removed run, and returns how many. If it fails, earlier statements
+    /// stay committed and the next call continues.
+    pub async fn remove_rows_of(&self, run: Uuid) -> Result<u64, StoreError> {
+        let mut rows = 0;
+        loop {
+            let deleted = sqlx::query(
+                "DELETE FROM events WHERE run_id = $1 AND (epoch, seq) IN (
+                     SELECT epoch, seq FROM events WHERE run_id = $1 ORDER BY epoch, seq LIMIT $2)",
+            )
+            .bind(run)
+            .bind(BATCH_ROWS)
+            .execute(&self.pool)
+            .await?;
+            if deleted.rows_affected() == 0 {
+                break;
+            }
+            rows += deleted.rows_affected();
+        }
+        sqlx::query("DELETE FROM runs_gone WHERE run_id = $1")
+            .bind(run)
+            .execute(&self.pool)
+            .await?;
+        Ok(rows)
     }
 
     /// Removes what is left of a day without runs.

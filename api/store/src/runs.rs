@@ -3,12 +3,15 @@
 use chrono::{DateTime, Utc};
 use runcast_common::protocol::event_id::EventId;
 use serde::Serialize;
+use serde_json::json;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::audit::{self, Actor};
 use super::error::StoreError;
+use super::holds::Hold;
 use super::store::{Store, signed, unsigned};
 use super::visibility::{self, Visible};
 
@@ -37,6 +40,8 @@ pub struct Run {
     /// When its events were archived. Readers read them from the archive since then; later events
     /// are not archived.
     pub archived_at: Option<DateTime<Utc>>,
+    /// Why neither retention nor a request may delete it; absent for most runs.
+    pub hold: Option<Hold>,
     /// Stored events.
     pub events: u64,
     /// Bytes of their lines.
@@ -73,14 +78,14 @@ pub struct NewRun {
     /// Free labels.
     pub labels: serde_json::Map<String, serde_json::Value>,
     /// The user or token that creates it. Idempotency keys are unique per creator.
-    pub created_by: String,
+    pub created_by: Actor,
     /// A second creation with the same key returns the first run.
     pub idempotency_key: Option<String>,
 }
 
 const RUN_COLUMNS: &str =
     "r.id, r.name, r.labels, r.status, r.created_at, r.started_at, r.ended_at,
-    r.sealed_at IS NOT NULL AS sealed, r.archived_at, r.events, r.bytes, r.epoch, r.seq,
+    r.sealed_at IS NOT NULL AS sealed, r.archived_at, r.hold_reason, r.held_by, r.held_at, r.events, r.bytes, r.epoch, r.seq,
     (SELECT jsonb_agg(jsonb_build_object('index', v.variation, 'status', v.status,
             'exit_code', v.exit_code, 'signal', v.signal, 'message', v.message,
             'missing', v.missing) ORDER BY v.variation)
@@ -89,6 +94,10 @@ const RUN_COLUMNS: &str =
 impl Run {
     fn from_row(row: &PgRow) -> Result<Self, StoreError> {
         let attempts: Option<serde_json::Value> = row.try_get("attempts")?;
+        let reason: Option<String> = row.try_get("hold_reason")?;
+        let (by, at): (Option<String>, Option<_>) =
+            (row.try_get("held_by")?, row.try_get("held_at")?);
+        let hold = reason.zip(by).zip(at);
         Ok(Self {
             id: row.try_get("id")?,
             name: row.try_get("name")?,
@@ -100,6 +109,7 @@ impl Run {
             ended_at: row.try_get("ended_at")?,
             sealed: row.try_get("sealed")?,
             archived_at: row.try_get("archived_at")?,
+            hold: hold.map(|((reason, by), at)| Hold { reason, by, at }),
             events: unsigned(row.try_get("events")?),
             bytes: unsigned(row.try_get("bytes")?),
             last_id: EventId::new(
@@ -157,6 +167,10 @@ impl Store {
     /// Creates a run with all its variations, or finds the run that was created with the same
     /// idempotency key. Returns whether it is new.
     pub async fn create_run(&self, new: &NewRun) -> Result<(Run, bool), StoreError> {
+        let created_by = new.created_by.id.map_or_else(
+            || new.created_by.name.clone(),
+            |creator| creator.to_string(),
+        );
         let mut transaction = self.pool.begin().await?;
         let inserted: Option<Uuid> = sqlx::query_scalar(
             "INSERT INTO runs (id, name, labels, variations, created_by, idempotency_key)
@@ -167,7 +181,7 @@ impl Store {
         .bind(&new.name)
         .bind(serde_json::Value::Object(new.labels.clone()))
         .bind(i16::try_from(new.variations).unwrap_or(i16::MAX))
-        .bind(&new.created_by)
+        .bind(&created_by)
         .bind(&new.idempotency_key)
         .fetch_optional(&mut *transaction)
         .await?;
@@ -181,13 +195,16 @@ impl Store {
                 .bind(i32::from(new.variations))
                 .execute(&mut *transaction)
                 .await?;
+                let (target, details) = (id.to_string(), json!({"variations": new.variations}));
+                let actor = &new.created_by;
+                audit::record(&mut transaction, actor, "run.created", &target, details).await?;
                 id
             }
             None => {
                 sqlx::query_scalar(
                     "SELECT id FROM runs WHERE created_by = $1 AND idempotency_key = $2",
                 )
-                .bind(&new.created_by)
+                .bind(&created_by)
                 .bind(&new.idempotency_key)
                 .fetch_one(&mut *transaction)
                 .await?

@@ -12,9 +12,11 @@ use crate::from_row::from_row;
 use chrono::{DateTime, Utc};
 use secrecy::SecretSlice;
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::audit::{self, Actor};
 use super::error::StoreError;
 use super::store::{Store, without_nul};
 
@@ -278,16 +280,26 @@ impl Store {
     }
 
     /// Queues a test delivery. Returns none if the webhook does not exist.
-    pub async fn test_webhook(&self, webhook: Uuid) -> Result<Option<Uuid>, StoreError> {
-        let id = sqlx::query_scalar(
+    pub async fn test_webhook(
+        &self,
+        actor: &Actor,
+        webhook: Uuid,
+    ) -> Result<Option<Uuid>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let id: Option<Uuid> = sqlx::query_scalar(
             "INSERT INTO webhook_deliveries (webhook, event, body)
              SELECT id, 'test', jsonb_build_object('type', 'test', 'timestamp', now(),
                         'data', jsonb_build_object('webhook', id))::text
                FROM webhooks WHERE id = $1 FOR KEY SHARE RETURNING id",
         )
         .bind(webhook)
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *transaction)
         .await?;
+        if let Some(id) = id {
+            let (target, details) = (webhook.to_string(), json!({"delivery": id}));
+            audit::record(&mut transaction, actor, "webhook.tested", &target, details).await?;
+        }
+        transaction.commit().await?;
         Ok(id)
     }
 
@@ -339,18 +351,34 @@ impl Store {
     /// Returns how many.
     pub async fn replay_deliveries(
         &self,
+        actor: &Actor,
         only: Option<Uuid>,
         dead_of: Option<Uuid>,
     ) -> Result<u64, StoreError> {
+        let mut transaction = self.pool.begin().await?;
         let done = sqlx::query(
             "UPDATE webhook_deliveries SET state = 'waiting', due_at = now(), tried_since = NULL, ended_at = NULL
               WHERE (id = $1 AND state <> 'waiting') OR (webhook = $2 AND state = 'dead')",
         )
         .bind(only)
         .bind(dead_of)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(done.rows_affected())
+        let count = done.rows_affected();
+        if count > 0 {
+            let target = only.or(dead_of).unwrap_or_default().to_string();
+            let details = json!({"deliveries": count});
+            audit::record(
+                &mut transaction,
+                actor,
+                "webhook.replayed",
+                &target,
+                details,
+            )
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(count)
     }
 
     /// Gives up deliveries that have waited for longer than `max_wait` (their webhook is paused or

@@ -62,7 +62,7 @@ pub(crate) async fn run_hourly(worker: &Worker) -> Result<(), TaskError> {
     for day in store.days_with_archived_rows().await? {
         store.schedule_day(day).await?;
     }
-    delete_leaving_objects(worker).await
+    delete_leaving_objects(worker, None).await
 }
 
 /// Archives a run if it is still due. After a failure its rows are where they were.
@@ -118,12 +118,15 @@ pub(crate) async fn drop_rows(worker: &Worker, day: NaiveDate) -> Result<(), Tas
     Ok(())
 }
 
-/// Deletes the objects of removed runs and of failed attempts.
-pub(crate) async fn delete_leaving_objects(worker: &Worker) -> Result<(), TaskError> {
+/// Deletes the objects of removed runs and of failed attempts; with a run, only objects of that.
+pub(crate) async fn delete_leaving_objects(
+    worker: &Worker,
+    of: Option<Uuid>,
+) -> Result<(), TaskError> {
     let (store, archiving) = (&worker.store, &worker.settings.archiving);
     let mut after = Uuid::nil();
     loop {
-        let leaving = store.leaving_objects(after, PAGE_OBJECTS).await?;
+        let leaving = store.leaving_objects(of, after, PAGE_OBJECTS).await?;
         let Some(last) = leaving.last() else {
             return Ok(());
         };

@@ -17,17 +17,19 @@ use uuid::Uuid;
 
 use crate::error::TaskError;
 use crate::worker::Worker;
-use crate::{archive, orphan_keys, retention};
+use crate::{archive, deletion, orphan_keys, retention};
+use runcast_store::deletion::DELETE_RUN;
 use runcast_store::job_queue::{ROWS, SCHEMA};
 
 /// The jobs that are queued every hour.
-pub(crate) const HOURLY_JOBS: [&str; 6] = [
+pub(crate) const HOURLY_JOBS: [&str; 7] = [
     MakePartitions::IDENTIFIER,
     RemoveSessions::IDENTIFIER,
     ApplyRetention::IDENTIFIER,
     RemoveOrphans::IDENTIFIER,
     CleanUpWebhooks::IDENTIFIER,
     ScheduleArchive::IDENTIFIER,
+    ScheduleDeletions::IDENTIFIER,
 ];
 
 /// How often each worker asks for jobs.
@@ -53,7 +55,18 @@ pub(crate) async fn run_hourly_jobs(
         .define_job::<ApplyRetention>()
         .define_job::<RemoveOrphans>()
         .define_job::<CleanUpWebhooks>()
-        .define_job::<ScheduleArchive>();
+        .define_job::<ScheduleArchive>()
+        .define_job::<ScheduleDeletions>();
+    run(options).await
+}
+
+/// Takes the jobs that remove what is left of deleted runs until `stop`. They have a runner of
+/// their own, because a deletion must wait neither for retention nor for the archive.
+pub(crate) async fn run_deletion_jobs(
+    worker: &Worker,
+    stop: &CancellationToken,
+) -> Result<(), TaskError> {
+    let options = options(worker, stop).define_job::<DeleteRun>();
     run(options).await
 }
 
@@ -246,6 +259,38 @@ impl TaskHandler for DropArchivedRows {
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
         run_job(context, |worker| async move {
             archive::drop_rows(&worker, self.day).await
+        })
+        .await
+    }
+}
+
+/// Queues deletions that are not finished.
+#[derive(Debug, Serialize, Deserialize)]
+struct ScheduleDeletions {}
+
+impl TaskHandler for ScheduleDeletions {
+    const IDENTIFIER: &'static str = "deletions";
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        run_job(context, |worker| async move {
+            deletion::schedule_unfinished(&worker).await
+        })
+        .await
+    }
+}
+
+/// Removes what is left of a deleted run.
+#[derive(Debug, Serialize, Deserialize)]
+struct DeleteRun {
+    run: Uuid,
+}
+
+impl TaskHandler for DeleteRun {
+    const IDENTIFIER: &'static str = DELETE_RUN;
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        run_job(context, |worker| async move {
+            deletion::remove_rest(&worker, self.run).await
         })
         .await
     }

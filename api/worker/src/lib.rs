@@ -1,12 +1,13 @@
 //! The worker: scheduled background work. Any number of workers may run.
 //!
 //! [`worker`] holds what all work uses, [`settings`] what an operator may set. [`supervise`] starts
-//! five loops and restarts them after failures:
+//! six loops and restarts them after failures:
 //! - [`liveness`], in the one worker that holds the lease, marks silent agents as stale or lost,
 //!   and queues the hourly jobs;
 //! - [`jobs`] runs the hourly jobs: among them [`retention`] by its [`retention_rules`],
 //!   [`orphan_keys`] and the hourly part of [`archive`];
-//! - a second queue of [`jobs`] archives single runs ([`archive`]);
+//! - a second queue of [`jobs`] archives single runs ([`archive`]), a third one removes what is
+//!   left of deleted runs ([`deletion`]);
 //! - `runcast-webhooks` delivers notifications;
 //! - [`metrics`] reports the state of the jobs.
 //!
@@ -15,6 +16,7 @@
 
 pub mod age;
 mod archive;
+mod deletion;
 mod error;
 mod jobs;
 mod liveness;

@@ -51,9 +51,11 @@ async fn remove_keys(worker: &Worker, server: &Server) -> Result<(), TaskError> 
         let step = key_scan::step(server, &worker.keys, from).await?;
         let old: Vec<Uuid> = step.runs.into_iter().filter(|run| is_old(*run)).collect();
         if !old.is_empty() {
-            let existing = worker.store.existing_runs(&old).await?;
-            let existing: HashSet<Uuid> = existing.into_iter().collect();
-            for run in old.into_iter().filter(|run| !existing.contains(run)) {
+            // A deleted run keeps the mark that it is deleted, which expires by itself.
+            let mut known = worker.store.existing_runs(&old).await?;
+            known.extend(worker.store.deleted_among(&old).await?);
+            let known: HashSet<Uuid> = known.into_iter().collect();
+            for run in old.into_iter().filter(|run| !known.contains(run)) {
                 let keys = worker.keys.run(run);
                 if key_scan::remove_run(&worker.redis, &keys, MIN_AGE).await? {
                     info!(%run, "removed the keys of a run that does not exist");

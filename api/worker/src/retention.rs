@@ -1,9 +1,9 @@
 //! The job that removes runs and audit entries that are too old, by [`crate::retention_rules`].
 //!
 //! Where all runs of a day are too old, their partition is dropped. Otherwise runs are removed one
-//! by one, their rows in bounded steps. A run with a living agent stays. The archived objects of a
-//! run are removed with it: the transaction that removes the run marks them as leaving, and
-//! [`archive`] deletes them afterwards.
+//! by one, their rows in bounded steps. A run with a living agent stays, and so does one on hold.
+//! The archived objects of a run are removed with it: the transaction that removes the run marks
+//! them as leaving, and [`archive`] deletes them afterwards.
 
 use chrono::Utc;
 use tracing::{info, warn};
@@ -38,5 +38,5 @@ pub(crate) async fn remove_old(worker: &Worker) -> Result<(), TaskError> {
             info!(rows, "removed the events of removed runs");
         }
     }
-    archive::delete_leaving_objects(worker).await
+    archive::delete_leaving_objects(worker, None).await
 }

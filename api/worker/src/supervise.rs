@@ -8,6 +8,7 @@
 //!   the other and are retried with growing waits. After some minutes of failures a job is dead,
 //!   until the next hour queues it again.
 //! - [`jobs::run_archive_jobs`]: jobs that archive single runs, one at a time in each worker.
+//! - [`jobs::run_deletion_jobs`]: jobs that remove what is left of deleted runs, likewise.
 //! - [`runcast_webhooks`]: every worker delivers notifications.
 //! - [`metrics`]: every worker reports the state of the queue.
 //!
@@ -40,12 +41,14 @@ impl Worker {
         let watch = || liveness::watch_agents(&self, owner, &stop);
         let hourly = || jobs::run_hourly_jobs(&self, &stop);
         let archive = || jobs::run_archive_jobs(&self, &stop);
+        let delete = || jobs::run_deletion_jobs(&self, &stop);
         let deliver = async || Ok(self.webhooks.run(&stop).await?);
         let report = || metrics::report_jobs(&self.metrics, &self.store, &stop);
         tokio::join!(
             restart("watching agents", &stop, watch),
             restart("background jobs", &stop, hourly),
             restart("archiving", &stop, archive),
+            restart("deletions", &stop, delete),
             restart("webhooks", &stop, deliver),
             restart("metrics of jobs", &stop, report),
         );

@@ -1,5 +1,5 @@
-//! Changes of a run that are not events of it: the run was lost, came back, ended or was sealed, or
-//! its agents fell silent or came back.
+//! Changes of a run that are not events of it: the run was lost, came back, ended, was sealed or
+//! was deleted, or its agents fell silent or came back.
 //!
 //! | channel | message | subscriber |
 //! |---|---|---|
@@ -15,6 +15,9 @@ use uuid::Uuid;
 use crate::connect::{Redis, RedisFailure};
 use crate::presence::heartbeat::Health;
 use crate::protocol::keys::Keys;
+
+/// The status of a run that was deleted.
+pub const DELETED_STATUS: &str = "deleted";
 
 /// Bound on the updates in one message on `updates`.
 const MAX_MESSAGE_UPDATES: usize = 100;
@@ -37,6 +40,28 @@ pub struct RunUpdate {
     /// Agents whose health changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<AgentUpdate>,
+}
+
+impl RunUpdate {
+    /// The update of a run that was deleted, its last one.
+    #[must_use]
+    pub fn deleted(run: Uuid) -> Self {
+        Self {
+            kind: UpdateKind::State,
+            run,
+            status: DELETED_STATUS.to_owned(),
+            ended: true,
+            sealed: false,
+            missing: 0,
+            agents: Vec::new(),
+        }
+    }
+
+    /// Whether the run was deleted.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.status == DELETED_STATUS
+    }
 }
 
 /// The kind of frame.

@@ -24,8 +24,8 @@
 //! | `auth:attempt:<sha256>` | string, JSON | pending OpenID Connect login | until used, 10 min |
 //! | `auth:changes` | pub/sub | tokens, sessions and users that changed | |
 //!
-//! The keys of a run expire 15 minutes after it was sealed. A pending OpenID Connect login holds
-//! nonce and verifier.
+//! The keys of a run expire 15 minutes after it was sealed. Of a deleted run only `meta` stays, for
+//! a week, and says so. A pending OpenID Connect login holds nonce and verifier.
 //!
 //! `{p}` is the partition of the run, a hash tag: all keys of a run share one slot of a cluster, so
 //! that one script can use them, and the 64 tags are spread evenly over the slots. A prefix before

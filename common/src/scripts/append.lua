@@ -36,6 +36,7 @@
 --   gap     nothing appended; detail: the producer seq that must come first
 --   full    nothing appended; detail: highest producer seq that Redis holds
 --   fenced  nothing appended; detail: the newer producer epoch
+--   gone    nothing appended: the run was deleted
 --
 -- Fields of meta
 --   epoch, seq    id of the last event; the epoch is set when the stream is created
@@ -43,6 +44,7 @@
 --   dirty         time of the last wake-up in `ready`, in ms; absent while everything is stored
 --   watermark     id of the last stored event
 --   sealed        final status, once everything is stored
+--   deleted       time at which the run was deleted, in ms; then the only field, see delete_run.lua
 --   cap           "<bytes> <until ms>": a lower cap, set by cap.lua while Redis exceeds its budget
 --   p:<producer>  "<producer epoch> <producer seq>": newest epoch, and highest seq in Redis
 --   d:<producer>  highest producer seq that Postgres holds
@@ -69,7 +71,8 @@ local function int(number) return string.format('%.0f', number) end
 
 -- 1. Read the state of the run and of this producer, and fence an old process.
 local m = redis.call('HMGET', meta, 'epoch', 'seq', 'bytes', 'freed', 'dirty', 'sealed',
-  'p:' .. producer, 'd:' .. producer, 'cap')
+  'p:' .. producer, 'd:' .. producer, 'cap', 'deleted')
+if m[10] then return {'gone', '0-0', '0', '0'} end
 local epoch, seq = tonumber(m[1]), tonumber(m[2]) or 0
 local bytes, freed = tonumber(m[3]) or 0, tonumber(m[4]) or 0
 local dirty, sealed = tonumber(m[5]), m[6]

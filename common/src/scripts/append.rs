@@ -85,6 +85,8 @@ pub enum AppendOutcome {
         /// Its producer epoch.
         by: u64,
     },
+    /// Not appended: the run was deleted.
+    Gone,
 }
 
 impl Append<'_> {
@@ -149,6 +151,7 @@ impl AppendReply {
             "gap" => AppendOutcome::Gap { expected: detail },
             "full" => AppendOutcome::Full,
             "fenced" => AppendOutcome::Fenced { by: detail },
+            "gone" => AppendOutcome::Gone,
             _ => return Err(unexpected_reply("append")),
         };
         let last = last

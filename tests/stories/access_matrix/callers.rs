@@ -12,7 +12,13 @@ use crate::access::fixtures::{ask, sign_in, user};
 use crate::access::tickets::{ticket, with_ticket};
 
 /// All scopes.
-const ALL_SCOPES: [&str; 4] = ["runs:read", "runs:publish", "runs:control", "admin"];
+const ALL_SCOPES: [&str; 5] = [
+    "runs:read",
+    "runs:publish",
+    "runs:control",
+    "runs:delete",
+    "admin",
+];
 
 /// When valid credentials expire, and when expired ones did.
 const FUTURE_EXPIRY: &str = "now() + interval '1 hour'";

@@ -116,8 +116,10 @@ impl Operation {
                 }
             }
         }
-        // Operations that remove something come last, and signing out after all others.
+        // Operations that remove something come last, and signing out after all others. The run is
+        // on hold, so deleting it is admitted and answered 409, until its hold is released.
         operations.sort_by_key(|one| match (one.method.as_str(), one.path.as_str()) {
+            ("DELETE", "/v1/runs/{run}") => 0,
             ("DELETE", "/v1/session") => 3,
             ("DELETE", "/v1/sessions") => 2,
             ("DELETE", _) => 1,

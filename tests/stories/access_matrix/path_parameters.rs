@@ -57,12 +57,16 @@ impl PathParameters {
         let token = json!({"name": "spare", "scopes": ["runs:read"]});
         let token = ask(&api, Method::POST, "/v1/tokens", &token, 201).await["id"].clone();
         let run = json!({"name": "this", "labels": {RUN_LABEL.0: RUN_LABEL.1}});
+        let run = api.create(&run).await.id;
+        let hold = format!("/v1/runs/{run}/hold");
+        let reason = json!({"reason": "the matrix needs it"});
+        ask(&api, Method::PUT, &hold, &reason, 204).await;
         Self {
             user,
             role: "spare".to_owned(),
             session: session.as_str().expect("an id").to_owned(),
             token: token.as_str().expect("an id").to_owned(),
-            run: api.create(&run).await.id,
+            run,
             other_run: api.create_run("other").await.id,
             webhook,
             delivery: delivery.as_str().expect("an id").to_owned(),
@@ -127,6 +131,7 @@ impl PathParameters {
         let body = match (operation.method.as_str(), operation.path.as_str()) {
             (_, "/v1/runs") => json!({"name": "matrix", "labels": {RUN_LABEL.0: RUN_LABEL.1}}),
             (_, "/v1/runs/{run}/control") => json!({"command": "resume"}),
+            (_, "/v1/runs/{run}/hold") => json!({"reason": "matrix"}),
             (_, "/v1/runs/{run}/events") => json!({"kind": "output", "data": {"text": "matrix"}}),
             (_, "/v1/tokens") => json!({"name": "matrix", "scopes": ["runs:read"]}),
             ("PATCH", "/v1/session") => json!({"preferences": {}}),

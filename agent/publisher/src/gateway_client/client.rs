@@ -198,6 +198,14 @@ impl GatewayClient {
         text.map_err(|error| self.unreachable(&error))
     }
 
+    /// Deletes a run. Returns whether nothing of it is left; until then another call asks again.
+    pub async fn delete_run(&self, run: Uuid) -> Result<bool, ApiError> {
+        let run = run.to_string();
+        let request = || self.http.delete(self.url(&["v1", "runs", &run]));
+        let response = self.call(&run, request).await?;
+        Ok(response.status() == StatusCode::OK)
+    }
+
     /// The status of a run, as the API spells it.
     pub async fn status(&self, run: &str) -> Result<String, ApiError> {
         #[derive(serde::Deserialize)]

@@ -72,6 +72,7 @@ impl ReplyBody {
             },
             "full" => AppendOutcome::Full,
             "fenced" => AppendOutcome::Fenced { by: self.detail },
+            "gone" => AppendOutcome::Gone,
             _ => return None,
         };
         Some(AppendReply {

@@ -33,9 +33,10 @@ impl Publisher {
         // 3. Report where the events are, unless the publisher was stopped by something else.
         let now = shared.progress.borrow().clone();
         match (waited, shared.queue.stopped()) {
-            (WaitOutcome::Stopped, reason @ Some(Stopped::Fenced { .. } | Stopped::Died)) => {
-                Err(reason.map_or(PublishError::Closed, PublishError::Stopped))
-            }
+            (
+                WaitOutcome::Stopped,
+                reason @ Some(Stopped::Fenced { .. } | Stopped::Deleted | Stopped::Died),
+            ) => Err(reason.map_or(PublishError::Closed, PublishError::Stopped)),
             _ => {
                 let acked = now.acked.max(now.durable).min(last);
                 let spooled = now.spooled.min(last).max(acked) - acked;

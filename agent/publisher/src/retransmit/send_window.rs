@@ -59,6 +59,8 @@ pub(crate) enum NextStep {
     Full,
     /// A newer process has taken over.
     Fenced { by: u64 },
+    /// The run was deleted.
+    Gone,
 }
 
 /// The hole that is being sent as a `gap` event.
@@ -206,6 +208,7 @@ impl SendWindow {
         self.advance_durable(buffer, reply.durable);
         match (reply.outcome, request) {
             (AppendOutcome::Fenced { by }, _) => NextStep::Fenced { by },
+            (AppendOutcome::Gone, _) => NextStep::Gone,
             (AppendOutcome::Stored { stored }, Request::State) if stored < self.acked => {
                 // Redis lost events. The script learns it from the next append, which still claims
                 // the old `acked`.

@@ -183,6 +183,13 @@ fn fenced_is_final() {
     );
 }
 
+#[test]
+fn a_deleted_run_is_final() {
+    let mut producer = Producer::holding(10);
+    let gone = reply(AppendOutcome::Gone, 0);
+    assert_eq!(producer.on_reply(Request::State, &gone), NextStep::Gone);
+}
+
 fn spooled(folder: &Path) -> RetransmitBuffer {
     let (spool, recovered) =
         Spool::open(folder, Uuid::nil(), 0, 1 << 20, Fsync::Never).expect("a spool");

@@ -74,6 +74,8 @@ enum ConnectionEnd {
     Fenced {
         by: u64,
     },
+    /// The run was deleted.
+    Gone,
     Broken(ConnectionError),
     /// A better way works again.
     Replaced(Connection),
@@ -130,6 +132,7 @@ impl Sender {
                     self.window.on_disconnect();
                     opened = Some(better);
                 }
+                ConnectionEnd::Gone => break Stopped::Deleted,
                 ConnectionEnd::Broken(error) => {
                     drop(connection);
                     self.window.on_disconnect();
@@ -341,6 +344,7 @@ impl Sender {
                 self.pause("the run has reached its limit in Redis");
             }
             NextStep::Fenced { by } => return Err(ConnectionEnd::Fenced { by }),
+            NextStep::Gone => return Err(ConnectionEnd::Gone),
         }
         Ok(())
     }

@@ -170,6 +170,7 @@ impl Accounts {
             let actor = Actor {
                 id: Some(user.id),
                 name: user.name.clone(),
+                address: None,
             };
             if self.store.link(&actor, &identity, user.id).await? {
                 return Ok(AccountMatch::User(user.id));
@@ -224,6 +225,7 @@ impl Accounts {
         let unknown = Actor {
             id: None,
             name: "unknown".to_owned(),
+            address: None,
         };
         let target = user.map_or_else(|| account.subject.clone(), |user| user.id.to_string());
         let details = json!({

@@ -137,6 +137,7 @@ impl Sessions {
         let actor = Actor {
             id: Some(actor),
             name: name.unwrap_or_default(),
+            address: None,
         };
         let session = NewSession {
             hash: hash(&record.id),

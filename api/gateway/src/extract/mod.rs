@@ -2,8 +2,10 @@
 //!
 //! - [`caller`]: the principal. [`credential`]: what a request presents to be authenticated.
 //! - [`json`]: bodies. [`query`]: parameters. [`path`]: ids. [`page`]: pages of lists.
-//! - [`labels`]: labels of runs. [`sse`]: cursors, and the head of an event stream. [`etag`].
+//! - [`labels`]: labels of runs. [`sse`]: cursors, and the head of an event stream.
+//! - [`accept`]: which format of an answer the client wants. [`etag`]: tags of answers.
 
+pub(crate) mod accept;
 pub mod caller;
 pub mod credential;
 pub(crate) mod etag;

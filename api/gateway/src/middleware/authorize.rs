@@ -23,6 +23,7 @@ use super::same_origin::same_origin;
 use crate::Gateway;
 use crate::extract::credential::presented;
 use crate::problem::Problem;
+use runcast_access::client_ip::ClientAddress;
 use runcast_access::credential::PresentedCredential;
 use runcast_access::principal::Principal;
 use runcast_access::{AccessError, Scope};
@@ -55,7 +56,9 @@ pub async fn authorize(
             .inspect_err(|_problem| gateway.access().metrics().denied("cross_site"))?;
     }
     // 3. The principal behind it.
-    let principal = Principal::authenticate(gateway.access(), presented).await?;
+    let mut principal = Principal::authenticate(gateway.access(), presented).await?;
+    let address = request.extensions().get::<ClientAddress>();
+    principal.address = address.map(|address| address.0);
     // 4. Its scope.
     let checked = check_scope(&principal, access);
     request.extensions_mut().insert(principal);

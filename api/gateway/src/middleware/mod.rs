@@ -6,9 +6,11 @@
 //! - [`failed_attempts`]: throttles addresses that fail authentication too often.
 //! - [`authorize`]: checks the credential and the scope.
 //! - [`rate_limit`]: counts the request, and bounds open streams. [`denial`]: its refusals.
+//! - [`audit_reads`]: records who reads what runs have printed, if that is set.
 //!
 //! Used by single routes: [`compression`], and [`same_origin`] where a cookie counts.
 
+pub mod audit_reads;
 pub mod authorize;
 pub mod compression;
 pub mod cors;

@@ -5,7 +5,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::openapi;
 use super::{
-    agents, assets, audit, control, events, feed, health, identities, ingest, jobs, oidc, publish,
+    agents, assets, audit, control, deletion, events, feed, health, identities, ingest, jobs, oidc, publish,
     roles, runs, search, session, sessions, sign_in, stream, stream_tickets, text, tokens, users,
     watch, webhooks,
 };
@@ -28,6 +28,7 @@ fn routers() -> Vec<OpenApiRouter<Gateway>> {
         ingest::handler::router(),
         publish::append::router(),
         control::router(),
+        deletion::router(),
         agents::router(),
         jobs::router(),
         webhooks::router(),

@@ -272,6 +272,7 @@ impl ControlEvents<'_> {
                 self.published += append.count;
                 Ok(())
             }
+            AppendOutcome::Gone => Err(Problem::gone("the run was deleted")),
             _ => Err(Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "the run is full until its events are stored: try again later",
@@ -309,6 +310,7 @@ mod tests {
             ended_at: None,
             sealed: false,
             archived_at: None,
+            hold: None,
             events: 0,
             bytes: 0,
             last_id: EventId::ZERO,

@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use super::run_access::authorize_run;
 use crate::Gateway;
+use crate::extract::accept::{NDJSON, wants_ndjson};
 use crate::extract::caller::Caller;
 use crate::extract::query::Query;
 use crate::middleware::compression::compression;
@@ -214,14 +215,6 @@ fn wait(query: &Query, anchor: PageAnchor) -> Result<Option<Duration>, Problem> 
     Ok(Some(Duration::from_secs(seconds)))
 }
 
-fn wants_ndjson(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("application/x-ndjson"))
-}
-
 fn answer(page: &Page, cursors: &PageCursors, ndjson: bool) -> Response {
     // A flat struct of ids and flags: serializing it cannot fail.
     let cursors = serde_json::to_string(cursors).unwrap_or_default();
@@ -231,7 +224,7 @@ fn answer(page: &Page, cursors: &PageCursors, ndjson: bool) -> Response {
             String::new(),
             b'\n',
             format!("{{\"kind\":\"page\",{members}\n"),
-            "application/x-ndjson",
+            NDJSON,
         ),
         false => (
             "{\"events\":[".to_owned(),

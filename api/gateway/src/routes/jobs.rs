@@ -10,6 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::Gateway;
+use crate::extract::caller::Caller;
 use crate::extract::page::PageSize;
 use crate::extract::query::Query;
 use crate::problem::Problem;
@@ -76,11 +77,13 @@ async fn list(State(gateway): State<Gateway>, query: Query) -> Result<Json<Jobs>
     extensions(("x-rate-class" = json!("write")))
 )]
 async fn retry(
+    Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let job = job_id(&id)?;
-    found(job, gateway.store().retry_job(job).await?)
+    let actor = principal.actor();
+    found(job, gateway.store().retry_job(&actor, job).await?)
 }
 
 /// Drops a job that is not running.
@@ -92,11 +95,13 @@ async fn retry(
     extensions(("x-rate-class" = json!("write")))
 )]
 async fn drop_job(
+    Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let job = job_id(&id)?;
-    found(job, gateway.store().drop_job(job).await?)
+    let actor = principal.actor();
+    found(job, gateway.store().drop_job(&actor, job).await?)
 }
 
 fn job_id(text: &str) -> Result<i64, Problem> {

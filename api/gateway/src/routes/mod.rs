@@ -11,6 +11,7 @@ pub mod assets;
 pub mod audit;
 pub mod catalogue;
 pub mod control;
+pub mod deletion;
 pub mod events;
 pub mod feed;
 pub mod health;

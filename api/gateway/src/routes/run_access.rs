@@ -2,8 +2,9 @@
 //! it.
 //!
 //! A run that the principal may not see is answered 403 whether it exists or not, so that the
-//! answer does not tell.
+//! answer does not tell. A run that was deleted is answered 410.
 
+use chrono::SecondsFormat;
 use uuid::Uuid;
 
 use crate::Gateway;
@@ -13,7 +14,8 @@ use runcast_access::Scope;
 use runcast_access::principal::Principal;
 use runcast_store::runs::{Coverage, Run};
 
-/// The run with the id in a path. 403 without access, 404 if it does not exist.
+/// The run with the id in a path. 403 without access, 404 if it does not exist, 410 if it was
+/// deleted.
 pub(super) async fn find_run(
     gateway: &Gateway,
     principal: &Principal,
@@ -22,12 +24,14 @@ pub(super) async fn find_run(
 ) -> Result<Run, Problem> {
     let run = path_id("run", id)?;
     check_run_access(gateway, principal, scope, run).await?;
-    let run = gateway.store().run(run).await?;
-    run.ok_or_else(|| Problem::not_found("run", id))
+    match gateway.store().run(run).await? {
+        Some(run) => Ok(run),
+        None => Err(no_run(gateway, run).await),
+    }
 }
 
 /// The id of the run in a path, and how far it is stored. 403 without access, 404 if it does not
-/// exist.
+/// exist, 410 if it was deleted.
 pub(super) async fn authorize_run(
     gateway: &Gateway,
     principal: &Principal,
@@ -36,8 +40,24 @@ pub(super) async fn authorize_run(
 ) -> Result<(Uuid, Coverage), Problem> {
     let run = path_id("run", id)?;
     check_run_access(gateway, principal, scope, run).await?;
-    let coverage = gateway.store().coverage(run).await?;
-    Ok((run, coverage.ok_or_else(|| Problem::not_found("run", id))?))
+    match gateway.store().coverage(run).await? {
+        Some(coverage) => Ok((run, coverage)),
+        None => Err(no_run(gateway, run).await),
+    }
+}
+
+/// The problem of a run that Postgres does not have: it was deleted, or there never was one.
+pub(super) async fn no_run(gateway: &Gateway, run: Uuid) -> Problem {
+    match gateway.store().deleted_run(run).await {
+        Ok(Some(deleted)) => {
+            let at = deleted
+                .deleted_at
+                .to_rfc3339_opts(SecondsFormat::Secs, true);
+            Problem::gone(format!("run {run} was deleted at {at}"))
+        }
+        Ok(None) => Problem::not_found("run", &run.to_string()),
+        Err(error) => error.into(),
+    }
 }
 
 /// Checks that the principal may do this with a run. Its labels are read only where they decide.

@@ -153,7 +153,7 @@ async fn create(
         name: checked_name(body.name)?,
         variations: checked_variations(body.variations)?,
         labels,
-        created_by: principal.id.to_string(),
+        created_by: principal.actor(),
         idempotency_key: idempotency_key(&headers)?,
     };
     let (run, is_new) = gateway.store().create_run(&new).await?;

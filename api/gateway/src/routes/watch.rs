@@ -61,6 +61,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
         (status = 200, description = "The data of each event names its `run`", body = String, content_type = "text/event-stream"),
         (status = 204, description = "All of them are over, and nothing is behind the cursors: do not reconnect"),
         (status = 404, description = "One of the runs does not exist"),
+        (status = 410, description = "One of the runs was deleted"),
     ),
     security(("bearer" = [Scope::Read]), ("ticket" = [Scope::Read])),
     extensions(("x-rate-class" = json!("stream")))

@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::Gateway;
+use crate::extract::caller::Caller;
 use crate::extract::json::StrictJson;
 use crate::extract::labels::checked_labels;
 use crate::extract::path::path_id;
@@ -125,6 +126,7 @@ async fn list(State(gateway): State<Gateway>) -> Result<Json<WebhookList>, Probl
     extensions(("x-rate-class" = json!("write")))
 )]
 async fn create(
+    Caller(principal): Caller,
     State(gateway): State<Gateway>,
     StrictJson(body): StrictJson<NewWebhookBody>,
 ) -> Result<(StatusCode, Json<CreatedWebhook>), Problem> {
@@ -147,7 +149,11 @@ async fn create(
         statuses: &body.on,
         labels: &checked_labels(body.labels)?,
     };
-    let Some(id) = gateway.store().create_webhook(&new).await? else {
+    let Some(id) = gateway
+        .store()
+        .create_webhook(&principal.actor(), &new)
+        .await?
+    else {
         let detail = format!("there are {MAX_WEBHOOKS} webhooks, which is the limit: remove one");
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
@@ -164,11 +170,13 @@ async fn create(
     extensions(("x-rate-class" = json!("write")))
 )]
 async fn remove(
+    Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    let actor = principal.actor();
     let id = path_id("webhook", &id)?;
-    found(gateway.store().remove_webhook(id).await?, id)
+    found(gateway.store().remove_webhook(&actor, id).await?, id)
 }
 
 /// Enables a webhook.
@@ -180,11 +188,13 @@ async fn remove(
     extensions(("x-rate-class" = json!("write")))
 )]
 async fn enable(
+    Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    let actor = principal.actor();
     let id = path_id("webhook", &id)?;
-    found(gateway.store().enable_webhook(id, true).await?, id)
+    found(gateway.store().enable_webhook(&actor, id, true).await?, id)
 }
 
 /// Disables a webhook.
@@ -196,11 +206,13 @@ async fn enable(
     extensions(("x-rate-class" = json!("write")))
 )]
 async fn disable(
+    Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    let actor = principal.actor();
     let id = path_id("webhook", &id)?;
-    found(gateway.store().enable_webhook(id, false).await?, id)
+    found(gateway.store().enable_webhook(&actor, id, false).await?, id)
 }
 
 /// Sends a test to a webhook; its delivery shows the result.
@@ -212,11 +224,13 @@ async fn disable(
     extensions(("x-rate-class" = json!("write")))
 )]
 async fn test(
+    Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Tested>), Problem> {
+    let actor = principal.actor();
     let id = path_id("webhook", &id)?;
-    let delivery = gateway.store().test_webhook(id).await?;
+    let delivery = gateway.store().test_webhook(&actor, id).await?;
     let delivery = delivery.ok_or_else(|| Problem::not_found("webhook", &id.to_string()))?;
     Ok((StatusCode::ACCEPTED, Json(Tested { delivery })))
 }
@@ -282,11 +296,17 @@ async fn delivery(
     extensions(("x-rate-class" = json!("write")))
 )]
 async fn replay(
+    Caller(principal): Caller,
     State(gateway): State<Gateway>,
     Path(text): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    let actor = principal.actor();
     let id = path_id("ended delivery", &text)?;
-    match gateway.store().replay_deliveries(Some(id), None).await? {
+    match gateway
+        .store()
+        .replay_deliveries(&actor, Some(id), None)
+        .await?
+    {
         0 => Err(Problem::not_found("ended delivery", &text)),
         _ => Ok(StatusCode::ACCEPTED),
     }

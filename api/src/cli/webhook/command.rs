@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use runcast_common::protocol::limits::MAX_LABELS;
 use runcast_store::Store;
+use runcast_store::audit::Actor;
 use runcast_store::webhook_deliveries::DeliveryFilter;
 use runcast_store::webhooks::{MAX_WEBHOOKS, NewWebhook};
 use runcast_webhooks::delivery::NOTIFIED_STATUSES;
@@ -130,6 +131,7 @@ impl Webhook {
         settings: &WebhookSettings,
         out: &mut impl Write,
     ) -> anyhow::Result<()> {
+        let by = &Actor::operator();
         match self {
             Self::Add {
                 url,
@@ -146,11 +148,11 @@ impl Webhook {
             }
             Self::Test { id } => test(store, settings, id, out).await,
             Self::Disable { id } => {
-                check_exists(id, store.enable_webhook(id, false).await?)?;
+                check_exists(id, store.enable_webhook(by, id, false).await?)?;
                 Ok(writeln!(out, "webhook {id} is disabled")?)
             }
             Self::Enable { id } => {
-                check_exists(id, store.enable_webhook(id, true).await?)?;
+                check_exists(id, store.enable_webhook(by, id, true).await?)?;
                 Ok(writeln!(out, "webhook {id} is enabled")?)
             }
             Self::Remove { id, yes: false } => {
@@ -159,7 +161,7 @@ impl Webhook {
                 )
             }
             Self::Remove { id, yes: true } => {
-                check_exists(id, store.remove_webhook(id).await?)?;
+                check_exists(id, store.remove_webhook(by, id).await?)?;
                 Ok(writeln!(out, "webhook {id} is removed")?)
             }
             Self::Deliveries {
@@ -190,7 +192,7 @@ impl Webhook {
                 tables::delivery(&body, attempts, out)
             }
             Self::Replay { delivery, dead_of } => {
-                let count = store.replay_deliveries(delivery, dead_of).await?;
+                let count = store.replay_deliveries(by, delivery, dead_of).await?;
                 if let (Some(id), 0) = (delivery, count) {
                     bail!(
                         "there is no delivery {id} that has ended; see `runcastd webhook deliveries`"
@@ -229,7 +231,7 @@ async fn add(
         statuses,
         labels: &labels,
     };
-    let id = store.create_webhook(&new).await?;
+    let id = store.create_webhook(&Actor::operator(), &new).await?;
     let id = id.with_context(|| {
         format!("there are {MAX_WEBHOOKS} webhooks, which is the limit: remove one")
     })?;
@@ -244,7 +246,7 @@ async fn test(
     id: Uuid,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let delivery = store.test_webhook(id).await?;
+    let delivery = store.test_webhook(&Actor::operator(), id).await?;
     let delivery = delivery
         .with_context(|| format!("there is no webhook {id}; see `runcastd webhook list`"))?;
     let deadline = Instant::now() + settings.timeout + TEST_MARGIN;

@@ -6,6 +6,7 @@ use runcast_access::client_ip::TrustedProxies;
 use runcast_access::rate_limit::policy::LimitConfig;
 use runcast_common::config::HumanDuration;
 use runcast_common::config::byte_size::ByteSize;
+use runcast_gateway::middleware::audit_reads::AuditReads;
 use runcast_gateway::middleware::cors::Origins;
 use url::Url;
 
@@ -77,6 +78,15 @@ pub static LIMITS: Setting<LimitConfig> = Setting::new(
     "write=100/min,read=600/min,search=30/min,sign-in=5/min,ingest=3000/min,\
      publish=16MiB/s:64MiB,failed=30/min,streams=256,streams-by-address=1024",
 );
+
+/// Whether reads are recorded.
+pub static AUDIT_READS: Setting<AuditReads> = Setting::new(
+    "RUNCAST_AUDIT_READS",
+    BY_GATEWAY,
+    "on: each request that reads what runs printed (events, text, search, streams) becomes an entry \
+     run.read of the audit log, and is answered 503 if it cannot be recorded",
+)
+.default_value("off");
 
 /// When a gateway closes viewers to save its memory.
 pub static MEMORY_LIMIT: Setting<ByteSize> = Setting::new(

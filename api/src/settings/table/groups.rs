@@ -43,6 +43,7 @@ pub static GROUPS: [Group; 10] = [
             &gateway::TRUSTED_PROXIES.entry,
             &gateway::CORS_ORIGINS.entry,
             &gateway::LIMITS.entry,
+            &gateway::AUDIT_READS.entry,
             &gateway::MEMORY_LIMIT.entry,
             &gateway::VIEWER_TIMEOUT.entry,
             &gateway::DRAIN_DELAY.entry,

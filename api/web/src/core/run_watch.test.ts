@@ -93,10 +93,27 @@ test("a lost run is shown at once, and its description is refreshed", async () =
   expect(requested).toHaveLength(2);
 });
 
+test("nothing of a deleted run is shown, and it is not asked for again", async () => {
+  await pass(0);
+  sources[0]?.send("state", { run: "r", status: "deleted" });
+  sources[0]?.send("end", { status: "deleted" });
+  expect([watch.run, watch.stream.state, watch.stream.detail]).toEqual([null, "failed", "this run was deleted"]);
+  const before = requested.length;
+  await pass(60_000);
+  expect([requested.length, sources.length, watch.stream.state]).toEqual([before, 1, "failed"]);
+});
+
+test("a run that was deleted without a stream is shown as deleted", async () => {
+  answers["/v1/runs/r"] = () => Response.json({ title: "Gone" }, { status: 410 });
+  await pass(10);
+  expect([watch.run, watch.stream.state]).toEqual([null, "failed"]);
+});
+
 test.each([
   [401, "failed", 1],
   [403, "failed", 0],
   [404, "failed", 0],
+  [410, "failed", 0],
   [503, "reconnecting", 0],
 ])("after a stream refused with %d, the connection is %s", async (status, state, left) => {
   await pass(0);

@@ -11,12 +11,14 @@ import { isFinal, type RunEvent } from "./event";
 import { getPage, HistoryPager } from "./history";
 import type { VariationLog } from "./log";
 import { RunStore } from "./run_store";
-import { getRun, type Run, withUpdate } from "./runs";
+import { getRun, isDeletion, type Run, withUpdate } from "./runs";
 import { type ConnectionState, type Diagnosis, type EventSourceLike, RunStream } from "./stream";
 import { streamPath } from "./url";
 
 const REFRESH_MS = 4000;
 const REFRESH_SOON_MS = 150;
+
+const DELETED = "this run was deleted";
 
 export interface RunWatchHooks {
   changed(): void;
@@ -117,10 +119,23 @@ export class RunWatch {
    * Shows the update at once; the description has the rest, such as the status of each variation.
    */
   private onRunUpdate(data: string): void {
+    if (isDeletion(data)) {
+      this.onDeleted();
+      return;
+    }
     if (this.run !== null) {
       this.run = withUpdate(this.run, data);
     }
     this.scheduleRefresh(0);
+    this.hooks.changed();
+  }
+
+  /** Shows nothing of a deleted run but that it was deleted. */
+  private onDeleted(): void {
+    clearTimeout(this.refreshTimer ?? undefined);
+    this.refreshTimer = null;
+    this.run = null;
+    this.stream.fail(DELETED);
     this.hooks.changed();
   }
 
@@ -142,6 +157,9 @@ export class RunWatch {
       } catch (error) {
         if (error instanceof ApiError && error.status === 401 && !this.stopped) {
           this.hooks.signedOut();
+        }
+        if (error instanceof ApiError && error.status === 410 && !this.stopped) {
+          this.onDeleted();
         }
         // The connection state shows any other error; the last description stays.
       }
@@ -168,6 +186,10 @@ export class RunWatch {
       }
       if (status === 403) {
         return { action: "stop", reason: "this session has no access to this run" };
+      }
+      if (status === 410) {
+        this.run = null;
+        return { action: "stop", reason: DELETED };
       }
       if (status === 404 || status === 400) {
         return { action: "stop", reason: "no such run" };

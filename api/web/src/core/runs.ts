@@ -57,6 +57,15 @@ export function missingEvents(run: Run): number {
   return run.variations.reduce((sum, variation) => sum + (variation.missing ?? 0), 0);
 }
 
+/** Whether a `state` frame says that the run was deleted. */
+export function isDeletion(data: string): boolean {
+  try {
+    return (JSON.parse(data) as { status?: unknown } | null)?.status === "deleted";
+  } catch {
+    return false;
+  }
+}
+
 /** The run with the update of a `state` frame; unchanged if the frame cannot be parsed. */
 export function withUpdate(run: Run, data: string): Run {
   try {

@@ -90,6 +90,15 @@ export class RunStream {
     this.frames = [];
   }
 
+  /** Closes the connection, drops what waits, and shows why; nothing reconnects. */
+  fail(reason: string): void {
+    this.close();
+    clearTimeout(this.flushTimer ?? undefined);
+    this.flushTimer = null;
+    this.frames = [];
+    this.setState("failed", reason);
+  }
+
   /** Cuts the backoff short: the network came back, or the page is visible again. */
   retryNow(): void {
     if (this.retryTimer !== null && !this.stopped) {

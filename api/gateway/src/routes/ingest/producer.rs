@@ -188,6 +188,7 @@ fn refused(outcome: AppendOutcome, last: &AppendReply) -> Problem {
             format!("a newer process of this producer has taken over, with Producer-Epoch {by}"),
         )
         .with("epoch", by),
+        AppendOutcome::Gone => Problem::gone("the run was deleted"),
         AppendOutcome::Full | AppendOutcome::Stored { .. } => Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
             "the run is full until its events are stored: send the rest again later",

@@ -75,7 +75,7 @@ pub(crate) fn complete(document: &mut Value) {
 }
 
 /// Problems that many operations share.
-const SHARED_PROBLEMS: [(StatusCode, &str); 8] = [
+const SHARED_PROBLEMS: [(StatusCode, &str); 9] = [
     (StatusCode::BAD_REQUEST, "The request is malformed"),
     (StatusCode::UNAUTHORIZED, "There is no valid credential"),
     (
@@ -83,6 +83,7 @@ const SHARED_PROBLEMS: [(StatusCode, &str); 8] = [
         "The credential is valid, but does not allow this",
     ),
     (StatusCode::NOT_FOUND, "The resource does not exist"),
+    (StatusCode::GONE, "The run was deleted"),
     (
         StatusCode::REQUEST_TIMEOUT,
         "The body took too long to arrive",
@@ -128,7 +129,7 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Map<String, V
     add_path_parameters(&segments, operation);
     absent_is_not_null(operation);
     let needs_credential = add_session(operation);
-    add_problems(tag, needs_credential, path.contains('{'), operation);
+    add_problems(tag, path, needs_credential, operation);
 }
 
 /// Describes the parts of the path that the handler does not describe itself.
@@ -194,22 +195,19 @@ fn add_session(operation: &mut Map<String, Value>) -> bool {
 }
 
 /// Adds the problems that an operation shares with others, and marks its own as problem documents.
-fn add_problems(
-    tag: &str,
-    needs_credential: bool,
-    has_id: bool,
-    operation: &mut Map<String, Value>,
-) {
+fn add_problems(tag: &str, path: &str, needs_credential: bool, operation: &mut Map<String, Value>) {
     let has_body = operation.contains_key("requestBody");
     let parameters = operation.get("parameters").and_then(Value::as_array);
     let mut parameters = parameters.into_iter().flatten();
     let has_input = has_body || parameters.any(|one| one["in"] != "path");
+    let has_run = path.contains("{run}");
     let needs_servers = tag != "service";
     let applies = [
         (StatusCode::BAD_REQUEST, has_input),
         (StatusCode::UNAUTHORIZED, needs_credential),
         (StatusCode::FORBIDDEN, needs_credential),
-        (StatusCode::NOT_FOUND, has_id),
+        (StatusCode::NOT_FOUND, path.contains('{')),
+        (StatusCode::GONE, has_run),
         (StatusCode::REQUEST_TIMEOUT, has_body),
         (StatusCode::PAYLOAD_TOO_LARGE, has_body),
         (StatusCode::TOO_MANY_REQUESTS, needs_servers),

@@ -58,7 +58,8 @@ struct AppendAnswer {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct CallReply {
-    /// `ok`, `gap`, `full` or `fenced`; only after `ok` the run holds the batch.
+    /// `ok`, `gap`, `full`, `fenced` or `gone` (the run was deleted); only after `ok` the run holds
+    /// the batch.
     outcome: &'static str,
     /// Id of the run's last event.
     #[schema(value_type = String)]
@@ -228,6 +229,7 @@ impl From<&AppendReply> for CallReply {
             AppendOutcome::Gap { expected } => ("gap", expected),
             AppendOutcome::Full => ("full", 0),
             AppendOutcome::Fenced { by } => ("fenced", by),
+            AppendOutcome::Gone => ("gone", 0),
         };
         Self {
             outcome,

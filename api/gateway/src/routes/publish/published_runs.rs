@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::Gateway;
 use crate::extract::path::path_id;
 use crate::problem::Problem;
-use crate::routes::run_access::check_run_access;
+use crate::routes::run_access::{check_run_access, no_run};
 
 /// Runs that are remembered, some dozen bytes each.
 const MAX_REMEMBERED_RUNS: usize = 100_000;
@@ -62,7 +62,7 @@ impl Default for PublishedRuns {
 
 impl PublishedRuns {
     /// The run with the id in a path. 403 without the right to publish to it, 404 if it does not
-    /// exist.
+    /// exist, 410 if it was deleted.
     pub(super) async fn authorize(
         &self,
         gateway: &Gateway,
@@ -80,7 +80,7 @@ impl PublishedRuns {
         let uncounted_bytes = Arc::default();
         match gateway.store().coverage(run).await {
             Ok(Some(_)) => self.0.insert(run, Arc::clone(&uncounted_bytes)),
-            Ok(None) => return Err(Problem::not_found("run", id)),
+            Ok(None) => return Err(no_run(gateway, run).await),
             Err(error) if error.is_outage() && is_in_redis(gateway, run).await? => {}
             Err(error) => return Err(error.into()),
         }
