@@ -124,8 +124,8 @@ impl Stack {
         self.add_proxy(self.redis.port()).await
     }
 
-    /// Starts a proxy on the way that `runcast` publishes by. Returns it with the setting that leads
-    /// there, and with bytes that are in each append.
+    /// Starts a proxy on the way that `runcast` publishes by. Returns it with the setting that
+    /// leads there, and with bytes that are in each append.
     pub async fn proxy_agent(
         &mut self,
     ) -> (Arc<ChaosProxy>, (&'static str, String), &'static [u8]) {

@@ -259,106 +259,84 @@ async fn append(
     send(request.bearer_auth(&run.token).body(body.to_owned())).await
 }
 
+/// An event line.
+const LINE: &str = "{\"kind\":\"log\",\"text\":\"x\"}\n";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gateway_refuses_what_no_publisher_sends() {
     let stack = without_redis_for_agents().await;
     let run = stack.api().create_run("hostile").await;
-    let other = stack.api().create_run("another").await;
-    let line = "{\"kind\":\"log\",\"text\":\"x\"}\n";
-    let good = call([0, 0, 1, 1], "b", line);
-
-    // 1. Malformed: a clear 400 that names what is wrong.
-    let huge = call([0, 0, 1 << 53, 1], "b", line);
-    let cases: [(&str, Headers<'_>, StatusCode, &str); 9] = [
-        ("", &[], StatusCode::BAD_REQUEST, "no call"),
-        ("nonsense", &[], StatusCode::BAD_REQUEST, "call 1"),
-        (&huge, &[], StatusCode::BAD_REQUEST, "below 2^53"),
-        (
-            &call([0, 0, 1, 2], "b", line),
-            &[],
-            StatusCode::BAD_REQUEST,
-            "2 events",
-        ),
-        (
-            &call([0, 0, 1, 1], "z", line),
-            &[],
-            StatusCode::BAD_REQUEST,
-            "zstd",
-        ),
-        (
-            &good,
-            &[("producer-id", "me")],
-            StatusCode::BAD_REQUEST,
-            "Producer-Id",
-        ),
-        (
-            &good,
-            &[("producer-epoch", "9007199254740992")],
-            StatusCode::BAD_REQUEST,
-            "2^53",
-        ),
-        (
-            &good,
-            &[("runcast-protocol", "2")],
-            StatusCode::BAD_REQUEST,
-            "update the older",
-        ),
-        (
-            &good,
-            &[("content-type", "text/plain")],
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "/events",
-        ),
+    let good = call([0, 0, 1, 1], "b", LINE);
+    let (beyond, miscounted) = (
+        call([0, 0, 1 << 53, 1], "b", LINE),
+        call([0, 0, 1, 2], "b", LINE),
+    );
+    let damaged = call([0, 0, 1, 1], "z", LINE);
+    let cases: [(&str, Headers<'_>, &str); 8] = [
+        ("", &[], "no call"),
+        ("nonsense", &[], "call 1"),
+        (&beyond, &[], "below 2^53"),
+        (&miscounted, &[], "2 events"),
+        (&damaged, &[], "zstd"),
+        (&good, &[("producer-id", "me")], "Producer-Id"),
+        (&good, &[("producer-epoch", "9007199254740992")], "2^53"),
+        (&good, &[("runcast-protocol", "2")], "update the older"),
     ];
-    for (body, headers, status, words) in cases {
-        let detail = problem(append(&stack, &run, run.id, body, headers).await, status).await;
+    for (body, headers, words) in cases {
+        let refused = append(&stack, &run, run.id, body, headers).await;
+        let detail = problem(refused, StatusCode::BAD_REQUEST).await;
         assert!(detail.contains(words), "{body:?} {headers:?}: {detail}");
     }
+    let plain = [("content-type", "text/plain")];
+    let refused = append(&stack, &run, run.id, &good, &plain).await;
+    let detail = problem(refused, StatusCode::UNSUPPORTED_MEDIA_TYPE).await;
+    assert!(detail.contains("/events"), "{detail}");
 
-    // 2. Of others: neither their runs nor their agents.
+    // What is right is appended, once.
+    for _ in 0..2 {
+        let answer = append(&stack, &run, run.id, &good, &[]).await;
+        let answer: Value = answer.json().await.expect("JSON");
+        assert_eq!(answer["replies"][0]["outcome"], "ok", "{answer}");
+        assert_eq!(answer["replies"][0]["detail"], 1, "{answer}");
+    }
+    stack.database.wait_stored_events(run.id, 1).await;
+}
+
+/// Sends a heartbeat of an agent, with the token of a run.
+async fn beat(stack: &Stack, run: &CreatedRun, to: Uuid, agent: Uuid) -> Response {
+    let heartbeat = json!({
+        "agent": agent, "variation": 0, "host": "h", "pid": 1, "version": "1", "started": 1,
+        "time": 1, "published": 0, "unstored": 0,
+    });
+    let path = format!("/v1/runs/{to}/heartbeats");
+    let request = stack.api().anonymous(Method::POST, &path);
+    let request = request
+        .header("runcast-protocol", "1")
+        .bearer_auth(&run.token);
+    send(request.json(&heartbeat)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_reaches_neither_runs_nor_agents_of_others() {
+    let stack = without_redis_for_agents().await;
+    let run = stack.api().create_run("hostile").await;
+    let other = stack.api().create_run("another").await;
+    let good = call([0, 0, 1, 1], "b", LINE);
     let theirs = append(&stack, &run, other.id, &good, &[]).await;
     problem(theirs, StatusCode::FORBIDDEN).await;
-    let beat = async |run: &CreatedRun, to: Uuid, agent: Uuid| {
-        let heartbeat = json!({
-            "agent": agent, "variation": 0, "host": "h", "pid": 1, "version": "1", "started": 1,
-            "time": 1, "published": 0, "unstored": 0,
-        });
-        let path = format!("/v1/runs/{to}/heartbeats");
-        let request = stack.api().anonymous(Method::POST, &path);
-        let request = request
-            .header("runcast-protocol", "1")
-            .bearer_auth(&run.token);
-        send(request.json(&heartbeat)).await
-    };
     let agent = Uuid::now_v7();
-    assert_eq!(
-        beat(&other, other.id, agent).await.status(),
-        StatusCode::NO_CONTENT
-    );
-    problem(beat(&run, run.id, agent).await, StatusCode::CONFLICT).await;
-    problem(
-        beat(&run, other.id, Uuid::now_v7()).await,
-        StatusCode::FORBIDDEN,
-    )
-    .await;
+    let alive = beat(&stack, &other, other.id, agent).await;
+    assert_eq!(alive.status(), StatusCode::NO_CONTENT);
+    let stolen = beat(&stack, &run, run.id, agent).await;
+    problem(stolen, StatusCode::CONFLICT).await;
+    let foreign = beat(&stack, &run, other.id, Uuid::now_v7()).await;
+    problem(foreign, StatusCode::FORBIDDEN).await;
     let path = format!("/v1/runs/{}/notices?producer={agent}", other.id);
     let request = stack.api().anonymous(Method::GET, &path);
     let request = request
         .header("runcast-protocol", "1")
         .bearer_auth(&run.token);
     problem(send(request).await, StatusCode::FORBIDDEN).await;
-
-    // 3. What is right is appended, once.
-    for _ in 0..2 {
-        let answer: Value = append(&stack, &run, run.id, &good, &[])
-            .await
-            .json()
-            .await
-            .expect("JSON");
-        assert_eq!(answer["replies"][0]["outcome"], "ok", "{answer}");
-        assert_eq!(answer["replies"][0]["detail"], 1, "{answer}");
-    }
-    stack.database.wait_stored_events(run.id, 1).await;
 }
 
 async fn create(stack: &Stack) -> Uuid {

@@ -11,6 +11,7 @@
 //!
 //! Beside that path:
 //!
+//! - `target` and `transport_choice`: where to publish, and by which way;
 //! - [`gateway_client`]: calls the gateway: creates or joins a run, and learns how to publish;
 //! - `heartbeat/`: reports that the process is alive;
 //! - [`tracing_layer`]: publishes what a program traces with `tracing` as structured `log` events;
@@ -31,10 +32,13 @@ pub mod queue;
 mod retransmit;
 mod sender;
 pub mod spool;
+mod target;
 pub mod tracing_layer;
 mod transport;
+mod transport_choice;
 
 pub use error::{Closed, InvalidTokenUse, PublishError, StartError, Stopped};
-pub use options::{Fsync, Options, SpoolOptions, Target};
+pub use options::{Fsync, Options, SpoolOptions};
 pub use publisher::{Command, Commands, Publisher};
-pub use transport::choice::{TransportChoice, UnknownTransport};
+pub use target::Target;
+pub use transport_choice::{TransportChoice, UnknownTransport};

@@ -1,16 +1,11 @@
-//! Where a publisher publishes, and its options with their defaults.
+//! The options of a publisher, with their defaults.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use runcast_common::config::RedisUrl;
 use runcast_common::presence::heartbeat::HEARTBEAT_INTERVAL;
 use runcast_common::protocol::event::Kind;
 use runcast_common::scripts::Cap;
-use uuid::Uuid;
-
-use crate::gateway_client::GatewayClient;
-use crate::transport::choice::TransportChoice;
 
 /// Default memory of the retransmit buffer: half a second of the fastest stream (500,000 events of
 /// 250 bytes a second). That is several times what the persister needs for one cycle, and little
@@ -22,38 +17,6 @@ const DEFAULT_SPOOL_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Default time between two syncs of a spool.
 const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Where to publish: one variation of a run, and the ways to it.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// The address of Redis, if agents may publish to it.
-    pub redis: Option<RedisUrl>,
-    /// The prefix of every Redis key; usually empty.
-    pub prefix: String,
-    /// The gateway, if there is one to publish through.
-    pub gateway: Option<GatewayClient>,
-    /// Which of the two ways are allowed.
-    pub transport: TransportChoice,
-    /// The run.
-    pub run: Uuid,
-    /// The variation of the run.
-    pub variation: u16,
-}
-
-impl Target {
-    /// One variation of a run in this Redis, without a gateway.
-    #[must_use]
-    pub fn in_redis(redis: RedisUrl, prefix: &str, run: Uuid, variation: u16) -> Self {
-        Self {
-            redis: Some(redis),
-            prefix: prefix.to_owned(),
-            gateway: None,
-            transport: TransportChoice::Redis,
-            run,
-            variation,
-        }
-    }
-}
 
 /// Options of a publisher.
 #[derive(Debug, Clone)]

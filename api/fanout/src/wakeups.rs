@@ -243,8 +243,7 @@ impl WakeupSubscriber {
         }
     }
 
-    /// Subscribes to the channels of a run that somebody listens to, and unsubscribes from the
-    /// others.
+    /// Subscribes to the channels of a run that have listeners, and unsubscribes from the others.
     async fn update_subscription(
         &self,
         node: &NodeSubscription,
@@ -309,7 +308,7 @@ impl WakeupSubscriber {
         }
     }
 
-    /// Whether somebody listens to the channel that a push names.
+    /// Whether the channel that a push names has listeners.
     fn is_listened_to(&self, node: &NodeSubscription, data: &[Value]) -> bool {
         let listeners = node.lock();
         match self.parse_channel(data) {
@@ -327,7 +326,7 @@ impl WakeupSubscriber {
     }
 }
 
-/// The command for channels that somebody listens to, or nobody any more.
+/// The command for channels that have listeners, or have none any more.
 const fn subscribe(is_listened_to: bool) -> &'static str {
     match is_listened_to {
         true => "SSUBSCRIBE",

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::path_parameters::{PathParameters, RUN_LABEL};
+use super::rows::{TokenRow, secret, session};
 use crate::access::fixtures::{ask, sign_in, user};
 use crate::access::tickets::{ticket, with_ticket};
 
@@ -433,66 +434,6 @@ async fn new_ticket(stack: &Stack, change: &str) -> String {
 /// A random value in the form of a ticket, of this many letters.
 fn by(prefix: &str, letters: usize) -> Credential {
     Credential::Ticket(format!("{prefix}{}", "x".repeat(letters)))
-}
-
-/// The row of a token, also one that no command would create.
-#[derive(Debug, Clone)]
-struct TokenRow {
-    columns: String,
-    values: String,
-}
-
-impl TokenRow {
-    fn new(scope: &str) -> Self {
-        Self {
-            columns: "scopes".to_owned(),
-            values: format!("'{{{scope}}}'"),
-        }
-    }
-
-    /// A token of a run with this column for its parent, whose row says that it may do everything.
-    fn of_run(run: Uuid, (column, parent): &(&str, String)) -> Self {
-        Self::new("admin")
-            .with("run_id", &format!("'{run}'"))
-            .with("renewed_at", "now()")
-            .with(column, parent)
-    }
-
-    /// Sets a column to an SQL expression.
-    fn with(mut self, column: &str, value: &str) -> Self {
-        self.columns = format!("{}, {column}", self.columns);
-        self.values = format!("{}, {value}", self.values);
-        self
-    }
-
-    /// Inserts it, and returns its secret.
-    async fn insert(&self, stack: &Stack) -> String {
-        let (secret, Self { columns, values }) = (secret(), self);
-        let insert = format!(
-            "INSERT INTO tokens (id, hash, name, {columns})
-             VALUES (gen_random_uuid(), sha256('{secret}'), 'matrix', {values})"
-        );
-        stack.database.execute(&insert).await;
-        secret
-    }
-}
-
-/// A random value in the form of a token.
-fn secret() -> String {
-    let random = [Uuid::new_v4(), Uuid::new_v4()].map(|one| one.simple().to_string());
-    format!("rct_{}", &random.concat()[..43])
-}
-
-/// Inserts a session; `whose` is the column of its owner, its expiry, and the source of the owner's
-/// `id`.
-async fn session(stack: &Stack, whose: &str) -> String {
-    let secret = Uuid::new_v4().simple().to_string();
-    let (column, rest) = whose.split_once(", ").expect("a column and the rest");
-    let insert = format!(
-        "INSERT INTO sessions (hash, {column}, expires_at) SELECT sha256('{secret}'), id, {rest}"
-    );
-    stack.database.execute(&insert).await;
-    secret
 }
 
 fn bearer(token: &str) -> Credential {

@@ -4,3 +4,4 @@
 mod callers;
 mod matrix;
 pub(crate) mod path_parameters;
+mod rows;

@@ -86,7 +86,7 @@ impl PathParameters {
     }
 
     /// The value of each path parameter.
-    pub(crate) fn things(&self) -> [(&'static str, String); 9] {
+    pub(crate) fn things(&self) -> [(&'static str, String); 10] {
         [
             ("run", self.run.to_string()),
             ("webhook", self.webhook.clone()),
@@ -97,6 +97,8 @@ impl PathParameters {
             ("role", self.role.clone()),
             ("session", self.session.clone()),
             ("token", self.token.clone()),
+            // A command that is gone already.
+            ("entry", "1-0".to_owned()),
         ]
     }
 

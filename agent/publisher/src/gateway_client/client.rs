@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::error::{ApiError, root_cause};
 use super::session::{NewRun, Problem, PublishReply, RedisReply, Session};
-use crate::transport::choice::{TransportChoice, UnknownTransport};
+use crate::transport_choice::{TransportChoice, UnknownTransport};
 
 /// Longest wait for a connection to the gateway.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::client::GatewayClient;
-use crate::options::Target;
-use crate::transport::choice::TransportChoice;
+use crate::transport_choice::TransportChoice;
 
 /// A run to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,25 +43,13 @@ pub struct Session {
     /// A token of this run alone; none from a gateway of an older version.
     pub token: Option<SecretString>,
     /// None where agents publish through the gateway alone.
-    pub(super) redis: Option<RedisUrl>,
-    pub(super) prefix: String,
-    pub(super) client: GatewayClient,
-    pub(super) transport: TransportChoice,
+    pub(crate) redis: Option<RedisUrl>,
+    pub(crate) prefix: String,
+    pub(crate) client: GatewayClient,
+    pub(crate) transport: TransportChoice,
 }
 
 impl Session {
-    /// Where to publish one variation of the run.
-    pub fn target(&self, variation: u16) -> Target {
-        Target {
-            redis: self.redis.clone(),
-            prefix: self.prefix.clone(),
-            gateway: Some(self.client.clone()),
-            transport: self.transport,
-            run: self.run,
-            variation,
-        }
-    }
-
     /// The address of Redis, if the agent may publish to it.
     pub(crate) const fn redis_url(&self) -> Option<&RedisUrl> {
         self.redis.as_ref()

@@ -23,7 +23,8 @@ impl Publisher {
 impl Publisher {
     /// A publisher that neither sends nor stores: everything stays in its queue.
     pub(crate) fn with_queue_only() -> Self {
-        use crate::options::{Options, Target};
+        use crate::options::Options;
+        use crate::target::Target;
         let target = Target::in_redis(
             "redis://127.0.0.1:1".parse().expect("an address"),
             "",

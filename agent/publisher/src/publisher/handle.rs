@@ -34,9 +34,10 @@
 //! Memory, at most: the queue (8 MiB); bodies that are in no file ([`Options::buffer_bytes`], 64
 //! MiB; with a spool only while it cannot be written); with a spool, bodies that are also in a file
 //! (8 MiB); an index (1 Mi batches of 32 bytes, 32 MiB); and what is in flight on the connection (8
-//! batches of 256 KiB to Redis, 24 to a gateway, twice). When queue and buffer are full, or the spool is at its limit, events
-//! of the kinds in [`Options::drop_oldest`] drop the oldest waiting ones, counted in a `gap` event;
-//! for all others the async calls wait and the `try_` calls return [`PublishError::Full`].
+//! batches of 256 KiB to Redis, 24 to a gateway, twice). When queue and buffer are full, or the
+//! spool is at its limit, events of the kinds in [`Options::drop_oldest`] drop the oldest waiting
+//! ones, counted in a `gap` event; for all others the async calls wait and the `try_` calls return
+//! [`PublishError::Full`].
 //!
 //! Control commands to the run come from [`Publisher::commands`]. Time limits are the caller's:
 //! `flush`, `close` and `finish` take one.
@@ -58,11 +59,12 @@ use super::close::WaitOutcome;
 use super::commands::CommandSource;
 use super::open::PublisherSetup;
 use crate::error::{Closed, PublishError, StartError};
-use crate::options::{Options, Target};
+use crate::options::Options;
 use crate::queue::event_queue::Queue;
 use crate::queue::payload::{LogLine, Metric, chunks};
 use crate::sender::progress::Progress;
 use crate::spool::directory::producer_folder;
+use crate::target::Target;
 use crate::transport::selector::Routes;
 
 /// How long [`Publisher::connected`] keeps waiting after the first failed attempt: a lost reply or

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runcast_common::protocol::keys::{Keys, RunKeys};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -15,10 +16,11 @@ use super::open::PublisherSetup;
 use crate::error::{StartError, Stopped};
 use crate::gateway_client::ProducerOfRun;
 use crate::heartbeat::task::HeartbeatTask;
-use crate::options::{Options, Target};
+use crate::options::Options;
 use crate::queue::event_queue::Queue;
 use crate::sender::progress::Progress;
 use crate::sender::task::{Identity, Sender};
+use crate::target::Target;
 use crate::transport::notices::{NoticeReader, Notices};
 use crate::transport::selector::{ActiveTransport, Routes, TransportSelector};
 
@@ -98,18 +100,8 @@ impl Publisher {
         });
         // 3. Heartbeats, notices and the sending task.
         if let Some((routes, keys)) = setup.routes.as_ref().zip(setup.heartbeat) {
-            let heartbeat = HeartbeatTask {
-                active: active.clone(),
-                keys,
-                run: routes.keys().clone(),
-                variation: setup.variation,
-                producer: producer.producer,
-                queue: Arc::clone(&shared.queue),
-                progress: shared.progress.clone(),
-                interval: setup.options.heartbeat_interval,
-                ended: shared.ended.clone(),
-            };
-            heartbeat.spawn();
+            let (run, interval) = (routes.keys().clone(), setup.options.heartbeat_interval);
+            shared.start_heartbeats(active.clone(), keys, run, setup.variation, interval);
         }
         let reader = NoticeReader {
             producer,
@@ -145,6 +137,30 @@ impl Publisher {
             shared.ended.clone().drop_guard(),
         ));
         Self { shared }
+    }
+}
+
+impl Shared {
+    fn start_heartbeats(
+        &self,
+        active: watch::Receiver<ActiveTransport>,
+        keys: Keys,
+        run: RunKeys,
+        variation: u16,
+        interval: Duration,
+    ) {
+        let heartbeat = HeartbeatTask {
+            active,
+            keys,
+            run,
+            variation,
+            producer: self.producer,
+            queue: Arc::clone(&self.queue),
+            progress: self.progress.clone(),
+            interval,
+            ended: self.ended.clone(),
+        };
+        heartbeat.spawn();
     }
 }
 

@@ -40,7 +40,7 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 pub(crate) struct Notices {
     /// Highest seq of this producer that Postgres holds.
     pub(crate) durable: u64,
-    /// Whether this is told as it happens, so that nobody needs to ask.
+    /// Whether this is told as it happens, so that no query is needed.
     pub(crate) is_live: bool,
     /// The commands that were told since the gateway is in use, oldest first.
     pub(crate) commands: Vec<CommandEntry>,
@@ -57,7 +57,7 @@ pub(crate) struct NoticeReader {
 
 /// One line of the answer.
 #[derive(Debug, Default, Deserialize)]
-struct Line {
+struct NoticeLine {
     durable: Option<u64>,
     command: Option<CommandLine>,
 }
@@ -168,7 +168,7 @@ impl NoticeReader {
             return;
         };
         for line in rest[..end].split(|byte| *byte == b'\n') {
-            match serde_json::from_slice::<Line>(line) {
+            match serde_json::from_slice::<NoticeLine>(line) {
                 Ok(line) => self.apply(line),
                 Err(error) => tracing::debug!(%error, "a notice cannot be parsed and is ignored"),
             }
@@ -176,7 +176,7 @@ impl NoticeReader {
         rest.drain(..=end);
     }
 
-    fn apply(&self, line: Line) {
+    fn apply(&self, line: NoticeLine) {
         if let Some(durable) = line.durable {
             self.notices.send_if_modified(|notices| {
                 let is_newer = durable > notices.durable;

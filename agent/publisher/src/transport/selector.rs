@@ -23,13 +23,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::choice::TransportChoice;
 use super::connection::{Connection, ConnectionError};
 use super::gateway::GatewayConnection;
 use super::redis::RedisConnection;
 use crate::error::StartError;
 use crate::gateway_client::{GatewayClient, ProducerOfRun};
-use crate::options::Target;
+use crate::target::Target;
+use crate::transport_choice::TransportChoice;
 
 /// How long Redis may take to accept a connection where the gateway is the alternative.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);

@@ -30,8 +30,8 @@ pub enum RateClass {
     Write,
     /// Publishing events.
     Ingest,
-    /// Calls of the publisher library. Their handlers count them for the run, not for the principal,
-    /// which may publish to thousands of runs.
+    /// Calls of the publisher library. Their handlers count them for the run, not for the
+    /// principal, which may publish to thousands of runs.
     Publish,
     /// Signing in.
     SignIn,

@@ -5,9 +5,9 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::openapi;
 use super::{
-    agents, assets, audit, control, deletion, events, feed, health, identities, ingest, jobs, oidc, publish,
-    roles, runs, search, session, sessions, sign_in, stream, stream_tickets, text, tokens, users,
-    watch, webhooks,
+    agents, assets, audit, control, deletion, events, feed, health, identities, ingest, jobs, oidc,
+    publish, roles, runs, search, session, sessions, sign_in, stream, stream_tickets, text, tokens,
+    users, watch, webhooks,
 };
 use crate::Gateway;
 
@@ -125,6 +125,9 @@ mod tests {
                 ("GET", "/v1/runs/{run}/text") => RateClass::Text,
                 ("GET", "/v1/runs/{run}/search") => RateClass::Search,
                 ("POST" | "PUT", "/v1/runs/{run}/events") => RateClass::Ingest,
+                ("POST", "/v1/runs/{run}/append" | "/v1/runs/{run}/heartbeats")
+                | ("GET", "/v1/runs/{run}/notices")
+                | ("DELETE", "/v1/runs/{run}/commands/{entry}") => RateClass::Publish,
                 ("POST", "/v1/session") | ("GET", "/v1/session/oidc") => RateClass::SignIn,
                 ("GET", _) => RateClass::Read,
                 _ => RateClass::Write,

@@ -9,7 +9,7 @@ use runcast_common::commands;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::check_protocol;
+use super::protocol_version::check_protocol;
 use super::published_runs::PublishedRuns;
 use crate::Gateway;
 use crate::extract::caller::Caller;

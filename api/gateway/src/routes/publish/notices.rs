@@ -38,7 +38,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::check_protocol;
+use super::protocol_version::check_protocol;
 use super::published_runs::PublishedRuns;
 use crate::Gateway;
 use crate::extract::caller::Caller;
