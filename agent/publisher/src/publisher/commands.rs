@@ -3,8 +3,8 @@
 //! A task reads them by the way that events take: with a blocking `XREAD` on a connection to Redis
 //! of its own, or from the [notices](crate::transport::notices) of the gateway. It publishes each
 //! command as `received` and hands it to the caller, whose answer, `done` or `refused`, it
-//! publishes too; then it deletes the command from the stream. A command without an answer comes again on the
-//! next connection and to the next process, but each process sees it only once.
+//! publishes too; then it deletes the command from the stream. A command without an answer comes
+//! again on the next connection and to the next process, but each process sees it only once.
 //!
 //! Bounds: [`MAX_KNOWN_COMMANDS`] ids that this process has seen, [`MAX_WAITING_COMMANDS`] that
 //! wait for the caller. Time: [`BLOCK_TIME`] and the usual Redis deadline for a read;
