@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use runcast_common::presence::run_update::RunUpdate;
+use uuid::Uuid;
 
 /// Updates that are kept for viewers that are slow to take them.
 const MAX_UPDATES: usize = 16;
@@ -19,9 +20,10 @@ pub(crate) struct LatestUpdates {
 }
 
 impl LatestUpdates {
-    /// Keeps what was published on the run's channel. Returns whether it is an update.
-    pub(crate) fn push(&mut self, message: &[u8]) -> bool {
-        let Ok(update) = serde_json::from_slice(message) else {
+    /// Keeps what was published on the channel of `run`. Returns whether it is an update of it.
+    pub(crate) fn push(&mut self, run: Uuid, message: &[u8]) -> bool {
+        let update = serde_json::from_slice::<RunUpdate>(message);
+        let Some(update) = update.ok().filter(|update| update.run == run) else {
             return false;
         };
         if self.updates.len() == MAX_UPDATES {
@@ -50,7 +52,7 @@ mod tests {
     use super::*;
 
     fn message(missing: u64) -> String {
-        let run = uuid::Uuid::nil();
+        let run = Uuid::nil();
         format!(
             r#"{{"kind":"state","run":"{run}","status":"lost","ended":false,"sealed":false,"missing":{missing}}}"#
         )
@@ -59,9 +61,14 @@ mod tests {
     #[test]
     fn the_newest_updates_are_kept_in_order() {
         let mut updates = LatestUpdates::default();
-        assert!(!updates.push(b"nonsense"));
+        let run = Uuid::nil();
+        assert!(!updates.push(run, b"nonsense"));
+        assert!(
+            !updates.push(Uuid::max(), message(1).as_bytes()),
+            "of another run"
+        );
         for number in 1..=20 {
-            assert!(updates.push(message(number).as_bytes()));
+            assert!(updates.push(run, message(number).as_bytes()));
         }
         let after = |number| -> Vec<u64> {
             let updates = updates.after(number);

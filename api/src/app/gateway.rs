@@ -99,6 +99,7 @@ impl App {
             History::new(self.store.clone(), archive),
             self.settings.keys.clone(),
             memory,
+            metrics.false_wakeups(),
             tails.clone(),
             close_streams.clone(),
         );
