@@ -463,6 +463,7 @@ mod tests {
             id: EventId::new(1, 5),
             reason: "no".into(),
             bytes: Bytes::from("?"),
+            is_oversized: false,
         };
         let entries = vec![
             entry(EventId::new(1, 3), 1, &[LINE]),
@@ -491,6 +492,7 @@ mod tests {
             id: EventId::new(2, 0),
             reason: "foreign".into(),
             bytes: Bytes::from("a\nb\n"),
+            is_oversized: false,
         });
         let (built, after) = build_pending(read, &RunState::default());
         assert_eq!((built.batch.rows.rows(), built.missing), (4, 6));

@@ -22,7 +22,7 @@ use runcast_common::connect::Redis;
 use runcast_common::log_limit::LogLimit;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::{Keys, PERSISTER_GROUP};
-use runcast_common::redis::pipe;
+use runcast_common::redis::{cmd, pipe};
 use runcast_common::scripts::{self, LiveWindow, Settle, SettleOutcome};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -122,7 +122,8 @@ impl Settler {
     }
 
     /// Settles the runs that a transaction has stored, and repairs those in which the read has
-    /// found damage.
+    /// found damage. An entry so large that each read of it would cost Redis much is deleted:
+    /// Postgres has a gap in its place, and its beginning as a dead letter.
     pub(crate) async fn settle_committed(
         &self,
         runs: &[ReadyRun],
@@ -134,12 +135,39 @@ impl Settler {
             .filter_map(|run| Some(self.settle(run, states.get(&run.run)?)));
         try_join_all(settles).await?;
         for damaged in pending {
-            let is_damaged = damaged.foreign.is_some() || damaged.lost_upto.is_some();
-            if let (true, Some(state)) = (is_damaged, states.get(&damaged.run)) {
+            let Some(state) = states.get(&damaged.run) else {
+                continue;
+            };
+            if damaged.foreign.is_some() || damaged.lost_upto.is_some() {
                 self.repair(damaged.run, state.watermark).await?;
             }
+            self.delete_oversized(damaged, state.watermark).await?;
         }
         Ok(())
+    }
+
+    /// Deletes stored entries that are larger than any publisher writes.
+    async fn delete_oversized(
+        &self,
+        stored: &PendingEntries,
+        watermark: EventId,
+    ) -> Result<(), PersistError> {
+        let unreadable = stored
+            .entries
+            .iter()
+            .filter_map(|entry| entry.as_ref().err());
+        let oversized: Vec<String> = unreadable
+            .filter(|entry| entry.is_oversized && entry.id <= watermark)
+            .map(|entry| entry.id.to_string())
+            .collect();
+        if oversized.is_empty() {
+            return Ok(());
+        }
+        let keys = self.keys.run(stored.run);
+        let mut delete = cmd("XDEL");
+        delete.arg(&keys.stream).arg(&oversized);
+        let deleted = self.redis.query::<u64>(keys.slot, &delete).await;
+        self.unless_failed(stored.run, deleted.map(drop).map_err(Into::into))
     }
 
     /// Takes the ready entries of runs that Postgres does not know out of the queue.
@@ -233,6 +261,13 @@ impl Settler {
             Ok(repaired) => repaired,
             Err(error) => return self.unless_failed(run, Err(error.into())),
         };
+        if repaired.wrong_keys > 0 {
+            // It could not be read until now.
+            let queued = self.redis.run(keys.slot, async |connection| {
+                scripts::request_repair(&keys, connection).await
+            });
+            self.unless_failed(run, queued.await.map_err(Into::into))?;
+        }
         if repaired.wrong_keys > 0 || repaired.has_removed_stream {
             self.metrics.count_repair();
             if let Some(runs) = REPAIR_LOG.admit(1) {

@@ -65,6 +65,8 @@ pub struct UnreadableEntry {
     pub reason: String,
     /// Its fields in the format of [`Entry::from_dump`], for the dead letter.
     pub bytes: Bytes,
+    /// It is above [`MAX_STREAM_ENTRY_BYTES`], so every read of it costs Redis much.
+    pub is_oversized: bool,
 }
 
 /// The reply is not a list of entries: the server speaks another protocol.
@@ -146,6 +148,7 @@ impl Entry {
             id: filed_under,
             reason: format!("entry {own_id} stands behind the last id of the run, {last}"),
             bytes,
+            is_oversized: false,
         })
     }
 
@@ -203,6 +206,7 @@ impl Entry {
                      this is its beginning"
                 ),
                 bytes: beginning.into(),
+                is_oversized: true,
             }));
         }
         let fields = match fields {
@@ -216,6 +220,7 @@ impl Entry {
                 id: last,
                 reason,
                 bytes: dump(&fields),
+                is_oversized: false,
             }),
         )
     }
@@ -447,6 +452,7 @@ mod tests {
         assert_eq!(unreadable.id, EventId::new(7, 12));
         assert!(unreadable.reason.contains("5000000"), "{unreadable}");
         assert_eq!(unreadable.bytes.as_ref(), b"p\nx");
+        assert!(unreadable.is_oversized);
         let (entries, is_whole) = Entry::parse_page(items, usize::MAX).expect("entries");
         assert_eq!((entries.len(), is_whole), (3, true));
     }

@@ -1,7 +1,8 @@
 //! The Lua scripts, with typed calls and replies.
 //!
 //! Only `append.lua`, `settle.lua` and `rebirth.lua` write a run stream, and only events at or
-//! below the watermark are ever trimmed.
+//! below the watermark are ever trimmed. `repair.lua` removes a stream that none of them can have
+//! written, once all of its run is stored.
 //!
 //! A script is called by its SHA-1 (`EVALSHA`), and loaded where the server does not know it. It is
 //! atomic on the one slot that holds all keys of a run. The head of each `.lua` file says what the

@@ -88,6 +88,8 @@ local function stored(id)
   return e < epoch or (e == epoch and s <= seq)
 end
 local bytes, freed = whole(m[3]), whole(m[4])
+-- A number that is none would make append.lua answer `full` for ever, or never.
+if m[3] and int(bytes) ~= m[3] then redis.call('HSET', meta, 'bytes', int(bytes)) end
 local trimmed, deleted = 0, 0
 if seq > window_events then
   trimmed = redis.call('XTRIM', stream, 'MINID', '=', int(epoch) .. '-' .. int(seq - window_events + 1))
