@@ -77,8 +77,9 @@ impl Drop for TailHandle {
 
 impl Hub {
     /// A hub without any watched run. Tails are spawned on `tasks` and end when `stop` is
-    /// cancelled. `false_wakeups` counts wake-ups that announced what Redis does not hold. [`Hub::receive_wakeups`] must run for wake-ups to arrive. Must be called within a
-    /// tokio runtime.
+    /// cancelled. `false_wakeups` counts wake-ups that announced what Redis does not hold.
+    /// [`Hub::receive_wakeups`] must run for wake-ups to arrive. Must be called within a tokio
+    /// runtime.
     pub fn new(
         redis: Redis,
         store: Store,

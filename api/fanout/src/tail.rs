@@ -3,13 +3,13 @@
 //! A tail begins at the id where the run ends when its first viewer comes, and fills the ring from
 //! there. It ends [`LINGER`] after its last viewer has left.
 //!
-//! A wake-up is only a hint, since a publisher may send any bytes on the channel of its run. What it
-//! says is never shown: the tail reads, and Redis says what is true. So an event that Redis does not
-//! hold reaches no viewer, and each costs one read of the stream, well under a millisecond; those
-//! that come during a read share the next. A wake-up that announces nothing new costs no read. One
-//! that announces what Redis does not hold is counted, and the tail then waits before its next
-//! read: [`MIN_VAIN_PAUSE`], longer each time, up to [`MAX_VAIN_PAUSE`]. In case a wake-up was lost
-//! it reads every [`POLL_INTERVAL`].
+//! A wake-up is only a hint, since a publisher may send any bytes on the channel of its run. What
+//! it says is never shown: the tail reads, and Redis says what is true. So an event that Redis does
+//! not hold reaches no viewer, and each costs one read of the stream, well under a millisecond;
+//! those that come during a read share the next. A wake-up that announces nothing new costs no
+//! read. One that announces what Redis does not hold is counted, and the tail then waits before its
+//! next read: [`MIN_VAIN_PAUSE`], longer each time, up to [`MAX_VAIN_PAUSE`]. In case a wake-up was
+//! lost it reads every [`POLL_INTERVAL`].
 //!
 //! Data: `tail_state`, behind one lock, and the listeners. Listeners are notified after the lock is
 //! released.

@@ -16,7 +16,8 @@
 //! hold the rest either, the read has caught up with all there is: the persister stores a gap for
 //! the rest, which the next read finds.
 //!
-//! Bounds: [`ReadLimit`], and [`MAX_READ_BYTES`] from Redis. Time: Redis, Postgres and the archive each have deadlines of their own.
+//! Bounds: [`ReadLimit`], and [`MAX_READ_BYTES`] from Redis. Time: Redis, Postgres and the archive
+//! each have deadlines of their own.
 
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::entry::{Entry, Event, UnreadableEntry};

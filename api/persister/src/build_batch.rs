@@ -69,8 +69,8 @@ struct BuiltRun {
     missing: u64,
 }
 
-/// Adds the rows of one run. If the watermark has moved since the run was read, it adds nothing: the
-/// read is stale.
+/// Adds the rows of one run. If the watermark has moved since the run was read, it adds nothing:
+/// the read is stale.
 fn build_run(pending: &PendingEntries, state: &RunState, batch: &mut IngestBatch) -> BuiltRun {
     if state.watermark != pending.from {
         return BuiltRun {

@@ -19,8 +19,8 @@
 //! cycle with a backoff. A run that cannot be stored for another reason is logged, keeps its ready
 //! entry, and does not delay other runs.
 //!
-//! A publisher's Redis user may run commands of its own. So the bytes of a stream, of its meta and of
-//! the ready queue are never trusted: what cannot be read becomes a dead letter and a gap, what
+//! A publisher's Redis user may run commands of its own. So the bytes of a stream, of its meta and
+//! of the ready queue are never trusted: what cannot be read becomes a dead letter and a gap, what
 //! cannot be right is repaired ([`settle`]), and all of it is counted.
 
 mod announce;

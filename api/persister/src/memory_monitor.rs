@@ -12,9 +12,10 @@
 //! Every persister does this; all of them find and do the same. Before, a round lets the
 //! [`ReadyGuard`] check the ready queue.
 //!
-//! Publishers can write to the meta of their runs. So a number there is only believed up to what the
-//! whole Redis holds, and what a run is said to hold up to what its stream takes, which is measured
-//! while Redis is over its budget: a run that claims much must not keep others from being capped.
+//! Publishers can write to the meta of their runs. So a number there is only believed up to what
+//! the whole Redis holds, and what a run is said to hold up to what its stream takes, which is
+//! measured while Redis is over its budget: a run that claims much must not keep others from being
+//! capped.
 //!
 //! Bounds: [`MAX_RUNS`] runs a round, [`MAX_CONCURRENT_CALLS`] calls in progress.
 
@@ -208,8 +209,8 @@ impl MemoryMonitor {
         Ok((used, max))
     }
 
-    /// The runs that the ready queue names, and what they hold. What concerns one key alone does not
-    /// end the round.
+    /// The runs that the ready queue names, and what they hold. What concerns one key alone does
+    /// not end the round.
     async fn waiting_runs(
         &self,
         used: u64,

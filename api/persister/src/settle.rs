@@ -247,7 +247,8 @@ impl Settler {
         };
         self.metrics.count_rebirth();
         warn!(run = %run.run, watermark = %state.watermark, %last,
-            "Redis lost stored events of the run and reused their ids; moved the run to a new epoch");
+            "Redis does not continue what is stored of the run: it lost events, or a publisher changed \
+             its keys; moved the run to a new epoch");
         Ok(())
     }
 

@@ -11,9 +11,9 @@
 //! lease, so a worker that has lost the lease changes nothing.
 //!
 //! Agents write to the keys that are scanned, and may write anything. What is no heartbeat is
-//! removed and counted. A partition that cannot be scanned does not keep the others from it, and one
-//! with more agents than a scan returns is scanned again once all others had their turn, for at most
-//! [`scan_interval`].
+//! removed and counted. A partition that cannot be scanned does not keep the others from it, and
+//! one with more agents than a scan returns is scanned again once all others had their turn, for at
+//! most [`scan_interval`].
 //!
 //! Every [`RECALL_INTERVAL`], and at first, the holder adds the agents that Postgres takes for
 //! alive to Redis: so those that died together with the memory of Redis are found too.

@@ -34,7 +34,8 @@ end
 
 local seen, removed, kept = 0, 0, {}
 while seen < max_entries do
-  local entries = redis.call('XRANGE', ready, from, '+', 'COUNT', STEP)
+  -- Redis refuses to look behind the largest id that there is: then `entries` holds an error alone.
+  local entries = redis.pcall('XRANGE', ready, from, '+', 'COUNT', STEP)
   if #entries == 0 then
     from = ''
     break

@@ -75,6 +75,8 @@ while upto do
     end
     from = '(' .. entry[1]
   end
+  -- Redis refuses to look behind the largest id that there is.
+  if from == '(' .. upto then break end
 end
 if must_rewrite then
   redis.call('UNLINK', stream)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
 use runcast_common::connect::Redis;
 use runcast_common::presence::heartbeat::{self, Agent, Heartbeat};
 use runcast_common::protocol::event::{self, Kind};
@@ -18,6 +19,65 @@ use super::hostile_publisher::{Witness, command, counter, log_lines, with_metric
 /// Silence counts after 10 s of watching and lasts 10 s.
 const LOSS_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Sends one heartbeat of an agent of the run.
+async fn send_heartbeat(stack: &Stack, run: Uuid, agent: Uuid) {
+    let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
+    let shared = Redis::new(&url).expect("a Redis");
+    let keys = stack.keys().run(run);
+    let about = Agent {
+        run,
+        variation: 0,
+        host: "host".into(),
+        pid: 1,
+        version: "1".into(),
+        started: event::now_ms(),
+    };
+    let heartbeat = Heartbeat {
+        kind: Kind::Heartbeat,
+        variation: 0,
+        time: event::now_ms(),
+        agent,
+        published: 2,
+        unstored: 0,
+        quiet_ms: None,
+        rss: None,
+        cpu: None,
+    };
+    heartbeat::send(&shared, stack.keys(), &keys, &about, &heartbeat)
+        .await
+        .expect("a heartbeat");
+}
+
+/// Adds members to a sorted set that are no agents, or whose times are none, and many of them.
+async fn add_garbage(redis: &mut MultiplexedConnection, key: &str) {
+    let random = || Uuid::new_v4().to_string();
+    let huge = "x".repeat(1024 * 1024);
+    for (score, member) in [
+        ("1", "garbage"),
+        ("1", huge.as_str()),
+        ("-inf", &random()),
+        ("inf", &random()),
+        ("-5", &random()),
+        ("0.5", &random()),
+        ("1e300", &random()),
+        ("1", "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"),
+    ] {
+        command(redis, &["ZADD", key, score, member]).await;
+    }
+    let mut flood = redis::pipe();
+    for number in 0..5000 {
+        flood
+            .cmd("ZADD")
+            .arg(key)
+            .arg(1)
+            .arg(format!("garbage {number}"));
+    }
+    for _ in 0..500 {
+        flood.cmd("ZADD").arg(key).arg(1).arg(random());
+    }
+    let () = flood.exec_async(redis).await.expect("a flood");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_among_heartbeats_hides_no_lost_agent() {
     let mut stack = Stack::without_services().await;
@@ -31,62 +91,13 @@ async fn garbage_among_heartbeats_hides_no_lost_agent() {
     let run = stack.api().create_run("silent").await;
     let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
     publisher.publish(&numbered_lines("line", 1..=2)).await;
-    let url = stack.redis.url(stack.redis.port()).parse().expect("a URL");
-    let shared = Redis::new(&url).expect("a Redis");
-    let keys = stack.keys().run(run.id);
-    let about = Agent {
-        run: run.id,
-        variation: 0,
-        host: "host".into(),
-        pid: 1,
-        version: "1".into(),
-        started: event::now_ms(),
-    };
-    let heartbeat = Heartbeat {
-        kind: Kind::Heartbeat,
-        variation: 0,
-        time: event::now_ms(),
-        agent: publisher.producer,
-        published: 2,
-        unstored: 0,
-        quiet_ms: None,
-        rss: None,
-        cpu: None,
-    };
-    heartbeat::send(&shared, stack.keys(), &keys, &about, &heartbeat)
-        .await
-        .expect("a heartbeat");
+    send_heartbeat(&stack, run.id, publisher.producer).await;
 
     // Garbage in its partition, in the other sets, and keys of another type elsewhere.
     let mut redis = stack.redis.connection().await;
-    let pulses = &keys.heartbeat_keys;
-    let random = || Uuid::new_v4().to_string();
-    let huge = "x".repeat(1024 * 1024);
+    let pulses = stack.keys().run(run.id).heartbeat_keys;
     for key in [&pulses.last_heartbeats, &pulses.returned] {
-        for (score, member) in [
-            ("1", "garbage"),
-            ("1", huge.as_str()),
-            ("-inf", &random()),
-            ("inf", &random()),
-            ("-5", &random()),
-            ("0.5", &random()),
-            ("1e300", &random()),
-            ("1", "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"),
-        ] {
-            command(&mut redis, &["ZADD", key, score, member]).await;
-        }
-        let mut flood = redis::pipe();
-        for number in 0..5000 {
-            flood
-                .cmd("ZADD")
-                .arg(key)
-                .arg(1)
-                .arg(format!("garbage {number}"));
-        }
-        for _ in 0..500 {
-            flood.cmd("ZADD").arg(key).arg(1).arg(random());
-        }
-        let () = flood.exec_async(&mut redis).await.expect("a flood");
+        add_garbage(&mut redis, key).await;
     }
     command(
         &mut redis,

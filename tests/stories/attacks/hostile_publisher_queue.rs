@@ -43,6 +43,17 @@ async fn wait_empty(redis: &mut MultiplexedConnection, ready: &str) {
     .await;
 }
 
+/// Waits until the queue takes entries.
+async fn wait_writable(redis: &mut MultiplexedConnection, ready: &str) {
+    eventually("the partition takes entries again", async || {
+        let mut add = redis::cmd("XADD");
+        add.arg(ready).arg(&["*", "run", "x"]);
+        let added: Result<String, _> = add.query_async(redis).await;
+        added.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_in_the_ready_queue_stops_nobody() {
     let mut stack = Stack::without_services().await;
@@ -123,13 +134,9 @@ async fn ready_queue_of_another_type_or_without_ids_is_made_anew() {
     wait_empty(&mut redis, &other).await;
     // An id that uses up all others stops every append of the partition.
     command(&mut redis, &["XADD", &other, "MAXLEN", "0", TOP, "a", "b"]).await;
-    eventually("the partition takes entries again", async || {
-        let mut add = redis::cmd("XADD");
-        add.arg(&other).arg(&["*", "run", "x"]);
-        let added: Result<String, _> = add.query_async(&mut redis).await;
-        added.map(drop).map_err(|error| error.to_string())
-    })
-    .await;
+    wait_writable(&mut redis, &other).await;
+    command(&mut redis, &["XADD", &other, TOP, "a", "b"]).await;
+    wait_writable(&mut redis, &other).await;
     // Who removes wake-ups delays their runs, but they come back.
     let run = stack.api().create_run("unwoken").await;
     let ready_of_run = stack.keys().run(run.id).ready;

@@ -101,12 +101,11 @@ fn gaps(frames: &[Value]) -> Vec<&Value> {
     frames.iter().filter(|data| data["kind"] == "gap").collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn absurd_entries_become_dead_letters_and_gaps() {
-    let mut stack = Stack::without_services().await;
-    let metrics = with_metrics(&mut stack, Service::Persister);
-    stack.start_all().await;
-    let witness = Witness::start(&stack).await;
+/// Names and values of an entry.
+type Fields = Vec<(&'static str, Vec<u8>)>;
+
+/// Entries none of which the append script writes.
+fn absurd_entries() -> Vec<Fields> {
     let producer = Uuid::now_v7().to_string();
     let line = [output_line("x\n"), b"\n".to_vec()].concat();
     let bomb = zstd_of(&vec![b'\n'; 64 * 1024 * 1024]);
@@ -132,7 +131,7 @@ async fn absurd_entries_become_dead_letters_and_gaps() {
         fields.push((name, body.to_vec()));
         fields
     };
-    let mut entries: Vec<Vec<(&str, Vec<u8>)>> = Vec::new();
+    let mut entries: Vec<Fields> = Vec::new();
     for missing in 0..good.len() {
         let mut fields = good.to_vec();
         fields.remove(missing);
@@ -163,7 +162,16 @@ async fn absurd_entries_become_dead_letters_and_gaps() {
     entries.push(body("z", &many));
     entries.push(body("z", &many[..many.len() / 2]));
     entries.push(body("z", b"\xff\0"));
+    entries
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn absurd_entries_become_dead_letters_and_gaps() {
+    let mut stack = Stack::without_services().await;
+    let metrics = with_metrics(&mut stack, Service::Persister);
+    stack.start_all().await;
+    let witness = Witness::start(&stack).await;
+    let entries = absurd_entries();
     let mut victim = Victim::new(&stack, "absurd entries").await;
     let mut viewer = stack.api().watch(victim.run.id, None).await;
     let first = victim.publish("before", 2).await;
@@ -219,7 +227,7 @@ async fn absurd_entries_become_dead_letters_and_gaps() {
     assert_calm(&stack);
 }
 
-fn owned<'a>(fields: &[(&'a str, &[u8])]) -> Vec<(&'a str, Vec<u8>)> {
+fn owned(fields: &[(&'static str, &[u8])]) -> Fields {
     let fields = fields.iter();
     fields
         .map(|(name, value)| (*name, value.to_vec()))
