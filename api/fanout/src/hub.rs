@@ -16,9 +16,7 @@ use runcast_common::backoff::Backoff;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
-use runcast_history::History;
 use runcast_history::reader::{ReadLimit, Reader};
-use runcast_store::Store;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -82,9 +80,8 @@ impl Hub {
     /// runtime.
     pub fn new(
         redis: Redis,
-        store: Store,
-        history: History,
         keys: Keys,
+        reader: Reader,
         memory: Arc<MemoryGuard>,
         false_wakeups: Counter,
         tasks: TaskTracker,
@@ -92,8 +89,8 @@ impl Hub {
     ) -> Arc<Self> {
         Arc::new(Self {
             wakeups: WakeupSubscriber::new(redis.clone(), keys.clone()),
-            feed: Feed::new(redis.clone(), keys.clone()),
-            reader: Reader::new(redis, store, history, keys),
+            feed: Feed::new(redis, keys),
+            reader,
             memory,
             false_wakeups,
             tails: Mutex::default(),

@@ -12,13 +12,14 @@
 //! - `settle.lua`, called by persisters after a commit: acknowledges, trims, reports the watermark.
 //! - `rebirth.lua`, called by persisters: gives a run new ids after Redis has lost writes.
 //! - `read.lua`, called by persisters and gateways: reads a run, with a bound on each reply.
-//! - `repair.lua` and `check_ready.lua`, called by persisters: remove what none of these scripts has
-//!   written. A publisher's Redis user may run commands of its own.
+//! - `repair.lua` and `check_ready.lua`, called by persisters: remove what none of these scripts
+//!   has written. A publisher's Redis user may run commands of its own.
 //! - `cap.lua`, called by persisters: limits for a while what a run may hold in Redis.
 //!
 //! The scripts next to them belong to [`crate::presence`] (`heartbeat`, `find_silent`,
-//! `remove_unchanged`, `read_agent`, `list_producers`), [`crate::commands`] (`control`), [`crate::cache`]
-//! (`compare_and_set`), [`crate::rate_limit`] and [`crate::key_scan`] (`remove_idle_consumers`).
+//! `remove_unchanged`, `read_agent`, `list_producers`), [`crate::commands`] (`control`),
+//! [`crate::cache`] (`compare_and_set`), [`crate::rate_limit`] and [`crate::key_scan`]
+//! (`remove_idle_consumers`).
 
 mod append;
 mod cap;

@@ -12,7 +12,7 @@ use reqwest::Method;
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
-use runcast_tests::api::{CreatedRun, send};
+use runcast_tests::api::{Api, CreatedRun, send};
 use runcast_tests::database::{assert_each_once, text};
 use runcast_tests::event_lines::{numbered_lines, output_line};
 use runcast_tests::eventually::{WAIT_DEADLINE, eventually, within};
@@ -120,8 +120,8 @@ async fn publish(publisher: &mut Publisher, line: Vec<u8>) -> EventId {
 
 /// A counter of a service that listens at `metrics`.
 pub(super) async fn counter(metrics: &str, name: &str) -> u64 {
-    let body = reqwest::get(metrics).await.expect("the metrics");
-    let body = body.text().await.expect("the metrics");
+    let response = send(Api::new(metrics, "").anonymous(Method::GET, "")).await;
+    let body = response.text().await.expect("the metrics");
     let line = body
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -34,10 +34,13 @@ impl Victim {
     async fn new(stack: &Stack, name: &str) -> Self {
         let run = stack.api().create_run(name).await;
         let connection = run.publisher_connection().await;
+        let mut redis = stack.redis.connection().await;
+        // Sending 64 MiB takes a while.
+        redis.set_response_timeout(WAIT_DEADLINE);
         Self {
             keys: stack.keys().run(run.id),
             publisher: Publisher::new(connection, stack.keys(), run.id),
-            redis: stack.redis.connection().await,
+            redis,
             run,
         }
     }
@@ -238,7 +241,7 @@ fn zstd_of(bytes: &[u8]) -> Vec<u8> {
     Body::compress(bytes).bytes().to_vec()
 }
 
-/// Damage that is done while nobody stores, and whether it is told as lost events.
+/// Damage that is done while no persister runs, and whether it is told as lost events.
 const DAMAGES: &[(&str, bool)] = &[
     ("trimmed", true),
     ("trimmed, and no id is left", true),
