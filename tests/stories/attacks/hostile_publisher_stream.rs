@@ -2,12 +2,13 @@
 //! letters and gaps, and goes on.
 
 use redis::aio::MultiplexedConnection;
+use reqwest::{Method, StatusCode};
 use runcast_common::protocol::encoding::{Body, MAX_BODY_BYTES};
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::RunKeys;
 use runcast_common::protocol::limits::MAX_STREAM_ENTRY_BYTES;
-use runcast_tests::api::CreatedRun;
+use runcast_tests::api::{CreatedRun, send};
 use runcast_tests::event_lines::{numbered_lines, output_line};
 use runcast_tests::eventually::{WAIT_DEADLINE, eventually};
 use runcast_tests::publisher::Publisher;
@@ -403,4 +404,50 @@ async fn durable_seq_that_a_publisher_raised_is_taken_back() {
         (seq == "2").then_some(()).ok_or(seq)
     })
     .await;
+}
+
+/// Publishes one line over HTTP; the answer must be 200.
+async fn publish_over_http(stack: &Stack, run: Uuid, seq: u64, name: &str) {
+    let request = stack
+        .api()
+        .request(Method::POST, &format!("/v1/runs/{run}/events"));
+    let request = request
+        .header("content-type", "application/x-ndjson")
+        .header("producer-id", "story")
+        .header("producer-seq", seq)
+        .body(output_line(&format!("line {seq}\n")));
+    let response = send(request).await;
+    let status = response.status();
+    let body = response.text().await.expect("a body");
+    assert_eq!(status, StatusCode::OK, "{name}: {body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_to_a_stored_run_is_repaired_when_the_gateway_appends() {
+    let stack = Stack::start().await;
+    let mut redis = stack.redis.connection().await;
+    for name in [
+        "an entry behind the last id",
+        "no id is left",
+        "meta of another type",
+    ] {
+        let run = stack.api().create_run(name).await.id;
+        publish_over_http(&stack, run, 1, name).await;
+        stack.database.wait_stored_events(run, 1).await;
+        let keys = stack.keys().run(run);
+        let words = match name {
+            "an entry behind the last id" => {
+                vec!["XADD", &keys.stream, "MAXLEN", "0", "*", "a", "b"]
+            }
+            "no id is left" => vec!["XADD", &keys.stream, "MAXLEN", "0", TOP, "a", "b"],
+            _ => vec!["SET", &keys.meta, "x"],
+        };
+        command(&mut redis, &words).await;
+        publish_over_http(&stack, run, 2, name).await;
+        stack.database.wait_stored_events(run, 2).await;
+        let events = stack.database.events(run).await;
+        let seqs: Vec<_> = events.iter().map(|event| event.producer_seq).collect();
+        assert_eq!(seqs, [1, 2], "{name}");
+    }
+    assert_calm(&stack);
 }
