@@ -29,6 +29,8 @@ pub struct ScanStep {
     pub runs: Vec<Uuid>,
     /// Keys of agents.
     pub agents: Vec<String>,
+    /// Keys in the places of runs and agents that hold no id, which a publisher may have written.
+    pub invalid: Vec<Vec<u8>>,
 }
 
 /// Scans the next keys of one server from a cursor; the first step starts at 0.
@@ -46,6 +48,8 @@ pub async fn step(server: &Server, keys: &Keys, cursor: u64) -> Result<ScanStep,
             step.runs.push(run);
         } else if let Some(agent) = keys.parse_agent(&name) {
             step.agents.push(agent.to_owned());
+        } else if keys.is_invalid(&name) {
+            step.invalid.push(name);
         }
     }
     step.runs.sort_unstable();
@@ -99,6 +103,24 @@ pub async fn remove_agent(
     let deleted: u64 = redis
         .query(Slot::of(key), redis::cmd("UNLINK").arg(key))
         .await?;
+    Ok(deleted > 0)
+}
+
+/// Deletes a key that holds no id if it was not used for `unused`. Returns whether it did. Safe to
+/// repeat.
+pub async fn remove_invalid(
+    redis: &Redis,
+    key: &[u8],
+    unused: Duration,
+) -> Result<bool, RedisFailure> {
+    let slot = Slot::of_bytes(key);
+    let mut command = redis::cmd("OBJECT");
+    command.arg("IDLETIME").arg(key);
+    let seconds: Option<u64> = redis.query(slot, &command).await?;
+    if seconds.is_none_or(|seconds| Duration::from_secs(seconds) < unused) {
+        return Ok(false);
+    }
+    let deleted: u64 = redis.query(slot, redis::cmd("UNLINK").arg(key)).await?;
     Ok(deleted > 0)
 }
 

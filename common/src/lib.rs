@@ -9,7 +9,7 @@
 //!   [`key_scan`]: deleting keys of runs and agents that no longer exist. [`run_deletion`]:
 //!   deleting a run at once.
 //! - [`connect`]: connections to Redis. [`backoff`], [`config`] (settings, secrets) and
-//!   [`telemetry`] (logging).
+//!   [`telemetry`] and [`log_limit`] (logging).
 //!
 //! Errors: a call that uses a Redis connection returns [`redis::RedisError`] where the caller owns
 //! the connection, including for a script reply of an unexpected shape, and
@@ -22,6 +22,7 @@ pub mod commands;
 pub mod config;
 pub mod connect;
 pub mod key_scan;
+pub mod log_limit;
 pub mod presence;
 pub mod protocol;
 pub mod rate_limit;

@@ -1,7 +1,8 @@
 //! The state of the ready queue, for health checks: whether persisters can read it, how many runs
 //! wait, and how long the first of them has waited.
 //!
-//! One call for all partitions; in a cluster one for each, at the same time.
+//! One call for all partitions; in a cluster one for each, at the same time. A partition whose key
+//! is of another type counts as empty: persisters remove such a key, and the others go on.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::protocol::event;
 use crate::protocol::keys::{Keys, PERSISTER_GROUP};
 use crate::redis;
 use futures::future::try_join_all;
-use redis::Value;
+use redis::{RedisError, Value};
 
 /// How many runs wait in the ready queue, and for how long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,17 +41,18 @@ pub async fn read(redis: &Redis, keys: &Keys) -> Result<ReadyLag, RedisFailure> 
                 // Fails without the group, and with it the whole read.
                 pipeline.cmd("XPENDING").arg(&ready).arg(PERSISTER_GROUP);
             }
-            let pipeline = &pipeline;
-            let replies: Vec<Value> = redis
+            let pipeline = pipeline.ignore_errors();
+            redis
                 .run(slot, async |connection| {
-                    pipeline.query_async(connection).await
+                    let replies: Vec<Value> = pipeline.query_async(connection).await?;
+                    replies.into_iter().map(unless_wrong_type).collect()
                 })
-                .await?;
-            Ok::<_, RedisFailure>(replies)
+                .await
         });
     let now = event::now_ms();
     let mut lag = ReadyLag::default();
     for replies in try_join_all(reads).await? {
+        let replies: Vec<Value> = replies;
         for part in replies.chunks(3) {
             let [length, first, _pending] = part else {
                 continue;
@@ -63,6 +65,14 @@ pub async fn read(redis: &Redis, keys: &Keys) -> Result<ReadyLag, RedisFailure> 
         }
     }
     Ok(lag)
+}
+
+/// A reply, an empty one for a key of another type, or any other error.
+fn unless_wrong_type(reply: Value) -> Result<Value, RedisError> {
+    match reply.extract_error() {
+        Err(error) if error.code() == Some("WRONGTYPE") => Ok(Value::Nil),
+        reply => reply,
+    }
 }
 
 fn number(reply: &Value) -> u64 {

@@ -37,7 +37,12 @@ const RESPONSE_CHECKS: &str = "not_a_server_error,status_code_conformance,conten
     allow_header_conformance,missing_required_header,use_after_free";
 
 /// Streams of live runs end with the run. Their error responses are those of `/text` and `/events`.
-const ENDLESS_PATHS: [&str; 3] = ["/v1/feed", "/v1/watch", "/v1/runs/{run}/stream"];
+const ENDLESS_PATHS: [&str; 4] = [
+    "/v1/feed",
+    "/v1/watch",
+    "/v1/runs/{run}/stream",
+    "/v1/runs/{run}/notices",
+];
 
 /// It would find its own token in the list of tokens and revoke it. It takes the answers 410, and
 /// 200 to a repeated deletion, for a use of what it has deleted.

@@ -245,7 +245,7 @@ async fn append(
     headers: &[(&'static str, &'static str)],
 ) -> Response {
     let mut all = BTreeMap::from([
-        ("content-type", "application/vnd.runcast.append"),
+        ("content-type", "application/octet-stream"),
         ("runcast-protocol", "1"),
         ("producer-id", "01938f5e-0000-7000-8000-000000000001"),
         ("producer-epoch", "1"),

@@ -334,7 +334,13 @@ async fn orphaned_keys_are_deleted() {
         }
     }
     let (agent, beating) = (stack.keys().agent(old(3)), stack.keys().agent(old(4)));
-    for key in [&agent, &beating] {
+    // In the places of a run's and an agent's key, without an id.
+    let stream = stack.keys().run(live).stream;
+    let invalid = [
+        stream.replace(&live.to_string(), "nonsense"),
+        agent.replace(&old(3).to_string(), "nonsense"),
+    ];
+    for key in [&agent, &beating, &invalid[0], &invalid[1]] {
         let mut set = redis::cmd("HSET");
         set.arg(key).arg("run").arg(live.to_string());
         set.exec_async(&mut redis).await.expect("a field");
@@ -364,8 +370,10 @@ async fn orphaned_keys_are_deleted() {
         assert_eq!(there(&keys.stream).await, stays, "stream of {run}");
         assert_eq!(there(&keys.meta).await, stays, "meta of {run}");
     }
-    assert!(!there(&agent).await);
     assert!(there(&beating).await);
+    for key in [&agent, &invalid[0], &invalid[1]] {
+        assert!(!there(key).await, "{key}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

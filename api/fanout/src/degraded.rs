@@ -42,7 +42,7 @@ impl From<&ReadError> for Degraded {
             ReadError::Archive(ArchiveReadError::Store(_)) => Self::POSTGRES_DOWN,
             ReadError::Archive(error) if error.is_outage() => Self::ARCHIVE_DOWN,
             ReadError::Archive(_) => Self::ARCHIVE_DAMAGED,
-            ReadError::Store(_) | ReadError::NotEntries(_) => Self::POSTGRES_DOWN,
+            ReadError::Store(_) => Self::POSTGRES_DOWN,
         }
     }
 }

@@ -14,7 +14,7 @@ use runcast_common::protocol::event::{Head, Kind};
 use runcast_common::protocol::event_id::EventId;
 use serde::Serialize;
 
-use runcast_history::envelope::with_envelope;
+use runcast_history::envelope::for_readers;
 use runcast_history::filter::{Filter, Levels};
 use runcast_history::gap_notice::GapNotice;
 
@@ -114,7 +114,7 @@ impl Encoder {
         self.bytes.extend_from_slice(b"event: ");
         self.bytes.extend_from_slice(kind.name().as_bytes());
         self.bytes.extend_from_slice(b"\ndata: ");
-        with_envelope(&mut self.bytes, event);
+        for_readers(&mut self.bytes, event);
         self.end(event.id, kind, variation, level);
     }
 
@@ -253,6 +253,7 @@ mod tests {
             .expect("data");
         let value: serde_json::Value = serde_json::from_str(data).expect("JSON");
         assert_eq!(value["id"], "9-2");
+        assert!(!data.contains("forged"), "{data}");
     }
 
     #[test]

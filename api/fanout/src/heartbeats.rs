@@ -33,7 +33,7 @@ struct Received {
 impl LatestHeartbeats {
     /// Keeps what was published on the run's channel. Returns whether it is a heartbeat.
     pub(crate) fn insert(&mut self, message: &[u8], now: Instant) -> bool {
-        let Ok(heartbeat) = serde_json::from_slice::<Heartbeat>(message) else {
+        let Some(heartbeat) = Heartbeat::parse(message) else {
             return false;
         };
         self.agents

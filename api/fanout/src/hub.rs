@@ -11,13 +11,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::metrics::counter::Counter;
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
-use runcast_history::History;
 use runcast_history::reader::{ReadLimit, Reader};
-use runcast_store::Store;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -47,6 +46,7 @@ pub struct Hub {
     wakeups: Arc<WakeupSubscriber>,
     feed: Arc<Feed>,
     memory: Arc<MemoryGuard>,
+    false_wakeups: Counter,
     tails: Mutex<HashMap<Uuid, Arc<RunTail>>>,
     backfill_reads: Semaphore,
     tasks: TaskTracker,
@@ -75,22 +75,24 @@ impl Drop for TailHandle {
 
 impl Hub {
     /// A hub without any watched run. Tails are spawned on `tasks` and end when `stop` is
-    /// cancelled. [`Hub::receive_wakeups`] must run for wake-ups to arrive. Must be called within a
-    /// tokio runtime.
+    /// cancelled. `false_wakeups` counts wake-ups that announced what Redis does not hold.
+    /// [`Hub::receive_wakeups`] must run for wake-ups to arrive. Must be called within a tokio
+    /// runtime.
     pub fn new(
         redis: Redis,
-        store: Store,
-        history: History,
         keys: Keys,
+        reader: Reader,
         memory: Arc<MemoryGuard>,
+        false_wakeups: Counter,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             wakeups: Arc::new(WakeupSubscriber::new(redis.clone(), keys.clone())),
-            feed: Feed::new(redis.clone(), keys.clone()),
-            reader: Reader::new(redis, store, history, keys),
+            feed: Feed::new(redis, keys),
+            reader,
             memory,
+            false_wakeups,
             tails: Mutex::default(),
             backfill_reads: Semaphore::new(MAX_BACKFILL_READS),
             tasks,
@@ -159,7 +161,11 @@ impl Hub {
     pub fn watch(self: &Arc<Self>, run: Uuid) -> TailHandle {
         let mut tails = self.lock();
         let tail = tails.entry(run).or_insert_with(|| {
-            let tail = Arc::new(RunTail::new(run, Arc::clone(&self.memory)));
+            let tail = Arc::new(RunTail::new(
+                run,
+                Arc::clone(&self.memory),
+                self.false_wakeups.clone(),
+            ));
             let (hub, task) = (Arc::clone(self), Arc::clone(&tail));
             self.tasks.spawn(async move { hub.follow(task).await });
             tail

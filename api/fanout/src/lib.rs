@@ -10,8 +10,8 @@
 //!
 //! 1. [`wakeups`] receives the wake-up that the append script publishes, and passes it to the tail
 //!    of the run.
-//! 2. [`tail`] encodes the entry of the wake-up as [`frame`]s, or reads it ([`read_frames`]), and
-//!    appends them to the [`ring`] in its `tail_state`. Then it notifies its listeners.
+//! 2. [`tail`] reads what the wake-up announces as [`frame`]s ([`read_frames`]), and appends them
+//!    to the [`ring`] in its `tail_state`. Then it notifies its listeners.
 //! 3. `writer::mailbox` marks the run as changed and wakes its `writer::thread`, which serves each
 //!    `writer::connection` of that run.
 //! 4. [`viewer`] looks up what follows its cursor and selects the frames that its filter accepts.

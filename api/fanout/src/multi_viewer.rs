@@ -231,6 +231,7 @@ impl MultiViewer {
     fn write_frames(&mut self, out: &mut Vec<u8>, run: Uuid, frames: &[u8]) {
         const DATA_FIELD: &[u8] = b"\ndata: {";
         const ID_FIELD: &[u8] = b"\nid: ";
+        const UPDATE_EVENT: &[u8] = b"event: state\n";
         let mut rest = frames;
         while let Some(end) = memmem::find(rest, b"\n\n") {
             let (frame, behind) = (&rest[..end], &rest[end + 2..]);
@@ -250,7 +251,10 @@ impl MultiViewer {
                 self.cursors.insert(run, own_id);
             }
             out.extend_from_slice(&frame[..data]);
-            out.extend_from_slice(format!("\"run\":\"{run}\",").as_bytes());
+            // An update of a run names it already.
+            if !frame.starts_with(UPDATE_EVENT) {
+                out.extend_from_slice(format!("\"run\":\"{run}\",").as_bytes());
+            }
             out.extend_from_slice(&frame[data..id]);
             out.extend_from_slice(format!("\nid: {}\n\n", self.id()).as_bytes());
         }

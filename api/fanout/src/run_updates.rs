@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use runcast_common::presence::run_update::RunUpdate;
+use uuid::Uuid;
 
 /// Updates that are kept for viewers that are slow to take them.
 const MAX_UPDATES: usize = 16;
@@ -20,9 +21,12 @@ pub(crate) struct LatestUpdates {
 }
 
 impl LatestUpdates {
-    /// Keeps what was published on the run's channel. Returns it if it is an update.
-    pub(crate) fn push(&mut self, message: &[u8]) -> Option<&RunUpdate> {
-        let update = serde_json::from_slice(message).ok()?;
+    /// Keeps what was published on the channel of `run`. Returns it if it is an update of it.
+    pub(crate) fn push(&mut self, run: Uuid, message: &[u8]) -> Option<&RunUpdate> {
+        let update = serde_json::from_slice::<RunUpdate>(message).ok()?;
+        if update.run != run {
+            return None;
+        }
         if self.updates.len() == MAX_UPDATES {
             self.updates.pop_front();
         }
@@ -49,7 +53,7 @@ mod tests {
     use super::*;
 
     fn message(missing: u64) -> String {
-        let run = uuid::Uuid::nil();
+        let run = Uuid::nil();
         format!(
             r#"{{"kind":"state","run":"{run}","status":"lost","ended":false,"sealed":false,"missing":{missing}}}"#
         )
@@ -58,9 +62,12 @@ mod tests {
     #[test]
     fn the_newest_updates_are_kept_in_order() {
         let mut updates = LatestUpdates::default();
-        assert!(updates.push(b"nonsense").is_none());
+        let run = Uuid::nil();
+        assert!(updates.push(run, b"nonsense").is_none());
+        let of_another = updates.push(Uuid::max(), message(1).as_bytes());
+        assert!(of_another.is_none());
         for number in 1..=20 {
-            assert!(updates.push(message(number).as_bytes()).is_some());
+            assert!(updates.push(run, message(number).as_bytes()).is_some());
         }
         let after = |number| -> Vec<u64> {
             let updates = updates.after(number);

@@ -1,9 +1,15 @@
 //! One tail per watched run: only the tail reads on, however many viewers the run has.
 //!
 //! A tail begins at the id where the run ends when its first viewer comes, and fills the ring from
-//! there. It appends the entry that a wake-up carries if that continues the ring, so a line costs
-//! no round trip. Any other wake-up makes it read. A wake-up is only a hint: the tail also reads
-//! every [`POLL_INTERVAL`] in case one was lost. It ends [`LINGER`] after its last viewer has left.
+//! there. It ends [`LINGER`] after its last viewer has left.
+//!
+//! A wake-up is only a hint, since a publisher may send any bytes on the channel of its run. What
+//! it says is never shown: the tail reads, and Redis says what is true. So an event that Redis does
+//! not hold reaches no viewer, and each costs one read of the stream, well under a millisecond;
+//! those that come during a read share the next. A wake-up that announces nothing new costs no
+//! read. One that announces what Redis does not hold is counted, and the tail then waits before its
+//! next read: [`MIN_VAIN_PAUSE`], longer each time, up to [`MAX_VAIN_PAUSE`]. In case a wake-up was
+//! lost it reads every [`POLL_INTERVAL`].
 //!
 //! Data: `tail_state`, behind one lock, and the listeners. Listeners are notified after the lock is
 //! released.
@@ -12,11 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use rand::RngExt as _;
 use runcast_common::backoff::Backoff;
 use runcast_common::presence::heartbeat::Heartbeat;
 use runcast_common::presence::run_update::RunUpdate;
-use runcast_common::protocol::entry::Entry;
 use runcast_common::protocol::event_id::EventId;
 use runcast_history::reader::{ReadError, ReadLimit, Reader};
 use serde_json::Value;
@@ -26,17 +32,23 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::degraded::Degraded;
-use crate::frame::{Encoder, Frames};
+use crate::frame::Frames;
 use crate::memory::MemoryGuard;
 use crate::read_frames::read_frames;
 use crate::ring::Ring;
-use crate::tail_state::{Append, TailState, TailView};
+use crate::tail_state::{Prompt, TailState, TailView};
 
 /// How often a tail reads without a wake-up.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often it reads while Redis is down and new events only come out of Postgres.
 const POLL_INTERVAL_DEGRADED: Duration = Duration::from_secs(1);
+
+/// The pause after a wake-up that announced what Redis does not hold.
+const MIN_VAIN_PAUSE: Duration = Duration::from_millis(5);
+
+/// The same after many of them.
+const MAX_VAIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a tail without viewers stays: viewers that reconnect find the ring as they left it.
 const LINGER: Duration = Duration::from_secs(30);
@@ -62,13 +74,16 @@ pub struct RunTail {
     state: Mutex<TailState>,
     changed: watch::Sender<()>,
     listeners: Mutex<Vec<Arc<dyn TailListener>>>,
+    /// Wake-ups that announced what Redis does not hold.
+    false_wakeups: Counter,
 }
 
 impl RunTail {
-    pub(crate) fn new(run: Uuid, memory: Arc<MemoryGuard>) -> Self {
+    pub(crate) fn new(run: Uuid, memory: Arc<MemoryGuard>, false_wakeups: Counter) -> Self {
         Self {
             run,
             memory,
+            false_wakeups,
             wake: Notify::new(),
             viewers: AtomicUsize::new(0),
             state: Mutex::default(),
@@ -168,15 +183,16 @@ impl RunTail {
         self.wake.notify_one();
     }
 
-    /// Handles a wake-up: appends the entry that it carries if that continues the ring, and reads
-    /// otherwise.
+    /// Handles a wake-up: reads if it may announce something new.
     pub(crate) fn on_wakeup(&self, message: &[u8]) {
-        let is_done = match Entry::from_wakeup(message) {
-            Some(entry) => self.append_entry(&entry),
-            // That events are stored changes nothing for viewers.
-            None => message == STORED_WAKEUP,
+        // The id of the run's last event, alone or before the fields of its entry.
+        let end = memchr::memchr(b'\n', message).unwrap_or(message.len());
+        let prompt = match EventId::parse_bytes(&message[..end]) {
+            Ok(id) => Prompt::Upto(id),
+            Err(_) if message == STORED_WAKEUP => Prompt::Stored,
+            Err(_) => Prompt::Other,
         };
-        if !is_done {
+        if self.lock().prompt(prompt) {
             self.wake();
         }
     }
@@ -184,7 +200,7 @@ impl RunTail {
     /// Handles an update of the run: a change that is no event of it.
     pub(crate) fn on_update(&self, message: &[u8]) {
         let mut state = self.lock();
-        let Some(update) = state.updates.push(message) else {
+        let Some(update) = state.updates.push(self.run, message) else {
             debug!(run = %self.run, "ignored an unreadable update");
             return;
         };
@@ -202,22 +218,6 @@ impl RunTail {
         } else {
             debug!(run = %self.run, "ignored an unreadable heartbeat");
         }
-    }
-
-    /// Returns whether the ring holds the entry now.
-    fn append_entry(&self, entry: &Entry) -> bool {
-        let first = entry.first();
-        // Encoded outside of the lock, since viewers wait for it.
-        let mut encoder = Encoder::new(EventId::new(first.epoch, first.seq - 1));
-        for event in entry.events() {
-            encoder.event(&event);
-        }
-        let (frames, max_bytes) = (encoder.finish(), self.memory.bytes_per_run());
-        let appended = self.lock().append_entry(frames, entry.last, max_bytes);
-        if appended == Append::Appended {
-            self.notify();
-        }
-        appended != Append::Refused
     }
 }
 
@@ -276,7 +276,9 @@ impl RunTail {
         let mut cursor = self.find_end(reader).await;
         let mut backoff = Backoff::for_connections();
         let mut unwatched_since = None;
+        let mut vain_reads = 0;
         loop {
+            let is_prompted = self.lock().take_prompt();
             // Read on until the ring has everything.
             let wait = match read_frames(reader, self.run, cursor, ReadLimit::FULL_PAGE).await {
                 Ok(batch) => {
@@ -287,9 +289,14 @@ impl RunTail {
                     let appended = self.lock().append_batch(self.run, batch, max_bytes);
                     if appended.changed {
                         self.notify();
+                        vain_reads = 0;
+                    } else if is_prompted && !is_degraded {
+                        vain_reads += 1;
+                        self.false_wakeups.inc();
+                        sleep(vain_pause(vain_reads)).await;
                     }
                     cursor = appended.end;
-                    match (has_more || !appended.fits, is_degraded) {
+                    match (has_more, is_degraded) {
                         (true, _) => continue,
                         (false, true) => POLL_INTERVAL_DEGRADED,
                         (false, false) => POLL_INTERVAL.mul_f64(rand::rng().random_range(0.8..1.2)),
@@ -344,4 +351,10 @@ impl RunTail {
             debug!(run = %self.run, %error, "still cannot read the run");
         }
     }
+}
+
+/// The pause after so many reads in a row that found nothing of what a wake-up had announced.
+fn vain_pause(reads: u32) -> Duration {
+    let factor = 2_u32.saturating_pow(reads.saturating_sub(1).min(16));
+    MIN_VAIN_PAUSE.saturating_mul(factor).min(MAX_VAIN_PAUSE)
 }

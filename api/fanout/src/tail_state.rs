@@ -37,6 +37,10 @@ pub(crate) struct TailState {
     ended: bool,
     /// The run was deleted: nothing of it is kept or sent any more.
     deleted: bool,
+    /// The run has come further than what any store holds at the moment.
+    lacks_end: bool,
+    /// What a wake-up has asked the tail to read, since the last read began.
+    prompt: Option<Prompt>,
     degraded: Option<Degraded>,
     /// Why events from before the ring cannot be read at the moment.
     backfill_degraded: Option<Degraded>,
@@ -71,15 +75,15 @@ pub(crate) struct TailView {
     pub(crate) update_number: u64,
 }
 
-/// What became of the frames of a wake-up.
+/// What a wake-up says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Append {
-    /// The ring holds them now.
-    Appended,
-    /// The ring held them before.
-    Known,
-    /// They do not continue the ring: they have to be read.
-    Refused,
+pub(crate) enum Prompt {
+    /// The run has events up to this id.
+    Upto(EventId),
+    /// Postgres has stored more of the run.
+    Stored,
+    /// Something else, such as that the run is over.
+    Other,
 }
 
 /// What became of a batch that was read.
@@ -87,8 +91,6 @@ pub(crate) enum Append {
 pub(crate) struct BatchOutcome {
     /// Where the ring ends now.
     pub(crate) end: EventId,
-    /// False if a wake-up has appended frames since the read began: the batch was dropped.
-    pub(crate) fits: bool,
     /// Viewers see a difference.
     pub(crate) changed: bool,
 }
@@ -117,23 +119,26 @@ impl TailState {
         }
     }
 
-    /// Appends the frames of the entry that ends at `last`, if they continue the ring. During an
-    /// outage they are refused: the read that follows also notices the end of the outage.
-    pub(crate) fn append_entry(
-        &mut self,
-        frames: Frames,
-        last: EventId,
-        max_bytes: usize,
-    ) -> Append {
-        match &mut self.ring {
-            _ if self.deleted => Append::Known,
-            Some(ring) if ring.end() == frames.after && self.degraded.is_none() => {
-                ring.push(frames, max_bytes);
-                self.ended = false;
-                Append::Appended
-            }
-            Some(ring) if ring.end() >= last => Append::Known,
-            _ => Append::Refused,
+    /// Notes what a wake-up says. Returns whether the tail should read because of it.
+    pub(crate) fn prompt(&mut self, prompt: Prompt) -> bool {
+        let is_news = match prompt {
+            Prompt::Upto(id) => self.ring.as_ref().is_none_or(|ring| id > ring.end()),
+            // That known events are stored changes nothing for viewers.
+            Prompt::Stored => self.lacks_end,
+            Prompt::Other => true,
+        };
+        if is_news {
+            self.prompt = Some(prompt);
+        }
+        is_news
+    }
+
+    /// Returns whether a wake-up has asked for the read that begins now, and what it announced is
+    /// still unknown.
+    pub(crate) fn take_prompt(&mut self) -> bool {
+        match (self.prompt.take(), &self.ring) {
+            (Some(Prompt::Upto(id)), Some(ring)) => id > ring.end(),
+            (prompt, _) => prompt.is_some(),
         }
     }
 
@@ -148,20 +153,7 @@ impl TailState {
         if self.deleted || batch.status.deleted {
             let changed = self.set_deleted();
             let end = self.ring.as_ref().map_or(after, Ring::end);
-            return BatchOutcome {
-                end,
-                fits: true,
-                changed,
-            };
-        }
-        if let Some(ring) = &self.ring
-            && ring.end() != after
-        {
-            return BatchOutcome {
-                end: ring.end(),
-                fits: false,
-                changed: false,
-            };
+            return BatchOutcome { end, changed };
         }
         let degraded = batch.status.without_redis.map(|reason| {
             if self.degraded.is_none() {
@@ -175,12 +167,9 @@ impl TailState {
             ring.push(batch.frames, max_bytes);
         }
         self.ended = batch.status.ended;
+        self.lacks_end = batch.status.lacks_end;
         self.degraded = degraded;
-        BatchOutcome {
-            end: upto,
-            fits: true,
-            changed,
-        }
+        BatchOutcome { end: upto, changed }
     }
 
     /// Drops all that is kept of the run, which was deleted. Returns whether that is new.
@@ -257,32 +246,31 @@ impl TailState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Encoder;
 
     fn id(seq: u64) -> EventId {
         EventId::new(1, seq)
     }
 
-    fn frames(after: u64, upto: u64) -> Frames {
-        let mut encoder = Encoder::new(id(after));
-        encoder.gap(id(upto), id(upto + 1), None, "test");
-        encoder.finish()
-    }
-
     #[test]
-    fn an_entry_is_appended_only_where_it_continues_the_ring() {
+    fn a_wake_up_causes_a_read_only_if_it_may_be_news() {
         let mut state = TailState::default();
-        let append = |state: &mut TailState, after, upto| {
-            state.append_entry(frames(after, upto), id(upto), usize::MAX)
-        };
-        assert_eq!(append(&mut state, 0, 1), Append::Refused);
+        assert!(
+            state.prompt(Prompt::Upto(id(1))),
+            "the end is not known yet"
+        );
+        assert!(state.take_prompt());
+        assert!(!state.take_prompt());
         state.ring = Some(Ring::new(id(10)));
-        assert_eq!(append(&mut state, 10, 12), Append::Appended);
-        assert_eq!(append(&mut state, 10, 12), Append::Known);
-        assert_eq!(append(&mut state, 13, 14), Append::Refused);
-        assert!(state.set_degraded(Degraded::REDIS_DOWN));
-        assert!(!state.set_degraded(Degraded::REDIS_DOWN));
-        assert_eq!(append(&mut state, 12, 13), Append::Refused);
+        assert!(!state.prompt(Prompt::Upto(id(10))));
+        assert!(!state.prompt(Prompt::Stored));
+        assert!(!state.take_prompt());
+        assert!(state.prompt(Prompt::Upto(id(11))));
+        // A read that was under way has brought it.
+        state.ring = Some(Ring::new(id(11)));
+        assert!(!state.take_prompt());
+        assert!(state.prompt(Prompt::Other) && state.take_prompt());
+        state.lacks_end = true;
+        assert!(state.prompt(Prompt::Stored) && state.take_prompt());
     }
 
     #[test]
@@ -291,14 +279,17 @@ mod tests {
             ring: Some(Ring::new(id(10))),
             ..TailState::default()
         };
-        state.append_entry(frames(10, 12), id(12), usize::MAX);
+        let frames = |after, upto| {
+            let mut encoder = crate::frame::Encoder::new(id(after));
+            encoder.gap(id(upto), id(upto + 1), None, "test");
+            encoder.finish()
+        };
         state.add_backfill(id(1), frames(1, 5), 1, usize::MAX);
         assert!(state.set_deleted());
         assert!(!state.set_deleted());
         // What was read before arrives late.
-        state.append_entry(frames(12, 13), id(13), usize::MAX);
         state.add_backfill(id(1), frames(1, 5), 1, usize::MAX);
-        for cursor in [1, 10, 12] {
+        for cursor in [1, 10] {
             let view = state.view(id(cursor));
             assert!(view.deleted);
             assert!(!matches!(view.lookup, Lookup::Next(_)), "{cursor}");

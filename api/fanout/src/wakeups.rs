@@ -9,9 +9,8 @@
 //! subscription its tails read, because wake-ups may have been missed meanwhile. A lost heartbeat
 //! is followed by the next.
 //!
-//! A small entry rides on its wake-up, so a tail that has everything before it need not read. While
-//! more than [`MAX_PENDING_MESSAGES`] wait here, wake-ups only make tails read: that brings many
-//! entries at a time.
+//! Any publisher may send any bytes on these channels. A message only reaches the tail of its own
+//! run, which believes no wake-up before it has read.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,9 +34,6 @@ use crate::tail::RunTail;
 
 /// How often a silent connection is probed.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Messages that may wait for dispatch before the entries on wake-ups are ignored.
-const MAX_PENDING_MESSAGES: usize = 256;
 
 /// Subscribes to the channels of watched runs and dispatches their messages to the tails.
 #[derive(Debug)]
@@ -224,7 +220,7 @@ impl WakeupSubscriber {
                 () = node.changed.notified() => {}
                 push = pushes.recv() => match push {
                     Some(push) if push.kind == PushKind::SMessage => {
-                        self.dispatch(node, &push.data, pushes.len() <= MAX_PENDING_MESSAGES);
+                        self.dispatch(node, &push.data);
                     }
                     // Unasked for a watched run: its slot has moved to another node.
                     Some(push) if push.kind == PushKind::SUnsubscribe => {
@@ -284,8 +280,8 @@ impl WakeupSubscriber {
         }
     }
 
-    /// Passes a message to those who listen to it. Entries on wake-ups are only used if `is_calm`.
-    fn dispatch(&self, node: &NodeSubscription, data: &[Value], is_calm: bool) {
+    /// Passes a message to those who listen to it.
+    fn dispatch(&self, node: &NodeSubscription, data: &[Value]) {
         let Some((run, channel)) = self.parse_channel(data) else {
             return;
         };
@@ -296,10 +292,7 @@ impl WakeupSubscriber {
             return;
         };
         match (channel, data.get(1)) {
-            (PubSubChannel::Wakeup, Some(Value::BulkString(message))) if is_calm => {
-                tail.on_wakeup(message);
-            }
-            (PubSubChannel::Wakeup, _) => tail.wake(),
+            (PubSubChannel::Wakeup, Some(Value::BulkString(message))) => tail.on_wakeup(message),
             (PubSubChannel::Heartbeat, Some(Value::BulkString(message))) => {
                 tail.on_heartbeat(message);
             }

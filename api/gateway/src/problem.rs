@@ -248,10 +248,6 @@ impl From<ReadError> for Problem {
         match error {
             ReadError::Store(error) => error.into(),
             ReadError::Archive(error) => error.into(),
-            ReadError::NotEntries(error) => {
-                error!(%error, "a run stream is unreadable; the request is answered 500");
-                Self::internal("Redis answered in a form that this version does not understand")
-            }
         }
     }
 }

@@ -1,12 +1,24 @@
 //! The envelope: the fields `id`, `producer` and `seq`, which the server adds to the end of an
 //! event line before it sends it.
 //!
-//! At the end they win over fields of the same name, so no producer can pretend to be another. An
-//! enveloped line can be taken apart again from its end: the archive keeps events in this form.
+//! Readers get a line without the fields of the producer's own that have these names, or the name
+//! `run`, which the server adds where it sends several runs ([`for_readers`]). So no producer can
+//! pretend to be another, and no reader has to know which of two fields counts.
+//!
+//! The archive keeps the line as it was written ([`with_envelope`]), since its checksum is of that
+//! line: there the server's fields stand at the end, and an enveloped line can be taken apart again
+//! from its end.
+
+use std::fmt;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
+use memchr::memmem::Finder;
 use runcast_common::protocol::entry::Event;
 use runcast_common::protocol::event_id::EventId;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 /// Longest envelope: an id of two numbers of 16 digits, a UUID, a seq of 20 digits, and the names.
@@ -14,6 +26,86 @@ const MAX_ENVELOPE_BYTES: usize = 160;
 
 /// How an envelope begins.
 const ID_FIELD: &[u8] = b",\"id\":\"";
+
+/// Fields that only the server may send.
+const SERVER_FIELDS: [&str; 4] = ["id", "producer", "seq", "run"];
+
+/// What a line holds if it has a field of one of these names: the name in quotes, or a letter of it
+/// as an escape.
+static TRACES: LazyLock<[Finder<'static>; 6]> = LazyLock::new(|| {
+    [
+        "\"id\"",
+        "\"producer\"",
+        "\"seq\"",
+        "\"run\"",
+        "\\u006",
+        "\\u007",
+    ]
+    .map(Finder::new)
+});
+
+/// The fields of an object in their order, with their values as they were written.
+struct Fields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+/// Writes an event line for readers: with its envelope, and without fields of the same names that
+/// the producer wrote.
+pub fn for_readers(out: &mut Vec<u8>, event: &Event) {
+    let is_suspicious = TRACES.iter().any(|trace| trace.find(&event.line).is_some());
+    match is_suspicious.then(|| without_server_fields(&event.line)) {
+        Some(Some(line)) => {
+            let line = line.into();
+            with_envelope(
+                out,
+                &Event {
+                    line,
+                    ..event.clone()
+                },
+            );
+        }
+        _ => with_envelope(out, event),
+    }
+}
+
+/// The line without the fields that only the server may send; none if it has no such field.
+fn without_server_fields(line: &[u8]) -> Option<Vec<u8>> {
+    let Fields(fields) = serde_json::from_slice(line).ok()?;
+    let is_own = |name: &String| !SERVER_FIELDS.contains(&name.as_str());
+    if fields.iter().all(|(name, _)| is_own(name)) {
+        return None;
+    }
+    let mut out = Vec::with_capacity(line.len());
+    for (name, value) in fields.iter().filter(|(name, _)| is_own(name)) {
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        // A name is text: writing it as JSON into memory cannot fail.
+        serde_json::to_writer(&mut out, name).ok()?;
+        out.push(b':');
+        out.extend_from_slice(value.get().as_bytes());
+    }
+    out.push(b'}');
+    Some(out)
+}
 
 /// Writes an event line with its envelope: id, producer and seq as the last fields.
 pub fn with_envelope(out: &mut Vec<u8>, event: &Event) {
@@ -77,6 +169,50 @@ mod tests {
             producer,
             producer_seq: if producer.is_nil() { 0 } else { u64::MAX },
             line: Bytes::copy_from_slice(line.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn readers_get_the_fields_of_the_server_alone() {
+        let sent = |line: &str| {
+            let mut out = Vec::new();
+            let (id, producer) = (EventId::new(9, 2), Uuid::nil());
+            let line = Bytes::copy_from_slice(line.as_bytes());
+            for_readers(
+                &mut out,
+                &Event {
+                    id,
+                    producer,
+                    producer_seq: 0,
+                    line,
+                },
+            );
+            String::from_utf8(out).expect("text")
+        };
+        for (line, expected) in [
+            (
+                r#"{"kind":"log","run":"x","n":1.0}"#,
+                r#"{"kind":"log","n":1.0,"id":"9-2"}"#,
+            ),
+            (
+                r#"{"id":"1-1","kind":"log","id":7}"#,
+                r#"{"kind":"log","id":"9-2"}"#,
+            ),
+            (
+                r#"{"kind":"log","\u0072un":1,"s\u0065q":{"a":[2]}}"#,
+                r#"{"kind":"log","id":"9-2"}"#,
+            ),
+            // Neither a value, nor a field further inside, nor a part of a text is a field.
+            (
+                r#"{"kind":"log","a":"id","b":{"run":1}}"#,
+                r#"{"kind":"log","a":"id","b":{"run":1},"id":"9-2"}"#,
+            ),
+            (
+                r#"{"kind":"log","text":"\"id\":1 \u0061"}"#,
+                r#"{"kind":"log","text":"\"id\":1 \u0061","id":"9-2"}"#,
+            ),
+        ] {
+            assert_eq!(sent(line), expected);
         }
     }
 

@@ -10,7 +10,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use runcast_common::connect::RedisFailure;
 use runcast_common::protocol::entry::{Entry, Event};
 use runcast_common::protocol::event::{Head, Kind};
 use runcast_common::protocol::event_id::EventId;
@@ -373,8 +372,7 @@ impl Reader {
         if let Some(moment) = self.history.moment_after(run, cursor).await? {
             return Ok(Some(moment));
         }
-        let live: Result<_, RedisFailure> = self.read_redis(run, cursor, 1).await?;
-        let Ok(live) = live else {
+        let Ok(live) = self.read_redis(run, cursor, 1).await else {
             return Ok(None);
         };
         let moment = |entry: Entry| Moment {

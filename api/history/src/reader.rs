@@ -11,14 +11,19 @@
 //! Redis is read before Postgres, so rule 3 misses no event: one that moves from Redis to Postgres
 //! in between is found in Postgres.
 //!
-//! Bounds: [`ReadLimit`]. Time: Redis, Postgres and the archive each have deadlines of their own.
+//! A publisher may write to the stream and the meta of its run without `append.lua`. What stands
+//! behind the run's last id is never read. If the stream ends before that id and Postgres does not
+//! hold the rest either, the read has caught up with all there is: the persister stores a gap for
+//! the rest, which the next read finds.
+//!
+//! Bounds: [`ReadLimit`], and [`MAX_READ_BYTES`] from Redis. Time: Redis, Postgres and the archive
+//! each have deadlines of their own.
 
-use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::protocol::entry::{Entry, Event, NotEntries, UnreadableEntry};
+use runcast_common::protocol::entry::{Entry, Event, UnreadableEntry};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
-use runcast_common::redis;
+use runcast_common::scripts::{ReadFrom, ReadRun, RunInRedis, RunPage};
 use tracing::debug;
 use uuid::Uuid;
 
@@ -53,6 +58,10 @@ impl ReadLimit {
     };
 }
 
+/// Bytes of entries that one read takes from Redis, beside one entry more: what
+/// [`ReadLimit::FULL_PAGE`] has if entries have their maximum size.
+const MAX_READ_BYTES: usize = 8 * 1024 * 1024;
+
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -62,9 +71,6 @@ pub enum ReadError {
     /// The archive cannot be read, and the events lie there.
     #[error(transparent)]
     Archive(#[from] archive::reader::ArchiveReadError),
-    /// Redis answered in another shape.
-    #[error(transparent)]
-    NotEntries(#[from] NotEntries),
 }
 
 /// Receives what a read finds, in order: as frames, or as events.
@@ -93,6 +99,9 @@ pub struct ReadStatus {
     pub entries: usize,
     /// The run was removed, and nothing is left of it.
     pub deleted: bool,
+    /// The run has come further than what any store holds. Once Postgres holds a gap for the rest,
+    /// the next read finds it.
+    pub lacks_end: bool,
 }
 
 /// Reads runs. Cloning is cheap.
@@ -110,6 +119,8 @@ pub(super) struct RedisPage {
     last: Option<EventId>,
     ended: bool,
     pub(super) items: Vec<Result<Entry, UnreadableEntry>>,
+    /// The stream holds nothing further up to `last`.
+    is_end: bool,
 }
 
 impl Reader {
@@ -125,13 +136,10 @@ impl Reader {
 
     /// The last id of a run: from Redis, or from Postgres if Redis does not know the run.
     pub async fn end(&self, run: Uuid) -> Result<EventId, ReadError> {
-        let keys = self.keys.run(run);
-        let mut command = redis::cmd("HMGET");
-        command.arg(&[keys.meta.as_str(), "epoch", "seq"]);
-        let meta: Result<Vec<Option<String>>, RedisFailure> =
-            self.redis.query(keys.slot, &command).await;
-        if let Ok(Some(last)) = meta.as_deref().map(last_id) {
-            return Ok(last);
+        if let Ok(page) = self.read_page(run, ReadRun::LAST_ID).await
+            && page.state == RunInRedis::Known
+        {
+            return Ok(page.last);
         }
         let coverage = self.store.coverage(run).await?;
         Ok(coverage.map_or(EventId::ZERO, |coverage| coverage.watermark))
@@ -153,7 +161,7 @@ impl Reader {
     ) -> Result<ReadStatus, ReadError> {
         let cursor = sink.upto();
         // Rule 1: Redis continues the cursor.
-        let (page, without_redis) = match self.read_redis(run, cursor, limit.entries).await? {
+        let (page, without_redis) = match self.read_redis(run, cursor, limit.entries).await {
             Ok(page) => (Some(page), None),
             Err(failure) => (None, Some(failure.to_string())),
         };
@@ -177,6 +185,7 @@ impl Reader {
                 without_redis,
                 entries: 0,
                 deleted: false,
+                lacks_end: false,
             });
         }
         let Some(page) = page else {
@@ -186,6 +195,7 @@ impl Reader {
                 without_redis,
                 entries: 0,
                 deleted: stored.deleted,
+                lacks_end: false,
             });
         };
         // Rule 3: no store can fill the hole.
@@ -194,47 +204,43 @@ impl Reader {
             skip_hole(sink, item);
             push_contiguous(sink, &page.items);
         }
-        let status = redis_status(sink, &page, stored.ended);
-        Ok(ReadStatus {
-            deleted: stored.deleted && page.last.is_none(),
-            ..status
-        })
+        let mut status = redis_status(sink, &page, stored.ended);
+        // The stream has lost the rest of the run, which the persister has not stored as a gap yet.
+        status.lacks_end = page.items.is_empty() && page.is_end && !status.caught_up;
+        status.caught_up |= status.lacks_end;
+        status.deleted = stored.deleted && page.last.is_none();
+        Ok(status)
     }
 
-    /// The outer error is a malformed reply, the inner one an outage.
+    /// What Redis holds of a run after a cursor.
     pub(super) async fn read_redis(
         &self,
         run: Uuid,
         cursor: EventId,
         entries: usize,
-    ) -> Result<Result<RedisPage, RedisFailure>, NotEntries> {
-        let keys = self.keys.run(run);
-        let reply: Result<(Vec<Option<String>>, Value), _> = self
-            .redis
-            .run(keys.slot, async |connection| {
-                let mut pipeline = redis::pipe();
-                pipeline
-                    .cmd("HMGET")
-                    .arg(&[keys.meta.as_str(), "epoch", "seq", "sealed"]);
-                pipeline
-                    .cmd("XRANGE")
-                    .arg(&keys.stream)
-                    .arg(format!("({cursor}"))
-                    .arg("+")
-                    .arg("COUNT")
-                    .arg(entries);
-                pipeline.query_async(connection).await
-            })
-            .await;
-        let (meta, entries) = match reply {
-            Ok(reply) => reply,
-            Err(failure) => return Ok(Err(failure)),
+    ) -> Result<RedisPage, RedisFailure> {
+        let read = ReadRun {
+            from: ReadFrom::After(cursor),
+            max_entries: entries,
+            max_bytes: MAX_READ_BYTES,
+            find_foreign: false,
         };
-        Ok(Ok(RedisPage {
-            last: last_id(&meta),
-            ended: meta.get(2).is_some_and(Option::is_some),
-            items: Entry::parse_range(entries)?,
-        }))
+        let page = self.read_page(run, read).await?;
+        Ok(RedisPage {
+            last: (page.state == RunInRedis::Known).then_some(page.last),
+            ended: page.is_sealed,
+            items: page.entries,
+            is_end: page.is_end,
+        })
+    }
+
+    async fn read_page(&self, run: Uuid, read: ReadRun) -> Result<RunPage, RedisFailure> {
+        let keys = self.keys.run(run);
+        self.redis
+            .run(keys.slot, async |connection| {
+                read.call(&keys, connection).await
+            })
+            .await
     }
 
     /// Adds what Postgres and the archive hold after the sink's cursor.
@@ -303,13 +309,7 @@ fn redis_status(sink: &impl Sink, page: &RedisPage, ended: bool) -> ReadStatus {
         without_redis: None,
         entries: page.items.len(),
         deleted: false,
-    }
-}
-
-fn last_id(meta: &[Option<String>]) -> Option<EventId> {
-    match meta {
-        [Some(epoch), Some(seq), ..] => format!("{epoch}-{seq}").parse().ok(),
-        _ => None,
+        lacks_end: false,
     }
 }
 

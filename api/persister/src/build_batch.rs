@@ -3,7 +3,8 @@
 //! - An event whose producer seq is already stored is dropped: Redis lost it, and the producer
 //!   resent it.
 //! - A hole between ids, or an entry that cannot be read, becomes one `gap` event in its place.
-//!   What cannot be read is kept as a dead letter. The run goes on.
+//!   What cannot be read is kept as a dead letter. The run goes on. The same holds for events that
+//!   the stream has lost at its end, and for an entry behind the run's last id.
 //! - A final status is compared with the seal of its producer. Seals belong to producers, not to
 //!   variations: their seqs are dense, so the checksum is carried on from batch to batch, and two
 //!   processes that publish for one variation do not disturb each other.
@@ -12,7 +13,9 @@
 //!   batch carries the time of each producer's last append.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use runcast_common::log_limit::LogLimit;
 use runcast_common::protocol::entry::{Event, UnreadableEntry};
 use runcast_common::protocol::event::{self, Gap, Head, Kind, Status, StatusChange};
 use runcast_common::protocol::event_id::EventId;
@@ -25,6 +28,10 @@ use runcast_store::ingest::{
     DeadLetter, IngestBatch, ProducerState, RunState, VariationChange, WatermarkAdvance,
 };
 
+/// Each gap would be a line otherwise, and a publisher decides how many there are.
+static GAP_LOG: LogLimit = LogLimit::new(Duration::from_secs(10));
+static PRODUCER_LOG: LogLimit = LogLimit::new(Duration::from_secs(10));
+
 /// What a cycle stores.
 #[derive(Debug, Default)]
 pub(crate) struct BuiltBatch {
@@ -33,6 +40,8 @@ pub(crate) struct BuiltBatch {
     pub(crate) states: HashMap<Uuid, RunState>,
     /// Events that were already stored and came again.
     pub(crate) replays: u64,
+    /// Events that no store holds.
+    pub(crate) missing: u64,
 }
 
 /// Builds the rows of these entries, given the locked states of their runs. Runs that are not among
@@ -44,23 +53,31 @@ pub(crate) fn build_batch(
     let mut built = BuiltBatch::default();
     for entries in pending {
         if let Some(state) = locked.get(&entries.run) {
-            let (state, replays) = build_run(entries, state, &mut built.batch);
-            built.replays += replays;
-            built.states.insert(entries.run, state);
+            let run = build_run(entries, state, &mut built.batch);
+            built.replays += run.replays;
+            built.missing = built.missing.saturating_add(run.missing);
+            built.states.insert(entries.run, run.state);
         }
     }
     built
 }
 
-/// Adds the rows of one run. Returns its new state, and how many events came again. If the
-/// watermark has moved since the run was read, it adds nothing: the read is stale.
-fn build_run(
-    pending: &PendingEntries,
-    state: &RunState,
-    batch: &mut IngestBatch,
-) -> (RunState, u64) {
+/// What a batch does to one run.
+struct BuiltRun {
+    state: RunState,
+    replays: u64,
+    missing: u64,
+}
+
+/// Adds the rows of one run. If the watermark has moved since the run was read, it adds nothing:
+/// the read is stale.
+fn build_run(pending: &PendingEntries, state: &RunState, batch: &mut IngestBatch) -> BuiltRun {
     if state.watermark != pending.from {
-        return (state.clone(), pending.events());
+        return BuiltRun {
+            state: state.clone(),
+            replays: pending.events(),
+            missing: 0,
+        };
     }
     let mut builder = RunBuilder {
         run: pending.run,
@@ -70,14 +87,25 @@ fn build_run(
         events: 0,
         bytes: 0,
         replays: 0,
+        missing: 0,
         changes: Vec::new(),
         batch,
     };
     for entry in &pending.entries {
         builder.add_entry(entry);
     }
+    if let Some(last) = pending.lost_upto {
+        builder.add_lost_end(last);
+    }
+    if let Some(foreign) = &pending.foreign {
+        builder.add_dead_letter(foreign.id, None, &foreign.reason, &foreign.bytes);
+    }
     builder.finish();
-    (builder.state, builder.replays)
+    BuiltRun {
+        state: builder.state,
+        replays: builder.replays,
+        missing: builder.missing,
+    }
 }
 
 struct RunBuilder<'a> {
@@ -90,6 +118,7 @@ struct RunBuilder<'a> {
     events: u64,
     bytes: u64,
     replays: u64,
+    missing: u64,
     changes: Vec<VariationChange>,
     batch: &'a mut IngestBatch,
 }
@@ -128,6 +157,20 @@ impl RunBuilder<'_> {
         self.state.watermark_event = Some((Uuid::nil(), 0));
     }
 
+    /// Stores a gap for the ids up to `last`, the run's last one, which the stream has lost.
+    fn add_lost_end(&mut self, last: EventId) {
+        let watermark = self.state.watermark;
+        if last <= watermark {
+            return;
+        }
+        let is_same_epoch = last.epoch == watermark.epoch;
+        let count = last.seq - if is_same_epoch { watermark.seq } else { 0 };
+        self.add_gap(last, count, 0, "lost", event::now_ms());
+        self.state.watermark = last;
+        self.state.watermark_event = Some((Uuid::nil(), 0));
+        self.reached = last;
+    }
+
     /// Stores a gap for the ids before `first` that no entry holds: they were appended and are
     /// lost.
     fn add_gap_before(&mut self, first: EventId, appended_ms: u64) {
@@ -152,7 +195,11 @@ impl RunBuilder<'_> {
         reason: &'static str,
         time_ms: u64,
     ) {
-        error!(run = %self.run, at = %id, count, reason, "events are missing in the stream");
+        self.missing = self.missing.saturating_add(count);
+        if let Some(gaps) = GAP_LOG.admit(1) {
+            error!(run = %self.run, at = %id, count, reason, gaps,
+                "events are missing in the stream");
+        }
         let gap = Gap {
             count: Some(count),
             bytes: bytes as u64,
@@ -189,8 +236,11 @@ impl RunBuilder<'_> {
         let head = Head::parse(&event.line);
         // A producer that lost events itself publishes a gap in their place.
         let is_gap = matches!(&head, Ok(head) if head.kind == Kind::Gap);
-        if event.producer_seq != stored.seq + 1 && !is_gap {
-            error!(run = %self.run, producer = %event.producer, id = %event.id,
+        if event.producer_seq != stored.seq + 1
+            && !is_gap
+            && let Some(holes) = PRODUCER_LOG.admit(1)
+        {
+            error!(run = %self.run, producer = %event.producer, id = %event.id, holes,
                 missing = event.producer_seq - stored.seq - 1, "events of a producer never came");
         }
         // Move the producer's seq and seal on.
@@ -351,13 +401,19 @@ mod tests {
             run: Uuid::nil(),
             from,
             entries,
+            lost_upto: None,
+            foreign: None,
         }
     }
 
     /// Builds one run, and answers its new state beside the batch.
     fn build(from: EventId, entries: Vec<ReadEntry>, state: &RunState) -> (BuiltBatch, RunState) {
+        build_pending(pending(from, entries), state)
+    }
+
+    fn build_pending(pending: PendingEntries, state: &RunState) -> (BuiltBatch, RunState) {
         let locked = HashMap::from([(Uuid::nil(), state.clone())]);
-        let mut built = build_batch(&[pending(from, entries)], &locked);
+        let mut built = build_batch(&[pending], &locked);
         let state = built.states.remove(&Uuid::nil()).expect("the run's state");
         (built, state)
     }
@@ -407,6 +463,7 @@ mod tests {
             id: EventId::new(1, 5),
             reason: "no".into(),
             bytes: Bytes::from("?"),
+            is_oversized: false,
         };
         let entries = vec![
             entry(EventId::new(1, 3), 1, &[LINE]),
@@ -422,6 +479,32 @@ mod tests {
         assert_eq!(batch.dead_letters[1].body, b"nonsense");
         assert_eq!(after.watermark, EventId::new(1, 7));
         assert_eq!(after.producers[&PRODUCER].seq, 3);
+    }
+
+    #[test]
+    fn a_lost_end_becomes_one_gap_and_a_foreign_entry_a_dead_letter() {
+        let mut read = pending(
+            EventId::ZERO,
+            vec![entry(EventId::new(1, 3), 1, &[LINE; 3])],
+        );
+        read.lost_upto = Some(EventId::new(1, 9));
+        read.foreign = Some(UnreadableEntry {
+            id: EventId::new(2, 0),
+            reason: "foreign".into(),
+            bytes: Bytes::from("a\nb\n"),
+            is_oversized: false,
+        });
+        let (built, after) = build_pending(read, &RunState::default());
+        assert_eq!((built.batch.rows.rows(), built.missing), (4, 6));
+        assert_eq!(after.watermark, EventId::new(1, 9));
+        assert_eq!(after.watermark_event, Some((Uuid::nil(), 0)));
+        assert_eq!(built.batch.dead_letters[0].body, b"a\nb\n");
+        // Of a later epoch all events are lost, and none of the earlier one.
+        let mut read = pending(after.watermark, Vec::new());
+        read.lost_upto = Some(EventId::new(5, 2));
+        let (built, after) = build_pending(read, &after);
+        assert_eq!((built.batch.rows.rows(), built.missing), (1, 2));
+        assert_eq!(after.watermark, EventId::new(5, 2));
     }
 
     #[test]

@@ -40,9 +40,11 @@ pub(crate) async fn commit(
         batch,
         mut states,
         replays,
+        missing,
     } = build_batch(pending, transaction.states());
     let mut stats = CommitStats {
         replays,
+        missing,
         rows: batch.rows.rows(),
         bytes: batch.rows.bytes(),
         dead_letters: batch.dead_letters.len() as u64,

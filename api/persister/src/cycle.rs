@@ -12,7 +12,7 @@ use runcast_common::backoff::Backoff;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::keys::Keys;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::announce::announce;
@@ -110,12 +110,11 @@ impl Cycle {
     /// Stores each run in a cycle of its own, and logs the ones that cannot be stored.
     async fn isolate(&self, runs: &[ReadyRun], error: PersistError) {
         if let [run] = runs {
-            error!(%error, run = %run.run, "cannot store this run; it stays in the ready queue");
-            return;
+            return self.settler.report_failed(run.run, &error);
         }
         for run in runs {
             if let Err(error) = self.attempt(std::slice::from_ref(run)).await {
-                error!(%error, run = %run.run, "cannot store this run; it stays in the ready queue");
+                self.settler.report_failed(run.run, &error);
             }
         }
     }
@@ -136,7 +135,7 @@ impl Cycle {
         let committed = commit(&self.store, &self.metrics, &read.pending).await?;
         // Only now may Redis acknowledge and trim them.
         self.settler
-            .settle_committed(&runs[..read.runs], &committed.states)
+            .settle_committed(&runs[..read.runs], &read.pending, &committed.states)
             .await?;
         announce(&self.redis, &self.keys, &committed.updates).await;
         Ok(progress)

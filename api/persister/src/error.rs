@@ -1,7 +1,6 @@
 //! Why a cycle of the persister failed, and whether a retry can help.
 
 use runcast_common::connect::RedisFailure;
-use runcast_common::protocol::entry::NotEntries;
 use runcast_store::StoreError;
 
 /// Why a cycle failed.
@@ -13,9 +12,6 @@ pub(crate) enum PersistError {
     /// Redis failed.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
-    /// Redis answered a stream read with a reply of an unexpected shape.
-    #[error(transparent)]
-    NotEntries(#[from] NotEntries),
 }
 
 impl PersistError {
@@ -23,7 +19,6 @@ impl PersistError {
         match self {
             Self::Store(error) => error.is_outage(),
             Self::Redis(error) => error.is_outage(),
-            Self::NotEntries(_) => false,
         }
     }
 }

@@ -11,12 +11,17 @@
 //!    - [`announce`] publishes status changes.
 //!
 //! [`persister`] wires these parts together. Beside them, [`memory_monitor`] measures what waits in
-//! Redis and keeps Redis within its [`memory_budget`], also by [`trim_idle`].
+//! Redis and keeps Redis within its [`memory_budget`], also by [`trim_idle`]; [`ready_guard`] keeps
+//! the ready queue free of what no script of ours has written.
 //!
 //! Errors: what calls Redis or Postgres fails with [`error::PersistError`], or with `RedisFailure`
 //! where it calls Redis alone. A failure never stops the persister. During an outage it repeats the
 //! cycle with a backoff. A run that cannot be stored for another reason is logged, keeps its ready
 //! entry, and does not delay other runs.
+//!
+//! A publisher's Redis user may run commands of its own. So the bytes of a stream, of its meta and
+//! of the ready queue are never trusted: what cannot be read becomes a dead letter and a gap, what
+//! cannot be right is repaired ([`settle`]), and all of it is counted.
 
 mod announce;
 mod build_batch;
@@ -31,6 +36,7 @@ mod persister;
 mod read_batch;
 mod read_run;
 mod ready_entries;
+mod ready_guard;
 mod ready_queue;
 mod schedule;
 mod settle;

@@ -21,7 +21,7 @@ const DEFAULT_BUDGET_PERCENT: u64 = 75;
 const WARN_PERCENT: u64 = 80;
 
 /// No run is capped below this: it would gain little and stop a run that has just begun.
-const MIN_CAP_BYTES: u64 = 1024 * 1024;
+pub(crate) const MIN_CAP_BYTES: u64 = 1024 * 1024;
 
 /// While Redis is over its budget, the live window is divided by this.
 const WINDOW_DIVISOR: u64 = 16;

@@ -9,14 +9,20 @@
 //! - all keys are gone through, at most once in [`TRIM_INTERVAL`], to trim what idle runs keep for
 //!   viewers ([`crate::trim_idle`]).
 //!
-//! Every persister does this; all of them find and do the same.
+//! Every persister does this; all of them find and do the same. Before, a round lets the
+//! [`ReadyGuard`] check the ready queue.
+//!
+//! Publishers can write to the meta of their runs. So a number there is only believed up to what
+//! the whole Redis holds, and what a run is said to hold up to what its stream takes, which is
+//! measured while Redis is over its budget: a run that claims much must not keep others from being
+//! capped.
 //!
 //! Bounds: [`MAX_RUNS`] runs a round, [`MAX_CONCURRENT_CALLS`] calls in progress.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use rand::RngExt as _;
 use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
@@ -32,6 +38,7 @@ use uuid::Uuid;
 use crate::memory_budget::{self, MemoryBudget, MemoryPressure};
 use crate::metrics::{BufferStats, Metrics};
 use crate::ready_entries;
+use crate::ready_guard::ReadyGuard;
 use crate::trim_idle::trim_idle_runs;
 
 /// Between two rounds.
@@ -71,6 +78,7 @@ pub(crate) struct MemoryMonitor {
     metrics: Metrics,
     is_tight: bool,
     trim_at: Instant,
+    guard: ReadyGuard,
 }
 
 impl MemoryMonitor {
@@ -80,6 +88,7 @@ impl MemoryMonitor {
         budget: MemoryBudget,
         pressure: MemoryPressure,
         window: LiveWindow,
+        guard: ReadyGuard,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -91,6 +100,7 @@ impl MemoryMonitor {
             metrics,
             is_tight: false,
             trim_at: Instant::now(),
+            guard,
         }
     }
 
@@ -116,13 +126,23 @@ impl MemoryMonitor {
     }
 
     async fn round(&mut self) -> Result<(), RedisFailure> {
+        self.guard.check_all().await?;
+        self.guard.requeue_if_due().await?;
         // Measure.
         let (used, maxmemory) = self.memory().await?;
-        let waiting = self.waiting_runs().await?;
+        let is_over = self
+            .budget
+            .bytes(maxmemory)
+            .is_some_and(|budget| used > budget);
+        let waiting = self.waiting_runs(used, is_over).await?;
         let mut stats = BufferStats {
             runs: waiting.len() as u64,
-            events: waiting.iter().map(|run| run.events).sum(),
-            bytes: waiting.iter().map(|run| run.bytes).sum(),
+            events: waiting
+                .iter()
+                .fold(0, |sum: u64, run| sum.saturating_add(run.events)),
+            bytes: waiting
+                .iter()
+                .fold(0, |sum: u64, run| sum.saturating_add(run.bytes)),
             memory: used,
             ..BufferStats::default()
         };
@@ -189,20 +209,19 @@ impl MemoryMonitor {
         Ok((used, max))
     }
 
-    /// The runs that the ready queue names, and what they hold.
-    async fn waiting_runs(&self) -> Result<Vec<WaitingRun>, RedisFailure> {
+    /// The runs that the ready queue names, and what they hold. What concerns one key alone does
+    /// not end the round.
+    async fn waiting_runs(
+        &self,
+        used: u64,
+        is_over: bool,
+    ) -> Result<Vec<WaitingRun>, RedisFailure> {
         let reads = stream::iter(0..PARTITION_COUNT).map(|partition| self.ready_runs(partition));
-        let runs: Vec<Vec<Uuid>> = reads
-            .buffer_unordered(MAX_CONCURRENT_CALLS)
-            .try_collect()
-            .await?;
-        let runs: HashSet<Uuid> = runs.into_iter().flatten().collect();
-        let sizes = stream::iter(runs).map(|run| self.measure(run));
-        let sizes: Vec<Option<WaitingRun>> = sizes
-            .buffer_unordered(MAX_CONCURRENT_CALLS)
-            .try_collect()
-            .await?;
-        Ok(sizes.into_iter().flatten().collect())
+        let runs: Vec<_> = reads.buffer_unordered(MAX_CONCURRENT_CALLS).collect().await;
+        let runs: HashSet<Uuid> = unless_outage(runs)?.into_iter().flatten().collect();
+        let sizes = stream::iter(runs).map(|run| self.measure(run, used, is_over));
+        let sizes: Vec<_> = sizes.buffer_unordered(MAX_CONCURRENT_CALLS).collect().await;
+        Ok(unless_outage(sizes)?.into_iter().flatten().collect())
     }
 
     async fn ready_runs(&self, partition: usize) -> Result<Vec<Uuid>, RedisFailure> {
@@ -216,13 +235,19 @@ impl MemoryMonitor {
         Ok(ready_entries::runs(reply))
     }
 
-    async fn measure(&self, run: Uuid) -> Result<Option<WaitingRun>, RedisFailure> {
+    async fn measure(
+        &self,
+        run: Uuid,
+        used: u64,
+        is_over: bool,
+    ) -> Result<Option<WaitingRun>, RedisFailure> {
         let mut command = redis::cmd("HMGET");
         let keys = self.keys.run(run);
         command.arg(keys.meta);
         command.arg(&["epoch", "seq", "watermark", "bytes", "freed"]);
-        let meta: [Option<String>; 5] = self.redis.query(keys.slot, &command).await?;
-        let [epoch, seq, watermark, bytes, freed] = meta;
+        let meta: [Option<Vec<u8>>; 5] = self.redis.query(keys.slot, &command).await?;
+        let [epoch, seq, watermark, bytes, freed] =
+            meta.map(|field| String::from_utf8(field?).ok());
         let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
         let (Some(epoch), Some(seq)) = (number(epoch), number(seq)) else {
             return Ok(None);
@@ -230,17 +255,28 @@ impl MemoryMonitor {
         let stored: Option<EventId> = watermark.and_then(|text| text.parse().ok());
         let stored = stored.filter(|stored| stored.epoch == epoch);
         let bytes = number(bytes).unwrap_or(0);
+        let mut bytes = bytes.saturating_sub(number(freed).unwrap_or(0)).min(used);
+        if is_over && bytes >= memory_budget::MIN_CAP_BYTES {
+            let mut measure = redis::cmd("MEMORY");
+            measure.arg("USAGE").arg(&keys.stream);
+            measure.arg("SAMPLES").arg(0);
+            let taken: Option<u64> = self.redis.query(keys.slot, &measure).await?;
+            bytes = bytes.min(taken.unwrap_or(0));
+        }
         Ok(Some(WaitingRun {
             run,
-            events: seq.saturating_sub(stored.map_or(0, |stored| stored.seq)),
-            bytes: bytes.saturating_sub(number(freed).unwrap_or(0)),
+            // An event takes at least a byte.
+            events: seq
+                .saturating_sub(stored.map_or(0, |stored| stored.seq))
+                .min(used),
+            bytes,
         }))
     }
 
     async fn cap_runs(&self, runs: Vec<Uuid>, bytes: u64) -> Result<(), RedisFailure> {
         let caps = stream::iter(runs).map(|run| self.cap_run(run, bytes));
-        let caps = caps.buffer_unordered(MAX_CONCURRENT_CALLS);
-        caps.try_for_each(async |_is_known| Ok(())).await
+        let caps: Vec<_> = caps.buffer_unordered(MAX_CONCURRENT_CALLS).collect().await;
+        unless_outage(caps).map(drop)
     }
 
     async fn cap_run(&self, run: Uuid, bytes: u64) -> Result<bool, RedisFailure> {
@@ -251,4 +287,18 @@ impl MemoryMonitor {
             })
             .await
     }
+}
+
+/// The results of calls that succeeded. A call that failed because of its key alone, which another
+/// client may have written, is left out; an outage fails all.
+fn unless_outage<T>(results: Vec<Result<T, RedisFailure>>) -> Result<Vec<T>, RedisFailure> {
+    let mut succeeded = Vec::with_capacity(results.len());
+    for result in results {
+        match result {
+            Ok(value) => succeeded.push(value),
+            Err(error) if error.is_outage() => return Err(error),
+            Err(error) => debug!(%error, "left a key out of the measurement"),
+        }
+    }
+    Ok(succeeded)
 }

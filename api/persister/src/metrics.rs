@@ -23,6 +23,8 @@ pub(crate) struct CommitStats {
     pub(crate) replays: u64,
     /// Entries and lines that are not events.
     pub(crate) dead_letters: u64,
+    /// Events that no store holds; each has a gap in its place.
+    pub(crate) missing: u64,
     /// From the first statement to the commit.
     pub(crate) took: Duration,
     /// When the oldest of the events were appended, in Unix milliseconds of Redis.
@@ -60,6 +62,11 @@ pub struct Metrics {
     rebirths: CounterU64,
     takeovers: CounterU64,
     outages: CounterU64,
+    missing: CounterU64,
+    unknown_runs: CounterU64,
+    failed_runs: CounterU64,
+    repaired_runs: CounterU64,
+    ready_garbage: CounterU64,
     transaction: Histogram,
     transaction_rows: Histogram,
     lag: Histogram,
@@ -82,6 +89,11 @@ impl Default for Metrics {
             rebirths: CounterU64::default(),
             takeovers: CounterU64::default(),
             outages: CounterU64::default(),
+            missing: CounterU64::default(),
+            unknown_runs: CounterU64::default(),
+            failed_runs: CounterU64::default(),
+            repaired_runs: CounterU64::default(),
+            ready_garbage: CounterU64::default(),
             // 1 ms to 33 s.
             transaction: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             // 1 to 262,144 rows.
@@ -111,6 +123,11 @@ impl Metrics {
         counter("runcast_persister_reborn_runs", "Runs moved to a new epoch because Redis went back in time", &self.rebirths);
         counter("runcast_persister_claimed_runs", "Runs taken over because no persister had finished them", &self.takeovers);
         counter("runcast_persister_failed_cycles", "Cycles that failed because Postgres or Redis was down", &self.outages);
+        counter("runcast_persister_missing_events", "Events that no store holds; a gap stands in their place", &self.missing);
+        counter("runcast_persister_unknown_runs", "Ready entries of runs that Postgres does not know; they are taken out of the queue", &self.unknown_runs);
+        counter("runcast_persister_failed_runs", "Attempts at a run that failed because of the run itself, not because a server was down", &self.failed_runs);
+        counter("runcast_persister_repaired_runs", "Runs from which a key was removed that Runcast cannot have written", &self.repaired_runs);
+        counter("runcast_persister_skipped_ready_entries", "Entries and keys of the ready queue that Runcast cannot have written, and that were removed", &self.ready_garbage);
         registry.register_with_unit("runcast_persister_transaction_duration", "From the first statement to the commit", Unit::Seconds, self.transaction.clone());
         registry.register("runcast_persister_transaction_rows", "Rows of a transaction", self.transaction_rows.clone());
         registry.register_with_unit("runcast_persister_lag", "From the append of its oldest event to the commit of a transaction, by the clocks of Redis and of the persister", Unit::Seconds, self.lag.clone());
@@ -129,6 +146,7 @@ impl Metrics {
         self.rows.inc_by(stats.rows);
         self.bytes.inc_by(stats.bytes);
         self.dead_letters.inc_by(stats.dead_letters);
+        self.missing.inc_by(stats.missing);
         self.transaction.observe(stats.took.as_secs_f64());
         self.transaction_rows.observe(rows_f64(stats.rows));
         if let Some(oldest) = stats.oldest_ms {
@@ -143,6 +161,22 @@ impl Metrics {
 
     pub(crate) fn count_rebirth(&self) {
         self.rebirths.inc();
+    }
+
+    pub(crate) fn count_unknown_runs(&self, runs: u64) {
+        self.unknown_runs.inc_by(runs);
+    }
+
+    pub(crate) fn count_failed_run(&self) {
+        self.failed_runs.inc();
+    }
+
+    pub(crate) fn count_repair(&self) {
+        self.repaired_runs.inc();
+    }
+
+    pub(crate) fn count_ready_garbage(&self, removed: u64) {
+        self.ready_garbage.inc_by(removed);
     }
 
     pub(crate) fn count_takeover(&self, runs: usize) {

@@ -22,6 +22,7 @@ use crate::dispatch::dispatch;
 use crate::memory_budget::{MemoryBudget, MemoryPressure};
 use crate::memory_monitor::MemoryMonitor;
 use crate::metrics::Metrics;
+use crate::ready_guard::ReadyGuard;
 use crate::ready_queue::ReadyConsumer;
 use crate::settle::Settler;
 use runcast_store::Store;
@@ -63,23 +64,24 @@ impl Persister {
     pub async fn run(self, stop: CancellationToken) {
         // The monitor sets the pressure, the settler obeys it.
         let pressure = MemoryPressure::default();
+        let guard = ReadyGuard::new(self.redis.clone(), self.keys.clone(), self.metrics.clone());
         let cycle = Cycle {
             redis: self.redis.clone(),
             store: self.store.clone(),
             keys: self.keys.clone(),
-            settler: Settler {
-                redis: self.redis.clone(),
-                store: self.store,
-                keys: self.keys.clone(),
-                window: self.window,
-                pressure: pressure.clone(),
-                metrics: self.metrics.clone(),
-            },
+            settler: Settler::new(
+                self.redis.clone(),
+                self.store,
+                self.keys.clone(),
+                self.window,
+                pressure.clone(),
+                self.metrics.clone(),
+            ),
             metrics: self.metrics.clone(),
         };
 
         // Each consumer has room for one reply, so none waits for another.
-        let consumers = ReadyConsumer::all(&self.redis, &self.keys);
+        let consumers = ReadyConsumer::all(&self.redis, &self.keys, &guard);
         let (sender, claimed) = mpsc::channel(consumers.len());
         let consuming = consumers.into_iter().map(|consumer| {
             let (metrics, stop) = (self.metrics.clone(), stop.clone());
@@ -94,6 +96,7 @@ impl Persister {
             self.budget,
             pressure,
             self.window,
+            guard,
             self.metrics,
         );
         // Boxed: through so many layers the compiler does not see that they are `Send`.

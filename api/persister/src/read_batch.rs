@@ -4,9 +4,9 @@
 //! [`MAX_CONCURRENT_READS`] at a time. Reading ends once [`BATCH_BYTES`] or [`BATCH_EVENTS`] have
 //! been read; the runs that were not reached go back to the schedule. Since the reads in progress
 //! at that moment are completed, each with up to [`MIN_SHARE_BYTES`], a cycle reads at most about
-//! twice [`BATCH_BYTES`].
+//! twice [`BATCH_BYTES`]. A run that cannot be read does not keep the others from being read.
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
@@ -40,6 +40,8 @@ pub(crate) struct BatchRead<'a> {
     pub(crate) diverged: Vec<(&'a ReadyRun, EventId)>,
     /// Runs that Postgres does not know.
     pub(crate) unknown: Vec<&'a ReadyRun>,
+    /// Runs that cannot be read, although Redis answers.
+    pub(crate) unreadable: Vec<(&'a ReadyRun, EventId, PersistError)>,
     /// How many of the cycle's runs, from the first on, were read.
     pub(crate) runs: usize,
     /// There was more than fits in a batch.
@@ -59,21 +61,27 @@ pub(crate) async fn read_batch<'a>(
     let mut read = BatchRead::default();
     let (mut bytes, mut events) = (0, 0);
     for group in runs.chunks(MAX_CONCURRENT_READS) {
-        let reads = group.iter().map(async |run| match states.get(&run.run) {
-            Some(state) => read_run(redis, &keys.run(run.run), state, share_bytes)
-                .await
-                .map(Some),
-            None => Ok(None),
+        let reads = group.iter().map(async |run| {
+            let state = states.get(&run.run)?;
+            Some(read_run(redis, &keys.run(run.run), state, share_bytes).await)
         });
-        for (run, outcome) in group.iter().zip(try_join_all(reads).await?) {
+        for (run, outcome) in group.iter().zip(join_all(reads).await) {
             match outcome {
-                Some(ReadOutcome::Pending(entries)) => {
+                Some(Ok(ReadOutcome::Pending(entries))) => {
                     bytes += entries.bytes();
                     events += entries.events();
                     read.pending.push(entries);
                 }
-                Some(ReadOutcome::UpToDate) => read.up_to_date.push(run),
-                Some(ReadOutcome::Diverged { watermark }) => read.diverged.push((run, watermark)),
+                Some(Ok(ReadOutcome::UpToDate)) => read.up_to_date.push(run),
+                Some(Ok(ReadOutcome::Diverged { watermark })) => {
+                    read.diverged.push((run, watermark));
+                }
+                Some(Err(error)) if error.is_outage() => return Err(error),
+                Some(Err(error)) => {
+                    let watermark = states.get(&run.run).map(|state| state.watermark);
+                    read.unreadable
+                        .push((run, watermark.unwrap_or_default(), error));
+                }
                 None => read.unknown.push(run),
             }
         }

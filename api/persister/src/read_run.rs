@@ -4,24 +4,25 @@
 //! stored. If it is not, Redis went back in time (a failover to a replica that lagged), and its ids
 //! now stand for other events than those in Postgres: the run has diverged.
 //!
-//! Bounds: about `share_bytes` of bodies per run, in reads of at most [`MAX_READ_ENTRIES`].
+//! A publisher may write to the stream and the meta of its run without `append.lua`. So a read also
+//! finds what the run has lost (the stream ends before the run's last id), and an entry behind that
+//! id, which no reader is shown. A meta without a last id counts as diverged.
+//!
+//! Bounds: about `share_bytes` of bodies per run, in reads of at most [`MAX_READ_ENTRIES`] entries;
+//! `read.lua` bounds each reply.
 
-use redis::Value;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::entry::{Entry, UnreadableEntry};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::RunKeys;
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
-use runcast_common::redis;
+use runcast_common::scripts::{ReadFrom, ReadRun, RunInRedis, RunPage};
 use uuid::Uuid;
 
 use crate::error::PersistError;
 use runcast_store::ingest::RunState;
 
-/// Entries of the first read: usually all there are, and little memory if they are large.
-const FIRST_READ_ENTRIES: usize = 4;
-
-/// Entries of each further read.
+/// Entries of one read.
 const MAX_READ_ENTRIES: usize = MAX_ENTRY_EVENTS;
 
 /// An entry of a run stream, readable or not.
@@ -33,8 +34,12 @@ pub(crate) struct PendingEntries {
     pub(crate) run: Uuid,
     /// The watermark that the read began at.
     pub(crate) from: EventId,
-    /// In the order of their ids; never empty.
+    /// In the order of their ids.
     pub(crate) entries: Vec<ReadEntry>,
+    /// The run's last id, if the stream ends before it: what lies between is lost.
+    pub(crate) lost_upto: Option<EventId>,
+    /// An entry behind the run's last id.
+    pub(crate) foreign: Option<UnreadableEntry>,
 }
 
 impl PendingEntries {
@@ -78,117 +83,97 @@ pub(crate) async fn read_run(
     share_bytes: usize,
 ) -> Result<ReadOutcome, PersistError> {
     let from = state.watermark;
-    let (meta, reply) = read_first(redis, keys, from).await?;
-    let mut entries = Entry::parse_range(reply)?;
+    let mut page = read(redis, keys, ReadFrom::At(from), share_bytes).await?;
+    match page.state {
+        RunInRedis::Known => {}
+        RunInRedis::Unknown => return Ok(ReadOutcome::UpToDate),
+        RunInRedis::Damaged => return Ok(ReadOutcome::Diverged { watermark: from }),
+    }
+    let mut entries = std::mem::take(&mut page.entries);
     let at_watermark = match entries.first() {
         Some(entry) if id(entry) == from => Some(entries.remove(0)),
         _ => None,
     };
-    let last = match &meta[..] {
-        [Some(epoch), Some(seq), _] => format!("{epoch}-{seq}").parse().unwrap_or(EventId::ZERO),
-        _ => EventId::ZERO,
-    };
-    if last == EventId::ZERO && entries.is_empty() {
-        return Ok(ReadOutcome::UpToDate);
-    }
     // Compare the entry at the watermark with the event that was stored last.
     let continues = match at_watermark {
         // An earlier version could not read this entry and stored it without a producer, even if
-        // this version can read it.
-        Some(_) if state.watermark_event.is_some_and(|(id, _)| id.is_nil()) => true,
+        // this version can read it. A gap has no producer and may have no entry.
+        _ if state.watermark_event.is_some_and(|(id, _)| id.is_nil()) => true,
         Some(Ok(entry)) => state.watermark_event == Some((entry.producer, entry.producer_last())),
         Some(Err(_unreadable)) => false,
         None if from == EventId::ZERO => true,
         // If the entry was trimmed because it is stored, then Redis has a watermark as high as
         // ours.
         None => {
-            let in_redis: Option<EventId> = meta[2].as_deref().and_then(|text| text.parse().ok());
-            in_redis.is_some_and(|in_redis| in_redis >= from)
+            page.watermark.is_some_and(|in_redis| in_redis >= from)
                 || !holds_before(redis, keys, from).await?
         }
     };
-    if last < from || !continues {
+    if page.last < from || !continues {
         return Ok(ReadOutcome::Diverged { watermark: from });
     }
-    read_further(redis, keys, last, share_bytes, &mut entries).await?;
-    if entries.is_empty() {
-        return Ok(ReadOutcome::UpToDate);
+    // Read further, until the share is used up.
+    let mut bytes: usize = entries.iter().map(body_bytes).sum();
+    while !page.is_end && bytes < share_bytes {
+        let reached = entries.last().map_or(from, id);
+        let rest = share_bytes - bytes;
+        page = read(redis, keys, ReadFrom::After(reached), rest).await?;
+        bytes += page.entries.iter().map(body_bytes).sum::<usize>();
+        if page.state != RunInRedis::Known || (page.entries.is_empty() && !page.is_end) {
+            break;
+        }
+        entries.append(&mut page.entries);
     }
-    Ok(ReadOutcome::Pending(PendingEntries {
+    let reached = entries.last().map_or(from, id);
+    let is_end = page.is_end && page.state == RunInRedis::Known;
+    // An epoch that has just begun has no events yet.
+    let has_lost = is_end && page.last > reached && page.last.seq > 0;
+    let pending = PendingEntries {
         run: keys.run,
         from,
         entries,
-    }))
+        lost_upto: has_lost.then_some(page.last),
+        foreign: page.foreign.filter(|_| is_end),
+    };
+    let is_empty = pending.entries.is_empty() && !has_lost && pending.foreign.is_none();
+    Ok(match is_empty {
+        true => ReadOutcome::UpToDate,
+        false => ReadOutcome::Pending(pending),
+    })
 }
 
-/// Epoch, seq and watermark of the run's meta hash, and the first entries from the watermark on.
-async fn read_first(
+/// Reads entries of about `max_bytes`.
+async fn read(
     redis: &Redis,
     keys: &RunKeys,
-    from: EventId,
-) -> Result<(Vec<Option<String>>, Value), PersistError> {
-    let mut pipeline = redis::pipe();
-    pipeline
-        .cmd("HMGET")
-        .arg(&[keys.meta.as_str(), "epoch", "seq", "watermark"]);
-    pipeline
-        .cmd("XRANGE")
-        .arg(&keys.stream)
-        .arg(from.to_string())
-        .arg("+")
-        .arg("COUNT")
-        .arg(FIRST_READ_ENTRIES);
-    let replies = redis.run(keys.slot, async |connection| {
-        pipeline.query_async(connection).await
+    from: ReadFrom,
+    max_bytes: usize,
+) -> Result<RunPage, PersistError> {
+    let read = ReadRun {
+        from,
+        max_entries: MAX_READ_ENTRIES,
+        max_bytes,
+        find_foreign: true,
+    };
+    let page = redis.run(keys.slot, async |connection| {
+        read.call(keys, connection).await
     });
-    Ok(replies.await?)
+    Ok(page.await?)
 }
 
 /// Whether the stream holds entries from before the watermark, although not the one at it.
 async fn holds_before(redis: &Redis, keys: &RunKeys, from: EventId) -> Result<bool, PersistError> {
-    let mut command = redis::cmd("XRANGE");
-    command
-        .arg(&keys.stream)
-        .arg("-")
-        .arg(format!("({from}"))
-        .arg("COUNT")
-        .arg(1);
-    let reply = redis.query(keys.slot, &command).await?;
-    Ok(!Entry::parse_range(reply)?.is_empty())
-}
-
-/// Reads further, as many entries at a time as are likely to fit into the rest of the share,
-/// judging by the mean size so far.
-async fn read_further(
-    redis: &Redis,
-    keys: &RunKeys,
-    last: EventId,
-    share_bytes: usize,
-    entries: &mut Vec<ReadEntry>,
-) -> Result<(), PersistError> {
-    loop {
-        let Some(reached) = entries.last().map(id).filter(|reached| *reached < last) else {
-            return Ok(());
-        };
-        let bytes: usize = entries.iter().map(body_bytes).sum();
-        let mean = bytes / entries.len() + 1;
-        let room = share_bytes.saturating_sub(bytes) / mean;
-        if room == 0 {
-            return Ok(());
-        }
-        let mut command = redis::cmd("XRANGE");
-        command
-            .arg(&keys.stream)
-            .arg(format!("({reached}"))
-            .arg("+")
-            .arg("COUNT")
-            .arg(room.min(MAX_READ_ENTRIES));
-        let more = Entry::parse_range(redis.query(keys.slot, &command).await?)?;
-        if more.is_empty() {
-            return Ok(());
-        }
-        entries.extend(more);
-    }
+    let read = ReadRun {
+        from: ReadFrom::At(EventId::ZERO),
+        max_entries: 1,
+        max_bytes: 1,
+        find_foreign: false,
+    };
+    let page = redis.run(keys.slot, async |connection| {
+        read.call(keys, connection).await
+    });
+    let page = page.await?;
+    Ok(page.entries.first().is_some_and(|entry| id(entry) < from))
 }
 
 /// The id that an entry has in the stream.

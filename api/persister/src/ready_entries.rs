@@ -1,10 +1,10 @@
 //! Parses the entries of ready streams out of Redis' replies. An entry names one run: `run <id>`.
+//! Others are left out here, and removed by [`crate::ready_guard`].
 
 use std::collections::HashMap;
 
 use redis::Value;
 use runcast_common::redis;
-use tracing::warn;
 use uuid::Uuid;
 
 /// A run that has unstored events, as far as the ready queue knows.
@@ -64,17 +64,11 @@ fn entries(list: Value) -> Vec<ReadyEntry> {
     list.into_iter().filter_map(entry).collect()
 }
 
-/// An entry that was deleted has no fields, and is left out.
+/// An entry that was deleted has no fields, and is left out, like one that names no run.
 fn entry(value: Value) -> Option<ReadyEntry> {
     let (id, fields): (String, Option<Vec<String>>) = redis::from_redis_value(value).ok()?;
     match fields.as_deref() {
-        Some([name, run, ..]) if name == "run" => match Uuid::try_parse(run) {
-            Ok(run) => Some((id, run)),
-            Err(_not_a_uuid) => {
-                warn!(%id, "ignoring an entry of the ready queue that names no run");
-                None
-            }
-        },
+        Some([name, run, ..]) if name == "run" => Some((id, Uuid::try_parse(run).ok()?)),
         _ => None,
     }
 }

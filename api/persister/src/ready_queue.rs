@@ -10,8 +10,12 @@
 //! slot, so there each partition has a consumer with a connection of its own. Either way the cost
 //! of an idle queue does not depend on the number of runs.
 //!
+//! If the key of a partition is of another type, Redis refuses the read of all of them: then the
+//! [`ReadyGuard`] removes it, and the next read goes on.
+//!
 //! Bounds: [`MAX_READ_ENTRIES`] per partition and reply.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -29,6 +33,7 @@ use uuid::Uuid;
 
 use crate::metrics::Metrics;
 use crate::ready_entries::{ReadyRun, claimed_entries, group_by_run, read_entries};
+use crate::ready_guard::ReadyGuard;
 
 /// Entries that one read or claim takes from each partition.
 const MAX_READ_ENTRIES: usize = 8;
@@ -64,21 +69,28 @@ pub(crate) struct ReadyConsumer {
     consumer: String,
     connection: Option<MultiplexedConnection>,
     claim_at: Instant,
+    guard: ReadyGuard,
+    partitions: Range<usize>,
 }
 
 impl ReadyConsumer {
     /// New consumers that together read all partitions.
-    pub(crate) fn all(redis: &Redis, keys: &Keys) -> Vec<Self> {
+    pub(crate) fn all(redis: &Redis, keys: &Keys, guard: &ReadyGuard) -> Vec<Self> {
         let consumer = Uuid::now_v7().to_string();
         let groups = redis.partition_groups().into_iter();
         groups
             .map(|partitions| Self {
                 redis: redis.clone(),
                 slot: Keys::slot(partitions.start),
-                streams: partitions.map(|partition| keys.ready(partition)).collect(),
+                streams: partitions
+                    .clone()
+                    .map(|partition| keys.ready(partition))
+                    .collect(),
                 consumer: consumer.clone(),
                 connection: None,
                 claim_at: Instant::now(),
+                guard: guard.clone(),
+                partitions,
             })
             .collect()
     }
@@ -102,6 +114,16 @@ impl ReadyConsumer {
             // The receiver lives for as long as its senders do.
             let Some(Some((permit, next))) = stop.run_until_cancelled(next).await else {
                 return self;
+            };
+            // One partition must not stop the others that the same command reads.
+            let next = match next {
+                Err(error) if error.code() == Some("WRONGTYPE") => {
+                    match self.check_partitions().await {
+                        Ok(()) => Err(error),
+                        Err(failed) => Err(failed),
+                    }
+                }
+                next => next,
             };
             match next {
                 Ok(claimed) => {
@@ -204,8 +226,11 @@ impl ReadyConsumer {
                 self.connection = Some(connection);
                 Ok(group_by_run(read_entries(reply)))
             }
-            // A flush deleted the groups; the next call makes them again.
-            Ok(Err(error)) if error.code() == Some("NOGROUP") => Ok(Vec::new()),
+            // A flush deleted the groups, also while the read waited; the next call makes them
+            // again.
+            Ok(Err(error)) if matches!(error.code(), Some("NOGROUP" | "UNBLOCKED")) => {
+                Ok(Vec::new())
+            }
             Ok(Err(error)) => Err(self.redis.failed(error)),
             Err(_elapsed) => Err(self.redis.timed_out(deadline)),
         }
@@ -238,6 +263,13 @@ impl ReadyConsumer {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn check_partitions(&self) -> Result<(), RedisFailure> {
+        for partition in self.partitions.clone() {
+            self.guard.check(partition).await?;
+        }
+        Ok(())
     }
 
     async fn make_groups(&self) -> Result<(), RedisFailure> {

@@ -11,14 +11,14 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::Keys;
 use runcast_common::scripts::{LiveWindow, Settle};
 use runcast_common::{key_scan, redis};
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{debug, info};
 use uuid::Uuid;
 
 /// Longest time of one round; what it did not reach waits for the next one.
@@ -59,11 +59,16 @@ async fn trim_all(
         loop {
             let step = key_scan::step(&server, keys, from).await?;
             let runs = stream::iter(step.runs).map(|run| trim(redis, keys, run, window));
-            let done: Vec<bool> = runs
-                .buffer_unordered(MAX_CONCURRENT_CALLS)
-                .try_collect()
-                .await?;
-            *trimmed += done.into_iter().filter(|is_trimmed| *is_trimmed).count();
+            let done: Vec<Result<bool, RedisFailure>> =
+                runs.buffer_unordered(MAX_CONCURRENT_CALLS).collect().await;
+            for done in done {
+                match done {
+                    Ok(is_trimmed) => *trimmed += usize::from(is_trimmed),
+                    Err(error) if error.is_outage() => return Err(error),
+                    // Keys of this run are of another type; the others are trimmed.
+                    Err(error) => debug!(%error, "cannot trim a run"),
+                }
+            }
             from = step.next;
             if from == 0 {
                 break;

@@ -22,6 +22,7 @@ use runcast_gateway::{Gateway, GatewayParts};
 use runcast_history::History;
 use runcast_history::archive::metrics::Metrics as ArchiveMetrics;
 use runcast_history::archive::reader::Archive;
+use runcast_history::reader::Reader;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -94,12 +95,18 @@ impl App {
         archive_metrics.register_reading(registry);
         let archive = self.settings.archive.clone();
         let archive = Archive::new(self.store.clone(), archive, archive_metrics);
-        let hub = Hub::new(
+        let reader = Reader::new(
             self.redis.clone(),
             self.store.clone(),
             History::new(self.store.clone(), archive),
             self.settings.keys.clone(),
+        );
+        let hub = Hub::new(
+            self.redis.clone(),
+            self.settings.keys.clone(),
+            reader,
             memory,
+            metrics.false_wakeups(),
             tails.clone(),
             close_streams.clone(),
         );

@@ -10,11 +10,17 @@
 //! between, its successor does the work again. The transaction checks the fencing number of the
 //! lease, so a worker that has lost the lease changes nothing.
 //!
+//! Agents write to the keys that are scanned, and may write anything. What is no heartbeat is
+//! removed and counted. A partition that cannot be scanned does not keep the others from it, and
+//! one with more agents than a scan returns is scanned again once all others had their turn, for at
+//! most [`scan_interval`].
+//!
 //! Every [`RECALL_INTERVAL`], and at first, the holder adds the agents that Postgres takes for
 //! alive to Redis: so those that died together with the memory of Redis are found too.
 
 use std::time::Duration;
 
+use runcast_common::log_limit::LogLimit;
 use runcast_common::presence::heartbeat::{self, Health};
 use runcast_common::presence::liveness::{self, LastHeard, LivenessThresholds, SilentAgents};
 use runcast_common::presence::run_update::{self, AgentUpdate, RunUpdate};
@@ -41,6 +47,18 @@ const RECALL_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Agents that one query for them returns.
 const PAGE_AGENTS: u16 = 1000;
+
+static REMOVED_LOG: LogLimit = LogLimit::new(Duration::from_secs(60));
+static FAILED_LOG: LogLimit = LogLimit::new(Duration::from_secs(60));
+
+/// How the scan of a partition ended.
+enum Scan {
+    Done,
+    /// A bound was reached.
+    HasMore,
+    /// The lease is no longer held.
+    Fenced,
+}
 
 /// How long the lease lasts if it is not renewed. Together with [`scan_interval`] it is shorter
 /// than the gap between two scans that would restart the silence of all agents. 12 s by default.
@@ -136,27 +154,62 @@ impl LeaseHolder {
         } else {
             Vec::new()
         };
-        for partition in 0..PARTITION_COUNT {
-            // Find agents that were silent for too long, or came back.
-            let keys = worker.keys.heartbeat_keys(partition);
-            let silent =
-                liveness::find_silent(&worker.redis, &keys, &worker.settings.silence).await?;
-            // Add the agents that Postgres takes for alive.
-            if recall {
-                let in_partition = alive
-                    .iter()
-                    .filter(|(_, run)| Keys::partition(*run) == partition);
-                let agents: Vec<Uuid> = in_partition.map(|(agent, _)| *agent).collect();
-                liveness::assume_alive(&worker.redis, &keys, &agents, silent.now).await?;
+        let mut partitions: Vec<usize> = (0..PARTITION_COUNT).collect();
+        let mut is_first = true;
+        while !partitions.is_empty() {
+            let mut left = Vec::new();
+            for partition in partitions {
+                let keys = worker.keys.heartbeat_keys(partition);
+                let alive = alive.iter().filter(|_| is_first);
+                let in_partition = alive.filter(|(_, run)| Keys::partition(*run) == partition);
+                let alive: Vec<Uuid> = in_partition.map(|(agent, _)| *agent).collect();
+                match self.scan(worker, &keys, &alive).await {
+                    Ok(Scan::Done) => {}
+                    Ok(Scan::HasMore) => left.push(partition),
+                    Ok(Scan::Fenced) => return Ok(false),
+                    Err(TaskError::Redis(error)) if !error.is_outage() => {
+                        worker.metrics.count_failed_scan();
+                        if let Some(scans) = FAILED_LOG.admit(1) {
+                            warn!(%error, partition, scans,
+                                "cannot look for silent agents of a partition");
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-            if !self.commit(worker, &keys, &silent).await? {
-                return Ok(false);
-            }
+            is_first = false;
+            let is_late = now.elapsed() >= scan_interval(&worker.settings.silence);
+            partitions = if is_late { Vec::new() } else { left };
         }
         if recall {
             self.recall_at = now + RECALL_INTERVAL;
         }
         Ok(true)
+    }
+
+    /// Scans a partition, after adding the agents that Postgres takes for alive.
+    async fn scan(
+        &self,
+        worker: &Worker,
+        keys: &HeartbeatKeys,
+        alive: &[Uuid],
+    ) -> Result<Scan, TaskError> {
+        // Find agents that were silent for too long, or came back.
+        let silent = liveness::find_silent(&worker.redis, keys, &worker.settings.silence).await?;
+        worker.metrics.count_skipped(silent.removed);
+        if let Some(removed) = REMOVED_LOG.admit(silent.removed) {
+            warn!(
+                removed,
+                key = keys.last_heartbeats,
+                "removed from the heartbeats what is none: an agent writes to Redis by itself"
+            );
+        }
+        liveness::assume_alive(&worker.redis, keys, alive, silent.now).await?;
+        Ok(match self.commit(worker, keys, &silent).await? {
+            false => Scan::Fenced,
+            true if silent.has_more => Scan::HasMore,
+            true => Scan::Done,
+        })
     }
 
     /// Stores and publishes what a scan found. Returns false if the lease is no longer held.

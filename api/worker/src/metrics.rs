@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
@@ -39,6 +40,9 @@ type GaugeI64 = Gauge<i64, AtomicI64>;
 pub struct Metrics {
     jobs: Family<StateLabels, GaugeI64>,
     due: Family<KindLabels, GaugeI64>,
+    skipped_heartbeats: Counter,
+    failed_scans: Counter,
+    removed_keys: Counter,
 }
 
 impl Metrics {
@@ -47,6 +51,24 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("runcast_jobs", "Background jobs that are not done, by kind and state; webhook deliveries have the kind delivery", self.jobs.clone());
         registry.register_with_unit("runcast_jobs_due", "For how long the oldest due job has been due", Unit::Seconds, self.due.clone());
+        registry.register("runcast_worker_skipped_heartbeats", "Members, times and keys of the heartbeats that Runcast cannot have written, and that were removed", self.skipped_heartbeats.clone());
+        registry.register("runcast_worker_failed_scans", "Scans of a partition for silent agents that failed because of the partition itself, not because a server was down", self.failed_scans.clone());
+        registry.register("runcast_worker_removed_keys", "Keys of runs and agents without a valid id that were removed", self.removed_keys.clone());
+    }
+
+    /// Counts what was removed from the heartbeats because it is none.
+    pub(crate) fn count_skipped(&self, heartbeats: u64) {
+        self.skipped_heartbeats.inc_by(heartbeats);
+    }
+
+    /// Counts a partition that could not be scanned for silent agents.
+    pub(crate) fn count_failed_scan(&self) {
+        self.failed_scans.inc();
+    }
+
+    /// Counts a key that was removed because Runcast cannot have written it.
+    pub(crate) fn count_removed_key(&self) {
+        self.removed_keys.inc();
     }
 
     fn set_jobs(&self, kinds: &[JobKind]) {

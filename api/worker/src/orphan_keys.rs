@@ -1,6 +1,6 @@
 //! The job that removes what Redis should no longer hold: keys of runs that do not exist (retention
 //! removed them, or a database was restored), keys of agents without a time to live, and consumers
-//! of persisters that are gone.
+//! of persisters that are gone, and keys in the places of runs and agents that hold no valid id.
 //!
 //! A run's row is committed before its id is returned, so a key whose run Postgres does not know is
 //! an orphan. It is removed only if the run is older than [`MIN_AGE`] and its keys were not used
@@ -14,8 +14,9 @@ use std::time::Duration;
 use chrono::Utc;
 use runcast_common::connect::Server;
 use runcast_common::key_scan;
+use runcast_common::log_limit::LogLimit;
 use runcast_common::protocol::keys::PARTITION_COUNT;
-use tracing::info;
+use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::error::TaskError;
@@ -27,6 +28,8 @@ const MIN_AGE: Duration = Duration::from_secs(3600);
 /// Pause between two steps of a scan, so that other clients have Redis in between.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
 
+static INVALID_LOG: LogLimit = LogLimit::new(Duration::from_secs(60));
+
 /// Scans all keys once, and removes the orphans.
 pub(crate) async fn remove_orphans(worker: &Worker) -> Result<(), TaskError> {
     for server in worker.redis.masters().await? {
@@ -34,7 +37,15 @@ pub(crate) async fn remove_orphans(worker: &Worker) -> Result<(), TaskError> {
     }
     for partition in 0..PARTITION_COUNT {
         let ready = worker.keys.ready(partition);
-        for name in key_scan::remove_consumers(&worker.redis, &ready, MIN_AGE).await? {
+        let removed = match key_scan::remove_consumers(&worker.redis, &ready, MIN_AGE).await {
+            Err(error) if error.is_outage() => return Err(error.into()),
+            Err(error) => {
+                debug!(%error, partition, "cannot look for consumers; persisters repair the key");
+                continue;
+            }
+            Ok(removed) => removed,
+        };
+        for name in removed {
             info!(
                 name,
                 partition, "removed the consumer of a persister that is gone"
@@ -65,6 +76,15 @@ async fn remove_keys(worker: &Worker, server: &Server) -> Result<(), TaskError> 
         for agent in step.agents {
             if key_scan::remove_agent(&worker.redis, &agent, MIN_AGE).await? {
                 info!(key = agent, "removed the keys of an agent that is gone");
+            }
+        }
+        for key in step.invalid {
+            if key_scan::remove_invalid(&worker.redis, &key, MIN_AGE).await? {
+                worker.metrics.count_removed_key();
+                if let Some(keys) = INVALID_LOG.admit(1) {
+                    let key = String::from_utf8_lossy(&key[..key.len().min(100)]);
+                    info!(%key, keys, "removed a key that holds no id");
+                }
             }
         }
         from = step.next;

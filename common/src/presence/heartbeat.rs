@@ -13,6 +13,9 @@
 //! | `{p}:pulses`, `{p}:pulses:new` | see [`crate::presence::liveness`] | until the agent is lost |
 //!
 //! The id of an agent is that of its producer.
+//!
+//! An agent may write anything to its keys. Readers take no value above [`MAX_VALUE_BYTES`] and at
+//! most [`MAX_RUN_AGENTS`] agents of a run; what does not parse counts as absent.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -23,8 +26,13 @@ use uuid::Uuid;
 use crate::connect::{Redis, RedisFailure};
 use crate::protocol::event::Kind;
 use crate::protocol::keys::{Keys, RunKeys, Slot};
+use crate::protocol::limits::MAX_VARIATIONS;
 use crate::scripts::call;
 
+static READ_AGENT_SCRIPT: LazyLock<redis::Script> =
+    LazyLock::new(|| redis::Script::new(include_str!("../scripts/read_agent.lua")));
+static LIST_PRODUCERS_SCRIPT: LazyLock<redis::Script> =
+    LazyLock::new(|| redis::Script::new(include_str!("../scripts/list_producers.lua")));
 static HEARTBEAT_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/heartbeat.lua")));
 
@@ -43,6 +51,12 @@ pub const LOST_AFTER: Duration = Duration::from_secs(30);
 
 /// How long the description of a silent agent is kept: long enough to report which one was lost.
 pub const AGENT_TTL: Duration = Duration::from_secs(300);
+
+/// Longest value of an agent that is read: several times what an agent writes.
+const MAX_VALUE_BYTES: usize = 4096;
+
+/// Agents of one run that are read.
+const MAX_RUN_AGENTS: usize = 1024;
 
 /// One heartbeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +82,19 @@ pub struct Heartbeat {
     /// Processors used since the previous heartbeat: 1.0 is one processor all the time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<f64>,
+}
+
+impl Heartbeat {
+    /// Parses what an agent has sent; none if it is no heartbeat.
+    #[must_use]
+    pub fn parse(message: &[u8]) -> Option<Self> {
+        if message.len() > MAX_VALUE_BYTES {
+            return None;
+        }
+        let heartbeat: Self = serde_json::from_slice(message).ok()?;
+        let is_one = heartbeat.kind == Kind::Heartbeat && heartbeat.variation < MAX_VARIATIONS;
+        is_one.then_some(heartbeat)
+    }
 }
 
 /// The description of an agent.
@@ -105,9 +132,10 @@ impl Agent {
 
     fn from_fields(fields: &[Option<String>; 6]) -> Option<Self> {
         let [run, variation, host, pid, version, started] = fields.each_ref().map(Option::as_deref);
+        let variation: u16 = variation?.parse().ok()?;
         Some(Self {
             run: run?.parse().ok()?,
-            variation: variation?.parse().ok()?,
+            variation: (variation < MAX_VARIATIONS).then_some(variation)?,
             host: host?.to_owned(),
             pid: pid?.parse().ok()?,
             version: version?.to_owned(),
@@ -218,11 +246,17 @@ pub async fn read_run_agents(
     keys: &Keys,
     run: &RunKeys,
 ) -> Result<Vec<AgentReport>, RedisFailure> {
-    let meta: Vec<String> = redis
-        .query(run.slot, redis::cmd("HKEYS").arg(&run.meta))
+    let mut list = redis::cmd("EVALSHA");
+    list.arg(LIST_PRODUCERS_SCRIPT.get_hash()).arg(1);
+    list.arg(&run.meta).arg(MAX_RUN_AGENTS);
+    let producers: Vec<String> = redis
+        .run(run.slot, async |connection| {
+            let reply = call(&LIST_PRODUCERS_SCRIPT, &list, connection).await?;
+            Ok(redis::from_redis_value(reply)?)
+        })
         .await?;
-    let producers = meta.iter().filter_map(|field| field.strip_prefix("p:"));
     let agents: Vec<Uuid> = producers
+        .iter()
         .filter_map(|id| Uuid::try_parse(id).ok())
         .filter(|id| !id.is_nil())
         .collect();
@@ -235,19 +269,25 @@ pub async fn read_run_agents(
         };
         let key = keys.heartbeat(agent);
         let mut read = redis::pipe();
-        read.get(&key).pttl(&key);
+        read.cmd("GETRANGE").arg(&key).arg(0).arg(MAX_VALUE_BYTES);
+        read.pttl(&key).ignore_errors();
         let read = &read;
-        let (text, ttl_ms): (Option<String>, i64) = redis
+        // A key of another type is no heartbeat.
+        let replies: Vec<redis::Value> = redis
             .run(Slot::of(&key), async |connection| {
                 read.query_async(connection).await
             })
             .await?;
+        let (text, ttl_ms) = match &replies[..] {
+            [redis::Value::BulkString(text), redis::Value::Int(ttl_ms)] => (&text[..], *ttl_ms),
+            _ => (&[][..], -1),
+        };
         let ttl = Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(0));
         reports.push(AgentReport {
             agent,
             health: Health::after(LOST_AFTER.saturating_sub(ttl)),
             about,
-            heartbeat: text.and_then(|text| serde_json::from_str(&text).ok()),
+            heartbeat: Heartbeat::parse(text),
         });
     }
     reports.sort_by_key(|report| (report.about.variation, report.about.started));
@@ -260,9 +300,16 @@ async fn read_agent(
     agent: Uuid,
 ) -> Result<Option<Agent>, RedisFailure> {
     let key = keys.agent(agent);
-    let mut command = redis::cmd("HMGET");
-    command.arg(&key).arg(&AGENT_FIELDS);
-    let fields = redis.query(Slot::of(&key), &command).await?;
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(READ_AGENT_SCRIPT.get_hash()).arg(1).arg(&key);
+    command.arg(MAX_VALUE_BYTES).arg(&AGENT_FIELDS);
+    let fields: [Option<Vec<u8>>; 6] = redis
+        .run(Slot::of(&key), async |connection| {
+            let reply = call(&READ_AGENT_SCRIPT, &command, connection).await?;
+            Ok(redis::from_redis_value(reply)?)
+        })
+        .await?;
+    let fields = fields.map(|field| String::from_utf8(field?).ok());
     Ok(Agent::from_fields(&fields))
 }
 

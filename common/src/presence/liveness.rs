@@ -6,6 +6,9 @@
 //! state changes. The worker removes an agent it has handled only if no heartbeat has arrived
 //! meanwhile, so a worker that dies in between loses no change.
 //!
+//! Agents write to these sets themselves, and may write anything. A scan removes what is no
+//! heartbeat, and counts it.
+//!
 //! Times are those of Redis. A scan reports silent agents only after workers have scanned for
 //! [`LivenessThresholds::lost`] without a gap longer than [`LivenessThresholds::max_gap`]: after an
 //! outage of Redis, agents that could not send heartbeats do not count as lost.
@@ -19,7 +22,7 @@ use uuid::Uuid;
 use crate::connect::{Redis, RedisFailure};
 use crate::presence::heartbeat::{LOST_AFTER, STALE_AFTER};
 use crate::protocol::keys::{HeartbeatKeys, Slot};
-use crate::scripts::{call, unexpected_reply};
+use crate::scripts::call;
 
 static FIND_SILENT_SCRIPT: LazyLock<redis::Script> =
     LazyLock::new(|| redis::Script::new(include_str!("../scripts/find_silent.lua")));
@@ -61,8 +64,8 @@ pub const MAX_SCAN_AGENTS: usize = 100;
 /// An agent and the time of its last heartbeat, by the clock of Redis in Unix milliseconds.
 pub type LastHeard = (Uuid, u64);
 
-/// Members of a sorted set with their scores.
-type Scored = Vec<(String, f64)>;
+/// Members of a sorted set with their scores, as the script returns them.
+type Heard = Vec<(String, u64)>;
 
 /// The result of scanning a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,6 +76,10 @@ pub struct SilentAgents {
     pub returned: Vec<LastHeard>,
     /// Agents silent for [`LivenessThresholds::stale`] or longer.
     pub silent: Vec<LastHeard>,
+    /// How much was removed that no heartbeat has written.
+    pub removed: u64,
+    /// One of the bounds was reached: another scan finds more.
+    pub has_more: bool,
 }
 
 impl SilentAgents {
@@ -99,27 +106,26 @@ pub async fn find_silent(
     redis
         .run(Slot::of(&keys.last_heartbeats), async |connection| {
             let reply: Value = call(&FIND_SILENT_SCRIPT, &command, connection).await?;
-            let (now, returned, silent): (u64, Scored, Scored) = redis::from_redis_value(reply)?;
-            let last_heard = |(agent, time): (String, f64)| {
-                let agent =
-                    Uuid::try_parse(&agent).map_err(|_no_id| unexpected_reply("find_silent"))?;
-                // Milliseconds below 2^53, written by our own script.
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                Ok::<_, redis::RedisError>((agent, time as u64))
-            };
+            let (now, returned, silent, removed, has_more): (u64, Heard, Heard, u64, u64) =
+                redis::from_redis_value(reply)?;
+            let is_full = returned.len().max(silent.len()) >= MAX_SCAN_AGENTS;
             Ok(SilentAgents {
                 now,
-                returned: returned
-                    .into_iter()
-                    .map(last_heard)
-                    .collect::<Result<_, _>>()?,
-                silent: silent
-                    .into_iter()
-                    .map(last_heard)
-                    .collect::<Result<_, _>>()?,
+                returned: last_heard(returned),
+                silent: last_heard(silent),
+                removed,
+                has_more: is_full || has_more > 0,
             })
         })
         .await
+}
+
+/// The agents among the members. The script has removed what does not look like an id.
+fn last_heard(heard: Heard) -> Vec<LastHeard> {
+    let agents = heard.into_iter();
+    agents
+        .filter_map(|(agent, time)| Some((Uuid::try_parse(&agent).ok()?, time)))
+        .collect()
 }
 
 /// Removes agents that the worker has handled from the sorted set `key` (`pulses` or `pulses:new`),

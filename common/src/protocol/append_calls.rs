@@ -30,7 +30,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const PROTOCOL_HEADER: &str = "runcast-protocol";
 
 /// Media type of the body.
-pub const MEDIA_TYPE: &str = "application/vnd.runcast.append";
+pub const MEDIA_TYPE: &str = "application/octet-stream";
 
 /// Calls that a publisher has in flight: those of the request under way, and those of the next.
 pub const MAX_IN_FLIGHT: usize = 24;

@@ -20,6 +20,10 @@ use uuid::Uuid;
 
 use crate::protocol::encoding;
 use crate::protocol::event_id::EventId;
+use crate::protocol::limits::MAX_STREAM_ENTRY_BYTES;
+
+/// Fields of an entry at most; twice what the append script writes.
+const MAX_CHECKED_FIELDS: usize = 12;
 
 /// One batch of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub struct UnreadableEntry {
     pub reason: String,
     /// Its fields in the format of [`Entry::from_dump`], for the dead letter.
     pub bytes: Bytes,
+    /// It is above [`MAX_STREAM_ENTRY_BYTES`], so every read of it costs Redis much.
+    pub is_oversized: bool,
 }
 
 /// The reply is not a list of entries: the server speaks another protocol.
@@ -94,6 +100,55 @@ impl Entry {
                 producer_seq: self.producer_first + index,
                 line,
             }
+        })
+    }
+
+    /// Parses entries as `read.lua` returns them, in order, until their bodies have `max_bytes`: a
+    /// small compressed body may have a large content. Returns whether all of them were parsed.
+    pub(crate) fn parse_page(
+        items: Vec<Value>,
+        max_bytes: usize,
+    ) -> Result<(Vec<Result<Self, UnreadableEntry>>, bool), NotEntries> {
+        let mut entries = Vec::with_capacity(items.len());
+        let mut bytes = 0;
+        for item in items {
+            if bytes >= max_bytes {
+                return Ok((entries, false));
+            }
+            let entry = Self::parse_item(item)?;
+            bytes += match &entry {
+                Ok(entry) => entry.body.len(),
+                Err(unreadable) => unreadable.bytes.len(),
+            };
+            entries.push(entry);
+        }
+        Ok((entries, true))
+    }
+
+    /// An entry that stands behind `last`, the run's last id. If its own id is none of ours, it is
+    /// filed under `last`.
+    pub(crate) fn parse_foreign(item: Value, last: EventId) -> Result<UnreadableEntry, NotEntries> {
+        let Value::Array(mut parts) = item else {
+            return Err(NotEntries);
+        };
+        let Some(Value::BulkString(id)) = parts.first().cloned() else {
+            return Err(NotEntries);
+        };
+        let filed_under = EventId::parse_bytes(&id).unwrap_or(last);
+        parts[0] = Value::BulkString(filed_under.to_string().into_bytes());
+        let (own_id, bytes) = match Self::parse_item(Value::Array(parts.clone()))? {
+            Ok(_) => match parts.pop() {
+                Some(Value::Array(fields)) => (id, dump(&fields)),
+                _ => return Err(NotEntries),
+            },
+            Err(unreadable) => (id, unreadable.bytes),
+        };
+        let own_id = String::from_utf8_lossy(&own_id);
+        Ok(UnreadableEntry {
+            id: filed_under,
+            reason: format!("entry {own_id} stands behind the last id of the run, {last}"),
+            bytes,
+            is_oversized: false,
         })
     }
 
@@ -134,23 +189,26 @@ impl Entry {
         Self::parse_fields(last, &fields)
     }
 
-    /// The entry that a wake-up message carries. Only small entries are carried.
-    #[must_use]
-    pub fn from_wakeup(message: &[u8]) -> Option<Self> {
-        let end = memchr::memchr(b'\n', message)?;
-        let (id, fields) = (&message[..end], &message[end + 1..]);
-        let last = EventId::parse_bytes(id).ok()?;
-        Self::from_dump(last, fields).ok()
-    }
-
     fn parse_item(item: Value) -> Result<Result<Self, UnreadableEntry>, NotEntries> {
         let Value::Array(pair) = item else {
             return Err(NotEntries);
         };
-        let Ok([Value::BulkString(id), fields]) = <[Value; 2]>::try_from(pair) else {
+        let mut parts = pair.into_iter();
+        let (Some(Value::BulkString(id)), Some(fields)) = (parts.next(), parts.next()) else {
             return Err(NotEntries);
         };
         let last = EventId::parse_bytes(&id).map_err(|_malformed| NotEntries)?;
+        if let (Value::Int(size), Some(Value::BulkString(beginning))) = (&fields, parts.next()) {
+            return Ok(Err(UnreadableEntry {
+                id: last,
+                reason: format!(
+                    "entry of {size} bytes is over the limit of {MAX_STREAM_ENTRY_BYTES} bytes; \
+                     this is its beginning"
+                ),
+                bytes: beginning.into(),
+                is_oversized: true,
+            }));
+        }
         let fields = match fields {
             Value::Array(fields) => fields,
             // An entry that was deleted while it was pending in a consumer group.
@@ -162,11 +220,13 @@ impl Entry {
                 id: last,
                 reason,
                 bytes: dump(&fields),
+                is_oversized: false,
             }),
         )
     }
 
     fn parse_fields(last: EventId, fields: &[Value]) -> Result<Self, String> {
+        check_unique(fields)?;
         let producer = std::str::from_utf8(field(fields, b"p")?)
             .ok()
             .and_then(|text| Uuid::try_parse(text).ok())
@@ -199,6 +259,23 @@ fn body(fields: &[Value]) -> Result<Bytes, String> {
 
 fn field<'a>(fields: &'a [Value], name: &[u8]) -> Result<&'a [u8], String> {
     find(fields, name).ok_or_else(|| format!("field {} is missing", String::from_utf8_lossy(name)))
+}
+
+/// A field that occurs twice means one thing to a reader and another to a script.
+fn check_unique(fields: &[Value]) -> Result<(), String> {
+    let names: Vec<&Value> = fields.iter().step_by(2).collect();
+    for (index, name) in names.iter().enumerate().take(MAX_CHECKED_FIELDS) {
+        if let Value::BulkString(text) = name
+            && names[..index].contains(name)
+        {
+            let text = String::from_utf8_lossy(&text[..text.len().min(16)]);
+            return Err(format!("field {text} occurs twice"));
+        }
+    }
+    match names.len() > MAX_CHECKED_FIELDS {
+        true => Err(format!("entry has {} fields", names.len())),
+        false => Ok(()),
+    }
 }
 
 fn find<'a>(fields: &'a [Value], name: &[u8]) -> Option<&'a [u8]> {
@@ -255,17 +332,6 @@ mod tests {
             ("o", "8"),
             ("b", "{}a\n{}b\n"),
         ]
-    }
-
-    #[test]
-    fn wake_up_message_carries_an_entry() {
-        let message = format!("7-12\np\n{PRODUCER_ID}\nn\n41\nc\n2\nt\n9\nb\n{{}}a\n{{}}b\n\n");
-        let entry = Entry::from_wakeup(message.as_bytes()).expect("an entry");
-        assert_eq!((entry.last, entry.count), (EventId::new(7, 12), 2));
-        assert_eq!(entry.body.as_ref(), b"{}a\n{}b\n");
-        for other in ["7-12", "stored", "", "7-12\n", "stored\np\n"] {
-            assert!(Entry::from_wakeup(other.as_bytes()).is_none(), "{other:?}");
-        }
     }
 
     #[test]
@@ -360,6 +426,48 @@ mod tests {
             let parsed =
                 Entry::parse_range(Value::Array(vec![item("7-12", &fields)])).expect("entries");
             assert!(parsed[0].is_err(), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn field_that_occurs_twice_makes_the_entry_unreadable() {
+        let mut fields = good();
+        fields.push(("c", "1"));
+        let parsed =
+            Entry::parse_range(Value::Array(vec![item("7-12", &fields)])).expect("entries");
+        let reason = &parsed[0].as_ref().expect_err("unreadable").reason;
+        assert_eq!(reason, "field c occurs twice");
+        let many = vec![("x", "y"); MAX_CHECKED_FIELDS + 1];
+        let parsed = Entry::parse_range(Value::Array(vec![item("7-12", &many)])).expect("entries");
+        assert!(parsed[0].is_err());
+    }
+
+    #[test]
+    fn page_ends_at_its_bytes_and_shows_the_beginning_of_a_huge_entry() {
+        let huge = Value::Array(vec![bulk("7-12"), Value::Int(5_000_000), bulk("p\nx")]);
+        let items = vec![huge, item("7-14", &good()), item("7-16", &good())];
+        let (entries, is_whole) = Entry::parse_page(items.clone(), 5).expect("entries");
+        assert_eq!((entries.len(), is_whole), (2, false));
+        let unreadable = entries[0].as_ref().expect_err("unreadable");
+        assert_eq!(unreadable.id, EventId::new(7, 12));
+        assert!(unreadable.reason.contains("5000000"), "{unreadable}");
+        assert_eq!(unreadable.bytes.as_ref(), b"p\nx");
+        assert!(unreadable.is_oversized);
+        let (entries, is_whole) = Entry::parse_page(items, usize::MAX).expect("entries");
+        assert_eq!((entries.len(), is_whole), (3, true));
+    }
+
+    #[test]
+    fn foreign_entry_with_an_absurd_id_is_filed_under_the_last_id() {
+        let last = EventId::new(7, 10);
+        for (id, filed) in [
+            ("7-12", EventId::new(7, 12)),
+            ("18446744073709551615-1", last),
+        ] {
+            let foreign = Entry::parse_foreign(item(id, &good()), last).expect("an entry");
+            assert_eq!(foreign.id, filed);
+            assert!(foreign.reason.contains(id), "{foreign}");
+            assert!(foreign.bytes.ends_with(b"{}b\n\n"));
         }
     }
 

@@ -220,6 +220,22 @@ impl Keys {
         Uuid::try_parse(id).ok().map(|_agent| text)
     }
 
+    /// Whether a key stands in the place of a run's or an agent's key but holds no id. A publisher
+    /// may write such keys; nothing reads them.
+    #[must_use]
+    pub fn is_invalid(&self, key: &[u8]) -> bool {
+        let Some(rest) = key.strip_prefix(self.prefix.as_bytes()) else {
+            return false;
+        };
+        let is_agent = rest.starts_with(b"agent:");
+        let is_run = HASH_TAGS.iter().any(|tag| {
+            let rest = rest.strip_prefix(b"{");
+            let rest = rest.and_then(|rest| rest.strip_prefix(tag.as_bytes()));
+            rest.is_some_and(|rest| rest.starts_with(b"}:run:"))
+        });
+        (is_agent && self.parse_agent(key).is_none()) || (is_run && self.parse_run(key).is_none())
+    }
+
     /// The channel of updates of all runs.
     #[must_use]
     pub fn updates(&self) -> String {
@@ -376,6 +392,7 @@ mod tests {
         let names = keys.run(run);
         for key in [&names.stream, &names.meta, &names.control] {
             assert_eq!(keys.parse_run(key.as_bytes()), Some(run));
+            assert!(!keys.is_invalid(key.as_bytes()));
             assert_eq!(Keys::new("other:").parse_run(key.as_bytes()), None);
         }
         for key in [
@@ -385,6 +402,16 @@ mod tests {
         ] {
             assert_eq!(keys.parse_run(key.as_bytes()), None);
             assert_eq!(keys.parse_agent(key.as_bytes()), None);
+        }
+        assert!(!keys.is_invalid(names.ready.as_bytes()));
+        assert!(!keys.is_invalid(b"other:agent:x"));
+        for key in [
+            &b"test:agent:x"[..],
+            b"test:agent:\xff:heartbeat",
+            b"test:{mm}:run:x:stream",
+            b"test:{mm}:run:",
+        ] {
+            assert!(keys.is_invalid(key));
         }
         for key in [keys.agent(run), keys.heartbeat(run)] {
             assert_eq!(keys.parse_agent(key.as_bytes()), Some(key.as_str()));

@@ -21,6 +21,13 @@ pub const MAX_ENTRY_EVENTS: usize = 512;
 /// A batch is closed when its body reaches this size. A longer event travels alone.
 pub const MAX_ENTRY_BYTES: usize = 256 * 1024;
 
+/// Bound on an entry in Redis, with all its fields: four times what a publisher writes. Readers get
+/// the size and the beginning of a larger one instead.
+pub const MAX_STREAM_ENTRY_BYTES: usize = 2 * 1024 * 1024;
+
+/// What is kept of an entry above [`MAX_STREAM_ENTRY_BYTES`], for the dead letter.
+pub const MAX_SHOWN_ENTRY_BYTES: usize = 64 * 1024;
+
 /// Entries of one run that Redis may hold before producers get `full`.
 pub const MAX_RUN_ENTRIES: u64 = 1_000_000;
 

@@ -12,11 +12,17 @@ impl Slot {
     /// The slot of a key. If the key has a hash tag (`{...}`, not empty), only the tag counts.
     #[must_use]
     pub fn of(key: &str) -> Self {
-        let tag = key
-            .split_once('{')
-            .and_then(|(_, rest)| rest.split_once('}'));
-        let tag = tag.map(|(tag, _)| tag).filter(|tag| !tag.is_empty());
-        Self::of_tag(tag.unwrap_or(key))
+        Self::of_bytes(key.as_bytes())
+    }
+
+    /// The slot of a key of any bytes.
+    #[must_use]
+    pub fn of_bytes(key: &[u8]) -> Self {
+        let open = key.iter().position(|byte| *byte == b'{');
+        let rest = open.map_or(&[][..], |open| &key[open + 1..]);
+        let close = rest.iter().position(|byte| *byte == b'}').unwrap_or(0);
+        let tag = if close > 0 { &rest[..close] } else { key };
+        Self(crc16(tag) % Self::COUNT)
     }
 
     /// The slot of a hash tag.

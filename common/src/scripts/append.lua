@@ -80,6 +80,8 @@ local durable = math.max(tonumber(m[8]) or 0, base)
 local stored, known_epoch, known_seq = durable, nil, nil
 if m[7] then
   known_epoch, known_seq = string.match(m[7], '^(%d+) (%d+)$')
+end
+if known_epoch then
   if producer_epoch < tonumber(known_epoch) then
     return {'fenced', int(epoch or 0) .. '-' .. int(seq), int(durable), known_epoch}
   end
@@ -135,8 +137,13 @@ end
 -- 5. Append it. A stream with unstored events must not expire: take back what settle.lua has set.
 seq, bytes = seq + count, bytes + #body
 local id = int(epoch) .. '-' .. int(seq)
-redis.call('XADD', stream, id, 'p', producer, 'n', int(first), 'c', int(count), 't', int(now),
-  'o', int(bytes), field, body)
+local added = redis.pcall('XADD', stream, id, 'p', producer, 'n', int(first), 'c', int(count),
+  't', int(now), 'o', int(bytes), field, body)
+if type(added) == 'table' and added.err then
+  -- No script of ours leaves a stream that takes no more: the persisters repair it.
+  redis.call('XADD', ready, '*', 'run', run)
+  return added
+end
 redis.call('HSET', meta, 'seq', int(seq), 'bytes', int(bytes), 'freed', int(freed),
   'p:' .. producer, int(producer_epoch) .. ' ' .. int(last))
 if not dirty then redis.call('PERSIST', stream) end

@@ -12,6 +12,8 @@
 --   * If everything is stored, the stream expires on its own (EXPIRE), and the next append takes
 --     that back (PERSIST). No process has to remember to trim an idle run, which then costs only
 --     its meta hash.
+--   * A publisher may write anything to its stream and its meta. What is no sane number counts as 0,
+--     so this script never fails for it and never does more than its bounds.
 --   * A small stream is reloaded (DUMP, RESTORE) once everything is stored: Redis allocates 4 KiB
 --     for every stream, but loads one at its real size, a quarter of that for a run of one event.
 --   * The script may run when Redis is out of memory (allow-oom), like all scripts that free
@@ -33,10 +35,17 @@ local run, epoch, seq, sealed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), A
 local window_events, window_bytes, window_seconds = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local group, acks = ARGV[8], tonumber(ARGV[9])
 
--- A stream with fewer body bytes is reloaded at its real size once everything is stored.
-local SMALL_BYTES = 2048
+-- A stream with fewer body bytes, and less memory, is reloaded at its real size once everything is
+-- stored.
+local SMALL_BYTES, SMALL_MEMORY = 2048, 16384
+
+-- Entries that one call deletes for the bound in bytes: the next call goes on.
+local MAX_DELETED = 20000
 
 local function int(number) return string.format('%.0f', number) end
+local function whole(text)
+  return text and #text <= 16 and string.match(text, '^%d+$') and tonumber(text) or 0
+end
 local watermark = int(epoch) .. '-' .. int(seq)
 
 local function acknowledge()
@@ -49,22 +58,22 @@ end
 -- 1. Read the state of the run.
 local m = redis.call('HMGET', meta, 'epoch', 'seq', 'bytes', 'freed', 'watermark')
 local at_epoch, at_seq = tonumber(m[1]), tonumber(m[2])
-if not at_epoch then
+if not m[1] then
   acknowledge()
   return 'gone'
 end
 
 -- 2. Move the watermark forward, and the durable seqs that append.lua returns to producers.
-local old_epoch, old_seq = string.match(m[5] or '0-0', '^(%d+)-(%d+)$')
-old_epoch, old_seq = tonumber(old_epoch), tonumber(old_seq)
-if epoch > old_epoch or (epoch == old_epoch and seq > old_seq) then
+--    A watermark above the run's last id is not ours. A durable seq is overwritten in any case: a
+--    larger one would make a producer drop what is not stored, and a smaller one, where two calls
+--    overtake each other, costs nothing.
+local old_epoch, old_seq = string.match(m[5] or '', '^(%d+)-(%d+)$')
+old_epoch, old_seq = whole(old_epoch), whole(old_seq)
+local is_known = at_epoch and at_seq and (old_epoch < at_epoch or (old_epoch == at_epoch and old_seq <= at_seq))
+if not is_known or epoch > old_epoch or (epoch == old_epoch and seq > old_seq) then
   redis.call('HSET', meta, 'watermark', watermark)
 end
-for i = 10 + acks, #ARGV - 1, 2 do
-  local field = 'd:' .. ARGV[i]
-  local known = tonumber(redis.call('HGET', meta, field)) or 0
-  if tonumber(ARGV[i + 1]) > known then redis.call('HSET', meta, field, ARGV[i + 1]) end
-end
+for i = 10 + acks, #ARGV - 1, 2 do redis.call('HSET', meta, 'd:' .. ARGV[i], ARGV[i + 1]) end
 
 -- 3. Trim the stored part to the live window, by events and then by bytes.
 local function first_entry()
@@ -72,15 +81,17 @@ local function first_entry()
   if not entry then return nil end
   local field = {}
   for i = 1, #entry[2], 2 do field[entry[2][i]] = entry[2][i + 1] end
-  return entry[1], tonumber(field.o) or 0, #(field.b or field.z or '')
+  return entry[1], whole(field.o), #(field.b or field.z or '')
 end
 local function stored(id)
   local e, s = string.match(id, '^(%d+)-(%d+)$')
   e, s = tonumber(e), tonumber(s)
   return e < epoch or (e == epoch and s <= seq)
 end
-local bytes, freed = tonumber(m[3]) or 0, tonumber(m[4]) or 0
-local trimmed = 0
+local bytes, freed = whole(m[3]), whole(m[4])
+-- A number that is none would make append.lua answer `full` for ever, or never.
+if m[3] and int(bytes) ~= m[3] then redis.call('HSET', meta, 'bytes', int(bytes)) end
+local trimmed, deleted = 0, 0
 if seq > window_events then
   trimmed = redis.call('XTRIM', stream, 'MINID', '=', int(epoch) .. '-' .. int(seq - window_events + 1))
 end
@@ -91,21 +102,28 @@ while trimmed > 0 or bytes - freed > window_bytes do
     freed = bytes
     break
   end
-  freed = offset - size
-  if bytes - freed <= window_bytes or not stored(id) then break end
+  -- An offset above all bytes of the run is not ours.
+  freed = math.min(math.max(0, offset - size), bytes)
+  if bytes - freed <= window_bytes or deleted >= MAX_DELETED or not stored(id) then break end
   redis.call('XDEL', stream, id)
-  freed = offset
+  deleted = deleted + 1
+  freed = math.min(offset, bytes)
 end
 redis.call('HSET', meta, 'freed', int(freed))
 
 -- 4. Acknowledge, and let the stored stream expire or queue the run again.
 local word
-if at_epoch == epoch and at_seq == seq then
+-- An epoch that has just begun has no events, but an earlier one may have some left.
+local is_new = at_epoch and at_epoch > epoch and at_seq == 0
+  and not redis.call('XRANGE', stream, '(' .. watermark, '+', 'COUNT', 1)[1]
+if is_new or (at_epoch == epoch and at_seq == seq) then
   word = 'clean'
   acknowledge()
   redis.call('HDEL', meta, 'dirty')
   redis.call('EXPIRE', stream, window_seconds)
-  if bytes - freed < SMALL_BYTES then
+  -- A short stream has few parts, so measuring it exactly is cheap.
+  local is_small = bytes - freed < SMALL_BYTES and redis.call('XLEN', stream) < 100
+  if is_small and (redis.call('MEMORY', 'USAGE', stream, 'SAMPLES', 0) or 0) < SMALL_MEMORY then
     local dump, ttl = redis.call('DUMP', stream), redis.call('PTTL', stream)
     if dump and ttl > 0 then redis.call('RESTORE', stream, int(ttl), dump, 'REPLACE') end
   end

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 pub struct Metrics {
     pub(super) viewers: Gauge,
     pub(super) bytes: Counter,
+    false_wakeups: Counter,
     closed: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
@@ -28,6 +29,11 @@ impl Metrics {
             self.bytes.clone(),
         );
         registry.register(
+            "false_wakeups",
+            "Wake-ups that announced events which Redis does not hold",
+            self.false_wakeups.clone(),
+        );
+        registry.register(
             "closed",
             "Viewers whose connection has closed, by reason: left, ended, drained, revoked (their \
              credential ended), stalled (took nothing for too long), memory (the process was over \
@@ -42,6 +48,11 @@ impl Metrics {
         self.closed
             .get_or_create(&[("reason", CloseReason::Memory.name())])
             .clone()
+    }
+
+    /// The counter of wake-ups that announced what Redis does not hold.
+    pub fn false_wakeups(&self) -> Counter {
+        self.false_wakeups.clone()
     }
 
     pub(super) fn count_closed(&self, reason: CloseReason) {

@@ -37,7 +37,7 @@ use crate::middleware::compression::compression;
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_fanout::long_poll;
-use runcast_history::envelope::with_envelope;
+use runcast_history::envelope::for_readers;
 use runcast_history::filter::Filter;
 use runcast_history::pages::{MAX_PAGE_EVENTS, Page};
 
@@ -238,7 +238,7 @@ fn answer(page: &Page, cursors: &PageCursors, ndjson: bool) -> Response {
         if index > 0 {
             out.push(separator);
         }
-        with_envelope(&mut out, &item.event);
+        for_readers(&mut out, &item.event);
     }
     if ndjson && !page.items.is_empty() {
         out.push(separator);

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use runcast_common::backoff::Backoff;
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event_id::EventId;
-use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap};
+use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap, request_repair};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
@@ -18,6 +18,11 @@ use crate::problem::Problem;
 
 /// How long a request waits for room in a full run before it is refused.
 const MAX_WAIT: Duration = Duration::from_secs(10);
+
+/// How often an append that Redis refuses is tried again while a persister repairs the run, and how
+/// long to wait before.
+const MAX_REPAIRS: u32 = 10;
+const REPAIR_WAIT: Duration = Duration::from_millis(200);
 
 /// Longest name of a producer.
 const MAX_PRODUCER_BYTES: usize = 200;
@@ -135,15 +140,33 @@ impl Producer {
             body: Body::compress(body),
             cap: Cap::default(),
         };
-        let keys = gateway.keys().run(self.run);
-        let appended = gateway
-            .redis()
-            .run(keys.slot, async |connection| {
+        let (redis, keys) = (gateway.redis(), gateway.keys().run(self.run));
+        let mut attempts = 0;
+        loop {
+            let appended = redis.run(keys.slot, async |connection| {
                 append.call(&keys, connection).await
-            })
-            .await?;
-        self.last = appended;
-        Ok(appended)
+            });
+            match appended.await {
+                Ok(appended) => {
+                    self.last = appended;
+                    return Ok(appended);
+                }
+                // A publisher has written to the keys of the run by itself: a persister repairs
+                // them.
+                Err(error)
+                    if matches!(error.code(), Some("ERR" | "WRONGTYPE"))
+                        && attempts < MAX_REPAIRS =>
+                {
+                    attempts += 1;
+                    let requested = redis.run(keys.slot, async |connection| {
+                        request_repair(&keys, connection).await
+                    });
+                    requested.await?;
+                    sleep(REPAIR_WAIT).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Adds to a problem what need not be sent again.

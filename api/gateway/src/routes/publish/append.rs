@@ -83,7 +83,7 @@ struct CallReply {
         ("Producer-Id" = Uuid, Header, description = "The producer"),
         ("Producer-Epoch" = u64, Header, description = "A larger one refuses all smaller ones"),
     ),
-    request_body(content(("application/vnd.runcast.append"))),
+    request_body(content(("application/octet-stream"))),
     responses((status = 200, description = "The reply to each call", body = AppendAnswer)),
     security(("bearer" = [Scope::Publish])),
     extensions(("x-rate-class" = json!("publish")))
@@ -97,10 +97,10 @@ async fn append(
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<Json<AppendAnswer>, Problem> {
     // 1. Who publishes what.
+    let run = runs.authorize(&gateway, &principal, &id).await?;
     check_protocol(&headers)?;
     check_media_type(&headers)?;
     let producer = ProducerHeaders::parse(&headers)?;
-    let run = runs.authorize(&gateway, &principal, &id).await?;
     let body = body?;
     let calls =
         append_calls::parse(&body).map_err(|error| Problem::bad_request(error.to_string()))?;

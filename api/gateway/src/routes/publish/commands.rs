@@ -39,11 +39,11 @@ async fn remove(
     Path((id, entry)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
+    let run = runs.authorize(&gateway, &principal, &id).await?;
     check_protocol(&headers)?;
     if !is_entry_id(&entry) {
         return Err(Problem::not_found("command", &entry));
     }
-    let run = runs.authorize(&gateway, &principal, &id).await?;
     run.count_request(&gateway, &principal).await?;
     let keys = gateway.keys().run(run.id);
     let command = commands::acknowledge(&keys, &entry);

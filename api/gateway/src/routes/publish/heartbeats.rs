@@ -80,14 +80,15 @@ async fn heartbeat(
     Extension(runs): Extension<Arc<PublishedRuns>>,
     Path(id): Path<String>,
     headers: HeaderMap,
-    StrictJson(request): StrictJson<HeartbeatRequest>,
+    body: Result<StrictJson<HeartbeatRequest>, Problem>,
 ) -> Result<StatusCode, Problem> {
+    let run = runs.authorize(&gateway, &principal, &id).await?;
     check_protocol(&headers)?;
+    let StrictJson(request) = body?;
     if request.variation >= MAX_VARIATIONS {
         let detail = format!("variation must be below {MAX_VARIATIONS}");
         return Err(Problem::bad_request(detail));
     }
-    let run = runs.authorize(&gateway, &principal, &id).await?;
     run.count_request(&gateway, &principal).await?;
     let (redis, keys) = (gateway.redis(), gateway.keys());
     let known = heartbeat::read_agents(redis, keys, &[request.agent]).await?;

@@ -87,12 +87,12 @@ async fn notices(
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let run = runs.authorize(&gateway, &principal, &id).await?;
     check_protocol(&headers)?;
     let producer: Option<Uuid> = query.parse("producer")?;
     let producer = producer.ok_or_else(|| Problem::bad_request("parameter producer is missing"))?;
     let variation: u16 = query.parse("variation")?.unwrap_or(0);
     let once = query.flag("once")?;
-    let run = runs.authorize(&gateway, &principal, &id).await?;
     run.count_request(&gateway, &principal).await?;
     let mut source = NoticeSource {
         redis: gateway.redis().clone(),
