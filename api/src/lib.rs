@@ -1,7 +1,7 @@
 //! The program `runcastd`: commands for operators, and the services in one process or several.
 //!
 //! The way of a start: [`cli`] reads the command line, [`settings`] the environment, [`preflight`]
-//! checks Redis and Postgres, [`app`] puts the services together and runs them until a signal, and
+//! checks Redis and Postgres, and [`publish_user`] what agents get, [`app`] puts the services together and runs them until a signal, and
 //! [`metrics`] shows what they count. [`dev`] starts a private Redis and Postgres first.
 //!
 //! Errors are `anyhow` errors in one line for a person: the setting or server that is to blame,
@@ -13,4 +13,5 @@ pub mod cli;
 pub mod dev;
 pub mod metrics;
 pub mod preflight;
+pub mod publish_user;
 pub mod settings;

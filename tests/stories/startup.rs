@@ -124,3 +124,54 @@ fn assert_no_secrets(output: &str, address: &str) {
         "a password was printed: {output}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_signs_in_as_the_user_that_agents_get() {
+    let mut stack = Stack::without_services().await;
+    let output = stack.check().await;
+    assert!(output.contains("ok  RUNCAST_PUBLISH_REDIS_URL"), "{output}");
+    // The user of the services, which may do everything.
+    let url = stack.redis.url(stack.redis.port());
+    stack.set(Service::Gateway, "RUNCAST_PUBLISH_REDIS_URL", url.clone());
+    let output = stack.check().await;
+    assert!(output.contains("may read what runs print"), "{output}");
+    let wrong = url.replacen("://", "://nobody-", 1);
+    stack.set(Service::Gateway, "RUNCAST_PUBLISH_REDIS_URL", wrong);
+    let output = stack.check().await;
+    assert!(output.contains("RUNCAST_PUBLISH_REDIS_URL"), "{output}");
+    assert!(
+        !output.contains("ok  RUNCAST_PUBLISH_REDIS_URL"),
+        "{output}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn production_refuses_clear_text_unless_it_is_told() {
+    let mut stack = Stack::without_services().await;
+    stack.redis.enable_append_only_file().await;
+    stack.set(Service::Gateway, "RUNCAST_ENV", "production");
+    let start = async |stack: &Stack| {
+        let mut gateway = stack.service_spec(Service::Gateway).start(stack.folder());
+        let status = gateway.wait_exit(WAIT_DEADLINE).await;
+        assert_eq!(status.code(), Some(78), "{}", gateway.logs());
+        gateway.logs()
+    };
+    let logs = start(&stack).await;
+    assert!(logs.contains("sslmode=verify-full"), "{logs}");
+    stack.set(Service::Gateway, "RUNCAST_ALLOW_PLAINTEXT", "postgres");
+    let logs = start(&stack).await;
+    assert!(logs.contains("RUNCAST_PUBLIC_URL is not set"), "{logs}");
+    stack.set(
+        Service::Gateway,
+        "RUNCAST_PUBLIC_URL",
+        "https://runcast.example.com",
+    );
+    let logs = start(&stack).await;
+    assert!(logs.contains("RUNCAST_ALLOW_PLAINTEXT=agents"), "{logs}");
+    stack.set(
+        Service::Gateway,
+        "RUNCAST_ALLOW_PLAINTEXT",
+        "postgres,agents",
+    );
+    stack.start_service(Service::Gateway).await;
+}

@@ -12,6 +12,7 @@ use runcast_store::Store;
 
 use super::output::{open, print, print_line};
 use crate::preflight;
+use crate::publish_user;
 use crate::settings::{Settings, effective};
 
 /// Checks everything that a service needs.
@@ -19,11 +20,19 @@ pub async fn run(env: &impl Env) -> anyhow::Result<()> {
     let settings = Settings::from_env(env)?;
     print(effective::report(env).as_bytes())?;
     print_line("")?;
+    settings.refuse_plaintext(true)?;
 
     // The two servers, and what they hold.
     let redis = Redis::new(&settings.redis).context("REDIS_URL")?;
     let servers = preflight::redis(&redis, settings.environment).await?;
     print_line(&format!("ok  REDIS_URL     {} ({servers})", settings.redis))?;
+    if let Some(publish) = &settings.publish_redis {
+        let checked = publish_user::check(publish, &settings.keys).await;
+        checked.context("RUNCAST_PUBLISH_REDIS_URL")?;
+        print_line(&format!(
+            "ok  RUNCAST_PUBLISH_REDIS_URL  {publish} (may append, and neither read nor delete)"
+        ))?;
+    }
     let store = open(&settings.postgres).await?;
     print_line(&format!("ok  DATABASE_URL  {}", settings.postgres))?;
     let health = Health::new(redis, store.clone(), settings.keys.clone());

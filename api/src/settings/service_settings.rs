@@ -30,6 +30,7 @@ use runcast_worker::age::Age;
 use runcast_worker::retention_rules::Retention;
 use url::Url;
 
+use super::plaintext::AllowedPlaintext;
 use super::setting::Setting;
 use super::table::{gateway, servers, worker};
 
@@ -65,6 +66,8 @@ pub struct Settings {
     pub public_url: Option<Url>,
     /// `RUNCAST_ENV`.
     pub environment: Environment,
+    /// `RUNCAST_ALLOW_PLAINTEXT`.
+    pub allowed_plaintext: AllowedPlaintext,
     /// `RUNCAST_RETENTION`, `RUNCAST_RETENTION_RULES` and `RUNCAST_AUDIT_RETENTION`.
     pub retention: Retention,
     /// `RUNCAST_MEMORY_LIMIT`.
@@ -124,6 +127,7 @@ impl Settings {
             redis_budget: servers::REDIS_BUDGET.given(env)?.unwrap_or_default(),
             public_url: public_url(env)?,
             environment,
+            allowed_plaintext: servers::ALLOW_PLAINTEXT.given(env)?.unwrap_or_default(),
             memory_limit: gateway::MEMORY_LIMIT.given(env)?,
             drain_delay: drain_delay(env)?,
             viewer_timeout: duration(env, &gateway::VIEWER_TIMEOUT)?,

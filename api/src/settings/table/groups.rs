@@ -28,6 +28,7 @@ pub static GROUPS: [Group; 10] = [
         title: "Every service",
         entries: &[
             &servers::ENV.entry,
+            &servers::ALLOW_PLAINTEXT.entry,
             &servers::METRICS_LISTEN.entry,
             &servers::LOG.entry,
             &servers::LOG_FORMAT.entry,

@@ -6,6 +6,7 @@ use runcast_common::config::environment::Environment;
 use runcast_common::config::{PostgresUrl, RedisUrl};
 use runcast_persister::MemoryBudget;
 
+use crate::settings::plaintext::AllowedPlaintext;
 use crate::settings::setting::{Program, Setting};
 
 use Program::{Agent, Dev, Gateway, Persister, Worker};
@@ -64,6 +65,15 @@ pub static ENV: Setting<Environment> = Setting::new(
     "development or production; production refuses what could lose data or leak secrets",
 )
 .default_value("development");
+
+/// What production may send in clear text.
+pub static ALLOW_PLAINTEXT: Setting<AllowedPlaintext> = Setting::new(
+    "RUNCAST_ALLOW_PLAINTEXT",
+    BY_SERVICES,
+    "what production may send without verified encryption, such as `postgres,public`: public, clients \
+     to the gateway; agents, agents to Redis; postgres, services to Postgres",
+)
+.default_words("nothing");
 
 /// Where services show their metrics.
 pub static METRICS_LISTEN: Setting<SocketAddr> = Setting::new(
