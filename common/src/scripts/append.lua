@@ -59,10 +59,6 @@ local MAX_ENTRIES, MAX_BYTES = 1000000, 268435456
 local cap_entries = math.min(tonumber(ARGV[8]), MAX_ENTRIES)
 local cap_bytes = math.min(tonumber(ARGV[9]), MAX_BYTES)
 
--- The wake-up of gateways carries bodies up to this size: a gateway that has read everything before
--- the batch then needs no read at all.
-local CARRIED_BYTES = 2048
-
 -- If events are still unstored this long after the wake-up of the persisters, it counts as lost.
 local WAKE_AGAIN_MS = 5000
 
@@ -154,12 +150,5 @@ end
 
 -- 6. Wake the persisters, unless the run is in their queue already, and the gateways.
 if not dirty or now - dirty > WAKE_AGAIN_MS then wake() end
-local message = id
-if #body <= CARRIED_BYTES then
-  -- `Entry::from_wakeup` parses it: the id, then names and values, each with a newline, the body
-  -- last.
-  message = table.concat(
-    {id, 'p', producer, 'n', int(first), 'c', int(count), 't', int(now), field, body, ''}, '\n')
-end
-redis.call('SPUBLISH', bell, message)
+redis.call('SPUBLISH', bell, id)
 return reply('ok', last)
