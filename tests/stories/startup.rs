@@ -45,6 +45,24 @@ async fn mismatched_schema_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newer_schema_is_accepted_if_it_says_so() {
+    let mut stack = Stack::without_services().await;
+    let newer = "WITH newer AS (
+             INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             VALUES (9999, 'from the future', true, '\\x00', 0))
+         INSERT INTO schema_versions (version, oldest_program)
+         SELECT 9999, max(version) FROM _sqlx_migrations";
+    stack.database.execute(newer).await;
+    stack.start_all().await;
+    // A later migration drops what this program needs.
+    let breaking = "UPDATE schema_versions SET oldest_program = 9999 WHERE version = 9999";
+    stack.database.execute(breaking).await;
+    let (code, output) = refusal(&stack, Service::Worker, None).await;
+    assert_eq!(code, Some(78), "{output}");
+    assert!(output.contains("The database is newer"), "{output}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreachable_server_is_named_by_its_setting() {
     let stack = Stack::without_services().await;
     let port = free_port();

@@ -69,6 +69,17 @@ pub enum SchemaError {
         /// What to do about it.
         hint: &'static str,
     },
+    /// A later program has migrated the database; this one cannot.
+    #[error(
+        "the database has schema {database}, and this program knows none beyond {program}: migrate \
+         with the program that made it, or leave it as it is"
+    )]
+    Newer {
+        /// The version of the database.
+        database: i64,
+        /// The version of this program.
+        program: i64,
+    },
     /// A migration of the job library's schema failed.
     #[error("cannot migrate the schema of background jobs: {0}")]
     Tasks(String),

@@ -1,10 +1,12 @@
 //! The schema: one linear directory of migrations, embedded in the program.
 //!
 //! Only `runcastd migrate` (and `dev`) changes a schema. Every service checks at its start that the
-//! database has exactly the migrations that it was built with, by version and checksum, and
-//! otherwise refuses to start: two versions that disagree about a table lose data silently. The
-//! tables of the job library have a schema and a version of their own ([`job_queue`]), to which the
-//! same rule applies.
+//! database has the migrations that it was built with, by version and checksum, and otherwise
+//! refuses to start: two versions that disagree about a table lose data silently. Migrations beyond
+//! these are accepted if each of them states, in the table `schema_versions`, that programs of this
+//! version work with it. So services may be restarted in the middle of an upgrade, and a program
+//! can be rolled back without its schema. The tables of the job library have a schema and a version
+//! of their own ([`job_queue`]), which must be the same.
 
 use std::sync::LazyLock;
 
@@ -57,7 +59,7 @@ pub fn version() -> i64 {
 impl Store {
     /// Migrates the database to the version that this program was built with. If several processes
     /// try at once, one migrates and the others wait. Fails with [`SchemaError`] if a migration
-    /// fails, or if a migration has changed since it ran.
+    /// fails or has changed since it ran, or if the database is newer.
     pub async fn migrate(&self) -> Result<(), SchemaError> {
         // A failed migration leaves its advisory lock on the connection, so the connection must not
         // return to the pool.
@@ -67,6 +69,12 @@ impl Store {
             .await
             .map_err(StoreError::from)?
             .detach();
+        let database = applied(&mut connection).await?;
+        let database = database.last().map_or(0, |(version, _)| *version);
+        if database > version() {
+            let program = version();
+            return Err(SchemaError::Newer { database, program });
+        }
         sqlx::query("SET statement_timeout = 0")
             .execute(&mut connection)
             .await
@@ -81,8 +89,9 @@ impl Store {
         self.migrate_queue().await
     }
 
-    /// Checks that the database has exactly the migrations that this program was built with. Fails
-    /// with [`SchemaError::Mismatch`], which lists expected and actual migrations.
+    /// Checks that the database has the migrations that this program was built with, and no others
+    /// than such as work with it. Fails with [`SchemaError::Mismatch`], which lists expected and
+    /// actual migrations.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
         let mut connection = self.pool.acquire().await.map_err(StoreError::from)?;
         let actual = applied(&mut connection).await?;
@@ -101,6 +110,12 @@ impl Store {
             job_queue::schema_in(&mut connection).await?,
         );
         if actual == expected && built == has {
+            return Ok(());
+        }
+        if let Some(newer) = actual.strip_prefix(&expected[..])
+            && built == has
+            && accepts_this_program(&mut connection, newer).await?
+        {
             return Ok(());
         }
         let newest = |list: &[(i64, String)]| list.last().map_or(0, |(version, _)| *version);
@@ -126,6 +141,23 @@ impl Store {
             hint,
         })
     }
+}
+
+/// Whether all of these migrations, which this program does not know, state that it works with them.
+async fn accepts_this_program(
+    connection: &mut PgConnection,
+    newer: &[(i64, String)],
+) -> Result<bool, StoreError> {
+    let versions: Vec<i64> = newer.iter().map(|(version, _)| *version).collect();
+    let accepting: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM schema_versions JOIN _sqlx_migrations USING (version)
+         WHERE version = ANY($1) AND oldest_program <= $2 AND success",
+    )
+    .bind(&versions)
+    .bind(version())
+    .fetch_one(connection)
+    .await?;
+    Ok(usize::try_from(accepting) == Ok(versions.len()))
 }
 
 /// The migrations that the database has, in order.
@@ -156,5 +188,21 @@ mod tests {
         let expected: Vec<i64> = (1..).take(MIGRATION_FILES.len()).collect();
         assert_eq!(versions, expected);
         assert_eq!(MIGRATIONS.iter().next().expect("one").description, "runs");
+    }
+
+    #[test]
+    fn migrations_state_the_oldest_program_that_works_with_them() {
+        let stating = MIGRATIONS.iter().filter(|one| one.version >= 15);
+        for migration in stating {
+            let statement = format!(
+                "INSERT INTO schema_versions (version, oldest_program) VALUES ({}, ",
+                migration.version
+            );
+            let version = migration.version;
+            assert!(
+                migration.sql.contains(&statement),
+                "{version}: {statement}N);"
+            );
+        }
     }
 }
