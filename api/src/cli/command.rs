@@ -125,8 +125,11 @@ impl Cli {
 /// The exit code for an error of [`Cli::run`].
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let is_config = error.chain().any(|cause| {
-        matches!(cause.downcast_ref(), Some(SchemaError::Mismatch { .. }))
-            || cause.downcast_ref::<ConfigError>().is_some()
+        let schema = cause.downcast_ref();
+        matches!(
+            schema,
+            Some(SchemaError::Mismatch { .. } | SchemaError::Newer { .. })
+        ) || cause.downcast_ref::<ConfigError>().is_some()
     });
     if is_config { CONFIG_EXIT_CODE } else { 1 }
 }
