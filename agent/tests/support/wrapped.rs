@@ -11,24 +11,15 @@ use uuid::Uuid;
 use super::gateway::{Gateway, json};
 use super::{Run, Server, eventually};
 
-/// Settings that the program would inherit from the environment of the tests.
-const SETTINGS: [&str; 7] = [
-    "RUNCAST_URL",
-    "RUNCAST_TOKEN",
-    "RUNCAST_RUN",
-    "RUNCAST_VARIATION",
-    "REDIS_URL",
-    "RUNCAST_LOG",
-    "RUNCAST_SPOOL",
-];
-
 /// The token of the run.
 pub(crate) const RUN_TOKEN: &str = "rct_the-token-of-the-run";
 
 /// The program, without any setting.
 pub(crate) fn runcast() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_runcast"));
-    for setting in SETTINGS {
+    // Settings that the program would inherit from the environment of the tests.
+    let is_setting = |name: &String| name.starts_with("RUNCAST_") || name == "REDIS_URL";
+    for (setting, _) in std::env::vars().filter(|(name, _)| is_setting(name)) {
         command.env_remove(setting);
     }
     // A gateway that `runcastd dev` runs in this repository must not be found.
