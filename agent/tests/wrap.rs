@@ -12,24 +12,8 @@ use nix::unistd::Pid;
 use runcast_common::protocol::entry::Event;
 use runcast_common::protocol::event::{Status, StatusChange};
 use support::gateway::{Gateway, json};
+use support::wrapped::runcast;
 use support::{Run, Server};
-
-fn runcast() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_runcast"));
-    for setting in [
-        "RUNCAST_URL",
-        "RUNCAST_TOKEN",
-        "RUNCAST_RUN",
-        "RUNCAST_VARIATION",
-        "REDIS_URL",
-        "RUNCAST_LOG",
-    ] {
-        command.env_remove(setting);
-    }
-    // A gateway that `runcastd dev` runs in this repository must not be found.
-    command.env("RUNCAST_DATA_DIR", "/nowhere");
-    command
-}
 
 fn wrap(arguments: &[&str]) -> Output {
     let mut command = runcast();
