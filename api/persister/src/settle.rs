@@ -8,11 +8,13 @@
 //! and if more is appended, it is looked at again after some seconds.
 //!
 //! A run whose stream diverged from Postgres is reborn instead (`rebirth.lua`): its events get new
-//! ids in a larger epoch, and a later cycle stores them. Of a deleted run nothing is stored: what
-//! its agents have published since is removed, which also acknowledges it. A run with keys or ids that no script of
+//! ids in a larger epoch, and a later cycle stores them. A run with keys or ids that no script of
 //! ours has written is repaired (`repair.lua`). Either happens to a run at most once in
 //! [`REPAIR_INTERVAL`], so that a publisher who does damage all the time keeps no persister busy:
 //! until then its ready entries stay pending, and are claimed again.
+//!
+//! Of a deleted run nothing is stored: what its agents have published since is removed, which also
+//! acknowledges it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
