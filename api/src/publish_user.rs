@@ -1,7 +1,7 @@
 //! Checks the user of `RUNCAST_PUBLISH_REDIS_URL` by signing in as it: it must be able to append,
 //! and must not be able to read, delete or administer.
 //!
-//! The keys of a run that nobody has are used, so nothing is changed. Time: the usual Redis
+//! It uses the keys of a run that does not exist, so nothing is changed. Time: the usual Redis
 //! deadline for each call.
 
 use anyhow::{Context as _, bail};

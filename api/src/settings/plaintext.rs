@@ -126,7 +126,10 @@ mod tests {
 
     use super::*;
 
-    fn refused(more: &[(&str, &str)], is_gateway: bool) -> Option<String> {
+    /// Settings beside those of a good production.
+    type Given<'a> = &'a [(&'a str, &'a str)];
+
+    fn refused(more: Given<'_>, is_gateway: bool) -> Option<String> {
         let mut env = HashMap::from([
             ("RUNCAST_ENV", "production"),
             ("REDIS_URL", "redis://localhost"),
@@ -143,7 +146,7 @@ mod tests {
     fn production_refuses_what_travels_in_clear_text_unless_it_is_named() {
         assert_eq!(refused(&[], true), None);
         let publish = ("RUNCAST_PUBLISH_REDIS_URL", "redis://u:p@host");
-        let cases: [(&[(&str, &str)], &str, &str); 5] = [
+        let cases: [(Given<'_>, &str, &str); 5] = [
             (&[("RUNCAST_PUBLIC_URL", "")], "RUNCAST_PUBLIC_URL", ""),
             (
                 &[("RUNCAST_PUBLIC_URL", "http://host")],

@@ -143,7 +143,8 @@ impl Store {
     }
 }
 
-/// Whether all of these migrations, which this program does not know, state that it works with them.
+/// Whether all of these migrations, which this program does not know, state that it works with
+/// them.
 async fn accepts_this_program(
     connection: &mut PgConnection,
     newer: &[(i64, String)],
