@@ -316,8 +316,12 @@ impl Routes {
         let Some(url) = session.redis_url() else {
             return false;
         };
-        let known = self.redis.as_ref().map(|route| route.url.expose());
-        if known == Some(url.expose()) {
+        let identity = |url: &RedisUrl| {
+            let ca = url.ca().map(|ca| ca.pem().to_owned());
+            (url.expose().to_owned(), ca)
+        };
+        let known = self.redis.as_ref().map(|route| identity(&route.url));
+        if known == Some(identity(url)) {
             return false;
         }
         match RedisRoute::new(url) {
