@@ -153,7 +153,7 @@ async fn check_signs_in_as_the_user_that_agents_get() {
     stack.set(Service::Gateway, "RUNCAST_PUBLISH_REDIS_URL", url.clone());
     let output = stack.check().await;
     assert!(output.contains("may read what runs print"), "{output}");
-    let wrong = url.replacen("://", "://nobody-", 1);
+    let wrong = url.replacen("://", "://another-", 1);
     stack.set(Service::Gateway, "RUNCAST_PUBLISH_REDIS_URL", wrong);
     let output = stack.check().await;
     assert!(output.contains("RUNCAST_PUBLISH_REDIS_URL"), "{output}");

@@ -224,6 +224,32 @@ async fn an_agent_asks_anew_how_to_publish_when_its_password_has_changed() {
     finish(&stack, run, wrap).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_accepts_connections_and_refuses_appends_is_left_alone() {
+    let mut stack = Stack::start().await;
+    let url = stack.redis.publisher_url(stack.redis.port());
+    let user = url.trim_start_matches("redis://").split(':').next();
+    let mut redis = stack.redis.connection().await;
+    let mut command = redis::cmd("ACL");
+    command
+        .arg("SETUSER")
+        .arg(user.expect("a user"))
+        .arg("-xadd");
+    let reply: redis::RedisResult<redis::Value> = command.query_async(&mut redis).await;
+    reply.expect("an administrator may do that");
+    let run = create(&stack).await;
+    let script = "for i in $(seq 60); do echo line $i; sleep 0.05; done";
+    let settings = [
+        ("RUNCAST_TRANSPORT", "auto"),
+        ("RUNCAST_LOG", "runcast_publisher=info"),
+    ];
+    let mut wrap = stack.wrap_with(run, &["sh", "-c", script], &settings);
+    wrap.wait_exit(WAIT_DEADLINE).await;
+    let changes = count_changes(&wrap);
+    assert!((1..=3).contains(&changes), "{changes}\n{}", wrap.logs());
+    finish(&stack, run, wrap).await;
+}
+
 /// Headers other than those of a publisher.
 type Headers<'a> = &'a [(&'static str, &'static str)];
 

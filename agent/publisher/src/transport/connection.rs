@@ -24,10 +24,12 @@ pub(crate) enum ConnectionError {
 }
 
 impl ConnectionError {
-    /// Whether Redis refused who we are, or what we may do: other credentials are needed.
-    pub(crate) fn is_refused_access(&self) -> bool {
+    /// Whether Redis refused who we are, or what we ask for: other credentials may be needed. The
+    /// reply to a script does not say whether it lacked a permission.
+    pub(crate) fn is_refused(&self) -> bool {
         match self {
-            Self::Connect(failure) | Self::Call(failure) => failure.is_refused_access(),
+            Self::Connect(failure) => failure.is_refused_access(),
+            Self::Call(failure) => failure.is_refused_access() || !failure.is_outage(),
             Self::Gateway(_) => false,
         }
     }

@@ -4,7 +4,8 @@
 //! must answer within [`OPEN_TIMEOUT`], and then each call within [`FALLBACK_DEADLINE`], else the
 //! gateway takes over at once. From then on Redis is [probed](RedisProbe), first after
 //! [`FIRST_PROBE`] and then up to [`MAX_PROBE_INTERVAL`] apart, and takes over again when it
-//! answers. Each change costs one connection and a resend of what was not acknowledged.
+//! answers. A Redis that refused the credentials is left alone for longer: it may accept the
+//! connection and refuse each append. Each change costs one connection and a resend of what was not acknowledged.
 //!
 //! The credentials for Redis may change while a run goes on, and so may its address. So the gateway
 //! is asked anew how to publish when Redis refuses the credentials, and when it has been away for
@@ -252,11 +253,15 @@ impl Routes {
 
     fn on_redis_failure(&mut self, error: &ConnectionError) {
         self.away_since.get_or_insert_with(Instant::now);
-        self.is_refused |= error.is_refused_access();
+        self.is_refused |= error.is_refused();
     }
 
     /// Connects to Redis, by new credentials where the old ones seem to be of no use.
     async fn open_redis(&mut self) -> Result<Connection, ConnectionError> {
+        // Credentials that were refused may still open a connection, and only not append.
+        if self.is_refused {
+            self.refresh().await;
+        }
         let Some(route) = &self.redis else {
             return std::future::pending().await;
         };
@@ -349,7 +354,12 @@ impl RedisProbe {
     fn start(mut routes: Routes) -> Self {
         Self(AbortOnDropHandle::new(tokio::spawn(async move {
             // With jitter: agents that lost Redis together do not come back together.
-            let mut backoff = Backoff::new(FIRST_PROBE, MAX_PROBE_INTERVAL);
+            // Credentials that were refused are refused again, at least for a while.
+            let first = match routes.is_refused {
+                true => MAX_PROBE_INTERVAL,
+                false => FIRST_PROBE,
+            };
+            let mut backoff = Backoff::new(first, MAX_PROBE_INTERVAL);
             loop {
                 sleep(backoff.next_wait()).await;
                 match routes.open_redis().await {
