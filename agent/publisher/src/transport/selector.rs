@@ -5,7 +5,8 @@
 //! gateway takes over at once. From then on Redis is [probed](RedisProbe), first after
 //! [`FIRST_PROBE`] and then up to [`MAX_PROBE_INTERVAL`] apart, and takes over again when it
 //! answers. A Redis that refused the credentials is left alone for longer: it may accept the
-//! connection and refuse each append. Each change costs one connection and a resend of what was not acknowledged.
+//! connection and refuse each append. Each change costs one connection and a resend of what was not
+//! acknowledged.
 //!
 //! The credentials for Redis may change while a run goes on, and so may its address. So the gateway
 //! is asked anew how to publish when Redis refuses the credentials, and when it has been away for
