@@ -43,7 +43,8 @@ pub(crate) async fn run() {
     }
 }
 
-fn print(name: &str, waits: &[f64]) {
+/// Prints a row of the table.
+pub(crate) fn print(name: &str, waits: &[f64]) {
     let [middle, late, most] = [0.5, 0.99, 1.0].map(|share| quantile(waits, share));
     say(format_args!(
         "| {name} | {middle:.2} | {late:.2} | {most:.2} |"
@@ -90,6 +91,14 @@ async fn published(server: &Server, with_spool: bool, even: bool) -> Vec<f64> {
     let publisher = Publisher::start(&target, options(folder.as_ref())).expect("started");
     publisher.connected(PATIENCE).await.expect("connected");
     let settling = server.keep_settled(target.run, publisher.producer().0);
+    let waits = acknowledgements(&publisher, even).await;
+    publisher.close(PATIENCE).await.expect("closed");
+    settling.abort();
+    waits
+}
+
+/// How long each event took until its acknowledgement, in ms.
+pub(crate) async fn acknowledgements(publisher: &Publisher, even: bool) -> Vec<f64> {
     let texts = measure::texts();
     let mut waiting = JoinSet::new();
     let mut at = Instant::now();
@@ -108,8 +117,5 @@ async fn published(server: &Server, with_spool: bool, even: bool) -> Vec<f64> {
             MEAN_GAP.mul_f64(-rand::rng().random_range(f64::MIN_POSITIVE..1.0).ln())
         };
     }
-    let waits = waiting.join_all().await;
-    publisher.close(PATIENCE).await.expect("closed");
-    settling.abort();
-    waits
+    waiting.join_all().await
 }

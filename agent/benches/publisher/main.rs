@@ -5,7 +5,8 @@
 //!   script;
 //! - `latency`: from publishing to the acknowledgement of Redis at 100 events/s, compared with one
 //!   raw call;
-//! - `memory`, `memory-spool`: resident memory while Redis is stopped and everything is full.
+//! - `memory`, `memory-spool`: resident memory while Redis is stopped and everything is full;
+//! - `transport`: events/s and latency through a gateway, compared with the direct way.
 //!
 //! Without an argument all parts run one after the other, each in a process of its own, so that
 //! they share neither memory nor threads.
@@ -16,10 +17,17 @@ mod measure;
 mod memory;
 mod server;
 mod throughput;
+mod transport;
 
 use std::process::{Command, ExitCode};
 
-const PARTS: [&str; 4] = ["throughput", "latency", "memory", "memory-spool"];
+const PARTS: [&str; 5] = [
+    "throughput",
+    "latency",
+    "memory",
+    "memory-spool",
+    "transport",
+];
 
 fn main() -> ExitCode {
     // Skip arguments that cargo adds.
@@ -56,6 +64,7 @@ fn run(part: &str) -> ExitCode {
         "latency" => runtime.block_on(latency::run()),
         "memory" => runtime.block_on(memory::run(false)),
         "memory-spool" => runtime.block_on(memory::run(true)),
+        "transport" => runtime.block_on(transport::run()),
         _ => {
             let parts = PARTS.join(", ");
             measure::say(format_args!("there is no part {part}, only {parts}"));

@@ -1,5 +1,5 @@
 //! The Redis server of this benchmark, on the loopback address, and the effects of a persister on
-//! one of its runs.
+//! one of its runs. For [`transport`](crate::transport) with a gateway in front of it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::event_id::EventId;
-use runcast_common::protocol::keys::Keys;
+use runcast_common::protocol::keys::{Keys, RunKeys};
 use runcast_common::redis;
 use runcast_common::scripts::{LiveWindow, Settle};
 use runcast_publisher::{Options, SpoolOptions, Target};
@@ -71,37 +71,40 @@ impl Server {
     /// Settles all events of the run again and again, until the task is aborted. The run must have
     /// only this producer.
     pub(crate) fn keep_settled(&self, run: Uuid, producer: Uuid) -> JoinHandle<()> {
-        let redis = self.redis();
-        let keys = Keys::new(PREFIX).run(run);
-        tokio::spawn(async move {
-            loop {
-                let mut ask = redis::cmd("HMGET");
-                ask.arg(&keys.meta).arg("epoch").arg("seq");
-                let last = redis
-                    .query::<(Option<u64>, Option<u64>)>(keys.slot, &ask)
-                    .await;
-                if let Ok((Some(epoch), Some(seq))) = last {
-                    let settle = Settle {
-                        watermark: EventId::new(epoch, seq),
-                        sealed: None,
-                        ready_ids: &[],
-                        durable: &[(producer, seq)],
-                        window: LiveWindow {
-                            events: 0,
-                            bytes: 0,
-                            seconds: 900,
-                        },
-                    };
-                    // Fails while the server is stopped.
-                    let settled = redis.run(keys.slot, async |connection| {
-                        settle.call(&keys, connection).await
-                    });
-                    drop(settled.await);
-                }
-                sleep(SETTLE_EVERY).await;
-            }
-        })
+        keep_settled(self.redis(), Keys::new(PREFIX).run(run), producer)
     }
+}
+
+/// Settles all events of a run again and again, as [`Server::keep_settled`] does.
+pub(crate) fn keep_settled(redis: Redis, keys: RunKeys, producer: Uuid) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            let mut ask = redis::cmd("HMGET");
+            ask.arg(&keys.meta).arg("epoch").arg("seq");
+            let last = redis
+                .query::<(Option<u64>, Option<u64>)>(keys.slot, &ask)
+                .await;
+            if let Ok((Some(epoch), Some(seq))) = last {
+                let settle = Settle {
+                    watermark: EventId::new(epoch, seq),
+                    sealed: None,
+                    ready_ids: &[],
+                    durable: &[(producer, seq)],
+                    window: LiveWindow {
+                        events: 0,
+                        bytes: 0,
+                        seconds: 900,
+                    },
+                };
+                // Fails while the server is stopped.
+                let settled = redis.run(keys.slot, async |connection| {
+                    settle.call(&keys, connection).await
+                });
+                drop(settled.await);
+            }
+            sleep(SETTLE_EVERY).await;
+        }
+    })
 }
 
 /// A folder for spools, on the disk of the build rather than in memory.

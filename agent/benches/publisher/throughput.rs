@@ -22,9 +22,9 @@ use crate::measure::{self, EVENT_BYTES, cpu, median, say, spread};
 use crate::server::{PATIENCE, Server, options, spool_folder};
 
 /// Events per round: a second or two.
-const ROUND_EVENTS: u64 = 3000 * MAX_ENTRY_EVENTS as u64;
+pub(crate) const ROUND_EVENTS: u64 = 3000 * MAX_ENTRY_EVENTS as u64;
 
-const TOTAL_ROUNDS: usize = 5;
+pub(crate) const TOTAL_ROUNDS: usize = 5;
 
 /// Raw calls in flight: as many as a publisher has.
 const IN_FLIGHT_CALLS: usize = 8;
