@@ -36,7 +36,7 @@ pub enum PasswordError {
     #[error(
         "a password has {MIN_PASSWORD_CHARS} characters at least and {MAX_PASSWORD_BYTES} bytes at most"
     )]
-    Unfit,
+    InvalidLength,
     /// Too many passwords are being checked.
     #[error("too many passwords are being checked at the moment; try again")]
     Busy,
@@ -82,7 +82,7 @@ impl Passwords {
     pub async fn hash(&self, password: &SecretString) -> Result<String, PasswordError> {
         let text = password.expose_secret();
         if text.chars().count() < MIN_PASSWORD_CHARS || text.len() > MAX_PASSWORD_BYTES {
-            return Err(PasswordError::Unfit);
+            return Err(PasswordError::InvalidLength);
         }
         let (argon2, password) = (self.argon2.clone(), password.clone());
         self.run(move || hash(&argon2, password.expose_secret()))
@@ -180,7 +180,7 @@ mod tests {
             .expect_err("no hash");
         for unfit in ["short", &"x".repeat(MAX_PASSWORD_BYTES + 1)] {
             let refused = passwords.hash(&secret(unfit)).await;
-            assert!(matches!(refused, Err(PasswordError::Unfit)));
+            assert!(matches!(refused, Err(PasswordError::InvalidLength)));
         }
     }
 

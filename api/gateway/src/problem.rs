@@ -270,7 +270,7 @@ impl From<IssueError> for Problem {
 impl From<PasswordError> for Problem {
     fn from(error: PasswordError) -> Self {
         match error {
-            PasswordError::Unfit => Self::bad_request(error.to_string()),
+            PasswordError::InvalidLength => Self::bad_request(error.to_string()),
             PasswordError::Busy => Self::unavailable(error.to_string()),
             PasswordError::Failed(_) => {
                 error!(%error, "a password cannot be hashed; the request is answered 500");

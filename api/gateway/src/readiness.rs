@@ -94,15 +94,17 @@ pub struct ProbeResults {
     #[schema(value_type = String)]
     pub partitions: ProbeResult,
     /// The ready queue.
-    pub line: ReadyQueueState,
+    #[serde(rename = "line")]
+    pub ready_queue: ReadyQueueState,
 }
 
 impl ProbeResults {
-    /// Whether nothing is wrong. The ready queue matters to services that read it (`with_line`).
-    pub const fn is_healthy(&self, with_line: bool) -> bool {
+    /// Whether nothing is wrong. The ready queue matters to services that read it
+    /// (`with_ready_queue`).
+    pub const fn is_healthy(&self, with_ready_queue: bool) -> bool {
         let servers = self.redis.is_ok() && self.postgres.is_ok();
-        let line = !with_line || self.line.group.is_ok();
-        servers && self.schema.is_ok() && self.partitions.is_ok() && line
+        let queue = !with_ready_queue || self.ready_queue.group.is_ok();
+        servers && self.schema.is_ok() && self.partitions.is_ok() && queue
     }
 }
 
@@ -160,7 +162,7 @@ impl Health {
             schema,
             schema_version: schema::version(),
             partitions,
-            line: ready_queue.map_or_else(|_elapsed| no_queue(unreachable()), queue_state),
+            ready_queue: ready_queue.map_or_else(|_elapsed| no_queue(unreachable()), queue_state),
         }
     }
 

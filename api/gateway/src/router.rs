@@ -67,7 +67,7 @@ impl Gateway {
         clients: ConnectionLimiter,
     ) -> serde_json::Result<()> {
         let parts = &self.0.parts;
-        let writers = Arc::clone(&parts.delivery);
+        let writers = Arc::clone(&parts.writers);
         let stop = parts.hub.stop().clone();
         let memory = Arc::clone(parts.hub.memory());
         let router = self.router()?;

@@ -39,7 +39,7 @@ pub struct GatewayParts {
     /// The tails of watched runs.
     pub hub: Arc<Hub>,
     /// The threads that write to the sockets of viewers.
-    pub delivery: Arc<WriterPool>,
+    pub writers: Arc<WriterPool>,
     /// How long a client may read nothing of what is sent to it.
     pub stall_timeout: Duration,
     /// Authentication and authorization.

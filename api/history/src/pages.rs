@@ -264,16 +264,16 @@ impl Reader {
         let missing = limit - page.items.len();
         let limit = u16::try_from(missing).unwrap_or(PAGE_EVENTS);
         if missing > 0 && page.bytes < PAGE_BYTES {
-            let floor = self
+            let start = self
                 .history
-                .floor(run, at, filter.channels(), limit)
+                .page_start(run, at, filter.channels(), limit)
                 .await?;
-            let older = match floor {
+            let older = match start {
                 None => Page::default(),
-                Some(floor) => {
-                    let from = floor.oldest.cursor_before();
+                Some(start) => {
+                    let from = start.oldest.cursor_before();
                     let mut older = self.newest_between(run, from, at, filter, missing).await?;
-                    older.has_older |= floor.has_older;
+                    older.has_older |= start.has_older;
                     older
                 }
             };

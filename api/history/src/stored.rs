@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::archive::reader::{Archive, ArchiveReadError};
 use runcast_store::Store;
-use runcast_store::events::{EventPage, Floor, Moment};
+use runcast_store::events::{EventPage, Moment, PageStart};
 use runcast_store::runs::Coverage;
 
 /// Reads stored events. Cloning is cheap.
@@ -61,18 +61,18 @@ impl History {
     /// The first id of the page that holds the last `limit` events of these channels before
     /// `before`, or as many as fit a page; None if there is no such event. A page does not reach
     /// from rows into the archive.
-    pub async fn floor(
+    pub async fn page_start(
         &self,
         run: Uuid,
         before: EventId,
         channels: &[Channel],
         limit: u16,
-    ) -> Result<Option<Floor>, ArchiveReadError> {
-        let rows = self.store.floor(run, before, channels, limit).await?;
+    ) -> Result<Option<PageStart>, ArchiveReadError> {
+        let rows = self.store.page_start(run, before, channels, limit).await?;
         let archived = self.store.archived_upto(run).await?;
-        if let Some(floor) = rows {
-            let has_older = floor.has_older || archived > EventId::ZERO;
-            return Ok(Some(Floor { has_older, ..floor }));
+        if let Some(start) = rows {
+            let has_older = start.has_older || archived > EventId::ZERO;
+            return Ok(Some(PageStart { has_older, ..start }));
         }
         if archived == EventId::ZERO {
             return Ok(None);
@@ -84,7 +84,7 @@ impl History {
         };
         let any = archived_page(run, archived, &[], 1);
         let has_older = !self.archive.events_before(&any, oldest).await?.is_empty();
-        Ok(Some(Floor { oldest, has_older }))
+        Ok(Some(PageStart { oldest, has_older }))
     }
 
     /// The first stored event after a cursor, with the time of its append. For an archived event
@@ -140,6 +140,7 @@ const fn archived_page(
             watermark: upto,
             ended: true,
             archived: upto,
+            redaction_revision: 0,
         },
         channels,
         limit,

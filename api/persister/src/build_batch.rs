@@ -367,7 +367,7 @@ impl RunBuilder<'_> {
             self.batch.producers.push((self.run, producer, state));
             if self.state.lost {
                 let published = (self.run, producer, last_appended_ms);
-                self.batch.heard.push(published);
+                self.batch.last_published.push(published);
             }
         }
         self.batch.changes.append(&mut self.changes);

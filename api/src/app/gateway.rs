@@ -58,7 +58,7 @@ impl App {
             redis: self.redis.clone(),
             keys: self.settings.keys.clone(),
             hub,
-            delivery: writers,
+            writers,
             stall_timeout: self.settings.viewer_timeout,
             publish_redis: self.settings.publish_redis.clone(),
             public_url,

@@ -50,7 +50,7 @@ pub async fn run(env: &impl Env) -> anyhow::Result<()> {
     check_oidc(&settings, &store).await?;
     check_archive(&settings, &store).await?;
 
-    let ready = results.line;
+    let ready = results.ready_queue;
     if !ready.group.is_ok() {
         // Normal before the first start of a persister.
         return print_line(&format!("--  ready queue: {}", ready.group.text()));

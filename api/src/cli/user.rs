@@ -151,7 +151,7 @@ impl User {
             }
             Self::Unlink { user } => {
                 let user = find(store, &user).await?;
-                if store.unlink(&operator, user.id).await? == 0 {
+                if store.unlink_identities(&operator, user.id).await? == 0 {
                     bail!("no issuer knows {}", user.name);
                 }
                 Ok(writeln!(out, "{} is linked to no issuer", user.name)?)

@@ -44,7 +44,7 @@ pub struct EventPage<'a> {
 
 /// Where a page begins that ends before a given id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Floor {
+pub struct PageStart {
     /// Its oldest event.
     pub oldest: EventId,
     /// True if there are events before that one.
@@ -97,7 +97,7 @@ const SELECT_AFTER: &str = concat!(
     ") AS sized WHERE (size <= $8 OR size = length) AND (epoch, seq) <= ($9, $10) ORDER BY epoch, seq"
 );
 
-const SELECT_FLOOR: &str = concat!(
+const SELECT_PAGE_START: &str = concat!(
     "SELECT epoch, seq, EXISTS (SELECT FROM events older WHERE older.run_id = $1
             AND (older.epoch, older.seq) < (oldest.epoch, oldest.seq)) FROM (SELECT epoch, seq FROM (",
     page!(
@@ -149,15 +149,15 @@ impl Store {
 
     /// Finds where the page begins that holds the last `limit` events of these channels before an
     /// id, or as many as fit in a page. Returns none if there is no such event.
-    pub async fn floor(
+    pub async fn page_start(
         &self,
         run: Uuid,
         before: EventId,
         channels: &[Channel],
         limit: u16,
-    ) -> Result<Option<Floor>, StoreError> {
+    ) -> Result<Option<PageStart>, StoreError> {
         let query = EventQuery::of(channels);
-        let row: Option<(i64, i64, bool)> = sqlx::query_as(SELECT_FLOOR)
+        let row: Option<(i64, i64, bool)> = sqlx::query_as(SELECT_PAGE_START)
             .bind(run)
             .bind(signed(before.epoch))
             .bind(signed(before.seq))
@@ -168,7 +168,7 @@ impl Store {
             .bind(signed(PAGE_BYTES as u64))
             .fetch_optional(&self.pool)
             .await?;
-        Ok(row.map(|(epoch, seq, has_older)| Floor {
+        Ok(row.map(|(epoch, seq, has_older)| PageStart {
             oldest: id(epoch, seq),
             has_older,
         }))

@@ -92,7 +92,7 @@ impl Store {
 
     /// Links an identity to a user. Returns false, and does nothing, if it is linked to a user
     /// already, or if the user has another identity of this issuer.
-    pub async fn link(
+    pub async fn link_identity(
         &self,
         actor: &Actor,
         identity: &Identity<'_>,
@@ -136,7 +136,7 @@ impl Store {
 
     /// Removes all identities of a user and ends their sessions. Returns how many identities were
     /// removed.
-    pub async fn unlink(&self, actor: &Actor, user: Uuid) -> Result<u64, StoreError> {
+    pub async fn unlink_identities(&self, actor: &Actor, user: Uuid) -> Result<u64, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let done = sqlx::query("DELETE FROM identities WHERE user_id = $1")
             .bind(user)

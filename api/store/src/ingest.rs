@@ -67,7 +67,7 @@ pub struct IngestBatch {
     /// New states of producers, each with its run and its id.
     pub producers: Vec<(Uuid, Uuid, ProducerState)>,
     /// Producers of lost runs: run, producer, and when it last published, by Redis' clock.
-    pub heard: Vec<(Uuid, Uuid, u64)>,
+    pub last_published: Vec<(Uuid, Uuid, u64)>,
     /// New states of variations.
     pub changes: Vec<VariationChange>,
     /// What was no event.
@@ -161,7 +161,7 @@ impl Store {
     }
 
     /// The highest stored seq of a producer; 0 if none is stored.
-    pub async fn durable(&self, run: Uuid, producer: Uuid) -> Result<u64, StoreError> {
+    pub async fn durable_seq(&self, run: Uuid, producer: Uuid) -> Result<u64, StoreError> {
         let seq: Option<i64> =
             sqlx::query_scalar("SELECT seq FROM producers WHERE run_id = $1 AND producer = $2")
                 .bind(run)
@@ -251,7 +251,7 @@ async fn write(connection: &mut PgConnection, batch: IngestBatch) -> Result<Inge
     write_dead_letters(connection, &batch.dead_letters).await?;
     write_producers(connection, &batch.producers).await?;
     // Let the statuses of agents, variations and runs follow what is stored.
-    let revived = revive_lost_agents(connection, &batch.heard).await?;
+    let revived = revive_lost_agents(connection, &batch.last_published).await?;
     write_variations(connection, &batch.changes).await?;
     let ended = write_watermarks(connection, &batch.progress).await?;
     // Read what to announce, then commit all of it.

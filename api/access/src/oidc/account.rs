@@ -172,7 +172,7 @@ impl Accounts {
                 name: user.name.clone(),
                 address: None,
             };
-            if self.store.link(&actor, &identity, user.id).await? {
+            if self.store.link_identity(&actor, &identity, user.id).await? {
                 return Ok(AccountMatch::User(user.id));
             }
             let known = self.store.identified(&account.issuer, &account.subject);

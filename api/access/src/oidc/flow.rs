@@ -53,7 +53,7 @@ pub enum SignInRefused {
     Denied,
     /// The answer of the issuer does not pass verification.
     #[error("the answer of the issuer does not prove your identity: begin again")]
-    Unproven,
+    InvalidAnswer,
     /// The account has no verified address, and no user is linked to it.
     #[error("the issuer has not verified your email address, and no user here is linked to you")]
     Unverified,
@@ -62,7 +62,7 @@ pub enum SignInRefused {
     Unknown,
     /// The issuer does not answer.
     #[error("the issuer does not answer at the moment; try again")]
-    Away,
+    IssuerUnavailable,
     /// Redis, which stores pending sign-ins, did not answer.
     #[error(transparent)]
     Redis(#[from] RedisFailure),
@@ -76,7 +76,7 @@ pub enum SignInRefused {
 
 impl From<IssuerUnavailable> for SignInRefused {
     fn from(_logged: IssuerUnavailable) -> Self {
-        Self::Away
+        Self::IssuerUnavailable
     }
 }
 
@@ -86,10 +86,12 @@ impl SignInRefused {
         match self {
             Self::ReturnTo | Self::Stale => "stale",
             Self::Denied => "denied",
-            Self::OtherIssuer | Self::Unproven => "unproven",
+            Self::OtherIssuer | Self::InvalidAnswer => "unproven",
             Self::Unverified => "unverified",
             Self::Unknown => "unknown",
-            Self::Away | Self::Redis(_) | Self::Store(_) | Self::Random(_) => "unavailable",
+            Self::IssuerUnavailable | Self::Redis(_) | Self::Store(_) | Self::Random(_) => {
+                "unavailable"
+            }
         }
     }
 
@@ -98,9 +100,9 @@ impl SignInRefused {
         match self {
             Self::ReturnTo | Self::Stale => Some("oidc_stale"),
             Self::Denied => Some("oidc_denied"),
-            Self::OtherIssuer | Self::Unproven => Some("oidc_unproven"),
+            Self::OtherIssuer | Self::InvalidAnswer => Some("oidc_unproven"),
             Self::Unverified | Self::Unknown => Some("oidc_user"),
-            Self::Away => Some("oidc_away"),
+            Self::IssuerUnavailable => Some("oidc_away"),
             Self::Redis(_) | Self::Store(_) | Self::Random(_) => None,
         }
     }
@@ -232,7 +234,7 @@ impl Oidc {
         if let Some(error) = returned.error {
             return Err(issuer_refused(&error, returned.description.as_deref()));
         }
-        let code = returned.code.ok_or(SignInRefused::Unproven)?;
+        let code = returned.code.ok_or(SignInRefused::InvalidAnswer)?;
         // Exchange the code for tokens, and verify the ID token.
         let provider = self.0.issuer.provider().await?;
         let tokens = self.0.issuer.exchange(&provider, code, verifier).await;
@@ -313,7 +315,7 @@ fn issuer_refused(error: &str, description: Option<&str>) -> SignInRefused {
         description, "the OpenID Connect issuer refused a sign-in"
     );
     match error {
-        "server_error" | "temporarily_unavailable" => SignInRefused::Away,
+        "server_error" | "temporarily_unavailable" => SignInRefused::IssuerUnavailable,
         _ => SignInRefused::Denied,
     }
 }
@@ -323,7 +325,7 @@ fn unproven(error: &str) -> SignInRefused {
         error = plain(error),
         "the answer of the OpenID Connect issuer does not pass verification"
     );
-    SignInRefused::Unproven
+    SignInRefused::InvalidAnswer
 }
 
 fn request_failed(error: IssuerError) -> SignInRefused {
@@ -334,7 +336,7 @@ fn request_failed(error: IssuerError) -> SignInRefused {
                 error,
                 "the OpenID Connect issuer did not answer; the sign-in failed"
             );
-            SignInRefused::Away
+            SignInRefused::IssuerUnavailable
         }
     }
 }

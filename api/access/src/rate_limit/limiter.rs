@@ -138,7 +138,7 @@ impl RateLimiter {
             None => Decision::new(Source::Process, self.check_locally(key, active, cost)),
         };
         self.metrics.decided(decision.source);
-        if let Some(denial) = decision.refusal() {
+        if let Some(denial) = decision.denial() {
             self.metrics.limited(denial.policy, decision.source);
         }
         decision
@@ -250,7 +250,7 @@ impl RateLimiter {
     /// counted it by its address already.
     pub async fn check_sign_in(&self, name: &str) -> Result<(), Denial> {
         let decision = self.ask(RateKey::named(name), &[Policy::SignIn], 1).await;
-        decision.refusal().map_or(Ok(()), Err)
+        decision.denial().map_or(Ok(()), Err)
     }
 
     /// The addresses that failed authentication too often.
@@ -301,7 +301,7 @@ impl Decision {
     }
 
     /// The denial that lasts longest, if a policy refuses.
-    pub fn refusal(&self) -> Option<Denial> {
+    pub fn denial(&self) -> Option<Denial> {
         let denied = self.statuses.iter().filter(|(.., status)| !status.allowed);
         denied
             .map(|(policy, _, status)| Denial {
@@ -317,7 +317,7 @@ impl Decision {
     }
 
     /// Each policy that was checked, with its quota and what is left of it.
-    pub fn standings(&self) -> &[(Policy, Quota, QuotaStatus)] {
+    pub fn quota_statuses(&self) -> &[(Policy, Quota, QuotaStatus)] {
         &self.statuses
     }
 }

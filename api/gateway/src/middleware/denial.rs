@@ -59,7 +59,7 @@ impl DenialFormat {
 
     /// The answer if a policy denies the request, with the headers that say what is left.
     pub(super) fn if_denied(&self, decision: &Decision) -> Option<Response> {
-        let mut response = self.denied(&decision.refusal()?);
+        let mut response = self.denied(&decision.denial()?);
         set_rate_limit_headers(decision, response.headers_mut());
         Some(response)
     }
@@ -111,7 +111,7 @@ fn closing_stream(cursor: &str, reason: &str, retry_after: Duration) -> Response
 
 /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers.
 pub(super) fn set_rate_limit_headers(decision: &Decision, headers: &mut HeaderMap) {
-    let statuses = decision.standings();
+    let statuses = decision.quota_statuses();
     if statuses.is_empty() {
         return;
     }

@@ -65,14 +65,14 @@ pub async fn throttle_failed_attempts(
         limits.failed_attempts().record_invalid(attempt);
     }
     let decision = limits.ask(RateKey::at(address), &[Policy::Failed], 1).await;
-    let mut statuses = decision.standings().iter();
+    let mut statuses = decision.quota_statuses().iter();
     if statuses.any(|(.., status)| status.remaining == 0) {
         let one_attempt = Duration::from_micros(1).mul_f64(quota.micros_of_unit());
-        let denial = decision.refusal();
+        let denial = decision.denial();
         let wait = denial.map_or(one_attempt, |denial| denial.retry_after);
         limits.failed_attempts().block(address, wait);
     }
-    match decision.refusal() {
+    match decision.denial() {
         Some(denial) => format.denied(&denial),
         None => response,
     }

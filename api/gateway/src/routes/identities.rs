@@ -87,7 +87,10 @@ async fn link(
         email: &user.email,
     };
     let store = gateway.store();
-    if !store.link(&principal.actor(), &identity, user.id).await? {
+    if !store
+        .link_identity(&principal.actor(), &identity, user.id)
+        .await?
+    {
         let taken = "the user has another identity of this issuer, or the identity another user: unlink \
              it first";
         return Err(Problem::new(StatusCode::CONFLICT, taken));
@@ -115,7 +118,7 @@ async fn unlink(
 ) -> Result<StatusCode, Problem> {
     let user = find_user(&gateway, &user).await?;
     let (store, actor) = (gateway.store(), principal.actor());
-    store.unlink(&actor, user.id).await?;
+    store.unlink_identities(&actor, user.id).await?;
     gateway.access().settle().await;
     Ok(StatusCode::NO_CONTENT)
 }

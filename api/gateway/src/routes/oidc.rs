@@ -215,11 +215,11 @@ impl From<SignInRefused> for Problem {
             SignInRefused::ReturnTo | SignInRefused::Stale | SignInRefused::OtherIssuer => {
                 StatusCode::BAD_REQUEST
             }
-            SignInRefused::Unproven => StatusCode::UNAUTHORIZED,
+            SignInRefused::InvalidAnswer => StatusCode::UNAUTHORIZED,
             SignInRefused::Denied | SignInRefused::Unverified | SignInRefused::Unknown => {
                 StatusCode::FORBIDDEN
             }
-            SignInRefused::Away => StatusCode::SERVICE_UNAVAILABLE,
+            SignInRefused::IssuerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, refused.to_string())
     }

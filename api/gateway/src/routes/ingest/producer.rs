@@ -82,7 +82,7 @@ impl Producer {
             },
         };
         // What Postgres holds counts even if Redis no longer knows this producer.
-        producer.base = gateway.store().durable(run, id).await?;
+        producer.base = gateway.store().durable_seq(run, id).await?;
         let stored = match producer.call(gateway, 0, b"").await?.outcome {
             AppendOutcome::Stored { stored } => stored,
             outcome => return Err(refused(outcome, &producer.last)),

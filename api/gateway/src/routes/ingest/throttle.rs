@@ -57,7 +57,7 @@ impl Throttle {
             let decision = gateway
                 .limits()
                 .ask(subject, &policies, self.uncounted_bytes);
-            let Some(denial) = decision.await.refusal() else {
+            let Some(denial) = decision.await.denial() else {
                 self.uncounted_bytes = 0;
                 return Ok(());
             };

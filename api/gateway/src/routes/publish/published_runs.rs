@@ -120,7 +120,7 @@ impl PublishedRun {
             let decision = gateway
                 .limits()
                 .ask(RateKey::Run(self.id), &[Policy::Publish], cost);
-            match decision.await.refusal() {
+            match decision.await.denial() {
                 None => left -= cost,
                 // What is refused is not appended, so it does not count.
                 Some(denial) if Instant::now() + denial.retry_after > deadline => {
@@ -146,7 +146,7 @@ impl PublishedRun {
         let decision = gateway
             .limits()
             .ask(RateKey::Run(self.id), &[Policy::Ingest], 1);
-        match decision.await.refusal() {
+        match decision.await.denial() {
             None => Ok(()),
             Some(denial) => Err(denial.into()),
         }
