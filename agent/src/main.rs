@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use runcast_agent::cli::{Cli, Command};
 use runcast_agent::exit_code::EX_USAGE;
 use runcast_agent::local_gateway::LocalEnv;
-use runcast_agent::{delete, resend, tail, wrap};
+use runcast_agent::{delete, redact, resend, tail, wrap};
 use runcast_common::config::ProcessEnv;
 use runcast_common::telemetry::Audience;
 use runcast_common::{connect, telemetry};
@@ -56,6 +56,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Delete(arguments) => {
             Ok(start_runtime()?.block_on(delete::run(arguments.run, &env)))
         }
+        Command::Redact(arguments) => Ok(start_runtime()?.block_on(redact::run(&arguments, &env))),
         Command::Resend(arguments) => {
             Ok(start_runtime()?.block_on(resend::run(&arguments.into(), &env)))
         }

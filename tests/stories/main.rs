@@ -31,6 +31,7 @@ mod page;
 mod persisters;
 mod psql;
 mod readiness;
+mod redaction;
 mod redis_cluster;
 mod redis_data_loss;
 mod redis_sentinel;

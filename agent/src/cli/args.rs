@@ -12,7 +12,7 @@ use runcast_common::protocol::limits::{MAX_LABEL_BYTES, MAX_NAME_BYTES, MAX_VARI
 use runcast_redact::{EnvRedaction, NamePattern};
 use uuid::Uuid;
 
-use super::help::{DELETE_HELP, RESEND_HELP, SETTINGS_HELP, TAIL_HELP, WRAP_HELP};
+use super::help::{DELETE_HELP, REDACT_HELP, RESEND_HELP, SETTINGS_HELP, TAIL_HELP, WRAP_HELP};
 use crate::resend::ResendOptions;
 use crate::tail::TailOptions;
 use crate::wrap::{MarkerSelection, WrapOptions};
@@ -62,6 +62,14 @@ pub enum Command {
     /// runs:delete. A run on hold is not deleted.
     #[command(after_help = DELETE_HELP)]
     Delete(DeleteArgs),
+    /// Mask what a run has printed, after it was stored
+    ///
+    /// With --text-file a text is masked wherever the run has printed it, else all that the events
+    /// from --from to --to say. It is masked for all readers, in the archive too, and nothing
+    /// brings it back; ids, counts and line numbers stay. Waits until a worker has done it. Needs a
+    /// token with the scope runs:redact. A run on hold is not redacted.
+    #[command(after_help = REDACT_HELP)]
+    Redact(RedactArgs),
     /// Lead the session of a command: started by `wrap --tty`, not by users
     #[command(hide = true)]
     Session(SessionArgs),
@@ -177,6 +185,27 @@ pub struct TailArgs {
 pub struct DeleteArgs {
     /// The run
     pub run: Uuid,
+}
+
+/// Arguments of `runcast redact`.
+#[derive(Debug, Args)]
+pub struct RedactArgs {
+    /// The run
+    pub run: Uuid,
+    /// File with the text, without the line end at its end; - for stdin
+    ///
+    /// Not an argument, since other users of a machine can read those.
+    #[arg(long, value_name = "FILE", required_unless_present = "from")]
+    pub text_file: Option<PathBuf>,
+    /// First event [default: the beginning of the run, with --text-file]
+    #[arg(long, value_name = "ID", value_parser = EventId::parse_cursor)]
+    pub from: Option<EventId>,
+    /// Last event [default: the newest one with --text-file, else that of --from]
+    #[arg(long, value_name = "ID", value_parser = EventId::parse_cursor)]
+    pub to: Option<EventId>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// Arguments of `runcast resend`.

@@ -6,8 +6,8 @@ Settings (environment):
                  for a gateway that `runcastd dev` runs on this machine: by the files `url` and `token`
                  in RUNCAST_DATA_DIR, else in .local here or above, up to the root of the repository or
                  the home folder; never with RUNCAST_ENV=production
-  RUNCAST_TOKEN  token with the scope runs:publish (wrap, resend), runs:read (tail) or runs:delete
-                 (delete)
+  RUNCAST_TOKEN  token with the scope runs:publish (wrap, resend), runs:read (tail), runs:delete
+                 (delete) or runs:redact (redact)
   RUNCAST_TRANSPORT  gateway: publish over HTTP; redis: to Redis directly; auto: to Redis where the
                  gateway hands out its address and it answers, else over HTTP [default: auto]
   REDIS_URL      address of Redis, if it differs from the one that the gateway hands out: redis://...,
@@ -111,6 +111,21 @@ Exit codes:
 
 Examples:
   runcast delete 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b";
+
+pub(super) const REDACT_HELP: &str = "\
+Exit codes:
+  0    it is masked
+  66   the run, or the file with the text, does not exist
+  69   the gateway cannot be reached
+  75   no worker has done it yet; it will be done without this command
+  77   the token is not accepted, or lacks the scope runs:redact
+  78   a setting is missing or wrong
+  64   wrong use of runcast
+  1    anything else, such as a run on hold
+
+Examples:
+  printf %s \"$LEAKED\" | runcast redact 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b --text-file -
+  runcast redact 0193a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b --from 1764000000000-17 --to 1764000000000-19";
 
 pub(super) const RESEND_HELP: &str = "\
 Exit codes:

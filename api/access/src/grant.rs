@@ -77,6 +77,7 @@ const fn bit(scope: Scope) -> u8 {
         Scope::Control => 4,
         Scope::Admin => 8,
         Scope::Delete => 16,
+        Scope::Redact => 32,
     }
 }
 

@@ -14,17 +14,20 @@ pub enum Scope {
     Control,
     /// Delete runs, and hold them against deletion.
     Delete,
+    /// Redact what runs have printed.
+    Redact,
     /// Everything.
     Admin,
 }
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Read,
         Self::Publish,
         Self::Control,
         Self::Delete,
+        Self::Redact,
         Self::Admin,
     ];
 
@@ -35,6 +38,7 @@ impl Scope {
             Self::Publish => "runs:publish",
             Self::Control => "runs:control",
             Self::Delete => "runs:delete",
+            Self::Redact => "runs:redact",
             Self::Admin => "admin",
         }
     }
@@ -53,6 +57,8 @@ impl FromStr for Scope {
         Self::ALL
             .into_iter()
             .find(|scope| scope.name() == text)
-            .ok_or("expected runs:read, runs:publish, runs:control, runs:delete or admin")
+            .ok_or(
+                "expected runs:read, runs:publish, runs:control, runs:delete, runs:redact or admin",
+            )
     }
 }

@@ -206,6 +206,8 @@ impl RunTail {
         };
         if update.is_deleted() {
             state.set_deleted();
+        } else if update.redacted {
+            state.forget_events();
         }
         drop(state);
         self.notify();

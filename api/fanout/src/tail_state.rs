@@ -174,11 +174,17 @@ impl TailState {
 
     /// Drops all that is kept of the run, which was deleted. Returns whether that is new.
     pub(crate) fn set_deleted(&mut self) -> bool {
+        self.forget_events();
+        !std::mem::replace(&mut self.deleted, true)
+    }
+
+    /// Drops the events that are kept, since they have changed where they are stored. A viewer that
+    /// needs them reads them from there.
+    pub(crate) fn forget_events(&mut self) {
         self.backfill.clear();
         if let Some(ring) = &mut self.ring {
             *ring = Ring::new(ring.end());
         }
-        !std::mem::replace(&mut self.deleted, true)
     }
 
     /// Notes that the tail cannot read on. Returns whether that is new.

@@ -50,6 +50,9 @@ pub struct ArchiveAttempt {
     pub producers: Vec<(Uuid, Seal)>,
     /// Index of the previous object of the run, if there is one.
     pub before: Option<Vec<u8>>,
+    /// The run was redacted: its lines are as many and as long as its producers published, and
+    /// others.
+    pub is_redacted: bool,
 }
 
 /// Sizes of a written object.
@@ -90,13 +93,15 @@ pub struct Leaving {
 }
 
 /// Locks a run that is due for archiving and reads its state. It is due if it has been sealed for
-/// long enough, has events that are not archived, and no dead letter, which could still be replayed
-/// into it.
-const LOCK_DUE: &str = "SELECT r.epoch, r.seq, r.archived_epoch, r.archived_seq, r.events, r.bytes
+/// long enough, has events that are not archived, no dead letter, which could still be replayed
+/// into it, and no redaction that is being carried out.
+const LOCK_DUE: &str =
+    "SELECT r.epoch, r.seq, r.archived_epoch, r.archived_seq, r.events, r.bytes, r.redaction_revision
        FROM runs r
       WHERE r.id = $1 AND r.sealed_at < now() - make_interval(secs => $2)
         AND r.sealed_at IS DISTINCT FROM r.archived_seal
         AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.run_id = r.id)
+        AND NOT EXISTS (SELECT FROM redactions d WHERE d.run_id = r.id AND d.finished_at IS NULL)
         FOR UPDATE";
 
 impl Store {
@@ -112,6 +117,7 @@ impl Store {
               WHERE sealed_at < now() - make_interval(secs => $1)
                 AND sealed_at IS DISTINCT FROM archived_seal
                 AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.run_id = r.id)
+                AND NOT EXISTS (SELECT FROM redactions d WHERE d.run_id = r.id AND d.finished_at IS NULL)
               ORDER BY sealed_at LIMIT $2",
         )
         .bind(age.as_secs_f64())
@@ -173,6 +179,7 @@ impl Store {
             line_bytes: unsigned(row.try_get::<i64, _>("bytes")? - kept.1),
             producers: producers(&mut transaction, run).await?,
             before,
+            is_redacted: row.try_get::<i32, _>("redaction_revision")? > 0,
         };
         sqlx::query(
             "INSERT INTO archives (id, run_id, state, after_epoch, after_seq, epoch, seq)

@@ -47,6 +47,7 @@ pub mod job_queue;
 pub mod job_status;
 pub mod leases;
 pub mod partitions;
+pub mod redactions;
 pub mod retention;
 pub mod roles;
 pub mod run_tokens;

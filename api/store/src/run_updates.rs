@@ -54,6 +54,7 @@ pub(super) async fn run_updates(
         sealed,
         missing: unsigned(missing),
         agents: Vec::new(),
+        redacted: false,
     };
     let mut updates: Vec<RunUpdate> = rows.into_iter().map(update).collect();
     updates.sort_unstable_by_key(|update| update.run);

@@ -42,6 +42,8 @@ pub struct Run {
     pub archived_at: Option<DateTime<Utc>>,
     /// Why neither retention nor a request may delete it; absent for most runs.
     pub hold: Option<Hold>,
+    /// True if something that it printed was, or is being, masked after it was stored.
+    pub redacted: bool,
     /// Stored events.
     pub events: u64,
     /// Bytes of their lines.
@@ -85,7 +87,8 @@ pub struct NewRun {
 
 const RUN_COLUMNS: &str =
     "r.id, r.name, r.labels, r.status, r.created_at, r.started_at, r.ended_at,
-    r.sealed_at IS NOT NULL AS sealed, r.archived_at, r.hold_reason, r.held_by, r.held_at, r.events, r.bytes, r.epoch, r.seq,
+    r.sealed_at IS NOT NULL AS sealed, r.archived_at, r.hold_reason, r.held_by, r.held_at,
+    r.redaction_revision > 0 AS redacted, r.events, r.bytes, r.epoch, r.seq,
     (SELECT jsonb_agg(jsonb_build_object('index', v.variation, 'status', v.status,
             'exit_code', v.exit_code, 'signal', v.signal, 'message', v.message,
             'missing', v.missing) ORDER BY v.variation)
@@ -110,6 +113,7 @@ impl Run {
             sealed: row.try_get("sealed")?,
             archived_at: row.try_get("archived_at")?,
             hold: hold.map(|((reason, by), at)| Hold { reason, by, at }),
+            redacted: row.try_get("redacted")?,
             events: unsigned(row.try_get("events")?),
             bytes: unsigned(row.try_get("bytes")?),
             last_id: EventId::new(
@@ -254,18 +258,20 @@ impl Store {
     /// What a reader must know of a run before it reads: the watermark, and whether the run is
     /// over.
     pub async fn coverage(&self, id: Uuid) -> Result<Option<Coverage>, StoreError> {
-        let row: Option<(i64, i64, bool, i64, i64)> = sqlx::query_as(
-            "SELECT epoch, seq, ended_at IS NOT NULL, archived_epoch, archived_seq FROM runs WHERE id = $1",
+        let row: Option<(i64, i64, bool, i64, i64, i32)> = sqlx::query_as(
+            "SELECT epoch, seq, ended_at IS NOT NULL, archived_epoch, archived_seq, redaction_revision
+               FROM runs WHERE id = $1",
         )
         .bind(id)
         .fetch_optional(&self.pool)
         .await?;
         let at = |epoch, seq| EventId::new(unsigned(epoch), unsigned(seq));
         Ok(row.map(
-            |(epoch, seq, ended, archived_epoch, archived_seq)| Coverage {
+            |(epoch, seq, ended, archived_epoch, archived_seq, redaction_revision)| Coverage {
                 watermark: at(epoch, seq),
                 ended,
                 archived: at(archived_epoch, archived_seq),
+                redaction_revision,
             },
         ))
     }
@@ -280,6 +286,8 @@ pub struct Coverage {
     pub ended: bool,
     /// The archive held the run up to and including this event.
     pub archived: EventId,
+    /// Changes with each redaction of the run: then its events are not what they were.
+    pub redaction_revision: i32,
 }
 
 impl Coverage {

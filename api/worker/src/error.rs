@@ -2,9 +2,11 @@
 
 use runcast_common::connect::RedisFailure;
 use runcast_history::archive::object_store::ArchiveStoreError;
+use runcast_history::archive::reader::ArchiveReadError;
 use runcast_history::archive::writer::WriteError;
 use runcast_store::StoreError;
 use runcast_webhooks::delivery::DeliveryError;
+use uuid::Uuid;
 
 /// Why a task failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,12 @@ pub(crate) enum TaskError {
     /// A run could not be archived.
     #[error(transparent)]
     Archive(#[from] WriteError),
+    /// Events that are to be redacted are not stored yet.
+    #[error("events of run {0} that are to be redacted are not stored yet; it will be tried again")]
+    NotStored(Uuid),
+    /// Stored events cannot be read.
+    #[error(transparent)]
+    Archived(#[from] ArchiveReadError),
     /// The job library failed.
     #[error("the queue of background tasks: {0}")]
     Queue(String),

@@ -17,12 +17,13 @@ use uuid::Uuid;
 
 use crate::error::TaskError;
 use crate::worker::Worker;
-use crate::{archive, deletion, orphan_keys, retention};
+use crate::{archive, deletion, orphan_keys, redaction, retention};
 use runcast_store::deletion::DELETE_RUN;
 use runcast_store::job_queue::{ROWS, SCHEMA};
+use runcast_store::redactions::REDACT_RUN;
 
 /// The jobs that are queued every hour.
-pub(crate) const HOURLY_JOBS: [&str; 7] = [
+pub(crate) const HOURLY_JOBS: [&str; 8] = [
     MakePartitions::IDENTIFIER,
     RemoveSessions::IDENTIFIER,
     ApplyRetention::IDENTIFIER,
@@ -30,6 +31,7 @@ pub(crate) const HOURLY_JOBS: [&str; 7] = [
     CleanUpWebhooks::IDENTIFIER,
     ScheduleArchive::IDENTIFIER,
     ScheduleDeletions::IDENTIFIER,
+    ScheduleRedactions::IDENTIFIER,
 ];
 
 /// How often each worker asks for jobs.
@@ -56,7 +58,8 @@ pub(crate) async fn run_hourly_jobs(
         .define_job::<RemoveOrphans>()
         .define_job::<CleanUpWebhooks>()
         .define_job::<ScheduleArchive>()
-        .define_job::<ScheduleDeletions>();
+        .define_job::<ScheduleDeletions>()
+        .define_job::<ScheduleRedactions>();
     run(options).await
 }
 
@@ -67,6 +70,16 @@ pub(crate) async fn run_deletion_jobs(
     stop: &CancellationToken,
 ) -> Result<(), TaskError> {
     let options = options(worker, stop).define_job::<DeleteRun>();
+    run(options).await
+}
+
+/// Takes the jobs that redact runs until `stop`. They have a runner of their own, because what is
+/// to be redacted can be read until then.
+pub(crate) async fn run_redaction_jobs(
+    worker: &Worker,
+    stop: &CancellationToken,
+) -> Result<(), TaskError> {
+    let options = options(worker, stop).define_job::<RedactRun>();
     run(options).await
 }
 
@@ -291,6 +304,38 @@ impl TaskHandler for DeleteRun {
     async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
         run_job(context, |worker| async move {
             deletion::remove_rest(&worker, self.run).await
+        })
+        .await
+    }
+}
+
+/// Queues redactions that are not finished.
+#[derive(Debug, Serialize, Deserialize)]
+struct ScheduleRedactions {}
+
+impl TaskHandler for ScheduleRedactions {
+    const IDENTIFIER: &'static str = "redactions";
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        run_job(context, |worker| async move {
+            redaction::job::schedule_unfinished(&worker).await
+        })
+        .await
+    }
+}
+
+/// Carries out the redactions of a run.
+#[derive(Debug, Serialize, Deserialize)]
+struct RedactRun {
+    run: Uuid,
+}
+
+impl TaskHandler for RedactRun {
+    const IDENTIFIER: &'static str = REDACT_RUN;
+
+    async fn run(self, context: WorkerContext) -> impl IntoTaskHandlerResult {
+        run_job(context, |worker| async move {
+            redaction::job::redact_run(&worker, self.run).await
         })
         .await
     }

@@ -22,6 +22,7 @@ mod jobs;
 mod liveness;
 pub mod metrics;
 mod orphan_keys;
+mod redaction;
 mod retention;
 pub mod retention_rules;
 pub mod settings;

@@ -9,6 +9,7 @@
 //!   until the next hour queues it again.
 //! - [`jobs::run_archive_jobs`]: jobs that archive single runs, one at a time in each worker.
 //! - [`jobs::run_deletion_jobs`]: jobs that remove what is left of deleted runs, likewise.
+//! - [`jobs::run_redaction_jobs`]: jobs that redact stored events, likewise.
 //! - [`runcast_webhooks`]: every worker delivers notifications.
 //! - [`metrics`]: every worker reports the state of the queue.
 //!
@@ -42,6 +43,7 @@ impl Worker {
         let hourly = || jobs::run_hourly_jobs(&self, &stop);
         let archive = || jobs::run_archive_jobs(&self, &stop);
         let delete = || jobs::run_deletion_jobs(&self, &stop);
+        let redact = || jobs::run_redaction_jobs(&self, &stop);
         let deliver = async || Ok(self.webhooks.run(&stop).await?);
         let report = || metrics::report_jobs(&self.metrics, &self.store, &stop);
         tokio::join!(
@@ -49,6 +51,7 @@ impl Worker {
             restart("background jobs", &stop, hourly),
             restart("archiving", &stop, archive),
             restart("deletions", &stop, delete),
+            restart("redactions", &stop, redact),
             restart("webhooks", &stop, deliver),
             restart("metrics of jobs", &stop, report),
         );

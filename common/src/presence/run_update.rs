@@ -1,5 +1,5 @@
-//! Changes of a run that are not events of it: the run was lost, came back, ended, was sealed or
-//! was deleted, or its agents fell silent or came back.
+//! Changes of a run that are not events of it: the run was lost, came back, ended, was sealed, was
+//! redacted or was deleted, or its agents fell silent or came back.
 //!
 //! | channel | message | subscriber |
 //! |---|---|---|
@@ -40,6 +40,9 @@ pub struct RunUpdate {
     /// Agents whose health changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub agents: Vec<AgentUpdate>,
+    /// Events of the run were redacted: what was read of it before is to be read again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redacted: bool,
 }
 
 impl RunUpdate {
@@ -54,6 +57,7 @@ impl RunUpdate {
             sealed: false,
             missing: 0,
             agents: Vec::new(),
+            redacted: false,
         }
     }
 
@@ -135,6 +139,7 @@ mod tests {
                 variation: 1,
                 health: Health::Stale,
             }],
+            redacted: false,
         };
         let text = json(&update);
         assert!(text.starts_with(r#"{"kind":"state","run":"#), "{text}");

@@ -13,11 +13,12 @@ use crate::access::fixtures::{ask, sign_in, user};
 use crate::access::tickets::{ticket, with_ticket};
 
 /// All scopes.
-const ALL_SCOPES: [&str; 5] = [
+const ALL_SCOPES: [&str; 6] = [
     "runs:read",
     "runs:publish",
     "runs:control",
     "runs:delete",
+    "runs:redact",
     "admin",
 ];
 

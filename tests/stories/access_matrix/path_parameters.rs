@@ -134,6 +134,7 @@ impl PathParameters {
             (_, "/v1/runs") => json!({"name": "matrix", "labels": {RUN_LABEL.0: RUN_LABEL.1}}),
             (_, "/v1/runs/{run}/control") => json!({"command": "resume"}),
             (_, "/v1/runs/{run}/hold") => json!({"reason": "matrix"}),
+            (_, "/v1/runs/{run}/redactions") => json!({"text": "matrix"}),
             (_, "/v1/runs/{run}/events") => json!({"kind": "output", "data": {"text": "matrix"}}),
             (_, "/v1/tokens") => json!({"name": "matrix", "scopes": ["runs:read"]}),
             ("PATCH", "/v1/session") => json!({"preferences": {}}),

@@ -236,7 +236,7 @@ impl GatewayClient {
         url
     }
 
-    async fn call(
+    pub(super) async fn call(
         &self,
         run: &str,
         request: impl Fn() -> RequestBuilder,

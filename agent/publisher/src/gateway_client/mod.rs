@@ -4,10 +4,12 @@ mod client;
 mod current_run;
 mod error;
 mod publish;
+mod redaction;
 mod session;
 
 pub use client::GatewayClient;
 pub use current_run::CurrentRun;
 pub use error::ApiError;
 pub(crate) use publish::{AppendAnswer, ProducerOfRun};
+pub use redaction::{NewRedaction, RedactionState};
 pub use session::{NewRun, Session};

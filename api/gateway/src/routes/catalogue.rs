@@ -6,8 +6,8 @@ use utoipa_axum::router::OpenApiRouter;
 use super::openapi;
 use super::{
     agents, assets, audit, control, deletion, events, feed, health, identities, ingest, jobs, oidc,
-    publish, roles, runs, search, session, sessions, sign_in, stream, stream_tickets, text, tokens,
-    users, watch, webhooks,
+    publish, redactions, roles, runs, search, session, sessions, sign_in, stream, stream_tickets,
+    text, tokens, users, watch, webhooks,
 };
 use crate::Gateway;
 
@@ -29,6 +29,7 @@ fn routers() -> Vec<OpenApiRouter<Gateway>> {
         publish::append::router(),
         control::router(),
         deletion::router(),
+        redactions::router(),
         agents::router(),
         jobs::router(),
         webhooks::router(),

@@ -311,6 +311,7 @@ mod tests {
             sealed: false,
             archived_at: None,
             hold: None,
+            redacted: false,
             events: 0,
             bytes: 0,
             last_id: EventId::ZERO,

@@ -21,6 +21,7 @@ pub mod jobs;
 pub mod oidc;
 pub mod openapi;
 pub mod publish;
+pub mod redactions;
 pub mod roles;
 pub(crate) mod run_access;
 pub mod runs;

@@ -270,6 +270,7 @@ async fn announce(gateway: &Gateway, run: &Run) {
         sealed: false,
         missing: 0,
         agents: Vec::new(),
+        redacted: false,
     };
     let updates = [update];
     let announced = run_update::publish_to_feed(gateway.redis(), gateway.keys(), &updates);

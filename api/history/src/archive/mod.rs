@@ -24,5 +24,6 @@ pub mod format;
 pub mod metrics;
 pub mod object_store;
 pub mod reader;
+pub mod replace;
 pub mod upload;
 pub mod writer;

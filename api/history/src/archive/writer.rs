@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::format::{self, DamagedObject, ObjectBuilder, ObjectIndex};
 use super::object_store::{ArchiveStore, ArchiveStoreError, object_name};
+use super::reader::ArchiveReadError;
 use super::upload::{PART_BYTES, Upload};
 use crate::envelope::with_envelope;
 use runcast_store::archives::{ArchiveAttempt, WrittenArchive};
@@ -34,6 +35,9 @@ pub enum WriteError {
     /// The archive store failed.
     #[error(transparent)]
     ArchiveStore(#[from] ArchiveStoreError),
+    /// An object that is to be replaced cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveReadError),
     /// zstd failed.
     #[error("compression failed: {0}")]
     Compression(#[from] std::io::Error),
@@ -106,6 +110,7 @@ impl Rows<'_> {
                 watermark: self.attempt.upto,
                 ended: true,
                 archived: self.attempt.after,
+                redaction_revision: 0,
             },
             channels: &[],
             limit: PAGE_EVENTS,
@@ -153,19 +158,30 @@ async fn write_object(
         for event in &events {
             builder.add(event, upload.buffer())?;
         }
-        // The id of an upload in parts is recorded before its first part, for cleaning up.
-        while upload.is_full() {
-            if let Some(id) = upload.begin().await?
-                && !store.note_upload(attempt.id, &id).await?
-            {
-                return Err(WriteError::Superseded(attempt.run));
-            }
-            upload.send().await?;
-        }
+        send_full_parts(store, attempt.id, attempt.run, &mut upload).await?;
     }
     let index = builder.finish(attempt.upto, upload.buffer())?;
     upload.finish().await?;
     Ok(index)
+}
+
+/// Sends what is enough for a part. The id of an upload in parts is recorded before its first part,
+/// for cleaning up.
+pub(super) async fn send_full_parts(
+    store: &Store,
+    attempt: Uuid,
+    run: Uuid,
+    upload: &mut Upload<'_>,
+) -> Result<(), WriteError> {
+    while upload.is_full() {
+        if let Some(id) = upload.begin().await?
+            && !store.note_upload(attempt, &id).await?
+        {
+            return Err(WriteError::Superseded(run));
+        }
+        upload.send().await?;
+    }
+    Ok(())
 }
 
 /// Compares the sums of the rows with the run's counters and seals.
@@ -182,8 +198,9 @@ fn check_rows(attempt: &ArchiveAttempt, index: &ObjectIndex) -> Result<(), Write
             index.events, index.line_bytes, attempt.events, attempt.line_bytes
         ));
     }
-    // A line that was no event is part of its producer's seal, and a gap stands in its place.
-    if index.notes > 0 {
+    // A line that was no event is part of its producer's seal, and a gap stands in its place. A
+    // redacted line has another checksum.
+    if index.notes > 0 || attempt.is_redacted {
         return Ok(());
     }
     for (producer, seal) in &attempt.producers {

@@ -43,6 +43,8 @@ pub struct TextSelection {
     pub after: EventId,
     /// The last event.
     pub upto: EventId,
+    /// The [`redaction_revision`](runcast_store::runs::Coverage::redaction_revision) of the run.
+    pub revision: i32,
     /// The channels.
     pub filter: Filter,
     /// Escape sequences are stripped.

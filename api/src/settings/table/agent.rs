@@ -21,7 +21,7 @@ pub static URL: Setting<Url> = Setting::new(
 pub static TOKEN: Setting<String> = Setting::new(
     "RUNCAST_TOKEN",
     BY_AGENTS,
-    "token with the scope runs:publish (wrap, resend), runs:read (tail) or runs:delete (delete)",
+    "token with the scope runs:publish (wrap, resend), runs:read (tail), runs:delete (delete) or runs:redact (redact)",
 )
 .default_words("required; on one machine the token of `runcastd dev`")
 .secret();

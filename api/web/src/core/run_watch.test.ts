@@ -8,6 +8,7 @@ let answers: Record<string, () => Response>;
 let requested: string[];
 let sources: FakeEventSource[];
 let signedOut: number;
+let redacted: number;
 let watch: RunWatch;
 
 class FakeEventSource {
@@ -39,6 +40,7 @@ beforeEach(() => {
   requested = [];
   sources = [];
   signedOut = 0;
+  redacted = 0;
   vi.stubGlobal("document", Object.assign(new EventTarget(), { visibilityState: "visible" }));
   vi.stubGlobal("addEventListener", () => {});
   vi.stubGlobal("removeEventListener", () => {});
@@ -54,6 +56,9 @@ beforeEach(() => {
     changed: () => {},
     signedOut: () => {
       signedOut += 1;
+    },
+    redacted: () => {
+      redacted += 1;
     },
   });
   watch.start();
@@ -103,6 +108,14 @@ test("nothing of a deleted run is shown, and it is not asked for again", async (
   expect([requested.length, sources.length, watch.stream.state]).toEqual([before, 1, "failed"]);
 });
 
+test("a run that was redacted is to be watched anew", async () => {
+  await pass(0);
+  sources[0]?.send("state", { run: "r", status: "running" });
+  expect(redacted).toBe(0);
+  sources[0]?.send("state", { run: "r", status: "running", redacted: true });
+  expect(redacted).toBe(1);
+});
+
 test("a run that was deleted without a stream is shown as deleted", async () => {
   answers["/v1/runs/r"] = () => Response.json({ title: "Gone" }, { status: 410 });
   await pass(10);
@@ -148,7 +161,7 @@ test("opens on the last lines and continues live after them", async () => {
   });
   answers["/v1/runs/r/events"] = () =>
     Response.json({ events: [line(8), line(9)], older: "7-8", newer: "7-9", more: false, ended: false });
-  watch = new RunWatch("r", { changed: () => {}, signedOut: () => {} });
+  watch = new RunWatch("r", { changed: () => {}, signedOut: () => {}, redacted: () => {} });
   watch.start();
   await pass(10);
   expect(new URL(sources.at(-1)?.url ?? "", "http://x").searchParams.get("after")).toBe("7-9");

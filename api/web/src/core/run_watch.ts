@@ -11,7 +11,7 @@ import { isFinal, type RunEvent } from "./event";
 import { getPage, HistoryPager } from "./history";
 import type { VariationLog } from "./log";
 import { RunStore } from "./run_store";
-import { getRun, isDeletion, type Run, withUpdate } from "./runs";
+import { getRun, isDeletion, isRedaction, type Run, withUpdate } from "./runs";
 import { type ConnectionState, type Diagnosis, type EventSourceLike, RunStream } from "./stream";
 import { streamPath } from "./url";
 
@@ -23,6 +23,8 @@ const DELETED = "this run was deleted";
 export interface RunWatchHooks {
   changed(): void;
   signedOut(): void;
+  /** Events that were received are not what they were: the run is to be watched anew. */
+  redacted(): void;
 }
 
 export class RunWatch {
@@ -121,6 +123,10 @@ export class RunWatch {
   private onRunUpdate(data: string): void {
     if (isDeletion(data)) {
       this.onDeleted();
+      return;
+    }
+    if (isRedaction(data)) {
+      this.hooks.redacted();
       return;
     }
     if (this.run !== null) {

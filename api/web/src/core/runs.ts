@@ -22,6 +22,7 @@ export interface Run {
   started_at: string | null;
   ended_at: string | null;
   sealed: boolean;
+  redacted?: boolean;
   events: number;
   bytes: number;
   last_id: string;
@@ -61,6 +62,15 @@ export function missingEvents(run: Run): number {
 export function isDeletion(data: string): boolean {
   try {
     return (JSON.parse(data) as { status?: unknown } | null)?.status === "deleted";
+  } catch {
+    return false;
+  }
+}
+
+/** Whether a `state` frame says that events of the run were redacted. */
+export function isRedaction(data: string): boolean {
+  try {
+    return (JSON.parse(data) as { redacted?: unknown } | null)?.redacted === true;
   } catch {
     return false;
   }

@@ -40,6 +40,11 @@ export function RunHead({ run, id, state, detail, received }: RunHeadProps) {
             {amount(Math.max(run.events, received))} events, {bytes(run.bytes)}
           </span>
         )}
+        {run?.redacted === true && (
+          <span class="label" title="Parts of what this run printed were masked after they were stored">
+            redacted
+          </span>
+        )}
         {Object.entries(run?.labels ?? {}).map(([key, value]) => (
           <span key={key} class="label">
             {key}={value}

@@ -21,7 +21,10 @@ export function RunView({ id }: { id: string }) {
   // that something has changed.
   const revision = useSignal(0);
   const selected = useSignal(0);
-  const watch = useMemo(() => new RunWatch(id, watchHooks(revision)), [id, revision]);
+  const redactions = useSignal(0);
+  const watched = redactions.value;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: a redaction makes all that was read outdated
+  const watch = useMemo(() => new RunWatch(id, watchHooks(revision, redactions)), [id, revision, watched]);
   useEffect(() => {
     watch.start();
     return () => watch.stop();
@@ -83,8 +86,11 @@ export function RunView({ id }: { id: string }) {
   }
 }
 
-function watchHooks(revision: Signal<number>) {
+function watchHooks(revision: Signal<number>, redactions: Signal<number>) {
   return {
+    redacted: () => {
+      redactions.value += 1;
+    },
     changed: () => {
       revision.value += 1;
     },

@@ -96,6 +96,7 @@ async fn text(
         run,
         after,
         upto: coverage.watermark,
+        revision: coverage.redaction_revision,
         filter,
         strip,
     });
