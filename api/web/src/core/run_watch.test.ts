@@ -137,6 +137,7 @@ test.each([
 });
 
 test("a final run ends when its stream answers 204; any other response is retried", async () => {
+  await pass(0);
   answers["/v1/runs/r"] = () => run({ status: "succeeded", sealed: true });
   answers["/v1/runs/r/stream"] = () => new Response("", { status: 200 });
   sources[0]?.refuse();

@@ -22,8 +22,8 @@ export function RunView({ id }: { id: string }) {
   const revision = useSignal(0);
   const selected = useSignal(0);
   const redactions = useSignal(0);
+  // After a redaction all that was received is outdated, so another watch begins.
   const watched = redactions.value;
-  // biome-ignore lint/correctness/useExhaustiveDependencies: a redaction makes all that was read outdated
   const watch = useMemo(() => new RunWatch(id, watchHooks(revision, redactions)), [id, revision, watched]);
   useEffect(() => {
     watch.start();
