@@ -17,7 +17,8 @@ use aho_corasick::{Anchored, MatchKind};
 
 use super::encodings::is_terminator;
 use super::secret_value::InvalidSecretValue;
-use super::token_formats::{KEY_BEGINS, KEY_END, TOKEN_FORMATS, TokenFormat};
+use super::token_formats::{KEY_BEGINS, KEY_END};
+use super::token_table::{TOKEN_FORMATS, TokenFormat};
 
 /// Length of the start of a secret that may be published if nothing follows it in time; half of the
 /// secret if that is less.
@@ -29,7 +30,7 @@ pub(super) enum PatternKind {
     /// A form of a value.
     Value,
     /// The prefix of a token.
-    Prefix(TokenFormat),
+    Prefix(&'static TokenFormat),
     /// The first line of a private key.
     KeyBegin,
     /// The start of the last line of a private key.
@@ -71,9 +72,10 @@ impl Automaton {
         let mut kinds = vec![PatternKind::Value; forms.len()];
         let mut patterns: Vec<Vec<u8>> = forms.into_iter().collect();
         if token_formats {
-            let prefixes = TOKEN_FORMATS.map(|format| (format.prefix, PatternKind::Prefix(format)));
+            let prefixes = TOKEN_FORMATS.iter();
+            let prefixes = prefixes.map(|format| (format.prefix, PatternKind::Prefix(format)));
             let begins = KEY_BEGINS.map(|begin| (begin, PatternKind::KeyBegin));
-            let all = prefixes.into_iter().chain(begins);
+            let all = prefixes.chain(begins);
             for (pattern, kind) in all.chain([(KEY_END, PatternKind::KeyEnd)]) {
                 patterns.push(pattern.as_bytes().to_vec());
                 kinds.push(kind);

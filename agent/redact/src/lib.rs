@@ -25,8 +25,10 @@
 
 mod add_mask;
 mod automaton;
+mod cursor;
 mod encodings;
 mod env;
+mod escape_sequences;
 mod held_back;
 mod name_pattern;
 mod redactor;
@@ -35,6 +37,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod token_formats;
+mod token_table;
 pub mod workflow_command;
 
 pub use env::{EnvRedaction, IgnoredVariable, from_variables};
