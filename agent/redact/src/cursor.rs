@@ -139,7 +139,7 @@ impl Cursor {
         end: usize,
     ) -> bool {
         self == other && {
-            let length = automaton.open_suffix(self.state).length;
+            let length = automaton.open_suffix(self.state).length as usize;
             let start_in = |view| held_back.start_before(end, length, view);
             length == 0 || start_in(View::Raw) == start_in(View::Visible)
         }
@@ -152,7 +152,7 @@ impl Cursor {
         held_back: &HeldBack,
         view: View,
     ) -> u64 {
-        let length = automaton.open_suffix(self.state).length;
+        let length = automaton.open_suffix(self.state).length as usize;
         let is_at_line_end = held_back.bytes().last() == Some(&b'\n');
         if is_at_line_end && length <= MAX_FREE_BYTES {
             return held_back.end();
@@ -167,7 +167,7 @@ impl Cursor {
         held_back: &HeldBack,
         view: View,
     ) -> Option<(u64, u64)> {
-        let length = automaton.open_suffix(self.state).revealing;
+        let length = automaton.open_suffix(self.state).revealing as usize;
         let start = self.earliest_of(held_back, length, REVEALING_TOKEN_BYTES, view);
         let end = held_back.end_of_text(view);
         (start < end).then_some((start, end))

@@ -136,7 +136,7 @@ impl HeldBack {
     /// Position behind the last byte that is neither a line end nor unseen.
     pub(super) fn end_of_text(&self, view: View) -> u64 {
         let mut end = self.bytes.len();
-        let mut hidden = self.hidden_of(view);
+        let mut hidden = self.hidden_before(end, view);
         while end > 0 {
             match hidden.split_last() {
                 Some((last, rest)) if last.end >= self.start + end as u64 => {
@@ -161,10 +161,9 @@ impl HeldBack {
     pub(super) fn text_before(&self, position: u64) -> Vec<u8> {
         let mut text = Vec::with_capacity(BEFORE_BYTES);
         let mut at = self.index(position);
-        let mut hidden = &self.hidden[..];
+        let mut hidden = self.hidden_before(at, View::Visible);
         while at > 0 && text.len() < BEFORE_BYTES {
             match hidden.split_last() {
-                Some((last, rest)) if last.start >= self.start + at as u64 => hidden = rest,
                 Some((last, rest)) if last.end >= self.start + at as u64 => {
                     if last.moves {
                         text.push(b'\n');
@@ -186,13 +185,12 @@ impl HeldBack {
     /// Position where the `length` bytes before the index `end` start, and whether all of them are
     /// here. Line ends and unseen bytes do not count, since the search skips them.
     pub(super) fn start_before(&self, end: usize, length: usize, view: View) -> (u64, bool) {
-        let mut hidden = self.hidden_of(view);
+        let mut hidden = self.hidden_before(end, view);
         let mut remaining = length;
         let mut at = end;
         let mut start = end;
         while remaining > 0 && at > 0 {
             match hidden.split_last() {
-                Some((last, rest)) if last.start >= self.start + at as u64 => hidden = rest,
                 Some((last, rest)) if last.end >= self.start + at as u64 => {
                     at = self.index(last.start);
                     hidden = rest;
@@ -210,10 +208,15 @@ impl HeldBack {
         (self.start + start as u64, remaining == 0)
     }
 
-    fn hidden_of(&self, view: View) -> &[HiddenRange] {
+    /// The hidden ranges that start before an index, as far as a view does not see them.
+    fn hidden_before(&self, end: usize, view: View) -> &[HiddenRange] {
+        let end = self.start + end as u64;
         match view {
             View::Raw => &[],
-            View::Visible => &self.hidden,
+            View::Visible => {
+                let count = self.hidden.partition_point(|range| range.start < end);
+                &self.hidden[..count]
+            }
         }
     }
 

@@ -24,15 +24,22 @@
 //! print secrets in the first place.
 
 mod add_mask;
+mod address;
 mod automaton;
+mod command_line;
+mod common_words;
 mod cursor;
 mod encodings;
 mod env;
 mod escape_sequences;
 mod held_back;
 mod name_pattern;
+mod prefix_filter;
 mod redactor;
+mod secret_name;
+mod secret_parts;
 mod secret_value;
+mod shape;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -40,6 +47,7 @@ mod token_formats;
 mod token_table;
 pub mod workflow_command;
 
+pub use command_line::CommandLine;
 pub use env::{EnvRedaction, IgnoredVariable, from_variables};
 pub use name_pattern::{InvalidNamePattern, NamePattern};
 pub use redactor::Redactor;

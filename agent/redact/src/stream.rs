@@ -52,7 +52,7 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 const MAX_HOLD_TIME: Duration = Duration::from_secs(1);
 
 /// Bytes after which two cursors are compared: usually they agree one byte behind a sequence.
-const BLOCK_BYTES: usize = 16;
+const BLOCK_BYTES: usize = 4;
 
 /// One stream that a [`Redactor`](super::Redactor) redacts.
 pub struct RedactStream {

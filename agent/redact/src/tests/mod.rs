@@ -3,4 +3,5 @@
 mod escape_sequences;
 mod random_input;
 mod redactor;
+mod secret_parts;
 mod token_formats;
