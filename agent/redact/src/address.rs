@@ -31,7 +31,9 @@ pub(super) fn password_ranges(text: &[u8]) -> Vec<Range<usize>> {
     for scheme in memchr::memmem::find_iter(text, b"://") {
         let start = scheme + 3;
         let rest = &text[start..];
-        let is_end = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'`');
+        let is_end = |byte: &u8| {
+            byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'`')
+        };
         let end = rest.iter().position(is_end).unwrap_or(rest.len());
         let next = memchr::memmem::find(&rest[..end], b"://").unwrap_or(end);
         let address = &rest[..next];
@@ -45,7 +47,10 @@ pub(super) fn password_ranges(text: &[u8]) -> Vec<Range<usize>> {
 /// Where the password is in an address without its scheme; two places if both are plausible.
 fn password(address: &[u8]) -> [Option<(usize, usize)>; 2] {
     let is_reserved = |byte: &u8| matches!(byte, b'/' | b'?' | b'#');
-    let authority = address.iter().position(is_reserved).unwrap_or(address.len());
+    let authority = address
+        .iter()
+        .position(is_reserved)
+        .unwrap_or(address.len());
     let last = memchr::memrchr_iter(b'@', address).find(|at| is_host(&address[at + 1..]));
     let first = memchr::memrchr(b'@', &address[..authority]);
     let last = match first {
@@ -79,9 +84,13 @@ fn has_open_password(authority: &[u8]) -> bool {
 
 /// Whether a text begins with a host, and a port, path or query follows it.
 fn is_host(text: &[u8]) -> bool {
-    let end = text.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#' | b',' | b';'));
+    let end = text
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?' | b'#' | b',' | b';'));
     let host = &text[..end.unwrap_or(text.len())];
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    let is_part = |byte: &u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
+    };
     !host.is_empty() && host.iter().all(is_part)
 }
 
@@ -117,16 +126,28 @@ mod tests {
     #[test]
     fn a_password_ends_at_the_last_host() {
         for (address, expected) in [
-            ("postgres://me:p%40ssw0rd@host:1/db", &["p@ssw0rd", "p%40ssw0rd"][..]),
+            (
+                "postgres://me:p%40ssw0rd@host:1/db",
+                &["p@ssw0rd", "p%40ssw0rd"][..],
+            ),
             ("redis://:pa/ss#w0rd?x@host:6379/0", &["pa/ss#w0rd?x"]),
-            ("https+influxdb://talon:passw/ord@myserver:8086/stats?ssl=true", &["passw/ord"]),
+            (
+                "https+influxdb://talon:passw/ord@myserver:8086/stats?ssl=true",
+                &["passw/ord"],
+            ),
             ("postgresql://user:p@ss/w@rd#1@db/name", &["p@ss/w@rd#1"]),
             ("postgres://user:p@ss@host:5432/db", &["p@ss"]),
             ("mongodb://me:pa?ss@h1:1,h2:2/db", &["pa?ss"]),
             ("https://user:pa?ss@evil", &["pa?ss"]),
             ("amqp://me:pw1@h/%2f amqp://me:pw2@h", &["pw1", "pw2"]),
-            ("https://9f86d081884c7d659a2feaa0@sentry.example/1", &["9f86d081884c7d659a2feaa0"]),
-            ("https://u:passw0rd@host/a/b@v1", &["passw0rd@host/a/b", "passw0rd"]),
+            (
+                "https://9f86d081884c7d659a2feaa0@sentry.example/1",
+                &["9f86d081884c7d659a2feaa0"],
+            ),
+            (
+                "https://u:passw0rd@host/a/b@v1",
+                &["passw0rd@host/a/b", "passw0rd"],
+            ),
             ("https://u:pass@registry.example/@scope/name@1.2", &["pass"]),
             ("redis://same:same@host", &[]),
             ("https://host/a:b@c", &[]),
@@ -137,7 +158,10 @@ mod tests {
             ("ftp://anonymous@host", &[]),
         ] {
             let found = passwords(address.as_bytes());
-            let found: Vec<_> = found.iter().map(|one| String::from_utf8_lossy(one)).collect();
+            let found: Vec<_> = found
+                .iter()
+                .map(|one| String::from_utf8_lossy(one))
+                .collect();
             assert_eq!(found, expected, "{address}");
         }
     }

@@ -120,8 +120,12 @@ impl Automaton {
 
     /// The suffix that this state represents.
     pub(super) fn open_suffix(&self, state: StateID) -> OpenSuffix {
-        let index = self.suffixes.binary_search_by_key(&state, |(state, _)| *state);
-        index.map(|index| self.suffixes[index].1).unwrap_or_default()
+        let index = self
+            .suffixes
+            .binary_search_by_key(&state, |(state, _)| *state);
+        index
+            .map(|index| self.suffixes[index].1)
+            .unwrap_or_default()
     }
 
     /// Reads up to the next match or the end. Returns the number of bytes read, the new state, and

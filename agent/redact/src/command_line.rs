@@ -6,8 +6,8 @@
 //! - behind the short options of programs that are known for it ([`PROGRAMS`]): `mysql -pX`,
 //!   `redis-cli -a X`, `sshpass -p X`; and `-pX` of any program if X looks like a password;
 //! - as the second half of `-u user:password`, and behind `-p` beside `-u`;
-//! - in an assignment (`DB_PASSWORD=X`, `-Ddb.password=X`), in JSON (`"password": "X"`), in a header
-//!   (`Authorization: Bearer X`);
+//! - in an assignment (`DB_PASSWORD=X`, `-Ddb.password=X`), in JSON (`"password": "X"`), in a
+//!   header (`Authorization: Bearer X`);
 //! - in an address (`scheme://user:X@host`, `?token=X`).
 //!
 //! An argument with spaces is read as a command line too, since it is one in `sh -c`. What is found
@@ -78,14 +78,15 @@ pub struct CommandLine {
 
 impl CommandLine {
     /// Masks the secrets in arguments, and makes the redactor search the output for them.
-    pub fn new<'a>(
-        arguments: impl IntoIterator<Item = &'a [u8]>,
-        redactor: &Redactor,
-    ) -> Self {
+    pub fn new<'a>(arguments: impl IntoIterator<Item = &'a [u8]>, redactor: &Redactor) -> Self {
         let arguments: Vec<&[u8]> = arguments.into_iter().collect();
         let whole = arguments.iter().map(|argument| 0..argument.len());
         let words = arguments.iter().zip(whole).enumerate();
-        let words = words.map(|(argument, (text, range))| Word { argument, text, range });
+        let words = words.map(|(argument, (text, range))| Word {
+            argument,
+            text,
+            range,
+        });
         let mut secrets: Vec<Vec<Range<usize>>> = vec![Vec::new(); arguments.len()];
         find(&words.collect::<Vec<_>>(), &mut secrets);
         for (argument, text) in arguments.iter().enumerate().skip(1) {
@@ -98,15 +99,21 @@ impl CommandLine {
         for (argument, ranges) in secrets.iter().enumerate() {
             for range in ranges {
                 let value = arguments[argument][range.clone()].to_vec();
-                let part = SecretPart { value, evidence: Evidence::Name, is_reported: false };
+                let part = SecretPart {
+                    value,
+                    evidence: Evidence::Name,
+                    is_reported: false,
+                };
                 candidates.push(Candidate::of_part(argument, part));
             }
         }
-        // Rejected are ordinary words, which are masked here all the same.
+        // Ordinary words are rejected, and masked here only.
         redactor.add_candidates(&candidates);
         let masked = arguments.iter().zip(secrets);
         let masked = masked.map(|(argument, ranges)| redactor.bytes(&mask(argument, ranges)));
-        Self { arguments: masked.collect() }
+        Self {
+            arguments: masked.collect(),
+        }
     }
 }
 
@@ -140,7 +147,11 @@ fn inner_words(argument: usize, text: &[u8]) -> Vec<Word<'_>> {
     words.extend(start.map(|start| start..text.len()));
     let words = words.into_iter().map(|range| {
         let range = without_quotes(text, range);
-        Word { argument, text: &text[range.clone()], range }
+        Word {
+            argument,
+            text: &text[range.clone()],
+            range,
+        }
     });
     words.collect()
 }
@@ -166,7 +177,11 @@ fn find(words: &[Word<'_>], secrets: &mut [Vec<Range<usize>>]) {
                 secrets[word.argument].push(range);
             }
         };
-        let base = word.text.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let base = word
+            .text
+            .rsplit(|byte| *byte == b'/')
+            .next()
+            .unwrap_or_default();
         if let Some((_, options)) = PROGRAMS.iter().find(|(name, _)| base == name.as_bytes()) {
             program = options;
             has_user = false;
@@ -185,12 +200,17 @@ fn find(words: &[Word<'_>], secrets: &mut [Vec<Range<usize>>]) {
         let is_value = !next.text.starts_with(b"-") || !next.text.is_ascii();
         let is_program_option = program.iter().any(|option| word.text == option.as_bytes());
         let is_password = word.text == b"-p" && (has_user || is_login) && !is_number(next.text);
-        if is_value && (is_program_option || is_password || is_secret_option(word.text, next.text)) {
+        let is_value = is_value && !is_reference(next.text);
+        if is_value && (is_program_option || is_password || is_secret_option(word.text, next.text))
+        {
             let start = scheme_length(next.text);
             add(next, start..next.text.len());
             program = if is_program_option { &[] } else { program };
         }
-        if USER_OPTIONS.iter().any(|option| word.text == option.as_bytes()) {
+        if USER_OPTIONS
+            .iter()
+            .any(|option| word.text == option.as_bytes())
+        {
             has_user = true;
             add(next, password_of(next.text));
         }
@@ -205,10 +225,19 @@ fn in_word(word: &[u8]) -> Vec<Range<usize>> {
         if !matches!(byte, b'=' | b':') || word[at..].starts_with(b"://") {
             continue;
         }
-        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'"' | b'\'' | b'\\');
-        let start = word[..at].iter().rposition(|byte| !is_part(byte)).map_or(0, |last| last + 1);
+        let is_part = |byte: &u8| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'_' | b'-' | b'.' | b'"' | b'\'' | b'\\')
+        };
+        let start = word[..at]
+            .iter()
+            .rposition(|byte| !is_part(byte))
+            .map_or(0, |last| last + 1);
         let name = word[start..at].trim_ascii();
-        let name = name.iter().copied().filter(|byte| !matches!(byte, b'"' | b'\'' | b'\\'));
+        let name = name
+            .iter()
+            .copied()
+            .filter(|byte| !matches!(byte, b'"' | b'\'' | b'\\'));
         let name: Vec<u8> = name.take(MAX_NAME_BYTES).collect();
         let name = name.strip_prefix(b"-D").unwrap_or(&name);
         let is_user = USER_OPTIONS.iter().any(|option| name == option.as_bytes()) && *byte == b'=';
@@ -217,8 +246,13 @@ fn in_word(word: &[u8]) -> Vec<Range<usize>> {
             continue;
         }
         let value = value_range(word, start, at);
+        if is_reference(&word[value.clone()]) {
+            continue;
+        }
         let is_secret = match class {
-            NameClass::Secret => *byte == b'=' || is_spaced(word, at) || word[..at].ends_with(b"\""),
+            NameClass::Secret => {
+                *byte == b'=' || is_spaced(word, at) || word[..at].ends_with(b"\"")
+            }
             NameClass::Key | NameClass::Setting => shape::is_random(&word[value.clone()]),
             NameClass::DataKey | NameClass::Other => false,
         };
@@ -234,21 +268,37 @@ fn in_word(word: &[u8]) -> Vec<Range<usize>> {
     ranges
 }
 
+/// Whether a value names a variable of the shell: `$PASSWORD`, `${PASSWORD}`, `$(cat password)`.
+fn is_reference(value: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
+    match value {
+        [b'$', b'{' | b'(', ..] => true,
+        [b'$', name @ ..] => !name.is_empty() && name.iter().all(is_part),
+        _ => false,
+    }
+}
+
 /// Whether a space or a quote follows a colon.
 fn is_spaced(word: &[u8], colon: usize) -> bool {
     matches!(word.get(colon + 1), Some(b' ' | b'"' | b'\''))
 }
 
-/// The value of a name that starts at an index and ends at its separator: to the closing quote, or to
-/// the end of the field.
+/// The value of a name that starts at an index and ends at its separator: to the closing quote, or
+/// to the end of the field.
 fn value_range(word: &[u8], name: usize, separator: usize) -> Range<usize> {
-    let skipped = word[separator + 1..].iter().take_while(|byte| **byte == b' ').count();
+    let skipped = word[separator + 1..]
+        .iter()
+        .take_while(|byte| **byte == b' ')
+        .count();
     let mut start = separator + 1 + skipped;
     start += scheme_length(&word[start..]);
     let is_quote = |byte: &&u8| matches!(byte, b'"' | b'\'');
     // Around the value, or around the name and the value.
     let own = word.get(start).filter(is_quote);
-    let outer = word.get(name).filter(is_quote).filter(|quote| word[separator - 1] != **quote);
+    let outer = word
+        .get(name)
+        .filter(is_quote)
+        .filter(|quote| word[separator - 1] != **quote);
     if own.is_some() {
         start += 1;
     }
@@ -309,7 +359,8 @@ fn glued(word: &[u8], program: &[&str]) -> Option<Range<usize>> {
     }
     let rest = word.strip_prefix(b"-p")?;
     let is_option = LONG_P_OPTIONS.iter().any(|option| {
-        word.get(1..).is_some_and(|word| word.starts_with(option.as_bytes()))
+        word.get(1..)
+            .is_some_and(|word| word.starts_with(option.as_bytes()))
     });
     let has = |is: fn(&u8) -> bool| rest.iter().any(is);
     let is_password = rest.len() >= MIN_GLUED_BYTES
@@ -365,7 +416,10 @@ mod tests {
         let redactor = Redactor::new();
         let bytes = arguments.iter().map(|argument| argument.as_bytes());
         let line = CommandLine::new(bytes, &redactor);
-        let words = line.arguments.iter().map(|word| String::from_utf8_lossy(word).into_owned());
+        let words = line
+            .arguments
+            .iter()
+            .map(|word| String::from_utf8_lossy(word).into_owned());
         (words.collect::<Vec<_>>().join(" "), redactor)
     }
 
@@ -373,24 +427,60 @@ mod tests {
     fn secrets_are_masked_where_they_stand() {
         for (line, expected) in [
             ("mysql -uroot -ps3cr3t db", "mysql -uroot -p* db"),
-            ("mysql -u root -psecret -e select", "mysql -u root -p* -e select"),
+            (
+                "mysql -u root -psecret -e select",
+                "mysql -u root -p* -e select",
+            ),
             ("tool -pS3cretPw9 x", "tool -p* x"),
             ("tool --password docker", "tool --password *"),
             ("tool --password=docker", "tool --password=*"),
-            ("tool --db-password abc --token=x.y", "tool --db-password * --token=*"),
+            (
+                "tool --db-password abc --token=x.y",
+                "tool --db-password * --token=*",
+            ),
             ("tool -password abc", "tool -password *"),
-            ("curl -u admin:pa:ss https://h/", "curl -u admin:* https://h/"),
-            ("curl --user=admin:pass https://h/", "curl --user=admin:* https://h/"),
-            ("curl --user admin:pass https://h/", "curl --user admin:* https://h/"),
-            ("curl https://me:p/w@h:1/x?token=abc&b=c", "curl https://me:*@h:1/x?token=*&b=c"),
-            ("sshpass -p geheim ssh -p 2222 host", "sshpass -p * ssh -p 2222 host"),
-            ("docker login -u bot -p geheim registry", "docker login -u bot -p * registry"),
+            (
+                "curl -u admin:pa:ss https://h/",
+                "curl -u admin:* https://h/",
+            ),
+            (
+                "curl --user=admin:pass https://h/",
+                "curl --user=admin:* https://h/",
+            ),
+            (
+                "curl --user admin:pass https://h/",
+                "curl --user admin:* https://h/",
+            ),
+            (
+                "curl https://me:p/w@h:1/x?token=abc&b=c",
+                "curl https://me:*@h:1/x?token=*&b=c",
+            ),
+            (
+                "sshpass -p geheim ssh -p 2222 host",
+                "sshpass -p * ssh -p 2222 host",
+            ),
+            (
+                "docker login -u bot -p geheim registry",
+                "docker login -u bot -p * registry",
+            ),
             ("redis-cli -h h -a geheim ping", "redis-cli -h h -a * ping"),
-            ("env DB_PASSWORD=abc MODE=fast run", "env DB_PASSWORD=* MODE=fast run"),
-            ("java -Ddb.password=abc -jar x.jar", "java -Ddb.password=* -jar x.jar"),
-            ("docker exec db mysqldump -pgeheim all", "docker exec db mysqldump -p* all"),
+            (
+                "env DB_PASSWORD=abc MODE=fast run",
+                "env DB_PASSWORD=* MODE=fast run",
+            ),
+            (
+                "java -Ddb.password=abc -jar x.jar",
+                "java -Ddb.password=* -jar x.jar",
+            ),
+            (
+                "docker exec db mysqldump -pgeheim all",
+                "docker exec db mysqldump -p* all",
+            ),
             ("7z a -pgeheim x.7z", "7z a -p* x.7z"),
-            ("http h X-Api-Key:abc Authorization:Bearer", "http h X-Api-Key:abc Authorization:Bearer"),
+            (
+                "http h X-Api-Key:abc Authorization:Bearer",
+                "http h X-Api-Key:abc Authorization:Bearer",
+            ),
         ] {
             let arguments: Vec<&str> = line.split(' ').collect();
             assert_eq!(shown(&arguments).0.replace("[redacted]", "*"), expected);
@@ -400,33 +490,67 @@ mod tests {
     #[test]
     fn an_argument_with_spaces_is_a_command_line() {
         for (argument, expected) in [
-            ("curl -u a:b https://h | jq .", "curl -u a:* https://h | jq ."),
+            (
+                "curl -u a:b https://h | jq .",
+                "curl -u a:* https://h | jq .",
+            ),
             ("mysql -psecret; echo 'done'", "mysql -p*; echo 'done'"),
             ("tool --password 'two words' x", "tool --password '*' x"),
             ("DB_PASSWORD=\"two words\" run", "DB_PASSWORD=\"*\" run"),
             ("Authorization: Bearer abc.def", "Authorization: Bearer *"),
             ("X-Api-Key: abc", "X-Api-Key: *"),
             ("PRIVATE-TOKEN: abc", "PRIVATE-TOKEN: *"),
-            ("{\"user\": \"svc\", \"password\": \"a\\\"b c\", \"n\": 1}", "{\"user\": \"svc\", \"password\": \"*\", \"n\": 1}"),
-            ("{\"user\":\"svc\",\"token\":12345,\"n\":1}", "{\"user\":\"svc\",\"token\":*,\"n\":1}"),
+            (
+                "{\"user\": \"svc\", \"password\": \"a\\\"b c\", \"n\": 1}",
+                "{\"user\": \"svc\", \"password\": \"*\", \"n\": 1}",
+            ),
+            (
+                "{\"user\":\"svc\",\"token\":12345,\"n\":1}",
+                "{\"user\":\"svc\",\"token\":*,\"n\":1}",
+            ),
             ("x; DB_PASSWORD=abc run", "x; DB_PASSWORD=* run"),
             ("DB_PASSWORD=two words", "DB_PASSWORD=*"),
-            ("curl -H 'X-Auth-Token: abc' h", "curl -H 'X-Auth-Token: *' h"),
-            ("curl -H \"Authorization: Bearer abc\" h", "curl -H \"Authorization: Bearer *\" h"),
+            (
+                "curl -H 'X-Auth-Token: abc' h",
+                "curl -H 'X-Auth-Token: *' h",
+            ),
+            (
+                "curl -H \"Authorization: Bearer abc\" h",
+                "curl -H \"Authorization: Bearer *\" h",
+            ),
         ] {
-            assert_eq!(shown(&["sh", argument]).0.replace("[redacted]", "*"), format!("sh {expected}"));
+            assert_eq!(
+                shown(&["sh", argument]).0.replace("[redacted]", "*"),
+                format!("sh {expected}")
+            );
         }
     }
 
     #[test]
     fn what_is_no_secret_stays() {
         for line in [
-            "docker run -u 1000:1000 -p 8080:80 image", "ssh -p 2222 host", "find . -print0",
-            "mkdir -p a/b", "make -pn", "cp -pR a b", "make -parallel4", "git log -p HEAD",
-            "tool --token-file /run/token --password-file x", "tool --partition-key customer_id",
-            "tool --max-tokens 4096", "rsync -a a:b c", "scp -P 22 a:b", "nc -p8080", "gcc -pthread",
-            "curl https://h:8080/a@2x.png", "tool --sort-key created_at --cache-key=node-v3",
-            "kubectl -n prod get secret my-app", "git clone git@github.com:a/b.git", "x -p1",
+            "docker run -u 1000:1000 -p 8080:80 image",
+            "ssh -p 2222 host",
+            "find . -print0",
+            "mkdir -p a/b",
+            "make -pn",
+            "cp -pR a b",
+            "make -parallel4",
+            "git log -p HEAD",
+            "tool --token-file /run/token --password-file x",
+            "tool --partition-key customer_id",
+            "tool --max-tokens 4096",
+            "rsync -a a:b c",
+            "scp -P 22 a:b",
+            "nc -p8080",
+            "gcc -pthread",
+            "curl https://h:8080/a@2x.png",
+            "tool --sort-key created_at --cache-key=node-v3",
+            "tool --password $DB_PASSWORD",
+            "DB_PASSWORD=${SECRET} run",
+            "kubectl -n prod get secret my-app",
+            "git clone git@github.com:a/b.git",
+            "x -p1",
         ] {
             let arguments: Vec<&str> = line.split(' ').collect();
             assert_eq!(shown(&arguments).0, line);

@@ -11,9 +11,30 @@ const COMMON_WORDS: &str = include_str!("common_words.txt");
 
 /// Words that say that a text stands in place of a secret.
 const PLACEHOLDER_WORDS: [&str; 24] = [
-    "change", "changeit", "changeme", "default", "disabled", "dummy", "empty", "example", "fake",
-    "fixme", "here", "insert", "no", "none", "not", "null", "placeholder", "replace", "required",
-    "sample", "todo", "undefined", "unset", "your",
+    "change",
+    "changeit",
+    "changeme",
+    "default",
+    "disabled",
+    "dummy",
+    "empty",
+    "example",
+    "fake",
+    "fixme",
+    "here",
+    "insert",
+    "no",
+    "none",
+    "not",
+    "null",
+    "placeholder",
+    "replace",
+    "required",
+    "sample",
+    "todo",
+    "undefined",
+    "unset",
+    "your",
 ];
 
 /// Words beside them.
@@ -31,13 +52,20 @@ pub(super) fn is_common_word(value: &[u8]) -> bool {
 
 /// Whether a value says that no secret is set: `not-set`, `<your token here>`, `${TOKEN}`.
 pub(super) fn is_placeholder(value: &[u8]) -> bool {
-    let inner = |start: &[u8], end: &[u8]| {
-        let rest = value.strip_prefix(start)?.strip_suffix(end)?;
-        let mut rest = rest.iter();
-        Some(rest.all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-' | b' ' | b'.')))
-    };
-    let brackets: [(&[u8], &[u8]); 4] = [(b"<", b">"), (b"${", b"}"), (b"{{", b"}}"), (b"$(", b")")];
-    if brackets.iter().any(|(start, end)| inner(start, end) == Some(true)) {
+    let inner =
+        |start: &[u8], end: &[u8]| {
+            let rest = value.strip_prefix(start)?.strip_suffix(end)?;
+            let mut rest = rest.iter();
+            Some(rest.all(|byte| {
+                byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-' | b' ' | b'.')
+            }))
+        };
+    let brackets: [(&[u8], &[u8]); 4] =
+        [(b"<", b">"), (b"${", b"}"), (b"{{", b"}}"), (b"$(", b")")];
+    if brackets
+        .iter()
+        .any(|(start, end)| inner(start, end) == Some(true))
+    {
         return true;
     }
     let words = value.split(|byte| !byte.is_ascii_alphanumeric());
@@ -62,20 +90,43 @@ mod tests {
 
     #[test]
     fn words_of_output_are_common_and_passwords_are_not() {
-        for word in ["docker", "undefined", "Postgres", "production", "staging", "customer"] {
+        for word in [
+            "docker",
+            "undefined",
+            "Postgres",
+            "production",
+            "staging",
+            "customer",
+        ] {
             assert!(is_common_word(word.as_bytes()), "{word}");
         }
-        for word in ["hunter22", "sunshine", "elephant", "docker1", "kube", "jennifer", ""] {
+        for word in [
+            "hunter22", "sunshine", "elephant", "docker1", "kube", "jennifer", "",
+        ] {
             assert!(!is_common_word(word.as_bytes()), "{word}");
         }
     }
 
     #[test]
     fn a_text_that_says_that_nothing_is_set_is_a_placeholder() {
-        for text in ["not-set", "<your token here>", "${DB_PASSWORD}", "CHANGE_ME", "{{ token }}"] {
+        for text in [
+            "not-set",
+            "<your token here>",
+            "${DB_PASSWORD}",
+            "CHANGE_ME",
+            "{{ token }}",
+        ] {
             assert!(is_placeholder(text.as_bytes()), "{text}");
         }
-        for text in ["correct-horse-9", "my-cat", "", "--", "<p4ss>", "secret-value", "my-token"] {
+        for text in [
+            "correct-horse-9",
+            "my-cat",
+            "",
+            "--",
+            "<p4ss>",
+            "secret-value",
+            "my-token",
+        ] {
             assert!(!is_placeholder(text.as_bytes()), "{text}");
         }
     }

@@ -146,12 +146,7 @@ impl Cursor {
     }
 
     /// Position from which on the text may still become a secret.
-    pub(super) fn open_from(
-        &self,
-        automaton: &Automaton,
-        held_back: &HeldBack,
-        view: View,
-    ) -> u64 {
+    pub(super) fn open_from(&self, automaton: &Automaton, held_back: &HeldBack, view: View) -> u64 {
         let length = automaton.open_suffix(self.state).length as usize;
         let is_at_line_end = held_back.bytes().last() == Some(&b'\n');
         if is_at_line_end && length <= MAX_FREE_BYTES {

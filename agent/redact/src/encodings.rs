@@ -131,9 +131,16 @@ fn json_forms(text: &str, forms: &mut BTreeSet<Vec<u8>>) {
     forms.insert(plain.replace('/', "\\/").into_bytes());
     forms.insert(escaped(plain, |letter| !letter.is_ascii()).into_bytes());
     forms.insert(escaped(plain, |letter| matches!(letter, '<' | '>' | '&')).into_bytes());
-    forms.insert(escaped(plain, |letter| matches!(letter, '<' | '>' | '&' | '\'' | '+')).into_bytes());
+    forms.insert(
+        escaped(plain, |letter| {
+            matches!(letter, '<' | '>' | '&' | '\'' | '+')
+        })
+        .into_bytes(),
+    );
     let upper = |text: String| replaced_hex_by_upper(&text);
-    forms.insert(upper(escaped(plain, |letter| matches!(letter, '<' | '>' | '&' | '\'' | '+'))));
+    forms.insert(upper(escaped(plain, |letter| {
+        matches!(letter, '<' | '>' | '&' | '\'' | '+')
+    })));
     // .NET and PHP write these as numbers too.
     let is_quote = |letter: char| matches!(letter, '<' | '>' | '&' | '\'' | '"' | '+' | '`');
     let numbers = escaped(&text.replace('\\', "\\\\"), is_quote);
@@ -197,10 +204,16 @@ fn html_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
     let is_symbol = |letter: char| !letter.is_ascii_alphanumeric();
     let is_foreign = |letter: char| is_marked(letter) || !letter.is_ascii();
     let chosen: [&dyn Fn(char) -> bool; 5] =
-        [&is_marked, &is_special, &is_foreign, &is_symbol, &|_| value.len() <= MAX_DUMPED_BYTES];
+        [&is_marked, &is_special, &is_foreign, &is_symbol, &|_| {
+            value.len() <= MAX_DUMPED_BYTES
+        }];
     for number in numbers {
         for is_chosen in chosen {
-            insert_escaped(text, |letter| is_chosen(letter).then(|| number(letter)), forms);
+            insert_escaped(
+                text,
+                |letter| is_chosen(letter).then(|| number(letter)),
+                forms,
+            );
         }
     }
 }
@@ -243,7 +256,9 @@ fn byte_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
     // `xxd` and `od -x` group bytes by two.
     for shift in 0..2 {
         let pairs = value.get(shift..).unwrap_or_default().chunks_exact(2);
-        let pairs: Vec<String> = pairs.map(|pair| format!("{:02x}{:02x}", pair[0], pair[1])).collect();
+        let pairs: Vec<String> = pairs
+            .map(|pair| format!("{:02x}{:02x}", pair[0], pair[1]))
+            .collect();
         forms.insert(pairs.join(" ").into_bytes());
     }
 }

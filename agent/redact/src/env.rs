@@ -1,14 +1,15 @@
 //! Which variables of an environment hold secrets.
 //!
-//! - By name, see [`super::secret_name`]: the whole value, and the parts of a structured one. Patterns
-//!   added with `--redact-env` come first.
+//! - By name, see [`super::secret_name`]: the whole value, and the parts of a structured one.
+//!   Patterns added with `--redact-env` come first.
 //! - By value, whatever the variable's name: the passwords of addresses
 //!   (`scheme://user:password@host`), and fields with the name of a secret in JSON, `name=value`
 //!   and the like. A password that equals the user name is not secret.
 //!
 //! Not secret are values that switch something on or off, and those that name an existing file: the
 //! path of a key is not the key, and logs are full of paths. An added pattern matches these too.
-//! Values that occur in ordinary output are ignored, see [`super::secret_value::check`], and reported.
+//! Values that occur in ordinary output are ignored, see [`super::secret_value::check`], and
+//! reported.
 //!
 //! `RUNCAST_TOKEN` is always redacted, even if nothing else is: it lets its holder publish, and no
 //! reader of a run needs it.
@@ -215,7 +216,10 @@ mod tests {
             ]
         );
         let text = "docker ps; customer_id node-modules-v3 bearer ";
-        assert_eq!(redactor.text(&format!("{text}hunter22")), format!("{text}[redacted]"));
+        assert_eq!(
+            redactor.text(&format!("{text}hunter22")),
+            format!("{text}[redacted]")
+        );
     }
 
     #[test]

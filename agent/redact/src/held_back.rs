@@ -120,7 +120,10 @@ impl HeldBack {
             }
         }
         let start = self.start + from as u64;
-        let moves = self.hidden.iter().any(|range| range.start >= start && range.moves);
+        let moves = self
+            .hidden
+            .iter()
+            .any(|range| range.start >= start && range.moves);
         self.hidden.retain(|range| range.start < start);
         let end = self.start + at as u64 + 1;
         self.hidden.push(HiddenRange { start, end, moves });
@@ -300,7 +303,10 @@ impl HeldBack {
     /// Appends the colours that a mask would take away from the text behind it.
     fn keep_styles(&self, start: u64, end: u64, out: &mut Vec<u8>) {
         let first = self.hidden.partition_point(|range| range.start < start);
-        for range in self.hidden[first..].iter().take_while(|range| range.end <= end) {
+        for range in self.hidden[first..]
+            .iter()
+            .take_while(|range| range.end <= end)
+        {
             let sequence = &self.bytes[self.index(range.start)..self.index(range.end)];
             if is_style(sequence) {
                 out.extend_from_slice(sequence);

@@ -1,8 +1,8 @@
 //! [`PrefixFilter`]: where in a text a pattern may start.
 //!
-//! The automaton takes a few nanoseconds a byte, since text nearly always begins some pattern. Three
-//! bytes of ordinary text hardly ever do, and to look them up in a small table takes a fraction of
-//! that. The filter is never wrong about where a pattern cannot start.
+//! The automaton takes a few nanoseconds a byte, since text nearly always begins some pattern.
+//! Three bytes of ordinary text hardly ever do, and to look them up in a small table takes a
+//! fraction of that. The filter is never wrong about where a pattern cannot start.
 //!
 //! Data: a hash table of one bit per entry, [`TABLE_BITS`] in all. Above [`MAX_USED_BITS`] it would
 //! stop too often, and there is none.

@@ -156,7 +156,9 @@ impl Redactor {
         }
         let rejected = self.add_candidates(&candidates).into_iter();
         let rejected = rejected.filter(|rejection| !rejection.is_part);
-        rejected.map(|rejection| (rejection.source, rejection.reason)).collect()
+        rejected
+            .map(|rejection| (rejection.source, rejection.reason))
+            .collect()
     }
 
     /// Adds values, and returns the rejected ones that are to be reported.
@@ -209,7 +211,11 @@ impl Redactor {
             // The values that were known before stay.
             Err(reason) => {
                 secrets.truncate(count_before);
-                rejected.extend(added.into_iter().map(|candidate| candidate.rejection(reason)));
+                rejected.extend(
+                    added
+                        .into_iter()
+                        .map(|candidate| candidate.rejection(reason)),
+                );
             }
         }
         rejected

@@ -7,8 +7,8 @@
 //!   `*_AUTH`, `*_DSN`, `*KUBECONFIG*` and the rest of [`SECRET_NAMES`];
 //! - [`NameClass::Key`]: other names with `KEY`. Data, caches and sorting have keys too, so the
 //!   value must not look like an identifier;
-//! - [`NameClass::DataKey`]: `*PARTITION_KEY`, `*CACHE_KEY` and the rest of [`DATA_KEYS`], which are
-//!   never secret;
+//! - [`NameClass::DataKey`]: `*PARTITION_KEY`, `*CACHE_KEY` and the rest of [`DATA_KEYS`],
+//!   which are never secret;
 //! - [`NameClass::Setting`]: a setting of a secret rather than the secret, such as `*TOKEN_TTL` and
 //!   `*SECRET_NAME`. Only a value that can hardly be anything but a secret is one;
 //! - [`NameClass::Other`]: no word of a secret, or one of the [`HARMLESS_NAMES`]: paths, files,
@@ -144,12 +144,54 @@ const HARMLESS_NAMES: [&str; 18] = [
 
 /// Last words of the names of settings.
 const SETTINGS: [&str; 48] = [
-    "ALGORITHM", "ALGO", "ARN", "AUDIENCE", "BITS", "CLASS", "COLUMN", "COUNT", "DURATION",
-    "ENABLED", "ENDPOINT", "ENGINE", "EXPIRATION", "EXPIRES", "EXPIRY", "FIELD", "FORMAT",
-    "HEADER", "HELPER", "HOST", "ISSUER", "LENGTH", "LIFETIME", "LIMIT", "METHOD", "MODE", "NAME",
-    "NAMESPACE", "POLICY", "PORT", "PREFIX", "PROVIDER", "REGION", "REQUIRED", "SCOPE", "SCOPES",
-    "SIZE", "STORE", "SUFFIX", "TIMEOUT", "TTL", "TYPE", "URI", "URL", "USER", "USERNAME",
-    "VERSION", "ROTATION",
+    "ALGORITHM",
+    "ALGO",
+    "ARN",
+    "AUDIENCE",
+    "BITS",
+    "CLASS",
+    "COLUMN",
+    "COUNT",
+    "DURATION",
+    "ENABLED",
+    "ENDPOINT",
+    "ENGINE",
+    "EXPIRATION",
+    "EXPIRES",
+    "EXPIRY",
+    "FIELD",
+    "FORMAT",
+    "HEADER",
+    "HELPER",
+    "HOST",
+    "ISSUER",
+    "LENGTH",
+    "LIFETIME",
+    "LIMIT",
+    "METHOD",
+    "MODE",
+    "NAME",
+    "NAMESPACE",
+    "POLICY",
+    "PORT",
+    "PREFIX",
+    "PROVIDER",
+    "REGION",
+    "REQUIRED",
+    "SCOPE",
+    "SCOPES",
+    "SIZE",
+    "STORE",
+    "SUFFIX",
+    "TIMEOUT",
+    "TTL",
+    "TYPE",
+    "URI",
+    "URL",
+    "USER",
+    "USERNAME",
+    "VERSION",
+    "ROTATION",
 ];
 
 impl NameClass {
@@ -209,7 +251,10 @@ mod tests {
                  AZURE_STORAGE_CONNECTION_STRING VAULT_SECRET_ID auth pwd basic_auth",
                 NameClass::Secret,
             ),
-            ("STRIPE_KEY client-key-data KEY_2 SSH_KEYS key.pem", NameClass::Key),
+            (
+                "STRIPE_KEY client-key-data KEY_2 SSH_KEYS key.pem",
+                NameClass::Key,
+            ),
             (
                 "PARTITION_KEY SORT_KEY sortKey CACHE_KEY PRIMARY_KEY KAFKA_PARTITION_KEY",
                 NameClass::DataKey,

@@ -131,7 +131,8 @@ impl Parts {
             NameClass::Secret => self.add(value, Evidence::Name, self.is_secret),
             NameClass::Key => self.add(value, Evidence::KeyName, false),
             NameClass::DataKey => {}
-            NameClass::Setting | NameClass::Other if is_file_name(name) || !shape::is_random(value) => {}
+            NameClass::Setting | NameClass::Other
+                if is_file_name(name) || !shape::is_random(value) => {}
             NameClass::Setting | NameClass::Other => self.add(value, Evidence::Shape, false),
         }
         let is_structured = self.read(value, depth + 1);
@@ -162,8 +163,14 @@ impl Parts {
 
     /// Reads `machine NAME login NAME password VALUE`.
     fn read_netrc(&mut self, text: &[u8]) -> bool {
-        let words: Vec<&[u8]> = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
-        if !words.iter().any(|word| matches!(*word, b"machine" | b"default")) {
+        let words: Vec<&[u8]> = text
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty())
+            .collect();
+        if !words
+            .iter()
+            .any(|word| matches!(*word, b"machine" | b"default"))
+        {
             return false;
         }
         let mut has_login = false;
@@ -177,13 +184,22 @@ impl Parts {
     }
 
     fn read_base64(&mut self, text: &[u8], depth: usize) -> bool {
-        let joined: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        let end = joined.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
+        let joined: Vec<u8> = text
+            .iter()
+            .copied()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .collect();
+        let end = joined
+            .iter()
+            .rposition(|byte| *byte != b'=')
+            .map_or(0, |last| last + 1);
         if joined.len() < MIN_BASE64_BYTES {
             return false;
         }
         let encoded = &joined[..end];
-        let decoded = STANDARD_NO_PAD.decode(encoded).or_else(|_| URL_SAFE_NO_PAD.decode(encoded));
+        let decoded = STANDARD_NO_PAD
+            .decode(encoded)
+            .or_else(|_| URL_SAFE_NO_PAD.decode(encoded));
         let Some(decoded) = decoded.ok().filter(|decoded| is_text(decoded)) else {
             return false;
         };
@@ -266,7 +282,10 @@ fn offset_in(text: &[u8], piece: &[u8]) -> usize {
 
 fn pair_of<'a>(text: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let at = memchr::memmem::find(text, separator)?;
-    let (name, value) = (text[..at].trim_ascii(), text[at + separator.len()..].trim_ascii());
+    let (name, value) = (
+        text[..at].trim_ascii(),
+        text[at + separator.len()..].trim_ascii(),
+    );
     // `//registry.npmjs.org/:_authToken`
     let last = name.rsplit(|byte| *byte == b':').next().unwrap_or_default();
     let name = if name.starts_with(b"/") { last } else { name };
@@ -276,23 +295,35 @@ fn pair_of<'a>(text: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])>
 }
 
 fn is_field_name(name: &[u8]) -> bool {
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b' ');
-    name.first().is_some_and(|first| first.is_ascii_alphabetic() || *first == b'_')
+    let is_part =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b' ');
+    name.first()
+        .is_some_and(|first| first.is_ascii_alphabetic() || *first == b'_')
         && name.len() <= 64
         && name.iter().all(is_part)
 }
 
 fn is_name(text: &[u8]) -> bool {
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'@');
+    let is_part =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'@');
     text.iter().all(is_part)
 }
 
 /// Whether a field holds the name of something: a value that looks random there is an identifier.
 fn is_file_name(name: &[u8]) -> bool {
     let lower = name.to_ascii_lowercase();
-    [&b"id"[..], b"uri", b"url", b"email", b"path", b"file", b"host", b"certificate-authority-data"]
-        .iter()
-        .any(|end| lower.ends_with(end))
+    [
+        &b"id"[..],
+        b"uri",
+        b"url",
+        b"email",
+        b"path",
+        b"file",
+        b"host",
+        b"certificate-authority-data",
+    ]
+    .iter()
+    .any(|end| lower.ends_with(end))
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {
@@ -315,11 +346,12 @@ fn is_key_block(text: &[u8]) -> bool {
     text.starts_with(b"-----BEGIN ")
 }
 
-/// Whether bytes are text that somebody wrote, rather than a key that happened to decode.
+/// Whether bytes are text that a person wrote, rather than a key that happened to decode.
 fn is_text(bytes: &[u8]) -> bool {
     bytes.len() >= 8
         && std::str::from_utf8(bytes).is_ok_and(|text| {
-            let is_part = |letter: char| !letter.is_control() || matches!(letter, '\n' | '\r' | '\t');
+            let is_part =
+                |letter: char| !letter.is_control() || matches!(letter, '\n' | '\r' | '\t');
             text.chars().all(is_part)
         })
 }

@@ -95,8 +95,8 @@ pub(super) fn trimmed(value: &[u8]) -> &[u8] {
     value.trim_ascii()
 }
 
-/// Checks a value that [`trimmed`] returned. The less says that it is a secret, the less it may look
-/// like ordinary text:
+/// Checks a value that [`trimmed`] returned. The less says that it is a secret, the less it may
+/// look like ordinary text:
 ///
 /// - a value that the user names is only rejected if it is short, a small number, or one of
 ///   [`SETTING_WORDS`];
@@ -112,7 +112,9 @@ pub(super) fn check(value: &[u8], evidence: Evidence) -> Result<(), InvalidSecre
     }
     let is_small_number = value.len() < MIN_DIGITS && value.iter().all(u8::is_ascii_digit);
     let is_one_byte = value.iter().all(|byte| *byte == value[0]);
-    let is_punctuation = !value.iter().any(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii());
+    let is_punctuation = !value
+        .iter()
+        .any(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii());
     let is_word = SETTING_WORDS
         .iter()
         .any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
@@ -143,7 +145,12 @@ mod tests {
             ("true", Err(TooShort), Err(TooShort), Err(TooShort)),
             ("12345", Err(TooShort), Err(TooShort), Err(TooShort)),
             ("20261121", Err(TooCommon), Err(TooCommon), Err(TooCommon)),
-            ("xxxxxxxxxxxx", Err(TooCommon), Err(TooCommon), Err(TooCommon)),
+            (
+                "xxxxxxxxxxxx",
+                Err(TooCommon),
+                Err(TooCommon),
+                Err(TooCommon),
+            ),
             ("******", Err(TooCommon), Err(TooCommon), Err(TooCommon)),
             ("Password", Err(TooCommon), Err(TooCommon), Err(TooCommon)),
             ("redacted", Err(TooCommon), Err(TooCommon), Err(TooCommon)),
@@ -164,7 +171,11 @@ mod tests {
                 (Evidence::Name, by_name),
                 (Evidence::KeyName, by_key),
             ] {
-                assert_eq!(check(value.as_bytes(), evidence), expected, "{value} {evidence:?}");
+                assert_eq!(
+                    check(value.as_bytes(), evidence),
+                    expected,
+                    "{value} {evidence:?}"
+                );
             }
         }
         assert_eq!(

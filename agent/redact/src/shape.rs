@@ -1,7 +1,8 @@
-//! What a value looks like, without its name: like words of a program, or like nothing but a secret.
+//! What a value looks like, without its name: like words of a program, or like nothing but a
+//! secret.
 //!
-//! A value is cut at everything that is not a letter or a digit. A part of it looks like words if it
-//! is short, a number, or letters that can be spoken, in the spellings of programs: `customer`,
+//! A value is cut at everything that is not a letter or a digit. A part of it looks like words if
+//! it is short, a number, or letters that can be spoken, in the spellings of programs: `customer`,
 //! `CUSTOMER`, `customerId`, `node18`. Time: one pass.
 
 /// Parts up to this length look like anything.
@@ -20,7 +21,8 @@ const MAX_CONSONANTS: usize = 4;
 /// `node-modules-v3`, `us-east-1`. One word with a number behind it is none, since passwords are
 /// made like that.
 pub(super) fn is_identifier(value: &[u8]) -> bool {
-    let is_separator = |byte: &u8| matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b',' | b' ' | b'@');
+    let is_separator =
+        |byte: &u8| matches!(byte, b'-' | b'_' | b'.' | b'/' | b':' | b',' | b' ' | b'@');
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || is_separator(byte);
     let has_separator = value.iter().any(is_separator);
     let has_digit = value.iter().any(u8::is_ascii_digit);
@@ -43,7 +45,8 @@ pub(super) fn is_random(value: &[u8]) -> bool {
 /// Whether a value is the address of a page or a mailbox, without a secret in it.
 pub(super) fn is_address(value: &[u8]) -> bool {
     let has = |text: &[u8]| memchr::memmem::find(value, text).is_some();
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+');
+    let is_plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'+');
     match memchr::memchr(b'@', value) {
         Some(at) => {
             let (user, host) = (&value[..at], &value[at + 1..]);
@@ -55,8 +58,12 @@ pub(super) fn is_address(value: &[u8]) -> bool {
 
 /// Whether a value switches something on or off.
 pub(super) fn is_switch(value: &[u8]) -> bool {
-    let switches = ["true", "false", "yes", "no", "on", "off", "none", "null", "0", "1"];
-    switches.iter().any(|switch| value.eq_ignore_ascii_case(switch.as_bytes()))
+    let switches = [
+        "true", "false", "yes", "no", "on", "off", "none", "null", "0", "1",
+    ];
+    switches
+        .iter()
+        .any(|switch| value.eq_ignore_ascii_case(switch.as_bytes()))
 }
 
 fn is_uuid(value: &[u8]) -> bool {
@@ -83,7 +90,10 @@ fn is_wordlike(part: &[u8]) -> bool {
 
 /// How many letters a part begins with, if nothing but digits follows them.
 fn letters_before_digits(part: &[u8]) -> Option<usize> {
-    let letters = part.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+    let letters = part
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphabetic())
+        .count();
     (letters > 0 && part[letters..].iter().all(u8::is_ascii_digit)).then_some(letters)
 }
 
@@ -108,17 +118,38 @@ mod tests {
     #[test]
     fn identifiers_are_told_from_keys() {
         for value in [
-            "customer_id", "created_at", "node-modules-v3", "undefined", "us-east-1", "sha256",
-            "userId", "HTTP_X_REQUEST_ID", "com.example.app", "/var/lib/app/key.pem", "a:b:c",
-            "linux-x86_64-cache-v12", "2024-05-01", "tenantUuid", "default", "pk", "yyyy-MM-dd",
+            "customer_id",
+            "created_at",
+            "node-modules-v3",
+            "undefined",
+            "us-east-1",
+            "sha256",
+            "userId",
+            "HTTP_X_REQUEST_ID",
+            "com.example.app",
+            "/var/lib/app/key.pem",
+            "a:b:c",
+            "linux-x86_64-cache-v12",
+            "2024-05-01",
+            "tenantUuid",
+            "default",
+            "pk",
+            "yyyy-MM-dd",
         ] {
             assert!(is_identifier(value.as_bytes()), "{value}");
             assert!(!is_random(value.as_bytes()), "{value}");
         }
         for value in [
-            "hunter22", "S3cr3tPw9", "qzkfjwmxptlabvdu", "aGVsbG8gd29ybGQ", "9f86d081884c7d65",
-            "AbCdEfGhIjKlMnOp", "8d777f385d3dfec8815d20f7496026dc", "p&ss<w0rd>\"9x7",
-            "0123456789", "x-9f86d081884c7d65",
+            "hunter22",
+            "S3cr3tPw9",
+            "qzkfjwmxptlabvdu",
+            "aGVsbG8gd29ybGQ",
+            "9f86d081884c7d65",
+            "AbCdEfGhIjKlMnOp",
+            "8d777f385d3dfec8815d20f7496026dc",
+            "p&ss<w0rd>\"9x7",
+            "0123456789",
+            "x-9f86d081884c7d65",
         ] {
             assert!(!is_identifier(value.as_bytes()), "{value}");
         }
@@ -127,16 +158,29 @@ mod tests {
     #[test]
     fn only_what_can_be_nothing_else_is_random() {
         for value in [
-            "9f86d081884c7d65", "aGVsbG8gd29ybGQ", "AbCdEfGhIjKlMnOp", "qzkfjwmxptlabvdu",
-            "S3cr3tPw9", "x-9f86d081884c7d65",
+            "9f86d081884c7d65",
+            "aGVsbG8gd29ybGQ",
+            "AbCdEfGhIjKlMnOp",
+            "qzkfjwmxptlabvdu",
+            "S3cr3tPw9",
+            "x-9f86d081884c7d65",
         ] {
             assert!(is_random(value.as_bytes()), "{value}");
         }
         for value in [
-            "svc", "my-project-123456", "https://oauth2.googleapis.com/token", "hunter22",
-            "svc@my-project.iam.gserviceaccount.com", "123456789012345678901", "service_account",
-            "123e4567-e89b-12d3-a456-426614174000", "a sentence of words", "10.0.0.1:5432",
-            "2026-11-30T20:31:01Z", "eu-central-1", "production",
+            "svc",
+            "my-project-123456",
+            "https://oauth2.googleapis.com/token",
+            "hunter22",
+            "svc@my-project.iam.gserviceaccount.com",
+            "123456789012345678901",
+            "service_account",
+            "123e4567-e89b-12d3-a456-426614174000",
+            "a sentence of words",
+            "10.0.0.1:5432",
+            "2026-11-30T20:31:01Z",
+            "eu-central-1",
+            "production",
         ] {
             assert!(!is_random(value.as_bytes()), "{value}");
         }

@@ -268,7 +268,9 @@ impl RedactStream {
         let mut at = from;
         let end = self.held_back.bytes().len();
         while at < end {
-            let hidden = self.held_back.next_hidden(self.held_back.start() + at as u64);
+            let hidden = self
+                .held_back
+                .next_hidden(self.held_back.start() + at as u64);
             let text_end = hidden.map_or(end, |hidden| self.held_back.index(hidden.start).max(at));
             self.read_text(&automaton, at, text_end);
             at = text_end;
@@ -279,7 +281,8 @@ impl RedactStream {
                 }
                 let hidden_end = self.held_back.index(hidden.end);
                 let range = (at, hidden_end);
-                self.raw.read(&automaton, &mut self.held_back, range, View::Raw);
+                self.raw
+                    .read(&automaton, &mut self.held_back, range, View::Raw);
                 at = hidden_end;
             }
         }
@@ -289,20 +292,21 @@ impl RedactStream {
     fn read_text(&mut self, automaton: &Automaton, from: usize, end: usize) {
         let mut at = from;
         while at < end {
-            let agrees = |visible: &Cursor| {
-                visible.agrees(&self.raw, automaton, &self.held_back, at)
-            };
+            let agrees =
+                |visible: &Cursor| visible.agrees(&self.raw, automaton, &self.held_back, at);
             if self.visible.as_ref().is_some_and(agrees) {
                 self.visible = None;
             }
             let Some(visible) = &mut self.visible else {
                 let range = (at, end);
-                self.raw.read(automaton, &mut self.held_back, range, View::Raw);
+                self.raw
+                    .read(automaton, &mut self.held_back, range, View::Raw);
                 return;
             };
             let until = end.min(at + BLOCK_BYTES);
             let range = (at, until);
-            self.raw.read(automaton, &mut self.held_back, range, View::Raw);
+            self.raw
+                .read(automaton, &mut self.held_back, range, View::Raw);
             visible.read(automaton, &mut self.held_back, range, View::Visible);
             at = until;
         }
@@ -326,11 +330,14 @@ impl RedactStream {
 
     /// The text that reveals too much, by each cursor.
     fn revealing(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.automaton.as_deref().into_iter().flat_map(move |automaton| {
-            let cursors = self.cursors();
-            cursors.filter_map(move |(cursor, view)| {
-                cursor.revealing(automaton, &self.held_back, view)
+        self.automaton
+            .as_deref()
+            .into_iter()
+            .flat_map(move |automaton| {
+                let cursors = self.cursors();
+                cursors.filter_map(move |(cursor, view)| {
+                    cursor.revealing(automaton, &self.held_back, view)
+                })
             })
-        })
     }
 }

@@ -39,7 +39,9 @@ pub(super) fn is_word_before(text: &[u8]) -> bool {
     };
     let is_style = || {
         let parameters = text.strip_suffix(b"m").unwrap_or_default();
-        let start = parameters.iter().rposition(|byte| !matches!(byte, b'0'..=b'9' | b';' | b':'));
+        let start = parameters
+            .iter()
+            .rposition(|byte| !matches!(byte, b'0'..=b'9' | b';' | b':'));
         start.is_some_and(|start| parameters[start] == b'[')
     };
     text.last().is_some_and(is_word)

@@ -9,7 +9,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use runcast_common::config::Env;
-use runcast_redact::{CommandLine, EnvRedaction, IgnoredVariable, RedactStream, Redactor, from_variables};
+use runcast_redact::{
+    CommandLine, EnvRedaction, IgnoredVariable, RedactStream, Redactor, from_variables,
+};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::child;

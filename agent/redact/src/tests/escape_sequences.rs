@@ -27,8 +27,14 @@ fn a_value_is_found_across_sequences_and_colours_are_kept() {
             "a tok-abc\x1b[01;31m\x1b[K123\x1b[m\x1b[Kdef456 b",
             "a [redacted]\x1b[01;31m\x1b[m b",
         ),
-        ("\x1b[1mtok-abc123def456\x1b[0m b", "\x1b[1m[redacted]\x1b[0m b"),
-        ("\x1b[31mtok-abc\x1b[0m123def456", "\x1b[31m[redacted]\x1b[0m"),
+        (
+            "\x1b[1mtok-abc123def456\x1b[0m b",
+            "\x1b[1m[redacted]\x1b[0m b",
+        ),
+        (
+            "\x1b[31mtok-abc\x1b[0m123def456",
+            "\x1b[31m[redacted]\x1b[0m",
+        ),
         // tput sgr0, cursor, erasing, a saved position, a link.
         ("tok-\x1b(B\x1b[mabc123\x1b[5Cdef456.", "[redacted]\x1b[m."),
         ("tok-\x1b7abc\x1b[2K123\x1b8\x1b[?25ldef456.", "[redacted]."),
@@ -36,7 +42,10 @@ fn a_value_is_found_across_sequences_and_colours_are_kept() {
             "tok-\x1b]8;;https://x/\x1b\\abc123\x1b]8;;\x07def456.",
             "[redacted].",
         ),
-        ("tok-abc\x1b[1m\r\n\x1b[2m123def456.", "[redacted]\x1b[1m\x1b[2m."),
+        (
+            "tok-abc\x1b[1m\r\n\x1b[2m123def456.",
+            "[redacted]\x1b[1m\x1b[2m.",
+        ),
         // Bold as typewriters did it; the first character is visible twice at most.
         ("to\x08ok\x08k-\x08-abc123def456.", "[redacted]."),
         // Within a sequence.
@@ -56,7 +65,9 @@ fn a_value_is_found_across_sequences_and_colours_are_kept() {
 #[test]
 fn an_underlined_value_is_found_in_one_piece() {
     // If a piece ends between `_` and its backspace, what stands before it is released already.
-    let redacted = knowing(&["tok-abc123def456"]).text("tok-_\x08a_\x08bc123def456.").into_owned();
+    let redacted = knowing(&["tok-abc123def456"])
+        .text("tok-_\x08a_\x08bc123def456.")
+        .into_owned();
     assert_eq!(redacted, "[redacted].");
 }
 
@@ -126,7 +137,11 @@ fn a_secret_that_is_not_continued_is_masked_without_its_colours() {
 fn a_prompt_between_sequences_is_not_held_back() {
     let redactor = knowing(&["tok-abc123def456"]);
     let (mut stream, mut out) = (redactor.stream(), Vec::new());
-    for prompt in ["\x1b[1;32mPassword:\x1b[0m ", "\x1b[?2004h$ ", "\x1b]0;title\x07# "] {
+    for prompt in [
+        "\x1b[1;32mPassword:\x1b[0m ",
+        "\x1b[?2004h$ ",
+        "\x1b]0;title\x07# ",
+    ] {
         out.clear();
         stream.push(prompt.as_bytes(), Instant::now(), &mut out);
         assert_eq!(String::from_utf8_lossy(&out), prompt);

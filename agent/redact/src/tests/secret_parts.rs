@@ -19,7 +19,11 @@ fn assert_parts(name: &str, value: &str, masked: &[&str], readable: &[&str]) {
     let (redactor, ignored) = of(name, value);
     assert_eq!(ignored, [""; 0], "{name}={value}");
     for word in masked {
-        assert_eq!(redactor.text(word), "[redacted]", "{word} of {name}={value}");
+        assert_eq!(
+            redactor.text(word),
+            "[redacted]",
+            "{word} of {name}={value}"
+        );
     }
     for word in readable {
         assert_eq!(redactor.text(word), *word, "{word} of {name}={value}");
@@ -53,11 +57,22 @@ fn fields_of_json_are_redacted_in_any_layout() {
     assert_parts(
         "GOOGLE_CREDENTIALS",
         account,
-        &["MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "k3y-0f-the-list", "9f86d081884c7d65aB"],
         &[
-            "service_account", "my-project-123456", "{", "}", "\"type\": \"service_account\",",
-            "svc@my-project-123456.iam.gserviceaccount.com", "password", "private_key",
-            "https://oauth2.googleapis.com/token", "-----BEGIN PRIVATE KEY-----",
+            "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC",
+            "k3y-0f-the-list",
+            "9f86d081884c7d65aB",
+        ],
+        &[
+            "service_account",
+            "my-project-123456",
+            "{",
+            "}",
+            "\"type\": \"service_account\",",
+            "svc@my-project-123456.iam.gserviceaccount.com",
+            "password",
+            "private_key",
+            "https://oauth2.googleapis.com/token",
+            "-----BEGIN PRIVATE KEY-----",
         ],
     );
 }
@@ -110,12 +125,42 @@ fn pairs_are_redacted_by_their_names() {
             &["npm-t0ken-1"],
             &["registry", "https://registry.example/"],
         ),
-        ("DOCKER_AUTH_CONFIG", &docker, &["dock3r-pass", &auth], &["auths", "registry.example"]),
-        ("KUBECONFIG_DATA", &kubeconfig, &["k8s-t0ken-value", "quoted pass"], &["kind: Config", "https://10.0.0.1:6443"]),
-        ("KUBECONFIG_B64", &encoded, &["k8s-t0ken-value", "quoted pass"], &["kind: Config"]),
-        ("REGISTRY_AUTH", "bot:dock3r-pass", &["dock3r-pass"], &["bot"]),
-        ("HTTP_AUTHORIZATION", "Bearer b34rer-value", &["b34rer-value"], &["Bearer"]),
-        ("REQUEST_SECRET", "Authorization: Basic Ym90OmRvY2szci1wYXNz", &["dock3r-pass"], &["Basic"]),
+        (
+            "DOCKER_AUTH_CONFIG",
+            &docker,
+            &["dock3r-pass", &auth],
+            &["auths", "registry.example"],
+        ),
+        (
+            "KUBECONFIG_DATA",
+            &kubeconfig,
+            &["k8s-t0ken-value", "quoted pass"],
+            &["kind: Config", "https://10.0.0.1:6443"],
+        ),
+        (
+            "KUBECONFIG_B64",
+            &encoded,
+            &["k8s-t0ken-value", "quoted pass"],
+            &["kind: Config"],
+        ),
+        (
+            "REGISTRY_AUTH",
+            "bot:dock3r-pass",
+            &["dock3r-pass"],
+            &["bot"],
+        ),
+        (
+            "HTTP_AUTHORIZATION",
+            "Bearer b34rer-value",
+            &["b34rer-value"],
+            &["Bearer"],
+        ),
+        (
+            "REQUEST_SECRET",
+            "Authorization: Basic Ym90OmRvY2szci1wYXNz",
+            &["dock3r-pass"],
+            &["Basic"],
+        ),
     ] {
         assert_parts(name, value, masked, readable);
     }
@@ -129,8 +174,18 @@ fn fields_and_addresses_in_any_variable_are_redacted_by_their_names_alone() {
         &["p4ssword9"],
         &["9f86d081884c7d65"],
     );
-    assert_parts("JDBC_URL", "jdbc:mysql://h/db?user=x&password=p4ssword9", &["p4ssword9"], &["user"]);
-    assert_parts("REDIS_URL", "redis://:pa/ss#w0rd?x@host:6379/0", &["pa/ss#w0rd?x"], &["host:6379/0"]);
+    assert_parts(
+        "JDBC_URL",
+        "jdbc:mysql://h/db?user=x&password=p4ssword9",
+        &["p4ssword9"],
+        &["user"],
+    );
+    assert_parts(
+        "REDIS_URL",
+        "redis://:pa/ss#w0rd?x@host:6379/0",
+        &["pa/ss#w0rd?x"],
+        &["host:6379/0"],
+    );
     assert_parts("PATH", "/usr/bin:/bin", &[], &["/usr/bin", "/bin"]);
     assert_parts("PS1", "token: $ ", &[], &["token: "]);
 }
@@ -140,6 +195,9 @@ fn short_lines_are_redacted_or_reported() {
     let (redactor, ignored) = of("DB_CREDENTIALS", "admin\nS3cr3tPw9\n");
     assert_eq!(redactor.text("admin"), "admin");
     assert_eq!(redactor.text("S3cr3tPw9"), "[redacted]");
-    assert_eq!(redactor.text("[x] admin\n[x] S3cr3tPw9"), "[x] admin\n[x] [redacted]");
+    assert_eq!(
+        redactor.text("[x] admin\n[x] S3cr3tPw9"),
+        "[x] admin\n[x] [redacted]"
+    );
     assert_eq!(ignored, ["DB_CREDENTIALS (a part: shorter than 6 bytes)"]);
 }
