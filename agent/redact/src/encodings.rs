@@ -71,11 +71,13 @@ fn text_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
     let backslashed = |byte| vec![b'\\', byte];
     forms.insert(replaced(value, b"\\\"$`", backslashed));
     forms.insert(replaced(value, b"\\\"$`!", backslashed));
-    forms.insert(replaced(
-        value,
-        b" \t!\"#$&'()*;<>?[\\]^`{|}~,",
-        backslashed,
-    ));
+    // `printf %q`; bash escapes `#` and `~` at the start of a word alone.
+    for special in [
+        &b" \t!\"#$&'()*;<>?[\\]^`{|}~,"[..],
+        b" \t!\"$&'()*;<>?[\\]^`{|},",
+    ] {
+        forms.insert(replaced(value, special, backslashed));
+    }
     forms.insert(replaced(value, b"\\'\n\r\t", |byte| {
         let letter = match byte {
             b'\n' => b'n',
@@ -147,8 +149,10 @@ fn json_forms(text: &str, forms: &mut BTreeSet<Vec<u8>>) {
     forms.insert(upper(numbers.clone()));
     forms.insert(numbers.into_bytes());
     // A string in a string.
-    if let Ok(twice) = serde_json::to_string(plain) {
-        forms.insert(twice.as_bytes()[1..twice.len() - 1].to_vec());
+    for once in [plain, &escaped(plain, |letter| !letter.is_ascii())] {
+        if let Ok(twice) = serde_json::to_string(once) {
+            forms.insert(twice.as_bytes()[1..twice.len() - 1].to_vec());
+        }
     }
     forms.insert(plain.as_bytes().to_vec());
 }
