@@ -20,6 +20,15 @@ const RUN_TOKEN: &str = "rct_the-token-of-the-run";
 /// Runs a script under `runcast wrap`. Returns what it left in Redis, what the gateway received,
 /// and the text of the run's output.
 async fn wrapped(arguments: &[&str], script: &str) -> (Output, Vec<u8>, String, String) {
+    wrapped_with(arguments, &[], &["sh", "-c", script, "sh", SECRET]).await
+}
+
+/// The same with more variables and another command.
+async fn wrapped_with(
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    words: &[&str],
+) -> (Output, Vec<u8>, String, String) {
     let server = Server::start().await;
     let target = server.target();
     let reply = serde_json::json!({
@@ -37,9 +46,11 @@ async fn wrapped(arguments: &[&str], script: &str) -> (Output, Vec<u8>, String, 
         .env("DB_PASSWORD", SECRET)
         .env("ACME_PIN", "acme-pin-value")
         .env("SHORT_TOKEN", "abc")
+        .envs(variables.iter().copied())
         .arg("wrap")
         .args(arguments)
-        .args(["--", "sh", "-c", script, "sh", SECRET]);
+        .arg("--")
+        .args(words);
     let run = Run::of(&target, &server);
     let output = stored_output(&run, command).await;
     let stored = everything(&server).await;
@@ -154,6 +165,93 @@ async fn no_secret_is_published_and_the_passthrough_is_unchanged() {
     assert!(memchr::memmem::find(&stored, &encoded.as_bytes()[4..20]).is_none());
     let (_, body) = asked.split_once("\r\n\r\n").expect("a body");
     assert_absent(SECRET, body.as_bytes());
+}
+
+/// Small inputs with which other tools leaked secrets or blanked ordinary text.
+#[tokio::test(flavor = "multi_thread")]
+async fn inputs_from_the_field_are_redacted_and_ordinary_words_are_not() {
+    let variables = [
+        (
+            "APP_SECRET",
+            r#"{"user": "svc", "password": "correct-horse-9"}"#,
+        ),
+        ("WEB_PASSWORD", "p&ss<w0rd>\"9"),
+        ("CACHE_URL", "redis://:pa/ss#w0rd?x@host:6379/0"),
+        ("SECRET_TOKEN", "tok-abc123def456"),
+        ("DB_CREDENTIALS", "admin\nS3cr3tPw9\n"),
+        ("MYSQL_PASSWORD", "docker"),
+        ("PARTITION_KEY", "customer_id"),
+        ("SORT_KEY", "created_at"),
+        ("CACHE_KEY", "node-modules-v3"),
+        ("API_TOKEN", "undefined"),
+    ];
+    let script = r#"
+        printf '%s\n' "$APP_SECRET" | tr -d ' '
+        printf '%s\n' "$APP_SECRET" | sed 's/[{,]/&\n  /g'
+        printf '%s\n' "$APP_SECRET" | sed 's/.*: "//; s/".*//'
+        printf '%s\n' "$WEB_PASSWORD" | sed 's/&/\&amp;/; s/</\&lt;/; s/>/\&gt;/; s/"/\&quot;/'
+        printf '%s %s\n' "$CACHE_URL" 'pa/ss#w0rd?x'
+        printf '%s\n' "$SECRET_TOKEN" | sed 's/123/\x1b[01;31m\x1b[K&\x1b[m\x1b[K/'
+        printf '\033[32msk-%s1\033[0m\n' aaaaaaaaaaaaaaaaaaaa
+        printf '%s' "$DB_CREDENTIALS" | sed 's/^/> /'
+        echo 'docker ps; select customer_id order by created_at; cache node-modules-v3; undefined'
+    "#;
+    let words = [
+        "sh",
+        "-c",
+        script,
+        "sh",
+        "-pS3cretArgument1",
+        "--password",
+        "weak-one",
+        "-u",
+        "me:other-0ne",
+        "--token=abc",
+        "https://me:p/w-three@host:1/",
+    ];
+    let (output, stored, asked, shown) = wrapped_with(&[], &variables, &words).await;
+    assert_eq!(
+        shown,
+        "{\"user\":\"svc\",\"password\":\"[redacted]\"}\n\
+         {\n  \"user\": \"svc\",\n   \"password\": \"[redacted]\"}\n\
+         [redacted]\n\
+         [redacted]\n\
+         redis://:[redacted]@host:6379/0 [redacted]\n\
+         [redacted]\u{1b}[01;31m\u{1b}[m\n\
+         \u{1b}[32m[redacted]\u{1b}[0m\n\
+         > admin\n> [redacted]\n\
+         docker ps; select customer_id order by created_at; cache node-modules-v3; undefined\n"
+    );
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let warnings = stderr
+        .lines()
+        .filter(|line| line.contains("not redacted"))
+        .count();
+    assert_eq!(warnings, 1, "{stderr}");
+    for name in [
+        "DB_CREDENTIALS",
+        "MYSQL_PASSWORD",
+        "PARTITION_KEY",
+        "SORT_KEY",
+        "CACHE_KEY",
+        "API_TOKEN",
+    ] {
+        assert!(stderr.contains(&format!("{name} (")), "{stderr}");
+    }
+    let (_, body) = asked.split_once("\r\n\r\n").expect("a body");
+    for secret in [
+        "S3cretArgument1",
+        "weak-one",
+        "other-0ne",
+        "token=abc",
+        "p/w-three",
+    ] {
+        assert!(
+            memchr::memmem::find(&stored, secret.as_bytes()).is_none(),
+            "{secret}"
+        );
+        assert!(!body.contains(secret), "{secret} in {body}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

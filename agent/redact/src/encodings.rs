@@ -10,12 +10,17 @@
 //!   `encodeURIComponent`, and as a form (`+` for a space);
 //! - quoted for a shell: in single quotes (both ways to write a single quote), in double quotes,
 //!   with backslashes (`printf %q`), and as `$'...'`;
-//! - line by line if it has several lines: the text forms of each line of at least
-//!   [`MIN_LINE_BYTES`], since programs indent lines or put a time in front of them.
+//! - with the entities of HTML and XML: named, decimal and in hex, for all characters that any
+//!   library escapes, with each usual way to write quotes;
+//! - as JSON in a JSON string, as in a log of requests; with `''` or `""` for a quote (SQL, CSV,
+//!   YAML); with the escapes of C and Python for bytes outside ASCII;
+//! - byte by byte if it has at most [`MAX_DUMPED_BYTES`]: in hex with and without separators, as
+//!   `\x70` and as `\u0070`, as numbers in decimal.
 //!
-//! No form contains a carriage return or a newline: the search skips those of the stream, so it
-//! finds a value however it is broken into lines. Bound: about 30 forms of at most six times the
-//! value's bytes each; for most values only ten differ.
+//! No form contains a carriage return, a newline or an escape sequence: the search skips those of
+//! the stream, so it finds a value however it is broken into lines. Bound: about 70 forms, together
+//! at most 60 times the value's bytes, and 40 times for long ones; for most values half of them are
+//! the same.
 
 use std::collections::BTreeSet;
 
@@ -24,9 +29,8 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use super::secret_value::MIN_SECRET_BYTES;
 
-/// Shortest line of a value that counts as a secret on its own. Longer than the shortest value,
-/// because structured values have lines like `{` and `"type":`.
-const MIN_LINE_BYTES: usize = 12;
+/// Longest value that is searched as a list of bytes.
+const MAX_DUMPED_BYTES: usize = 512;
 
 /// Encoded before a value to shift it; the content does not matter.
 const SHIFT_BYTES: [u8; 2] = [0; 2];
@@ -39,14 +43,9 @@ pub(super) fn forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
         base64_forms(value, before, &mut forms);
     }
     url_forms(value, &mut forms);
-    let lines: Vec<&[u8]> = value.split(|byte| *byte == b'\n').collect();
-    if lines.len() > 1 {
-        for line in lines.into_iter().map(<[u8]>::trim_ascii) {
-            // All key blocks share these frame lines.
-            if line.len() >= MIN_LINE_BYTES && !line.starts_with(b"-----") {
-                text_forms(line, &mut forms);
-            }
-        }
+    html_forms(value, &mut forms);
+    if value.len() <= MAX_DUMPED_BYTES {
+        byte_forms(value, &mut forms);
     }
     forms
         .into_iter()
@@ -72,11 +71,13 @@ fn text_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
     let backslashed = |byte| vec![b'\\', byte];
     forms.insert(replaced(value, b"\\\"$`", backslashed));
     forms.insert(replaced(value, b"\\\"$`!", backslashed));
-    forms.insert(replaced(
-        value,
-        b" \t!\"#$&'()*;<>?[\\]^`{|}~,",
-        backslashed,
-    ));
+    // `printf %q`; bash escapes `#` and `~` at the start of a word alone.
+    for special in [
+        &b" \t!\"#$&'()*;<>?[\\]^`{|}~,"[..],
+        b" \t!\"$&'()*;<>?[\\]^`{|},",
+    ] {
+        forms.insert(replaced(value, special, backslashed));
+    }
     forms.insert(replaced(value, b"\\'\n\r\t", |byte| {
         let letter = match byte {
             b'\n' => b'n',
@@ -86,9 +87,29 @@ fn text_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
         };
         vec![b'\\', letter]
     }));
+    // SQL, YAML and CSV double a quote.
+    forms.insert(replaced(value, b"'", |_quote| b"''".to_vec()));
+    forms.insert(replaced(value, b"\"", |_quote| b"\"\"".to_vec()));
+    if !value.is_ascii() {
+        foreign_forms(value, forms);
+    }
     if let Ok(text) = std::str::from_utf8(value) {
         json_forms(text, forms);
     }
+}
+
+/// Bytes outside ASCII as C, Python and git write them.
+fn foreign_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
+    let escaped = |escape: fn(u8) -> String| -> Vec<u8> {
+        let bytes = value.iter().map(|byte| match byte {
+            b'\\' => b"\\\\".to_vec(),
+            byte if byte.is_ascii() => vec![*byte],
+            byte => escape(*byte).into_bytes(),
+        });
+        bytes.flatten().collect()
+    };
+    forms.insert(escaped(|byte| format!("\\x{byte:02x}")));
+    forms.insert(escaped(|byte| format!("\\{byte:03o}")));
 }
 
 fn json_forms(text: &str, forms: &mut BTreeSet<Vec<u8>>) {
@@ -112,7 +133,138 @@ fn json_forms(text: &str, forms: &mut BTreeSet<Vec<u8>>) {
     forms.insert(plain.replace('/', "\\/").into_bytes());
     forms.insert(escaped(plain, |letter| !letter.is_ascii()).into_bytes());
     forms.insert(escaped(plain, |letter| matches!(letter, '<' | '>' | '&')).into_bytes());
+    forms.insert(
+        escaped(plain, |letter| {
+            matches!(letter, '<' | '>' | '&' | '\'' | '+')
+        })
+        .into_bytes(),
+    );
+    let upper = |text: String| replaced_hex_by_upper(&text);
+    forms.insert(upper(escaped(plain, |letter| {
+        matches!(letter, '<' | '>' | '&' | '\'' | '+')
+    })));
+    // .NET and PHP write these as numbers too.
+    let is_quote = |letter: char| matches!(letter, '<' | '>' | '&' | '\'' | '"' | '+' | '`');
+    let numbers = escaped(&text.replace('\\', "\\\\"), is_quote);
+    forms.insert(upper(numbers.clone()));
+    forms.insert(numbers.into_bytes());
+    // A string in a string.
+    for once in [plain, &escaped(plain, |letter| !letter.is_ascii())] {
+        if let Ok(twice) = serde_json::to_string(once) {
+            forms.insert(twice.as_bytes()[1..twice.len() - 1].to_vec());
+        }
+    }
     forms.insert(plain.as_bytes().to_vec());
+}
+
+/// The digits of `\uXXXX` in capitals.
+fn replaced_hex_by_upper(text: &str) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    let marks: Vec<usize> = memchr::memmem::find_iter(text.as_bytes(), b"\\u").collect();
+    for mark in marks {
+        if let Some(digits) = bytes.get_mut(mark + 2..mark + 6) {
+            digits.make_ascii_uppercase();
+        }
+    }
+    bytes
+}
+
+/// The escapes of HTML and XML. Libraries differ in which characters they escape and in how they
+/// write quotes.
+fn html_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
+    let Ok(text) = std::str::from_utf8(value) else {
+        return;
+    };
+    let is_marked = |letter: char| matches!(letter, '&' | '<' | '>' | '"' | '\'');
+    let is_special = |letter: char| is_marked(letter) || matches!(letter, '/' | '`' | '=');
+    for double in ["\"", "&quot;", "&#34;", "&#x22;"] {
+        for single in ["'", "&#39;", "&#039;", "&#x27;", "&apos;"] {
+            for greater in [">", "&gt;"] {
+                let entity = |letter| match letter {
+                    '&' => Some("&amp;".to_owned()),
+                    '<' => Some("&lt;".to_owned()),
+                    '>' => Some(greater.to_owned()),
+                    '"' => Some(double.to_owned()),
+                    '\'' => Some(single.to_owned()),
+                    _ => None,
+                };
+                insert_escaped(text, entity, forms);
+            }
+        }
+    }
+    let decimal = |letter: char| format!("&#{};", u32::from(letter));
+    let lower = |letter: char| format!("&#x{:x};", u32::from(letter));
+    let upper = |letter: char| format!("&#x{:X};", u32::from(letter));
+    let wide = |letter: char| format!("&#x{:02X};", u32::from(letter));
+    let named = |letter: char| match letter {
+        '&' => "&amp;".to_owned(),
+        '<' => "&lt;".to_owned(),
+        '>' => "&gt;".to_owned(),
+        '"' => "&quot;".to_owned(),
+        '\'' => "&#39;".to_owned(),
+        other => lower(other),
+    };
+    let numbers: [&dyn Fn(char) -> String; 5] = [&decimal, &lower, &upper, &wide, &named];
+    let is_symbol = |letter: char| !letter.is_ascii_alphanumeric();
+    let is_foreign = |letter: char| is_marked(letter) || !letter.is_ascii();
+    let chosen: [&dyn Fn(char) -> bool; 5] =
+        [&is_marked, &is_special, &is_foreign, &is_symbol, &|_| {
+            value.len() <= MAX_DUMPED_BYTES
+        }];
+    for number in numbers {
+        for is_chosen in chosen {
+            insert_escaped(
+                text,
+                |letter| is_chosen(letter).then(|| number(letter)),
+                forms,
+            );
+        }
+    }
+}
+
+fn insert_escaped(
+    text: &str,
+    escape: impl Fn(char) -> Option<String>,
+    forms: &mut BTreeSet<Vec<u8>>,
+) {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match escape(letter) {
+            Some(entity) => escaped.push_str(&entity),
+            None => escaped.push(letter),
+        }
+    }
+    forms.insert(escaped.into_bytes());
+}
+
+/// The bytes as numbers, as debuggers and dumps print them.
+fn byte_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
+    let mut join = |separator: &str, number: &dyn Fn(&u8) -> String| {
+        let numbers: Vec<String> = value.iter().map(number).collect();
+        forms.insert(numbers.join(separator).into_bytes());
+    };
+    let lower = |byte: &u8| format!("{byte:02x}");
+    let upper = |byte: &u8| format!("{byte:02X}");
+    for separator in ["", " ", ":", "-"] {
+        join(separator, &lower);
+        join(separator, &upper);
+    }
+    join("", &|byte| format!("\\x{byte:02x}"));
+    join("", &|byte| format!("\\u{byte:04x}"));
+    join("", &|byte| format!("%{byte:02X}"));
+    join("", &|byte| format!("%{byte:02x}"));
+    join(", ", &|byte| format!("0x{byte:02x}"));
+    for separator in [",", ", ", " "] {
+        join(separator, &u8::to_string);
+    }
+    // `xxd` and `od -x` group bytes by two.
+    for shift in 0..2 {
+        let pairs = value.get(shift..).unwrap_or_default().chunks_exact(2);
+        let pairs: Vec<String> = pairs
+            .map(|pair| format!("{:02x}{:02x}", pair[0], pair[1]))
+            .collect();
+        forms.insert(pairs.join(" ").into_bytes());
+    }
 }
 
 fn base64_forms(value: &[u8], before: usize, forms: &mut BTreeSet<Vec<u8>>) {
@@ -184,6 +336,39 @@ mod tests {
         has("it's (it)", r"it\'s\ \(it\)");
         has("say \"$x\"", r#"say \"\$x\""#);
         has("tab\there", r"tab\there");
+        let password = "p&ss<w0rd>\"9'x";
+        for escaped in [
+            "p&amp;ss&lt;w0rd&gt;&quot;9&#x27;x",
+            "p&amp;ss&lt;w0rd&gt;&#34;9&#39;x",
+            "p&amp;ss&lt;w0rd>\"9'x",
+            "p&amp;ss&lt;w0rd&gt;\"9&apos;x",
+            "p&amp;ss&lt;w0rd&gt;&quot;9&#039;x",
+            "p&#38;ss&#60;w0rd&#62;&#34;9&#39;x",
+            "p&#x26;ss&#x3c;w0rd&#x3e;&#x22;9&#x27;x",
+            "p&#x26;ss&#x3C;w0rd&#x3E;&#x22;9&#x27;x",
+            r#"p\u0026ss\u003cw0rd\u003e\"9'x"#,
+            r"p\u0026ss\u003Cw0rd\u003E\u00229\u0027x",
+            r#"p&ss<w0rd>\\\"9'x"#,
+            "p&ss<w0rd>\"\"9'x",
+            "p&ss<w0rd>\"9''x",
+        ] {
+            has(password, escaped);
+        }
+        has("a/b=c`d", "a&#x2F;b&#x3D;c&#x60;d");
+        has("héllo1", "h&#233;llo1");
+        has("héllo1", "h&#xe9;llo1");
+        has("héllo1", r"h\xc3\xa9llo1");
+        has("héllo1", r"h\303\251llo1");
+        has("p&ss12", "702673733132");
+        has("jklmno", "6a6b6c6d6e6f");
+        has("jklmno", "6A6B6C6D6E6F");
+        has("jklmno", "6a 6b 6c 6d 6e 6f");
+        has("jklmno", "6a:6b:6c:6d:6e:6f");
+        has("jklmno", r"\x6a\x6b\x6c\x6d\x6e\x6f");
+        has("jklmno", r"\u006a\u006b\u006c\u006d\u006e\u006f");
+        has("jklmno", "106,107,108,109,110,111");
+        has("jklmno", "%6A%6B%6C%6D%6E%6F");
+        has("jklmno", "6a6b 6c6d 6e6f");
     }
 
     #[test]
@@ -201,19 +386,5 @@ mod tests {
                 assert!(longest >= Some(20), "{before} {after}: {longest:?}");
             }
         }
-    }
-
-    #[test]
-    fn long_lines_of_a_value_are_forms_of_their_own() {
-        let value = "first line of it\r\n}\n  second \"line\" of it\n-----END PRIVATE KEY-----";
-        has(value, "first line of it");
-        has(value, r#"second \"line\" of it"#);
-        has(
-            value,
-            "first line of it}  second \"line\" of it-----END PRIVATE KEY-----",
-        );
-        let forms = forms(value.as_bytes());
-        assert!(!forms.contains(&b"}"[..]));
-        assert!(!forms.contains(&b"-----END PRIVATE KEY-----"[..]));
     }
 }

@@ -1,75 +1,38 @@
 //! Which variables of an environment hold secrets.
 //!
-//! By name, in upper or lower case:
-//! - `*TOKEN*`, `*SECRET*`, `*PASSWORD*`, `*PASSWD*`, `*PASSPHRASE*`, `*_PASS`, `*_PWD`: as the
-//!   names say. But not `*MAX*TOKENS*`, `*NUM*TOKENS*` and `*TOKENIZER*`: programs that use
-//!   language models have counts and settings with these names;
-//! - `*_KEY`, `*APIKEY*`, `*API_KEY*`, `*ACCESS_KEY*`, `*PRIVATE_KEY*`, `*_SALT`: keys; but not
-//!   `*PUBLIC_KEY*`;
-//! - `*CREDENTIAL*`, `*_AUTH`, `*_COOKIE`, `*_DSN`, `*CONNECTION_STRING*`, `*WEBHOOK*`, `*_SAS`:
-//!   texts that contain a secret which cannot be separated from the rest;
-//! - patterns added with `--redact-env`.
+//! - By name, see [`super::secret_name`]: the whole value, and the parts of a structured one.
+//!   Patterns added with `--redact-env` come first.
+//! - By value, whatever the variable's name: the passwords of addresses
+//!   (`scheme://user:password@host`), and fields with the name of a secret in JSON, `name=value`
+//!   and the like. A password that equals the user name is not secret.
 //!
-//! Not secret by default are `*PATH`, `*_FILE`, `*_DIR`, `*_SOCK`, `*_KEY_ID`, `PWD` and `OLDPWD`,
-//! and values that name an existing file: the path of a key is not the key, and logs are full of
-//! paths. An added pattern matches these too.
-//!
-//! By value: the password in a URL (`scheme://user:password@host`), whatever the variable's name;
-//! the rest of the URL stays readable. A password that equals the user name is not secret.
+//! Not secret are values that switch something on or off, and those that name an existing file: the
+//! path of a key is not the key, and logs are full of paths. An added pattern matches these too.
+//! Values that occur in ordinary output are ignored, see [`super::secret_value::check`], and
+//! reported.
 //!
 //! `RUNCAST_TOKEN` is always redacted, even if nothing else is: it lets its holder publish, and no
 //! reader of a run needs it.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
 use secrecy::{ExposeSecret as _, SecretSlice};
 
-use super::name_pattern::{NamePattern, matches};
-use super::redactor::Redactor;
-use super::secret_value::InvalidSecretValue;
+use super::name_pattern::NamePattern;
+use super::redactor::{Candidate, Redactor, Rejection};
+use super::secret_name::NameClass;
+use super::secret_parts;
+use super::secret_value::{Evidence, InvalidSecretValue};
+use super::shape::{is_random, is_switch};
 
 /// The variable with the token of the agent itself.
 const TOKEN_VARIABLE: &str = "RUNCAST_TOKEN";
 
-const SECRET_NAMES: [&str; 20] = [
-    "*TOKEN*",
-    "*SECRET*",
-    "*PASSWORD*",
-    "*PASSWD*",
-    "*PASSPHRASE*",
-    "*_PASS",
-    "*_PWD",
-    "*_KEY",
-    "*APIKEY*",
-    "*API_KEY*",
-    "*ACCESS_KEY*",
-    "*PRIVATE_KEY*",
-    "*_SALT",
-    "*CREDENTIAL*",
-    "*_AUTH",
-    "*_COOKIE",
-    "*_DSN",
-    "*CONNECTION_STRING*",
-    "*WEBHOOK*",
-    "*_SAS",
-];
-
-const HARMLESS_NAMES: [&str; 11] = [
-    "*MAX*TOKENS*",
-    "*NUM*TOKENS*",
-    "*TOKENIZER*",
-    "*PUBLIC_KEY*",
-    "*PATH",
-    "*_FILE",
-    "*_DIR",
-    "*_SOCK",
-    "*_KEY_ID",
-    "PWD",
-    "OLDPWD",
-];
+/// Directories, although their names end like that of a password.
+const WORKING_DIRECTORIES: [&[u8]; 2] = [b"PWD", b"OLDPWD"];
 
 /// Which variables of an environment are redacted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,12 +47,15 @@ pub enum EnvRedaction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IgnoredVariable {
     name: String,
+    /// Whether only a line, a field or the password in it is not redacted.
+    is_part: bool,
     reason: InvalidSecretValue,
 }
 
 impl fmt::Display for IgnoredVariable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name.escape_debug(), self.reason)
+        let part = if self.is_part { "a part: " } else { "" };
+        write!(f, "{} ({part}{})", self.name.escape_debug(), self.reason)
     }
 }
 
@@ -98,42 +64,68 @@ pub fn from_variables(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     redaction: &EnvRedaction,
 ) -> (Redactor, Vec<IgnoredVariable>) {
-    let mut found: Vec<(OsString, SecretSlice<u8>)> = Vec::new();
+    let mut names = Vec::new();
+    let mut candidates = Vec::new();
+    let mut ignored = Vec::new();
     for (name, value) in variables {
-        let value = SecretSlice::from(value.as_bytes().to_vec());
-        if redaction.is_secret(&name, value.expose_secret()) {
-            found.push((name, value));
-        } else if matches!(redaction, EnvRedaction::Usual(_)) {
-            for password in passwords(value.expose_secret()) {
-                found.push((name.clone(), SecretSlice::from(password)));
+        let source = names.len();
+        let value = SecretSlice::from(value.into_vec());
+        let value = value.expose_secret();
+        match redaction.evidence(name.as_bytes(), value) {
+            Ok(Some(evidence)) => candidates.extend(Candidate::of(source, value, evidence)),
+            // Addresses, fields and options with passwords are in any variable.
+            Ok(None) if matches!(redaction, EnvRedaction::Usual(_)) => {
+                let parts = secret_parts::parts(value, false).into_iter();
+                let parts = parts.filter(|part| part.evidence == Evidence::Name);
+                candidates.extend(parts.map(|part| Candidate::of_part(source, part)));
             }
+            Ok(None) => {}
+            Err(reason) => ignored.push(Rejection {
+                source,
+                is_part: false,
+                reason,
+            }),
         }
+        names.push(name);
     }
-    found.retain(|(_, value)| !value.expose_secret().is_empty());
     let redactor = match redaction {
         EnvRedaction::Usual(_) => Redactor::new(),
         EnvRedaction::OwnToken => Redactor::empty(),
     };
-    let rejected = redactor.add_all(found.iter().map(|(_, value)| value.expose_secret()));
-    let mut ignored: Vec<IgnoredVariable> = Vec::new();
-    for (index, reason) in rejected {
-        let name = found[index].0.to_string_lossy().into_owned();
-        ignored.push(IgnoredVariable { name, reason });
-    }
+    ignored.extend(redactor.add_candidates(&candidates));
+    ignored.sort_by_key(|rejection| rejection.source);
+    let ignored = ignored.into_iter().map(|rejection| IgnoredVariable {
+        name: names[rejection.source].to_string_lossy().into_owned(),
+        is_part: rejection.is_part,
+        reason: rejection.reason,
+    });
+    let mut ignored: Vec<IgnoredVariable> = ignored.collect();
     ignored.dedup();
     (redactor, ignored)
 }
 
 impl EnvRedaction {
-    /// Whether the whole value of a variable is a secret.
-    fn is_secret(&self, name: &OsStr, value: &[u8]) -> bool {
-        let name = name.as_bytes();
-        let any = |names: &[&str]| names.iter().any(|one| matches(one.as_bytes(), name));
-        match self {
-            _ if name == TOKEN_VARIABLE.as_bytes() => true,
-            Self::OwnToken => false,
-            Self::Usual(more) if more.iter().any(|pattern| pattern.matches(name)) => true,
-            Self::Usual(_) => any(&SECRET_NAMES) && !any(&HARMLESS_NAMES) && !names_a_file(value),
+    /// What says that the whole value of a variable is a secret, if anything; an error if only its
+    /// name looks so.
+    fn evidence(&self, name: &[u8], value: &[u8]) -> Result<Option<Evidence>, InvalidSecretValue> {
+        let patterns = match self {
+            _ if value.trim_ascii().is_empty() => return Ok(None),
+            _ if name == TOKEN_VARIABLE.as_bytes() => return Ok(Some(Evidence::User)),
+            Self::OwnToken => return Ok(None),
+            Self::Usual(patterns) => patterns,
+        };
+        if patterns.iter().any(|pattern| pattern.matches(name)) {
+            return Ok(Some(Evidence::User));
+        }
+        if WORKING_DIRECTORIES.contains(&name) || is_switch(value) || names_a_file(value) {
+            return Ok(None);
+        }
+        match NameClass::of(name) {
+            NameClass::Secret => Ok(Some(Evidence::Name)),
+            NameClass::Key => Ok(Some(Evidence::KeyName)),
+            NameClass::Setting if is_random(value) => Ok(Some(Evidence::Shape)),
+            NameClass::DataKey => Err(InvalidSecretValue::DataKey),
+            NameClass::Setting | NameClass::Other => Ok(None),
         }
     }
 }
@@ -141,50 +133,6 @@ impl EnvRedaction {
 fn names_a_file(value: &[u8]) -> bool {
     let path = Path::new(OsStr::from_bytes(value));
     path.is_absolute() && path.exists()
-}
-
-/// The passwords of all URLs in a text, both as written and decoded.
-fn passwords(text: &[u8]) -> Vec<Vec<u8>> {
-    let mut passwords = Vec::new();
-    for at in memchr::memmem::find_iter(text, b"://") {
-        let rest = &text[at + 3..];
-        let is_end = |byte: &u8| matches!(byte, b'/' | b'?' | b'#') || byte.is_ascii_whitespace();
-        let authority = rest.split(is_end).next().unwrap_or_default();
-        let Some(at) = memchr::memrchr(b'@', authority) else {
-            continue;
-        };
-        let mut parts = authority[..at].splitn(2, |byte| *byte == b':');
-        let (user, password) = (parts.next(), parts.next());
-        let Some(password) = password.filter(|_| user != password) else {
-            continue;
-        };
-        let decoded = percent_decoded(password);
-        if decoded != password {
-            passwords.push(decoded);
-        }
-        passwords.push(password.to_vec());
-    }
-    passwords
-}
-
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, more)) = rest.split_first() {
-        let hex = more.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match (first, byte) {
-            (b'%', Some(byte)) => {
-                decoded.push(byte);
-                rest = &more[2..];
-            }
-            _ => {
-                decoded.push(*first);
-                rest = more;
-            }
-        }
-    }
-    decoded
 }
 
 #[cfg(test)]
@@ -207,7 +155,7 @@ mod tests {
         let variables = [
             ("DEPLOY_TOKEN", "deploy-value"),
             ("db_password", "password-value"),
-            ("STRIPE_KEY", "stripe-value"),
+            ("STRIPE_KEY", "str1pe-value-x7Q"),
             ("SSH_KEY_PATH", "/nowhere/key-value"),
             ("TLS_KEY", "/etc/passwd"),
             ("MAX_TOKENS", "tokens-value"),
@@ -236,24 +184,41 @@ mod tests {
             ("NO_PASSWORD_URL", "https://host/a:b@c"),
         ];
         let (redactor, ignored) = of(&variables[..2], &EnvRedaction::Usual(Vec::new()));
-        assert_eq!(ignored, ["DATABASE_URL (shorter than 6 bytes)"]);
+        assert_eq!(ignored, ["DATABASE_URL (a part: shorter than 6 bytes)"]);
         assert_eq!(
             redactor.text("postgres://me:p%40ssw0rd@host p@ssw0rd same-name"),
             "postgres://me:[redacted]@host [redacted] same-name"
         );
-        assert_eq!(passwords(variables[2].1.as_bytes()), [b""; 0]);
     }
 
     #[test]
     fn ignored_variables_are_named_without_their_values() {
-        let variables = [("A_TOKEN", "abc"), ("B_SECRET", "changeme"), ("C_KEY", "")];
-        let (_, ignored) = of(&variables, &EnvRedaction::Usual(Vec::new()));
+        let variables = [
+            ("A_TOKEN", "abc"),
+            ("B_SECRET", "changeme"),
+            ("C_KEY", ""),
+            ("D_PASSWORD", "docker"),
+            ("PARTITION_KEY", "customer_id"),
+            ("FEATURE_KEY", "node-modules-v3"),
+            ("USE_TOKEN", "true"),
+            ("TOKEN_TYPE", "bearer"),
+            ("WEAK_PASSWORD", "hunter22"),
+        ];
+        let (redactor, ignored) = of(&variables, &EnvRedaction::Usual(Vec::new()));
         assert_eq!(
             ignored,
             [
                 "A_TOKEN (shorter than 6 bytes)",
-                "B_SECRET (too common in ordinary text)"
+                "B_SECRET (too common in ordinary text)",
+                "D_PASSWORD (too common in ordinary text)",
+                "PARTITION_KEY (a key of data, not a secret)",
+                "FEATURE_KEY (looks like an identifier)",
             ]
+        );
+        let text = "docker ps; customer_id node-modules-v3 bearer ";
+        assert_eq!(
+            redactor.text(&format!("{text}hunter22")),
+            format!("{text}[redacted]")
         );
     }
 

@@ -1,7 +1,7 @@
 //! [`Redactor`]: the secrets of a process, and the automaton that finds them.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use crate::automaton::Automaton;
 use crate::encodings;
-use crate::secret_value::{self, InvalidSecretValue};
+use crate::secret_parts::{self, SecretPart};
+use crate::secret_value::{self, Evidence, InvalidSecretValue};
 
 /// The secrets of a process. Cloning is cheap, and all clones share the same secrets.
 ///
@@ -20,6 +21,59 @@ use crate::secret_value::{self, InvalidSecretValue};
 #[derive(Clone)]
 pub struct Redactor {
     pub(crate) shared: Arc<Shared>,
+}
+
+/// A value that may become a secret.
+pub(super) struct Candidate {
+    /// Which of the given values it comes from.
+    source: usize,
+    value: SecretSlice<u8>,
+    evidence: Evidence,
+    /// Whether it is a part of a given value.
+    is_part: bool,
+    /// Whether the user should hear if it is rejected.
+    is_reported: bool,
+}
+
+/// A value that is not redacted.
+pub(super) struct Rejection {
+    pub(super) source: usize,
+    pub(super) is_part: bool,
+    pub(super) reason: InvalidSecretValue,
+}
+
+impl Candidate {
+    /// A value and its parts.
+    pub(super) fn of(source: usize, value: &[u8], evidence: Evidence) -> Vec<Self> {
+        let whole = Self {
+            source,
+            value: SecretSlice::from(value.to_vec()),
+            evidence,
+            is_part: false,
+            is_reported: true,
+        };
+        let parts = secret_parts::parts(value, true).into_iter();
+        let parts = parts.map(|part| Self::of_part(source, part));
+        [whole].into_iter().chain(parts).collect()
+    }
+
+    pub(super) fn of_part(source: usize, part: SecretPart) -> Self {
+        Self {
+            source,
+            value: SecretSlice::from(part.value),
+            evidence: part.evidence,
+            is_part: true,
+            is_reported: part.is_reported,
+        }
+    }
+
+    const fn rejection(&self, reason: InvalidSecretValue) -> Rejection {
+        Rejection {
+            source: self.source,
+            is_part: self.is_part,
+            reason,
+        }
+    }
 }
 
 /// What a redactor and its streams share.
@@ -89,36 +143,58 @@ impl Redactor {
         }
     }
 
-    /// Adds values, and returns the indexes of the rejected ones with the reasons. The automaton is
-    /// built once for all of them, which takes milliseconds.
+    /// Adds values, and returns the indexes of the rejected ones with the reasons. The parts of a
+    /// structured value are secrets too, see [`super::secret_parts`]. The automaton is built once
+    /// for all of them, which takes milliseconds.
     pub fn add_all<'a>(
         &self,
         values: impl IntoIterator<Item = &'a [u8]>,
     ) -> Vec<(usize, InvalidSecretValue)> {
+        let mut candidates = Vec::new();
+        for (source, value) in values.into_iter().enumerate() {
+            candidates.extend(Candidate::of(source, value, Evidence::User));
+        }
+        let rejected = self.add_candidates(&candidates).into_iter();
+        let rejected = rejected.filter(|rejection| !rejection.is_part);
+        rejected
+            .map(|rejection| (rejection.source, rejection.reason))
+            .collect()
+    }
+
+    /// Adds values, and returns the rejected ones that are to be reported.
+    pub(super) fn add_candidates(&self, candidates: &[Candidate]) -> Vec<Rejection> {
         let mut secrets = self
             .shared
             .values
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let count_before = secrets.len();
-        let (mut added, mut rejected) = (Vec::new(), Vec::new());
-        let mut total: usize = secrets
+        let mut known: HashSet<Vec<u8>> = secrets
             .iter()
-            .map(|value| value.expose_secret().len())
-            .sum();
-        for (index, value) in values.into_iter().enumerate() {
-            let value = secret_value::trimmed(value);
-            if secrets.iter().any(|one| one.expose_secret() == value) {
+            .map(|value| value.expose_secret().to_vec())
+            .collect();
+        let mut total: usize = known.iter().map(Vec::len).sum();
+        let (mut added, mut rejected) = (Vec::new(), Vec::new());
+        for candidate in candidates {
+            let value = secret_value::trimmed(candidate.value.expose_secret());
+            if known.contains(value) {
                 continue;
             }
-            match secret_value::check(value) {
-                Ok(()) if total + value.len() <= secret_value::MAX_TOTAL_BYTES => {
+            let checked = match secret_value::check(value, candidate.evidence) {
+                Ok(()) if total + value.len() > secret_value::MAX_TOTAL_BYTES => {
+                    Err(InvalidSecretValue::TotalTooLong)
+                }
+                checked => checked,
+            };
+            match checked {
+                Ok(()) => {
                     total += value.len();
-                    added.push(index);
+                    added.push(candidate);
+                    known.insert(value.to_vec());
                     secrets.push(SecretSlice::from(value.to_vec()));
                 }
-                Ok(()) => rejected.push((index, InvalidSecretValue::TotalTooLong)),
-                Err(reason) => rejected.push((index, reason)),
+                Err(reason) if candidate.is_reported => rejected.push(candidate.rejection(reason)),
+                Err(_) => {}
             }
         }
         if added.is_empty() {
@@ -135,7 +211,11 @@ impl Redactor {
             // The values that were known before stay.
             Err(reason) => {
                 secrets.truncate(count_before);
-                rejected.extend(added.into_iter().map(|index| (index, reason)));
+                rejected.extend(
+                    added
+                        .into_iter()
+                        .map(|candidate| candidate.rejection(reason)),
+                );
             }
         }
         rejected

@@ -16,7 +16,9 @@
 //! chance, and line ends at the end of the held text are not masked.
 //!
 //! The search skips carriage returns and newlines, so it finds a value across lines; line ends
-//! within the value are masked with it. Secrets that overlap or touch become one mask.
+//! within the value are masked with it. It also skips escape sequences, but finds what they
+//! contain, see [`super::cursor`]; colours within a mask are kept. Secrets that overlap or touch
+//! become one mask.
 //!
 //! A stream can also follow [`add_mask`](super::add_mask) commands: it then learns values from its
 //! own text, for itself and for all other streams of its redactor.
@@ -31,15 +33,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aho_corasick::automaton::StateID;
 use tokio::time::Instant;
 
 use super::add_mask::{MaskCommands, Part};
-use super::automaton::{Automaton, PatternKind};
-use super::held_back::HeldBack;
+use super::automaton::Automaton;
+use super::cursor::Cursor;
+use super::escape_sequences::EscapeParser;
+use super::held_back::{HeldBack, View};
 use super::redactor::{Redactor, Shared};
 use super::secret_value::{InvalidSecretValue, MASK};
-use super::token_formats::{ByteStep, MAX_OPEN_BYTES, OpenKey, OpenToken};
+use super::token_formats::MAX_OPEN_BYTES;
 
 /// Time without more text after which harmless text is released: as long as an unfinished line
 /// waits for its end, which it can do at the same time.
@@ -48,21 +51,19 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// Time after which the rest is masked. A program that writes a secret in pieces does so within it.
 const MAX_HOLD_TIME: Duration = Duration::from_secs(1);
 
-/// Bytes before a line end that are not held back: fewer than reveal too much of the shortest
-/// secret.
-const MAX_FREE_BYTES: usize = 2;
-
-/// Bytes of a token behind its prefix that reveal too much.
-const REVEALING_TOKEN_BYTES: u16 = 4;
+/// Bytes after which two cursors are compared: usually they agree one byte behind a sequence.
+const BLOCK_BYTES: usize = 4;
 
 /// One stream that a [`Redactor`](super::Redactor) redacts.
 pub struct RedactStream {
     shared: Arc<Shared>,
     automaton: Option<Arc<Automaton>>,
-    state: StateID,
     held_back: HeldBack,
-    tokens: Vec<OpenToken>,
-    key: Option<OpenKey>,
+    escapes: EscapeParser,
+    /// Sees all bytes.
+    raw: Cursor,
+    /// Sees what a terminal shows; none while it would find the same.
+    visible: Option<Cursor>,
     hold: Option<Hold>,
     /// None if the stream does not follow mask commands.
     commands: Option<MaskCommands>,
@@ -96,16 +97,14 @@ impl Redactor {
 impl RedactStream {
     fn new(shared: Arc<Shared>) -> Self {
         let automaton = shared.automaton();
+        let start = automaton.as_deref().map(Automaton::start);
         Self {
-            state: automaton
-                .as_deref()
-                .map(Automaton::start)
-                .unwrap_or_default(),
             automaton,
             shared,
             held_back: HeldBack::new(),
-            tokens: Vec::new(),
-            key: None,
+            escapes: EscapeParser::default(),
+            raw: Cursor::new(start.unwrap_or_default()),
+            visible: None,
             hold: None,
             commands: None,
             warned: Vec::new(),
@@ -154,10 +153,10 @@ impl RedactStream {
     fn push_text(&mut self, bytes: &[u8], now: Instant, out: &mut Vec<u8>) {
         let length_before = self.held_back.bytes().len();
         self.held_back.push(bytes);
-        let from = if self.update_automaton() {
-            0
-        } else {
-            length_before
+        let hides_earlier = self.escapes.mark_hidden(&mut self.held_back, length_before);
+        let from = match self.update_automaton() || hides_earlier {
+            true => self.restart(),
+            false => length_before,
         };
         self.scan(from);
         self.held_back.release(self.open_from(), out);
@@ -192,7 +191,9 @@ impl RedactStream {
             && !hold.has_settled
             && now >= hold.since + SETTLE_TIME
         {
-            self.held_back.release(self.revealing_from(), out);
+            let from = self.revealing().map(|(start, _)| start).min();
+            let end = self.held_back.end();
+            self.held_back.release(from.unwrap_or(end), out);
             self.hold = (!self.held_back.bytes().is_empty()).then_some(Hold {
                 start: self.held_back.start(),
                 has_settled: true,
@@ -223,8 +224,9 @@ impl RedactStream {
 
     /// Masks what would reveal too much, and releases everything.
     fn release_all(&mut self, out: &mut Vec<u8>) {
-        let end = self.held_back.end_of_text();
-        self.held_back.mask(self.revealing_from(), end);
+        for (start, end) in self.revealing().collect::<Vec<_>>() {
+            self.held_back.mask(start, end);
+        }
         self.held_back.release(self.held_back.end(), out);
         self.hold = None;
     }
@@ -245,129 +247,97 @@ impl RedactStream {
             (Some(newest), Some(automaton)) => Arc::ptr_eq(newest, automaton),
             (newest, automaton) => newest.is_none() && automaton.is_none(),
         };
-        if !same {
-            self.state = newest.as_deref().map(Automaton::start).unwrap_or_default();
-            self.automaton = newest;
-            // Incomplete tokens will be found again in the held text.
-            self.tokens.retain(|token| token.is_complete);
-        }
+        self.automaton = newest;
         !same
     }
 
+    /// Goes back to the start of the held text, and returns its index.
+    fn restart(&mut self) -> usize {
+        let start = self.automaton.as_deref().map(Automaton::start);
+        for cursor in [&mut self.raw].into_iter().chain(&mut self.visible) {
+            cursor.restart(start.unwrap_or_default());
+        }
+        0
+    }
+
+    /// Searches the held text from this index on.
     fn scan(&mut self, from: usize) {
         let Some(automaton) = self.automaton.clone() else {
             return;
         };
         let mut at = from;
-        while at < self.held_back.bytes().len() {
-            let until = match self.tokens.is_empty() && self.key.is_none() {
-                true => self.held_back.bytes().len(),
-                // Open tokens and keys see each byte.
-                false => {
-                    self.feed_open(at);
-                    at + 1
+        let end = self.held_back.bytes().len();
+        while at < end {
+            let hidden = self
+                .held_back
+                .next_hidden(self.held_back.start() + at as u64);
+            let text_end = hidden.map_or(end, |hidden| self.held_back.index(hidden.start).max(at));
+            self.read_text(&automaton, at, text_end);
+            at = text_end;
+            if let Some(hidden) = hidden {
+                let visible = self.visible.get_or_insert_with(|| self.raw.clone());
+                if hidden.moves {
+                    visible.end_tokens();
                 }
+                let hidden_end = self.held_back.index(hidden.end);
+                let range = (at, hidden_end);
+                self.raw
+                    .read(&automaton, &mut self.held_back, range, View::Raw);
+                at = hidden_end;
+            }
+        }
+    }
+
+    /// Searches text that is not hidden.
+    fn read_text(&mut self, automaton: &Automaton, from: usize, end: usize) {
+        let mut at = from;
+        while at < end {
+            let agrees =
+                |visible: &Cursor| visible.agrees(&self.raw, automaton, &self.held_back, at);
+            if self.visible.as_ref().is_some_and(agrees) {
+                self.visible = None;
+            }
+            let Some(visible) = &mut self.visible else {
+                let range = (at, end);
+                self.raw
+                    .read(automaton, &mut self.held_back, range, View::Raw);
+                return;
             };
-            let (length, state, matched) =
-                automaton.run(self.state, &self.held_back.bytes()[at..until]);
-            at += length;
-            self.state = state;
-            if matched {
-                self.on_match(&automaton, at);
-            }
+            let until = end.min(at + BLOCK_BYTES);
+            let range = (at, until);
+            self.raw
+                .read(automaton, &mut self.held_back, range, View::Raw);
+            visible.read(automaton, &mut self.held_back, range, View::Visible);
+            at = until;
         }
     }
 
-    /// Handles the patterns that end at the index `end`.
-    fn on_match(&mut self, automaton: &Automaton, end: usize) {
-        let until = self.held_back.start() + end as u64;
-        for (kind, length) in automaton.matches(self.state) {
-            let start = self.held_back.start_before(end, length);
-            match kind {
-                PatternKind::Value => self.held_back.mask(start, until),
-                PatternKind::Prefix(format) => {
-                    let is_unbroken = !self.held_back.has_line_end(start, until);
-                    // If part of the prefix was released, only the rest is here.
-                    let is_whole = start + length as u64 == until;
-                    let is_in_word =
-                        format.is_ambiguous && is_whole && self.held_back.follows_word(start);
-                    // A token of this format that started earlier is complete first.
-                    let is_open = self.tokens.iter().any(|token| token.is_of(format));
-                    if is_unbroken && !is_in_word && !is_open {
-                        self.tokens.push(OpenToken::new(start, format));
-                    }
-                }
-                PatternKind::KeyBegin => self.key = Some(OpenKey::default()),
-                PatternKind::KeyEnd => {
-                    if let Some(key) = &mut self.key {
-                        key.is_ending = true;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gives the byte at this index to the open tokens and the open key.
-    fn feed_open(&mut self, at: usize) {
-        let byte = self.held_back.bytes()[at];
-        let position = self.held_back.start() + at as u64;
-        let mut complete = Vec::new();
-        self.tokens.retain_mut(|token| {
-            let step = token.next(byte);
-            if step == ByteStep::Inside {
-                complete.push(token.start);
-                // From now on only new bytes need a mask.
-                token.start = position;
-            }
-            step != ByteStep::Outside
-        });
-        for start in complete {
-            self.held_back.mask(start, position + 1);
-        }
-        if let Some(key) = &mut self.key {
-            match key.next(byte) {
-                ByteStep::Outside | ByteStep::Open => self.key = None,
-                ByteStep::Inside => self.held_back.mask(position, position + 1),
-            }
-        }
+    /// The cursors, each with what it sees.
+    fn cursors(&self) -> impl Iterator<Item = (&Cursor, View)> {
+        let visible = self.visible.iter().map(|cursor| (cursor, View::Visible));
+        [(&self.raw, View::Raw)].into_iter().chain(visible)
     }
 
     /// Position from which on the text may still become a secret.
     fn open_from(&self) -> u64 {
-        let Some(automaton) = &self.automaton else {
-            return self.held_back.end();
-        };
-        let length = automaton.open_suffix(self.state).length;
-        let is_at_line_end = self.held_back.bytes().last() == Some(&b'\n');
-        if is_at_line_end && length <= MAX_FREE_BYTES {
-            return self.held_back.end();
-        }
-        self.earliest_of(length, 0)
+        let automaton = self.automaton.as_deref();
+        let open = automaton.into_iter().flat_map(|automaton| {
+            let cursors = self.cursors();
+            cursors.map(move |(cursor, view)| cursor.open_from(automaton, &self.held_back, view))
+        });
+        open.min().unwrap_or(self.held_back.end())
     }
 
-    /// Position from which on the text reveals too much. Line ends never do.
-    fn revealing_from(&self) -> u64 {
-        let Some(automaton) = &self.automaton else {
-            return self.held_back.end();
-        };
-        let start = self.earliest_of(
-            automaton.open_suffix(self.state).revealing,
-            REVEALING_TOKEN_BYTES,
-        );
-        let is_text = start < self.held_back.end_of_text();
-        if is_text { start } else { self.held_back.end() }
-    }
-
-    /// The first of two positions: `length` bytes before the end, and the start of the first
-    /// incomplete token of at least `token_length`. Skips text that is masked already.
-    fn earliest_of(&self, length: usize, token_length: u16) -> u64 {
-        let value = self
-            .held_back
-            .start_before(self.held_back.bytes().len(), length);
-        let open = self.tokens.iter().filter(|token| !token.is_complete);
-        let open = open.filter(|token| token.length >= token_length);
-        let token = open.map(|token| token.start).min();
-        let first = token.map_or(value, |token| token.min(value));
-        self.held_back.skip_mask(first.max(self.held_back.start()))
+    /// The text that reveals too much, by each cursor.
+    fn revealing(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.automaton
+            .as_deref()
+            .into_iter()
+            .flat_map(move |automaton| {
+                let cursors = self.cursors();
+                cursors.filter_map(move |(cursor, view)| {
+                    cursor.revealing(automaton, &self.held_back, view)
+                })
+            })
     }
 }

@@ -3,13 +3,16 @@
 //!
 //! A token is its prefix and at least a certain number of certain characters; all such characters
 //! that follow belong to it. It ends with its line: text behind a line end cannot be distinguished
-//! from the text of the next line. The automaton of the values also matches the prefixes
-//! ([`super::automaton`]); this module checks what follows them, byte by byte.
+//! from the text of the next line. The formats are in [`super::token_table`]. The automaton of the
+//! values also matches the prefixes ([`super::automaton`]); this module checks what follows them,
+//! byte by byte.
 //!
 //! A private key is the text between the `BEGIN` line, which stays readable, and the end of the
 //! `END` line, in characters that occur in key blocks, at most [`MAX_KEY_BYTES`].
 //!
 //! Bounds: text that is not a complete token after [`MAX_OPEN_BYTES`] is ordinary text.
+
+use super::token_table::TokenFormat;
 
 /// Bytes after which a prefix without the rest of its format is ordinary text: longer than the
 /// header and claims of a usual JSON web token, whose second dot follows them.
@@ -22,96 +25,42 @@ pub(super) const MAX_KEY_BYTES: u16 = 16 * 1024;
 /// Lines of key blocks have 64 or more characters, words of prose never.
 const MIN_KEY_LINE_BYTES: u16 = 40;
 
-/// The characters of a token.
-#[derive(Debug, Clone, Copy)]
-enum CharClass {
-    Alphanumeric,
-    Upper,
-    /// Alphanumeric, `-` and `_`.
-    Url,
-    /// Alphanumeric, `-`, `_` and `.`.
-    Dotted,
+/// Whether the text ends within a word, so that a prefix behind it does not begin a token. Escapes
+/// of a character, and colours that were written as text, end a word: `%3D`, `\\u0022`, `\\n`,
+/// `\\u001b[32m`.
+pub(super) fn is_word_before(text: &[u8]) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_escape = |marks: &[u8], digits: usize| {
+        let start = text.len().checked_sub(digits + marks.len());
+        start.is_some_and(|start| {
+            let (mark, number) = text[start..].split_at(marks.len());
+            mark == marks && number.iter().all(u8::is_ascii_hexdigit)
+        })
+    };
+    let is_style = || {
+        let parameters = text.strip_suffix(b"m").unwrap_or_default();
+        let start = parameters
+            .iter()
+            .rposition(|byte| !matches!(byte, b'0'..=b'9' | b';' | b':'));
+        start.is_some_and(|start| parameters[start] == b'[')
+    };
+    text.last().is_some_and(is_word)
+        && !matches!(text, [.., b'\\', b'n' | b't' | b'r'])
+        && !is_escape(b"%", 2)
+        && !is_escape(b"\\x", 2)
+        && !is_escape(b"\\u", 4)
+        && !is_style()
 }
-
-impl CharClass {
-    const fn contains(self, byte: u8) -> bool {
-        match self {
-            Self::Alphanumeric => byte.is_ascii_alphanumeric(),
-            Self::Upper => byte.is_ascii_uppercase() || byte.is_ascii_digit(),
-            Self::Url => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'),
-            Self::Dotted => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'),
-        }
-    }
-}
-
-/// The format of a token.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct TokenFormat {
-    pub(super) prefix: &'static str,
-    class: CharClass,
-    /// Least number of characters behind the prefix.
-    min_length: u16,
-    min_dots: u16,
-    /// Whether words end like the prefix (`task-`): it must not follow a letter, and one character
-    /// must be a digit.
-    pub(super) is_ambiguous: bool,
-}
-
-const fn format(prefix: &'static str, class: CharClass, min_length: u16) -> TokenFormat {
-    TokenFormat {
-        prefix,
-        class,
-        min_length,
-        min_dots: 0,
-        is_ambiguous: false,
-    }
-}
-
-/// All formats: AWS, GitHub, GitLab, Slack, Google, Stripe, npm, PyPI, OpenAI and Anthropic,
-/// JSON web tokens, Runcast.
-pub(super) const TOKEN_FORMATS: [TokenFormat; 26] = [
-    format("AKIA", CharClass::Upper, 16),
-    format("ASIA", CharClass::Upper, 16),
-    format("ghp_", CharClass::Alphanumeric, 36),
-    format("gho_", CharClass::Alphanumeric, 36),
-    format("ghu_", CharClass::Alphanumeric, 36),
-    format("ghs_", CharClass::Alphanumeric, 36),
-    format("ghr_", CharClass::Alphanumeric, 36),
-    format("github_pat_", CharClass::Url, 40),
-    format("glpat-", CharClass::Url, 20),
-    format("xoxa-", CharClass::Url, 16),
-    format("xoxb-", CharClass::Url, 16),
-    format("xoxe-", CharClass::Url, 16),
-    format("xoxp-", CharClass::Url, 16),
-    format("xoxr-", CharClass::Url, 16),
-    format("xoxs-", CharClass::Url, 16),
-    format("xapp-", CharClass::Url, 16),
-    format("AIza", CharClass::Url, 35),
-    format("sk_live_", CharClass::Alphanumeric, 16),
-    format("rk_live_", CharClass::Alphanumeric, 16),
-    format("sk_test_", CharClass::Alphanumeric, 16),
-    format("whsec_", CharClass::Alphanumeric, 24),
-    format("npm_", CharClass::Alphanumeric, 36),
-    format("pypi-", CharClass::Url, 50),
-    format("rct_", CharClass::Url, 40),
-    TokenFormat {
-        is_ambiguous: true,
-        ..format("sk-", CharClass::Url, 20)
-    },
-    TokenFormat {
-        min_dots: 2,
-        ..format("eyJ", CharClass::Dotted, 40)
-    },
-];
 
 /// The first lines of private keys.
-pub(super) const KEY_BEGINS: [&str; 7] = [
+pub(super) const KEY_BEGINS: [&str; 8] = [
     "-----BEGIN PRIVATE KEY-----",
     "-----BEGIN RSA PRIVATE KEY-----",
     "-----BEGIN EC PRIVATE KEY-----",
     "-----BEGIN DSA PRIVATE KEY-----",
     "-----BEGIN OPENSSH PRIVATE KEY-----",
     "-----BEGIN ENCRYPTED PRIVATE KEY-----",
+    "-----BEGIN ANY PRIVATE KEY-----",
     "-----BEGIN PGP PRIVATE KEY BLOCK-----",
 ];
 
@@ -130,11 +79,11 @@ pub(super) enum ByteStep {
 }
 
 /// A prefix that was found, and the characters behind it so far.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct OpenToken {
     /// Position in the stream from which on the token is not masked yet.
     pub(super) start: u64,
-    format: TokenFormat,
+    format: &'static TokenFormat,
     pub(super) length: u16,
     dots: u16,
     has_digit: bool,
@@ -142,7 +91,7 @@ pub(super) struct OpenToken {
 }
 
 impl OpenToken {
-    pub(super) const fn new(start: u64, format: TokenFormat) -> Self {
+    pub(super) const fn new(start: u64, format: &'static TokenFormat) -> Self {
         Self {
             start,
             format,
@@ -153,8 +102,15 @@ impl OpenToken {
         }
     }
 
-    pub(super) fn is_of(&self, format: TokenFormat) -> bool {
+    pub(super) fn is_of(&self, format: &TokenFormat) -> bool {
         self.format.prefix == format.prefix
+    }
+
+    const fn may_be_first_dot(&self) -> bool {
+        match self.format.first_dot {
+            Some(length) => self.length == length,
+            None => true,
+        }
     }
 
     pub(super) const fn next(&mut self, byte: u8) -> ByteStep {
@@ -163,6 +119,9 @@ impl OpenToken {
         }
         if self.is_complete {
             return ByteStep::Inside;
+        }
+        if byte == b'.' && self.dots == 0 && !self.may_be_first_dot() {
+            return ByteStep::Outside;
         }
         self.length += 1;
         self.dots += (byte == b'.') as u16;
@@ -179,7 +138,7 @@ impl OpenToken {
 }
 
 /// A private key whose `BEGIN` line was found.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct OpenKey {
     length: u16,
     word: u16,

@@ -64,11 +64,14 @@ Control commands to the run (POST /v1/runs/ID/control):
   input   types the text into the command's terminal; refused without --tty
 
 Secrets: the published output shows [redacted] in place of the values of variables such as *TOKEN*,
-*SECRET*, *PASSWORD*, *_KEY, *CREDENTIAL* and *_DSN, of passwords in URLs, of common tokens (ghp_...,
-AKIA..., eyJ...) and of private keys, also in base64, JSON, URLs and shell quotes. The output of
-runcast itself is unchanged. The first half of a secret that is not continued within 1 s is shown as
-[redacted], too. A line `::add-mask::VALUE` that the command prints adds VALUE, unless --no-redact is
-given or --markers excludes github.
+*SECRET*, *PASSWORD*, *_KEY, *_PAT, *CREDENTIAL* and *_DSN, of the fields of those that are JSON, YAML
+or name=value, of passwords in URLs and in the arguments of the command, of the tokens of some hundred
+services (ghp_..., AKIA..., eyJ...) and of private keys; also in base64, hex, JSON, HTML, URLs and
+shell quotes, and with colours in between. The output of runcast itself is unchanged. A value that is
+shorter than 6 bytes, a common word, or the identifier of something is not redacted; runcast says so,
+once. The first half of a secret that is not continued within 1 s is shown as [redacted], too. A line
+`::add-mask::VALUE` that the command prints adds VALUE, unless --no-redact is given or --markers
+excludes github.
 
 Detected: lines that are a JSON object with a level and a message; groups of GitLab (section_start:),
 GitHub (::group::) and Buildkite (--- title); ::error::, ::warning::, ::notice:: and ::debug::;

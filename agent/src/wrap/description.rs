@@ -1,5 +1,5 @@
 //! What may be published about the command: its name, labels, command line and streams, without the
-//! secrets of its environment.
+//! secrets of its environment and of its arguments.
 //!
 //! Name and command line are redacted before anything shortens them, so that no part of a secret
 //! escapes. All status texts are made from these.
@@ -9,7 +9,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use runcast_common::config::Env;
-use runcast_redact::{EnvRedaction, IgnoredVariable, RedactStream, Redactor, from_variables};
+use runcast_redact::{
+    CommandLine, EnvRedaction, IgnoredVariable, RedactStream, Redactor, from_variables,
+};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::child;
@@ -34,9 +36,13 @@ impl CommandDescription {
         env: &impl Env,
     ) -> Self {
         let (redactor, ignored) = from_variables(variables, &options.redact);
-        let words = options.command.iter();
-        let redacted = words.map(|word| redactor.bytes(word.as_bytes()));
-        let command: Vec<OsString> = redacted.map(OsString::from_vec).collect();
+        let is_redacted = matches!(options.redact, EnvRedaction::Usual(_));
+        let words = options.command.iter().map(|word| word.as_bytes());
+        let words = match is_redacted {
+            true => CommandLine::new(words, &redactor).arguments,
+            false => words.map(|word| redactor.bytes(word)).collect(),
+        };
+        let command: Vec<OsString> = words.into_iter().map(OsString::from_vec).collect();
         let name = match &options.name {
             Some(name) => redactor.text(name).into_owned(),
             None => child::default_name(&command),
@@ -45,7 +51,6 @@ impl CommandDescription {
             let redact = |text: &str| redactor.text(text).into_owned();
             (redact(name), redact(value))
         });
-        let is_redacted = matches!(options.redact, EnvRedaction::Usual(_));
         Self {
             name,
             labels: labels.collect(),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::encodings::forms;
-use crate::{MASK, Redactor, secret_value};
+use crate::secret_value::{self, Evidence};
+use crate::{MASK, Redactor};
 
 /// A generator that returns the same numbers for the same seed.
 struct Random(u64);
@@ -26,16 +27,20 @@ impl Random {
     }
 }
 
+fn is_valid(value: &[u8]) -> bool {
+    secret_value::check(secret_value::trimmed(value), Evidence::User).is_ok()
+}
+
 #[test]
 fn random_streams_show_no_form_of_a_secret_and_all_other_text() {
-    for seed in 0..300 {
+    for seed in 0..100 {
         let mut random = Random(seed);
         let values: Vec<Vec<u8>> = (0..5)
             .map(|_| {
                 let length = 8 + random.below(40);
                 random.text(b"abcXYZ019_-+/ =\"'\\$\n%", length)
             })
-            .filter(|value| secret_value::check(secret_value::trimmed(value)).is_ok())
+            .filter(|value| is_valid(value))
             .collect();
         let redactor = Redactor::new();
         redactor.add_all(values.iter().map(Vec::as_slice));
@@ -76,11 +81,11 @@ fn random_streams_show_no_form_of_a_secret_and_all_other_text() {
 /// unchanged and in order, and nothing is held longer than its limit.
 #[test]
 fn random_pauses_show_no_secret_and_lose_no_text() {
-    for seed in 1000..1300 {
+    for seed in 1000..1100 {
         let mut random = Random(seed);
         let values: Vec<Vec<u8>> = (0..3)
             .map(|_| random.text(b"abAB01/+ \"", 10))
-            .filter(|value| secret_value::check(secret_value::trimmed(value)).is_ok())
+            .filter(|value| is_valid(value))
             .collect();
         let redactor = Redactor::new();
         redactor.add_all(values.iter().map(Vec::as_slice));
