@@ -6,4 +6,4 @@
 mod args;
 mod help;
 
-pub use args::{Cli, Command, DeleteArgs, ResendArgs, SessionArgs, TailArgs, WrapArgs};
+pub use args::{Cli, Command, DeleteArgs, ExecArgs, ResendArgs, SessionArgs, TailArgs, WrapArgs};
