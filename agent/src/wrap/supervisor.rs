@@ -133,7 +133,8 @@ impl Supervisor {
         if is_open {
             print_message(format_args!("{NO_LONGER_PUBLISHED}"));
         }
-        let (mut unpublished, left_out) = sinks.finish().await;
+        let (mut unpublished, left_out) =
+            sinks.finish(is_open.then_some(NO_LONGER_PUBLISHED)).await;
         unpublished.add(copied.dropped);
         // 4. All output is read: pass on what is still open, or hang up the terminal; answer
         // commands; report what is missing.
