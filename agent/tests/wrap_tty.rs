@@ -73,10 +73,8 @@ fn the_last_bytes_are_never_lost() {
     for _ in 0..100 {
         assert_eq!(text("seq 1 500; printf end", &[]).len(), 1892 + 3);
     }
-    // Another process still has the terminal open.
-    let began = Instant::now();
-    assert!(text("sleep 60 & seq 1 20000", &[]).ends_with("\n20000\n"));
-    assert!(began.elapsed() < PATIENCE);
+    // Another process still has the terminal open, longer than `runcast` waits for it.
+    assert!(text("sleep 4 & seq 1 20000", &[]).ends_with("\n20000\n"));
 }
 
 #[test]
