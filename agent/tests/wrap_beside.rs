@@ -71,7 +71,7 @@ const CASES: &[(&str, &str)] = &[
         "$W sh -c 'sleep .4; echo x; echo y >>f' | true; echo ${PIPESTATUS[*]}",
     ),
     (
-        "stderr that nobody reads",
+        "stderr without a reader",
         "$W sh -c 'sleep .4; echo x >&2' 2> >(true); echo $?",
     ),
     (

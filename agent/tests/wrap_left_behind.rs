@@ -153,7 +153,7 @@ fn the_flags_of_the_own_streams_are_not_changed() {
     assert_eq!((&lines[..3], &lines[..3]), (&lines[3..6], &lines[6..9]));
 }
 
-/// Whoever reads the output of a command sees its end when the command closes it.
+/// The reader of an output sees its end when the command closes it.
 #[test]
 fn an_output_that_the_command_closes_ends_for_its_reader() {
     let mut process = runcast()

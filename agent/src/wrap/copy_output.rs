@@ -160,7 +160,7 @@ impl OutputCopier {
         true
     }
 
-    /// Ends streams whose deadline has passed, and streams that nobody reads: the command must
+    /// Ends streams whose deadline has passed, and streams without a reader: the command must
     /// notice that its output is closed, at its next write.
     async fn end_streams(&mut self, is_late: bool) {
         for index in 0..self.streams.len() {

@@ -1,8 +1,8 @@
 //! The end of `runcast`, which is that of the command.
 //!
-//! If a signal killed the command, the same signal ends `runcast`: a shell that sees SIGINT ends its
-//! script too, `make` names the signal, and others read it from the status. Process 1 of a container
-//! cannot be ended in this way; it exits with 128 and the number of the signal, as shells do.
+//! If a signal killed the command, the same signal ends `runcast`: a shell that sees SIGINT ends
+//! its script too, `make` names the signal, and others read it from the status. Process 1 of a
+//! container cannot be ended in this way; it exits with 128 and the number of the signal.
 
 use nix::sys::prctl::set_dumpable;
 

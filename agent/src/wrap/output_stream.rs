@@ -130,9 +130,9 @@ impl OutputStream {
         self.flush_at = None;
     }
 
-    /// Ends publishing, with what is left; without `keeps_source` it closes the stream before. Returns
-    /// what could not be published, the stream, and the copy to the own stream, which may not be
-    /// written yet.
+    /// Ends publishing, with what is left; without `keeps_source` it closes the stream before.
+    /// Returns what could not be published, the stream, and the copy to the own stream, which may
+    /// not be written yet.
     pub(crate) async fn finish(
         mut self,
         keeps_source: bool,

@@ -2,7 +2,8 @@
 //! stdin, which the command reads itself.
 //!
 //! Once the command has pipes of its own, this process keeps stdin and stdout open only where it
-//! needs them. So whoever writes to the one or reads the other learns when the command closes it.
+//! needs them. So the writer of the one and the reader of the other learn when the command closes
+//! it.
 
 use std::fs::File;
 use std::io;

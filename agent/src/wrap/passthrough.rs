@@ -1,8 +1,8 @@
 //! Copies one stream of the command to the own stream of `runcast`, unchanged and at once.
 //!
 //! A thread of its own writes. So a slow reader of one own stream delays no other stream, and
-//! publishing does not delay output that was read already. It works whether the own stream blocks or
-//! not: other processes share that flag, so it is neither relied on nor changed.
+//! publishing does not delay output that was read already. It works whether the own stream blocks
+//! or not: other processes share that flag, so it is neither relied on nor changed.
 //!
 //! Data: a queue of [`MAX_WAITING_CHUNKS`]; while it is full the command's stream is not read. No
 //! time limit: a reader that does not read blocks the command, as it would without `runcast`.
@@ -130,7 +130,7 @@ fn write_chunks(own: &OwnedFd, mut chunks: mpsc::Receiver<Bytes>) -> io::Result<
     Ok(())
 }
 
-/// Whether a write failed because nobody reads any more.
+/// Whether a write failed because the stream has no reader any more.
 pub(crate) fn is_reader_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -41,7 +41,7 @@ pub(crate) struct ReadOrder {
     ready: VecDeque<usize>,
     /// Hung up: the kernel reports their end only once, with the last bytes.
     hung_up: Vec<usize>,
-    /// Nobody reads the own stream any more.
+    /// The own streams without a reader.
     unread: Vec<usize>,
 }
 
@@ -65,8 +65,8 @@ impl ReadOrder {
         Ok(epoll::add(&self.epoll, stream, data, flags)?)
     }
 
-    /// Watches the own stream that this stream is copied to, if it is a pipe or a socket: its reader
-    /// may leave while nothing is written.
+    /// Watches the own stream that this stream is copied to, if it is a pipe or a socket: its
+    /// reader may leave while nothing is written.
     pub(crate) fn watch_reader(&self, own: impl AsFd, index: usize) -> io::Result<()> {
         if isatty(&own) {
             return Ok(());
@@ -80,7 +80,7 @@ impl ReadOrder {
         }
     }
 
-    /// Whether nobody reads the own stream of this stream any more.
+    /// Whether the own stream of this stream has no reader any more.
     pub(crate) fn is_unread(&self, index: usize) -> bool {
         self.unread.contains(&index)
     }

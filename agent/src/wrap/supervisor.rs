@@ -88,10 +88,7 @@ impl Supervisor {
         let command = Pid::from_raw(command);
         self.processes.set_command(Some(command));
         if let Some(publisher) = &publisher {
-            let first = child::started(&description.command, started.pid);
-            if let Err(error) = publisher.status(&first).await {
-                print_message(format_args!("the start is not published: {error}"));
-            }
+            publish_start(publisher, description, started.pid).await;
         }
         if let CommandStreams::Terminal(_, leader, _) = &started.streams {
             let leader = i32::try_from(leader.pid()).map_err(io::Error::other)?;
@@ -128,7 +125,7 @@ impl Supervisor {
         if let Some(until) = control.cancelled_until() {
             self.end_descendants(until, signals).await?;
         }
-        let copied = read_rest(copying, &deadline_in, signals).await?;
+        let mut copied = read_rest(copying, &deadline_in, signals).await?;
         let is_open = !copied.open.is_empty();
         if is_open {
             print_message(format_args!("{NO_LONGER_PUBLISHED}"));
@@ -141,28 +138,24 @@ impl Supervisor {
         if !is_open {
             self.processes.end_session();
         }
-        if let Err(error) = pass_on(copied.open, terminal) {
-            print_message(format_args!(
-                "the output of processes that the command left behind is closed: {error}"
-            ));
-        }
-        let (mut change, mut exit) = child::ended(status);
+        pass_on(std::mem::take(&mut copied.open), terminal);
+        let (mut change, exit) = child::ended(status);
         control.finish(&mut change).await;
         if is_open {
             add_message(&mut change, NO_LONGER_PUBLISHED);
-        }
-        if let Some(error) = &copied.unwritten {
-            exit = exit.with_unwritten_output(error);
-            add_message(
-                &mut change,
-                &format!("its output could not be written: {error}"),
-            );
         }
         if let Some(missing) = missing_output(unpublished, left_out) {
             print_message(format_args!("{missing}"));
             add_message(&mut change, &missing);
         }
-        Ok((change, exit))
+        let Some(error) = copied.unwritten else {
+            return Ok((change, exit));
+        };
+        add_message(
+            &mut change,
+            &format!("its output could not be written: {error}"),
+        );
+        Ok((change, exit.with_unwritten_output(&error)))
     }
 
     /// Ends the processes that a cancelled command left behind.
@@ -189,6 +182,13 @@ impl Supervisor {
     }
 }
 
+async fn publish_start(publisher: &Publisher, description: &CommandDescription, pid: u32) {
+    let first = child::started(&description.command, pid);
+    if let Err(error) = publisher.status(&first).await {
+        print_message(format_args!("the start is not published: {error}"));
+    }
+}
+
 /// Reads and publishes the rest of the output, as long as processes left behind may hold it open.
 async fn read_rest(
     mut copying: AbortOnDropHandle<io::Result<CopiedOutput>>,
@@ -209,14 +209,17 @@ async fn read_rest(
 
 /// Passes on the streams that processes left behind hold open. A terminal is one stream, and its
 /// session leader stays with it.
-fn pass_on(open: Vec<OpenStream>, terminal: Option<TerminalSession>) -> io::Result<()> {
-    let mut leader = terminal
-        .map(|terminal| terminal.end.into_reports())
-        .transpose()?;
-    for stream in open {
-        stream.pass_on(leader.take())?;
+fn pass_on(open: Vec<OpenStream>, terminal: Option<TerminalSession>) {
+    let leader = terminal.map(|terminal| terminal.end.into_reports());
+    let passed_on = leader.transpose().and_then(|mut leader| {
+        open.into_iter()
+            .try_for_each(|stream| stream.pass_on(leader.take()))
+    });
+    if let Err(error) = passed_on {
+        print_message(format_args!(
+            "the output of processes that the command left behind is closed: {error}"
+        ));
     }
-    Ok(())
 }
 
 fn add_message(change: &mut StatusChange, more: &str) {
