@@ -31,20 +31,32 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<u8> {
-    if let Command::Session(session) = &command {
-        wrap::lead_session(&session.command)?;
+    match &command {
+        Command::Session(session) => wrap::lead_session(&session.command)?,
+        Command::PassOn => wrap::pass_on()?,
+        Command::Exec(exec) => {
+            let error = wrap::exec_corrected(&exec.pid, &exec.command);
+            return Ok(wrap::end_like(wrap::not_started(&exec.command, &error)));
+        }
+        _ => {}
     }
     telemetry::start(&ProcessEnv, "warn", Audience::Person)?;
     let env = LocalEnv::new(ProcessEnv);
     match command {
         Command::Wrap(arguments) => {
-            // Before any thread is started: threads inherit the signal mask.
-            let blocked = wrap::block_signals().context("signals cannot be blocked")?;
-            let runtime = start_runtime()?;
-            let code = runtime.block_on(wrap::run(&arguments.into(), &env, &blocked));
+            let startup = wrap::Startup::record().context("signals cannot be blocked")?;
+            let options = arguments.into();
+            let runtime = match start_runtime() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let exit = wrap::run_alone(&options, &env, &startup, &error);
+                    return Ok(wrap::end_like(exit));
+                }
+            };
+            let exit = runtime.block_on(wrap::run(&options, &env, startup));
             // Do not wait for tasks: a blocked write to a terminal must not keep the process.
             runtime.shutdown_background();
-            Ok(code?)
+            Ok(wrap::end_like(exit?))
         }
         Command::Tail(arguments) => {
             let runtime = start_runtime()?;
@@ -52,7 +64,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
             runtime.shutdown_background();
             Ok(tail::exit_code(&result))
         }
-        Command::Session(_) => Ok(1),
+        Command::Session(_) | Command::PassOn | Command::Exec(_) => Ok(0),
         Command::Delete(arguments) => {
             Ok(start_runtime()?.block_on(delete::run(arguments.run, &env)))
         }

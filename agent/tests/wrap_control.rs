@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use runcast_common::protocol::event::Action;
+use runcast_tests::process::shell_exit_code;
 use support::eventually;
 use support::wrapped::Wrapped;
 
@@ -27,7 +28,7 @@ async fn code(process: &mut Child) -> Option<i32> {
         status.is_some()
     })
     .await;
-    status.expect("known by now").code()
+    Some(shell_exit_code(status.expect("known by now")))
 }
 
 /// The state of a process from `/proc`; none if it does not exist.

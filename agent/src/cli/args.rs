@@ -73,6 +73,23 @@ pub enum Command {
     /// Lead the session of a command: started by `wrap --tty`, not by users
     #[command(hide = true)]
     Session(SessionArgs),
+    /// Pass on the output of processes that a command left behind: started by `wrap`, not by users
+    #[command(hide = true, name = "pass-on")]
+    PassOn,
+    /// Become a command that gets its own process id: started by `wrap`, not by users
+    #[command(hide = true)]
+    Exec(ExecArgs),
+}
+
+/// Arguments of `runcast exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// The process id to replace
+    #[arg(value_name = "PID")]
+    pub pid: String,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `runcast session`.

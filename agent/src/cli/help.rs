@@ -14,6 +14,8 @@ Settings (environment):
                  redis+sentinel://HOST,HOST/SERVICE or redis+cluster://HOST,HOST; with TLS rediss...
   RUNCAST_REDIS_CA  file with the certificate authorities of Redis (PEM), if they are neither the
                  platform's nor those that the gateway returns
+  SSL_CERT_FILE, SSL_CERT_DIR  certificate authorities for https://, in place of the machine's; where a
+                 machine has none, those of Mozilla are trusted
   RUNCAST_SPOOL  the same as wrap --spool
   RUNCAST_RUN    the same as wrap --run, unless --name, --label or --variations describe a new run
   RUNCAST_VARIATION  set by wrap for its command, with RUNCAST_RUN: what is published already
@@ -26,7 +28,8 @@ Examples:
 
 pub(super) const WRAP_HELP: &str = "\
 Exit codes:
-  that of the command; 128+N if signal N killed it
+  that of the command; if a signal killed it, the same signal ends runcast (128+N in shells)
+  1    the command succeeded, but its output could not be written, such as to a full disk
   126  the command cannot be run
   127  the command was not found
   69   with --require: nothing could be published, so the command was not run
@@ -36,10 +39,21 @@ Order: stdout and stderr are published in the order in which they are written, a
 observe it: lines that a program writes to both within microseconds may change places. With --tty both
 are one stream, in exact order.
 
-Signals: TERM, INT, HUP, QUIT, USR1, USR2, WINCH, CONT and TSTP are forwarded to the command; signals
-that a terminal sends to both (Ctrl-C) are not sent twice. After the command has ended, TERM, INT, HUP
+Signals: all that ask for something (TERM, INT, HUP, QUIT, USR1, USR2, WINCH, CONT, TSTP, ALRM, RTMIN+N
+and so on) are forwarded to the command; signals that a terminal sends to both (Ctrl-C) are not sent
+twice. If the terminal stops the command (Ctrl-Z), runcast stops with it. After the command has ended, TERM, INT, HUP
 or QUIT end the wait for storage. Orphans of the command become children of runcast and are reaped, so
 runcast can be process 1 of a container.
+
+Left behind: processes that the command left behind and that still have its output open are published
+for 2 s; then runcast says so and ends. What they print later is passed on to its stdout and stderr by a
+small process that ends with them.
+
+Output: a reader that is slow delays the command, one that leaves closes its output (SIGPIPE), both as
+without runcast. If the output cannot be written, such as to a full disk, it is closed for the command.
+A stream that is closed for runcast is closed for the command, and not published. Descriptors, limits,
+ignored and blocked signals, umask and priority are those that runcast was started with. If runcast
+cannot work at all (too few descriptors), the command runs alone and a line says why.
 
 Terminal: with --tty the command has a terminal of its own. It receives what is typed, and Ctrl-D at
 the end of stdin. TERM is xterm-256color unless it is set. Lines end with CR LF only if the stdout of

@@ -6,4 +6,6 @@
 mod args;
 mod help;
 
-pub use args::{Cli, Command, DeleteArgs, RedactArgs, ResendArgs, SessionArgs, TailArgs, WrapArgs};
+pub use args::{
+    Cli, Command, DeleteArgs, ExecArgs, RedactArgs, ResendArgs, SessionArgs, TailArgs, WrapArgs,
+};

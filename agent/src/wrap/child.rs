@@ -4,16 +4,20 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus, Stdio};
 
+use libc::{SIGPIPE, SIGXFSZ};
 use runcast_common::config::Env;
 use runcast_common::protocol::event::{Status, StatusChange};
 use runcast_common::protocol::limits::MAX_NAME_BYTES;
 
 use super::command_env::CommandEnv;
+use super::own_streams::OwnStreams;
+use super::passthrough::Passthrough;
 use super::pty::Pty;
 use super::session_leader::SessionLeader;
+use super::startup::Startup;
 
 /// Exit code of a command that was not found, as in shells.
 const EXIT_NOT_FOUND: u8 = 127;
@@ -21,8 +25,8 @@ const EXIT_NOT_FOUND: u8 = 127;
 /// Exit code of a command that was found but cannot be run, as in shells.
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 
-/// Added to the number of the signal that killed the command, as in shells.
-const EXIT_SIGNAL_BASE: i32 = 128;
+/// Exit code if the output of a command that succeeded was not written, as of `cat`.
+const EXIT_NOT_WRITTEN: u8 = 1;
 
 /// Length of a run's default name: as much of the command line as a list can show.
 const MAX_DEFAULT_NAME_BYTES: usize = 80;
@@ -37,31 +41,53 @@ pub(crate) struct StartedCommand {
     pub(crate) streams: CommandStreams,
 }
 
-/// The streams of a command.
+/// The streams of a command, each with the own stream that it is copied to.
 #[derive(Debug)]
 pub(crate) enum CommandStreams {
-    Pipes { stdout: OwnedFd, stderr: OwnedFd },
-    Terminal(Pty, SessionLeader),
+    Pipes {
+        stdout: Option<(OwnedFd, Passthrough)>,
+        stderr: Option<(OwnedFd, Passthrough)>,
+    },
+    Terminal(Pty, SessionLeader, Passthrough),
 }
 
-/// Starts the command: with the stdin of `runcast` and pipes for its output, or in a terminal of
-/// its own.
-pub(crate) fn spawn(
+/// How the command ended, for the parent of `runcast`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandExit {
+    /// With this exit code.
+    Code(u8),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// Starts the command in a terminal of its own.
+pub(crate) fn spawn_in_terminal(
     command: &[OsString],
-    tty: bool,
+    own: OwnStreams,
     env: &impl Env,
     command_env: &CommandEnv,
+    startup: &Startup,
 ) -> io::Result<StartedCommand> {
-    if tty {
-        let (terminal, leader, pid) = Pty::spawn(command, env, command_env)?;
-        let streams = CommandStreams::Terminal(terminal, leader);
-        return Ok(StartedCommand { pid, streams });
-    }
+    let to = own
+        .stdout
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let (terminal, leader, pid) = Pty::spawn(command, env, command_env, startup)?;
+    let streams = CommandStreams::Terminal(terminal, leader, to);
+    Ok(StartedCommand { pid, streams })
+}
+
+/// Starts the command with the stdin of `runcast` and pipes for its output.
+pub(crate) fn spawn(
+    command: &[OsString],
+    own: OwnStreams,
+    command_env: &CommandEnv,
+    startup: &Startup,
+) -> io::Result<StartedCommand> {
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    let (stdout, to_stdout) = io::pipe()?;
-    let (stderr, to_stderr) = io::pipe()?;
+    let (stdout, to_stdout) = pipe_to(own.stdout)?;
+    let (stderr, to_stderr) = pipe_to(own.stderr)?;
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -69,16 +95,40 @@ pub(crate) fn spawn(
         .stdout(to_stdout)
         .stderr(to_stderr);
     command_env.apply(&mut command);
+    startup.hand_on(&mut command);
     // Only the reaper waits for it.
     let child = command.spawn()?;
-    let streams = CommandStreams::Pipes {
-        stdout: stdout.into(),
-        stderr: stderr.into(),
-    };
     Ok(StartedCommand {
         pid: child.id(),
-        streams,
+        streams: CommandStreams::Pipes { stdout, stderr },
     })
+}
+
+/// A pipe whose output is copied; without a copy the command inherits the own stream.
+fn pipe_to(own: Option<Passthrough>) -> io::Result<(Option<(OwnedFd, Passthrough)>, Stdio)> {
+    Ok(match own {
+        Some(own) => {
+            let (reader, writer) = io::pipe()?;
+            (Some((reader.into(), own)), writer.into())
+        }
+        None => (None, Stdio::inherit()),
+    })
+}
+
+/// Replaces this process by the command, if `runcast` itself cannot work. Returns why not.
+pub(crate) fn replace_by(
+    command: &[OsString],
+    command_env: &CommandEnv,
+    startup: &Startup,
+) -> io::Error {
+    let Some((program, arguments)) = command.split_first() else {
+        return io::ErrorKind::NotFound.into();
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command_env.apply(&mut command);
+    startup.hand_on(&mut command);
+    command.exec()
 }
 
 /// The first event of a run.
@@ -92,24 +142,38 @@ pub(crate) fn started(command: &[OsString], pid: u32) -> StatusChange {
     }
 }
 
-/// The last event of a run, and the exit code of `runcast`.
-pub(crate) fn ended(status: ExitStatus) -> (StatusChange, u8) {
+/// The last event of a run, and how `runcast` ends.
+pub(crate) fn ended(status: ExitStatus) -> (StatusChange, CommandExit) {
     let state = if status.success() {
         Status::Succeeded
     } else {
         Status::Failed
     };
-    let code = match (status.code(), status.signal()) {
-        (Some(code), _) => code,
-        (None, Some(signal)) => EXIT_SIGNAL_BASE + signal,
-        (None, None) => 1,
+    let exit = match (status.code(), status.signal()) {
+        (Some(code), _) => CommandExit::Code(u8::try_from(code).unwrap_or(1)),
+        (None, Some(signal)) => CommandExit::Signal(signal),
+        (None, None) => CommandExit::Code(1),
     };
     let change = StatusChange {
         exit_code: status.code(),
         signal: status.signal(),
         ..StatusChange::to(state)
     };
-    (change, u8::try_from(code).unwrap_or(1))
+    (change, exit)
+}
+
+impl CommandExit {
+    /// The end of a command whose output could not be written for this reason, such as to a full
+    /// disk. The command noticed at most a closed pipe.
+    pub(crate) fn with_unwritten_output(self, error: &io::Error) -> Self {
+        match self {
+            Self::Code(0) | Self::Signal(SIGPIPE) => match error.kind() {
+                io::ErrorKind::FileTooLarge => Self::Signal(SIGXFSZ),
+                _ => Self::Code(EXIT_NOT_WRITTEN),
+            },
+            other => other,
+        }
+    }
 }
 
 /// The last event of a run whose command could not be started, and the exit code of `runcast`.
@@ -203,19 +267,22 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_follow_shell_conventions() {
-        let (change, code) = ended(ExitStatus::from_raw(3 << 8));
+    fn the_end_of_the_command_is_that_of_the_program() {
+        let (change, exit) = ended(ExitStatus::from_raw(3 << 8));
         assert_eq!(
-            (change.status, change.exit_code, code),
-            (Status::Failed, Some(3), 3)
+            (change.status, change.exit_code, exit),
+            (Status::Failed, Some(3), CommandExit::Code(3))
         );
-        let (change, code) = ended(ExitStatus::from_raw(9));
+        let (change, exit) = ended(ExitStatus::from_raw(9));
         assert_eq!(
-            (change.exit_code, change.signal, code),
-            (None, Some(9), 137)
+            (change.exit_code, change.signal, exit),
+            (None, Some(9), CommandExit::Signal(9))
         );
-        let (change, code) = ended(ExitStatus::from_raw(0));
-        assert_eq!((change.status, code), (Status::Succeeded, 0));
+        let (change, exit) = ended(ExitStatus::from_raw(0));
+        assert_eq!(
+            (change.status, exit),
+            (Status::Succeeded, CommandExit::Code(0))
+        );
     }
 
     #[test]

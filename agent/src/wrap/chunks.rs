@@ -81,9 +81,9 @@ impl ChunkSinks {
         }
     }
 
-    /// Publishes the tail once all streams have ended. Returns what could not be published, and
-    /// what the limit left out.
-    pub(crate) async fn finish(self) -> (DroppedEvents, DroppedEvents) {
+    /// Publishes the tail once no stream is read any more, and then a word of `runcast` itself.
+    /// Returns what could not be published, and what the limit left out.
+    pub(crate) async fn finish(self, word: Option<&str>) -> (DroppedEvents, DroppedEvents) {
         let (left_out, tail) = self.limit.finish();
         let mut sink = EventSink::new(self.publisher, "the end of the output");
         if left_out.events > 0 {
@@ -92,11 +92,24 @@ impl ChunkSinks {
         for event in tail {
             sink.publish(event.kind, &event.payload, event.bytes).await;
         }
+        if let Some(word) = word {
+            publish_warning(&mut sink, word).await;
+        }
         if let Some((reporter, task)) = self.reporter {
             reporter.finish(task).await;
         }
         (sink.finish(), left_out)
     }
+}
+
+/// Publishes a warning of `runcast` itself.
+async fn publish_warning(sink: &mut EventSink, word: &str) {
+    let text = format!("runcast: {word}\n");
+    let warning = Text {
+        level: Some("warn"),
+        ..Text::from_chunk(Some(OWN_STREAM), text.as_bytes())
+    };
+    sink.publish(Kind::Log, &warning, 0).await;
 }
 
 /// Publishes the chunks of one stream; without a publisher it discards them.
@@ -129,16 +142,12 @@ impl ChunkSink {
                 Admission::Now => self.sink.publish(kind, &payload, bytes).await,
                 Admission::InTail => {}
                 Admission::FirstInTail { head, tail } => {
-                    let text = format!(
-                        "runcast: {} of output are published; of the rest only the last {} will be, at the end (--max-output)\n",
+                    let word = format!(
+                        "{} of output are published; of the rest only the last {} will be, at the end (--max-output)",
                         format_bytes(head),
                         format_bytes(tail)
                     );
-                    let warning = Text {
-                        level: Some("warn"),
-                        ..Text::from_chunk(Some(OWN_STREAM), text.as_bytes())
-                    };
-                    self.sink.publish(Kind::Log, &warning, 0).await;
+                    publish_warning(&mut self.sink, &word).await;
                 }
             }
         }

@@ -130,10 +130,14 @@ impl OutputStream {
         self.flush_at = None;
     }
 
-    /// Closes the stream and publishes the rest. Returns what could not be published, and the copy
-    /// to the own stream, which may not be written yet.
-    pub(crate) async fn finish(mut self) -> (DroppedEvents, Passthrough) {
-        drop(self.from);
+    /// Ends publishing, with what is left; without `keeps_source` it closes the stream before.
+    /// Returns what could not be published, the stream, and the copy to the own stream, which may
+    /// not be written yet.
+    pub(crate) async fn finish(
+        mut self,
+        keeps_source: bool,
+    ) -> (DroppedEvents, Option<OwnedFd>, Passthrough) {
+        let from = Some(self.from).filter(|_| keeps_source);
         self.redacted.clear();
         self.redaction.finish(&mut self.redacted);
         self.lines.push(&self.redacted);
@@ -143,7 +147,7 @@ impl OutputStream {
         if let Some(rest) = self.lines.rest() {
             self.sink.publish(rest).await;
         }
-        (self.sink.finish(), self.passthrough)
+        (self.sink.finish(), from, self.passthrough)
     }
 
     async fn publish_lines(&mut self) {

@@ -8,6 +8,7 @@
 //! The terminal is only changed while the process group of `runcast` is in its foreground: a
 //! background job would take it from the job that uses it.
 
+use std::fs::File;
 use std::io::{self, Stdin, stderr, stdin, stdout};
 use std::os::fd::AsFd;
 
@@ -64,6 +65,11 @@ pub(crate) fn own_modes() -> Option<Termios> {
 /// Whether the own stdout is a terminal, which the command's terminal then writes for.
 pub(crate) fn stdout_is_tty() -> bool {
     isatty(stdout())
+}
+
+/// Whether this process has a controlling terminal.
+pub(crate) fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
 }
 
 /// Whether the own stdin is a terminal in whose background this process is, so that it must not

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
-use super::signals::send;
+use super::signals::{send, send_number};
 
 /// Rounds of reading until no new process is found: each round stops or kills every process that
 /// could have started one since the previous round.
@@ -91,8 +91,13 @@ impl ProcessTree {
 
     /// Sends a signal to the command only.
     pub(crate) fn signal_command(&self, signal: Signal) {
+        self.forward(signal as i32);
+    }
+
+    /// Sends a signal that may have no name to the command only.
+    pub(crate) fn forward(&self, number: i32) {
         if let Some(command) = self.command {
-            send(command, signal);
+            send_number(command, number);
         }
     }
 

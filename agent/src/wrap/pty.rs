@@ -15,6 +15,7 @@ use super::chunks::StreamSource;
 use super::command_env::CommandEnv;
 use super::parent_tty::{command_size, own_modes, own_size, stdout_is_tty};
 use super::session_leader::SessionLeader;
+use super::startup::Startup;
 
 /// What the command writes to its terminal.
 pub(crate) const TTY: StreamSource = StreamSource {
@@ -39,6 +40,7 @@ impl Pty {
         command: &[OsString],
         env: &impl Env,
         command_env: &CommandEnv,
+        startup: &Startup,
     ) -> io::Result<(Self, SessionLeader, u32)> {
         let (master, terminal) = open().map_err(|error| {
             io::Error::other(format!("no pseudo-terminal is available: {error}"))
@@ -55,7 +57,8 @@ impl Pty {
             Some(_) => &[],
             None => &[("TERM", DEFAULT_TERM)],
         };
-        let (leader, pid) = SessionLeader::start(command, terminal, settings, command_env)?;
+        let (leader, pid) =
+            SessionLeader::start(command, terminal, settings, command_env, startup)?;
         let master = OwnedFd::from(master);
         Ok((Self { master }, leader, pid))
     }

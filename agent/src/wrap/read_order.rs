@@ -5,7 +5,9 @@
 //! writes to two streams alternated while neither was read: then the stream that was ready first is
 //! read until it is empty, and after it the other.
 //!
-//! Data: the indexes that are ready, each once, and those whose writers are gone.
+//! It also watches the own streams that the command's are copied to, for the end of their readers.
+//!
+//! Data: the indexes that are ready, each once, and those whose writers or readers are gone.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,13 +15,18 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use rustix::termios::isatty;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::fd_ready::watched;
 
-/// Events per call: the streams of one command, and some room.
+/// Events per call: the streams of one command, and the own ones.
 const MAX_EVENTS: usize = 4;
+
+/// Marks the index of an own stream in the data of an event.
+const OWN_STREAM: u64 = 1 << 32;
 
 /// Do not wait.
 const NO_WAIT: Timespec = Timespec {
@@ -34,6 +41,8 @@ pub(crate) struct ReadOrder {
     ready: VecDeque<usize>,
     /// Hung up: the kernel reports their end only once, with the last bytes.
     hung_up: Vec<usize>,
+    /// The own streams without a reader.
+    unread: Vec<usize>,
 }
 
 impl ReadOrder {
@@ -44,6 +53,7 @@ impl ReadOrder {
             epoll: watched(epoll, Interest::READABLE)?,
             ready: VecDeque::new(),
             hung_up: Vec::new(),
+            unread: Vec::new(),
         })
     }
 
@@ -55,16 +65,42 @@ impl ReadOrder {
         Ok(epoll::add(&self.epoll, stream, data, flags)?)
     }
 
+    /// Watches the own stream that this stream is copied to, if it is a pipe or a socket: its
+    /// reader may leave while nothing is written.
+    pub(crate) fn watch_reader(&self, own: impl AsFd, index: usize) -> io::Result<()> {
+        if isatty(&own) {
+            return Ok(());
+        }
+        let data = epoll::EventData::new_u64(OWN_STREAM | index as u64);
+        // The kernel reports errors and hangups in any case.
+        match epoll::add(&self.epoll, own, data, epoll::EventFlags::ET) {
+            // A file, which has no reader.
+            Ok(()) | Err(Errno::PERM) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the own stream of this stream has no reader any more.
+    pub(crate) fn is_unread(&self, index: usize) -> bool {
+        self.unread.contains(&index)
+    }
+
     /// Adds the streams that have become ready, without waiting.
     pub(crate) fn poll(&mut self) -> io::Result<()> {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(MAX_EVENTS);
         match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&NO_WAIT)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         for event in events {
             let (data, flags) = (event.data, event.flags);
-            let index = usize::try_from(data.u64()).unwrap_or(usize::MAX);
+            let index = usize::try_from(data.u64() & !OWN_STREAM).unwrap_or(usize::MAX);
+            if data.u64() & OWN_STREAM != 0 {
+                if flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP) {
+                    self.unread.push(index);
+                }
+                continue;
+            }
             self.requeue(index);
             if flags.contains(epoll::EventFlags::HUP) && !self.hung_up.contains(&index) {
                 self.hung_up.push(index);

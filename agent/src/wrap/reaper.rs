@@ -11,6 +11,8 @@
 //! [`signals`](super::signals): a process that is started with SIGCHLD ignored would never learn
 //! how its children ended. The signal is only a hint: every call reaps whatever has ended.
 //!
+//! It also notices that the command was stopped: see [`CommandChange::Stopped`].
+//!
 //! Data: the command's status, once it is known.
 
 use std::io;
@@ -29,6 +31,16 @@ pub(crate) struct Reaper {
     child_ended: Signal,
     command: Option<Pid>,
     status: Option<ExitStatus>,
+    stopped_by: Option<i32>,
+}
+
+/// A change of the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CommandChange {
+    /// It has ended.
+    Ended(ExitStatus),
+    /// This signal has stopped it.
+    Stopped(i32),
 }
 
 /// Whether there are children left.
@@ -48,17 +60,22 @@ impl Reaper {
             child_ended: signal(SignalKind::child())?,
             command: None,
             status: None,
+            stopped_by: None,
         })
     }
 
-    /// Waits for the end of the command, and reaps orphans meanwhile. Cancel safe. Until it
-    /// returns, no other call may be made. Fails if the kernel does not report the status.
-    pub(crate) async fn end_of(&mut self, command: Pid) -> io::Result<ExitStatus> {
+    /// Waits until the command is stopped or has ended, and reaps orphans meanwhile. Cancel safe.
+    /// Until it has ended, no other call may be made. Fails if the kernel does not report the
+    /// status.
+    pub(crate) async fn change_of(&mut self, command: Pid) -> io::Result<CommandChange> {
         self.command = Some(command);
         loop {
             let children = self.reap()?;
             if let Some(status) = self.status {
-                return Ok(status);
+                return Ok(CommandChange::Ended(status));
+            }
+            if let Some(signal) = self.stopped_by.take() {
+                return Ok(CommandChange::Stopped(signal));
             }
             if children == Children::None {
                 return Err(io::Error::other(
@@ -69,7 +86,7 @@ impl Reaper {
         }
     }
 
-    /// Reaps until a condition condition, which is checked whenever a child has ended. Cancel safe.
+    /// Reaps until a condition holds, which is checked whenever a child has ended. Cancel safe.
     pub(crate) async fn until(&mut self, condition: impl Fn() -> bool) -> io::Result<()> {
         while self.reap()? == Children::Some {
             if condition() {
@@ -89,11 +106,15 @@ impl Reaper {
     /// Reaps what has ended so far.
     fn reap(&mut self) -> io::Result<Children> {
         loop {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some((ended, status))) => {
-                    let ended = Pid::from_raw(ended.as_raw_nonzero().get());
-                    if self.command == Some(ended) && self.status.is_none() {
-                        self.status = Some(ExitStatus::from_raw(status.as_raw()));
+            match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+                Ok(Some((changed, status))) => {
+                    let changed = Pid::from_raw(changed.as_raw_nonzero().get());
+                    if self.command != Some(changed) || self.status.is_some() {
+                        continue;
+                    }
+                    match status.stopping_signal() {
+                        Some(signal) => self.stopped_by = Some(signal),
+                        None => self.status = Some(ExitStatus::from_raw(status.as_raw())),
                     }
                 }
                 Ok(None) => return Ok(Children::Some),

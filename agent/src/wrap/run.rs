@@ -1,9 +1,9 @@
 //! The course of `runcast wrap`: starts publishing, starts the command, stays with it, and
 //! finishes.
 //!
-//! Time: [`CONNECT_TIMEOUT`] for the start; [`PIPE_GRACE`](super::supervisor::PIPE_GRACE) for pipes
-//! that descendants hold open after the command's end; and the drain timeout for storing what is
-//! left. A signal ends the last two.
+//! Time: [`CONNECT_TIMEOUT`] for the start; [`PIPE_GRACE`](super::supervisor::PIPE_GRACE) for
+//! streams that descendants hold open after the command's end; and the drain timeout for storing
+//! what is left. A signal ends the last two.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,14 +18,17 @@ use runcast_publisher::{Closed, Publisher};
 use runcast_redact::{EnvRedaction, NamePattern};
 use uuid::Uuid;
 
-use super::child;
+use super::child::{self, CommandExit};
 use super::chunks::ChunkSinks;
 use super::command_env::CommandEnv;
 use super::control::ControlCommands;
 use super::description::CommandDescription;
 use super::detect::MarkerSelection;
 use super::open_publisher::open_publisher;
-use super::signals::{BlockedSignals, Signals};
+use super::own_streams::{OwnStreams, close_stdin_and_stdout};
+use super::pid_variables::corrected;
+use super::signals::{ReceivedSignal, Signals};
+use super::startup::Startup;
 use super::supervisor::Supervisor;
 use super::which_run::which_run;
 use crate::console::print_message;
@@ -76,26 +79,48 @@ pub struct WrapOptions {
     pub command: Vec<OsString>,
 }
 
-/// Runs the command and returns the exit code. Fails only if signals or the end of the command
+/// Runs the command and returns how it ended. Fails only if signals or the end of the command
 /// cannot be observed.
 pub async fn run(
     options: &WrapOptions,
     env: &impl Env,
-    blocked: &BlockedSignals,
-) -> io::Result<u8> {
-    let mut signals = Signals::listen(blocked)?;
+    mut startup: Startup,
+) -> io::Result<CommandExit> {
+    // 1. What is needed to stay with the command: without it, it runs alone.
+    let prepared = Supervisor::new().and_then(|supervisor| {
+        let own = if options.tty {
+            OwnStreams::of_terminal()?
+        } else {
+            OwnStreams::of_pipes()?
+        };
+        Ok((supervisor, own, Signals::listen()?))
+    });
+    let (supervisor, own, mut signals) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Ok(run_alone(options, env, &startup, &error)),
+    };
+    // 2. Publishing, as far as possible.
     // A token that comes from a file is not among the variables, and is redacted like one that is.
     let token = env.get("RUNCAST_TOKEN");
     let token = token.map(|token| ("RUNCAST_TOKEN".into(), token.into()));
     let variables = std::env::vars_os().chain(token);
     let description = CommandDescription::new(options, variables, env);
     let Some((publisher, command_env)) = start_publishing(options, &description, env).await else {
-        return Ok(EX_UNAVAILABLE);
+        return Ok(CommandExit::Code(EX_UNAVAILABLE));
     };
-    let supervisor = Supervisor::new()?;
-    let start = || child::spawn(&options.command, options.tty, env, &command_env);
-    let (change, code) = match blocked.unblocked_during(start)? {
+    // 3. The command.
+    let command = corrected(&options.command);
+    let started = if options.tty {
+        child::spawn_in_terminal(&command, own, env, &command_env, &startup)
+    } else {
+        child::spawn(&command, own, &command_env, &startup)
+    };
+    let (change, exit) = match started {
         Ok(started) => {
+            startup.close_descriptors();
+            if !options.tty {
+                close_stdin_and_stdout();
+            }
             let control = ControlCommands::new(publisher.as_ref(), options.cancel_grace);
             let sinks = ChunkSinks::new(
                 publisher.clone(),
@@ -121,13 +146,43 @@ pub async fn run(
                 "{}",
                 change.message.as_deref().unwrap_or_default()
             ));
-            (change, code)
+            (change, CommandExit::Code(code))
         }
     };
     if let Some(publisher) = publisher {
         finish(&publisher, change, options.drain_timeout, &mut signals).await?;
     }
-    Ok(code)
+    Ok(exit)
+}
+
+/// Runs the command in place of this process, which cannot stay with it for this reason. Returns
+/// only if that is not possible or not wanted.
+pub fn run_alone(
+    options: &WrapOptions,
+    env: &impl Env,
+    startup: &Startup,
+    reason: &dyn std::fmt::Display,
+) -> CommandExit {
+    if options.require {
+        print_message(format_args!(
+            "{reason}; the command was not run (--require)"
+        ));
+        return CommandExit::Code(EX_UNAVAILABLE);
+    }
+    print_message(format_args!(
+        "nothing is published, the command runs anyway: {reason}"
+    ));
+    let command_env = CommandEnv::new(options, None, env);
+    let error = child::replace_by(&options.command, &command_env, startup);
+    not_started(&options.command, &error)
+}
+
+/// Says why a command could not be started.
+pub fn not_started(command: &[OsString], error: &io::Error) -> CommandExit {
+    let (change, code) = child::not_started(command, error);
+    let message = change.message.unwrap_or_default();
+    print_message(format_args!("{message}"));
+    CommandExit::Code(code)
 }
 
 /// Starts publishing, unless an outer `runcast wrap` publishes the command. Returns none if the
@@ -225,8 +280,10 @@ fn report_closed(closed: &Closed, publisher: &Publisher) {
 /// Waits for a signal that asks to end, once the command has ended.
 pub(crate) async fn wait_for_end_signal(signals: &mut Signals) {
     loop {
-        match signals.next().await.map(|received| received.signal) {
-            Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT) => return,
+        match signals.next().await.map(ReceivedSignal::signal) {
+            Ok(Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT)) => {
+                return;
+            }
             Ok(_) => {}
             // Without a way to read signals there is nothing to wait for: they are blocked.
             Err(error) => {

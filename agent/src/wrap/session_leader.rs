@@ -8,7 +8,9 @@
 //! hangs up, and the command gets SIGHUP as when a window is closed.
 //!
 //! It reports over a pipe, its stderr, in lines: `started PID` or `failed ERRNO`, then `ended
-//! STATUS`, with the status as `wait` returns it. Time: [`START_TIMEOUT`] until the first line.
+//! STATUS`, with the status as `wait` returns it. After that it stays as long as a process has the
+//! reading end open: `runcast`, or the one that passes on what the command left behind. Time:
+//! [`START_TIMEOUT`] until the first line.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,6 +20,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use libc::SIGCHLD;
 use pty_process::blocking::Pts;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -27,7 +30,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::unix::pipe::Receiver;
 
 use super::command_env::CommandEnv;
-use super::signals::block_signals;
+use super::startup::{Startup, reset_signal};
 
 /// Longest wait for the leader to start: seconds on a machine that is busy or short of memory.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,6 +57,7 @@ impl SessionLeader {
         terminal: Pts,
         settings: &[(&str, &str)],
         command_env: &CommandEnv,
+        startup: &Startup,
     ) -> io::Result<(Self, u32)> {
         let (reports, report) = io::pipe()?;
         let mut program = Command::new("/proc/self/exe");
@@ -63,6 +67,7 @@ impl SessionLeader {
             .args(command)
             .envs(settings.iter().copied());
         command_env.apply(&mut program);
+        startup.hand_on(&mut program);
         let leader = pty_process::blocking::Command::from(program).stderr(OwnedFd::from(report));
         let child = leader.spawn(terminal).map_err(|error| {
             io::Error::other(format!("the session leader cannot be started: {error}"))
@@ -114,6 +119,11 @@ impl SessionLeader {
 }
 
 impl CommandEnd {
+    /// The pipe that keeps the leader alive.
+    pub(crate) fn into_reports(self) -> io::Result<OwnedFd> {
+        self.0.into_inner().into_blocking_fd()
+    }
+
     /// Waits for the end of the command; forever, if the leader was killed before, because the
     /// command is then a child of `runcast`. Cancel safe, and can be called again.
     pub(crate) async fn status(&mut self) -> io::Result<ExitStatus> {
@@ -134,8 +144,8 @@ impl CommandEnd {
     }
 }
 
-/// Leads the session that this process was started in by [`SessionLeader::start`]. Returns only
-/// after an error, which it also reports to the parent.
+/// Leads the session that this process was started in by [`SessionLeader::start`]. Returns when it
+/// is not needed any more, or after an error, which it also reports to the parent.
 pub fn lead_session(command: &[OsString]) -> io::Result<()> {
     let mut report = io::stderr();
     let result = start_and_wait(command, &mut report);
@@ -146,31 +156,38 @@ pub fn lead_session(command: &[OsString]) -> io::Result<()> {
     result
 }
 
-fn start_and_wait(command: &[OsString], report: &mut impl io::Write) -> io::Result<()> {
+fn start_and_wait(command: &[OsString], report: &mut io::Stderr) -> io::Result<()> {
+    // Signals of the terminal are for the command.
+    let mut startup = Startup::record()?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    // If it is ignored, the status of the command is lost.
+    reset_signal(SIGCHLD);
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    // Signals of the terminal are for the command.
-    let blocked = block_signals()?;
     let terminal = io::stdout().as_fd().try_clone_to_owned()?;
-    let start = || {
-        Command::new(program)
-            .args(arguments)
-            .stderr(terminal)
-            .spawn()
-    };
-    let mut child = blocked.unblocked_during(start)??;
+    let mut command = Command::new(program);
+    command.args(arguments).stderr(terminal);
+    startup.hand_on(&mut command);
+    let mut child = command.spawn()?;
     // Only the command and its descendants may have the terminal open, so that their end can be
     // observed.
+    drop(command);
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
+    startup.close_descriptors();
     write_report(report, "started", child.id())?;
     let status = child.wait()?;
+    set_parent_process_death_signal(None)?;
     write_report(report, "ended", status.into_raw())?;
     loop {
-        std::thread::park();
+        let mut fds = [PollFd::new(report, PollFlags::empty())];
+        match poll(&mut fds, None) {
+            Ok(_) if fds[0].revents().contains(PollFlags::ERR) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 //! handlers. So the command inherits the dispositions that `runcast` was started with (`nohup`
 //! keeps working), and each signal says where it came from. Signals of the kernel (Ctrl-C, Ctrl-\,
 //! Ctrl-Z, a resized or closed terminal) go to the whole foreground process group, so the command
-//! has them already; a signal from a process is for `runcast` alone and is forwarded.
+//! has them already; a signal from a process is for `runcast` alone and is forwarded, and so is the
+//! end of a timer (`perl -e 'alarm 5; exec @ARGV'`). SIGXFSZ and SIGXCPU of the kernel are ignored:
+//! a limit that `runcast` itself reaches must not end the command.
 //!
 //! In a terminal of its own (`--tty`) the command is in another session and gets none of these, so
 //! everything is forwarded.
@@ -15,13 +17,14 @@
 use std::io;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use tokio::sync::mpsc;
 
-/// Signals that are forwarded; all others keep their effect on `runcast` itself.
-const FORWARDED_SIGNALS: [Signal; 9] = [
+/// Signals that are forwarded, besides those without a name (SIGRTMIN to SIGRTMAX). All others
+/// report a fault of the process that they are sent to, or cannot be caught.
+const FORWARDED_SIGNALS: [Signal; 18] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -31,29 +34,69 @@ const FORWARDED_SIGNALS: [Signal; 9] = [
     Signal::SIGWINCH,
     Signal::SIGCONT,
     Signal::SIGTSTP,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGIO,
+    Signal::SIGURG,
+    Signal::SIGPWR,
+    Signal::SIGSTKFLT,
+    Signal::SIGXCPU,
+    Signal::SIGXFSZ,
 ];
 
 /// Signals that wait to be forwarded; the kernel keeps one more of each.
 const MAX_WAITING_SIGNALS: usize = 16;
 
-/// Proof that the signals are blocked.
-#[derive(Debug)]
-pub struct BlockedSignals(SigSet);
-
-/// Blocks the signals that are forwarded. Call it while the process has one thread; later threads
-/// inherit the mask.
-pub fn block_signals() -> io::Result<BlockedSignals> {
-    let set: SigSet = FORWARDED_SIGNALS.into_iter().collect();
-    set.thread_block()?;
-    Ok(BlockedSignals(set))
+/// All signals that are forwarded.
+#[expect(unsafe_code, reason = "nix knows no signals without a name")]
+pub(super) fn forwarded_signals() -> SigSet {
+    let named: SigSet = FORWARDED_SIGNALS.into_iter().collect();
+    let mut all: libc::sigset_t = *named.as_ref();
+    // SAFETY: the set is initialized, and the calls add valid signals to it.
+    unsafe {
+        for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+            libc::sigaddset(&raw mut all, number);
+        }
+        SigSet::from_sigset_t_unchecked(all)
+    }
 }
 
 /// A received signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReceivedSignal {
-    pub(crate) signal: Signal,
-    /// The kernel sent it to the whole process group, so the command has it too.
-    pub(crate) to_group: bool,
+    pub(crate) number: i32,
+    pub(crate) origin: Origin,
+}
+
+/// Where a signal came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// For this process alone: from another process, or from a timer.
+    Process,
+    /// From the terminal, for the whole process group.
+    Terminal,
+    /// From the kernel, because of what this process itself does.
+    Own,
+}
+
+impl ReceivedSignal {
+    /// The signal, if it has a name.
+    pub(crate) fn signal(self) -> Option<Signal> {
+        Signal::try_from(self.number).ok()
+    }
+}
+
+impl Origin {
+    /// Codes above zero come from the kernel; zero and below from `kill` and similar calls.
+    fn of(number: i32, code: i32) -> Self {
+        match Signal::try_from(number) {
+            _ if code <= 0 => Self::Process,
+            Ok(Signal::SIGXCPU | Signal::SIGXFSZ | Signal::SIGIO | Signal::SIGURG) => Self::Own,
+            Ok(Signal::SIGALRM | Signal::SIGVTALRM | Signal::SIGPROF) => Self::Process,
+            _ => Self::Terminal,
+        }
+    }
 }
 
 /// The received signals, read by a thread that lives as long as the process.
@@ -62,22 +105,10 @@ pub(crate) struct Signals {
     received: mpsc::Receiver<ReceivedSignal>,
 }
 
-impl BlockedSignals {
-    /// Calls `start`, which starts the command, with the signals unblocked: a process inherits the
-    /// mask of the thread that starts it. A signal that arrives at this moment has its usual effect
-    /// on `runcast`.
-    pub(crate) fn unblocked_during<T>(&self, start: impl FnOnce() -> T) -> io::Result<T> {
-        self.0.thread_unblock()?;
-        let started = start();
-        self.0.thread_block()?;
-        Ok(started)
-    }
-}
-
 impl Signals {
-    /// Starts the reading thread.
-    pub(crate) fn listen(blocked: &BlockedSignals) -> io::Result<Self> {
-        let descriptor = SignalFd::with_flags(&blocked.0, SfdFlags::SFD_CLOEXEC)?;
+    /// Starts the reading thread. The signals must be blocked in all threads.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let descriptor = SignalFd::with_flags(&forwarded_signals(), SfdFlags::SFD_CLOEXEC)?;
         let (sender, received) = mpsc::channel(MAX_WAITING_SIGNALS);
         std::thread::Builder::new()
             .name("signals".into())
@@ -102,14 +133,14 @@ fn read(descriptor: &SignalFd, sender: &mpsc::Sender<ReceivedSignal>) {
                 return;
             }
         };
-        let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-        let Ok(signal) = Signal::try_from(number) else {
+        let Ok(number) = i32::try_from(info.ssi_signo) else {
             continue;
         };
-        // Codes above zero come from the kernel; zero and below from `kill` and similar calls.
-        let to_group = info.ssi_code > 0;
-        let received = ReceivedSignal { signal, to_group };
-        if sender.blocking_send(received).is_err() {
+        let origin = Origin::of(number, info.ssi_code);
+        if sender
+            .blocking_send(ReceivedSignal { number, origin })
+            .is_err()
+        {
             return;
         }
     }
@@ -117,9 +148,19 @@ fn read(descriptor: &SignalFd, sender: &mpsc::Sender<ReceivedSignal>) {
 
 /// Sends a signal to a process that may have just ended.
 pub(crate) fn send(process: Pid, signal: Signal) {
-    match kill(process, signal) {
+    send_number(process, signal as i32);
+}
+
+/// Sends a signal that may have no name.
+#[expect(unsafe_code, reason = "nix and rustix send only signals with a name")]
+pub(crate) fn send_number(process: Pid, number: i32) {
+    // SAFETY: the call takes two numbers.
+    let sent = Errno::result(unsafe { libc::kill(process.as_raw(), number) });
+    match sent {
         // It has just ended.
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => tracing::warn!(%process, %signal, %error, "a signal could not be forwarded"),
+        Ok(_) | Err(Errno::ESRCH) => {}
+        Err(error) => {
+            tracing::warn!(%process, signal = number, %error, "a signal could not be forwarded");
+        }
     }
 }

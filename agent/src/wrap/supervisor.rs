@@ -3,10 +3,11 @@
 //!
 //! Time: no limit while the command runs. After its end: the rest of the grace period of a
 //! cancelled command and [`KILL_TIMEOUT`] for the processes that it started; [`PIPE_GRACE`] for
-//! pipes that descendants hold open. A signal ends these waits.
+//! streams that processes left behind hold open, which are then passed on. A signal ends these
+//! waits. What was read is written to the own streams, without limit; after a signal within
+//! [`WRITE_TIMEOUT`].
 
 use std::io;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -18,27 +19,32 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::child::{self, CommandStreams, StartedCommand};
+use super::child::{self, CommandExit, CommandStreams, StartedCommand};
 use super::chunks::{ChunkSinks, STDERR, STDOUT, StreamSource};
 use super::control::ControlCommands;
-use super::copy_output::copy_output;
+use super::copy_output::{CopiedOutput, copy_output};
 use super::description::CommandDescription;
 use super::event_sink::DroppedEvents;
+use super::left_behind::{NO_LONGER_PUBLISHED, OpenStream};
 use super::output_limit::format_bytes;
 use super::output_stream::OutputStream;
-use super::parent_tty::RawMode;
+use super::parent_tty::{RawMode, has_terminal};
 use super::passthrough::Passthrough;
 use super::process_tree::ProcessTree;
 use super::pty::{Pty, TTY};
-use super::reaper::Reaper;
+use super::reaper::{CommandChange, Reaper};
 use super::run::wait_for_end_signal;
 use super::session_leader::CommandEnd;
-use super::signals::{ReceivedSignal, Signals, send};
+use super::signals::{Origin, ReceivedSignal, Signals, send};
 use super::stdin::{FOREGROUND_CHECK_INTERVAL, StdinForwarder};
 use crate::console::print_message;
 
-/// How long pipes are read after the command has ended, if descendants hold them open.
+/// How long streams are read and published after the command has ended, if processes left behind
+/// hold them open.
 pub(super) const PIPE_GRACE: Duration = Duration::from_secs(2);
+
+/// Longest wait, after a signal, until what was read is written to the own streams.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest wait for killed processes to end: some system calls cannot be interrupted.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -67,7 +73,7 @@ impl Supervisor {
         })
     }
 
-    /// Supervises the command. Returns the last event of the run, and the exit code.
+    /// Supervises the command. Returns the last event of the run, and how the command ended.
     pub(super) async fn supervise(
         mut self,
         started: StartedCommand,
@@ -76,18 +82,15 @@ impl Supervisor {
         sinks: ChunkSinks,
         signals: &mut Signals,
         mut control: ControlCommands,
-    ) -> io::Result<(StatusChange, u8)> {
+    ) -> io::Result<(StatusChange, CommandExit)> {
         // 1. Publish the start, and connect the streams.
         let command = i32::try_from(started.pid).map_err(io::Error::other)?;
         let command = Pid::from_raw(command);
         self.processes.set_command(Some(command));
         if let Some(publisher) = &publisher {
-            let first = child::started(&description.command, started.pid);
-            if let Err(error) = publisher.status(&first).await {
-                print_message(format_args!("the start is not published: {error}"));
-            }
+            publish_start(publisher, description, started.pid).await;
         }
-        if let CommandStreams::Terminal(_, leader) = &started.streams {
+        if let CommandStreams::Terminal(_, leader, _) = &started.streams {
             let leader = i32::try_from(leader.pid()).map_err(io::Error::other)?;
             self.processes.set_leader(leader);
         }
@@ -99,7 +102,10 @@ impl Supervisor {
         let status = loop {
             tokio::select! {
                 biased;
-                status = command_ended(&mut self.reaper, command, terminal.as_mut()) => break status?,
+                change = command_change(&mut self.reaper, command, terminal.as_mut()) => match change? {
+                    CommandChange::Ended(status) => break status,
+                    CommandChange::Stopped(signal) => stop_with_command(signal),
+                },
                 received = signals.next() => {
                     handle_signal(received?, &self.processes, &mut control, terminal.as_mut())?;
                 }
@@ -119,26 +125,37 @@ impl Supervisor {
         if let Some(until) = control.cancelled_until() {
             self.end_descendants(until, signals).await?;
         }
-        deadline_in.send_replace(Some(Instant::now() + PIPE_GRACE));
-        let dropped: Vec<DroppedEvents> = tokio::select! {
-            copied = copying => copied.map_err(io::Error::other)??,
-            () = wait_for_end_signal(signals) => Vec::new(),
-        };
-        let (mut unpublished, left_out) = sinks.finish().await;
-        dropped.into_iter().for_each(|more| unpublished.add(more));
-        // 4. All output is read: hang up the terminal, answer commands, report what is missing.
-        self.processes.end_session();
-        drop(terminal);
-        let (mut change, code) = child::ended(status);
+        let mut copied = read_rest(copying, &deadline_in, signals).await?;
+        let is_open = !copied.open.is_empty();
+        if is_open {
+            print_message(format_args!("{NO_LONGER_PUBLISHED}"));
+        }
+        let (mut unpublished, left_out) =
+            sinks.finish(is_open.then_some(NO_LONGER_PUBLISHED)).await;
+        unpublished.add(copied.dropped);
+        // 4. All output is read: pass on what is still open, or hang up the terminal; answer
+        // commands; report what is missing.
+        if !is_open {
+            self.processes.end_session();
+        }
+        pass_on(std::mem::take(&mut copied.open), terminal);
+        let (mut change, exit) = child::ended(status);
         control.finish(&mut change).await;
+        if is_open {
+            add_message(&mut change, NO_LONGER_PUBLISHED);
+        }
         if let Some(missing) = missing_output(unpublished, left_out) {
             print_message(format_args!("{missing}"));
-            change.message = Some(match change.message.take() {
-                Some(message) => format!("{message}; {missing}"),
-                None => missing,
-            });
+            add_message(&mut change, &missing);
         }
-        Ok((change, code))
+        let Some(error) = copied.unwritten else {
+            return Ok((change, exit));
+        };
+        add_message(
+            &mut change,
+            &format!("its output could not be written: {error}"),
+        );
+        Ok((change, exit.with_unwritten_output(&error)))
     }
 
     /// Ends the processes that a cancelled command left behind.
@@ -162,6 +179,62 @@ impl Supervisor {
                 Ok(())
             }
         }
+    }
+}
+
+async fn publish_start(publisher: &Publisher, description: &CommandDescription, pid: u32) {
+    let first = child::started(&description.command, pid);
+    if let Err(error) = publisher.status(&first).await {
+        print_message(format_args!("the start is not published: {error}"));
+    }
+}
+
+/// Reads and publishes the rest of the output, as long as processes left behind may hold it open.
+async fn read_rest(
+    mut copying: AbortOnDropHandle<io::Result<CopiedOutput>>,
+    deadline: &watch::Sender<Option<Instant>>,
+    signals: &mut Signals,
+) -> io::Result<CopiedOutput> {
+    deadline.send_replace(Some(Instant::now() + PIPE_GRACE));
+    tokio::select! {
+        copied = &mut copying => return copied.map_err(io::Error::other)?,
+        () = wait_for_end_signal(signals) => {}
+    }
+    deadline.send_replace(Some(Instant::now()));
+    match timeout(WRITE_TIMEOUT, copying).await {
+        Ok(copied) => copied.map_err(io::Error::other)?,
+        Err(_elapsed) => Ok(CopiedOutput::default()),
+    }
+}
+
+/// Passes on the streams that processes left behind hold open. A terminal is one stream, and its
+/// session leader stays with it.
+fn pass_on(open: Vec<OpenStream>, terminal: Option<TerminalSession>) {
+    let leader = terminal.map(|terminal| terminal.end.into_reports());
+    let passed_on = leader.transpose().and_then(|mut leader| {
+        open.into_iter()
+            .try_for_each(|stream| stream.pass_on(leader.take()))
+    });
+    if let Err(error) = passed_on {
+        print_message(format_args!(
+            "the output of processes that the command left behind is closed: {error}"
+        ));
+    }
+}
+
+fn add_message(change: &mut StatusChange, more: &str) {
+    change.message = Some(match change.message.take() {
+        Some(message) => format!("{message}; {more}"),
+        None => more.to_owned(),
+    });
+}
+
+/// Stops with the command, so that a shell notices that its job is stopped: SIGCONT to `runcast`
+/// resumes both. Only if a terminal has stopped it: nothing else is sure to resume this process.
+fn stop_with_command(signal: i32) {
+    let by_terminal = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+    if by_terminal.iter().any(|one| *one as i32 == signal) && has_terminal() {
+        send(Pid::this(), Signal::SIGSTOP);
     }
 }
 
@@ -197,16 +270,14 @@ fn connect_streams(
     };
     match streams {
         CommandStreams::Pipes { stdout, stderr } => {
-            let stdout = stream(stdout, Passthrough::new(tokio::io::stdout()), STDOUT)?;
-            let stderr = stream(stderr, Passthrough::new(tokio::io::stderr()), STDERR)?;
-            Ok((vec![stdout, stderr], None))
+            let streams = [(stdout, STDOUT), (stderr, STDERR)];
+            let streams = streams
+                .into_iter()
+                .filter_map(|(pipe, source)| pipe.map(|(from, own)| stream(from, own, source)));
+            Ok((streams.collect::<io::Result<_>>()?, None))
         }
-        CommandStreams::Terminal(terminal, leader) => {
-            let tty = stream(
-                terminal.try_clone()?,
-                Passthrough::new(tokio::io::stdout()),
-                TTY,
-            )?;
+        CommandStreams::Terminal(terminal, leader, own) => {
+            let tty = stream(terminal.try_clone()?, own, TTY)?;
             let mut terminal = TerminalSession {
                 end: leader.command_end()?,
                 stdin: StdinForwarder::new(terminal.try_clone()?)?,
@@ -237,19 +308,19 @@ impl TerminalSession {
     }
 }
 
-/// Waits for the end of the command, and reaps its orphans meanwhile. Cancel safe.
-async fn command_ended(
+/// Waits until the command is stopped or has ended, and reaps its orphans meanwhile. Cancel safe.
+async fn command_change(
     reaper: &mut Reaper,
     command: Pid,
     terminal: Option<&mut TerminalSession>,
-) -> io::Result<ExitStatus> {
+) -> io::Result<CommandChange> {
     let Some(terminal) = terminal else {
-        return reaper.end_of(command).await;
+        return reaper.change_of(command).await;
     };
     tokio::select! {
-        status = terminal.end.status() => status,
+        status = terminal.end.status() => status.map(CommandChange::Ended),
         // Only if the session leader is gone: it knows how the command ended.
-        unknown = reaper.end_of(command) => unknown,
+        unknown = reaper.change_of(command) => unknown,
     }
 }
 
@@ -260,30 +331,25 @@ fn handle_signal(
     control: &mut ControlCommands,
     mut terminal: Option<&mut TerminalSession>,
 ) -> io::Result<()> {
-    let ReceivedSignal { signal, to_group } = received;
-    match &mut terminal {
+    let signal = received.signal();
+    match (&mut terminal, received.origin) {
+        (_, Origin::Own) => return Ok(()),
         // The command's terminal notifies it.
-        Some(terminal) if signal == Signal::SIGWINCH => terminal.pty.copy_own_size(),
-        Some(_) => processes.signal_command(signal),
-        None if !to_group => processes.signal_command(signal),
-        None => {}
+        (Some(terminal), _) if signal == Some(Signal::SIGWINCH) => terminal.pty.copy_own_size(),
+        // It is in another session than the terminal of `runcast`.
+        (Some(_), _) | (None, Origin::Process) => processes.forward(received.number),
+        (None, Origin::Terminal) => {}
     }
-    match signal {
-        Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT => {
+    match (signal, terminal) {
+        (Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT), _) => {
             control.resume_if_paused(processes);
         }
-        // A terminal that stops the command stops its whole processes; SIGCONT resumes it.
-        Signal::SIGTSTP => {
-            if let Some(terminal) = terminal {
-                terminal.raw_mode = None;
-            }
+        // Without a terminal of its own, `runcast` stops when the command does.
+        (Some(Signal::SIGTSTP), Some(terminal)) => {
+            terminal.raw_mode = None;
             send(Pid::this(), Signal::SIGSTOP);
         }
-        Signal::SIGCONT => {
-            if let Some(terminal) = terminal {
-                terminal.enter_foreground()?;
-            }
-        }
+        (Some(Signal::SIGCONT), Some(terminal)) => terminal.enter_foreground()?,
         _ => {}
     }
     Ok(())

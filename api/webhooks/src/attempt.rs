@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::{Certificate, Client, Response, StatusCode, redirect};
+use runcast_common::connect::Authorities;
 use tokio::time::Instant;
 use url::Url;
 
@@ -48,11 +49,14 @@ pub(crate) struct Outcome {
 type Failure = (Option<StatusCode>, String);
 
 impl Sender {
-    /// Makes the clients; fails for example if no certificate authority is trusted.
-    pub(crate) fn new(egress: EgressPolicy, timeout: Duration) -> Result<Self, reqwest::Error> {
+    /// Makes the clients; fails if the certificate authorities to trust cannot be read.
+    pub(crate) fn new(egress: EgressPolicy, timeout: Duration) -> Result<Self, String> {
+        let authorities = Authorities::load().map_err(|error| error.to_string())?;
         let client = |secure: bool| {
             let egress = egress.clone();
+            let certificates = authorities.certificates().flat_map(Certificate::from_der);
             Client::builder()
+                .tls_certs_only(certificates)
                 .user_agent(concat!("runcast/", env!("CARGO_PKG_VERSION")))
                 .redirect(redirect::Policy::none())
                 .no_proxy()
@@ -61,6 +65,7 @@ impl Sender {
                 .https_only(secure)
                 .dns_resolver(Resolver { egress, secure })
                 .build()
+                .map_err(|error| error.to_string())
         };
         Ok(Self {
             https: client(true)?,

@@ -86,7 +86,7 @@ impl Deliverer {
     /// [`DeliveryError`], once the deliveries in progress have ended.
     pub async fn run(&self, stop: &CancellationToken) -> Result<(), DeliveryError> {
         let sender = Sender::new(self.settings.allowed.clone(), self.settings.timeout)
-            .map_err(|error| DeliveryError::Client(error.to_string()))?;
+            .map_err(DeliveryError::Client)?;
         let mut sending = JoinSet::new();
         let outcome = loop {
             while let Some(done) = sending.try_join_next() {

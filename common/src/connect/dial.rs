@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ProtocolVersion};
-use redis::{RedisError, TlsCertificates};
+use redis::{ErrorKind, RedisError, TlsCertificates};
 
+use super::authorities::Authorities;
 use crate::config::Ca;
 
 /// Deadline for opening a connection.
@@ -89,15 +90,27 @@ impl Dial {
     }
 
     pub(super) fn client(&self) -> Result<Client, RedisError> {
-        match (&self.ca, self.info.addr()) {
-            (Some(ca), ConnectionAddr::TcpTls { .. }) => {
+        let root_cert = match (&self.ca, self.info.addr()) {
+            (Some(ca), ConnectionAddr::TcpTls { .. }) => Some(ca.pem().as_bytes().to_vec()),
+            // By itself the client fails if it cannot read one of the platform's.
+            (None, ConnectionAddr::TcpTls { .. }) => {
+                let authorities = Authorities::load().map_err(|error| {
+                    let kind = ErrorKind::InvalidClientConfig;
+                    RedisError::from((kind, "no certificate authorities", error.to_string()))
+                })?;
+                authorities.replacement()
+            }
+            _ => None,
+        };
+        match root_cert {
+            Some(_) => {
                 let certificates = TlsCertificates {
                     client_tls: None,
-                    root_cert: Some(ca.pem().as_bytes().to_vec()),
+                    root_cert,
                 };
                 Client::build_with_tls(self.info.clone(), certificates)
             }
-            _ => Client::open(self.info.clone()),
+            None => Client::open(self.info.clone()),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! A failed call is not retried here, because only the caller knows whether that is safe. The one
 //! exception is `MOVED`: that node has executed nothing, so the call goes to the new node once.
 
+mod authorities;
 mod cluster;
 mod dial;
 mod error;
@@ -20,6 +21,7 @@ mod server;
 mod slot_map;
 mod tls;
 
+pub use self::authorities::Authorities;
 pub use self::error::RedisFailure;
 pub use self::redis::{Redis, RedisMode};
 pub use self::server::Server;

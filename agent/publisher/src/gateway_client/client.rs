@@ -13,15 +13,16 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{Certificate, RequestBuilder, Response, StatusCode};
 use runcast_common::backoff::Backoff;
 use runcast_common::config::{Ca, ConfigError, Env, RedisUrl, ServerUrl, redis_ca, redis_url};
+use runcast_common::connect::Authorities;
 use runcast_common::protocol::event::Channel;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 use uuid::Uuid;
 
-use super::error::{ApiError, root_cause};
+use super::error::{A_PAGE, ApiError, hint, is_page, one_line, root_cause};
 use super::session::{NewRun, Problem, PublishReply, RedisReply, Session};
 use crate::transport_choice::{TransportChoice, UnknownTransport};
 
@@ -50,6 +51,7 @@ pub struct GatewayClient {
     display_url: String,
     redis: Option<RedisUrl>,
     ca: Option<Ca>,
+    trusts_bundled: bool,
 }
 
 impl fmt::Debug for GatewayClient {
@@ -90,14 +92,16 @@ impl GatewayClient {
                     reason: error.to_string(),
                 })?,
         };
+        let authorities = authorities(&base)?;
         Ok(Self {
-            http: http_client(&token)?,
+            http: http_client(&token, authorities.as_ref())?,
             token,
             transport,
             base,
             display_url: server.to_string(),
             redis: redis_url(env, "REDIS_URL")?,
             ca: redis_ca(env)?,
+            trusts_bundled: authorities.is_some_and(|known| known.are_bundled()),
         })
     }
 
@@ -105,7 +109,7 @@ impl GatewayClient {
     /// the runtime that first uses it.
     pub(crate) fn with_new_connections(&self) -> Result<Self, ConfigError> {
         Ok(Self {
-            http: http_client(&self.token)?,
+            http: http_client(&self.token, authorities(&self.base)?.as_ref())?,
             ..self.clone()
         })
     }
@@ -264,11 +268,11 @@ impl GatewayClient {
             return Ok(response);
         }
         let url = self.display_url.clone();
-        let problem: Option<Problem> = match response.bytes().await {
-            Ok(body) => serde_json::from_slice(&body).ok(),
-            Err(_interrupted) => None,
-        };
+        let body = response.bytes().await.unwrap_or_default();
+        let problem: Option<Problem> = serde_json::from_slice(&body).ok();
         let detail = problem.and_then(|problem| problem.detail.or(problem.title));
+        let detail = detail.map(|detail| one_line(&detail));
+        let detail = detail.or_else(|| is_page(&body).then(|| A_PAGE.to_owned()));
         Err(match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ApiError::Unauthorized {
                 url,
@@ -298,8 +302,12 @@ impl GatewayClient {
             .bytes()
             .await
             .map_err(|error| self.unreachable(&error))?;
-        let reply: PublishReply =
-            serde_json::from_slice(&body).map_err(|error| unexpected(error.to_string()))?;
+        let reply: PublishReply = serde_json::from_slice(&body).map_err(|error| {
+            unexpected(match is_page(&body) {
+                true => A_PAGE.to_owned(),
+                false => error.to_string(),
+            })
+        })?;
         let handed_out = reply.redis.as_ref().map(RedisReply::parse).transpose();
         let handed_out =
             handed_out.map_err(|error| unexpected(format!("the address of Redis: {error}")))?;
@@ -331,9 +339,11 @@ impl GatewayClient {
     }
 
     pub(super) fn unreachable(&self, error: &reqwest::Error) -> ApiError {
+        let reason = root_cause(error);
+        let hint = hint(&reason, self.trusts_bundled);
         ApiError::Unreachable {
             url: self.display_url.clone(),
-            reason: root_cause(error),
+            reason: format!("{reason}{hint}"),
         }
     }
 }
@@ -346,7 +356,23 @@ fn channel_name(channel: Channel) -> String {
     }
 }
 
-fn http_client(token: &SecretString) -> Result<reqwest::Client, ConfigError> {
+/// The authorities that are trusted. Those of a machine that cannot be read do not matter without
+/// TLS, unless the gateway redirects to it.
+fn authorities(base: &Url) -> Result<Option<Authorities>, ConfigError> {
+    match Authorities::load() {
+        Ok(authorities) => Ok(Some(authorities)),
+        Err(error) if base.scheme() == "http" => {
+            tracing::debug!(%error, "no certificate authority is trusted");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn http_client(
+    token: &SecretString,
+    authorities: Option<&Authorities>,
+) -> Result<reqwest::Client, ConfigError> {
     let bearer = format!("Bearer {}", token.expose_secret());
     let mut bearer =
         HeaderValue::try_from(bearer).map_err(|_unprintable| ConfigError::Invalid {
@@ -355,7 +381,9 @@ fn http_client(token: &SecretString) -> Result<reqwest::Client, ConfigError> {
         })?;
     bearer.set_sensitive(true);
     let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer)]);
+    let certificates = authorities.into_iter().flat_map(Authorities::certificates);
     reqwest::Client::builder()
+        .tls_certs_only(certificates.flat_map(Certificate::from_der))
         .user_agent(concat!("runcast/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)
         .connect_timeout(CONNECT_TIMEOUT)

@@ -87,3 +87,40 @@ pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+/// What a proxy answers that does not know the gateway, or wants its user to sign in.
+pub(super) const A_PAGE: &str = "with a page for people, as a proxy or a sign-in does";
+
+/// Longest explanation of a gateway in a message.
+const MAX_DETAIL_CHARS: usize = 300;
+
+/// Whether an answer is HTML.
+pub(super) fn is_page(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"<")
+}
+
+/// The explanation of a gateway as a part of one line.
+pub(super) fn one_line(detail: &str) -> String {
+    let letters = detail.chars().take(MAX_DETAIL_CHARS);
+    letters
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect()
+}
+
+/// What to look at for a cause that is rarely understood.
+pub(super) fn hint(reason: &str, trusts_bundled: bool) -> &'static str {
+    let has = |part: &str| reason.contains(part);
+    if has("UnknownIssuer") && trusts_bundled {
+        ": this machine has no certificate authorities, so Mozilla's are trusted; SSL_CERT_FILE names others"
+    } else if has("UnknownIssuer") {
+        ": SSL_CERT_FILE names the certificate authorities to trust"
+    } else if has("not valid yet") || has("NotValidYet") || has("expired") || has("Expired") {
+        ": is the clock of this machine right?"
+    } else if has("InvalidContentType") {
+        ": no TLS is spoken there, is it http://?"
+    } else if has("invalid HTTP version") {
+        ": no plain HTTP is spoken there, is it https://?"
+    } else {
+        ""
+    }
+}

@@ -18,6 +18,7 @@ use openidconnect::{
     ClaimsVerificationError, CsrfToken, Nonce, OAuth2TokenResponse as _, PkceCodeChallenge, Scope,
     SignatureVerificationError, TokenResponse as _,
 };
+use runcast_common::config::ConfigError;
 use runcast_common::connect::RedisFailure;
 use tracing::warn;
 use url::Url;
@@ -155,7 +156,7 @@ struct Parts {
 
 impl Oidc {
     /// Sign-in with these settings, for a gateway that browsers reach at `public_url`.
-    pub fn new(settings: OidcSettings, public_url: Url) -> Result<Self, reqwest::Error> {
+    pub fn new(settings: OidcSettings, public_url: Url) -> Result<Self, ConfigError> {
         Ok(Self(Arc::new(Parts {
             issuer: Issuer::new(settings, &public_url)?,
             public_url,

@@ -24,7 +24,9 @@ use openidconnect::{
     EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce,
     PkceCodeVerifier, RedirectUrl, RequestTokenError, SubjectIdentifier,
 };
-use reqwest::redirect;
+use reqwest::{Certificate, redirect};
+use runcast_common::config::ConfigError;
+use runcast_common::connect::Authorities;
 use secrecy::ExposeSecret as _;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -128,19 +130,31 @@ pub(super) struct Issuer {
 }
 
 impl Issuer {
-    /// An issuer that sends browsers back to `public_url`. It sends no request yet. It fails if no
-    /// HTTP client can be created, such as without any trusted root certificate.
-    pub(super) fn new(settings: OidcSettings, public_url: &Url) -> Result<Self, reqwest::Error> {
+    /// An issuer that sends browsers back to `public_url`. It sends no request yet. It fails if the
+    /// certificate authorities to trust cannot be read.
+    pub(super) fn new(settings: OidcSettings, public_url: &Url) -> Result<Self, ConfigError> {
         let mut callback = public_url.clone();
         callback.set_path(CALLBACK_PATH);
         callback.set_query(None);
         callback.set_fragment(None);
+        let is_https = settings.issuer.url().scheme() == "https";
+        let authorities = match Authorities::load() {
+            Ok(authorities) => Some(authorities),
+            Err(error) if is_https => return Err(error),
+            Err(_not_needed) => None,
+        };
+        let certificates = authorities.iter().flat_map(Authorities::certificates);
         let http = reqwest::Client::builder()
+            .tls_certs_only(certificates.flat_map(Certificate::from_der))
             .user_agent(concat!("runcast/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .timeout(REQUEST_TIMEOUT)
-            .https_only(settings.issuer.url().scheme() == "https")
-            .build()?;
+            .https_only(is_https)
+            .build()
+            .map_err(|error| ConfigError::Invalid {
+                name: "RUNCAST_OIDC_ISSUER",
+                reason: error.to_string(),
+            })?;
         Ok(Self {
             settings,
             callback: RedirectUrl::from_url(callback),

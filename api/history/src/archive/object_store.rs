@@ -21,10 +21,11 @@ use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    BackoffConfig, ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _,
-    RetryConfig,
+    BackoffConfig, Certificate, ClientOptions, GetOptions, GetRange, ObjectStore,
+    ObjectStoreExt as _, RetryConfig,
 };
 use runcast_common::config::{ConfigError, Env};
+use runcast_common::connect::Authorities;
 use url::Url;
 use uuid::Uuid;
 
@@ -191,10 +192,19 @@ impl ArchiveStore {
             max_retries: 5,
             retry_timeout: RETRY_DEADLINE,
         };
-        let options = ClientOptions::new()
+        let mut options = ClientOptions::new()
             .with_allow_http(is_http)
             .with_connect_timeout(RETRY_DEADLINE / 2)
             .with_timeout(REQUEST_DEADLINE);
+        // By itself the client fails on a machine without authorities, also for `http`.
+        match Authorities::load() {
+            Ok(authorities) if authorities.are_bundled() => {
+                let bundled = authorities.certificates().flat_map(Certificate::from_der);
+                options = bundled.fold(options, ClientOptions::with_root_certificate);
+            }
+            Ok(_of_the_platform) => {}
+            Err(error) => return Err(error.to_string()),
+        }
         let client = builder
             // One by one: not every store accepts lists, and few objects are deleted at once.
             .with_disable_bulk_delete(true)
