@@ -26,7 +26,7 @@ async fn agents(run: &Run) -> Vec<AgentReport> {
 #[tokio::test]
 async fn a_starved_runtime_counts_as_alive() {
     let server = Server::start().await;
-    let target = server.restricted().await;
+    let target = server.target();
     let run = Run::of(&target, &server);
     let publisher = Publisher::start(&target, quick()).expect("started");
     publisher.output("hello\n").await.expect("published");

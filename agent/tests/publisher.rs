@@ -9,7 +9,7 @@ use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::{Kind, Status, StatusChange};
 use runcast_common::protocol::seal::Seal;
 use runcast_common::redis;
-use runcast_common::scripts::{Append, AppendOutcome, Cap};
+use runcast_common::scripts::{Append, AppendAs, AppendOutcome, Cap};
 use runcast_publisher::{Options, PublishError, Publisher, Stopped, Target};
 use support::{PATIENCE, Run, Server, eventually};
 
@@ -171,7 +171,7 @@ async fn a_newer_process_fences_the_publisher() {
     let appended = run
         .redis
         .run(run.keys.slot, async |connection| {
-            newer.call(&run.keys, connection).await
+            newer.call(&run.keys, AppendAs::Service, connection).await
         })
         .await
         .expect("appended");

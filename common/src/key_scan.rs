@@ -67,7 +67,7 @@ pub async fn remove_run(
     // Meta decides only where no stream exists: the persister reads the meta of every run in the
     // ready queue, which resets its idle time.
     let mut found = false;
-    for key in [&run.stream, &run.control] {
+    for key in [&run.stream, &run.control, &run.wake] {
         if let Some(idle) = idle(redis, key).await? {
             found = true;
             if idle < unused {
@@ -83,7 +83,7 @@ pub async fn remove_run(
         return Ok(false);
     }
     let mut command = redis::cmd("UNLINK");
-    command.arg(&[&run.stream, &run.meta, &run.control]);
+    command.arg(&[&run.stream, &run.meta, &run.control, &run.wake]);
     Ok(redis.query::<u64>(run.slot, &command).await? > 0)
 }
 

@@ -7,7 +7,7 @@
 //! - [`presence`]: heartbeats of agents, silent agents, and updates of runs.
 //! - [`cache`]: copies in Redis of access data that Postgres owns. [`rate_limit`]: quotas.
 //!   [`key_scan`]: deleting keys of runs and agents that no longer exist. [`run_deletion`]:
-//!   deleting a run at once.
+//!   deleting a run at once. [`run_users`]: Redis users of agents.
 //! - [`connect`]: connections to Redis. [`backoff`], [`config`] (settings, secrets) and
 //!   [`telemetry`] and [`log_limit`] (logging).
 //!
@@ -28,6 +28,7 @@ pub mod protocol;
 pub mod rate_limit;
 pub mod ready_lag;
 pub mod run_deletion;
+pub mod run_users;
 pub mod scripts;
 pub mod telemetry;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::Kind;
-use runcast_common::scripts::{Append, AppendOutcome, Cap};
+use runcast_common::scripts::{Append, AppendAs, AppendOutcome, Cap};
 use runcast_tests::process::Process;
 use runcast_tests::stack::{Service, Stack};
 use sqlx::{Executor as _, PgConnection};
@@ -78,7 +78,7 @@ pub(crate) async fn fill(stack: &Stack, runs: &[Uuid], load: Load) {
                     body: Body::compress(&body),
                     cap: Cap::default(),
                 };
-                pipeline.add_command(append.command(&stack.keys().run(run)));
+                pipeline.add_command(append.command(&stack.keys().run(run), AppendAs::Service));
             }
             let replies: Vec<redis::Value> = pipeline
                 .query_async(&mut connection)
@@ -110,7 +110,9 @@ pub(crate) async fn append_one(stack: &Stack, run: Uuid, number: u64) {
         body: Body::Plain(&measure::line(Kind::Output, "now\n")),
         cap: Cap::default(),
     };
-    let appended = append.call(&stack.keys().run(run), &mut connection).await;
+    let appended = append
+        .call(&stack.keys().run(run), AppendAs::Service, &mut connection)
+        .await;
     let outcome = appended.expect("a response").outcome;
     assert!(
         matches!(outcome, AppendOutcome::Stored { .. }),

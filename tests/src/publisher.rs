@@ -6,7 +6,7 @@ use redis::aio::MultiplexedConnection;
 use runcast_common::protocol::encoding::{Body, MAX_BODY_BYTES};
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::{Keys, RunKeys};
-use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap};
+use runcast_common::scripts::{Append, AppendAs, AppendOutcome, AppendReply, Cap};
 use uuid::Uuid;
 
 /// One producer of one run.
@@ -85,6 +85,7 @@ impl Publisher {
             },
             cap: Cap::default(),
         };
-        append.call(&self.keys, &mut self.connection).await
+        let connection = &mut self.connection;
+        append.call(&self.keys, AppendAs::RunUser, connection).await
     }
 }

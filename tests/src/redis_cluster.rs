@@ -106,9 +106,11 @@ impl RedisCluster {
             self.nodes[1].port()
         );
         let scheme = self.deployment.scheme();
-        self.deployment
-            .credentials()
-            .map(|user| format!("{scheme}+cluster://{user}@{hosts}"))
+        [
+            format!("{}@", self.deployment.services_user()),
+            String::new(),
+        ]
+        .map(|user| format!("{scheme}+cluster://{user}{hosts}"))
     }
 
     /// The number of the master that serves a slot initially.

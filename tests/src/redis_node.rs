@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue};
 use runcast_common::config::{Ca, RedisUrl};
 use runcast_common::connect::Redis;
-use runcast_common::protocol::keys::{Keys, Slot};
+use runcast_common::protocol::keys::Slot;
 use uuid::Uuid;
 
 use crate::certificate_authority::CertificateAuthority;
@@ -31,24 +31,22 @@ pub(crate) const CONFIG_FILE: &str = "redis.conf";
 #[derive(Debug, Clone)]
 pub struct RedisDeployment {
     folder: PathBuf,
-    publisher_acl: String,
     authority: Option<CertificateAuthority>,
     /// Of the user `default`, for services.
     pub(crate) password: String,
-    /// Of the user `publisher`, for agents.
-    pub(crate) publisher_password: String,
+    /// Of the user `publisher` of sentinels, for agents.
+    pub(crate) sentinel_password: String,
 }
 
 impl RedisDeployment {
-    /// Servers with files in `folder`. Their agents may access the keys of one installation only.
-    pub fn new(folder: &Path, keys: &Keys, with_tls: bool) -> Self {
+    /// Servers with files in `folder`.
+    pub fn new(folder: &Path, with_tls: bool) -> Self {
         let password = || Uuid::new_v4().simple().to_string();
         Self {
             folder: folder.to_owned(),
-            publisher_acl: keys.publisher_acl().join(" "),
             authority: with_tls.then(|| CertificateAuthority::new(folder)),
             password: password(),
-            publisher_password: password(),
+            sentinel_password: password(),
         }
     }
 
@@ -66,32 +64,29 @@ impl RedisDeployment {
         }
     }
 
-    /// `<user>:<password>` of services and of agents.
-    pub(crate) fn credentials(&self) -> [String; 2] {
-        [
-            format!("default:{}", self.password),
-            format!("publisher:{}", self.publisher_password),
-        ]
+    /// `<user>:<password>` of services.
+    pub(crate) fn services_user(&self) -> String {
+        format!("default:{}", self.password)
     }
 
-    /// The URLs of one server, for services and for agents.
+    /// The URLs of one server, for services and for agents: these get users from the gateway.
     pub fn urls(&self, node: &RedisNode) -> [String; 2] {
         self.urls_at(node.port())
     }
 
     /// The same, reached through `port`.
     pub(crate) fn urls_at(&self, port: u16) -> [String; 2] {
-        let scheme = self.scheme();
-        self.credentials()
-            .map(|user| format!("{scheme}://{user}@127.0.0.1:{port}/0"))
+        let (scheme, user) = (self.scheme(), self.services_user());
+        [format!("{user}@"), String::new()]
+            .map(|user| format!("{scheme}://{user}127.0.0.1:{port}/0"))
     }
 
     /// The configuration that all servers with data have in common.
     fn data_config(&self) -> String {
         format!(
             "save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\nmasteruser default\nmasterauth {0}\n\
-             user default on >{0} ~* &* +@all\nuser publisher on >{1} {2}\n",
-            self.password, self.publisher_password, self.publisher_acl
+             user default on >{0} ~* &* +@all\n",
+            self.password
         )
     }
 
@@ -107,7 +102,7 @@ impl RedisDeployment {
 
     /// Starts a server for data; `more` gives further lines of its configuration.
     pub async fn start_node(&self, name: &str, more: impl Fn(u16) -> String) -> RedisNode {
-        let user = &self.credentials()[0];
+        let user = &self.services_user();
         let config = |port| format!("{}{}", self.data_config(), more(port));
         self.start(name, &[], user, config).await
     }
@@ -138,7 +133,7 @@ impl RedisDeployment {
 
     /// A server for data that does not run yet. `more` gives further lines of its configuration.
     pub(crate) fn prepare_node(&self, name: &str, more: &str) -> RedisNode {
-        let user = &self.credentials()[0];
+        let user = &self.services_user();
         self.prepare(name, &[], user, |_port| {
             format!("{}{more}", self.data_config())
         })

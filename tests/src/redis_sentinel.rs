@@ -33,7 +33,7 @@ impl RedisSentinels {
             }
         })
         .await;
-        let [services, agents] = [&deployment.password, &deployment.publisher_password];
+        let [services, agents] = [&deployment.password, &deployment.sentinel_password];
         let lines = format!(
             "sentinel monitor {MASTER_NAME} 127.0.0.1 {} 2\n\
              sentinel auth-user {MASTER_NAME} default\nsentinel auth-pass {MASTER_NAME} {services}\n\
@@ -48,7 +48,7 @@ impl RedisSentinels {
             let name = format!("sentinel-{number}");
             sentinels.push(
                 deployment
-                    .start_sentinel(&name, &deployment.credentials()[0], &lines)
+                    .start_sentinel(&name, &deployment.services_user(), &lines)
                     .await,
             );
         }
@@ -62,18 +62,26 @@ impl RedisSentinels {
         all
     }
 
-    /// The URLs for services and for agents.
+    /// The URLs for services and for agents, whose user is for the sentinels alone.
     pub fn urls(&self) -> [String; 2] {
         let hosts = self
             .sentinels
             .iter()
             .map(|node| format!("127.0.0.1:{}", node.port()));
         let hosts: Vec<String> = hosts.collect();
-        self.deployment.credentials().map(|user| {
-            let (name, password) = user.split_once(':').expect("a user with a password");
+        let deployment = &self.deployment;
+        let users = [
+            (
+                format!("{}@", deployment.services_user()),
+                "default",
+                &deployment.password,
+            ),
+            (String::new(), "publisher", &deployment.sentinel_password),
+        ];
+        users.map(|(user, name, password)| {
             format!(
-                "{}+sentinel://{user}@{}/{MASTER_NAME}?sentinel_user={name}&sentinel_password={password}",
-                self.deployment.scheme(),
+                "{}+sentinel://{user}{}/{MASTER_NAME}?sentinel_user={name}&sentinel_password={password}",
+                deployment.scheme(),
                 hosts.join(",")
             )
         })

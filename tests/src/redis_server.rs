@@ -1,14 +1,23 @@
-//! The Redis server of one story: a single [`RedisNode`] with the user `default` for services and
-//! the user `publisher`, who may do only what agents need.
+//! The Redis server of one story: a single [`RedisNode`] with the user `default` for services. Agents
+//! get users from the gateway, or here by [`RedisServer::run_user`].
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use runcast_common::config::RedisUrl;
 use runcast_common::protocol::keys::Keys;
+use runcast_common::run_users::{RunUser, RunUsers};
+use uuid::Uuid;
 
 use crate::redis_node::{CONFIG_FILE, RedisDeployment, RedisNode};
+
+/// The SHA-256 of `password`.
+const HASH_OF_PASSWORD: [u8; 32] = [
+    0x5e, 0x88, 0x48, 0x98, 0xda, 0x28, 0x04, 0x71, 0x51, 0xd0, 0xe5, 0x6f, 0x8d, 0xc6, 0x29, 0x27,
+    0x73, 0x60, 0x3d, 0x0d, 0x6a, 0xab, 0xbd, 0xd6, 0x2a, 0x11, 0xef, 0x72, 0x1d, 0x15, 0x42, 0xd8,
+];
 
 /// Folder of the append-only file.
 const APPEND_ONLY_FOLDER: &str = "appendonlydir";
@@ -33,18 +42,17 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server with files in `folder`. Its agents may access the keys of one installation
-    /// only.
-    pub async fn start(folder: &Path, keys: &Keys) -> Self {
-        let deployment = RedisDeployment::new(folder, keys, false);
+    /// Starts a server with files in `folder`.
+    pub async fn start(folder: &Path) -> Self {
+        let deployment = RedisDeployment::new(folder, false);
         let node = deployment.start_node("redis", |_port| String::new()).await;
         Self { deployment, node }
     }
 
     /// A server with these further lines of configuration, and with an address, that does not run
     /// before its first [restart](Self::restart).
-    pub fn stopped(folder: &Path, keys: &Keys, config: &str) -> Self {
-        let deployment = RedisDeployment::new(folder, keys, false);
+    pub fn stopped(folder: &Path, config: &str) -> Self {
+        let deployment = RedisDeployment::new(folder, false);
         let node = deployment.prepare_node("redis", config);
         Self { deployment, node }
     }
@@ -65,7 +73,7 @@ impl RedisServer {
         services
     }
 
-    /// The URL for agents, reached through `port`.
+    /// The URL for agents, reached through `port`: without a user.
     pub fn publisher_url(&self, port: u16) -> String {
         let [_services, agents] = self.deployment.urls_at(port);
         agents
@@ -76,9 +84,20 @@ impl RedisServer {
         connect(&self.url(self.port())).await
     }
 
-    /// A connection with the rights of an agent.
-    pub async fn publisher_connection(&self) -> MultiplexedConnection {
-        connect(&self.publisher_url(self.port())).await
+    /// Creates the user of a run as a gateway does, and returns the URL with it.
+    pub async fn run_user(&self, keys: &Keys, run: Uuid) -> String {
+        let services = self.deployment.client(&self.url(self.port()));
+        let users = RunUsers::new(services, keys.clone());
+        let user = RunUser {
+            run,
+            token: [7; 32],
+        };
+        let created = users.create(&user, &HASH_OF_PASSWORD).await;
+        created.expect("a user is created");
+        let url: RedisUrl = self.publisher_url(self.port()).parse().expect("a URL");
+        url.with_user(&users.name(&user), "password")
+            .expose()
+            .to_owned()
     }
 
     /// Kills the server. What it held in memory is lost.

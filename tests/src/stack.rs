@@ -74,7 +74,7 @@ impl Stack {
         let folder = TempDir::with_prefix("runcast-story-").expect("a temporary folder");
         let prefix = format!("story-{}:", &Uuid::new_v4().simple().to_string()[..8]);
         let keys = Keys::new(&prefix);
-        let redis = RedisServer::start(folder.path(), &keys).await;
+        let redis = RedisServer::start(folder.path()).await;
         let database = Database::connect(&postgres.url(&database_name, postgres.port())).await;
         let mut stack = Self {
             services: BTreeMap::new(),

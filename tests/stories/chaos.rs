@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use runcast_common::protocol::keys::Keys;
 use runcast_tests::chaos::ChaosProxy;
 use runcast_tests::eventually::eventually;
 use runcast_tests::redis_server::{RedisServer, connect};
@@ -35,7 +34,7 @@ async fn has(connection: &mut MultiplexedConnection, key: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proxy_injects_each_fault() {
     let folder = TempDir::with_prefix("runcast-chaos-").expect("a folder");
-    let server = RedisServer::start(folder.path(), &Keys::default()).await;
+    let server = RedisServer::start(folder.path()).await;
     let mut direct = server.connection().await;
     let chaos = ChaosProxy::start(server.port()).await;
     let through = server.url(chaos.port());

@@ -17,7 +17,7 @@ use crate::viewer::{Viewer, assert_text, numbers};
 
 async fn start(with_tls: bool) -> (Stack, RedisCluster) {
     let mut stack = Stack::without_services().await;
-    let deployment = RedisDeployment::new(stack.folder(), stack.keys(), with_tls);
+    let deployment = RedisDeployment::new(stack.folder(), with_tls);
     let redis = RedisCluster::start(deployment).await;
     stack.use_redis(redis.urls(), redis.deployment.ca().as_deref());
     stack.start_all().await;
@@ -167,6 +167,22 @@ async fn slot_migration_neither_loses_nor_duplicates_events() {
     let mut wrap = stack.wrap(run, &command);
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
     stack.database.wait_stored_events(run, 50).await;
+
+    // All nodes know the user of the run; a new one does not.
+    for node in &redis.nodes {
+        let users: Vec<String> = node.query(&["ACL", "USERS"]).await;
+        assert!(
+            users.iter().any(|name| name.contains("publisher-")),
+            "{users:?}"
+        );
+    }
+    let users: Vec<String> = redis.nodes[2].query(&["ACL", "USERS"]).await;
+    let of_runs = users.iter().filter(|name| name.contains("publisher-"));
+    let forget: Vec<&str> = ["ACL", "DELUSER"]
+        .into_iter()
+        .chain(of_runs.map(String::as_str))
+        .collect();
+    let () = redis.nodes[2].query(&forget).await;
 
     // The keys of the run are spread over both nodes for a while; neither then runs scripts on
     // them.

@@ -14,7 +14,7 @@ use crate::viewer::{Viewer, assert_text, numbers};
 async fn lose_the_master(with_tls: bool) {
     const TICK_COUNT: u32 = 250;
     let mut stack = Stack::without_services().await;
-    let deployment = RedisDeployment::new(stack.folder(), stack.keys(), with_tls);
+    let deployment = RedisDeployment::new(stack.folder(), with_tls);
     let mut redis = RedisSentinels::start(deployment).await;
     stack.use_redis(redis.urls(), redis.deployment.ca().as_deref());
     stack.start_all().await;
@@ -26,9 +26,18 @@ async fn lose_the_master(with_tls: bool) {
 
     let run = stack.api().create_run("failed over").await.id;
     let command = ticking(TICK_COUNT, "0.02");
-    let mut wrap = stack.wrap(run, &command.each_ref().map(String::as_str));
+    let settings = [("RUNCAST_TRANSPORT", if with_tls { "redis" } else { "auto" })];
+    let command = command.each_ref().map(String::as_str);
+    let mut wrap = stack.wrap_with(run, &command, &settings);
     let viewer = tokio::spawn(Viewer::new(stack.api(), run).until_the_end());
     stack.database.wait_stored_events(run, 50).await;
+    // The replica knows the user of the run already. If not, the agent asks the gateway anew.
+    let users: Vec<String> = redis.replica.query(&["ACL", "USERS"]).await;
+    let mut of_run = users.iter().filter(|name| name.contains("publisher-"));
+    let user = of_run.next().unwrap_or_else(|| panic!("{users:?}"));
+    if with_tls {
+        let () = redis.replica.query(&["ACL", "DELUSER", user]).await;
+    }
     redis.master.kill();
 
     assert_eq!(

@@ -13,7 +13,7 @@ use crate::viewer::{Viewer, assert_text, numbers};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn private_authority_is_configured_once_and_passed_to_agents() {
     let mut stack = Stack::without_services().await;
-    let deployment = RedisDeployment::new(stack.folder(), stack.keys(), true);
+    let deployment = RedisDeployment::new(stack.folder(), true);
     let node = deployment.start_node("tls", |_port| String::new()).await;
     let urls = deployment.urls(&node);
     stack.use_redis(urls, deployment.ca().as_deref());

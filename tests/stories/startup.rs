@@ -3,6 +3,7 @@
 use runcast_tests::eventually::WAIT_DEADLINE;
 use runcast_tests::process::{Process, ProcessSpec};
 use runcast_tests::programs::{self, free_port};
+use runcast_tests::redis_server::RedisServer;
 use runcast_tests::stack::{Service, Stack};
 
 /// Runs a service that must refuse to start; returns its exit code and stderr.
@@ -144,23 +145,46 @@ fn assert_no_secrets(output: &str, address: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_signs_in_as_the_user_that_agents_get() {
+async fn check_signs_in_as_a_user_that_agents_get() {
     let mut stack = Stack::without_services().await;
     let output = stack.check().await;
     assert!(output.contains("ok  RUNCAST_PUBLISH_REDIS_URL"), "{output}");
-    // The user of the services, which may do everything.
-    let url = stack.redis.url(stack.redis.port());
-    stack.set(Service::Gateway, "RUNCAST_PUBLISH_REDIS_URL", url.clone());
+    // It leaves no user behind.
+    let mut redis = stack.redis.connection().await;
+    let mut acl = redis::cmd("ACL");
+    let users: Vec<String> = acl
+        .arg("USERS")
+        .query_async(&mut redis)
+        .await
+        .expect("users");
+    assert_eq!(users, ["default"]);
+
+    // Another server, which does not know the user.
+    let other = RedisServer::start(&stack.folder().join("other")).await;
+    let url = other.publisher_url(other.port());
+    stack.set(Service::Gateway, "RUNCAST_PUBLISH_REDIS_URL", url);
     let output = stack.check().await;
-    assert!(output.contains("may read what runs print"), "{output}");
-    let wrong = url.replacen("://", "://another-", 1);
-    stack.set(Service::Gateway, "RUNCAST_PUBLISH_REDIS_URL", wrong);
-    let output = stack.check().await;
-    assert!(output.contains("RUNCAST_PUBLISH_REDIS_URL"), "{output}");
     assert!(
-        !output.contains("ok  RUNCAST_PUBLISH_REDIS_URL"),
+        output.contains("RUNCAST_PUBLISH_REDIS_URL") && output.contains("WRONGPASS"),
         "{output}"
     );
+    stack.unset(Service::Gateway, "RUNCAST_PUBLISH_REDIS_URL");
+
+    // The services may not manage users.
+    let port = stack.redis.port();
+    for rule in ["-acl|setuser", "-acl|deluser"] {
+        let mut acl = redis::cmd("ACL");
+        acl.arg(&["SETUSER", "service", "reset", "on", ">secret"])
+            .arg(&["~*", "&*", "+@all", rule]);
+        let () = acl.query_async(&mut redis).await.expect("a user");
+        let url = format!("redis://service:secret@127.0.0.1:{port}/0");
+        stack.set(Service::Gateway, "REDIS_URL", url);
+        let output = stack.check().await;
+        assert!(
+            output.contains("may not manage users: give it `+acl|setuser +acl|deluser +acl|users`"),
+            "{output}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use redis::aio::MultiplexedConnection;
 use reqwest::{Method, Response, StatusCode};
 use runcast_common::protocol::event::Kind;
 use runcast_tests::api::{CreatedRun, problem, send};
@@ -192,7 +193,7 @@ async fn a_wrong_transport_is_named_and_the_command_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_asks_anew_how_to_publish_when_its_password_has_changed() {
+async fn an_agent_asks_anew_how_to_publish_when_redis_forgets_its_user() {
     let mut stack = Stack::start().await;
     let run = create(&stack).await;
     let script = "for i in $(seq 120); do echo line $i; sleep 0.05; done";
@@ -200,47 +201,54 @@ async fn an_agent_asks_anew_how_to_publish_when_its_password_has_changed() {
     let mut wrap = stack.wrap_with(run, &["sh", "-c", script], &settings);
     wrap.wait_for_line("line 20", WAIT_DEADLINE).await;
 
-    // The password changes, and the connections with the old one are closed.
-    let old = stack.redis.publisher_url(stack.redis.port());
-    let user = old.trim_start_matches("redis://").split(':').next();
-    let user = user.expect("a user").to_owned();
+    // Its user is gone, and its connections are closed. So is the append script.
     let mut redis = stack.redis.connection().await;
-    for words in [
-        vec!["ACL", "SETUSER", &user, "resetpass", ">quite-another"],
-        vec!["CLIENT", "KILL", "USER", &user],
-    ] {
-        let mut command = redis::cmd(words[0]);
-        let reply: redis::RedisResult<redis::Value> =
-            command.arg(&words[1..]).query_async(&mut redis).await;
-        reply.expect("an administrator may do that");
+    for user in run_users(&mut redis).await {
+        admin(&mut redis, &["ACL", "DELUSER", &user]).await;
     }
-    let new = format!(
-        "redis://{user}:quite-another@127.0.0.1:{}/",
-        stack.redis.port()
-    );
-    stack.set(Service::Gateway, "RUNCAST_PUBLISH_REDIS_URL", new);
-    stack.stop(Service::Gateway).await;
-    stack.start_service(Service::Gateway).await;
+    admin(&mut redis, &["SCRIPT", "FLUSH"]).await;
+    wrap.wait_for_line("line 60", WAIT_DEADLINE).await;
+    // A server that starts again has neither of them, and no data.
+    stack.redis.restart().await;
     finish(&stack, run, wrap).await;
+}
+
+/// The Redis users of runs.
+async fn run_users(redis: &mut MultiplexedConnection) -> Vec<String> {
+    let mut list = redis::cmd("ACL");
+    let users: Vec<String> = list
+        .arg("USERS")
+        .query_async(redis)
+        .await
+        .expect("the users");
+    users
+        .into_iter()
+        .filter(|name| name.contains("publisher-"))
+        .collect()
+}
+
+/// Sends a command that an administrator may send.
+async fn admin(redis: &mut MultiplexedConnection, words: &[&str]) {
+    let mut command = redis::cmd(words[0]);
+    let reply: redis::RedisResult<redis::Value> = command.arg(&words[1..]).query_async(redis).await;
+    reply.expect("an administrator may do that");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_accepts_connections_and_refuses_appends_is_left_alone() {
     let mut stack = Stack::start().await;
-    let url = stack.redis.publisher_url(stack.redis.port());
-    let user = url.trim_start_matches("redis://").split(':').next();
+    let port = stack.redis.port();
     let mut redis = stack.redis.connection().await;
-    let mut command = redis::cmd("ACL");
-    command
-        .arg("SETUSER")
-        .arg(user.expect("a user"))
-        .arg("-xadd");
-    let reply: redis::RedisResult<redis::Value> = command.query_async(&mut redis).await;
-    reply.expect("an administrator may do that");
+    let user = [
+        "ACL", "SETUSER", "weak", "reset", "on", ">secret", "~*", "&*", "+@all", "-xadd",
+    ];
+    admin(&mut redis, &user).await;
+    let url = format!("redis://weak:secret@127.0.0.1:{port}/0");
     let run = create(&stack).await;
     let script = "for i in $(seq 60); do echo line $i; sleep 0.05; done";
     let settings = [
         ("RUNCAST_TRANSPORT", "auto"),
+        ("REDIS_URL", &url),
         ("RUNCAST_LOG", "runcast_publisher=info"),
     ];
     let mut wrap = stack.wrap_with(run, &["sh", "-c", script], &settings);

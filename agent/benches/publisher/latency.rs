@@ -12,7 +12,7 @@ use rand::RngExt as _;
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::keys::Keys;
-use runcast_common::scripts::{Append, Cap, load_append};
+use runcast_common::scripts::{Append, AppendAs, Cap, load_append};
 use runcast_publisher::Publisher;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -77,7 +77,7 @@ async fn raw(server: &Server) -> Vec<f64> {
             cap: Cap::default(),
         };
         let start = Instant::now();
-        let answer = append.call(&keys, &mut connection).await;
+        let answer = append.call(&keys, AppendAs::RunUser, &mut connection).await;
         answer.expect("an answer");
         waits.push(start.elapsed().as_secs_f64() * 1e3);
         at += MEAN_GAP;

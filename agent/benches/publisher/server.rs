@@ -35,7 +35,7 @@ impl Server {
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         Self {
-            server: RedisServer::start(folder.path(), &Keys::new(PREFIX)).await,
+            server: RedisServer::start(folder.path()).await,
             _folder: folder,
         }
     }

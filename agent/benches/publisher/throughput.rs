@@ -14,7 +14,7 @@ use runcast_common::protocol::event::{self, Kind, Text};
 use runcast_common::protocol::keys::Keys;
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
 use runcast_common::redis::Value;
-use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap, load_append};
+use runcast_common::scripts::{Append, AppendAs, AppendOutcome, AppendReply, Cap, load_append};
 use runcast_publisher::Publisher;
 use uuid::Uuid;
 
@@ -144,7 +144,8 @@ async fn appended(server: &Server, way: &mut Way, packed: bool) {
             body: body.clone(),
             cap: Cap::default(),
         };
-        let (command, mut connection) = (append.command(&keys), connection.clone());
+        let command = append.command(&keys, AppendAs::RunUser);
+        let mut connection = connection.clone();
         async move { command.query_async::<Value>(&mut connection).await }
     });
     let mut answers = calls.buffered(IN_FLIGHT_CALLS);

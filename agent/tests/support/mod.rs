@@ -48,7 +48,7 @@ impl Server {
             socket.display()
         );
         Self {
-            server: RedisServer::stopped(folder.path(), &Keys::new(PREFIX), &config),
+            server: RedisServer::stopped(folder.path(), &config),
             folder,
         }
     }
@@ -91,10 +91,11 @@ impl Server {
 
     /// A target with exactly the rights that agents are given.
     pub(crate) async fn restricted(&self) -> Target {
-        let url = self.server.publisher_url(self.server.port());
+        let target = self.target();
+        let url = self.server.run_user(&Keys::new(PREFIX), target.run).await;
         Target {
             redis: Some(url.parse().expect("a URL")),
-            ..self.target()
+            ..target
         }
     }
 }

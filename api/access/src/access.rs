@@ -10,6 +10,7 @@ use http::HeaderMap;
 use runcast_common::cache::LeaseCache;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::keys::Keys;
+use runcast_common::run_users::RunUsers;
 use runcast_store::Store;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -56,12 +57,13 @@ struct Parts {
 
 impl Access {
     /// Connects the parts to Postgres and Redis. A session ends after `session_life` without a
-    /// request.
+    /// request. Redis users of tokens end with these, if agents have any.
     pub fn new(
         store: Store,
         redis: Redis,
         keys: Keys,
         session_life: Duration,
+        run_users: Option<RunUsers>,
     ) -> Result<Self, PasswordError> {
         let metrics = Metrics::default();
         // One cache for all parts: after Redis failed, all of them leave it alone for a while.
@@ -85,6 +87,7 @@ impl Access {
                 redis.clone(),
                 keys.clone(),
                 cache.clone(),
+                run_users,
                 metrics.clone(),
             ),
             open_streams: Arc::default(),

@@ -17,6 +17,7 @@ use runcast_common::cache::LeaseCache;
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::keys::{Keys, Slot};
 use runcast_common::redis;
+use runcast_common::run_users::RunUsers;
 use runcast_store::access_outbox::{AccessChange, ChangedSubject};
 use runcast_store::{Store, StoreError};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -49,6 +50,7 @@ pub(crate) struct Invalidator {
     redis: Redis,
     keys: Keys,
     cache: LeaseCache,
+    run_users: Option<RunUsers>,
     metrics: Metrics,
 }
 
@@ -58,6 +60,7 @@ impl Invalidator {
         redis: Redis,
         keys: Keys,
         cache: LeaseCache,
+        run_users: Option<RunUsers>,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -65,6 +68,7 @@ impl Invalidator {
             redis,
             keys,
             cache,
+            run_users,
             metrics,
         }
     }
@@ -149,6 +153,7 @@ impl Invalidator {
             let changes = claimed.changes.iter();
             let keys: Vec<String> = changes.filter_map(|change| self.key(change)).collect();
             self.cache.delete(&keys).await?;
+            self.remove_users(&claimed.changes).await?;
             self.publish(&claimed.changes).await?;
             // Only then remove the changes from the outbox.
             let (has_more, count) = (claimed.is_full(), claimed.changes.len());
@@ -158,6 +163,32 @@ impl Invalidator {
                 return Ok(());
             }
         }
+    }
+
+    /// Removes the Redis users of tokens that have changed, and of those that come from them. Who
+    /// may still publish asks for another one. If Redis fails here, the worker removes those of
+    /// ended tokens some seconds later: other changes do not wait for that.
+    async fn remove_users(&self, changes: &[AccessChange]) -> Result<(), StoreError> {
+        let Some(users) = &self.run_users else {
+            return Ok(());
+        };
+        let ids = |kind| {
+            let changes = changes.iter().filter(move |change| change.kind == kind);
+            changes.map(|change| change.id).collect::<Vec<_>>()
+        };
+        let (changed, parents) = (ids(ChangedSubject::Token), ids(ChangedSubject::User));
+        if changed.is_empty() && parents.is_empty() {
+            return Ok(());
+        }
+        let mut tokens = self.store.run_tokens_from(&changed, &parents).await?;
+        let own = changes
+            .iter()
+            .filter(|change| change.kind == ChangedSubject::Token);
+        tokens.extend(own.filter_map(|change| change.hash));
+        if let Err(error) = users.remove(&tokens).await {
+            debug!(%error, "cannot remove the Redis users of changed tokens now");
+        }
+        Ok(())
     }
 
     /// The key of the copy of what changed.

@@ -58,6 +58,7 @@ mod read_through;
 pub mod revocations;
 pub mod run_labels;
 mod run_token;
+pub mod run_user;
 mod scope;
 pub mod secret;
 pub mod session;

@@ -10,7 +10,7 @@
 //! 4. [`server`] sends the answer. If the answer is a stream of one run, the server hands the
 //!    socket to the writer threads of `runcast-fanout`.
 //!
-//! [`state`] holds what all of them share. [`readiness`] answers `/readyz`. [`origins`] parses the
+//! [`state`] holds what all of them share. [`DirectRedis`] gives agents users of Redis. [`readiness`] answers `/readyz`. [`origins`] parses the
 //! setting of allowed origins.
 //!
 //! Errors: a handler or middleware that cannot answer returns a [`problem::Problem`], which becomes
@@ -23,6 +23,7 @@
 //! - 500: an error that a retry does not mend; the log has the details.
 //! - 503: Redis, Postgres or the archive does not answer; retry.
 
+mod direct_redis;
 pub mod extract;
 pub mod middleware;
 pub mod origins;
@@ -33,4 +34,5 @@ pub mod routes;
 pub mod server;
 pub mod state;
 
+pub use direct_redis::DirectRedis;
 pub use state::{Gateway, GatewayParts};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use runcast_common::config::RedisUrl;
 use runcast_common::connect::Redis;
 use runcast_common::protocol::keys::Keys;
 use url::Url;
 
+use crate::direct_redis::DirectRedis;
 use crate::origins::Origins;
 use crate::problem::Problem;
 use crate::readiness::Health;
@@ -44,8 +44,8 @@ pub struct GatewayParts {
     pub stall_timeout: Duration,
     /// Authentication and authorization.
     pub access: Access,
-    /// The address of Redis that agents get; without it they publish through the gateway alone.
-    pub publish_redis: Option<RedisUrl>,
+    /// The Redis that agents may publish to; without it they publish through the gateway alone.
+    pub publish_redis: Option<DirectRedis>,
     /// The address at which browsers reach the gateway.
     pub public_url: Url,
     /// Origins whose pages may call the API, besides its own.
@@ -131,7 +131,7 @@ impl Gateway {
         &self.0.parts.hub
     }
 
-    pub(crate) fn publish_redis(&self) -> Option<&RedisUrl> {
+    pub(crate) fn publish_redis(&self) -> Option<&DirectRedis> {
         self.0.parts.publish_redis.as_ref()
     }
 

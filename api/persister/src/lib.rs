@@ -12,7 +12,8 @@
 //!
 //! [`persister`] wires these parts together. Beside them, [`memory_monitor`] measures what waits in
 //! Redis and keeps Redis within its [`memory_budget`], also by [`trim_idle`]; [`ready_guard`] keeps
-//! the ready queue free of what no script of ours has written.
+//! the ready queue free of what no script of ours has written, and [`woken_runs`] queues the runs
+//! whose agents may not write to the queue.
 //!
 //! Errors: what calls Redis or Postgres fails with [`error::PersistError`], or with `RedisFailure`
 //! where it calls Redis alone. A failure never stops the persister. During an outage it repeats the
@@ -41,6 +42,7 @@ mod ready_queue;
 mod schedule;
 mod settle;
 mod trim_idle;
+mod woken_runs;
 
 pub use memory_budget::{InvalidMemoryBudget, MemoryBudget};
 pub use persister::Persister;

@@ -1,5 +1,5 @@
-//! Wires the persister: consumers of the ready queue, the dispatcher with its cycles, and the
-//! memory monitor.
+//! Wires the persister: consumers of the ready queue, the dispatcher with its cycles, the memory
+//! monitor, and the wake-ups of agents that may not write to the queue.
 //!
 //! Any number of persisters may run. The consumer group spreads runs over them, and other
 //! persisters claim the runs of a dead one. If two persisters work on the same run, both read it,
@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::ready_guard::ReadyGuard;
 use crate::ready_queue::ReadyConsumer;
 use crate::settle::Settler;
+use crate::woken_runs::WokenRuns;
 use runcast_store::Store;
 
 /// Stores what producers append.
@@ -90,6 +91,7 @@ impl Persister {
         let consuming = join_all(consuming);
         drop(sender);
 
+        let woken = WokenRuns::new(self.redis.clone(), self.keys.clone());
         let monitor = MemoryMonitor::new(
             self.redis,
             self.keys,
@@ -100,9 +102,10 @@ impl Persister {
             self.metrics,
         );
         // Boxed: through so many layers the compiler does not see that they are `Send`.
-        let (consumers, (), ()) = tokio::join!(
+        let (consumers, (), (), ()) = tokio::join!(
             consuming.boxed(),
             dispatch(cycle, claimed, stop.clone()).boxed(),
+            woken.run(stop.clone()).boxed(),
             monitor.run(stop).boxed(),
         );
         // Last, since a consumer is only removed when its entries are acknowledged.

@@ -13,18 +13,20 @@ use runcast_access::oidc::Oidc;
 use runcast_access::rate_limit::RateLimiter;
 use runcast_access::rate_limit::metrics::RateLimitMetrics;
 use runcast_access::revocations::RevocationListener;
+use runcast_common::run_users::RunUsers;
 use runcast_fanout::Hub;
 use runcast_fanout::memory::MemoryGuard;
 use runcast_fanout::writer::{Metrics as WriterMetrics, WriterPool};
 use runcast_gateway::server::connections::{ConnectionLimiter, Metrics as ConnectionMetrics};
 use runcast_gateway::server::tls::Tls;
-use runcast_gateway::{Gateway, GatewayParts};
+use runcast_gateway::{DirectRedis, Gateway, GatewayParts};
 use runcast_history::History;
 use runcast_history::archive::metrics::Metrics as ArchiveMetrics;
 use runcast_history::archive::reader::Archive;
 use runcast_history::reader::Reader;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use super::process::{App, Tasks};
 
@@ -42,6 +44,14 @@ impl App {
         };
         // Streams close only when no new viewers come: after `stop`.
         let close_streams = CancellationToken::new();
+        if let Some(url) = &self.settings.publish_redis
+            && url.credentials().is_some()
+        {
+            warn!(
+                "the user in RUNCAST_PUBLISH_REDIS_URL is not used any more: each token of a run gets \
+                 a user of its own; remove it from the address, and from Redis"
+            );
+        }
         // The parts, each with its background tasks.
         let (hub, writers) = self.start_fanout(tasks, tails, registry, &close_streams)?;
         let access = self.start_access(tasks, registry, &close_streams)?;
@@ -51,22 +61,25 @@ impl App {
         let oidc = self.settings.oidc.clone();
         // The gateway over them.
         let oidc = oidc.map(|settings| Oidc::new(settings, public_url.clone()));
-        let gateway = Gateway::new(GatewayParts {
-            oidc: oidc.transpose().context("RUNCAST_OIDC_ISSUER")?,
-            access,
-            store: self.store.clone(),
-            redis: self.redis.clone(),
-            keys: self.settings.keys.clone(),
-            hub,
-            writers,
-            stall_timeout: self.settings.viewer_timeout,
-            publish_redis: self.settings.publish_redis.clone(),
-            public_url,
-            cors: self.settings.cors.clone(),
-            audit_reads: self.settings.audit_reads.0,
-            egress_policy: self.settings.webhooks.allowed.clone(),
-            limits,
-        });
+        let gateway =
+            Gateway::new(GatewayParts {
+                oidc: oidc.transpose().context("RUNCAST_OIDC_ISSUER")?,
+                access,
+                store: self.store.clone(),
+                redis: self.redis.clone(),
+                keys: self.settings.keys.clone(),
+                hub,
+                writers,
+                stall_timeout: self.settings.viewer_timeout,
+                publish_redis: self.settings.publish_redis.clone().map(|url| {
+                    DirectRedis::new(url, self.settings.keys.prefix(), self.run_users())
+                }),
+                public_url,
+                cors: self.settings.cors.clone(),
+                audit_reads: self.settings.audit_reads.0,
+                egress_policy: self.settings.webhooks.allowed.clone(),
+                limits,
+            });
         // Drain on `stop`, serve until then.
         self.start_draining(tasks, gateway.clone(), close_streams, stop);
         let tls = self.settings.tls.as_ref().map(Tls::acceptor);
@@ -143,6 +156,10 @@ impl App {
             self.redis.clone(),
             self.settings.keys.clone(),
             self.settings.session_life,
+            self.settings
+                .publish_redis
+                .as_ref()
+                .map(|_| self.run_users()),
         )
         .context("access control cannot start")?;
         access.metrics().register(registry);
@@ -167,6 +184,10 @@ impl App {
             Ok("usage log")
         });
         Ok(access)
+    }
+
+    fn run_users(&self) -> RunUsers {
+        RunUsers::new(self.redis.clone(), self.settings.keys.clone())
     }
 
     fn start_rate_limiter(

@@ -27,10 +27,10 @@ pub async fn run(env: &impl Env) -> anyhow::Result<()> {
     let servers = preflight::redis(&redis, settings.environment).await?;
     print_line(&format!("ok  REDIS_URL     {} ({servers})", settings.redis))?;
     if let Some(publish) = &settings.publish_redis {
-        let checked = publish_user::check(publish, &settings.keys).await;
+        let checked = publish_user::check(publish, &redis, &settings.keys).await;
         checked.context("RUNCAST_PUBLISH_REDIS_URL")?;
         print_line(&format!(
-            "ok  RUNCAST_PUBLISH_REDIS_URL  {publish} (may append, and neither read nor delete)"
+            "ok  RUNCAST_PUBLISH_REDIS_URL  {publish} (agents get a user for each run)"
         ))?;
     }
     let store = open(&settings.postgres).await?;

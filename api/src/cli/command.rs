@@ -12,7 +12,7 @@ use super::token::Token;
 use super::user::User;
 use super::webhook::Webhook;
 use super::worker_help;
-use super::{acl, check, migrate, serve, user, webhook};
+use super::{check, migrate, serve, user, webhook};
 use crate::app::process::Service;
 use crate::app::signals;
 use crate::dev;
@@ -76,13 +76,6 @@ enum Command {
     /// Manage webhooks, which send signed notifications when runs change
     #[command(subcommand, after_help = webhook::WEBHOOK_HELP)]
     Webhook(Webhook),
-    /// Print the Redis ACL rules of the user whose credentials agents get
-    ///
-    /// Set them on every server that holds data: on a single one, on master and replicas, or on all
-    /// nodes of a cluster. Where sentinels ask for credentials too, agents need a user there with
-    /// `-@all +sentinel|get-master-addr-by-name`, named in the address as
-    /// `?sentinel_user=...&sentinel_password=...`.
-    Acl,
 }
 
 impl Cli {
@@ -117,7 +110,6 @@ impl Cli {
                 })
                 .await
             }
-            Command::Acl => acl::run(&env),
         }
     }
 }

@@ -3,7 +3,6 @@
 //! Commands that only read or change the database write their result into a buffer, through
 //! [`output::with_store`], so that it reaches stdout in one piece also where they fail half-way.
 
-pub mod acl;
 pub mod check;
 pub mod command;
 pub mod dead_letter;

@@ -1,13 +1,10 @@
 //! `runcastd gateway`, `persister` and `worker`: one service until a signal.
 
-use anyhow::Context as _;
 use runcast_common::config::Env;
-use runcast_common::config::environment::Environment;
 
 use super::output::print_line;
 use crate::app::process::{App, Service};
 use crate::app::signals;
-use crate::publish_user;
 use crate::settings::Settings;
 
 /// Runs the service. Its first line on stdout says that it is ready, and where.
@@ -15,13 +12,6 @@ pub async fn run(env: &impl Env, service: Service) -> anyhow::Result<()> {
     let stop = signals::stop_token()?;
     let settings = Settings::from_env(env)?;
     settings.refuse_plaintext(service == Service::Gateway)?;
-    if let Some(redis) = settings.publish_redis.as_ref()
-        && service == Service::Gateway
-        && settings.environment == Environment::Production
-    {
-        let checked = publish_user::check(redis, &settings.keys).await;
-        checked.context("RUNCAST_PUBLISH_REDIS_URL")?;
-    }
     let app = App::prepare(settings, &[service]).await?;
     if let Some(address) = app.metrics_address()? {
         print_line(&format!("metrics at http://{address}/metrics"))?;

@@ -68,7 +68,65 @@ pub enum RunTokenIssue {
     Gone,
 }
 
+/// How long the Redis user of a token may stay after its run was sealed: agents still ask what
+/// Postgres holds.
+const SEALED_USER_LIFE: Duration = Duration::from_secs(15);
+
+/// How long it may stay after the token was renewed: another attempt of a sealed run begins.
+const RENEWED_USER_LIFE: Duration = Duration::from_secs(60);
+
 impl Store {
+    /// Those of these tokens, by their hashes, whose Redis user may stay: they and their parents
+    /// are valid, and their run is not over.
+    pub async fn tokens_in_use(&self, hashes: &[[u8; 32]]) -> Result<Vec<[u8; 32]>, StoreError> {
+        let end = token_end();
+        let query = format!(
+            "SELECT t.hash FROM tokens t JOIN runs r ON r.id = t.run_id
+               LEFT JOIN tokens p ON p.id = t.parent_id
+               LEFT JOIN users u ON u.id = coalesce(t.user_id, p.user_id)
+              WHERE t.hash = ANY($1) AND t.revoked_at IS NULL AND coalesce({end} > now(), true)
+                AND p.revoked_at IS NULL AND coalesce(p.expires_at > now(), true) AND u.disabled_at IS NULL
+                AND (r.sealed_at IS NULL OR r.sealed_at > now() - make_interval(secs => $2)
+                     OR coalesce(t.renewed_at > now() - make_interval(secs => $3), false))"
+        );
+        let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
+        let found: Vec<Vec<u8>> = sqlx::query_scalar(&query)
+            .bind(hashes)
+            .bind(SEALED_USER_LIFE.as_secs_f64())
+            .bind(RENEWED_USER_LIFE.as_secs_f64())
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|hash| hash.try_into().ok())
+            .collect())
+    }
+
+    /// The hashes of the tokens of runs that come from these tokens and users, of runs that are not
+    /// over for long.
+    pub async fn run_tokens_from(
+        &self,
+        tokens: &[Uuid],
+        users: &[Uuid],
+    ) -> Result<Vec<[u8; 32]>, StoreError> {
+        let query = format!(
+            "SELECT t.hash FROM tokens t JOIN runs r ON r.id = t.run_id
+              WHERE t.renewed_at IS NOT NULL AND coalesce({} > now(), true)
+                AND (t.parent_id = ANY($1) OR t.user_id = ANY($2)
+                     OR t.parent_id IN (SELECT p.id FROM tokens p WHERE p.user_id = ANY($2)))",
+            token_end()
+        );
+        let found: Vec<Vec<u8>> = sqlx::query_scalar(&query)
+            .bind(tokens)
+            .bind(users)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|hash| hash.try_into().ok())
+            .collect())
+    }
+
     /// How many tokens of a run that come from this parent were revoked.
     pub async fn revoked_run_tokens(&self, run: Uuid, parent: Parent) -> Result<i64, StoreError> {
         let (user, token) = parent.columns();

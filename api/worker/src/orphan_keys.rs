@@ -1,6 +1,7 @@
 //! The job that removes what Redis should no longer hold: keys of runs that do not exist (retention
 //! removed them, or a database was restored), keys of agents without a time to live, and consumers
-//! of persisters that are gone, and keys in the places of runs and agents that hold no valid id.
+//! of persisters that are gone, keys in the places of runs and agents that hold no valid id, and
+//! Redis users of tokens that have ended.
 //!
 //! A run's row is committed before its id is returned, so a key whose run Postgres does not know is
 //! an orphan. It is removed only if the run is older than [`MIN_AGE`] and its keys were not used
@@ -20,6 +21,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::error::TaskError;
+use crate::run_users;
 use crate::worker::Worker;
 
 /// How old, and for how long unused, keys and consumers must be.
@@ -35,6 +37,7 @@ pub(crate) async fn remove_orphans(worker: &Worker) -> Result<(), TaskError> {
     for server in worker.redis.masters().await? {
         remove_keys(worker, &server).await?;
     }
+    run_users::remove_unknown(worker).await?;
     for partition in 0..PARTITION_COUNT {
         let ready = worker.keys.ready(partition);
         let removed = match key_scan::remove_consumers(&worker.redis, &ready, MIN_AGE).await {

@@ -11,6 +11,7 @@
 //! - [`jobs::run_deletion_jobs`]: jobs that remove what is left of deleted runs, likewise.
 //! - [`jobs::run_redaction_jobs`]: jobs that redact stored events, likewise.
 //! - [`runcast_webhooks`]: every worker delivers notifications.
+//! - [`run_users`]: every worker removes Redis users of agents whose token has ended.
 //! - [`metrics`]: every worker reports the state of the queue.
 //!
 //! The queue is the library `graphile_worker`. It recovers the jobs of dead workers, has job keys
@@ -30,7 +31,7 @@ use uuid::Uuid;
 
 use crate::error::TaskError;
 use crate::worker::Worker;
-use crate::{jobs, liveness, metrics};
+use crate::{jobs, liveness, metrics, run_users};
 
 /// A loop that ran for this long was healthy: after a failure its wait is short again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
@@ -45,6 +46,7 @@ impl Worker {
         let delete = || jobs::run_deletion_jobs(&self, &stop);
         let redact = || jobs::run_redaction_jobs(&self, &stop);
         let deliver = async || Ok(self.webhooks.run(&stop).await?);
+        let users = || run_users::check_users(&self, &stop);
         let report = || metrics::report_jobs(&self.metrics, &self.store, &stop);
         tokio::join!(
             restart("watching agents", &stop, watch),
@@ -53,6 +55,7 @@ impl Worker {
             restart("deletions", &stop, delete),
             restart("redactions", &stop, redact),
             restart("webhooks", &stop, deliver),
+            restart("users of Redis", &stop, users),
             restart("metrics of jobs", &stop, report),
         );
     }

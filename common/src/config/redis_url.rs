@@ -71,6 +71,35 @@ impl RedisUrl {
         self.secret.expose_secret()
     }
 
+    /// The same address with the credentials of another user.
+    #[must_use]
+    pub fn with_user(&self, name: &str, password: &str) -> Self {
+        let text = self.secret.expose_secret();
+        let changed = match self.topology {
+            Topology::Single(_) => single_with_user(text, name, password),
+            Topology::Sentinel { .. } | Topology::Cluster(_) => {
+                Parts::of(text).map(|parts| parts.with_user(name, password))
+            }
+        };
+        // Both only replace one part by text that is encoded.
+        let changed = changed.and_then(|text| text.parse::<Self>());
+        changed.map_or_else(
+            |_impossible| self.clone(),
+            |url| url.trusting(self.ca.clone()),
+        )
+    }
+
+    /// The user and the password of the address, if it has both.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(&str, &str)> {
+        let settings = match &self.topology {
+            Topology::Single(info) | Topology::Sentinel { redis: info, .. } => Some(info),
+            Topology::Cluster(seeds) => seeds.first(),
+        };
+        let settings = settings?.redis_settings();
+        settings.username().zip(settings.password())
+    }
+
     /// The authorities to trust instead of those of the platform.
     #[must_use]
     pub const fn ca(&self) -> Option<&Ca> {
@@ -135,6 +164,35 @@ fn single(text: &str) -> Result<(String, Topology), InvalidRedisUrl> {
     Ok((url.to_string(), Topology::Single(info)))
 }
 
+/// The address of a single server with another user: of a socket, it stands in the query.
+fn single_with_user(text: &str, name: &str, password: &str) -> Result<String, InvalidRedisUrl> {
+    let mut url = Url::parse(text).map_err(|_unusable| InvalidRedisUrl::Unknown)?;
+    if url.has_host() {
+        let (name, password) = (encoded(name), encoded(password));
+        let set = url
+            .set_username(&name)
+            .and(url.set_password(Some(&password)));
+        set.map_err(|()| InvalidRedisUrl::Unknown)?;
+        return Ok(url.into());
+    }
+    let others = url.query_pairs().into_owned();
+    let others = others.filter(|(key, _)| !matches!(key.as_str(), "user" | "pass"));
+    let others: Vec<(String, String)> = others.collect();
+    let mut query = url.query_pairs_mut();
+    query.clear().extend_pairs(others);
+    query
+        .append_pair("user", name)
+        .append_pair("pass", password);
+    drop(query);
+    Ok(url.into())
+}
+
+/// Text as a part of an address.
+fn encoded(text: &str) -> String {
+    // A space becomes `+`, and is in no name or password of ours.
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
 /// The parts of an address with several hosts, which the `url` crate cannot parse.
 struct Parts<'a> {
     scheme: &'a str,
@@ -158,6 +216,24 @@ impl<'a> Parts<'a> {
             path: path.trim_end_matches('/'),
             query,
         })
+    }
+
+    fn with_user(&self, name: &str, password: &str) -> String {
+        let Self {
+            scheme,
+            hosts,
+            path,
+            query,
+            ..
+        } = self;
+        let mut text = format!("{scheme}://{}:{}@{hosts}", encoded(name), encoded(password));
+        for (mark, part) in [('/', path), ('?', query)] {
+            if !part.is_empty() {
+                text.push(mark);
+                text.push_str(part);
+            }
+        }
+        text
     }
 
     fn masked(&self) -> String {
@@ -335,6 +411,35 @@ mod tests {
         assert_eq!(addresses(seeds), ["one:6379", "two:7001"]);
         assert_eq!(seeds[1].redis_settings().password(), Some("s3cret"));
         assert_eq!(format!("{url:?}"), "redis+cluster://me:***@one,two:7001");
+    }
+
+    #[test]
+    fn the_user_of_an_address_can_be_changed() {
+        let name = "a:b@c/d";
+        for (text, expected) in [
+            ("redis://host", "redis://a%3Ab%40c%2Fd:p%25w@host"),
+            (
+                "rediss://x:y@host:1/3",
+                "rediss://a%3Ab%40c%2Fd:p%25w@host:1/3",
+            ),
+            (
+                "redis+unix:///run/redis.sock?db=1&user=x&pass=y",
+                "redis+unix:///run/redis.sock?db=1&user=a%3Ab%40c%2Fd&pass=p%25w",
+            ),
+            (
+                "redis+sentinel://x:y@one,two:1/main/3?sentinel_user=s",
+                "redis+sentinel://a%3Ab%40c%2Fd:p%25w@one,two:1/main/3?sentinel_user=s",
+            ),
+            (
+                "redis+cluster://one,two",
+                "redis+cluster://a%3Ab%40c%2Fd:p%25w@one,two",
+            ),
+        ] {
+            let changed = parse(text).with_user(name, "p%w");
+            assert_eq!(changed.expose(), expected);
+            assert_eq!(changed.credentials(), Some((name, "p%w")));
+        }
+        assert_eq!(parse("redis://host").credentials(), None);
     }
 
     #[test]

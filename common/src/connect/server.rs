@@ -150,7 +150,8 @@ impl Server {
         opened.map_err(|error| self.failure(error))
     }
 
-    pub(super) async fn subscriber(
+    /// Opens a connection like [`Redis::subscriber`](super::Redis::subscriber).
+    pub async fn subscriber(
         &self,
     ) -> Result<(MultiplexedConnection, mpsc::UnboundedReceiver<PushInfo>), RedisFailure> {
         // Unbounded: pushes are small, and their reader only looks up a name, so it keeps up with

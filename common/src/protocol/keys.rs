@@ -9,7 +9,9 @@
 //! | `{p}:run:<run>:pulse` | sharded pub/sub | heartbeats of its agents | |
 //! | `{p}:run:<run>:state` | sharded pub/sub | updates: lost, back, sealed | |
 //! | `{p}:run:<run>:notice` | sharded pub/sub | its agents have something to read | |
+//! | `wake:{p}:<run>` | hash | touched by agents: the run has unstored events | none: never left |
 //! | `{p}:ready` | stream, group `persisters` | runs with unstored events | until acknowledged |
+//! | `{p}:users` | sorted set | Redis users of agents by the time of their next check | until removed |
 //! | `{p}:pulses` | sorted set | agents by time of the last heartbeat | until lost |
 //! | `{p}:pulses:new` | sorted set | agents that are new or came back | until the worker saw them |
 //! | `{p}:pulses:watch` | hash | since when, and when last, workers scanned | 1 day |
@@ -93,6 +95,11 @@ pub struct RunKeys {
     pub heartbeat_keys: HeartbeatKeys,
     /// Stream of commands to its agents.
     pub control: String,
+    /// Hash that an agent with a Redis user of its own touches when it has appended: it may not
+    /// write to `ready`.
+    pub wake: String,
+    /// Redis users of agents that publish to runs of its partition.
+    pub users: String,
 }
 
 /// The heartbeat keys of a partition, all in one slot.
@@ -151,7 +158,8 @@ impl Keys {
     #[must_use]
     pub fn run(&self, run: Uuid) -> RunKeys {
         let partition = Self::partition(run);
-        let base = format!("{}{{{}}}", self.prefix, HASH_TAGS[partition]);
+        let tag = HASH_TAGS[partition];
+        let base = format!("{}{{{tag}}}", self.prefix);
         RunKeys {
             run,
             slot: Self::slot(partition),
@@ -162,6 +170,8 @@ impl Keys {
             updates: format!("{base}:run:{run}:state"),
             notices: format!("{base}:run:{run}:notice"),
             control: format!("{base}:run:{run}:control"),
+            wake: format!("{}{{{tag}}}:{run}", self.wakes()),
+            users: self.users(partition),
             ready: self.ready(partition),
             heartbeat_keys: self.heartbeat_keys(partition),
         }
@@ -204,6 +214,9 @@ impl Keys {
     /// The run of a key, if it is a run key with our prefix.
     #[must_use]
     pub fn parse_run(&self, key: &[u8]) -> Option<Uuid> {
+        if let Some(run) = self.parse_wake(key) {
+            return Some(run);
+        }
         let text = std::str::from_utf8(key).ok()?;
         let (tag, rest) = text.strip_prefix(&self.prefix)?.split_once(":run:")?;
         let (run, name) = rest.split_once(':')?;
@@ -303,50 +316,58 @@ impl Keys {
         format!("{}{{{}}}:ready", self.prefix, HASH_TAGS[partition])
     }
 
-    /// The Redis ACL rules of the user that agents share. The rules allow appending to runs by the
-    /// append script, receiving commands, sending heartbeats and fetching the slot map. They fit
-    /// every topology, as `HELLO` reports whether a server is a master. On sentinels that require
-    /// users, the agent needs `+sentinel|get-master-addr-by-name`.
-    ///
-    /// An agent cannot read the output of runs. But as all agents share one user, an agent could
-    /// append nonsense to another run, and read or delete commands to it. A user for each run would
-    /// prevent that; it is worth its upkeep once parties that do not trust each other share an
-    /// installation.
-    ///
-    /// A user created before Runcast had commands needs the new rules. Until then its agents
-    /// publish as before, and log once that they cannot read commands.
+    /// What the wake keys of all runs begin with, and no other key.
     #[must_use]
-    pub fn publisher_acl(&self) -> Vec<String> {
-        let prefix = &self.prefix;
-        let mut rules = vec![
-            "resetkeys".to_owned(),
-            "resetchannels".to_owned(),
-            "-@all".to_owned(),
-            format!("~{prefix}{{*}}:run:*:stream"),
-            format!("~{prefix}{{*}}:run:*:meta"),
-            format!("~{prefix}{{*}}:run:*:bell"),
-            format!("~{prefix}{{*}}:ready"),
-            format!("&{prefix}{{*}}:run:*:bell"),
-            format!("&{prefix}{{*}}:run:*:pulse"),
-        ];
-        let commands = "hello ping evalsha script|load client|setname time \
-                        hmget hset hdel persist xlen xadd spublish cluster|slots";
-        rules.extend(commands.split_whitespace().map(|name| format!("+{name}")));
-        // Selectors: only these commands on these keys, and no others.
-        let control = format!("~{prefix}{{*}}:run:*:control");
-        rules.push("clearselectors".to_owned());
-        rules.push(format!("(-@all +xread +xdel {control})"));
-        rules.push(format!("(-@all +set +hset +expire ~{prefix}agent:*)"));
-        rules.push(format!(
-            "(-@all +evalsha +time +zscore +zadd +spublish ~{prefix}{{*}}:pulses ~{prefix}{{*}}:pulses:new \
-             ~{prefix}{{*}}:run:*:pulse &{prefix}{{*}}:run:*:pulse)"
-        ));
-        rules
+    pub fn wakes(&self) -> String {
+        format!("{}wake:", self.prefix)
+    }
+
+    /// The run of a wake key with our prefix.
+    #[must_use]
+    pub fn parse_wake(&self, key: &[u8]) -> Option<Uuid> {
+        let text = std::str::from_utf8(key).ok()?;
+        let (_, run) = text.strip_prefix(&self.wakes())?.split_once(':')?;
+        Uuid::try_parse(run).ok()
+    }
+
+    /// The users of agents in a partition below [`PARTITION_COUNT`].
+    #[must_use]
+    pub fn users(&self, partition: usize) -> String {
+        format!("{}{{{}}}:users", self.prefix, HASH_TAGS[partition])
+    }
+
+    /// The name of the Redis user of a run's token, by the SHA-256 of the token.
+    #[must_use]
+    pub fn user(&self, token: &[u8; 32]) -> String {
+        format!("{}publisher-{}", self.prefix, hex(token))
+    }
+
+    /// The token of a Redis user with our prefix.
+    #[must_use]
+    pub fn parse_user(&self, name: &str) -> Option<[u8; 32]> {
+        let text = name.strip_prefix(&self.prefix)?;
+        parse_hex(text.strip_prefix("publisher-")?)
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal text.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The 32 bytes that hexadecimal text stands for.
+#[must_use]
+pub fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let digits = text.as_bytes();
+    if digits.len() != 2 * bytes.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -368,9 +389,16 @@ mod tests {
         let names = keys.run(run);
         let tag =
             |key: &str| key[key.find('{').expect("tag")..=key.find('}').expect("tag")].to_owned();
-        for key in [&names.stream, &names.meta, &names.ready, &names.control] {
+        for key in [
+            &names.stream,
+            &names.meta,
+            &names.ready,
+            &names.control,
+            &names.wake,
+            &names.users,
+        ] {
             assert_eq!(tag(key), tag(&names.wakeups));
-            assert!(key.starts_with("test:{"));
+            assert!(key.starts_with("test:"));
         }
         assert_eq!(Slot::of(&names.stream), names.slot);
         let parsed = |channel: &str| keys.parse_channel(channel.as_bytes());
@@ -390,7 +418,7 @@ mod tests {
         let keys = Keys::new("test:");
         let run = Uuid::now_v7();
         let names = keys.run(run);
-        for key in [&names.stream, &names.meta, &names.control] {
+        for key in [&names.stream, &names.meta, &names.control, &names.wake] {
             assert_eq!(keys.parse_run(key.as_bytes()), Some(run));
             assert!(!keys.is_invalid(key.as_bytes()));
             assert_eq!(Keys::new("other:").parse_run(key.as_bytes()), None);
@@ -417,5 +445,20 @@ mod tests {
             assert_eq!(keys.parse_agent(key.as_bytes()), Some(key.as_str()));
         }
         assert_eq!(keys.parse_agent(b"test:agent:x"), None);
+    }
+
+    #[test]
+    fn names_of_users_are_parsed_back_to_their_tokens() {
+        let keys = Keys::new("test:");
+        let token = [0xa7; 32];
+        let name = keys.user(&token);
+        assert_eq!(keys.parse_user(&name), Some(token));
+        let short = &name[..name.len() - 1];
+        let signed = name.replace("a7a7", "+7a7");
+        for other in ["default", "publisher", "", short, &signed] {
+            assert_eq!(keys.parse_user(other), None, "{other}");
+        }
+        assert_eq!(Keys::new("other:").parse_user(&name), None);
+        assert_eq!(keys.parse_wake(b"test:wake:{mm}:x"), None);
     }
 }

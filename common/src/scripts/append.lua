@@ -20,7 +20,13 @@
 -- Wake-ups are only hints: a lost one does no harm. The first call after WAKE_AGAIN_MS wakes the
 -- persisters again, and a gateway reads each watched run every few seconds even without one.
 --
--- KEYS  1 stream  2 meta  3 bell (channel that wakes gateways)  4 ready (queue of the persisters)
+-- An agent that calls this has a Redis user that may touch the keys of its run alone, and Redis
+-- checks its rights for each command in here. So it does not name the ready queue: the script then
+-- changes the wake key of the run. Redis tells the persisters which wake keys change, whatever is
+-- in them, and they put the run into the queue (enqueue.lua).
+--
+-- KEYS  1 stream  2 meta  3 bell (channel that wakes gateways)  4 wake
+--       5 ready (queue of the persisters), where the caller may write to it
 -- ARGV  1 run  2 producer  3 producer epoch  4 base  5 acked  6 first  7 count
 --       8 cap in entries  9 cap in bytes  10 field of the body: b or z, see encoding.rs  11 body
 --   cap    may only lower MAX_ENTRIES and MAX_BYTES
@@ -41,7 +47,8 @@
 -- Fields of meta
 --   epoch, seq    id of the last event; the epoch is set when the stream is created
 --   bytes, freed  body bytes appended, and trimmed, since the run or its last rebirth.lua began
---   dirty         time of the last wake-up in `ready`, in ms; absent while everything is stored
+--   dirty         time of the last wake-up, in ms; absent while everything is stored
+--   queued        the value of dirty for which the run has entered `ready`
 --   watermark     id of the last stored event
 --   sealed        final status, once everything is stored
 --   deleted       time at which the run was deleted, in ms; then the only field, see delete_run.lua
@@ -49,7 +56,7 @@
 --   p:<producer>  "<producer epoch> <producer seq>": newest epoch, and highest seq in Redis
 --   d:<producer>  highest producer seq that Postgres holds
 
-local stream, meta, bell, ready = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local stream, meta, bell, wake_key, ready = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local run, producer, field, body = ARGV[1], ARGV[2], ARGV[10], ARGV[11]
 local producer_epoch, base, acked = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local first, count = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -92,9 +99,20 @@ if m[9] then
   if cap and now < tonumber(until_ms) then cap_bytes = math.min(cap_bytes, tonumber(cap)) end
 end
 
+-- A hash without fields does not exist, so the key is changed and not left.
+local function touch_wake_key()
+  redis.call('HSET', wake_key, 'run', run)
+  redis.call('HDEL', wake_key, 'run')
+end
+
 local function wake()
-  redis.call('XADD', ready, '*', 'run', run)
-  redis.call('HSET', meta, 'dirty', int(now))
+  if ready then
+    redis.call('XADD', ready, '*', 'run', run)
+    redis.call('HSET', meta, 'dirty', int(now), 'queued', int(now))
+  else
+    redis.call('HSET', meta, 'dirty', int(now))
+    touch_wake_key()
+  end
 end
 
 -- 2. A query of the state ends here.
@@ -137,7 +155,7 @@ local added = redis.pcall('XADD', stream, id, 'p', producer, 'n', int(first), 'c
   't', int(now), 'o', int(bytes), field, body)
 if type(added) == 'table' and added.err then
   -- No script of ours leaves a stream that takes no more: the persisters repair it.
-  redis.call('XADD', ready, '*', 'run', run)
+  if ready then redis.call('XADD', ready, '*', 'run', run) else touch_wake_key() end
   return added
 end
 redis.call('HSET', meta, 'seq', int(seq), 'bytes', int(bytes), 'freed', int(freed),

@@ -6,14 +6,14 @@ use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisError, Value};
 use uuid::Uuid;
 
-use super::evalsha::{call, evalsha, unexpected_reply};
+use super::evalsha::{call, unexpected_reply};
 use crate::protocol::encoding::Body;
 use crate::protocol::event_id::EventId;
 use crate::protocol::keys::RunKeys;
 use crate::protocol::limits;
 
 static APPEND_SCRIPT: LazyLock<redis::Script> =
-    LazyLock::new(|| redis::Script::new(include_str!("append.lua")));
+    LazyLock::new(|| redis::Script::new(append_source()));
 
 /// What one run may hold in Redis before producers get `full`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,16 @@ impl Default for Cap {
             bytes: limits::MAX_RUN_BYTES,
         }
     }
+}
+
+/// Whose rights a call of the append script has, and so who puts the run into the ready queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendAs {
+    /// A service: the script does.
+    Service,
+    /// A publisher with a Redis user of its own, who may touch the keys of its run alone: a
+    /// persister does, to which Redis reports the change of the wake key.
+    RunUser,
 }
 
 /// One call of the append script.
@@ -93,9 +103,16 @@ impl Append<'_> {
     /// The command, for callers that pipeline. After the reply `NOSCRIPT`, call [`load_append`] and
     /// send it again.
     #[must_use]
-    pub fn command(&self, keys: &RunKeys) -> Cmd {
-        let mut command = evalsha(&APPEND_SCRIPT, keys, &[]);
+    pub fn command(&self, keys: &RunKeys, caller: AppendAs) -> Cmd {
+        let of_run = [&keys.stream, &keys.meta, &keys.wakeups, &keys.wake];
+        let ready = Some(&keys.ready).filter(|_| caller == AppendAs::Service);
+        let mut command = redis::cmd("EVALSHA");
         command
+            .arg(APPEND_SCRIPT.get_hash())
+            .arg(of_run.len() + usize::from(ready.is_some()))
+            .arg(&of_run)
+            .arg(ready)
+            .arg(keys.run.to_string())
             .arg(self.producer.to_string())
             .arg(self.producer_epoch)
             .arg(self.base)
@@ -113,9 +130,10 @@ impl Append<'_> {
     pub async fn call<C: ConnectionLike>(
         &self,
         keys: &RunKeys,
+        caller: AppendAs,
         connection: &mut C,
     ) -> Result<AppendReply, RedisError> {
-        let reply = call(&APPEND_SCRIPT, &self.command(keys), connection).await?;
+        let reply = call(&APPEND_SCRIPT, &self.command(keys, caller), connection).await?;
         AppendReply::parse(reply)
     }
 }
@@ -134,6 +152,12 @@ pub fn is_known(keys: &RunKeys) -> Cmd {
     let mut command = redis::cmd("EXISTS");
     command.arg(&keys.meta);
     command
+}
+
+/// The append script, for `SCRIPT LOAD` beside other commands.
+#[must_use]
+pub const fn append_source() -> &'static str {
+    include_str!("append.lua")
 }
 
 /// Loads the append script into the server, for callers that pipeline [`Append::command`].
@@ -176,6 +200,6 @@ mod tests {
             limits::MAX_RUN_ENTRIES,
             limits::MAX_RUN_BYTES
         );
-        assert!(include_str!("append.lua").contains(&limits), "{limits}");
+        assert!(append_source().contains(&limits), "{limits}");
     }
 }

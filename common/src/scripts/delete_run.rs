@@ -30,6 +30,7 @@ pub async fn delete_run<C: ConnectionLike>(
         keys.control.as_str(),
         &heartbeats.last_heartbeats,
         &heartbeats.returned,
+        &keys.wake,
     ];
     let mut command = evalsha(&DELETE_RUN_SCRIPT, keys, &more);
     command

@@ -15,17 +15,19 @@
 //! - `read.lua`, called by persisters and gateways: reads a run, with a bound on each reply.
 //! - `repair.lua` and `check_ready.lua`, called by persisters: remove what none of these scripts
 //!   has written. A publisher's Redis user may run commands of its own.
+//! - `enqueue.lua`, called by persisters: queues a run for an agent that may not.
 //! - `cap.lua`, called by persisters: limits for a while what a run may hold in Redis.
 //!
 //! The scripts next to them belong to [`crate::presence`] (`heartbeat`, `find_silent`,
-//! `remove_unchanged`, `read_agent`, `list_producers`), [`crate::commands`] (`control`),
-//! [`crate::cache`] (`compare_and_set`), [`crate::rate_limit`] and [`crate::key_scan`]
+//! `remove_unchanged`, `read_agent`, `list_producers`), [`crate::run_users`] (`due_users`),
+//! [`crate::commands`] (`control`), [`crate::cache`] (`compare_and_set`), [`crate::rate_limit`] and [`crate::key_scan`]
 //! (`remove_idle_consumers`).
 
 mod append;
 mod cap;
 mod check_ready;
 mod delete_run;
+mod enqueue;
 mod evalsha;
 mod read;
 mod rebirth;
@@ -33,11 +35,13 @@ mod repair;
 mod settle;
 
 pub use self::append::{
-    Append, AppendOutcome, AppendReply, Cap, is_known, load_append, read_durable,
+    Append, AppendAs, AppendOutcome, AppendReply, Cap, append_source, is_known, load_append,
+    read_durable,
 };
 pub use self::cap::cap;
 pub use self::check_ready::{CheckedReady, check_ready};
 pub use self::delete_run::delete_run;
+pub use self::enqueue::{EnqueueReason, enqueue};
 pub(crate) use self::evalsha::{call, unexpected_reply};
 pub use self::read::{ReadFrom, ReadRun, RunInRedis, RunPage};
 pub use self::rebirth::rebirth;

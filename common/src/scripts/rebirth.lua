@@ -88,7 +88,7 @@ end
 
 -- 3. Reset meta, and queue the run for the persisters.
 redis.call('HSET', meta, 'epoch', int(epoch), 'seq', int(seq), 'bytes', int(bytes), 'freed', '0',
-  'dirty', int(now), 'watermark', ARGV[2] .. '-' .. ARGV[3])
+  'dirty', int(now), 'queued', int(now), 'watermark', ARGV[2] .. '-' .. ARGV[3])
 redis.call('HDEL', meta, 'sealed')
 redis.call('PERSIST', meta)
 if upto then redis.call('PERSIST', stream) end

@@ -21,6 +21,7 @@
 --     stay full.
 --
 -- KEYS  1 stream  2 meta  3 bell  4 ready  5 control  6 notices (channel of the run's agents)
+--       7 wake
 -- ARGV  1 run  2 watermark epoch  3 watermark seq  4 sealed: the final status, or ''
 --       5 window in events  6 window in bytes  7 window in seconds  8 consumer group
 --       9 number of ready entries to acknowledge, then their ids, then pairs: producer, durable seq
@@ -30,7 +31,7 @@
 -- append.lua describes the fields of meta.
 
 local stream, meta, bell, ready, control = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local notices = KEYS[6]
+local notices, wake_key = KEYS[6], KEYS[7]
 local run, epoch, seq, sealed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local window_events, window_bytes, window_seconds = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local group, acks = ARGV[8], tonumber(ARGV[9])
@@ -119,7 +120,7 @@ local is_new = at_epoch and at_epoch > epoch and at_seq == 0
 if is_new or (at_epoch == epoch and at_seq == seq) then
   word = 'clean'
   acknowledge()
-  redis.call('HDEL', meta, 'dirty')
+  redis.call('HDEL', meta, 'dirty', 'queued')
   redis.call('EXPIRE', stream, window_seconds)
   -- A short stream has few parts, so measuring it exactly is cheap.
   local is_small = bytes - freed < SMALL_BYTES and redis.call('XLEN', stream) < 100
@@ -132,13 +133,15 @@ if is_new or (at_epoch == epoch and at_seq == seq) then
     redis.call('EXPIRE', meta, window_seconds)
     -- Commands that no agent took must not reach a later attempt of the run.
     redis.call('DEL', control)
+    -- An agent may have left something in it.
+    redis.call('UNLINK', wake_key)
   end
 else
   word = 'more'
   local time = redis.call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   redis.call('XADD', ready, '*', 'run', run)
-  redis.call('HSET', meta, 'dirty', int(now))
+  redis.call('HSET', meta, 'dirty', int(now), 'queued', int(now))
   acknowledge()
 end
 

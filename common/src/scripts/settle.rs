@@ -68,7 +68,11 @@ impl Settle<'_> {
         keys: &RunKeys,
         connection: &mut C,
     ) -> Result<SettleOutcome, RedisError> {
-        let mut command = evalsha(&SETTLE_SCRIPT, keys, &[&keys.control, &keys.notices]);
+        let mut command = evalsha(
+            &SETTLE_SCRIPT,
+            keys,
+            &[&keys.control, &keys.notices, &keys.wake],
+        );
         command
             .arg(self.watermark.epoch)
             .arg(self.watermark.seq)

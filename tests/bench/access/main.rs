@@ -7,6 +7,7 @@
 //! - **limits**: the rate limit script, compared with `PING` on the same connection.
 //! - **mix**: the cache hit rate of the requests that [`mix`] describes.
 //! - **requests**: requests/s of a cheap route with a thousand clients, with a token and without.
+//! - **redis-users**: the time to create the Redis user of an agent, and the memory of 10,000.
 //!
 //! All traffic is over loopback, and the load shares the cores with the servers. With `--quick`
 //! everything is small: that shows that the benchmark works, but its figures mean nothing.
@@ -16,6 +17,7 @@ mod limits;
 #[path = "../measure.rs"]
 mod measure;
 mod mix;
+mod redis_users;
 mod requests;
 mod users;
 mod validate;
@@ -26,7 +28,7 @@ use runcast_tests::open_files::raise_limit;
 
 use self::measure::quantile;
 
-const PART_NAMES: [&str; 4] = ["validate", "limits", "mix", "requests"];
+const PART_NAMES: [&str; 5] = ["validate", "limits", "mix", "requests", "redis-users"];
 
 /// Files that a process needs beside its clients.
 const OTHER_FILES: u64 = 500;
@@ -45,6 +47,8 @@ struct Scale {
     clients: usize,
     /// Length of each run of them.
     time: Duration,
+    /// Users in `redis-users`.
+    redis_users: usize,
 }
 
 const FULL_SCALE: Scale = Scale {
@@ -54,6 +58,7 @@ const FULL_SCALE: Scale = Scale {
     requested: 60_000,
     clients: 1_000,
     time: Duration::from_secs(5),
+    redis_users: 10_000,
 };
 
 const QUICK_SCALE: Scale = Scale {
@@ -63,6 +68,7 @@ const QUICK_SCALE: Scale = Scale {
     requested: 3_000,
     clients: 100,
     time: Duration::from_secs(1),
+    redis_users: 500,
 };
 
 fn main() {
@@ -85,6 +91,7 @@ fn main() {
             "limits" => runtime.block_on(limits::limits(scale)),
             "mix" => runtime.block_on(mix::mix(scale)),
             "requests" => runtime.block_on(requests::requests(scale)),
+            "redis-users" => runtime.block_on(redis_users::redis_users(scale)),
             _ => panic!("no part {part}: there are {PART_NAMES:?}"),
         }
     }

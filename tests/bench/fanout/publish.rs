@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::keys::{Keys, RunKeys};
 use runcast_common::protocol::limits::MAX_ENTRY_EVENTS;
-use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap};
+use runcast_common::scripts::{Append, AppendAs, AppendOutcome, AppendReply, Cap};
 use runcast_tests::stamp::{Stamp, message, now_ns};
 use uuid::Uuid;
 
@@ -219,7 +219,7 @@ impl ToRedis {
                     body: Body::compress(&body),
                     cap: Cap::default(),
                 };
-                pipeline.add_command(append.command(&producer.keys));
+                pipeline.add_command(append.command(&producer.keys, AppendAs::Service));
                 producer.acked += batch.len() as u64;
                 batches.push((producer.keys.run, producer.acked));
             }

@@ -12,7 +12,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use runcast_common::protocol::keys::Keys;
 use runcast_common::scripts::load_append;
 use runcast_tests::crowd::RequestBuilder;
 use runcast_tests::eventually::eventually_within;
@@ -89,7 +88,7 @@ impl Side {
         let port = free_port();
         let address = loopback(port);
         let redis = if name == Name::NchanRedis {
-            Some(RedisServer::start(folder.path(), &Keys::new("")).await)
+            Some(RedisServer::start(folder.path()).await)
         } else {
             None
         };

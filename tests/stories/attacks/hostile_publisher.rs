@@ -21,6 +21,7 @@ use runcast_tests::stack::{Service, Stack};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::fixtures::assert_calm;
 
@@ -83,6 +84,11 @@ impl Witness {
     /// The partition of its run.
     pub(super) fn partition(&self) -> usize {
         Keys::partition(self.run.id)
+    }
+
+    /// Its run.
+    pub(super) fn run(&self) -> Uuid {
+        self.run.id
     }
 
     /// Ends the run. Nothing of it is lost, doubled or late, for its viewer and in Postgres.

@@ -81,7 +81,7 @@ async fn garbage_in_the_ready_queue_stops_nobody() {
     // A run that Postgres does not know, with a stream: it stays, out of the queue.
     let unknown = unknown_run(partition);
     let keys: RunKeys = stack.keys().run(unknown);
-    let connection = stack.redis.publisher_connection().await;
+    let connection = stack.redis.connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), unknown);
     publisher.publish(&numbered_lines("lost", 1..=3)).await;
     // Garbage in bulk, each second entry a run that does not exist.

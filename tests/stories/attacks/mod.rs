@@ -14,4 +14,5 @@ mod hostile_publisher_queue;
 mod hostile_publisher_stream;
 mod injection;
 mod isolation;
+mod run_users;
 mod secret_leaks;

@@ -315,7 +315,10 @@ impl GatewayClient {
         // where Redis is asked for.
         let may_override = handed_out.is_some() || self.transport == TransportChoice::Redis;
         let override_url = self.redis.clone().filter(|_| may_override);
-        let redis = override_url.or(handed_out);
+        let redis = match (override_url, handed_out) {
+            (Some(url), Some(handed_out)) => Some(with_credentials(url, &handed_out)),
+            (url, handed_out) => url.or(handed_out),
+        };
         let run = reply.run.id;
         Ok(Session {
             run,
@@ -345,6 +348,14 @@ impl GatewayClient {
             url: self.display_url.clone(),
             reason: format!("{reason}{hint}"),
         }
+    }
+}
+
+/// Another address of Redis: unless it names a user, with the user of the run.
+fn with_credentials(url: RedisUrl, handed_out: &RedisUrl) -> RedisUrl {
+    match (url.credentials(), handed_out.credentials()) {
+        (None, Some((name, password))) => url.with_user(name, password),
+        _ => url,
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Whether an agent counts as alive must not depend on how busy its runtime is. So one thread,
 //! shared by all publishers of the process, has a small runtime and connections for heartbeats
-//! alone. One task per publisher reads how far it has come and sends that by the way that events
-//! take, by default every
+//! alone. One task per publisher reads how far it has come and sends that, by default every
 //! [`HEARTBEAT_INTERVAL`](runcast_common::presence::heartbeat::HEARTBEAT_INTERVAL); it ends with
-//! its publisher. A heartbeat that cannot be sent is skipped: the publisher itself reports that it
+//! its publisher. Heartbeats go through the gateway also where events do not: agents of all runs
+//! share the keys that hold them, so the Redis user of a run may not write there. A heartbeat that cannot be sent is skipped: the publisher itself reports that it
 //! cannot publish, and the next heartbeat contains everything anew.
 //!
-//! Time: the usual Redis deadline for each of the three calls of a heartbeat, or that of a call of
-//! the gateway.
+//! Time: that of a call of the gateway, or without one the usual Redis deadline for each of the
+//! three calls of a heartbeat.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::usage::UsageSampler;
+use crate::gateway_client::GatewayClient;
 use crate::queue::event_queue::Queue;
 use crate::sender::progress::Progress;
 use crate::transport::selector::ActiveTransport;
@@ -53,6 +54,8 @@ static HEARTBEAT_RUNTIME: LazyLock<Option<Handle>> = LazyLock::new(|| {
 pub(crate) struct HeartbeatTask {
     /// The way that events take.
     pub(crate) active: watch::Receiver<ActiveTransport>,
+    /// The gateway, if there is one.
+    pub(crate) gateway: Option<GatewayClient>,
     pub(crate) keys: Keys,
     pub(crate) run: RunKeys,
     pub(crate) variation: u16,
@@ -89,9 +92,16 @@ impl HeartbeatTask {
         let mut is_rejected = false;
         let mut way = ActiveTransport::None;
         loop {
-            // 1. The way that events take now, with connections of this runtime.
+            // 1. The gateway, or the way that events take now, with connections of this runtime.
             if self.active.has_changed().unwrap_or(false) {
-                way = own_connections(&self.active.borrow_and_update());
+                let active = self.active.borrow_and_update().clone();
+                way = match (active, &self.gateway, way) {
+                    (ActiveTransport::Redis(_), Some(_), way @ ActiveTransport::Gateway(_)) => way,
+                    (ActiveTransport::Redis(_), Some(client), _) => {
+                        own_connections(&ActiveTransport::Gateway(Box::new(client.clone())))
+                    }
+                    (active, _, _) => own_connections(&active),
+                };
             }
             // 2. Send.
             let heartbeat = self.heartbeat(&mut usage);
@@ -114,7 +124,7 @@ impl HeartbeatTask {
                 }
             };
             match sent {
-                // For example, the ACL of this Redis user is older than heartbeats.
+                // For example, the token has ended.
                 Err((false, error)) if !std::mem::replace(&mut is_rejected, true) => {
                     tracing::warn!(run = %self.run.run, error, "heartbeats are rejected");
                 }

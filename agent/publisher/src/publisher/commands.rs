@@ -231,7 +231,7 @@ impl CommandReader {
                 continue;
             };
             if error.code() == Some("NOPERM") {
-                tracing::warn!(%error, "commands to this run cannot be read: see `runcastd acl`");
+                tracing::warn!(%error, "commands to this run cannot be read");
                 return;
             }
             tracing::debug!(%error, "commands cannot be read at the moment, retrying");

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runcast_common::protocol::keys::{Keys, RunKeys};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -100,8 +99,19 @@ impl Publisher {
         });
         // 3. Heartbeats, notices and the sending task.
         if let Some((routes, keys)) = setup.routes.as_ref().zip(setup.heartbeat) {
-            let (run, interval) = (routes.keys().clone(), setup.options.heartbeat_interval);
-            shared.start_heartbeats(active.clone(), keys, run, setup.variation, interval);
+            let heartbeats = HeartbeatTask {
+                active: active.clone(),
+                gateway: routes.gateway().cloned(),
+                keys,
+                run: routes.keys().clone(),
+                variation: setup.variation,
+                producer: shared.producer,
+                queue: Arc::clone(&shared.queue),
+                progress: shared.progress.clone(),
+                interval: setup.options.heartbeat_interval,
+                ended: shared.ended.clone(),
+            };
+            heartbeats.spawn();
         }
         let reader = NoticeReader {
             producer,
@@ -137,30 +147,6 @@ impl Publisher {
             shared.ended.clone().drop_guard(),
         ));
         Self { shared }
-    }
-}
-
-impl Shared {
-    fn start_heartbeats(
-        &self,
-        active: watch::Receiver<ActiveTransport>,
-        keys: Keys,
-        run: RunKeys,
-        variation: u16,
-        interval: Duration,
-    ) {
-        let heartbeat = HeartbeatTask {
-            active,
-            keys,
-            run,
-            variation,
-            producer: self.producer,
-            queue: Arc::clone(&self.queue),
-            progress: self.progress.clone(),
-            interval,
-            ended: self.ended.clone(),
-        };
-        heartbeat.spawn();
     }
 }
 

@@ -13,9 +13,11 @@ use futures::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use runcast_common::connect::Redis;
+use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::keys::RunKeys;
-use runcast_common::scripts::{Append, AppendReply, load_append};
+use runcast_common::scripts::{Append, AppendAs, AppendReply, Cap, load_append};
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use super::connection::{CallError, ConnectionError, RequestReply};
 use crate::retransmit::send_window::Request;
@@ -42,8 +44,9 @@ impl RedisConnection {
     /// distance of 10 ms for a stream of 10 MB/s, and hold at most 2 MiB.
     pub(crate) const MAX_IN_FLIGHT: usize = 8;
 
-    /// Connects to the server that holds the run, and loads the append script there. `deadline` is
-    /// for each reply.
+    /// Connects to the server that holds the run, and calls the append script there without an
+    /// event: a server may accept a connection and refuse each append. `deadline` is for each
+    /// reply.
     pub(crate) async fn open(
         redis: &Redis,
         keys: &RunKeys,
@@ -57,11 +60,33 @@ impl RedisConnection {
             calls: VecDeque::with_capacity(Self::MAX_IN_FLIGHT + 1),
             last_reply_at: Instant::now(),
         };
-        opened.load_script().await?;
+        opened.probe().await?;
         Ok(opened)
     }
 
-    /// Loads the append script into the server.
+    async fn probe(&mut self) -> Result<(), ConnectionError> {
+        let probe = Append {
+            producer: Uuid::nil(),
+            producer_epoch: 0,
+            base: 0,
+            acked: 0,
+            first: 1,
+            count: 0,
+            body: Body::Plain(b""),
+            cap: Cap::default(),
+        };
+        let call = probe.call(&self.keys, AppendAs::RunUser, &mut self.connection);
+        match timeout(self.deadline, call).await {
+            Ok(Ok(_)) => Ok(()),
+            // Busy: appends are tried again.
+            Ok(Err(error)) if is_busy(&error) => Ok(()),
+            Ok(Err(error)) => Err(self.failed(error)),
+            Err(_elapsed) => Err(self.silent()),
+        }
+    }
+
+    /// Loads the append script into the server, which the user of a run may not: then the gateway
+    /// does, when it is asked anew how to publish.
     pub(super) async fn load_script(&mut self) -> Result<(), ConnectionError> {
         match timeout(self.deadline, load_append(&mut self.connection)).await {
             Ok(Ok(())) => Ok(()),
@@ -83,7 +108,7 @@ impl RedisConnection {
     }
 
     pub(super) fn send(&mut self, append: &Append<'_>) {
-        let command = append.command(&self.keys);
+        let command = append.command(&self.keys, AppendAs::RunUser);
         let mut connection = self.connection.clone();
         // Unconstrained: if tokio's cooperative budget refused the first poll, a later call could
         // overtake this one.
@@ -131,11 +156,16 @@ impl RedisConnection {
     }
 
     fn call_error(&self, error: RedisError) -> CallError {
-        // With these codes Redis has rejected the call without executing anything.
         match error.code() {
             Some("NOSCRIPT") => CallError::UnknownScript,
-            Some("OOM" | "MISCONF" | "BUSY") => CallError::Busy(error.to_string()),
+            _ if is_busy(&error) => CallError::Busy(error.to_string()),
             _ => CallError::Failed(self.failed(error)),
         }
     }
+}
+
+/// Whether Redis executes no writes at the moment: it has rejected the call without executing
+/// anything.
+fn is_busy(error: &RedisError) -> bool {
+    matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY"))
 }

@@ -10,7 +10,8 @@
 //!
 //! The credentials for Redis may change while a run goes on, and so may its address. So the gateway
 //! is asked anew how to publish when Redis refuses the credentials, and when it has been away for
-//! [`REFRESH_AFTER`]; not more often than [`REFRESH_INTERVAL`].
+//! [`REFRESH_AFTER`]; not more often than [`REFRESH_INTERVAL`]. Redis forgets the user of a run when
+//! it restarts: asking creates it again, with the same credentials.
 //!
 //! [`ActiveTransport`] says which way is in use: heartbeats and commands take the same.
 
@@ -45,6 +46,9 @@ const FIRST_PROBE: Duration = Duration::from_millis(250);
 
 /// Longest time between two probes of a Redis that is not in use.
 const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The same for a Redis that refuses the credentials even after the gateway was asked.
+const MAX_REFUSED_INTERVAL: Duration = Duration::from_secs(300);
 
 /// How long Redis may be away before the gateway is asked whether it has moved.
 const REFRESH_AFTER: Duration = Duration::from_secs(30);
@@ -239,6 +243,11 @@ impl Routes {
         })
     }
 
+    /// The gateway, if there is one.
+    pub(crate) const fn gateway(&self) -> Option<&GatewayClient> {
+        self.gateway.as_ref()
+    }
+
     /// The keys of the run.
     pub(crate) const fn keys(&self) -> &RunKeys {
         &self.keys
@@ -297,7 +306,8 @@ impl Routes {
         }
     }
 
-    /// Asks the gateway how to publish, if that is due. Returns whether the answer is a new one.
+    /// Asks the gateway how to publish, if that is due. Returns whether Redis may answer otherwise
+    /// now.
     async fn refresh(&mut self) -> bool {
         let is_away = self
             .away_since
@@ -328,7 +338,7 @@ impl Routes {
         };
         let known = self.redis.as_ref().map(|route| identity(&route.url));
         if known == Some(identity(url)) {
-            return false;
+            return self.is_refused;
         }
         match RedisRoute::new(url) {
             Ok(route) => {
@@ -356,11 +366,10 @@ impl RedisProbe {
         Self(AbortOnDropHandle::new(tokio::spawn(async move {
             // With jitter: agents that lost Redis together do not come back together.
             // Credentials that were refused are refused again, at least for a while.
-            let first = match routes.is_refused {
-                true => MAX_PROBE_INTERVAL,
-                false => FIRST_PROBE,
+            let mut backoff = match routes.is_refused {
+                true => Backoff::new(MAX_PROBE_INTERVAL, MAX_REFUSED_INTERVAL),
+                false => Backoff::new(FIRST_PROBE, MAX_PROBE_INTERVAL),
             };
-            let mut backoff = Backoff::new(first, MAX_PROBE_INTERVAL);
             loop {
                 sleep(backoff.next_wait()).await;
                 match routes.open_redis().await {

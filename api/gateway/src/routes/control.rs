@@ -25,7 +25,7 @@ use runcast_common::commands::{
 };
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event::{self, Action, Control, ControlState, Kind, Status};
-use runcast_common::scripts::{Append, AppendOutcome, Cap};
+use runcast_common::scripts::{Append, AppendAs, AppendOutcome, Cap};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::{error, info};
@@ -264,7 +264,7 @@ impl ControlEvents<'_> {
             .gateway
             .redis()
             .run(keys.slot, async |connection| {
-                append.call(&keys, connection).await
+                append.call(&keys, AppendAs::Service, connection).await
             })
             .await?;
         match appended.outcome {

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::run_access::find_run;
 use crate::Gateway;
+use crate::direct_redis::RedisAccess;
 use crate::extract::caller::Caller;
 use crate::extract::credential::PresentedSecret;
 use crate::extract::json::StrictJson;
@@ -27,6 +28,7 @@ use crate::extract::page::PageSize;
 use crate::extract::query::Query;
 use crate::problem::Problem;
 use runcast_access::Scope;
+use runcast_access::secret::Secret;
 use runcast_store::runs::{NewRun, Run, RunFilter};
 
 const PAGE_RUNS: PageSize = PageSize {
@@ -69,19 +71,7 @@ const fn one_variation() -> u16 {
     1
 }
 
-/// How an agent reaches Redis. Holds credentials, as does [`CreatedRun`]: neither has `Debug`.
-#[derive(Serialize, ToSchema)]
-struct RedisAccess {
-    /// The address, with user and password.
-    url: String,
-    /// Certificates of the authorities that signed for it, as PEM, where the platform does not know
-    /// them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ca: Option<String>,
-    /// The prefix of all keys.
-    prefix: String,
-}
-
+/// Holds credentials, as [`RedisAccess`] does: neither has `Debug`.
 #[derive(Serialize, ToSchema)]
 struct CreatedRun {
     run: Run,
@@ -173,10 +163,10 @@ async fn create(
         false => StatusCode::OK,
     };
     let created = CreatedRun {
+        redis: redis_access(&gateway, run.id, Some(&token)).await,
         url: page_url(&gateway, run.id),
         token: token.expose().to_owned(),
         protocol: PROTOCOL_VERSION,
-        redis: redis_access(&gateway),
         run,
     };
     Ok((status, Json(created)))
@@ -252,10 +242,10 @@ async fn publish(
     let access = gateway.access();
     let token = access.run_token(&principal, &credential, run.id).await?;
     Ok(Json(PublishAccess {
+        redis: redis_access(&gateway, run.id, token.as_ref()).await,
         url: page_url(&gateway, run.id),
         protocol: PROTOCOL_VERSION,
         token: token.map(|token| token.expose().to_owned()),
-        redis: redis_access(&gateway),
         run,
     }))
 }
@@ -283,13 +273,8 @@ fn page_url(gateway: &Gateway, run: Uuid) -> String {
     format!("{}#/runs/{run}", gateway.public_url())
 }
 
-fn redis_access(gateway: &Gateway) -> Option<RedisAccess> {
-    let redis = gateway.publish_redis()?;
-    Some(RedisAccess {
-        url: redis.expose().to_owned(),
-        ca: redis.ca().map(|ca| ca.pem().to_owned()),
-        prefix: gateway.keys().prefix().to_owned(),
-    })
+async fn redis_access(gateway: &Gateway, run: Uuid, token: Option<&Secret>) -> Option<RedisAccess> {
+    gateway.publish_redis()?.access(token?, run).await
 }
 
 fn checked_name(name: String) -> Result<String, Problem> {

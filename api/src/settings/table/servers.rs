@@ -45,8 +45,9 @@ pub static REDIS_CA: Setting<String> = Setting::new(
 pub static PUBLISH_REDIS_URL: Setting<RedisUrl> = Setting::new(
     "RUNCAST_PUBLISH_REDIS_URL",
     &[Gateway],
-    "Redis as agents reach it, for those that publish to it directly, with a user that may only append: \
-     `runcastd acl` prints its rules",
+    "Redis as agents reach it, for those that publish to it directly. A gateway creates a user for \
+     each token of a run, so a user in the address is not used; the user of REDIS_URL needs the \
+     rights `+acl|setuser +acl|deluser +acl|users`",
 )
 .default_words("none: agents publish through the gateway")
 .prints_itself();

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use runcast_common::backoff::Backoff;
 use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::event_id::EventId;
-use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap, request_repair};
+use runcast_common::scripts::{Append, AppendAs, AppendOutcome, AppendReply, Cap, request_repair};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
@@ -144,7 +144,7 @@ impl Producer {
         let mut attempts = 0;
         loop {
             let appended = redis.run(keys.slot, async |connection| {
-                append.call(&keys, connection).await
+                append.call(&keys, AppendAs::Service, connection).await
             });
             match appended.await {
                 Ok(appended) => {

@@ -22,7 +22,7 @@ use runcast_common::protocol::append_calls::{
 };
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::RunKeys;
-use runcast_common::scripts::{Append, AppendOutcome, AppendReply, Cap, load_append};
+use runcast_common::scripts::{Append, AppendAs, AppendOutcome, AppendReply, Cap, load_append};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -165,7 +165,8 @@ async fn send_once(
     connection: &MultiplexedConnection,
 ) -> Vec<Result<Value, RedisError>> {
     let sending = calls.iter().map(|call| {
-        let (command, mut connection) = (call.command(keys), connection.clone());
+        let command = call.command(keys, AppendAs::Service);
+        let mut connection = connection.clone();
         // Unconstrained: if tokio's cooperative budget refused the first poll, a later call could
         // overtake this one.
         tokio::task::unconstrained(async move { command.query_async(&mut connection).await })

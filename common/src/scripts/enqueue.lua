@@ -1,0 +1,27 @@
+-- Puts a run into the ready queue whose agent has changed its wake key: the agent itself may not
+-- write to the queue. Every persister calls this; the first call counts.
+--
+-- A publisher may write anything to its meta: then its run enters the queue for nothing, or not.
+--
+-- KEYS  1 stream  2 meta  3 bell  4 ready
+-- ARGV  1 run  2 `woken`: the wake key was changed, so what is in order is looked at as well
+--              `sweep`: it may have been changed, so only a run with unstored events is queued
+-- Reply 1 if the run has entered the queue, else 0
+-- append.lua describes the fields of meta.
+
+local meta, ready = KEYS[2], KEYS[4]
+local run, reason = ARGV[1], ARGV[2]
+
+-- A time in ms, printed.
+local MAX_LENGTH = 16
+
+-- Meta of another type is like none: the persister that takes the run repairs it.
+local length = redis.pcall('HSTRLEN', meta, 'dirty')
+local dirty = type(length) == 'number' and length > 0 and length <= MAX_LENGTH and redis.call('HGET', meta, 'dirty')
+if dirty and redis.call('HSTRLEN', meta, 'queued') == length and redis.call('HGET', meta, 'queued') == dirty then
+  return 0
+end
+if not dirty and reason == 'sweep' then return 0 end
+redis.call('XADD', ready, '*', 'run', run)
+if dirty then redis.call('HSET', meta, 'queued', dirty) end
+return 1
