@@ -4,7 +4,7 @@
 //! A state represents the longest suffix of the text that begins some pattern. The automaton does
 //! not say how long that suffix is, so this module computes it once, by feeding each pattern to the
 //! automaton. Memory: about 20 bytes of automaton and 12 of [`OpenSuffix`] per byte of all forms,
-//! at most some 60 MB at the bounds of [`super::secret_value`], and under 1 MB for a usual
+//! at most some 120 MB at the bounds of [`super::secret_value`], and a few MB for a usual
 //! environment. The automaton stores the forms as plain text; the environment of the process does
 //! too.
 

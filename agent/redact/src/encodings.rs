@@ -192,6 +192,10 @@ fn html_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
             }
         }
     }
+    // A long value is structured, and its fields have forms of their own.
+    if value.len() > MAX_DUMPED_BYTES {
+        return;
+    }
     let decimal = |letter: char| format!("&#{};", u32::from(letter));
     let lower = |letter: char| format!("&#x{:x};", u32::from(letter));
     let upper = |letter: char| format!("&#x{:X};", u32::from(letter));
@@ -208,9 +212,7 @@ fn html_forms(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
     let is_symbol = |letter: char| !letter.is_ascii_alphanumeric();
     let is_foreign = |letter: char| is_marked(letter) || !letter.is_ascii();
     let chosen: [&dyn Fn(char) -> bool; 5] =
-        [&is_marked, &is_special, &is_foreign, &is_symbol, &|_| {
-            value.len() <= MAX_DUMPED_BYTES
-        }];
+        [&is_marked, &is_special, &is_foreign, &is_symbol, &|_| true];
     for number in numbers {
         for is_chosen in chosen {
             insert_escaped(
