@@ -141,21 +141,11 @@ impl Supervisor {
         pass_on(std::mem::take(&mut copied.open), terminal);
         let (mut change, exit) = child::ended(status);
         control.finish(&mut change).await;
-        if is_open {
-            add_message(&mut change, NO_LONGER_PUBLISHED);
-        }
-        if let Some(missing) = missing_output(unpublished, left_out) {
-            print_message(format_args!("{missing}"));
-            add_message(&mut change, &missing);
-        }
-        let Some(error) = copied.unwritten else {
-            return Ok((change, exit));
-        };
-        add_message(
-            &mut change,
-            &format!("its output could not be written: {error}"),
-        );
-        Ok((change, exit.with_unwritten_output(&error)))
+        let missing = missing_output(unpublished, left_out);
+        let unwritten = copied.unwritten.as_ref();
+        add_messages(&mut change, is_open, missing, unwritten);
+        let with_unwritten = |error| exit.with_unwritten_output(error);
+        Ok((change, unwritten.map_or(exit, with_unwritten)))
     }
 
     /// Ends the processes that a cancelled command left behind.
@@ -222,11 +212,24 @@ fn pass_on(open: Vec<OpenStream>, terminal: Option<TerminalSession>) {
     }
 }
 
-fn add_message(change: &mut StatusChange, more: &str) {
-    change.message = Some(match change.message.take() {
-        Some(message) => format!("{message}; {more}"),
-        None => more.to_owned(),
-    });
+/// Adds to the last event what happened to the output.
+fn add_messages(
+    change: &mut StatusChange,
+    is_open: bool,
+    missing: Option<String>,
+    unwritten: Option<&io::Error>,
+) {
+    if let Some(missing) = &missing {
+        print_message(format_args!("{missing}"));
+    }
+    let before = change.message.take();
+    let open = is_open.then(|| NO_LONGER_PUBLISHED.to_owned());
+    let unwritten = unwritten.map(|error| format!("its output could not be written: {error}"));
+    let all: Vec<String> = [before, open, unwritten, missing]
+        .into_iter()
+        .flatten()
+        .collect();
+    change.message = (!all.is_empty()).then(|| all.join("; "));
 }
 
 /// Stops with the command, so that a shell notices that its job is stopped: SIGCONT to `runcast`
