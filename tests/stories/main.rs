@@ -28,6 +28,7 @@ mod lost_agents;
 mod memory_budget;
 mod outages;
 mod page;
+mod page_order;
 mod persisters;
 mod psql;
 mod readiness;
