@@ -24,6 +24,7 @@ mod interleavings;
 mod invalid_input;
 mod kills;
 mod limits;
+mod line_ends;
 mod lost_agents;
 mod memory_budget;
 mod outages;
