@@ -41,6 +41,7 @@ mod rejected_requests;
 mod rolling_restart;
 mod schemathesis;
 mod search;
+mod search_shown;
 mod slow_viewers;
 mod startup;
 mod text;
