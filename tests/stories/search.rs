@@ -165,6 +165,8 @@ async fn invalid_searches_are_refused_with_the_reason() {
         ("q=a&regex=b", "not both"),
         ("regex=a(b", "unclosed group at character 2"),
         ("regex=(%5Cw{900}){900}", "too large"),
+        ("regex=a[ab]{2000}[c-z]", "too large"),
+        ("regex=(a|b)*a(a|b){5000}c", "too large"),
         ("regex=(?=a)", "look-around"),
         (&long, "over the limit of 1000"),
         ("q=a&channel=status", "has no text"),
@@ -181,4 +183,60 @@ async fn invalid_searches_are_refused_with_the_reason() {
         (response["done"].clone(), response["matches"].clone()),
         (json!(true), json!([]))
     );
+}
+
+/// An expression that takes many seconds for the lines of the run, and a tenth of one for each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expensive_search_ends_with_its_time_its_client_and_the_gateway() {
+    let mut stack = Stack::start().await;
+    let run = stack.api().create_run("expensive").await;
+    let mut publisher = Publisher::new(run.publisher_connection().await, stack.keys(), run.id);
+    let mut random = 1_u64;
+    let mut line = || -> String {
+        let letters = std::iter::repeat_with(|| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            if random >> 63 == 0 { 'a' } else { 'b' }
+        });
+        letters.take(30_000).chain(['\n']).collect()
+    };
+    let mut last = None;
+    for _ in 0..150 {
+        last = Some(
+            publisher
+                .publish(&[runcast_tests::event_lines::output_line(&line())])
+                .await,
+        );
+    }
+    stack
+        .database
+        .wait_stored(run.id, last.expect("lines"))
+        .await;
+    let api = stack.api();
+    // An answer in parts: each goes on where the one before has ended.
+    let expensive = "regex=a[ab]{150}[c-z]";
+    let first = found(&api, run.id, expensive).await;
+    let cursor = first["cursor"].as_str().expect("a cursor");
+    assert_eq!((&first["done"], texts(&first).len()), (&json!(false), 0));
+    let second = found(&api, run.id, &format!("{expensive}&after={cursor}")).await;
+    assert_eq!(second["done"], false);
+    assert_ne!(second["cursor"], cursor);
+    // A client that has gone leaves no search behind that others wait for.
+    for _ in 0..20 {
+        let search = found(&api, run.id, expensive);
+        tokio::select! {
+            biased;
+            _ = search => panic!("an expensive search has ended at once"),
+            () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
+        }
+    }
+    let cheap = found(&api, run.id, "q=c").await;
+    assert_eq!(cheap["done"], true);
+    // Nor does a gateway wait for one.
+    let path = format!("/v1/runs/{}/search?{expensive}", run.id);
+    let search = tokio::spawn(api.request(Method::GET, &path).send());
+    tokio::task::yield_now().await;
+    stack.stop(Service::Gateway).await;
+    drop(search.await);
 }

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use runcast_common::presence::run_update::DELETED_STATUS;
+use runcast_common::protocol::event::line_separators;
 use serde_json::Value;
 
 use super::sse::Frame;
@@ -66,7 +67,10 @@ impl<O: Write, E: Write> Printer<O, E> {
             _ => false,
         };
         if self.json && !about_connection {
-            writeln!(self.out, "{}", frame.data)?;
+            // A gateway escapes these itself; an older one did not.
+            self.out
+                .write_all(&line_separators::escaped(frame.data.as_bytes()))?;
+            self.out.write_all(b"\n")?;
         } else if !self.json {
             self.print_text(&frame.event, &event)?;
         }
@@ -229,6 +233,14 @@ mod tests {
         let (_, err, last) = printed(false, &frames);
         assert_eq!(err, "runcast: the run was deleted\n");
         assert_eq!(last, StreamState::Ended);
+    }
+
+    #[test]
+    fn a_json_line_has_no_other_line_ends_and_keeps_its_digits() {
+        let data = "{\"text\":\"a\u{2028}b\u{85}\",\"id\":1610521604143693812,\"z\":1e400}";
+        let (out, err, _) = printed(true, &[frame("output", data)]);
+        let expected = r#"{"text":"a\u2028b\u0085","id":1610521604143693812,"z":1e400}"#;
+        assert_eq!((out.trim_end(), err.as_str()), (expected, ""));
     }
 
     #[test]

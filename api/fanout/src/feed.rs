@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::frame::frame;
 use crate::memory::{SHED_REASON, ShedSignal};
 use crate::sse::{DRAIN_REASON, KEEP_ALIVE, KEEP_ALIVE_LINE, RETRY_LINE, retry_spread};
 
@@ -190,12 +191,7 @@ impl Feed {
     }
 
     fn frame(&self, name: &str, data: &impl serde::Serialize, number: u64) -> Bytes {
-        let data = serde_json::to_string(data).unwrap_or_else(|_impossible| "{}".to_owned());
-        format!(
-            "event: {name}\ndata: {data}\nid: {}-{number}\n\n",
-            self.boot
-        )
-        .into()
+        frame(name, data, format_args!("{}-{number}", self.boot))
     }
 
     fn gap(&self, number: u64) -> Bytes {

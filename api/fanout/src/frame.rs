@@ -3,13 +3,17 @@
 //! A frame is `event:`, `data:`, `id:` in that order, then an empty line. `data` comes before `id`,
 //! so a frame that is cut off never advances a client's cursor. `data` is the event line in its
 //! [`envelope`](runcast_history::envelope). A line holds no raw newline or carriage return
-//! (`Head::parse` refuses them), so one `data:` line is always enough.
+//! (`Head::parse` refuses them), so one `data:` line is always enough; other characters that some
+//! clients take for the end of a line are escaped.
 //!
 //! Data: the frames of consecutive events in one piece of shared memory, and a [`Mark`] for each,
 //! by which a filter selects without a look at the bytes.
 
+use std::fmt;
+
 use bytes::Bytes;
 use runcast_common::protocol::entry::Event;
+use runcast_common::protocol::event::line_separators::push_escaped;
 use runcast_common::protocol::event::{Head, Kind};
 use runcast_common::protocol::event_id::EventId;
 use serde::Serialize;
@@ -164,15 +168,17 @@ impl Encoder {
 /// A frame that is no event of the run: `ready`, `degraded`, `closing`, `end`, `state` or a
 /// heartbeat. Like every frame it has an id: that of the cursor, which stays unchanged.
 pub fn notice(name: &str, data: &impl Serialize, cursor: EventId) -> Bytes {
-    let mut out = format!("event: {name}\ndata: ").into_bytes();
-    out.extend_from_slice(&json(data));
-    out.extend_from_slice(format!("\nid: {cursor}\n\n").as_bytes());
-    out.into()
+    frame(name, data, cursor)
 }
 
-fn json(value: &impl Serialize) -> Vec<u8> {
-    // Notices are flat structures of strings and numbers: serializing them cannot fail.
-    serde_json::to_vec(value).unwrap_or_else(|_impossible| b"{}".to_vec())
+/// A frame of data that is no event line.
+pub(crate) fn frame(name: &str, data: &impl Serialize, id: impl fmt::Display) -> Bytes {
+    let mut out = format!("event: {name}\ndata: ").into_bytes();
+    // Such data are flat structures of strings and numbers: serializing them cannot fail.
+    let data = serde_json::to_vec(data).unwrap_or_else(|_impossible| b"{}".to_vec());
+    push_escaped(&mut out, &data);
+    out.extend_from_slice(format!("\nid: {id}\n\n").as_bytes());
+    out.into()
 }
 
 #[cfg(test)]
@@ -222,6 +228,27 @@ mod tests {
             "\"producer\":\"00000000-0000-0000-0000-000000000001\",\"seq\":101}\n",
             "id: 9-1\n\n",
         )));
+    }
+
+    #[test]
+    fn no_frame_has_a_line_end_that_only_some_clients_see() {
+        let separators = "a\u{2028}b\u{2029}c\u{85}";
+        let line = format!(r#"{{"kind":"output","text":"{separators}"}}"#);
+        let mut encoder = Encoder::new(EventId::ZERO);
+        encoder.event(&Event {
+            line: line.into(),
+            ..event(1, "")
+        });
+        let data = serde_json::json!({"name": separators});
+        let frames = [
+            encoder.finish().bytes,
+            notice("state", &data, EventId::ZERO),
+        ];
+        for frame in frames {
+            let text = String::from_utf8(frame.into()).expect("text");
+            assert!(text.contains(r"a\u2028b\u2029c\u0085"), "{text}");
+            assert!(text.is_ascii(), "{text}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ use runcast_access::rate_limit::Denial;
 use runcast_access::secret::IssueError;
 use runcast_history::archive;
 use runcast_history::reader::ReadError;
+use runcast_history::text::search::SearchError;
 use runcast_store::StoreError;
 use runcast_store::roles::RoleError;
 use runcast_store::users::UserError;
@@ -248,6 +249,15 @@ impl From<ReadError> for Problem {
         match error {
             ReadError::Store(error) => error.into(),
             ReadError::Archive(error) => error.into(),
+        }
+    }
+}
+
+impl From<SearchError> for Problem {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Read(error) => error.into(),
+            SearchError::TooExpensive => Self::bad_request(error.to_string()),
         }
     }
 }

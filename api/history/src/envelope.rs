@@ -9,17 +9,17 @@
 //! line: there the server's fields stand at the end, and an enveloped line can be taken apart again
 //! from its end.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 use memchr::memmem::Finder;
 use runcast_common::protocol::entry::Event;
+use runcast_common::protocol::event::line_separators::push_escaped;
 use runcast_common::protocol::event_id::EventId;
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
 use uuid::Uuid;
+
+use crate::raw_fields::RawFields;
 
 /// Longest envelope: an id of two numbers of 16 digits, a UUID, a seq of 20 digits, and the names.
 const MAX_ENVELOPE_BYTES: usize = 160;
@@ -44,53 +44,21 @@ static TRACES: LazyLock<[Finder<'static>; 6]> = LazyLock::new(|| {
     .map(Finder::new)
 });
 
-/// The fields of an object in their order, with their values as they were written.
-struct Fields<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-/// Writes an event line for readers: with its envelope, and without fields of the same names that
-/// the producer wrote.
+/// Writes an event line for readers: with its envelope, without fields of the same names that the
+/// producer wrote, and with the characters escaped that some readers take for the end of a line.
 pub fn for_readers(out: &mut Vec<u8>, event: &Event) {
     let is_suspicious = TRACES.iter().any(|trace| trace.find(&event.line).is_some());
-    match is_suspicious.then(|| without_server_fields(&event.line)) {
-        Some(Some(line)) => {
-            let line = line.into();
-            with_envelope(
-                out,
-                &Event {
-                    line,
-                    ..event.clone()
-                },
-            );
-        }
-        _ => with_envelope(out, event),
-    }
+    let own = match is_suspicious.then(|| without_server_fields(&event.line)) {
+        Some(Some(line)) => Cow::Owned(line),
+        _ => Cow::Borrowed(&event.line[..]),
+    };
+    push_escaped(out, own.strip_suffix(b"}").unwrap_or(&own));
+    push_envelope(out, event);
 }
 
 /// The line without the fields that only the server may send; none if it has no such field.
 fn without_server_fields(line: &[u8]) -> Option<Vec<u8>> {
-    let Fields(fields) = serde_json::from_slice(line).ok()?;
+    let RawFields(fields) = serde_json::from_slice(line).ok()?;
     let is_own = |name: &String| !SERVER_FIELDS.contains(&name.as_str());
     if fields.iter().all(|(name, _)| is_own(name)) {
         return None;
@@ -111,6 +79,10 @@ fn without_server_fields(line: &[u8]) -> Option<Vec<u8>> {
 pub fn with_envelope(out: &mut Vec<u8>, event: &Event) {
     let object = event.line.strip_suffix(b"}").unwrap_or(&event.line);
     out.extend_from_slice(object);
+    push_envelope(out, event);
+}
+
+fn push_envelope(out: &mut Vec<u8>, event: &Event) {
     let (id, producer, seq) = (event.id, event.producer, event.producer_seq);
     let envelope = if producer.is_nil() {
         // A gap that Runcast itself reports has no producer and no seq.
@@ -206,6 +178,14 @@ mod tests {
             (
                 r#"{"kind":"log","a":"id","b":{"run":1}}"#,
                 r#"{"kind":"log","a":"id","b":{"run":1},"id":"9-2"}"#,
+            ),
+            (
+                "{\"kind\":\"log\",\"text\":\"a\u{2028}b\u{85}\",\"id\":1}",
+                r#"{"kind":"log","text":"a\u2028b\u0085","id":"9-2"}"#,
+            ),
+            (
+                "{\"kind\":\"log\",\"\u{2029}\":10000000000000000001}",
+                r#"{"kind":"log","\u2029":10000000000000000001,"id":"9-2"}"#,
             ),
             (
                 r#"{"kind":"log","text":"\"id\":1 \u0061"}"#,

@@ -20,6 +20,7 @@ pub mod envelope;
 pub mod filter;
 pub mod gap_notice;
 pub mod pages;
+mod raw_fields;
 pub mod reader;
 pub mod stored;
 pub mod text;

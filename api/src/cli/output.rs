@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use runcast_common::config::{Env, PostgresUrl};
+use runcast_common::protocol::event::line_separators;
 use runcast_store::Store;
 use serde::Serialize;
 
@@ -49,8 +50,8 @@ pub(super) fn time(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// One JSON object and the end of its line.
+/// One JSON object and the end of its line, which no text in it looks like.
 pub(super) fn json_line(value: &impl Serialize, out: &mut impl Write) -> anyhow::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(&line_separators::escaped(&serde_json::to_vec(value)?))?;
     Ok(writeln!(out)?)
 }

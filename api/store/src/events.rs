@@ -2,9 +2,10 @@
 //!
 //! A page is bounded in rows and in bytes, so no reader can make the server hold more than a few
 //! megabytes. Within a run ids grow, but are not always dense: an event that was published again
-//! after Redis lost it is stored once, and its second id stays unused. All reads use the primary
+//! after Redis lost it is stored once, and its second id stays unused. All reads follow the primary
 //! key, so their cost does not grow with the run; only a page of few channels skips over the events
-//! of the others.
+//! of the others. Functions of the schema read pages (`events_after`, `events_before`): they hold
+//! the planner to the key also while a new partition has no statistics.
 //!
 //! This file reads rows only. It leaves out events that the archive holds, even while their rows
 //! still exist. So a reader sees either all of these rows or none while they are being deleted.
@@ -60,54 +61,27 @@ pub struct Moment {
     pub appended_ms: u64,
 }
 
-/// The rows of a run that a page may contain. Parameters: $1 run, $2 and $3 the id it starts from,
-/// $4 whether all channels are selected, $5 else whole kinds, $6 and variations of kinds as
-/// [`channel_number`] encodes them, $7 the limit of rows, $8 the limit of bytes. `$rows` leaves out
-/// what the archive holds.
-macro_rules! page {
-    ($columns:literal, $comparison:literal, $rows:literal, $order:literal) => {
-        concat!(
-            "SELECT ",
-            $columns,
-            ", sum(octet_length(body)) OVER (ORDER BY ",
-            $order,
-            ") AS size, octet_length(body) AS length FROM (
-             SELECT * FROM events
-              WHERE run_id = $1 AND (epoch, seq) ",
-            $comparison,
-            " ($2, $3) AND ",
-            $rows,
-            "
-                AND ($4 OR kind = ANY($5::smallint[]) OR kind * 1000 + variation = ANY($6::int[]))
-              ORDER BY ",
-            $order,
-            " LIMIT $7) AS page"
-        )
-    };
-}
+/// A page forward. Parameters: $1 run, $2 and $3 the id that it starts after, $4 whether all
+/// channels are selected, $5 else whole kinds, $6 and variations of kinds as [`channel_number`]
+/// encodes them, $7 the limit of rows, $8 the limit of bytes, $9 and $10 the watermark. There are
+/// no rows if the archive holds events behind the start.
+const SELECT_AFTER: &str = "SELECT epoch, seq, producer, producer_seq, body FROM (
+        SELECT *, sum(octet_length(body)) OVER (ORDER BY epoch, seq) AS size
+          FROM events_after($1, $2, $3, $4, $5, $6, $7)) AS page
+     WHERE (size <= $8 OR size = octet_length(body)) AND (epoch, seq) <= ($9, $10)
+       AND NOT EXISTS (SELECT FROM runs r WHERE r.id = $1 AND (r.archived_epoch, r.archived_seq) > ($2, $3))
+     ORDER BY epoch, seq";
 
-const SELECT_AFTER: &str = concat!(
-    "SELECT epoch, seq, producer, producer_seq, body FROM (",
-    page!(
-        "epoch, seq, producer, producer_seq, body",
-        ">",
-        "NOT EXISTS (SELECT FROM runs r WHERE r.id = $1 AND (r.archived_epoch, r.archived_seq) > ($2, $3))",
-        "epoch, seq"
-    ),
-    ") AS sized WHERE (size <= $8 OR size = length) AND (epoch, seq) <= ($9, $10) ORDER BY epoch, seq"
-);
-
-const SELECT_PAGE_START: &str = concat!(
-    "SELECT epoch, seq, EXISTS (SELECT FROM events older WHERE older.run_id = $1
-            AND (older.epoch, older.seq) < (oldest.epoch, oldest.seq)) FROM (SELECT epoch, seq FROM (",
-    page!(
-        "epoch, seq",
-        "<",
-        "(epoch, seq) > (SELECT r.archived_epoch, r.archived_seq FROM runs r WHERE r.id = $1)",
-        "epoch DESC, seq DESC"
-    ),
-    ") AS sized WHERE size <= $8 OR size = length ORDER BY epoch, seq LIMIT 1) AS oldest"
-);
+/// Where a page backward begins. Parameters as above, up to $8; the page ends before $2 and $3.
+/// What the archive holds is left out.
+const SELECT_PAGE_START: &str = "SELECT epoch, seq,
+        EXISTS (SELECT FROM events_before($1, epoch, seq, true, '{}', '{}', 1)) FROM (
+        SELECT epoch, seq, octet_length(body) AS length,
+               sum(octet_length(body)) OVER (ORDER BY epoch DESC, seq DESC) AS size
+          FROM events_before($1, $2, $3, $4, $5, $6, $7)) AS page
+     WHERE (size <= $8 OR size = length)
+       AND (epoch, seq) > (SELECT r.archived_epoch, r.archived_seq FROM runs r WHERE r.id = $1)
+     ORDER BY epoch, seq LIMIT 1";
 
 /// Goes from epoch to epoch along the key. A run has one epoch, and one more for each time that
 /// Redis lost it.

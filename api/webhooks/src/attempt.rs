@@ -11,6 +11,7 @@ use chrono::Utc;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Certificate, Client, Response, StatusCode, redirect};
 use runcast_common::connect::Authorities;
+use runcast_common::protocol::event::line_separators;
 use tokio::time::Instant;
 use url::Url;
 
@@ -105,8 +106,11 @@ impl Sender {
         self.egress.check(&url).map_err(|error| failed(&error))?;
         let id = format!("msg_{}", due.id.simple());
         let now = Utc::now().timestamp();
+        // The receiver may log the body, or pass it on, as one line.
+        let body =
+            String::from_utf8_lossy(&line_separators::escaped(due.body.as_bytes())).into_owned();
         let signature =
-            signature::sign(&due.secret, &id, now, &due.body).map_err(|error| failed(&error))?;
+            signature::sign(&due.secret, &id, now, &body).map_err(|error| failed(&error))?;
         let client = match url.scheme() {
             "https" => &self.https,
             _ => &self.http,
@@ -117,7 +121,7 @@ impl Sender {
             .header("webhook-id", id)
             .header("webhook-timestamp", now)
             .header("webhook-signature", signature)
-            .body(due.body.clone());
+            .body(body);
         request.send().await.map_err(|error| (None, cause(&error)))
     }
 }

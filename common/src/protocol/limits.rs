@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Bound on an event line, without its newline.
+/// Bound on an event line, without its newline, and with the line separators in it escaped.
 ///
 /// An SSE frame repeats the line after `data: ` and adds an envelope of about 150 bytes. Several
 /// EventSource clients cut lines at 512 KiB; half of that leaves room for any envelope.

@@ -137,21 +137,23 @@ impl Detector {
         }
         match &self.line {
             OpenLine::None => {
-                let Some(first) = chunk.iter().find(|byte| !byte.is_ascii_whitespace()) else {
+                let line = without_bom(chunk);
+                let Some(first) = line.iter().find(|byte| !byte.is_ascii_whitespace()) else {
                     return Annotations::default();
                 };
                 match first {
-                    b'{' if chunk[0] == b'{' => json::read(chunk).unwrap_or_default(),
-                    _ => self.read_marker(*first, chunk, report).unwrap_or_default(),
+                    b'{' if line[0] == b'{' => json::read(line).unwrap_or_default(),
+                    _ => self.read_marker(*first, line, report).unwrap_or_default(),
                 }
             }
             OpenLine::Line(before) => {
                 let line = [before, chunk].concat();
+                let line = without_bom(&line);
                 let first = line.iter().find(|byte| !byte.is_ascii_whitespace());
                 let Some(first) = first.copied() else {
                     return Annotations::default();
                 };
-                let annotations = self.read_marker(first, &line, report).unwrap_or_default();
+                let annotations = self.read_marker(first, line, report).unwrap_or_default();
                 annotations.into_owned()
             }
             OpenLine::TooLong => Annotations::default(),
@@ -192,6 +194,11 @@ impl Detector {
             line => *line = OpenLine::TooLong,
         }
     }
+}
+
+/// A line without the byte order mark that some programs write at its start.
+fn without_bom(line: &[u8]) -> &[u8] {
+    line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line)
 }
 
 impl Annotations<'_> {

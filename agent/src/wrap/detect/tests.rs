@@ -160,6 +160,20 @@ fn the_largest_chunk_fits_an_event_with_its_annotations() {
 }
 
 #[test]
+fn a_byte_order_mark_hides_nothing() {
+    let bom = "\u{feff}";
+    let text = format!(
+        "{bom}{{\"level\":\"error\",\"msg\":\"x\"}}\n{bom}::group::g\n{bom}::warning::w\n{bom}::endgroup::\n"
+    );
+    let whole = read(&[text.as_bytes()]);
+    assert_eq!(whole.0.len(), 4, "{:?}", whole.0);
+    assert_eq!(whole.1, text.as_bytes());
+    // A marker is found also where the mark came by itself.
+    let (found, _) = read(&[bom.as_bytes(), b"::group::g\n"]);
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
 fn random_text_never_panics_or_changes() {
     let words: [&[u8]; 24] = [
         b"::",

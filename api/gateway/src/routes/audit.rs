@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::Stream;
 use runcast_access::open_streams::StreamRegistration;
+use runcast_common::protocol::event::line_separators::push_escaped;
 use serde::Serialize;
 use serde_json::json;
 use tracing::warn;
@@ -157,7 +158,7 @@ fn lines(
 fn encode(entries: &[AuditEntry]) -> Result<Bytes, ExportError> {
     let mut out = Vec::new();
     for entry in entries {
-        serde_json::to_writer(&mut out, entry)?;
+        push_escaped(&mut out, &serde_json::to_vec(entry)?);
         out.push(b'\n');
     }
     Ok(out.into())

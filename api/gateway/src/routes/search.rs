@@ -8,8 +8,13 @@
 //! ([`runcast_history::text::search`]): one that is not `done` came as far as its `cursor`, which
 //! is the next `after` or `before`.
 //!
-//! A gateway runs [`MAX_SEARCHES`] searches at a time. Others wait, at most [`MAX_WAIT`].
+//! A search looks at a line as a reader sees it and as it was written
+//! ([`runcast_history::text::lines`]). It runs on threads of its own, at most one for two cores and
+//! [`MAX_SEARCHES`], so that it delays no viewer; others wait, at most [`MAX_WAIT`]. It ends with
+//! its request and with the gateway, within a piece of a line
+//! ([`runcast_history::text::pattern`]).
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,14 +36,14 @@ use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_history::text::pattern::{InvalidPattern, Pattern};
 use runcast_history::text::search::{
-    MAX_CONTEXT_LINES, MAX_MATCHES, Search, SearchResults, SearchStart,
+    MAX_CONTEXT_LINES, MAX_MATCHES, Search, SearchResults, SearchStart, SearchWork,
 };
 
-/// Searches at a time: each may keep a core busy.
+/// Searches at a time, however many cores there are.
 const MAX_SEARCHES: usize = 4;
 
 /// How long a search waits for others to end.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// Matches of an answer, without `limit`.
 const DEFAULT_MATCHES: usize = 100;
@@ -51,18 +56,29 @@ pub fn router() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(search))
         .layer(compression())
-        .layer(Extension(Arc::new(Semaphore::new(MAX_SEARCHES))))
+        .layer(Extension(Arc::new(Semaphore::new(searches_at_a_time()))))
+}
+
+/// Half of the cores: the other half serves viewers, whatever is searched.
+fn searches_at_a_time() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (cores / 2).clamp(1, MAX_SEARCHES)
 }
 
 /// Finds lines of a run, also while it is live.
 ///
-/// Give either `q` or `regex`. An answer that is not `done` came as far as its `cursor`.
+/// Give either `q` or `regex`. A line matches as it is shown (carriage returns and cursor movements
+/// applied; a JSON log line as its message and `status=500`) or as it was written; composed and
+/// decomposed characters are the same. A line that was written in several parts is one line, named
+/// by the event that it began with. An answer that is not `done` came as far as its `cursor`.
+///
+/// An expression is refused if it is too large, or if the lines of one event take too long.
 #[utoipa::path(
     get,
     path = "/v1/runs/{run}/search",
     params(
         ("q" = Option<String>, Query, description = "A text"),
-        ("regex" = Option<String>, Query, description = "An expression, without look-around and back-references"),
+        ("regex" = Option<String>, Query, description = "An expression, without look-around and back-references; at most 600 characters when its repetitions are written out"),
         ("ignore_case" = Option<bool>, Query),
         ("channel" = Option<Vec<String>>, Query, description = "Only these, such as `output:0` or `log`"),
         ("level" = Option<Vec<String>>, Query, description = "Only logs of these levels"),
@@ -86,20 +102,24 @@ async fn search(
     let limit = query.parse("limit")?.unwrap_or(DEFAULT_MATCHES);
     let context = query.parse("context")?.unwrap_or(0);
     let (run, _) = authorize_run(&gateway, &principal, Scope::Read, &id).await?;
-    let search = Search {
+    let search = Arc::new(Search {
         run,
         filter,
         pattern,
         from,
         limit: limit.clamp(1, MAX_MATCHES),
         context: usize::min(context, MAX_CONTEXT_LINES),
-    };
-    let Ok(Ok(_permit)) = timeout(MAX_WAIT, permits.acquire()).await else {
+    });
+    let Ok(Ok(permit)) = timeout(MAX_WAIT, permits.acquire_owned()).await else {
         return Err(Problem::unavailable(
             "too many searches run at the moment; try again",
         ));
     };
-    Ok(Json(search.run(gateway.hub().reader()).await?))
+    // The server drops this future when the client is gone, and the guard with it.
+    let stop = gateway.hub().stop().child_token();
+    let _guard = stop.clone().drop_guard();
+    let work = SearchWork::new(stop, permit);
+    Ok(Json(search.run(gateway.hub().reader(), &work).await?))
 }
 
 fn pattern(query: &Query) -> Result<Pattern, Problem> {

@@ -1,14 +1,20 @@
 //! The text of one event, as bytes, and the stream that it belongs to.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use memchr::memmem::Finder;
 use runcast_common::protocol::event::{Channel, Kind};
 use serde::Deserialize;
 
 use crate::filter::Filter;
 use crate::pages::HistoryItem;
+
+/// One of these stands in the line of a chunk with something detected.
+static MARKS: LazyLock<[Finder<'static>; 2]> =
+    LazyLock::new(|| ["\"message\"", "\"group\""].map(Finder::new));
 
 /// One chunk of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +27,22 @@ pub struct Chunk<'a> {
     pub time: u64,
     /// The bytes that were written.
     pub bytes: Cow<'a, [u8]>,
+    /// What a viewer shows in place of the bytes, if the producer has detected it.
+    pub shown: Option<Shown<'a>>,
+}
+
+/// What a viewer shows in place of the bytes of a chunk: a row of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown<'a> {
+    /// The message of a log line, and its other fields if the bytes are one JSON object.
+    Record {
+        /// The message.
+        message: Cow<'a, str>,
+        /// The bytes are one JSON object.
+        is_json: bool,
+    },
+    /// The marker of a group: its title at the start, nothing at the end.
+    Group(Option<Cow<'a, str>>),
 }
 
 #[derive(Deserialize)]
@@ -35,6 +57,28 @@ struct Payload<'a> {
     text: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     bytes: Option<Cow<'a, str>>,
+}
+
+/// What the producer has detected. It is read apart from the text, so that a field of another type
+/// costs no more than what it says.
+#[derive(Deserialize)]
+struct Detected<'a> {
+    #[serde(default, borrow)]
+    message: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    format: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    group: Option<GroupMarker<'a>>,
+}
+
+#[derive(Deserialize)]
+struct GroupMarker<'a> {
+    #[serde(borrow)]
+    state: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(default, borrow)]
+    title: Option<Cow<'a, str>>,
 }
 
 impl<'a> Chunk<'a> {
@@ -61,7 +105,40 @@ impl<'a> Chunk<'a> {
             level: payload.level,
             time: payload.time,
             bytes,
+            shown: Shown::of(&item.event.line),
         })
+    }
+}
+
+impl<'a> Shown<'a> {
+    /// The same, without the event.
+    pub fn into_owned(self) -> Shown<'static> {
+        match self {
+            Self::Record { message, is_json } => Shown::Record {
+                message: Cow::Owned(message.into_owned()),
+                is_json,
+            },
+            Self::Group(title) => Shown::Group(title.map(|title| Cow::Owned(title.into_owned()))),
+        }
+    }
+
+    fn of(line: &'a [u8]) -> Option<Self> {
+        // The cheap test comes first: most chunks are plain text.
+        if MARKS.iter().all(|mark| mark.find(line).is_none()) {
+            return None;
+        }
+        let detected: Detected<'a> = serde_json::from_slice(line).ok()?;
+        match (detected.group, detected.message) {
+            (Some(group), _) => Some(Self::Group(match group.state.as_ref() {
+                "start" => Some(group.title.unwrap_or(group.id)),
+                _ => None,
+            })),
+            (None, Some(message)) => Some(Self::Record {
+                message,
+                is_json: detected.format.as_deref() == Some("json"),
+            }),
+            (None, None) => None,
+        }
     }
 }
 

@@ -156,7 +156,7 @@ mod tests {
     use runcast_common::protocol::entry::Event;
     use runcast_common::protocol::event_id::EventId;
 
-    use super::super::lines::tests::item;
+    use super::super::lines_tests::item;
     use super::*;
 
     fn gap(line: &'static str) -> HistoryItem {

@@ -14,6 +14,10 @@ test("a record is the message, followed by the other fields in dim style", () =>
   expect(line.spans.map((span) => span.style?.flags)).toEqual([undefined, DIM]);
 });
 
+test("a byte order mark hides no field", () => {
+  expect(json('\u{feff}{"level":"error","msg":"up","a":1}', "up").text).toBe("up a=1");
+});
+
 test("only the field that holds the message is left out", () => {
   expect(json('{"level":30,"msg":"real","message":7,"event":"e"}', "real").text).toBe("real message=7 event=e");
 });

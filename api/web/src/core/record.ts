@@ -36,7 +36,8 @@ function fields(event: RunEvent): [string, unknown][] {
   }
   let value: unknown;
   try {
-    value = JSON.parse(event.text);
+    // trimStart also removes a byte order mark.
+    value = JSON.parse(event.text.trimStart());
   } catch {
     return [];
   }

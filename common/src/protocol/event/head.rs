@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::kind::Kind;
+use super::line_separators::escaped_length;
 use crate::protocol::limits::{MAX_EVENT_BYTES, MAX_VARIATIONS};
 
 /// The common fields of an event line.
@@ -44,8 +45,14 @@ impl<'a> Head<'a> {
     /// Parses the head of a line, and checks that the whole line is one JSON object. A line that
     /// fails must not reach viewers; it becomes a dead letter.
     pub fn parse(line: &'a [u8]) -> Result<Self, UnreadableLine> {
-        if line.len() > MAX_EVENT_BYTES {
-            return Err(UnreadableLine::TooLarge(line.len()));
+        // Readers get it with its line separators escaped, which triples it at most.
+        let length = match line.len() {
+            length if length <= MAX_EVENT_BYTES / 3 => length,
+            length if length <= MAX_EVENT_BYTES => escaped_length(line),
+            length => length,
+        };
+        if length > MAX_EVENT_BYTES {
+            return Err(UnreadableLine::TooLarge(length));
         }
         if memchr::memchr(b'\r', line).is_some() {
             return Err(UnreadableLine::CarriageReturn);

@@ -1,11 +1,13 @@
 //! Writes event lines. A line is at most [`MAX_EVENT_BYTES`] long, without its newline.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use super::kind::Kind;
+use super::line_separators;
 use crate::protocol::limits::MAX_EVENT_BYTES;
 
 /// Unix milliseconds by the clock of this machine; 0 if the clock is set before 1970.
@@ -82,12 +84,14 @@ fn write_unchecked(
     match &out[at..] {
         [b'{', b'}'] => {
             out.remove(at);
-            Ok(())
         }
-        [b'{', ..] => {
-            out[at] = b',';
-            Ok(())
-        }
-        _ => Err("it is another kind of JSON value".into()),
+        [b'{', ..] => out[at] = b',',
+        _ => return Err("it is another kind of JSON value".into()),
     }
+    // Where lines are stored as they are written, nothing must take a text for the end of one.
+    if let Cow::Owned(escaped) = line_separators::escaped(&out[at..]) {
+        out.truncate(at);
+        out.extend_from_slice(&escaped);
+    }
+    Ok(())
 }

@@ -25,6 +25,7 @@ mod gap;
 mod head;
 mod kind;
 mod line;
+pub mod line_separators;
 mod progress;
 mod status;
 #[cfg(test)]

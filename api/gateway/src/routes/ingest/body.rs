@@ -200,6 +200,8 @@ fn add(batch: &mut Batch, line: &[u8], format: Format, number: u64) -> Result<()
         Format::Events => {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             let line = line.strip_suffix(b"\r").unwrap_or(line);
+            // Some programs write a byte order mark, which is no part of JSON.
+            let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
             if line.is_empty() {
                 return Ok(());
             }
@@ -241,7 +243,7 @@ mod tests {
     #[tokio::test]
     async fn lines_are_found_wherever_the_body_is_split() {
         let pieces: [&[u8]; 4] = [
-            b"{\"kind\":\"log\"}\r",
+            b"\xef\xbb\xbf{\"kind\":\"log\"}\r",
             b"\n\n{\"ki",
             b"nd\":\"log\",",
             b"\"x\":1}",

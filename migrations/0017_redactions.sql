@@ -28,6 +28,6 @@ ALTER TABLE runs ADD COLUMN redaction_revision integer NOT NULL DEFAULT 0;
 
 INSERT INTO permissions VALUES ('runs:redact', 'redact what runs have printed');
 
--- A program of 15 reads and stores runs as before. It must not archive a run that is being redacted, so it may serve
+-- An older program reads and stores runs as before. It must not archive a run that is being redacted, so it may serve
 -- while programs are replaced, and not longer.
-INSERT INTO schema_versions (version, oldest_program) VALUES (16, 15);
+INSERT INTO schema_versions (version, oldest_program) VALUES (17, 15);
