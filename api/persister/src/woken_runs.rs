@@ -234,27 +234,36 @@ impl Shared {
         }
     }
 
-    /// Looks at all runs that have a user.
+    /// Looks at all runs that have a user, or had one when Redis started.
     async fn sweep(&self) -> Result<(), RedisFailure> {
-        let mut queued = 0;
+        let mut runs = HashSet::new();
+        match self.users.listed().await {
+            Ok(users) => runs.extend(users.into_iter().map(|user| user.run)),
+            Err(error) if error.is_outage() => return Err(error),
+            // Not allowed here: then no gateway has created any.
+            Err(error) => debug!(%error, "cannot list the users of Redis"),
+        }
         for partition in 0..PARTITION_COUNT {
             let mut cursor = 0;
             loop {
-                let (next, runs) = self.users.runs(partition, cursor).await?;
-                let done = self.enqueue_all(runs, EnqueueReason::Sweep).await;
-                queued += done.queued;
-                if !done.failed.is_empty() {
-                    self.lock().extend(done.failed);
-                    self.has_woken.notify_one();
-                }
+                let (next, found) = self.users.runs(partition, cursor).await?;
+                runs.extend(found);
                 cursor = next;
                 if cursor == 0 {
                     break;
                 }
             }
         }
-        if queued > 0 {
-            info!(runs = queued, "queued runs whose agents were not heard");
+        let done = self.enqueue_all(runs, EnqueueReason::Sweep).await;
+        if done.queued > 0 {
+            info!(
+                runs = done.queued,
+                "queued runs whose agents were not heard"
+            );
+        }
+        if !done.failed.is_empty() {
+            self.lock().extend(done.failed);
+            self.has_woken.notify_one();
         }
         Ok(())
     }
