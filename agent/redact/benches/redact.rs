@@ -4,6 +4,8 @@
 //! with many secrets, and prints the median of [`ROUNDS`] rounds. Also prints how long it takes to
 //! learn the secrets.
 
+#![expect(clippy::print_stdout, reason = "a program that prints tables")]
+
 use std::fs;
 use std::hint::black_box;
 use std::path::PathBuf;
