@@ -79,10 +79,12 @@ fn milliseconds(since: Instant) -> f64 {
 }
 
 async fn search(api: &Api, run: Uuid, expression: &str) {
-    let path = format!("/v1/runs/{run}/search");
-    let request = api
-        .request(Method::GET, &path)
-        .query(&[("regex", expression)]);
+    let encoded: String = expression
+        .bytes()
+        .map(|byte| format!("%{byte:02x}"))
+        .collect();
+    let path = format!("/v1/runs/{run}/search?regex={encoded}");
+    let request = api.request(Method::GET, &path);
     // A search that waited for too long is refused, which is an answer as well.
     let answer = request.send().await.expect("an answer");
     answer.bytes().await.expect("a body");

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use runcast_publisher::{GatewayClient, NewRun, Publisher, Target};
+use runcast_publisher::gateway_client::{GatewayClient, NewRun};
+use runcast_publisher::{Publisher, Target};
 use runcast_tests::stack::{Service, Stack};
 use uuid::Uuid;
 

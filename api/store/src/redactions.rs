@@ -245,7 +245,8 @@ impl Store {
         &self,
         run: Uuid,
     ) -> Result<Option<PendingRedaction>, StoreError> {
-        let row: Option<(Uuid, i64, i64, i64, i64, Option<Vec<u8>>)> = sqlx::query_as(
+        type Row = (Uuid, i64, i64, i64, i64, Option<Vec<u8>>);
+        let row: Option<Row> = sqlx::query_as(
             "SELECT id, from_epoch, from_seq, to_epoch, to_seq, text FROM redactions
               WHERE run_id = $1 AND finished_at IS NULL ORDER BY requested_at, id LIMIT 1",
         )

@@ -357,7 +357,7 @@ mod tests {
         let line = r#"{"kind":"output","text":"\u00e9\"p\\q\ud83d\ude00é\n\tz"}"#;
         let field = fields(line.as_bytes()).remove(0);
         let decoded = field.decode(line.as_bytes());
-        let text = String::from_utf8(decoded.bytes.clone()).expect("text");
+        let text = String::from_utf8(decoded.bytes).expect("text");
         assert_eq!(text, "é\"p\\q😀é\n\tz");
         let from = text.find('"').expect("a quote");
         let until = text.find('\t').expect("a tab");
