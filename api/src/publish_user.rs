@@ -10,11 +10,10 @@ use runcast_access::run_user::RunUserCredentials;
 use runcast_access::secret::{Secret, TOKEN_PREFIX};
 use runcast_common::config::RedisUrl;
 use runcast_common::connect::{Redis, RedisFailure};
-use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::keys::{Keys, RunKeys};
 use runcast_common::redis::{self, Cmd};
 use runcast_common::run_users::RunUsers;
-use runcast_common::scripts::{Append, AppendAs, Cap};
+use runcast_common::scripts::{Append, AppendAs};
 use uuid::Uuid;
 
 /// Fails if the services cannot create a user, or if it cannot publish, or can do more than that.
@@ -66,16 +65,7 @@ async fn check_rights(url: &RedisUrl, keys: &Keys, run: Uuid) -> anyhow::Result<
 
 /// Calls the append script without an event, which changes nothing.
 async fn query_state(redis: &Redis, keys: &RunKeys) -> Result<(), RedisFailure> {
-    let query = Append {
-        producer: Uuid::nil(),
-        producer_epoch: 0,
-        base: 0,
-        acked: 0,
-        first: 1,
-        count: 0,
-        body: Body::Plain(b""),
-        cap: Cap::default(),
-    };
+    let query = Append::probe();
     let query = &query;
     let queried = redis.run(keys.slot, async |connection| {
         query.call(keys, AppendAs::RunUser, connection).await

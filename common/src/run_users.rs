@@ -12,8 +12,9 @@
 //!
 //! Before a user is created it is written down, with its run, in a sorted set that agents cannot
 //! touch. By it users are found whose token has ended ([`RunUsers::take_due`]), and runs whose
-//! wake-up may be lost ([`RunUsers::runs`]). What is not written down any more, such as after a
-//! flush, is found by the names of all users ([`RunUsers::listed`]).
+//! wake-up may be lost ([`RunUsers::runs`]). Redis may lose what is written down (a flush) or the
+//! users (a restart), so a look at all of them reads the names of users as well
+//! ([`RunUsers::listed`]).
 //!
 //! Bounds: [`MAX_CALL_USERS`] users in one call. Time: [`NODE_DEADLINE`] for each further server.
 
@@ -28,7 +29,7 @@ use uuid::Uuid;
 
 use crate::connect::{Redis, RedisFailure, RedisMode, Server};
 use crate::protocol::event::now_ms;
-use crate::protocol::keys::{Keys, RunKeys, hex, parse_hex};
+use crate::protocol::keys::{Keys, RunKeys, hex};
 use crate::scripts::{append_source, call};
 
 static DUE_USERS_SCRIPT: LazyLock<redis::Script> =
@@ -52,12 +53,12 @@ const COMMANDS: &str = "hello ping evalsha client|setname time hmget hset hdel p
                         spublish cluster|slots";
 
 /// A user: the token of a run that it belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunUser {
     /// The run.
     pub run: Uuid,
-    /// The SHA-256 of the token.
-    pub token: [u8; 32],
+    /// The first bytes of the SHA-256 of the token: enough to tell the tokens of one run apart.
+    pub token: [u8; 8],
 }
 
 /// Creates and removes the users. Cloning is cheap; clones share the list of servers.
@@ -69,17 +70,18 @@ pub struct RunUsers {
 }
 
 impl RunUser {
-    /// How it is written down.
-    fn member(&self) -> String {
-        format!("{} {}", self.run, hex(&self.token))
+    /// The user of a token of a run, by the SHA-256 of the token.
+    #[must_use]
+    pub fn new(run: Uuid, hash: &[u8; 32]) -> Self {
+        let mut token = [0; 8];
+        token.copy_from_slice(&hash[..8]);
+        Self { run, token }
     }
 
-    fn parse(member: &str) -> Option<Self> {
-        let (run, token) = member.split_once(' ')?;
-        Some(Self {
-            run: Uuid::try_parse(run).ok()?,
-            token: parse_hex(token)?,
-        })
+    /// Whether it is the user of the token with this SHA-256.
+    #[must_use]
+    pub fn is_of(&self, hash: &[u8; 32]) -> bool {
+        hash.starts_with(&self.token)
     }
 }
 
@@ -117,7 +119,7 @@ impl RunUsers {
     /// The name of a user.
     #[must_use]
     pub fn name(&self, user: &RunUser) -> String {
-        self.keys.user(&user.token)
+        self.keys.user(user.run, user.token)
     }
 
     /// Creates a user, and loads the append script for it. Safe to repeat: connections of the user
@@ -136,7 +138,7 @@ impl RunUsers {
         // First where the run is: written down, then created.
         let due = now_ms() + u64::try_from(CHECK_INTERVAL.as_millis()).unwrap_or(u64::MAX);
         let mut here = redis::pipe();
-        here.zadd(&keys.users, user.member(), due);
+        here.zadd(&keys.users, self.name(user), due);
         for command in set_up.cmd_iter() {
             here.add_command(command.clone());
         }
@@ -151,9 +153,9 @@ impl RunUsers {
     }
 
     /// Removes users and ends their connections. One that does not exist is no error.
-    pub async fn remove(&self, tokens: &[[u8; 32]]) -> Result<(), RedisFailure> {
-        for tokens in tokens.chunks(MAX_CALL_USERS) {
-            let names: Vec<String> = tokens.iter().map(|token| self.keys.user(token)).collect();
+    pub async fn remove(&self, users: &[RunUser]) -> Result<(), RedisFailure> {
+        for users in users.chunks(MAX_CALL_USERS) {
+            let names: Vec<String> = users.iter().map(|user| self.name(user)).collect();
             let mut remove = redis::pipe();
             remove.cmd("ACL").arg("DELUSER").arg(&names);
             let masters = self.redis.masters().await?;
@@ -166,12 +168,11 @@ impl RunUsers {
 
     /// Removes users that are written down, and what is written down of them.
     pub async fn forget(&self, users: &[RunUser]) -> Result<(), RedisFailure> {
-        let tokens: Vec<[u8; 32]> = users.iter().map(|user| user.token).collect();
-        self.remove(&tokens).await?;
+        self.remove(users).await?;
         for user in users {
             let keys = self.keys.run(user.run);
             let mut remove = redis::cmd("ZREM");
-            remove.arg(&keys.users).arg(user.member());
+            remove.arg(&keys.users).arg(self.name(user));
             self.redis.query::<u64>(keys.slot, &remove).await?;
         }
         Ok(())
@@ -192,7 +193,7 @@ impl RunUsers {
                 Ok(redis::from_redis_value(reply)?)
             })
             .await?;
-        Ok(parse_members(&members))
+        Ok(self.parse(&members).collect())
     }
 
     /// Some of the runs of a partition that have a user, and the cursor for the others: 0 at the
@@ -208,25 +209,30 @@ impl RunUsers {
         let (next, pairs): (u64, Vec<String>) =
             self.redis.query(Keys::slot(partition), &scan).await?;
         let members: Vec<String> = pairs.into_iter().step_by(2).collect();
-        let users = parse_members(&members);
-        Ok((next, users.into_iter().map(|user| user.run).collect()))
+        let runs = self.parse(&members).map(|user| user.run);
+        Ok((next, runs.collect()))
     }
 
-    /// The tokens of all users that a server knows.
-    pub async fn listed(&self) -> Result<Vec<[u8; 32]>, RedisFailure> {
+    /// All users that some master knows.
+    pub async fn listed(&self) -> Result<Vec<RunUser>, RedisFailure> {
         let mut list = redis::cmd("ACL");
         list.arg("USERS");
-        let mut tokens = Vec::new();
+        let mut users = Vec::new();
         for server in self.redis.masters().await? {
             let names: Vec<String> = server.query(&list).await?;
-            tokens.extend(names.iter().filter_map(|name| self.keys.parse_user(name)));
+            users.extend(self.parse(&names));
         }
-        tokens.sort_unstable();
-        tokens.dedup();
-        Ok(tokens)
+        users.sort_unstable();
+        users.dedup();
+        Ok(users)
     }
 
-    /// Runs calls on the servers other than that of a run. What fails is repeated when somebody
+    fn parse(&self, names: &[String]) -> impl Iterator<Item = RunUser> {
+        let parsed = names.iter().map(|name| self.keys.parse_user(name));
+        parsed.flatten().map(|(run, token)| RunUser { run, token })
+    }
+
+    /// Runs calls on the servers other than that of a run. What fails is repeated when an agent
     /// asks again.
     async fn run_elsewhere(&self, calls: &Pipeline) {
         let nodes = match self.nodes().await {
@@ -262,7 +268,10 @@ impl RunUsers {
         let mut nodes = match self.redis.kind() {
             RedisMode::Single => return Ok(Vec::new()),
             RedisMode::Sentinel => Vec::new(),
-            RedisMode::Cluster => self.redis.masters().await?,
+            RedisMode::Cluster => {
+                self.redis.suspect_servers();
+                self.redis.masters().await?
+            }
         };
         // A server that is known already has a connection.
         for replica in self.redis.replicas().await? {
@@ -285,24 +294,9 @@ async fn execute(server: &Server, calls: &Pipeline) -> Result<(), RedisFailure> 
     Ok(())
 }
 
-fn parse_members(members: &[String]) -> Vec<RunUser> {
-    let users = members.iter();
-    users.filter_map(|member| RunUser::parse(member)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn users_are_parsed_back_from_what_is_written_down() {
-        let user = RunUser {
-            run: Uuid::from_u128(7),
-            token: [9; 32],
-        };
-        assert_eq!(RunUser::parse(&user.member()), Some(user));
-        assert_eq!(RunUser::parse("x"), None);
-    }
 
     #[test]
     fn rules_name_the_keys_of_one_run_and_no_pattern() {

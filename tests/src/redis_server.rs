@@ -1,5 +1,5 @@
-//! The Redis server of one story: a single [`RedisNode`] with the user `default` for services. Agents
-//! get users from the gateway, or here by [`RedisServer::run_user`].
+//! The Redis server of one story: a single [`RedisNode`] with the user `default` for services.
+//! Agents get users from the gateway, or here by [`RedisServer::run_user`].
 
 use std::fs;
 use std::path::Path;
@@ -88,10 +88,7 @@ impl RedisServer {
     pub async fn run_user(&self, keys: &Keys, run: Uuid) -> String {
         let services = self.deployment.client(&self.url(self.port()));
         let users = RunUsers::new(services, keys.clone());
-        let user = RunUser {
-            run,
-            token: [7; 32],
-        };
+        let user = RunUser { run, token: [7; 8] };
         let created = users.create(&user, &HASH_OF_PASSWORD).await;
         created.expect("a user is created");
         let url: RedisUrl = self.publisher_url(self.port()).parse().expect("a URL");

@@ -252,7 +252,8 @@ async fn append_after_a_deletion_is_refused_and_leaves_nothing() {
     let stack = Stack::start().await;
     let api = stack.api();
     let run = api.create_run("published directly").await;
-    let connection = run.publisher_connection().await;
+    // With other rights than an agent, whose Redis user ends with the run.
+    let connection = stack.redis.connection().await;
     let mut publisher = Publisher::new(connection, stack.keys(), run.id);
     publisher.publish(&[output_line("before")]).await;
     stack.database.wait_stored_events(run.id, 1).await;
@@ -270,7 +271,7 @@ async fn append_after_a_deletion_is_refused_and_leaves_nothing() {
         .exec_async(&mut redis)
         .await
         .expect("deleted");
-    let connection = run.publisher_connection().await;
+    let connection = stack.redis.connection().await;
     let mut late = Publisher::new(connection, stack.keys(), run.id);
     late.publish(&[output_line("much later")]).await;
     eventually("the run is gone again", async || {

@@ -17,7 +17,7 @@ use runcast_common::cache::LeaseCache;
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::keys::{Keys, Slot};
 use runcast_common::redis;
-use runcast_common::run_users::RunUsers;
+use runcast_common::run_users::{RunUser, RunUsers};
 use runcast_store::access_outbox::{AccessChange, ChangedSubject};
 use runcast_store::{Store, StoreError};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -180,12 +180,27 @@ impl Invalidator {
         if changed.is_empty() && parents.is_empty() {
             return Ok(());
         }
-        let mut tokens = self.store.run_tokens_from(&changed, &parents).await?;
-        let own = changes
+        let found = self.store.run_tokens_from(&changed, &parents).await?;
+        let mut ended: Vec<RunUser> = found
+            .into_iter()
+            .map(|(run, token)| RunUser { run, token })
+            .collect();
+        // A token that was deleted does not say of which run it was; its user does.
+        let hashes = changes
             .iter()
-            .filter(|change| change.kind == ChangedSubject::Token);
-        tokens.extend(own.filter_map(|change| change.hash));
-        if let Err(error) = users.remove(&tokens).await {
+            .filter(|change| change.kind == ChangedSubject::Token)
+            .filter_map(|change| change.hash.as_ref())
+            .filter(|hash| ended.iter().all(|user| !user.is_of(hash)))
+            .collect::<Vec<_>>();
+        let removed = async {
+            if !hashes.is_empty() {
+                let listed = users.listed().await?;
+                let deleted = listed.into_iter();
+                ended.extend(deleted.filter(|user| hashes.iter().any(|hash| user.is_of(hash))));
+            }
+            users.remove(&ended).await
+        };
+        if let Err(error) = removed.await {
             debug!(%error, "cannot remove the Redis users of changed tokens now");
         }
         Ok(())

@@ -34,10 +34,7 @@ impl RunUserCredentials {
         mac.update(run.as_bytes());
         let bytes = mac.finalize().into_bytes().into();
         Ok(Self {
-            user: RunUser {
-                run,
-                token: token.hash(),
-            },
+            user: RunUser::new(run, &token.hash()),
             password: Secret::of_bytes("", &bytes),
         })
     }

@@ -7,14 +7,15 @@
 //! nothing that an agent wrote, a user may change the wake key of its own run alone, and Redis
 //! reports a key once for each of its rounds, however often it changes. So an agent that does that
 //! all the time makes its own run be looked at, at most once in [`PAUSE`], and delays no other.
-//! `SUBSCRIBE` would not do: whoever sends messages of megabytes ends the connection for all runs.
+//! `SUBSCRIBE` would not do: messages of megabytes end the connection, for all runs.
 //!
 //! A report may be missed while there is no connection. So each new connection begins with a look
 //! at all runs that have a user ([`RunUsers`]); an idle run costs nothing beyond that. The agent
 //! itself also wakes again if nothing happens for some seconds.
 //!
-//! Bounds: [`MAX_WOKEN_RUNS`] that wait for their call, [`MAX_CONCURRENT_CALLS`]. Time: a connection
-//! is probed every [`PING_INTERVAL`], and the list of masters is read every [`MASTERS_INTERVAL`].
+//! Bounds: [`MAX_WOKEN_RUNS`] that wait for their call, [`MAX_CONCURRENT_CALLS`]. Time: a
+//! connection is probed every [`PING_INTERVAL`], and the list of masters is read every
+//! [`MASTERS_INTERVAL`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -234,27 +235,36 @@ impl Shared {
         }
     }
 
-    /// Looks at all runs that have a user.
+    /// Looks at all runs that have a user, or had one when Redis started.
     async fn sweep(&self) -> Result<(), RedisFailure> {
-        let mut queued = 0;
+        let mut runs = HashSet::new();
+        match self.users.listed().await {
+            Ok(users) => runs.extend(users.into_iter().map(|user| user.run)),
+            Err(error) if error.is_outage() => return Err(error),
+            // Not allowed here: then no gateway has created any.
+            Err(error) => debug!(%error, "cannot list the users of Redis"),
+        }
         for partition in 0..PARTITION_COUNT {
             let mut cursor = 0;
             loop {
-                let (next, runs) = self.users.runs(partition, cursor).await?;
-                let done = self.enqueue_all(runs, EnqueueReason::Sweep).await;
-                queued += done.queued;
-                if !done.failed.is_empty() {
-                    self.lock().extend(done.failed);
-                    self.has_woken.notify_one();
-                }
+                let (next, found) = self.users.runs(partition, cursor).await?;
+                runs.extend(found);
                 cursor = next;
                 if cursor == 0 {
                     break;
                 }
             }
         }
-        if queued > 0 {
-            info!(runs = queued, "queued runs whose agents were not heard");
+        let done = self.enqueue_all(runs, EnqueueReason::Sweep).await;
+        if done.queued > 0 {
+            info!(
+                runs = done.queued,
+                "queued runs whose agents were not heard"
+            );
+        }
+        if !done.failed.is_empty() {
+            self.lock().extend(done.failed);
+            self.has_woken.notify_one();
         }
         Ok(())
     }

@@ -76,55 +76,58 @@ const SEALED_USER_LIFE: Duration = Duration::from_secs(15);
 const RENEWED_USER_LIFE: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Those of these tokens, by their hashes, whose Redis user may stay: they and their parents
-    /// are valid, and their run is not over.
-    pub async fn tokens_in_use(&self, hashes: &[[u8; 32]]) -> Result<Vec<[u8; 32]>, StoreError> {
+    /// Those of these tokens whose Redis user may stay: they and their parents are valid, and their
+    /// run is not over. A token is given by its run and the first bytes of its hash.
+    pub async fn tokens_in_use(
+        &self,
+        tokens: &[(Uuid, [u8; 8])],
+    ) -> Result<Vec<(Uuid, [u8; 8])>, StoreError> {
         let end = token_end();
         let query = format!(
-            "SELECT t.hash FROM tokens t JOIN runs r ON r.id = t.run_id
+            "SELECT g.run, g.token FROM unnest($1::uuid[], $2::bytea[]) AS g (run, token)
+               JOIN tokens t ON t.run_id = g.run AND substring(t.hash FOR 8) = g.token
+               JOIN runs r ON r.id = t.run_id
                LEFT JOIN tokens p ON p.id = t.parent_id
                LEFT JOIN users u ON u.id = coalesce(t.user_id, p.user_id)
-              WHERE t.hash = ANY($1) AND t.revoked_at IS NULL AND coalesce({end} > now(), true)
+              WHERE t.revoked_at IS NULL AND coalesce({end} > now(), true)
                 AND p.revoked_at IS NULL AND coalesce(p.expires_at > now(), true) AND u.disabled_at IS NULL
-                AND (r.sealed_at IS NULL OR r.sealed_at > now() - make_interval(secs => $2)
-                     OR coalesce(t.renewed_at > now() - make_interval(secs => $3), false))"
+                AND (r.sealed_at IS NULL OR r.sealed_at > now() - make_interval(secs => $3)
+                     OR coalesce(t.renewed_at > now() - make_interval(secs => $4), false))"
         );
-        let hashes: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
-        let found: Vec<Vec<u8>> = sqlx::query_scalar(&query)
+        let runs: Vec<Uuid> = tokens.iter().map(|(run, _)| *run).collect();
+        let hashes: Vec<&[u8]> = tokens.iter().map(|(_, token)| token.as_slice()).collect();
+        let found: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(&query)
+            .bind(runs)
             .bind(hashes)
             .bind(SEALED_USER_LIFE.as_secs_f64())
             .bind(RENEWED_USER_LIFE.as_secs_f64())
             .fetch_all(&self.pool)
             .await?;
-        Ok(found
-            .into_iter()
-            .filter_map(|hash| hash.try_into().ok())
-            .collect())
+        Ok(found.into_iter().filter_map(short_token).collect())
     }
 
-    /// The hashes of the tokens of runs that come from these tokens and users, of runs that are not
-    /// over for long.
+    /// These tokens, as far as they are for one run, and the tokens of runs that come from them and
+    /// from these users, unless they have ended. A token is given by its run and the first bytes of
+    /// its hash.
     pub async fn run_tokens_from(
         &self,
         tokens: &[Uuid],
         users: &[Uuid],
-    ) -> Result<Vec<[u8; 32]>, StoreError> {
+    ) -> Result<Vec<(Uuid, [u8; 8])>, StoreError> {
         let query = format!(
-            "SELECT t.hash FROM tokens t JOIN runs r ON r.id = t.run_id
-              WHERE t.renewed_at IS NOT NULL AND coalesce({} > now(), true)
-                AND (t.parent_id = ANY($1) OR t.user_id = ANY($2)
-                     OR t.parent_id IN (SELECT p.id FROM tokens p WHERE p.user_id = ANY($2)))",
+            "SELECT t.run_id, substring(t.hash FOR 8) FROM tokens t JOIN runs r ON r.id = t.run_id
+              WHERE t.id = ANY($1)
+                 OR t.renewed_at IS NOT NULL AND coalesce({} > now(), true)
+                    AND (t.parent_id = ANY($1) OR t.user_id = ANY($2)
+                         OR t.parent_id IN (SELECT p.id FROM tokens p WHERE p.user_id = ANY($2)))",
             token_end()
         );
-        let found: Vec<Vec<u8>> = sqlx::query_scalar(&query)
+        let found: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(&query)
             .bind(tokens)
             .bind(users)
             .fetch_all(&self.pool)
             .await?;
-        Ok(found
-            .into_iter()
-            .filter_map(|hash| hash.try_into().ok())
-            .collect())
+        Ok(found.into_iter().filter_map(short_token).collect())
     }
 
     /// How many tokens of a run that come from this parent were revoked.
@@ -220,4 +223,8 @@ impl Store {
         transaction.commit().await?;
         Ok(RunTokenIssue::Valid)
     }
+}
+
+fn short_token((run, hash): (Uuid, Vec<u8>)) -> Option<(Uuid, [u8; 8])> {
+    Some((run, hash.try_into().ok()?))
 }

@@ -3,8 +3,9 @@
 //!
 //! A gateway that revokes a token removes its user at once; this finds the others, and what that
 //! gateway could not do. Each user is checked every
-//! [`CHECK_INTERVAL`](runcast_common::run_users::CHECK_INTERVAL), by one of the workers. A user that
-//! is not written down, since Redis lost its data, is found by the hourly job ([`remove_unknown`]).
+//! [`CHECK_INTERVAL`](runcast_common::run_users::CHECK_INTERVAL), by one of the workers. A user
+//! that is not written down, since Redis lost its data, is found by the hourly job
+//! ([`remove_unknown`]).
 //!
 //! An agent that is still at work is refused by Redis then, and publishes through the gateway, or
 //! gets another user if its token is valid.
@@ -17,6 +18,7 @@ use runcast_common::protocol::keys::PARTITION_COUNT;
 use runcast_common::run_users::{MAX_CALL_USERS, RunUser, RunUsers};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+use uuid::Uuid;
 
 use crate::error::TaskError;
 use crate::worker::Worker;
@@ -45,15 +47,7 @@ pub(crate) async fn check_users(
 }
 
 async fn remove_ended(worker: &Worker, users: &RunUsers, due: &[RunUser]) -> Result<(), TaskError> {
-    let tokens: Vec<[u8; 32]> = due.iter().map(|user| user.token).collect();
-    let in_use: HashSet<[u8; 32]> = worker
-        .store
-        .tokens_in_use(&tokens)
-        .await?
-        .into_iter()
-        .collect();
-    let ended = due.iter().filter(|user| !in_use.contains(&user.token));
-    let ended: Vec<RunUser> = ended.copied().collect();
+    let ended = ended_among(worker, due).await?;
     unless_refused(users.forget(&ended).await)
 }
 
@@ -64,18 +58,21 @@ pub(crate) async fn remove_unknown(worker: &Worker) -> Result<(), TaskError> {
         Ok(listed) => listed,
         Err(error) => return unless_refused(Err(error)),
     };
-    for tokens in listed.chunks(MAX_CALL_USERS) {
-        let in_use: HashSet<[u8; 32]> = worker
-            .store
-            .tokens_in_use(tokens)
-            .await?
-            .into_iter()
-            .collect();
-        let unknown = tokens.iter().filter(|token| !in_use.contains(*token));
-        let unknown: Vec<[u8; 32]> = unknown.copied().collect();
-        unless_refused(users.remove(&unknown).await)?;
+    for listed in listed.chunks(MAX_CALL_USERS) {
+        remove_ended(worker, &users, listed).await?;
     }
     Ok(())
+}
+
+/// Those of these users whose token is not in use.
+async fn ended_among(worker: &Worker, users: &[RunUser]) -> Result<Vec<RunUser>, TaskError> {
+    let tokens: Vec<(Uuid, [u8; 8])> = users.iter().map(|user| (user.run, user.token)).collect();
+    let in_use = worker.store.tokens_in_use(&tokens).await?;
+    let in_use: HashSet<(Uuid, [u8; 8])> = in_use.into_iter().collect();
+    let ended = users
+        .iter()
+        .filter(|user| !in_use.contains(&(user.run, user.token)));
+    Ok(ended.copied().collect())
 }
 
 fn users(worker: &Worker) -> RunUsers {

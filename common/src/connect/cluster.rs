@@ -123,6 +123,11 @@ impl Cluster {
         self.mark_stale(self.cached_map().generation);
     }
 
+    /// Marks the map as stale.
+    pub(super) fn suspect(&self) {
+        self.mark_stale(self.cached_map().generation);
+    }
+
     fn mark_stale(&self, generation: u64) {
         self.stale_generation
             .fetch_max(generation, Ordering::Relaxed);

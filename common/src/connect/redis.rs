@@ -152,6 +152,14 @@ impl Redis {
         replicas.map_err(failed)
     }
 
+    /// Lets the servers of a cluster be listed anew when they are needed next: it may have more of
+    /// them, although none has refused a call.
+    pub fn suspect_servers(&self) {
+        if let Servers::Cluster(cluster) = &self.servers {
+            cluster.suspect();
+        }
+    }
+
     /// Sends one command for keys in `slot` on the shared connection, within
     /// [`REDIS_DEADLINE`](crate::protocol::limits::REDIS_DEADLINE). After an error the server may
     /// or may not have executed it.

@@ -11,7 +11,7 @@
 //! | `{p}:run:<run>:notice` | sharded pub/sub | its agents have something to read | |
 //! | `wake:{p}:<run>` | hash | touched by agents: the run has unstored events | none: never left |
 //! | `{p}:ready` | stream, group `persisters` | runs with unstored events | until acknowledged |
-//! | `{p}:users` | sorted set | Redis users of agents by the time of their next check | until removed |
+//! | `{p}:users` | sorted set | Redis users of agents by time of their check | until removed |
 //! | `{p}:pulses` | sorted set | agents by time of the last heartbeat | until lost |
 //! | `{p}:pulses:new` | sorted set | agents that are new or came back | until the worker saw them |
 //! | `{p}:pulses:watch` | hash | since when, and when last, workers scanned | 1 day |
@@ -42,6 +42,9 @@ pub const PARTITION_COUNT: usize = 64;
 
 /// Consumer group of the persisters on every ready stream.
 pub const PERSISTER_GROUP: &str = "persisters";
+
+/// What the names of Redis users of agents begin with.
+const USER_PREFIX: &str = "publisher-";
 
 /// The hash tag of each partition. Tag `i` hashes close to the middle of the `i`-th 64th of the
 /// 16,384 slots, so any number of shards up to 64 gets a fair share.
@@ -336,17 +339,20 @@ impl Keys {
         format!("{}{{{}}}:users", self.prefix, HASH_TAGS[partition])
     }
 
-    /// The name of the Redis user of a run's token, by the SHA-256 of the token.
+    /// The name of the Redis user of a run's token, of which it has the first bytes of the SHA-256.
     #[must_use]
-    pub fn user(&self, token: &[u8; 32]) -> String {
-        format!("{}publisher-{}", self.prefix, hex(token))
+    pub fn user(&self, run: Uuid, token: [u8; 8]) -> String {
+        format!("{}{USER_PREFIX}{run}-{}", self.prefix, hex(&token))
     }
 
-    /// The token of a Redis user with our prefix.
+    /// The run and the token of a Redis user with our prefix.
     #[must_use]
-    pub fn parse_user(&self, name: &str) -> Option<[u8; 32]> {
-        let text = name.strip_prefix(&self.prefix)?;
-        parse_hex(text.strip_prefix("publisher-")?)
+    pub fn parse_user(&self, name: &str) -> Option<(Uuid, [u8; 8])> {
+        let text = name.strip_prefix(&self.prefix)?.strip_prefix(USER_PREFIX)?;
+        let (run, token) = text.rsplit_once('-')?;
+        let is_token = token.len() == 16 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let token = u64::from_str_radix(token, 16).ok().filter(|_| is_token)?;
+        Some((Uuid::try_parse(run).ok()?, token.to_be_bytes()))
     }
 }
 
@@ -354,20 +360,6 @@ impl Keys {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The 32 bytes that hexadecimal text stands for.
-#[must_use]
-pub fn parse_hex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let digits = text.as_bytes();
-    if digits.len() != 2 * bytes.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -450,12 +442,19 @@ mod tests {
     #[test]
     fn names_of_users_are_parsed_back_to_their_tokens() {
         let keys = Keys::new("test:");
-        let token = [0xa7; 32];
-        let name = keys.user(&token);
-        assert_eq!(keys.parse_user(&name), Some(token));
+        let (run, token) = (Uuid::from_u128(7), [0xa7; 8]);
+        let name = keys.user(run, token);
+        assert_eq!(keys.parse_user(&name), Some((run, token)));
         let short = &name[..name.len() - 1];
-        let signed = name.replace("a7a7", "+7a7");
-        for other in ["default", "publisher", "", short, &signed] {
+        let signed = name.replace("-a7a7", "-+7a7");
+        for other in [
+            "default",
+            "publisher",
+            "test:publisher-",
+            "",
+            short,
+            &signed,
+        ] {
             assert_eq!(keys.parse_user(other), None, "{other}");
         }
         assert_eq!(Keys::new("other:").parse_user(&name), None);

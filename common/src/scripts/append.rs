@@ -99,6 +99,23 @@ pub enum AppendOutcome {
     Gone,
 }
 
+impl Append<'static> {
+    /// A call that changes nothing: it shows whether the caller may call the script.
+    #[must_use]
+    pub fn probe() -> Self {
+        Self {
+            producer: Uuid::nil(),
+            producer_epoch: 0,
+            base: 0,
+            acked: 0,
+            first: 1,
+            count: 0,
+            body: Body::Plain(b""),
+            cap: Cap::default(),
+        }
+    }
+}
+
 impl Append<'_> {
     /// The command, for callers that pipeline. After the reply `NOSCRIPT`, call [`load_append`] and
     /// send it again.

@@ -15,13 +15,14 @@ local run, reason = ARGV[1], ARGV[2]
 -- A time in ms, printed.
 local MAX_LENGTH = 16
 
--- Meta of another type is like none: the persister that takes the run repairs it.
+-- Meta of another type is repaired by the persister that takes the run.
 local length = redis.pcall('HSTRLEN', meta, 'dirty')
-local dirty = type(length) == 'number' and length > 0 and length <= MAX_LENGTH and redis.call('HGET', meta, 'dirty')
+local is_hash = type(length) == 'number'
+local dirty = is_hash and length > 0 and length <= MAX_LENGTH and redis.call('HGET', meta, 'dirty')
 if dirty and redis.call('HSTRLEN', meta, 'queued') == length and redis.call('HGET', meta, 'queued') == dirty then
   return 0
 end
-if not dirty and reason == 'sweep' then return 0 end
+if is_hash and length == 0 and reason == 'sweep' then return 0 end
 redis.call('XADD', ready, '*', 'run', run)
 if dirty then redis.call('HSET', meta, 'queued', dirty) end
 return 1

@@ -65,14 +65,12 @@ pub(crate) async fn redis_users(scale: Scale) {
     let users = RunUsers::new(services.clone(), keys.clone());
     let alone = appends(&server, &keys, scale.calls).await;
     let before = used_bytes(&services).await;
-    let mut number = 0_u128;
+    let mut number = 0_u64;
     let created = timed(scale.redis_users, async || {
         number += 1;
-        let mut token = [0; 32];
-        token[..16].copy_from_slice(&number.to_be_bytes());
         let user = RunUser {
             run: Uuid::now_v7(),
-            token,
+            token: number.to_be_bytes(),
         };
         users.create(&user, &[1; 32]).await.expect("a user");
     })

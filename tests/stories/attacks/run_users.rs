@@ -5,7 +5,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use reqwest::{Method, StatusCode};
 use runcast_common::protocol::encoding::Body;
-use runcast_common::protocol::keys::{self, Keys, RunKeys};
+use runcast_common::protocol::keys::{Keys, RunKeys};
+use runcast_common::run_users::RunUser;
 use runcast_common::scripts::{Append, AppendAs, Cap};
 use runcast_tests::api::{Api, CreatedRun, problem, send};
 use runcast_tests::event_lines::numbered_lines;
@@ -284,8 +285,8 @@ async fn users(redis: &mut MultiplexedConnection) -> Vec<String> {
 }
 
 fn user_of(keys: &Keys, run: &CreatedRun) -> String {
-    let hash: [u8; 32] = Sha256::digest(&run.token).into();
-    keys.user(&hash)
+    let user = RunUser::new(run.id, &Sha256::digest(&run.token).into());
+    keys.user(user.run, user.token)
 }
 
 async fn wait_gone(redis: &mut MultiplexedConnection, name: &str, what: &str) {
@@ -298,7 +299,7 @@ async fn wait_gone(redis: &mut MultiplexedConnection, name: &str, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_end_with_their_token_and_with_their_run() {
+async fn users_end_with_their_token_and_its_parent() {
     let stack = Stack::start().await;
     let (api, names) = (stack.api(), stack.keys());
     let mut admin = stack.redis.connection().await;
@@ -335,6 +336,15 @@ async fn users_end_with_their_token_and_with_their_run() {
         let refused = again.get_multiplexed_async_connection().await;
         refused.expect_err("it cannot sign in");
     }
+
+    assert_calm(&stack);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_end_with_their_run_and_by_themselves() {
+    let stack = Stack::start().await;
+    let (api, names) = (stack.api(), stack.keys());
+    let mut admin = stack.redis.connection().await;
 
     // The run is deleted.
     let run = api.create_run("deleted").await;
@@ -373,8 +383,7 @@ async fn users_end_with_their_token_and_with_their_run() {
         .await;
     for run in [&sealed, &expired, &open] {
         let run_keys = names.run(run.id);
-        let hash: [u8; 32] = Sha256::digest(&run.token).into();
-        let member = format!("{} {}", run.id, keys::hex(&hash));
+        let member = user_of(names, run);
         command(&mut admin, &["ZADD", &run_keys.users, "XX", "0", &member]).await;
     }
     for run in [&sealed, &expired] {
@@ -385,12 +394,12 @@ async fn users_end_with_their_token_and_with_their_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_that_nobody_knows_are_swept() {
+async fn users_without_a_token_are_swept() {
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Gateway).await;
     let run = stack.api().create_run("known").await;
     let mut admin = stack.redis.connection().await;
-    let lost = stack.keys().user(&[0xab; 32]);
+    let lost = stack.keys().user(Uuid::now_v7(), [0xab; 8]);
     for name in [lost.as_str(), "somebody", "publisher-else"] {
         command(&mut admin, &["ACL", "SETUSER", name, "on", ">x"]).await;
     }
@@ -446,7 +455,7 @@ async fn wake_ups_that_no_persister_heard_are_found_again() {
     let last = publisher.publish(&numbered_lines("line", 1..=2)).await;
     stack.database.wait_stored(run.id, last).await;
 
-    // Nobody listens.
+    // No persister listens.
     stack.kill(Service::Persister);
     let last = publisher.publish(&numbered_lines("line", 3..=4)).await;
     stack.start_service(Service::Persister).await;

@@ -13,11 +13,9 @@ use futures::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use runcast_common::connect::Redis;
-use runcast_common::protocol::encoding::Body;
 use runcast_common::protocol::keys::RunKeys;
-use runcast_common::scripts::{Append, AppendAs, AppendReply, Cap, load_append};
+use runcast_common::scripts::{Append, AppendAs, AppendReply, load_append};
 use tokio::time::{Instant, timeout};
-use uuid::Uuid;
 
 use super::connection::{CallError, ConnectionError, RequestReply};
 use crate::retransmit::send_window::Request;
@@ -65,16 +63,7 @@ impl RedisConnection {
     }
 
     async fn probe(&mut self) -> Result<(), ConnectionError> {
-        let probe = Append {
-            producer: Uuid::nil(),
-            producer_epoch: 0,
-            base: 0,
-            acked: 0,
-            first: 1,
-            count: 0,
-            body: Body::Plain(b""),
-            cap: Cap::default(),
-        };
+        let probe = Append::probe();
         let call = probe.call(&self.keys, AppendAs::RunUser, &mut self.connection);
         match timeout(self.deadline, call).await {
             Ok(Ok(_)) => Ok(()),
