@@ -13,7 +13,8 @@
 //! Before a user is created it is written down, with its run, in a sorted set that agents cannot
 //! touch. By it users are found whose token has ended ([`RunUsers::take_due`]), and runs whose
 //! wake-up may be lost ([`RunUsers::runs`]). Redis may lose what is written down (a flush) or the
-//! users (a restart), so whoever needs all reads the names of users as well ([`RunUsers::listed`]).
+//! users (a restart), so a look at all of them reads the names of users as well
+//! ([`RunUsers::listed`]).
 //!
 //! Bounds: [`MAX_CALL_USERS`] users in one call. Time: [`NODE_DEADLINE`] for each further server.
 
@@ -65,11 +66,8 @@ pub struct RunUser {
 pub struct RunUsers {
     redis: Redis,
     keys: Keys,
-    nodes: Arc<Mutex<Option<KnownNodes>>>,
+    nodes: Arc<Mutex<Option<(Instant, Vec<Server>)>>>,
 }
-
-/// The servers, and when they were listed.
-type KnownNodes = (Instant, Vec<Server>);
 
 impl RunUser {
     /// The user of a token of a run, by the SHA-256 of the token.
@@ -234,7 +232,7 @@ impl RunUsers {
         parsed.flatten().map(|(run, token)| RunUser { run, token })
     }
 
-    /// Runs calls on the servers other than that of a run. What fails is repeated when somebody
+    /// Runs calls on the servers other than that of a run. What fails is repeated when an agent
     /// asks again.
     async fn run_elsewhere(&self, calls: &Pipeline) {
         let nodes = match self.nodes().await {

@@ -10,8 +10,8 @@
 //! 4. [`server`] sends the answer. If the answer is a stream of one run, the server hands the
 //!    socket to the writer threads of `runcast-fanout`.
 //!
-//! [`state`] holds what all of them share. [`DirectRedis`] gives agents users of Redis. [`readiness`] answers `/readyz`. [`origins`] parses the
-//! setting of allowed origins.
+//! [`state`] holds what all of them share. [`DirectRedis`] gives agents users of Redis.
+//! [`readiness`] answers `/readyz`. [`origins`] parses the setting of allowed origins.
 //!
 //! Errors: a handler or middleware that cannot answer returns a [`problem::Problem`], which becomes
 //! a problem document (RFC 9457) with one of these statuses.

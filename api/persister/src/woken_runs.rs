@@ -7,14 +7,15 @@
 //! nothing that an agent wrote, a user may change the wake key of its own run alone, and Redis
 //! reports a key once for each of its rounds, however often it changes. So an agent that does that
 //! all the time makes its own run be looked at, at most once in [`PAUSE`], and delays no other.
-//! `SUBSCRIBE` would not do: whoever sends messages of megabytes ends the connection for all runs.
+//! `SUBSCRIBE` would not do: messages of megabytes end the connection, for all runs.
 //!
 //! A report may be missed while there is no connection. So each new connection begins with a look
 //! at all runs that have a user ([`RunUsers`]); an idle run costs nothing beyond that. The agent
 //! itself also wakes again if nothing happens for some seconds.
 //!
-//! Bounds: [`MAX_WOKEN_RUNS`] that wait for their call, [`MAX_CONCURRENT_CALLS`]. Time: a connection
-//! is probed every [`PING_INTERVAL`], and the list of masters is read every [`MASTERS_INTERVAL`].
+//! Bounds: [`MAX_WOKEN_RUNS`] that wait for their call, [`MAX_CONCURRENT_CALLS`]. Time: a
+//! connection is probed every [`PING_INTERVAL`], and the list of masters is read every
+//! [`MASTERS_INTERVAL`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

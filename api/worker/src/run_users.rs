@@ -3,8 +3,9 @@
 //!
 //! A gateway that revokes a token removes its user at once; this finds the others, and what that
 //! gateway could not do. Each user is checked every
-//! [`CHECK_INTERVAL`](runcast_common::run_users::CHECK_INTERVAL), by one of the workers. A user that
-//! is not written down, since Redis lost its data, is found by the hourly job ([`remove_unknown`]).
+//! [`CHECK_INTERVAL`](runcast_common::run_users::CHECK_INTERVAL), by one of the workers. A user
+//! that is not written down, since Redis lost its data, is found by the hourly job
+//! ([`remove_unknown`]).
 //!
 //! An agent that is still at work is refused by Redis then, and publishes through the gateway, or
 //! gets another user if its token is valid.

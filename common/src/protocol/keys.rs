@@ -11,7 +11,7 @@
 //! | `{p}:run:<run>:notice` | sharded pub/sub | its agents have something to read | |
 //! | `wake:{p}:<run>` | hash | touched by agents: the run has unstored events | none: never left |
 //! | `{p}:ready` | stream, group `persisters` | runs with unstored events | until acknowledged |
-//! | `{p}:users` | sorted set | Redis users of agents by the time of their next check | until removed |
+//! | `{p}:users` | sorted set | Redis users of agents by time of their check | until removed |
 //! | `{p}:pulses` | sorted set | agents by time of the last heartbeat | until lost |
 //! | `{p}:pulses:new` | sorted set | agents that are new or came back | until the worker saw them |
 //! | `{p}:pulses:watch` | hash | since when, and when last, workers scanned | 1 day |

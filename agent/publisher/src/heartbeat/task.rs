@@ -5,8 +5,9 @@
 //! alone. One task per publisher reads how far it has come and sends that, by default every
 //! [`HEARTBEAT_INTERVAL`](runcast_common::presence::heartbeat::HEARTBEAT_INTERVAL); it ends with
 //! its publisher. Heartbeats go through the gateway also where events do not: agents of all runs
-//! share the keys that hold them, so the Redis user of a run may not write there. A heartbeat that cannot be sent is skipped: the publisher itself reports that it
-//! cannot publish, and the next heartbeat contains everything anew.
+//! share the keys that hold them, so the Redis user of a run may not write there. A heartbeat that
+//! cannot be sent is skipped: the publisher itself reports that it cannot publish, and the next
+//! heartbeat contains everything anew.
 //!
 //! Time: that of a call of the gateway, or without one the usual Redis deadline for each of the
 //! three calls of a heartbeat.

@@ -10,10 +10,10 @@
 //!
 //! The credentials for Redis may change while a run goes on, and so may its address. So the gateway
 //! is asked anew how to publish when Redis refuses the credentials, and when it has been away for
-//! [`REFRESH_AFTER`]; not more often than [`REFRESH_INTERVAL`]. Redis forgets the user of a run when
-//! it restarts: asking creates it again, with the same credentials.
+//! [`REFRESH_AFTER`]; not more often than [`REFRESH_INTERVAL`]. Redis forgets the user of a run
+//! when it restarts: asking creates it again, with the same credentials.
 //!
-//! [`ActiveTransport`] says which way is in use: heartbeats and commands take the same.
+//! [`ActiveTransport`] says which way is in use: commands take the same.
 
 use std::time::Duration;
 
