@@ -66,8 +66,11 @@ pub struct RunUser {
 pub struct RunUsers {
     redis: Redis,
     keys: Keys,
-    nodes: Arc<Mutex<Option<(Instant, Vec<Server>)>>>,
+    nodes: Arc<Mutex<Option<KnownNodes>>>,
 }
+
+/// The servers, and when they were listed.
+type KnownNodes = (Instant, Vec<Server>);
 
 impl RunUser {
     /// The user of a token of a run, by the SHA-256 of the token.

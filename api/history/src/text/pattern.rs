@@ -388,8 +388,11 @@ mod tests {
             assert_eq!(found, all, "{expression:.10}");
         }
         // Anchors and words mean the line, and not its pieces.
-        assert_eq!(places("^(ab|c{590})", &text), vec![0..2]);
-        assert_eq!(places("(ab|c{590})$", &text), vec![60_000..60_002]);
+        assert_eq!(places("^(ab|c{590})", &text), std::slice::from_ref(&(0..2)));
+        assert_eq!(
+            places("(ab|c{590})$", &text),
+            std::slice::from_ref(&(60_000..60_002))
+        );
         assert!(places(r"\b(éa|c{590})", &text).is_empty());
         assert_eq!(places("x*|c{590}", "éx"), [0..0, 2..3, 3..3]);
     }
