@@ -3,8 +3,7 @@
 //! - [`cli`]: the command line and its help;
 //! - [`wrap`]: runs a command and publishes what it prints;
 //! - [`tail`]: follows a run in a terminal;
-//! - [`delete`]: deletes a run;
-//! - [`redact`]: masks what a run has printed;
+//! - [`removal`]: deletes a run, or masks what it has printed;
 //! - [`resend`]: sends what is left in a spool folder;
 //! - [`deferred_run`]: a run that could not be created when it started;
 //! - [`local_gateway`]: finds the gateway of `runcastd dev` where none is set;
@@ -16,10 +15,9 @@
 pub mod cli;
 pub mod console;
 pub mod deferred_run;
-pub mod delete;
 pub mod exit_code;
 pub mod local_gateway;
-pub mod redact;
+pub mod removal;
 pub mod resend;
 pub mod tail;
 pub mod wrap;

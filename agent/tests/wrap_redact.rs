@@ -167,24 +167,26 @@ async fn no_secret_is_published_and_the_passthrough_is_unchanged() {
     assert_absent(SECRET, body.as_bytes());
 }
 
+/// Variables with secrets, and with words that are none.
+const FIELD_VARIABLES: [(&str, &str); 10] = [
+    (
+        "APP_SECRET",
+        r#"{"user": "svc", "password": "correct-horse-9"}"#,
+    ),
+    ("WEB_PASSWORD", "p&ss<w0rd>\"9"),
+    ("CACHE_URL", "redis://:pa/ss#w0rd?x@host:6379/0"),
+    ("SECRET_TOKEN", "tok-abc123def456"),
+    ("DB_CREDENTIALS", "admin\nS3cr3tPw9\n"),
+    ("MYSQL_PASSWORD", "docker"),
+    ("PARTITION_KEY", "customer_id"),
+    ("SORT_KEY", "created_at"),
+    ("CACHE_KEY", "node-modules-v3"),
+    ("API_TOKEN", "undefined"),
+];
+
 /// Small inputs with which other tools leaked secrets or blanked ordinary text.
 #[tokio::test(flavor = "multi_thread")]
 async fn inputs_from_the_field_are_redacted_and_ordinary_words_are_not() {
-    let variables = [
-        (
-            "APP_SECRET",
-            r#"{"user": "svc", "password": "correct-horse-9"}"#,
-        ),
-        ("WEB_PASSWORD", "p&ss<w0rd>\"9"),
-        ("CACHE_URL", "redis://:pa/ss#w0rd?x@host:6379/0"),
-        ("SECRET_TOKEN", "tok-abc123def456"),
-        ("DB_CREDENTIALS", "admin\nS3cr3tPw9\n"),
-        ("MYSQL_PASSWORD", "docker"),
-        ("PARTITION_KEY", "customer_id"),
-        ("SORT_KEY", "created_at"),
-        ("CACHE_KEY", "node-modules-v3"),
-        ("API_TOKEN", "undefined"),
-    ];
     let script = r#"
         printf '%s\n' "$APP_SECRET" | tr -d ' '
         printf '%s\n' "$APP_SECRET" | sed 's/[{,]/&\n  /g'
@@ -209,7 +211,7 @@ async fn inputs_from_the_field_are_redacted_and_ordinary_words_are_not() {
         "--token=abc",
         "https://me:p/w-three@host:1/",
     ];
-    let (output, stored, asked, shown) = wrapped_with(&[], &variables, &words).await;
+    let (output, stored, asked, shown) = wrapped_with(&[], &FIELD_VARIABLES, &words).await;
     assert_eq!(
         shown,
         "{\"user\":\"svc\",\"password\":\"[redacted]\"}\n\

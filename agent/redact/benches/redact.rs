@@ -1,8 +1,8 @@
 //! Throughput of redaction: `tests/bench/run redact`.
 //!
-//! Redacts output of real tools (`tests/corpus/redaction/outputs`) in pieces of 64 KiB, with few and
-//! with many secrets, and prints the median of [`ROUNDS`] rounds. Also prints how long it takes to
-//! learn the secrets.
+//! Redacts output of real tools (`tests/corpus/redaction/outputs`) in pieces of 64 KiB, with few
+//! and with many secrets, and prints the median of [`TOTAL_ROUNDS`] rounds. Also prints how long it
+//! takes to learn the secrets.
 
 #![expect(clippy::print_stdout, reason = "a program that prints tables")]
 
@@ -15,7 +15,7 @@ use runcast_redact::Redactor;
 
 const TEXT_BYTES: usize = 32 * 1024 * 1024;
 const PIECE_BYTES: usize = 64 * 1024;
-const ROUNDS: usize = 5;
+const TOTAL_ROUNDS: usize = 5;
 
 /// Kinds of output, and the files of each.
 const TEXTS: [(&str, &[&str]); 3] = [
@@ -64,9 +64,9 @@ fn main() {
         assert!(rejected.is_empty(), "{rejected:?}");
         let learned = started.elapsed();
         let rates = texts.each_ref().map(|text| {
-            let mut rounds = [(); ROUNDS].map(|()| time(&redactor, text));
+            let mut rounds = [(); TOTAL_ROUNDS].map(|()| time(&redactor, text));
             rounds.sort_unstable();
-            let seconds = rounds[ROUNDS / 2].as_secs_f64();
+            let seconds = rounds[TOTAL_ROUNDS / 2].as_secs_f64();
             format!("{:.0} MB/s", text.len() as f64 / 1e6 / seconds)
         });
         println!(

@@ -5,7 +5,8 @@
 //! of installations. Given names and words that people like as passwords are left out: a word that
 //! rarely stands in output can be masked. It is searched from front to back, once per value.
 
-use super::secret_value::MIN_SECRET_BYTES;
+/// Letters of the shortest words of the list.
+const MIN_WORD_BYTES: usize = 6;
 
 const COMMON_WORDS: &str = include_str!("common_words.txt");
 
@@ -45,7 +46,7 @@ const FILLER_WORDS: [&str; 24] = [
 
 /// Whether a value is one word that is common in output.
 pub(super) fn is_common_word(value: &[u8]) -> bool {
-    let is_long = value.len() >= MIN_SECRET_BYTES;
+    let is_long = value.len() >= MIN_WORD_BYTES;
     let mut words = COMMON_WORDS.split_ascii_whitespace();
     is_long && words.any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
 }

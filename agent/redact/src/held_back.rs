@@ -5,8 +5,8 @@
 //! ordered and not overlapping. Positions count the bytes of the stream. The owner bounds the size.
 
 use super::encodings::is_terminator;
-use super::escape_sequences::is_style;
 use super::secret_value::MASK;
+use super::style_sequence::is_style;
 
 /// Bytes before the first one that are stored: more than an escape of a character or a colour in
 /// text, such as `\u001b[38;5;123m`.

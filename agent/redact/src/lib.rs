@@ -44,6 +44,7 @@ mod secret_parts;
 mod secret_value;
 mod shape;
 mod stream;
+mod style_sequence;
 #[cfg(test)]
 mod tests;
 mod token_formats;

@@ -15,7 +15,8 @@ pub const MASK: &[u8] = b"[redacted]";
 /// that short protects nothing.
 pub(super) const MIN_SECRET_BYTES: usize = 6;
 
-/// Longest value: its forms take up to a thousand times its size in memory. Keys and kubeconfigs fit.
+/// Longest value: its forms take up to a thousand times its size in memory. Keys and kubeconfigs
+/// fit.
 pub(super) const MAX_SECRET_BYTES: usize = 16 * 1024;
 
 /// Limit for all values and their parts together.

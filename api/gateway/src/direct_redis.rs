@@ -1,7 +1,7 @@
 //! [`DirectRedis`]: gives agents that publish to Redis directly its address, with a user that may
 //! touch the keys of their run alone.
 //!
-//! Where Redis does not answer, the address is handed out all the same: an agent that Redis refuses
+//! Where Redis does not answer, the address is still handed out: an agent that Redis refuses
 //! asks again. Where the services may not manage users, no address is handed out, and agents
 //! publish through the gateway. Time: [`CREATE_DEADLINE`].
 

@@ -31,9 +31,9 @@ use runcast_common::redis;
 use runcast_common::run_users::RunUsers;
 use runcast_common::scripts::{EnqueueReason, enqueue};
 use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -103,24 +103,31 @@ impl WokenRuns {
 
     /// Keeps a connection to each master.
     async fn listen(&self) {
-        let mut listeners: HashMap<String, AbortOnDropHandle<()>> = HashMap::new();
+        let mut connections = JoinSet::new();
+        let mut listeners: HashMap<String, AbortHandle> = HashMap::new();
         loop {
             match self.0.redis.masters().await {
                 Ok(masters) => {
-                    listeners.retain(|address, _| {
-                        masters.iter().any(|master| master.address() == address)
+                    listeners.retain(|address, listener| {
+                        let is_master = masters.iter().any(|master| master.address() == address);
+                        if !is_master {
+                            listener.abort();
+                        }
+                        is_master && !listener.is_finished()
                     });
                     for master in masters {
                         let address = master.address().to_owned();
                         listeners.entry(address).or_insert_with(|| {
                             let shared = Arc::clone(&self.0);
                             let listening = async move { shared.keep_listening(&master).await };
-                            AbortOnDropHandle::new(tokio::spawn(listening))
+                            connections.spawn(listening)
                         });
                     }
                 }
                 Err(error) => debug!(%error, "cannot list the masters of Redis"),
             }
+            // One that has ended was stopped above, or has panicked; it is replaced by now.
+            while connections.try_join_next().is_some() {}
             sleep(MASTERS_INTERVAL).await;
         }
     }

@@ -26,8 +26,8 @@ pub enum Token {
     Create {
         /// Its name: the program or person that it is for
         name: String,
-        /// What it permits: runs:read, runs:publish, runs:control, runs:delete, runs:redact, admin; may be
-        /// repeated
+        /// What it permits: runs:read, runs:publish, runs:control, runs:delete, runs:redact, admin;
+        /// may be repeated
         #[arg(long = "scope", value_name = "SCOPE", default_value = "runs:read")]
         scopes: Vec<Scope>,
         /// Only for this run

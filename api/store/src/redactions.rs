@@ -8,7 +8,8 @@
 //! A mask is as long as what it replaces, so that ids, seqs, counts and bytes stay what they were.
 //! Seals are compared when events are stored, and so stay true as well.
 //!
-//! Bounds: [`MAX_UNFINISHED`] requests of a run at a time, [`LISTED`] in a list.
+//! Bounds: [`MAX_UNFINISHED_REDACTIONS`] requests of a run at a time, [`MAX_LISTED_REDACTIONS`] in
+//! a list.
 
 use chrono::{DateTime, Utc};
 use runcast_common::presence::run_update::RunUpdate;
@@ -31,10 +32,10 @@ use super::store::{Store, signed, unsigned};
 pub const REDACT_RUN: &str = "redact_run";
 
 /// Redactions of one run that may wait at a time.
-const MAX_UNFINISHED: i64 = 16;
+const MAX_UNFINISHED_REDACTIONS: i64 = 16;
 
 /// The newest redactions of a run, which are listed.
-const LISTED: i64 = 200;
+const MAX_LISTED_REDACTIONS: i64 = 200;
 
 /// What to redact in a run.
 #[derive(Debug, Clone, Copy)]
@@ -189,7 +190,7 @@ impl Store {
             Some((Some(reason), Some(by), Some(at), _)) => {
                 return Ok(RedactionOutcome::Held(Hold { reason, by, at }));
             }
-            Some((.., unfinished)) if unfinished >= MAX_UNFINISHED => {
+            Some((.., unfinished)) if unfinished >= MAX_UNFINISHED_REDACTIONS => {
                 return Ok(RedactionOutcome::TooMany);
             }
             Some(_) => {}
@@ -236,7 +237,7 @@ impl Store {
         let query = format!(
             "SELECT {COLUMNS} FROM redactions WHERE run_id = $1 ORDER BY requested_at DESC, id DESC LIMIT $2"
         );
-        let redactions = sqlx::query_as(&query).bind(run).bind(LISTED);
+        let redactions = sqlx::query_as(&query).bind(run).bind(MAX_LISTED_REDACTIONS);
         Ok(redactions.fetch_all(&self.pool).await?)
     }
 

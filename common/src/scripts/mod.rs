@@ -20,8 +20,8 @@
 //!
 //! The scripts next to them belong to [`crate::presence`] (`heartbeat`, `find_silent`,
 //! `remove_unchanged`, `read_agent`, `list_producers`), [`crate::run_users`] (`due_users`),
-//! [`crate::commands`] (`control`), [`crate::cache`] (`compare_and_set`), [`crate::rate_limit`] and [`crate::key_scan`]
-//! (`remove_idle_consumers`).
+//! [`crate::commands`] (`control`), [`crate::cache`] (`compare_and_set`),
+//! [`crate::rate_limit`] and [`crate::key_scan`] (`remove_idle_consumers`).
 
 mod append;
 mod cap;

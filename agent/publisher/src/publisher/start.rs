@@ -98,19 +98,7 @@ impl Publisher {
             spool: opened.folder,
         });
         // 3. Heartbeats, notices and the sending task.
-        if let Some((routes, keys)) = setup.routes.as_ref().zip(setup.heartbeat) {
-            let heartbeats = HeartbeatTask {
-                active: active.clone(),
-                gateway: routes.gateway().cloned(),
-                keys,
-                run: routes.keys().clone(),
-                variation: setup.variation,
-                producer: shared.producer,
-                queue: Arc::clone(&shared.queue),
-                progress: shared.progress.clone(),
-                interval: setup.options.heartbeat_interval,
-                ended: shared.ended.clone(),
-            };
+        if let Some(heartbeats) = heartbeat_task(&setup, &shared, &active) {
             heartbeats.spawn();
         }
         let reader = NoticeReader {
@@ -148,6 +136,27 @@ impl Publisher {
         ));
         Self { shared }
     }
+}
+
+/// The heartbeats of a publisher; none without a gateway or without heartbeats.
+fn heartbeat_task(
+    setup: &PublisherSetup,
+    shared: &Shared,
+    active: &watch::Receiver<ActiveTransport>,
+) -> Option<HeartbeatTask> {
+    let (routes, keys) = setup.routes.as_ref().zip(setup.heartbeat.clone())?;
+    Some(HeartbeatTask {
+        active: active.clone(),
+        gateway: routes.gateway().cloned(),
+        keys,
+        run: routes.keys().clone(),
+        variation: setup.variation,
+        producer: shared.producer,
+        queue: Arc::clone(&shared.queue),
+        progress: shared.progress.clone(),
+        interval: setup.options.heartbeat_interval,
+        ended: shared.ended.clone(),
+    })
 }
 
 /// Runs the sending task until it is done, the publisher is closed, or it was dropped.

@@ -28,12 +28,12 @@ pub struct Chunk<'a> {
     /// The bytes that were written.
     pub bytes: Cow<'a, [u8]>,
     /// What a viewer shows in place of the bytes, if the producer has detected it.
-    pub shown: Option<Shown<'a>>,
+    pub shown: Option<ShownRow<'a>>,
 }
 
 /// What a viewer shows in place of the bytes of a chunk: a row of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Shown<'a> {
+pub enum ShownRow<'a> {
     /// The message of a log line, and its other fields if the bytes are one JSON object.
     Record {
         /// The message.
@@ -105,20 +105,22 @@ impl<'a> Chunk<'a> {
             level: payload.level,
             time: payload.time,
             bytes,
-            shown: Shown::of(&item.event.line),
+            shown: ShownRow::of(&item.event.line),
         })
     }
 }
 
-impl<'a> Shown<'a> {
+impl<'a> ShownRow<'a> {
     /// The same, without the event.
-    pub fn into_owned(self) -> Shown<'static> {
+    pub fn into_owned(self) -> ShownRow<'static> {
         match self {
-            Self::Record { message, is_json } => Shown::Record {
+            Self::Record { message, is_json } => ShownRow::Record {
                 message: Cow::Owned(message.into_owned()),
                 is_json,
             },
-            Self::Group(title) => Shown::Group(title.map(|title| Cow::Owned(title.into_owned()))),
+            Self::Group(title) => {
+                ShownRow::Group(title.map(|title| Cow::Owned(title.into_owned())))
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use runcast_common::protocol::event::Kind;
 use runcast_common::protocol::event_id::EventId;
 use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
 
-use super::chunk::{Chunk, Shown};
+use super::chunk::{Chunk, ShownRow};
 use super::record_row::{push_decoded, record_row};
 use super::terminal_row::shown_rows;
 use crate::pages::HistoryItem;
@@ -51,7 +51,7 @@ pub struct TextLine {
     pub may_continue: bool,
     /// What was written, with the newline.
     bytes: Vec<u8>,
-    shown: Option<Shown<'static>>,
+    shown: Option<ShownRow<'static>>,
 }
 
 impl TextLine {
@@ -86,14 +86,14 @@ impl TextLine {
 
     fn rows(&self) -> Vec<Cow<'_, str>> {
         let rows = match &self.shown {
-            Some(Shown::Record { message, is_json }) => {
+            Some(ShownRow::Record { message, is_json }) => {
                 let json = is_json.then(|| String::from_utf8_lossy(&self.bytes));
                 let json = json.as_deref().map(|json| json.trim_start_matches(BOM));
                 vec![Cow::Owned(record_row(message, json))]
             }
-            Some(Shown::Group(Some(title))) => vec![Cow::Borrowed(title.as_ref())],
+            Some(ShownRow::Group(Some(title))) => vec![Cow::Borrowed(title.as_ref())],
             // The end of a group is not shown.
-            Some(Shown::Group(None)) => Vec::new(),
+            Some(ShownRow::Group(None)) => Vec::new(),
             None => {
                 let bytes = trim_line_end(&self.bytes);
                 match String::from_utf8_lossy(bytes) {
@@ -255,7 +255,7 @@ impl LineJoiner {
             if let Some(at) = self.open.remove(&key) {
                 self.lines[at].is_open = false;
             }
-            let is_marker = matches!(shown, Shown::Group(_));
+            let is_marker = matches!(shown, ShownRow::Group(_));
             let line = TextLine {
                 bytes: bytes.to_vec(),
                 shown: Some(shown.into_owned()),

@@ -160,7 +160,7 @@ impl Pattern {
         &self,
         line: &'a TextLine,
         stop: impl Fn() -> bool,
-    ) -> Result<Option<Found<'a>>, Stopped> {
+    ) -> Result<Option<MatchingLine<'a>>, Stopped> {
         let level = line.level.as_deref();
         let wanted = self.levels.is_empty()
             || level.is_some_and(|level| self.levels.iter().any(|one| one == level));
@@ -171,7 +171,7 @@ impl Pattern {
             let places = self.places(&text, &stop)?;
             if !places.is_empty() {
                 let text = text.into_owned();
-                return Ok(Some(Found { line, text, places }));
+                return Ok(Some(MatchingLine { line, text, places }));
             }
         }
         Ok(None)
@@ -209,13 +209,13 @@ impl Pattern {
 
 /// A line that matches, not cut yet.
 #[derive(Debug)]
-pub struct Found<'a> {
+pub struct MatchingLine<'a> {
     line: &'a TextLine,
     text: String,
     places: Vec<Range<usize>>,
 }
 
-impl Found<'_> {
+impl MatchingLine<'_> {
     /// The line as a result, with `context` of these lines on each side; it is the one at `at`.
     pub fn to_match(&self, lines: &[TextLine], at: usize, context: usize) -> Match {
         let (line, text) = (self.line, &self.text);

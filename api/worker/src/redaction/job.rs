@@ -39,7 +39,7 @@ use crate::worker::Worker;
 const STORE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Between two looks at what is stored.
-const STORE_POLL: Duration = Duration::from_millis(100);
+const STORE_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs that get another job in one hour.
 const MAX_SCHEDULED_RUNS: u32 = 10_000;
@@ -109,7 +109,7 @@ async fn wait_stored(
         if started.elapsed() > STORE_DEADLINE {
             return Err(TaskError::NotStored(run));
         }
-        sleep(STORE_POLL).await;
+        sleep(STORE_POLL_INTERVAL).await;
     }
 }
 

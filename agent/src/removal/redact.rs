@@ -1,7 +1,7 @@
 //! `runcast redact RUN`: masks what a run has printed.
 //!
 //! The gateway records the request and a worker carries it out, usually within seconds. The command
-//! waits for that, for [`DEADLINE`] at most. The text comes from a file or from stdin, of
+//! waits for that, for [`REDACTION_DEADLINE`] at most. The text comes from a file or from stdin, of
 //! [`MAX_TEXT_BYTES`] at most.
 
 use std::fs::File;
@@ -19,10 +19,10 @@ use crate::console::print_message;
 use crate::exit_code::{EX_CONFIG, EX_NOINPUT, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE};
 
 /// Longest wait for a worker.
-const DEADLINE: Duration = Duration::from_secs(60);
+const REDACTION_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Between two looks at how far it is.
-const POLL: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Longest text that the gateway takes.
 const MAX_TEXT_BYTES: u64 = 16 * 1024;
@@ -42,7 +42,9 @@ enum RedactError {
     Api(#[from] ApiError),
     #[error("given up: {0}")]
     GivenUp(String),
-    #[error("no worker has done it within {DEADLINE:?}; it is recorded, and will be done")]
+    #[error(
+        "no worker has done it within {REDACTION_DEADLINE:?}; it is recorded, and will be done"
+    )]
     Waiting,
 }
 
@@ -101,8 +103,8 @@ async fn wait_finished(
                 ..
             }) => return Err(RedactError::GivenUp(reason)),
             Some(state) if state.finished_at.is_some() => return Ok(state),
-            _ if started.elapsed() > DEADLINE => return Err(RedactError::Waiting),
-            _ => sleep(POLL).await,
+            _ if started.elapsed() > REDACTION_DEADLINE => return Err(RedactError::Waiting),
+            _ => sleep(POLL_INTERVAL).await,
         }
     }
 }

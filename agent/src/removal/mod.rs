@@ -1,0 +1,7 @@
+//! Takes back what was published.
+//!
+//! - [`delete`]: deletes a run;
+//! - [`redact`]: masks what a run has printed.
+
+pub mod delete;
+pub mod redact;
