@@ -79,15 +79,6 @@ fn fields_of_json_are_redacted_in_any_layout() {
 
 #[test]
 fn pairs_are_redacted_by_their_names() {
-    let auth = BASE64.encode("bot:dock3r-pass");
-    let docker = format!(r#"{{"auths": {{"registry.example": {{"auth": "{auth}"}}}}}}"#);
-    let kubeconfig = format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- cluster:\n    server: https://10.0.0.1:6443\n\
-         users:\n- name: admin\n  user:\n    client-key-data: {}\n    token: k8s-t0ken-value\n    \
-         password: \"quoted pass\"\n",
-        BASE64.encode("-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n")
-    );
-    let encoded = BASE64.encode(&kubeconfig);
     for (name, value, masked, readable) in [
         (
             "ENV_SECRETS",
@@ -125,6 +116,23 @@ fn pairs_are_redacted_by_their_names() {
             &["npm-t0ken-1"],
             &["registry", "https://registry.example/"],
         ),
+    ] {
+        assert_parts(name, value, masked, readable);
+    }
+}
+
+#[test]
+fn files_of_credentials_are_redacted_by_their_fields() {
+    let auth = BASE64.encode("bot:dock3r-pass");
+    let docker = format!(r#"{{"auths": {{"registry.example": {{"auth": "{auth}"}}}}}}"#);
+    let kubeconfig = format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- cluster:\n    server: https://10.0.0.1:6443\n\
+         users:\n- name: admin\n  user:\n    client-key-data: {}\n    token: k8s-t0ken-value\n    \
+         password: \"quoted pass\"\n",
+        BASE64.encode("-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n")
+    );
+    let encoded = BASE64.encode(&kubeconfig);
+    let cases: [(&str, &str, &[&str], &[&str]); 6] = [
         (
             "DOCKER_AUTH_CONFIG",
             &docker,
@@ -161,7 +169,8 @@ fn pairs_are_redacted_by_their_names() {
             &["dock3r-pass"],
             &["Basic"],
         ),
-    ] {
+    ];
+    for (name, value, masked, readable) in cases {
         assert_parts(name, value, masked, readable);
     }
 }
