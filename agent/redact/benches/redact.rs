@@ -19,7 +19,7 @@ const TOTAL_ROUNDS: usize = 5;
 
 /// Kinds of output, and the files of each.
 const TEXTS: [(&str, &[&str]); 3] = [
-    ("plain", &["service-log", "make", "dpkg"]),
+    ("plain", &["service-log", "make", "cargo"]),
     ("coloured", &["git-log", "ls", "grep"]),
     ("JSON", &["json-log"]),
 ];
