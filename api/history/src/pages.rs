@@ -69,11 +69,36 @@ pub struct Page {
     bytes: usize,
 }
 
-/// A sink that keeps the events that a filter accepts.
+/// A sink that keeps the events that a filter accepts, and stands still once it has enough: one
+/// read from Redis may bring many times the events of a page.
 struct Collector<'a> {
     filter: &'a Filter,
+    enough: Enough,
     items: Vec<HistoryItem>,
     upto: EventId,
+}
+
+/// What a collector takes at most.
+#[derive(Clone, Copy)]
+struct Enough {
+    /// Events.
+    items: usize,
+    /// It takes no event from this one on.
+    before: EventId,
+}
+
+impl Enough {
+    /// All that one read brings.
+    const ALL: Self = Self {
+        items: usize::MAX,
+        before: EventId::new(u64::MAX, u64::MAX),
+    };
+}
+
+impl Collector<'_> {
+    fn has_enough(&self, next: EventId) -> bool {
+        self.items.len() >= self.enough.items || next >= self.enough.before
+    }
 }
 
 impl Sink for Collector<'_> {
@@ -82,6 +107,9 @@ impl Sink for Collector<'_> {
     }
 
     fn event(&mut self, event: &Event) {
+        if self.has_enough(event.id) {
+            return;
+        }
         let Ok(head) = Head::parse(&event.line) else {
             return self.gap(event.id, event.id.next(), Some(1), "unreadable");
         };
@@ -96,6 +124,9 @@ impl Sink for Collector<'_> {
     }
 
     fn gap(&mut self, at: EventId, next: EventId, count: Option<u64>, reason: &'static str) {
+        if self.has_enough(at) {
+            return;
+        }
         let notice = GapNotice {
             kind: Kind::Gap,
             after: self.upto,
@@ -164,8 +195,19 @@ impl Reader {
         cursor: EventId,
         filter: &Filter,
     ) -> Result<Batch, ReadError> {
+        self.batch_of(run, cursor, filter, Enough::ALL).await
+    }
+
+    async fn batch_of(
+        &self,
+        run: Uuid,
+        cursor: EventId,
+        filter: &Filter,
+        enough: Enough,
+    ) -> Result<Batch, ReadError> {
         let mut collector = Collector {
             filter,
+            enough,
             items: Vec::new(),
             upto: cursor,
         };
@@ -192,7 +234,11 @@ impl Reader {
         let mut page = Page::starting(after);
         page.has_older = after > EventId::ZERO;
         loop {
-            let batch = self.batch(run, page.upto, filter).await?;
+            let enough = Enough {
+                items: limit - page.items.len(),
+                ..Enough::ALL
+            };
+            let batch = self.batch_of(run, page.upto, filter, enough).await?;
             for item in batch.items {
                 let fits = page.items.is_empty()
                     || (page.items.len() < limit
@@ -208,7 +254,8 @@ impl Reader {
             page.upto = batch.upto;
             page.has_newer = !batch.caught_up;
             page.ended = batch.ended;
-            if batch.caught_up || is_stuck || Instant::now() >= deadline {
+            let is_full = page.items.len() >= limit;
+            if batch.caught_up || is_stuck || is_full || Instant::now() >= deadline {
                 return Ok(page);
             }
         }
@@ -293,8 +340,12 @@ impl Reader {
         limit: usize,
     ) -> Result<Page, ReadError> {
         let mut page = Page::starting(from);
+        let enough = Enough {
+            before: at,
+            ..Enough::ALL
+        };
         loop {
-            let batch = self.batch(run, page.upto, filter).await?;
+            let batch = self.batch_of(run, page.upto, filter, enough).await?;
             let is_stuck = batch.upto == page.upto && !batch.caught_up;
             page.upto = batch.upto;
             for item in batch.items {
