@@ -107,8 +107,16 @@ async fn a_reconnect_repeats_no_command_and_a_new_process_gets_unanswered_ones()
     let mut commands = publisher.commands();
     let (first, _) = send_command(&run, Action::Cancel, &[0]).await;
     let unanswered = next(&mut commands).await;
+    let mut users = redis::cmd("ACL");
+    users.arg("USERS");
+    let users: Vec<String> = run
+        .redis
+        .query(run.keys.slot, &users)
+        .await
+        .expect("a list of users");
+    let of_run = users.iter().find(|user| *user != "default");
     let mut kill = redis::cmd("CLIENT");
-    kill.arg("KILL").arg("USER").arg("publisher");
+    kill.arg("KILL").arg("USER").arg(of_run.expect("its user"));
     run.redis
         .query::<u64>(run.keys.slot, &kill)
         .await

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use runcast_common::presence::run_update::DELETED_STATUS;
 use runcast_common::protocol::event::line_separators;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::sse::Frame;
 
@@ -47,7 +48,7 @@ impl<O: Write, E: Write> Printer<O, E> {
     /// Prints an event, unless it was printed before. The error is `BrokenPipe` if the reader has
     /// closed a stream.
     pub(crate) fn print(&mut self, frame: &Frame) -> io::Result<StreamState> {
-        let Ok(event) = serde_json::from_str::<Value>(&frame.data) else {
+        let Some(event) = parsed(&frame.data) else {
             writeln!(
                 self.err,
                 "runcast: an event cannot be parsed: {}",
@@ -135,6 +136,17 @@ impl<O: Write, E: Write> Printer<O, E> {
             _ => Ok(()),
         }
     }
+}
+
+/// The fields of a frame. One that no number of this program can hold is null: it is passed on by
+/// its digits, and not printed as text.
+fn parsed(data: &str) -> Option<Value> {
+    let fields: HashMap<String, &RawValue> = serde_json::from_str(data).ok()?;
+    let fields = fields.into_iter().map(|(name, value)| {
+        let value = serde_json::from_str(value.get()).unwrap_or(Value::Null);
+        (name, value)
+    });
+    Some(Value::Object(fields.collect()))
 }
 
 fn write_chunk(to: &mut impl Write, event: &Value) -> io::Result<()> {

@@ -13,7 +13,8 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// Sends each response unchanged, and closes its connection. But a stream that consists of its
-    /// head alone stays open, like one that a proxy buffers.
+    /// head alone stays open, like one that a proxy buffers. Heartbeats come at any time: they are
+    /// answered beside the responses, and not recorded.
     pub(crate) fn answering(responses: Vec<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -22,8 +23,14 @@ impl Gateway {
         thread::spawn(move || {
             let mut open_streams = Vec::new();
             for response in responses {
-                let (stream, _peer) = listener.accept().expect("a connection");
-                let request = read_request(&stream);
+                let (stream, request) = loop {
+                    let (stream, _peer) = listener.accept().expect("a connection");
+                    let request = read_request(&stream);
+                    if !is_heartbeat(&request) {
+                        break (stream, request);
+                    }
+                    drop((&stream).write_all(json("204 No Content", "").as_bytes()));
+                };
                 record.lock().expect("not poisoned").push(request);
                 // The client may have disconnected already.
                 drop((&stream).write_all(response.as_bytes()));
@@ -39,6 +46,11 @@ impl Gateway {
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("not poisoned").clone()
     }
+}
+
+fn is_heartbeat(request: &str) -> bool {
+    let path = request.split(' ').nth(1).unwrap_or_default();
+    path.contains("/heartbeats")
 }
 
 fn read_request(stream: &TcpStream) -> String {
