@@ -61,8 +61,6 @@ async fn secrets_appear_in_no_log_or_response() {
     secrets.keep("a password", USER_PASSWORD);
     secrets.keep("a wrong password", WRONG_PASSWORD);
     secrets.keep("a new password", NEW_PASSWORD);
-    let publishers = stack.redis.publisher_url(stack.redis.port());
-    secrets.keep("the password of Redis", password_of(&publishers));
     user(&stack, "ada", &["operator"]).await;
 
     // Successful and failed sign-ins.
@@ -76,6 +74,8 @@ async fn secrets_appear_in_no_log_or_response() {
     secrets.keep("a session of a token", value_of(&of_token.cookie));
     let run = api.create_run("secretive").await;
     secrets.keep("a publish token", &run.token);
+    let password = password_of(&run.redis_url);
+    secrets.keep("the password of the run's user in Redis", password);
     tickets_go_wrong(&api, &mut secrets, &format!("/v1/runs/{}/stream", run.id)).await;
     let late = ticket(&api, &json!({})).await;
     secrets.keep("a ticket for the Postgres outage", &late);
