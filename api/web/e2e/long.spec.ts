@@ -89,10 +89,13 @@ async function scrollUp(list: Locator): Promise<void> {
   const moved = await list.evaluate(async (box) => {
     const rendered = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)));
     box.scrollTop = Math.max(0, box.scrollTop - box.clientHeight * 6);
-    await rendered();
     const top = box.getBoundingClientRect().top;
     const rows = () => [...box.querySelectorAll<HTMLElement>('[data-testid="log-row"]')];
-    const first = rows().find((row) => row.getBoundingClientRect().top >= top + 40);
+    let first: HTMLElement | undefined;
+    for (let round = 0; round < 100 && first === undefined; round++) {
+      await rendered();
+      first = rows().find((row) => row.getBoundingClientRect().top >= top + 40);
+    }
     const text = first?.textContent;
     const at = first?.getBoundingClientRect().top ?? 0;
     await new Promise((done) => setTimeout(done, 150));

@@ -1,7 +1,9 @@
+#!lua flags=allow-oom
 -- Puts a run into the ready queue whose agent has changed its wake key: the agent itself may not
 -- write to the queue. Every persister calls this; the first call counts.
 --
 -- A publisher may write anything to its meta: then its run enters the queue for nothing, or not.
+-- The script may run when Redis is out of memory (allow-oom): storing the run is what frees memory.
 --
 -- KEYS  1 stream  2 meta  3 bell  4 ready
 -- ARGV  1 run  2 `woken`: the wake key was changed, so what is in order is looked at as well
