@@ -2,8 +2,9 @@
 //!
 //! Source of these facts: the rules of gitleaks (`config/gitleaks.toml` at b58d3f1, July 2026) and
 //! the detectors of TruffleHog (3ab759f, August 2026). Some prefixes that neither knows are added;
-//! their least lengths are chosen so low that a longer token is found as well. Left out are formats that ordinary text has as well: a bare hash, a
-//! UUID, `key-` and a hash (Mailgun, but also every cache key), public keys (`pk_live_`), ids.
+//! their least lengths are chosen so low that a longer token is found as well. Left out are formats
+//! that ordinary text has as well: a bare hash, a UUID, `key-` and a hash (Mailgun, but also every
+//! cache key), public keys (`pk_live_`), ids.
 //!
 //! Lengths are those that services document, or less where these vary.
 
