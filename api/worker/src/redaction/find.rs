@@ -5,8 +5,8 @@
 //! where it stands in a JSON string within the output, with its escapes. It is compared byte by
 //! byte: colours or line breaks within it make it another text.
 //!
-//! Memory: an edit for each event that holds the text, at most [`MAX_EVENTS`]; and for each stream
-//! the chunks whose end may be the beginning of the text.
+//! Memory: each place of the text, at most [`MAX_PLACES`] of about 150 bytes; and for each stream
+//! the chunks whose end may be the beginning of the text. Time: linear in the bytes and the places.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -19,15 +19,15 @@ use serde::Deserialize;
 
 use super::mask::{self, Edit, Field, Part, fields};
 
-/// Events that one redaction can change: their edits are kept in memory.
-pub(super) const MAX_EVENTS: usize = 1_000_000;
+/// Places that one redaction can change: they are kept in memory.
+pub(super) const MAX_PLACES: usize = 1_000_000;
 
-/// The text occurs in too many events.
+/// The text occurs too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the text occurs in more than {MAX_EVENTS} events: redact parts of the run, by `from` and `to`"
+    "the text occurs at more than {MAX_PLACES} places: redact parts of the run, by `from` and `to`"
 )]
-pub(super) struct TooManyEvents;
+pub(super) struct TooManyPlaces;
 
 /// A text to look for.
 #[derive(Debug)]
@@ -88,6 +88,7 @@ pub(super) struct TextFinder {
     needle: Needle,
     streams: HashMap<StreamName, Carry>,
     edits: BTreeMap<EventId, Vec<Part>>,
+    places: usize,
 }
 
 /// Which text of a run a chunk continues.
@@ -122,26 +123,24 @@ impl TextFinder {
             needle: Needle::new(text),
             streams: HashMap::new(),
             edits: BTreeMap::new(),
+            places: 0,
         }
     }
 
     /// Looks at the next event.
-    pub(super) fn add(&mut self, event: &Event) -> Result<(), TooManyEvents> {
+    pub(super) fn add(&mut self, event: &Event) -> Result<(), TooManyPlaces> {
         for field in fields(&event.line) {
             let decoded = field.decode(&event.line).bytes;
             if field.is_chunk {
                 self.add_chunk(event.id, &event.line, field, &decoded);
-                continue;
+            } else {
+                self.add_field(event.id, field, &decoded);
             }
-            let ranges = self.needle.matches(&decoded);
-            if !ranges.is_empty() {
-                self.edit(event.id, field, ranges);
+            if self.places > MAX_PLACES {
+                return Err(TooManyPlaces);
             }
         }
-        match self.edits.len() <= MAX_EVENTS {
-            true => Ok(()),
-            false => Err(TooManyEvents),
-        }
+        Ok(())
     }
 
     /// What is to be masked, by event.
@@ -150,11 +149,28 @@ impl TextFinder {
         parts.map(|(id, parts)| (id, Edit::Parts(parts))).collect()
     }
 
-    fn edit(&mut self, id: EventId, field: Field, ranges: Vec<Range<usize>>) {
+    fn add_field(&mut self, id: EventId, field: Field, decoded: &[u8]) {
+        let ranges = self.needle.matches(decoded);
+        if !ranges.is_empty() {
+            self.places += ranges.len();
+            self.edits
+                .entry(id)
+                .or_default()
+                .push(Part { field, ranges });
+        }
+    }
+
+    fn mask_in_chunk(&mut self, id: EventId, field: &Field, range: Range<usize>) {
+        self.places += 1;
         let parts = self.edits.entry(id).or_default();
-        match parts.iter_mut().find(|part| part.field == field) {
-            Some(part) => part.ranges.extend(ranges),
-            None => parts.push(Part { field, ranges }),
+        // One part for each field: a mask changes how its field decodes. What was found in a chunk
+        // before was mostly found just now.
+        match parts.iter_mut().rfind(|part| part.field == *field) {
+            Some(part) => part.ranges.push(range),
+            None => parts.push(Part {
+                field: field.clone(),
+                ranges: vec![range],
+            }),
         }
     }
 
@@ -178,7 +194,7 @@ impl TextFinder {
                 if from < until {
                     let in_chunk = |at: usize| chunk.range.start + at - start;
                     let range = in_chunk(from)..in_chunk(until);
-                    self.edit(chunk.id, chunk.field.clone(), vec![range]);
+                    self.mask_in_chunk(chunk.id, &chunk.field, range);
                 }
                 start = end;
             }
@@ -222,7 +238,7 @@ mod tests {
             })
             .collect();
         for event in &events {
-            finder.add(event).expect("few events");
+            finder.add(event).expect("few places");
         }
         let edits = finder.finish();
         let events = events.iter().map(|event| match edits.get(&event.id) {

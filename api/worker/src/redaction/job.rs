@@ -10,6 +10,7 @@
 //! [`STORE_DEADLINE`] until the events are stored, else the job is tried again later.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
 use std::time::Duration;
 
 use runcast_common::presence::run_update;
@@ -138,9 +139,10 @@ impl Job<'_> {
         self.mask_objects(&plan).await?;
         self.mask_copies(&messages).await?;
         self.trim_redis().await?;
+        // Objects as they were before are part of what has to be gone when a redaction is finished.
+        delete_leaving_objects(self.worker, Some(run)).await?;
         self.announce().await?;
         store.finish_redaction(id, None).await?;
-        delete_leaving_objects(self.worker, Some(run)).await?;
         info!(%run, redaction = %id, "redacted a run");
         Ok(())
     }
@@ -233,6 +235,14 @@ impl Job<'_> {
                 break;
             }
             from = object.upto;
+            if let Plan::Text(edits) = plan
+                && edits
+                    .range((Excluded(object.after), Included(object.upto)))
+                    .next()
+                    .is_none()
+            {
+                continue;
+            }
             let place = archiving.place.as_ref();
             let place = place.ok_or(ArchiveReadError::NotConfigured)?;
             let mask = |event: &Event| self.masked(plan, event);

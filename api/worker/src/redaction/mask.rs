@@ -366,7 +366,7 @@ mod tests {
             ranges: vec![from..from + 1, from + 1..until],
         }]);
         let masked = apply(line.as_bytes(), &edit);
-        let expected = r#"{"kind":"output","text":"\u00e9[redacted]*********\n\tz"}"#;
+        let expected = r#"{"kind":"output","text":"\u00e9[redacted]**********\n\tz"}"#;
         assert_eq!(String::from_utf8(masked).expect("text"), expected);
     }
 }
