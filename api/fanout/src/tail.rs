@@ -213,6 +213,12 @@ impl RunTail {
         self.notify();
     }
 
+    /// Drops the events that are kept: an update that said that they changed may have been missed.
+    pub(crate) fn forget_events(&self) {
+        self.lock().forget_events();
+        self.notify();
+    }
+
     /// Handles a heartbeat of one of the run's agents.
     pub(crate) fn on_heartbeat(&self, message: &[u8]) {
         if self.lock().heartbeats.insert(message, Instant::now()) {

@@ -6,8 +6,9 @@
 //!
 //! The append and settle scripts publish a wake-up (`SPUBLISH`) when there is more to read. It is a
 //! hint: a lost one costs the time until the tail's next poll, never an event. After every new
-//! subscription its tails read, because wake-ups may have been missed meanwhile. A lost heartbeat
-//! is followed by the next.
+//! subscription its tails read, because wake-ups may have been missed meanwhile. After every new
+//! connection they drop the events that they keep, because the news that some were redacted may
+//! have been missed. A lost heartbeat is followed by the next.
 //!
 //! Any publisher may send any bytes on these channels. A message only reaches the tail of its own
 //! run, which believes no wake-up before it has read.
@@ -22,10 +23,8 @@ use redis::{PushKind, Value};
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::keys::{Keys, PARTITION_COUNT, PubSubChannel, Slot};
-use runcast_common::protocol::limits::REDIS_DEADLINE;
 use runcast_common::redis;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -210,12 +209,17 @@ impl WakeupSubscriber {
             let runs = listeners.tails.keys().chain(listeners.notices.keys());
             listeners.changed = runs.copied().collect();
         }
+        let mut is_new = true;
         loop {
             let changed = std::mem::take(&mut node.lock().changed);
             for run in changed {
                 self.update_subscription(node, &mut connection, run).await?;
             }
             backoff.reset();
+            if std::mem::take(&mut is_new) {
+                let tails: Vec<_> = node.lock().tails.values().cloned().collect();
+                tails.iter().for_each(|tail| tail.forget_events());
+            }
             tokio::select! {
                 () = node.changed.notified() => {}
                 push = pushes.recv() => match push {
@@ -233,7 +237,7 @@ impl WakeupSubscriber {
                     None => return Ok(()),
                 },
                 () = tokio::time::sleep(PING_INTERVAL) => {
-                    self.send(&mut connection, &redis::cmd("PING")).await?;
+                    self.redis.send(&mut connection, &redis::cmd("PING")).await?;
                 }
             }
         }
@@ -254,10 +258,12 @@ impl WakeupSubscriber {
         let keys = self.keys.run(run);
         let for_viewers = [&keys.wakeups, &keys.heartbeats, &keys.updates];
         let (viewers, agents) = (subscribe(tail.is_some()), subscribe(has_agents));
-        self.send(connection, redis::cmd(viewers).arg(&for_viewers))
-            .await?;
-        self.send(connection, redis::cmd(agents).arg(&keys.notices))
-            .await?;
+        let mut viewers = redis::cmd(viewers);
+        let mut agents = redis::cmd(agents);
+        viewers.arg(&for_viewers);
+        agents.arg(&keys.notices);
+        self.redis.send(connection, &viewers).await?;
+        self.redis.send(connection, &agents).await?;
         // What was published before the subscription did not arrive.
         if let Some(tail) = tail {
             tail.wake();
@@ -266,18 +272,6 @@ impl WakeupSubscriber {
             node.lock().notify_agents(run);
         }
         Ok(())
-    }
-
-    async fn send(
-        &self,
-        connection: &mut MultiplexedConnection,
-        command: &redis::Cmd,
-    ) -> Result<(), RedisFailure> {
-        match timeout(REDIS_DEADLINE, command.query_async::<Value>(connection)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.redis.failed(error)),
-            Err(_elapsed) => Err(self.redis.timed_out(REDIS_DEADLINE)),
-        }
     }
 
     /// Passes a message to those who listen to it.

@@ -26,15 +26,14 @@ use redis::{PushKind, Value};
 use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure, Server};
 use runcast_common::protocol::keys::{Keys, PARTITION_COUNT};
-use runcast_common::protocol::limits::REDIS_DEADLINE;
 use runcast_common::redis;
 use runcast_common::run_users::RunUsers;
 use runcast_common::scripts::{EnqueueReason, enqueue};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 /// Between two rounds of calls.
@@ -127,7 +126,13 @@ impl WokenRuns {
                 Err(error) => debug!(%error, "cannot list the masters of Redis"),
             }
             // One that has ended was stopped above, or has panicked; it is replaced by now.
-            while connections.try_join_next().is_some() {}
+            while let Some(ended) = connections.try_join_next() {
+                if let Err(error) = ended
+                    && error.is_panic()
+                {
+                    error!(%error, "a listener for wake-ups of agents has panicked; restarting it");
+                }
+            }
             sleep(MASTERS_INTERVAL).await;
         }
     }
@@ -157,7 +162,7 @@ impl Shared {
         let mut track = redis::cmd("CLIENT");
         track.arg(&["TRACKING", "ON", "BCAST", "PREFIX"]);
         track.arg(self.keys.wakes());
-        self.send(&mut connection, &track).await?;
+        self.redis.send(&mut connection, &track).await?;
         // What changed before is not reported.
         self.may_have_missed.notify_one();
         backoff.reset();
@@ -170,21 +175,9 @@ impl Shared {
                     None => return Ok(()),
                 },
                 () = sleep(PING_INTERVAL) => {
-                    self.send(&mut connection, &redis::cmd("PING")).await?;
+                    self.redis.send(&mut connection, &redis::cmd("PING")).await?;
                 }
             }
-        }
-    }
-
-    async fn send(
-        &self,
-        connection: &mut redis::aio::MultiplexedConnection,
-        command: &redis::Cmd,
-    ) -> Result<(), RedisFailure> {
-        match timeout(REDIS_DEADLINE, command.query_async::<Value>(connection)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.redis.failed(error)),
-            Err(_elapsed) => Err(self.redis.timed_out(REDIS_DEADLINE)),
         }
     }
 

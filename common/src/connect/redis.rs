@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, PushInfo, RedisError};
+use redis::{Cmd, FromRedisValue, PushInfo, RedisError, Value};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::cluster::Cluster;
 use super::dial::Dial;
@@ -15,6 +16,7 @@ use super::sentinel::Service;
 use super::server::{Route, Server};
 use crate::config::{RedisUrl, Topology};
 use crate::protocol::keys::{PARTITION_COUNT, Slot};
+use crate::protocol::limits::REDIS_DEADLINE;
 
 /// All servers of a Redis deployment. Cloning is cheap.
 #[derive(Clone)]
@@ -161,7 +163,7 @@ impl Redis {
     }
 
     /// Sends one command for keys in `slot` on the shared connection, within
-    /// [`REDIS_DEADLINE`](crate::protocol::limits::REDIS_DEADLINE). After an error the server may
+    /// [`REDIS_DEADLINE`]. After an error the server may
     /// or may not have executed it.
     pub async fn query<T: FromRedisValue>(
         &self,
@@ -175,7 +177,7 @@ impl Redis {
     }
 
     /// Runs `calls` for keys in `slot` on the shared connection, all together within
-    /// [`REDIS_DEADLINE`](crate::protocol::limits::REDIS_DEADLINE). After an error the server may
+    /// [`REDIS_DEADLINE`]. After an error the server may
     /// or may not have executed them.
     ///
     /// If one of the calls gets `MOVED`, all of them run once more on the new node. So where there
@@ -248,6 +250,20 @@ impl Redis {
         };
         self.report(&failure);
         failure
+    }
+
+    /// Sends a command on a separate connection, and waits until it succeeds, at most
+    /// [`REDIS_DEADLINE`].
+    pub async fn send(
+        &self,
+        connection: &mut MultiplexedConnection,
+        command: &Cmd,
+    ) -> Result<(), RedisFailure> {
+        match timeout(REDIS_DEADLINE, command.query_async::<Value>(connection)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.failed(error)),
+            Err(_elapsed) => Err(self.timed_out(REDIS_DEADLINE)),
+        }
     }
 
     async fn server(&self, slot: Slot) -> Result<Server, RedisFailure> {
