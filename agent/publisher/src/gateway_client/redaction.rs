@@ -48,13 +48,13 @@ struct RedactionList {
 }
 
 impl GatewayClient {
-    /// Requests a redaction. The request is sent once: repeated, it would be recorded twice.
+    /// Requests a redaction. Where the response is lost it is requested again: then it is recorded
+    /// twice, and masks no more than once.
     pub async fn redact(&self, run: Uuid, new: &NewRedaction) -> Result<RedactionState, ApiError> {
         let run = run.to_string();
         let url = self.url(&["v1", "runs", &run, "redactions"]);
-        let sent = self.http.post(url).json(new).send().await;
-        let response = sent.map_err(|error| self.unreachable(&error))?;
-        let response = self.check(&run, response).await?;
+        let request = || self.http.post(url.clone()).json(new);
+        let response = self.call(&run, request).await?;
         let body = response.bytes().await;
         self.parsed(&body.map_err(|error| self.unreachable(&error))?)
     }

@@ -6,8 +6,8 @@
 //! What is stored of it is removed by a worker; a repeated request answers 200 once that is done. A
 //! run on hold is answered 409.
 //!
-//! Bounds: a reason of [`MAX_REASON_BYTES`]. Time: [`REDIS_DEADLINE`] for what this process does in
-//! Redis; without it the worker does it.
+//! Bounds: a reason of [`MAX_REASON_BYTES`](crate::extract::reason::MAX_REASON_BYTES). Time:
+//! [`REDIS_DEADLINE`] for what this process does in Redis; without it the worker does it.
 
 use std::time::Duration;
 
@@ -28,15 +28,13 @@ use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::json::StrictJson;
 use crate::extract::path::path_id;
+use crate::extract::reason::checked_reason;
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_store::deletion::{DeletedRun, Deletion};
 
 /// Longest wait for Redis to forget the run and to tell viewers.
 const REDIS_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Longest reason of a hold.
-const MAX_REASON_BYTES: usize = 1000;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
@@ -131,6 +129,9 @@ async fn hold(
     let run = path_id("run", &id)?;
     check_run_access(&gateway, &principal, Scope::Delete, run).await?;
     let reason = checked_reason(&body.reason)?;
+    if reason.is_empty() {
+        return Err(Problem::bad_request("reason: say why the run is kept"));
+    }
     let store = gateway.store();
     let held = store.hold_run(&principal.actor(), run, reason).await?;
     found(&gateway, run, held).await
@@ -156,37 +157,9 @@ async fn release(
     found(&gateway, run, released).await
 }
 
-fn checked_reason(text: &str) -> Result<&str, Problem> {
-    match text.trim() {
-        "" => Err(Problem::bad_request("reason: say why the run is kept")),
-        reason if reason.len() > MAX_REASON_BYTES => Err(Problem::bad_request(format!(
-            "reason of {} bytes is over the limit of {MAX_REASON_BYTES}",
-            reason.len()
-        ))),
-        reason if reason.contains('\0') => {
-            Err(Problem::bad_request("reason contains a NUL character"))
-        }
-        reason => Ok(reason),
-    }
-}
-
 async fn found(gateway: &Gateway, run: Uuid, found: bool) -> Result<StatusCode, Problem> {
     match found {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(no_run(gateway, run).await),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_some_text_within_its_limit() {
-        assert_eq!(checked_reason(" case 7 "), Ok("case 7"));
-        let long = "x".repeat(MAX_REASON_BYTES + 1);
-        for wrong in ["", " \n", "a\0b", &long] {
-            checked_reason(wrong).expect_err("refused");
-        }
     }
 }

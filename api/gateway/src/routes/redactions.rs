@@ -4,7 +4,8 @@
 //! Postgres and in the archive, removes them from Redis, and tells the run's viewers to read it
 //! again. Ids, counts and line numbers stay what they were. A run on hold is answered 409.
 //!
-//! Bounds: a text of [`MIN_TEXT_BYTES`] to [`MAX_TEXT_BYTES`], a reason of [`MAX_REASON_BYTES`].
+//! Bounds: a text of [`MIN_TEXT_BYTES`] to [`MAX_TEXT_BYTES`], a reason of
+//! [`MAX_REASON_BYTES`](crate::extract::reason::MAX_REASON_BYTES).
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -21,6 +22,7 @@ use super::run_access::{authorize_run, no_run};
 use crate::Gateway;
 use crate::extract::caller::Caller;
 use crate::extract::json::StrictJson;
+use crate::extract::reason::checked_reason;
 use crate::problem::Problem;
 use runcast_access::Scope;
 use runcast_store::redactions::{Redaction, RedactionOutcome, RedactionRequest};
@@ -30,9 +32,6 @@ const MIN_TEXT_BYTES: usize = 4;
 
 /// Longest text.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
-
-/// Longest reason.
-const MAX_REASON_BYTES: usize = 1000;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
@@ -166,19 +165,6 @@ fn checked_text(text: &str) -> Result<&[u8], Problem> {
         "text of {} bytes: {MIN_TEXT_BYTES} to {MAX_TEXT_BYTES} are possible",
         text.len()
     )))
-}
-
-fn checked_reason(reason: &str) -> Result<&str, Problem> {
-    match reason.trim() {
-        reason if reason.len() > MAX_REASON_BYTES => Err(Problem::bad_request(format!(
-            "reason of {} bytes is over the limit of {MAX_REASON_BYTES}",
-            reason.len()
-        ))),
-        reason if reason.contains('\0') => {
-            Err(Problem::bad_request("reason contains a NUL character"))
-        }
-        reason => Ok(reason),
-    }
 }
 
 #[cfg(test)]
