@@ -400,7 +400,7 @@ async fn users_without_a_token_are_swept() {
     let run = stack.api().create_run("known").await;
     let mut admin = stack.redis.connection().await;
     let lost = stack.keys().user(Uuid::now_v7(), [0xab; 8]);
-    for name in [lost.as_str(), "somebody", "publisher-else"] {
+    for name in [lost.as_str(), "analytics", "publisher-other"] {
         command(&mut admin, &["ACL", "SETUSER", name, "on", ">x"]).await;
     }
     // The hourly jobs run when a worker starts.
@@ -409,7 +409,7 @@ async fn users_without_a_token_are_swept() {
     let mut names = users(&mut admin).await;
     names.sort();
     let known = user_of(stack.keys(), &run);
-    let mut expected = vec!["default", "somebody", "publisher-else", &known];
+    let mut expected = vec!["default", "analytics", "publisher-other", &known];
     expected.sort_unstable();
     assert_eq!(names, expected);
 }
