@@ -26,6 +26,7 @@ use futures::{StreamExt as _, stream};
 use rand::RngExt as _;
 use redis::Value;
 use runcast_common::connect::{Redis, RedisFailure};
+use runcast_common::log_limit::LogLimit;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::{Keys, PARTITION_COUNT};
 use runcast_common::scripts::LiveWindow;
@@ -49,6 +50,8 @@ const INTERVAL_WHEN_TIGHT: Duration = Duration::from_secs(1);
 
 /// How long a cap holds: several rounds, so that a slow round does not end it.
 const CAP_LIFE: Duration = Duration::from_secs(15);
+
+static CAP_LOG: LogLimit = LogLimit::new(Duration::from_secs(60));
 
 /// Between two scans of all keys, each of which costs Redis some microseconds.
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
@@ -157,13 +160,11 @@ impl MemoryMonitor {
                 let big = waiting.iter().filter(|run| run.bytes >= cap);
                 let runs: Vec<Uuid> = big.map(|run| run.run).collect();
                 stats.capped = runs.len() as u64;
-                warn!(
-                    used,
-                    budget,
-                    runs = runs.len(),
-                    cap,
-                    "Redis is over its budget: the biggest runs may not grow"
-                );
+                if let Some(rounds) = CAP_LOG.admit(1) {
+                    let runs = runs.len();
+                    let message = "Redis is over its budget: the biggest runs may not grow";
+                    warn!(used, budget, runs, cap, rounds, "{message}");
+                }
                 self.cap_runs(runs, cap).await?;
             }
         }

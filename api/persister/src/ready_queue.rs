@@ -25,6 +25,7 @@ use runcast_common::backoff::Backoff;
 use runcast_common::connect::{Redis, RedisFailure};
 use runcast_common::protocol::keys::{Keys, PERSISTER_GROUP, Slot};
 use runcast_common::redis;
+use runcast_common::scripts::make_group;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -274,13 +275,11 @@ impl ReadyConsumer {
 
     async fn make_groups(&self) -> Result<(), RedisFailure> {
         for stream in &self.streams {
-            let mut command = redis::cmd("XGROUP");
-            command.arg(&["CREATE", stream, PERSISTER_GROUP, "0", "MKSTREAM"]);
-            match self.redis.query::<Value>(self.slot, &command).await {
-                Ok(_) => {}
-                Err(error) if error.code() == Some("BUSYGROUP") => {}
-                Err(error) => return Err(error),
-            }
+            self.redis
+                .run(self.slot, async |connection| {
+                    make_group(stream, connection).await
+                })
+                .await?;
         }
         Ok(())
     }

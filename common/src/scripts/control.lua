@@ -1,6 +1,10 @@
+#!lua flags=allow-oom
 -- Sends a command to the agents of a run: one entry for each variation, or none at all if too many
 -- entries wait. An entry stays until the agent of its variation deletes it, the run is over, or the
 -- key expires.
+--
+-- The script may run when Redis is out of memory (allow-oom): what it adds is bounded, and a run
+-- that fills Redis must be stoppable.
 --
 -- KEYS  1 control  2 notices (channel of the run's agents)
 -- ARGV  1 id of the command  2 command  3 sent by  4 data, or ''

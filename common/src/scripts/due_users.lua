@@ -1,5 +1,8 @@
+#!lua flags=allow-oom
 -- Takes the users of agents that are due to be checked, and lets them be due again later: so each
 -- is checked by one worker, and again if that worker dies.
+--
+-- The script may run when Redis is out of memory (allow-oom): it replaces times.
 --
 -- KEYS  1 users
 -- ARGV  1 time until they are due again, in ms  2 how many at most

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Returns the agents of a partition that are new or came back, and those that are silent.
 --
 -- Silence counts only while a worker scans. After a gap between two scans (Redis was unreachable,
@@ -7,6 +8,8 @@
 -- Agents write to these keys, and may write anything. What heartbeat.lua cannot have written is
 -- removed: a key of another type, a member that is no id, a time of no sense. An agent whose
 -- heartbeat lies in the future was heard now.
+--
+-- The script may run when Redis is out of memory (allow-oom): it replaces times, and removes.
 --
 -- KEYS  1 pulses  2 new agents  3 watch (hash: since when without a gap, and last scan)
 -- ARGV  1 silence from which an agent is returned, in ms  2 time that must have been scanned, in ms

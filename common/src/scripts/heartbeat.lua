@@ -1,5 +1,9 @@
+#!lua flags=allow-oom
 -- Records the heartbeat of an agent by the clock of Redis, publishes it to the viewers of its run,
 -- and reports the agent to the worker if this is its first heartbeat, or the first after a silence.
+--
+-- The script may run when Redis is out of memory (allow-oom): an agent that waits for memory is not
+-- lost.
 --
 -- KEYS  1 pulses  2 new agents  3 channel
 -- ARGV  1 agent  2 message for viewers  3 silence after which the agent counts as new, in ms

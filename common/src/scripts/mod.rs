@@ -15,6 +15,7 @@
 //! - `read.lua`, called by persisters and gateways: reads a run, with a bound on each reply.
 //! - `repair.lua` and `check_ready.lua`, called by persisters: remove what none of these scripts
 //!   has written. A publisher's Redis user may run commands of its own.
+//! - `make_group.lua`, called by persisters: makes their group of a ready stream.
 //! - `enqueue.lua`, called by persisters: queues a run for an agent that may not.
 //! - `cap.lua`, called by persisters: limits for a while what a run may hold in Redis.
 //!
@@ -29,6 +30,7 @@ mod check_ready;
 mod delete_run;
 mod enqueue;
 mod evalsha;
+mod make_group;
 mod read;
 mod rebirth;
 mod repair;
@@ -43,6 +45,7 @@ pub use self::check_ready::{CheckedReady, check_ready};
 pub use self::delete_run::delete_run;
 pub use self::enqueue::{EnqueueReason, enqueue};
 pub(crate) use self::evalsha::{call, unexpected_reply};
+pub use self::make_group::make_group;
 pub use self::read::{ReadFrom, ReadRun, RunInRedis, RunPage};
 pub use self::rebirth::rebirth;
 pub use self::repair::{Repaired, repair, request_repair};
