@@ -38,10 +38,7 @@ async fn fifty_thousand_lines_are_stored_once() {
 
     let output: String = (0..=50_000).map(|number| format!("{number}\n")).collect();
     let events = stack.database.wait_sealed(run).await;
-    let rows = events
-        .iter()
-        .filter(|event| event.kind == Kind::Output.number());
-    assert_eq!(rows.count(), 50_001);
+    // Not how many rows: a line that `seq` writes in two parts, with a pause between them, is two.
     assert_text(&text(&events, Kind::Output), &output);
     assert_text(&viewer.text("output"), &output);
     assert_eq!(wrap.stdout(), output.as_bytes());
