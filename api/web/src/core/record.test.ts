@@ -18,6 +18,11 @@ test("a byte order mark hides no field", () => {
   expect(json('\u{feff}{"level":"error","msg":"up","a":1}', "up").text).toBe("up a=1");
 });
 
+test("fields are shown as they were written", () => {
+  const line = json('{"level":"info","msg":"order","id":1610521604143693812,"n":1.0,"z":1e400,"10":1,"2":2}', "order");
+  expect(line.text).toBe("order id=1610521604143693812 n=1.0 z=1e400 10=1 2=2");
+});
+
 test("only the field that holds the message is left out", () => {
   expect(json('{"level":30,"msg":"real","message":7,"event":"e"}', "real").text).toBe("real message=7 event=e");
 });

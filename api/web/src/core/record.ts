@@ -7,6 +7,7 @@
 import { applySgr, DIM, type Style } from "./ansi";
 import { EscapeReader } from "./escape";
 import type { RunEvent } from "./event";
+import { type JsonField, jsonFields } from "./json_fields";
 import { Line, MAX_COLUMNS } from "./line";
 
 const LEVEL_KEYS = ["level", "lvl", "severity", "levelname"];
@@ -17,9 +18,9 @@ const ELLIPSIS = "\u2026";
 export function recordLine(event: RunEvent): Line {
   const line = new Line();
   writeMessage(line, event.message ?? "");
-  for (const [key, value] of fields(event)) {
-    write(line, line.length === 0 ? `${key}=` : ` ${key}=`, DIM_STYLE);
-    write(line, formatValue(value), DIM_STYLE);
+  for (const field of fields(event)) {
+    write(line, line.length === 0 ? `${field.name}=` : ` ${field.name}=`, DIM_STYLE);
+    write(line, formatValue(field), DIM_STYLE);
     if (line.room <= 0) {
       break;
     }
@@ -30,29 +31,19 @@ export function recordLine(event: RunEvent): Line {
 const DIM_STYLE: Style = { fg: null, bg: null, flags: DIM };
 
 /** The fields of a JSON line except its level and its message. */
-function fields(event: RunEvent): [string, unknown][] {
+function fields(event: RunEvent): JsonField[] {
   if (event.format !== "json" || event.text === undefined) {
     return [];
   }
-  let value: unknown;
-  try {
-    // trimStart also removes a byte order mark.
-    value = JSON.parse(event.text.trimStart());
-  } catch {
-    return [];
-  }
-  if (typeof value !== "object" || value === null) {
-    return [];
-  }
-  const all = value as Record<string, unknown>;
-  const level = LEVEL_KEYS.find((key) => key in all);
-  const message = MESSAGE_KEYS.find((key) => all[key] === event.message);
-  return Object.entries(all).filter(([key]) => key !== level && key !== message);
+  // trimStart also removes a byte order mark.
+  const all = jsonFields(event.text.trimStart());
+  const level = LEVEL_KEYS.find((key) => all.some(({ name }) => name === key));
+  const message = MESSAGE_KEYS.find((key) => all.some(({ name, text }) => name === key && text === event.message));
+  return all.filter(({ name }) => name !== level && name !== message);
 }
 
-function formatValue(value: unknown): string {
-  const plain = typeof value === "string" && /^[^\s"=\p{C}]+$/u.test(value);
-  return plain ? value : JSON.stringify(value);
+function formatValue({ json, text }: JsonField): string {
+  return text !== null && /^[^\s"=\p{C}]+$/u.test(text) ? text : json;
 }
 
 function write(line: Line, text: string, style: Style | null): void {
