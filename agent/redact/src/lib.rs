@@ -11,7 +11,7 @@
 //!
 //! - `redactor`: [`Redactor`], the values and the automaton that finds them;
 //! - `env`, `secret_name`, `name_pattern`: which variables of an environment hold secrets;
-//! - [`CommandLine`]: which arguments of a command do;
+//! - [`CommandLine`], `argument_word`: which arguments of a command do;
 //! - `secret_parts`, `address`: fields of structured values, and passwords in addresses;
 //! - `secret_value`, `common_words`, `shape`: which values are rejected, and why;
 //! - `encodings`: how a value looks in base64, hex, JSON, HTML, URLs and shells;
@@ -28,6 +28,7 @@
 
 mod add_mask;
 mod address;
+mod argument_word;
 mod automaton;
 mod command_line;
 mod common_words;
