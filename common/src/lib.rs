@@ -7,7 +7,8 @@
 //! - [`presence`]: heartbeats of agents, silent agents, and updates of runs.
 //! - [`cache`]: copies in Redis of access data that Postgres owns. [`rate_limit`]: quotas.
 //!   [`key_scan`]: deleting keys of runs and agents that no longer exist. [`run_deletion`]:
-//!   deleting a run at once. [`run_users`]: Redis users of agents.
+//!   deleting a run at once. [`run_users`]: Redis users of agents. [`database_mark`]: the state of
+//!   Postgres that services have seen last.
 //! - [`connect`]: connections to Redis. [`backoff`], [`config`] (settings, secrets) and
 //!   [`telemetry`] and [`log_limit`] (logging).
 //!
@@ -21,6 +22,7 @@ pub mod cache;
 pub mod commands;
 pub mod config;
 pub mod connect;
+pub mod database_mark;
 pub mod key_scan;
 pub mod log_limit;
 pub mod presence;

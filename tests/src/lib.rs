@@ -30,6 +30,7 @@ pub mod oidc_browser;
 pub mod oidc_provider;
 pub mod open_files;
 pub mod postgres;
+pub mod postgres_backup;
 pub mod process;
 pub mod programs;
 pub mod publisher;

@@ -81,7 +81,7 @@ impl PostgresServer {
         name
     }
 
-    async fn execute_as_admin(&self, statement: &str) {
+    pub(crate) async fn execute_as_admin(&self, statement: &str) {
         let mut connection = PgConnection::connect(&self.url("postgres", self.port))
             .await
             .expect("a connection to the private Postgres");

@@ -94,6 +94,17 @@ impl Stack {
         stack
     }
 
+    /// The name of its database.
+    pub fn database_name(&self) -> &str {
+        &self.database_name
+    }
+
+    /// Connects to its database again, after that was made anew.
+    pub async fn reconnect_database(&mut self) {
+        let url = self.database_url(self.postgres.port());
+        self.database = Database::connect(&url).await;
+    }
+
     /// The Redis keys of this stack.
     pub fn keys(&self) -> &Keys {
         &self.keys

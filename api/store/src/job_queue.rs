@@ -6,6 +6,8 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -55,14 +57,22 @@ pub(super) async fn schema_in(connection: &mut PgConnection) -> Result<i64, Stor
 }
 
 impl Store {
-    /// The pool, in the form that the job library uses.
-    pub fn queue(&self) -> Database {
-        Database::new(PoolDriver(self.pool.clone()))
+    /// The pool, in the form that the job library uses. It takes no transactions before it is
+    /// opened: until a runner of the library has started it begins none, except to migrate.
+    pub fn queue(&self) -> (Database, TransactionGate) {
+        let gate = TransactionGate::default();
+        let database = Database::new(PoolDriver {
+            pool: self.pool.clone(),
+            gate: gate.clone(),
+        });
+        (database, gate)
     }
 
     /// Migrates the library's schema. Several processes may try at once.
     pub(super) async fn migrate_queue(&self) -> Result<(), SchemaError> {
-        graphile_worker_migrations::migrate(self.queue(), SCHEMA)
+        let (database, gate) = self.queue();
+        gate.open();
+        graphile_worker_migrations::migrate(database, SCHEMA)
             .await
             .map_err(|error| SchemaError::Tasks(error.to_string()))
     }
@@ -176,9 +186,24 @@ pub(super) async fn schedule_drop_rows(
     Ok(())
 }
 
+/// Keeps the library from migrating whatever database a worker meets, such as one that is being
+/// restored.
+#[derive(Debug, Clone, Default)]
+pub struct TransactionGate(Arc<AtomicBool>);
+
+impl TransactionGate {
+    /// Lets the library begin transactions.
+    pub fn open(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Our pool, as the library's database.
 #[derive(Debug)]
-struct PoolDriver(PgPool);
+struct PoolDriver {
+    pool: PgPool,
+    gate: TransactionGate,
+}
 
 /// A transaction of the library, whose calls come one at a time.
 struct OpenTransaction(Mutex<Transaction<'static, Postgres>>);
@@ -281,7 +306,11 @@ impl DbExecutor for PoolDriver {
         params: DbParams,
     ) -> BoxFuture<'a, Result<u64, DbError>> {
         Box::pin(async move {
-            let mut connection = self.0.acquire().await.map_err(|error| db_error(&error))?;
+            let mut connection = self
+                .pool
+                .acquire()
+                .await
+                .map_err(|error| db_error(&error))?;
             execute(&mut connection, sql, params).await
         })
     }
@@ -292,7 +321,11 @@ impl DbExecutor for PoolDriver {
         params: DbParams,
     ) -> BoxFuture<'a, Result<Vec<DbRow>, DbError>> {
         Box::pin(async move {
-            let mut connection = self.0.acquire().await.map_err(|error| db_error(&error))?;
+            let mut connection = self
+                .pool
+                .acquire()
+                .await
+                .map_err(|error| db_error(&error))?;
             fetch_all(&mut connection, sql, params).await
         })
     }
@@ -305,7 +338,11 @@ impl DatabaseDriver for PoolDriver {
 
     fn begin(&self) -> BoxFuture<'_, Result<DbTransaction, DbError>> {
         Box::pin(async move {
-            let transaction = self.0.begin().await.map_err(|error| db_error(&error))?;
+            if !self.gate.0.load(Ordering::Relaxed) {
+                let reason = "the tables of background jobs are not those of this program: run `runcastd migrate`";
+                return Err(DbError::new(reason));
+            }
+            let transaction = self.pool.begin().await.map_err(|error| db_error(&error))?;
             Ok(DbTransaction::new(Box::new(OpenTransaction(Mutex::new(
                 transaction,
             )))))

@@ -8,7 +8,8 @@
 //! - [`events`] reads stored events by cursor. [`archives`] tracks the objects that hold archived
 //!   events, and [`archive_cleanup`] deletes the rows that these objects replace. [`partitions`]
 //!   creates the daily partitions, [`retention`] removes old runs, [`deletion`] single ones, unless
-//!   [`holds`] keep them, [`export`] reads a snapshot.
+//!   [`holds`] keep them, [`export`] reads a snapshot. [`restored`] finds that the database was
+//!   restored to an older state.
 //! - [`users`], [`identities`], [`roles`], [`tokens`], [`run_tokens`] and [`sessions`] hold who may
 //!   do what.
 //!   [`audit`] records their changes. [`access_outbox`] lists the changes for which gateways must
@@ -48,6 +49,7 @@ pub mod job_status;
 pub mod leases;
 pub mod partitions;
 pub mod redactions;
+pub mod restored;
 pub mod retention;
 pub mod roles;
 pub mod run_tokens;

@@ -5,6 +5,7 @@ use runcast_history::archive::object_store::ArchiveStoreError;
 use runcast_history::archive::reader::ArchiveReadError;
 use runcast_history::archive::writer::WriteError;
 use runcast_store::StoreError;
+use runcast_store::schema::SchemaError;
 use runcast_webhooks::delivery::DeliveryError;
 use uuid::Uuid;
 
@@ -14,6 +15,9 @@ pub(crate) enum TaskError {
     /// Postgres failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The database is not one that this program can work with.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
     /// Redis failed.
     #[error(transparent)]
     Redis(#[from] RedisFailure),

@@ -60,7 +60,7 @@ pub(crate) async fn run_hourly_jobs(
         .define_job::<ScheduleArchive>()
         .define_job::<ScheduleDeletions>()
         .define_job::<ScheduleRedactions>();
-    run(options).await
+    run(worker, options).await
 }
 
 /// Takes the jobs that remove what is left of deleted runs until `stop`. They have a runner of
@@ -70,7 +70,7 @@ pub(crate) async fn run_deletion_jobs(
     stop: &CancellationToken,
 ) -> Result<(), TaskError> {
     let options = options(worker, stop).define_job::<DeleteRun>();
-    run(options).await
+    run(worker, options).await
 }
 
 /// Takes the jobs that redact runs until `stop`. They have a runner of their own, because what is
@@ -80,7 +80,7 @@ pub(crate) async fn run_redaction_jobs(
     stop: &CancellationToken,
 ) -> Result<(), TaskError> {
     let options = options(worker, stop).define_job::<RedactRun>();
-    run(options).await
+    run(worker, options).await
 }
 
 /// Takes the jobs that archive runs until `stop`. They have a runner of their own, since the hourly
@@ -92,12 +92,11 @@ pub(crate) async fn run_archive_jobs(
     let options = options(worker, stop)
         .define_job::<ArchiveRun>()
         .define_job::<DropArchivedRows>();
-    run(options).await
+    run(worker, options).await
 }
 
 fn options(worker: &Worker, stop: &CancellationToken) -> WorkerOptions {
     WorkerOptions::default()
-        .database(worker.store.queue())
         .schema(SCHEMA)
         .concurrency(1)
         .poll_interval(POLL_INTERVAL)
@@ -112,9 +111,12 @@ fn options(worker: &Worker, stop: &CancellationToken) -> WorkerOptions {
         .add_extension(worker.clone())
 }
 
-async fn run(options: WorkerOptions) -> Result<(), TaskError> {
+async fn run(worker: &Worker, options: WorkerOptions) -> Result<(), TaskError> {
     let failed = |error: &dyn fmt::Display| TaskError::Queue(error.to_string());
-    let runner = options.init().await.map_err(|error| failed(&error))?;
+    let (database, gate) = worker.store.queue();
+    let runner = options.database(database).init().await;
+    let runner = runner.map_err(|error| failed(&error))?;
+    gate.open();
     runner.run().await.map_err(|error| failed(&error))
 }
 

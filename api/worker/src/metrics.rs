@@ -43,6 +43,7 @@ pub struct Metrics {
     skipped_heartbeats: Counter,
     failed_scans: Counter,
     removed_keys: Counter,
+    restores: Counter,
 }
 
 impl Metrics {
@@ -53,7 +54,13 @@ impl Metrics {
         registry.register_with_unit("runcast_jobs_due", "For how long the oldest due job has been due", Unit::Seconds, self.due.clone());
         registry.register("runcast_worker_skipped_heartbeats", "Members, times and keys of the heartbeats that Runcast cannot have written, and that were removed", self.skipped_heartbeats.clone());
         registry.register("runcast_worker_failed_scans", "Scans of a partition for silent agents that failed because of the partition itself, not because a server was down", self.failed_scans.clone());
+        registry.register("runcast_worker_restores", "How often Postgres was found to lack what it had stored, as after a restore", self.restores.clone());
         registry.register("runcast_worker_removed_keys", "Keys of runs and agents without a valid id that were removed", self.removed_keys.clone());
+    }
+
+    /// Counts that Postgres was found to lack what it had stored.
+    pub(crate) fn count_restore(&self) {
+        self.restores.inc();
     }
 
     /// Counts what was removed from the heartbeats because it is none.

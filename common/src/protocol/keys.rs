@@ -258,6 +258,12 @@ impl Keys {
         format!("{}updates", self.prefix)
     }
 
+    /// The mark of the database that services have seen last.
+    #[must_use]
+    pub fn database_mark(&self) -> String {
+        format!("{}database", self.prefix)
+    }
+
     /// The description of an agent.
     #[must_use]
     pub fn agent(&self, agent: Uuid) -> String {

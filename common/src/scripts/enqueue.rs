@@ -1,4 +1,5 @@
-//! Calls of `enqueue.lua`: a persister puts a run into the ready queue for an agent that may not.
+//! Calls of `enqueue.lua`: a persister puts a run into the ready queue for an agent that may not, a
+//! worker one of which Postgres has lost events.
 
 use std::sync::LazyLock;
 
@@ -18,6 +19,8 @@ pub enum EnqueueReason {
     Woken,
     /// A change of its wake key may have been missed.
     Sweep,
+    /// Postgres lacks events that Redis holds.
+    Behind,
 }
 
 /// Queues a run that has unstored events, unless that is done already. Returns whether it did. Safe
@@ -31,6 +34,7 @@ pub async fn enqueue<C: ConnectionLike>(
     command.arg(match reason {
         EnqueueReason::Woken => "woken",
         EnqueueReason::Sweep => "sweep",
+        EnqueueReason::Behind => "behind",
     });
     let reply = call(&ENQUEUE_SCRIPT, &command, connection).await?;
     Ok(redis::from_redis_value(reply)?)

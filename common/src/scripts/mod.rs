@@ -16,11 +16,13 @@
 //! - `repair.lua` and `check_ready.lua`, called by persisters: remove what none of these scripts
 //!   has written. A publisher's Redis user may run commands of its own.
 //! - `make_group.lua`, called by persisters: makes their group of a ready stream.
-//! - `enqueue.lua`, called by persisters: queues a run for an agent that may not.
+//! - `enqueue.lua`, called by persisters: queues a run for an agent that may not; and by workers,
+//!   when Postgres was restored to an older state.
 //! - `cap.lua`, called by persisters: limits for a while what a run may hold in Redis.
 //!
 //! The scripts next to them belong to [`crate::presence`] (`heartbeat`, `find_silent`,
 //! `remove_unchanged`, `read_agent`, `list_producers`), [`crate::run_users`] (`due_users`),
+//! [`crate::database_mark`] (`set_mark`),
 //! [`crate::commands`] (`control`), [`crate::cache`] (`compare_and_set`),
 //! [`crate::rate_limit`] and [`crate::key_scan`] (`remove_idle_consumers`).
 
