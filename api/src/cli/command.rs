@@ -7,6 +7,7 @@ use runcast_store::schema::SchemaError;
 use super::dead_letter::DeadLetter;
 use super::jobs::Jobs;
 use super::output::with_store;
+use super::recover::Recover;
 use super::settings::SettingsArgs;
 use super::token::Token;
 use super::user::User;
@@ -73,6 +74,8 @@ enum Command {
         #[command(subcommand)]
         command: Option<Jobs>,
     },
+    /// Create runs again that Postgres does not know, as after a restore
+    Recover(Recover),
     /// Manage webhooks, which send signed notifications when runs change
     #[command(subcommand, after_help = webhook::WEBHOOK_HELP)]
     Webhook(Webhook),
@@ -102,6 +105,9 @@ impl Cli {
             Command::Jobs { command } => {
                 let command = command.unwrap_or(Jobs::List);
                 with_store(&env, async |store, out| command.run(store, out).await).await
+            }
+            Command::Recover(command) => {
+                with_store(&env, async |store, out| command.run(&env, store, out).await).await
             }
             Command::Webhook(command) => {
                 let settings = webhook_settings(&env)?;

@@ -12,6 +12,7 @@ mod label;
 pub mod migrate;
 mod output;
 mod prompt;
+pub mod recover;
 pub mod serve;
 pub mod settings;
 pub mod token;
