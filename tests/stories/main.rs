@@ -20,6 +20,7 @@ mod fanout;
 mod heartbeat;
 mod history;
 mod ingest;
+mod ingest_bodies;
 mod interleavings;
 mod invalid_input;
 mod kills;

@@ -66,7 +66,8 @@ enum Transport {
 }
 
 impl Publisher {
-    /// Publishes to runs, with the rights of an agent.
+    /// Publishes to runs over one connection, with the rights of a service: an agent has a user for
+    /// each run.
     pub(crate) fn to_redis(url: &str, keys: &Keys, runs: &[Uuid]) -> Self {
         let client = redis::Client::open(url).expect("an address of Redis");
         let producers = runs.iter().map(|&run| Producer {

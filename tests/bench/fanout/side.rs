@@ -129,7 +129,7 @@ impl Side {
         }
         let mut redis = stack.redis.connection().await;
         load_append(&mut redis).await.expect("the append script");
-        let url = stack.redis.publisher_url(stack.redis.port());
+        let url = stack.redis.url(stack.redis.port());
         Self {
             name: Name::Runcast,
             address: gateway(&stack),

@@ -1,12 +1,13 @@
 //! Reads batches of event lines from the body of a request, while it is still being sent.
 //!
-//! Data: the bytes of unfinished lines, at most one event and one piece of the body. Time:
+//! Data: the bytes of unfinished lines, at most one event and one piece of the body; what decoders
+//! take is bounded by [`open_bodies`](super::open_bodies). Time:
 //! [`MAX_BODY_TIME`] for a request, [`MAX_PAUSE`] for one piece of its body, [`LINGER`] for a
 //! batch.
 
 use std::time::Duration;
 
-use axum::body::BodyDataStream;
+use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use futures::StreamExt as _;
 use runcast_common::protocol::event::{self, Head, Kind, Text};
@@ -15,6 +16,8 @@ use runcast_common::protocol::limits::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::decoder::{Encoding, Pieces};
+use super::open_bodies::OpenBody;
 use crate::extract::query::Query;
 use crate::problem::Problem;
 
@@ -73,23 +76,35 @@ impl Batch {
 
 /// Splits a body into event lines, and these into batches.
 pub(super) struct LineBatches {
-    body: BodyDataStream,
+    body: Pieces,
+    encoding: Encoding,
     format: Format,
     /// What was read and is not in a batch yet.
     rest: Vec<u8>,
+    /// How much of it, from the beginning, holds no line end.
+    searched: usize,
     has_ended: bool,
     bytes: usize,
     /// Number of the last line, for messages.
     line: u64,
     deadline: Instant,
+    _open: Option<OpenBody>,
 }
 
 impl LineBatches {
-    pub(super) fn new(body: BodyDataStream, format: Format) -> Self {
+    pub(super) fn new(
+        body: Body,
+        encoding: Encoding,
+        format: Format,
+        open: Option<OpenBody>,
+    ) -> Self {
         Self {
-            body,
+            body: encoding.decode(body),
+            encoding,
             format,
             rest: Vec::new(),
+            searched: 0,
+            _open: open,
             has_ended: false,
             bytes: 0,
             line: 0,
@@ -127,7 +142,7 @@ impl LineBatches {
         let piece = match timeout(wait, self.body.next()).await {
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(error))) => {
-                return Err(Problem::bad_request(format!("the body broke off: {error}")));
+                return Err(Problem::bad_request(self.encoding.broken(&error)));
             }
             Ok(None) => {
                 self.has_ended = true;
@@ -159,15 +174,20 @@ impl LineBatches {
                 break Ok(());
             }
             let rest = &self.rest[at..];
-            let end = match rest.iter().position(|byte| *byte == b'\n') {
-                Some(end) => end + 1,
+            // A line that comes in many pieces is searched once.
+            let searched = std::mem::take(&mut self.searched);
+            let end = match memchr::memchr(b'\n', &rest[searched..]) {
+                Some(end) => searched + end + 1,
                 None if self.has_ended && !rest.is_empty() => rest.len(),
                 // Text is cut where a line is longer than an event may be.
                 None if rest.len() >= MAX_CHUNK_BYTES && self.format != Format::Events => {
                     MAX_CHUNK_BYTES
                 }
                 None if rest.len() > MAX_EVENT_BYTES => rest.len(),
-                None => break Ok(()),
+                None => {
+                    self.searched = rest.len();
+                    break Ok(());
+                }
             };
             let line = &rest[..end];
             self.line += 1;
@@ -217,8 +237,6 @@ fn add(batch: &mut Batch, line: &[u8], format: Format, number: u64) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-
     use super::*;
 
     async fn read(pieces: &[&'static [u8]], format: Format) -> Result<Vec<(u64, String)>, Problem> {
@@ -227,7 +245,7 @@ mod tests {
             .map(|piece| Ok::<_, std::io::Error>(*piece))
             .collect();
         let body = Body::from_stream(futures::stream::iter(pieces));
-        let mut batches_of_body = LineBatches::new(body.into_data_stream(), format);
+        let mut batches_of_body = LineBatches::new(body, Encoding::Identity, format, None);
         let mut batches = Vec::new();
         loop {
             let batch = batches_of_body.next().await?;

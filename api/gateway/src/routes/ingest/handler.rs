@@ -16,20 +16,25 @@
 //! The answer says how many of the producer's events are in Redis (`stored`) and in Postgres
 //! (`durable`). 409 means a gap, with the seq that must come first, or that a newer epoch exists.
 //! 429 with `Retry-After` means that the run is full, or is published to too fast
-//! ([`throttle`](super::throttle)). Bodies may be compressed (gzip, zstd). Limits of a request:
+//! ([`throttle`](super::throttle)), or that too many bodies are open
+//! ([`open_bodies`](super::open_bodies)). Bodies may be compressed (gzip, or zstd with a window of
+//! at most 8 MiB). Limits of a request:
 //! [`MAX_BODY_BYTES`](super::body::MAX_BODY_BYTES) and
 //! [`MAX_BODY_TIME`](super::body::MAX_BODY_TIME), and [`MAX_PAUSE`](super::body::MAX_PAUSE) between
 //! two pieces of the body.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use tower_http::decompression::RequestDecompressionLayer;
+use axum::{Extension, Json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::{Format, LineBatches};
+use super::decoder::Encoding;
+use super::open_bodies::OpenBodies;
 use super::producer::{AcceptedEvents, Producer};
 use super::throttle::Throttle;
 use crate::Gateway;
@@ -43,7 +48,7 @@ use runcast_access::Scope;
 pub fn router() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(ingest))
-        .layer(RequestDecompressionLayer::new())
+        .layer(Extension(Arc::<OpenBodies>::default()))
 }
 
 /// Publishes events of a run.
@@ -70,16 +75,18 @@ pub fn router() -> OpenApiRouter<Gateway> {
 async fn ingest(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
+    Extension(open_bodies): Extension<Arc<OpenBodies>>,
     Path(id): Path<String>,
     query: Query,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<AcceptedEvents>, Problem> {
-    let format = Format::of(&headers, &query)?;
+    let (format, encoding) = (Format::of(&headers, &query)?, Encoding::of(&headers)?);
     let (run, _) = authorize_run(&gateway, &principal, Scope::Publish, &id).await?;
     let mut producer = Producer::of(&gateway, run, &headers).await?;
     let mut throttle = Throttle::of(&principal, run);
-    let mut batches = LineBatches::new(body.into_data_stream(), format);
+    let open = open_bodies.open(&principal, encoding)?;
+    let mut batches = LineBatches::new(body, encoding, format, Some(open));
     loop {
         let batch = batches.next().await?;
         if batch.count > 0 {
