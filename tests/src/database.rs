@@ -240,6 +240,15 @@ impl Database {
         }
     }
 
+    /// Locks the row of a run, as a person does with `psql`, until the returned transaction ends.
+    pub async fn lock_run(&self, run: Uuid) -> sqlx::Transaction<'static, sqlx::Postgres> {
+        let mut transaction = self.pool.begin().await.expect("a transaction");
+        let lock = sqlx::query("SELECT FROM runs WHERE id = $1 FOR UPDATE").bind(run);
+        let locked = lock.execute(&mut *transaction).await;
+        locked.expect("the row is locked");
+        transaction
+    }
+
     /// Waits until all events up to `id` are stored.
     pub async fn wait_stored(&self, run: Uuid, id: EventId) {
         eventually(&format!("Postgres holds event {id}"), async || {

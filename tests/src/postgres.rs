@@ -81,7 +81,8 @@ impl PostgresServer {
         name
     }
 
-    pub(crate) async fn execute_as_admin(&self, statement: &str) {
+    /// Executes a statement in the database `postgres`.
+    pub async fn execute_as_admin(&self, statement: &str) {
         let mut connection = PgConnection::connect(&self.url("postgres", self.port))
             .await
             .expect("a connection to the private Postgres");

@@ -39,6 +39,7 @@ mod redis_cluster;
 mod redis_data_loss;
 mod redis_sentinel;
 mod redis_tls;
+mod refused_writes;
 mod rejected_requests;
 mod restore;
 mod rolling_restart;

@@ -23,6 +23,7 @@ use runcast_access::open_streams::Revocation;
 use runcast_access::password::PasswordError;
 use runcast_access::rate_limit::Denial;
 use runcast_access::secret::IssueError;
+use runcast_common::log_limit::LogLimit;
 use runcast_history::archive;
 use runcast_history::reader::ReadError;
 use runcast_history::text::search::SearchError;
@@ -197,6 +198,9 @@ impl BodyTimeout {
     }
 }
 
+static POSTGRES_LOG: LogLimit = LogLimit::new(Duration::from_secs(60));
+static REDIS_LOG: LogLimit = LogLimit::new(Duration::from_secs(60));
+
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
         match BodyTimeout::in_causes_of(&rejection) {
@@ -208,9 +212,12 @@ impl From<BytesRejection> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        if error.is_outage() {
-            warn!(%error, "Postgres does not answer; the request is answered 503");
-            return Self::unavailable("the database cannot be reached at the moment; try again");
+        if let Some(outage) = error.outage() {
+            if let Some(requests) = POSTGRES_LOG.admit(1) {
+                warn!(%error, requests, "Postgres does no work; requests are answered 503");
+            }
+            let why = outage.text();
+            return Self::unavailable(format!("the database does no work ({why}); try again"));
         }
         error!(%error, "Postgres refused a query; the request is answered 500");
         Self::internal("the database refused the request")
@@ -220,8 +227,15 @@ impl From<StoreError> for Problem {
 impl From<RedisFailure> for Problem {
     fn from(error: RedisFailure) -> Self {
         if error.is_outage() {
-            warn!(%error, "Redis does not answer; the request is answered 503");
-            return Self::unavailable("Redis cannot be reached at the moment; try again");
+            if let Some(requests) = REDIS_LOG.admit(1) {
+                warn!(%error, requests, "Redis does no work; requests are answered 503");
+            }
+            return Self::unavailable(match error.outage() {
+                Some("redis_full") => "Redis is full; try again",
+                Some("redis_not_persisting") => "Redis cannot save to its disk; try again",
+                Some("redis_no_replicas") => "Redis has too few replicas; try again",
+                _ => "Redis cannot be reached at the moment; try again",
+            });
         }
         error!(%error, "Redis refused a command; the request is answered 500");
         Self::internal("Redis refused the request")

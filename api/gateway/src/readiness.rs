@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 use runcast_access::metrics::AccessHealth;
 use runcast_common::ready_lag::{self, ReadyLag};
 use runcast_store::schema::{self, SchemaError};
-use runcast_store::{Store, StoreError};
+use runcast_store::{Outage, Store, StoreError};
 
 /// Longest wait for each part: `/readyz` is requested every few seconds.
 pub const PROBE_DEADLINE: Duration = Duration::from_secs(1);
@@ -154,7 +154,12 @@ impl Health {
         };
         let (postgres, schema, partitions) = match postgres {
             Ok(Ok((schema, partitions))) => (ProbeResult(Ok(())), schema, partitions),
-            Ok(Err(_)) | Err(_) => (unreachable(), unreachable(), unreachable()),
+            Ok(Err(error)) => {
+                let why = error.outage().map_or("unreachable", Outage::text);
+                let wrong = || ProbeResult::wrong(why);
+                (wrong(), wrong(), wrong())
+            }
+            Err(_elapsed) => (unreachable(), unreachable(), unreachable()),
         };
         ProbeResults {
             redis,
@@ -176,7 +181,10 @@ impl Health {
 
     async fn postgres(&self) -> Result<(ProbeResult, ProbeResult), StoreError> {
         let schema = match self.store.check_schema().await {
-            Ok(()) => ProbeResult(Ok(())),
+            Ok(()) => {
+                self.store.check_writable().await?;
+                ProbeResult(Ok(()))
+            }
             Err(SchemaError::Mismatch { hint, .. }) => {
                 ProbeResult::wrong(format!("it does not fit this program. {hint}"))
             }

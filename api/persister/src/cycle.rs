@@ -85,14 +85,14 @@ impl Cycle {
                     }
                     return Some(progress);
                 }
-                Err(error) if error.is_outage() => {
+                Err(error) if let Some(outage) = error.outage() => {
                     if backoff.attempts() == 0 {
                         warn!(%error, runs = runs.len(), "cannot store; trying again");
                     } else {
                         debug!(%error, runs = runs.len(), "still cannot store");
                     }
                     let wait = backoff.next_wait();
-                    self.metrics.count_outage();
+                    self.metrics.count_outage(outage);
                     let waited = tokio::time::sleep(wait);
                     stop.run_until_cancelled(waited).await?;
                 }

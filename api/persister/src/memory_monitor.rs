@@ -30,7 +30,7 @@ use runcast_common::log_limit::LogLimit;
 use runcast_common::protocol::event_id::EventId;
 use runcast_common::protocol::keys::{Keys, PARTITION_COUNT};
 use runcast_common::scripts::LiveWindow;
-use runcast_common::{redis, scripts};
+use runcast_common::{ready_lag, redis, scripts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -132,6 +132,8 @@ impl MemoryMonitor {
         self.guard.check_all().await?;
         self.guard.requeue_if_due().await?;
         // Measure.
+        let lag = ready_lag::read(&self.redis, &self.keys).await?;
+        self.metrics.set_oldest_unstored(lag.oldest);
         let (used, maxmemory) = self.memory().await?;
         let is_over = self
             .budget

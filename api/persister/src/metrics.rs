@@ -6,11 +6,15 @@
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use runcast_common::protocol::event;
+
+use crate::error::PersistError;
 
 /// What one transaction stored.
 #[derive(Debug, Default)]
@@ -48,6 +52,11 @@ pub(crate) struct BufferStats {
     pub(crate) capped: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutageLabels {
+    reason: &'static str,
+}
+
 type CounterU64 = Counter<u64, AtomicU64>;
 type GaugeI64 = Gauge<i64, AtomicI64>;
 
@@ -61,7 +70,7 @@ pub struct Metrics {
     dead_letters: CounterU64,
     rebirths: CounterU64,
     takeovers: CounterU64,
-    outages: CounterU64,
+    outages: Family<OutageLabels, CounterU64>,
     missing: CounterU64,
     unknown_runs: CounterU64,
     failed_runs: CounterU64,
@@ -76,6 +85,7 @@ pub struct Metrics {
     memory: GaugeI64,
     budget: GaugeI64,
     capped_runs: GaugeI64,
+    oldest_unstored: GaugeI64,
 }
 
 impl Default for Metrics {
@@ -88,7 +98,7 @@ impl Default for Metrics {
             dead_letters: CounterU64::default(),
             rebirths: CounterU64::default(),
             takeovers: CounterU64::default(),
-            outages: CounterU64::default(),
+            outages: Family::default(),
             missing: CounterU64::default(),
             unknown_runs: CounterU64::default(),
             failed_runs: CounterU64::default(),
@@ -106,6 +116,7 @@ impl Default for Metrics {
             memory: GaugeI64::default(),
             budget: GaugeI64::default(),
             capped_runs: GaugeI64::default(),
+            oldest_unstored: GaugeI64::default(),
         }
     }
 }
@@ -122,17 +133,22 @@ impl Metrics {
         counter("runcast_persister_dead_letters", "Entries and lines that are not events; see runcastd dead-letter", &self.dead_letters);
         counter("runcast_persister_reborn_runs", "Runs moved to a new epoch because Redis went back in time", &self.rebirths);
         counter("runcast_persister_claimed_runs", "Runs taken over because no persister had finished them", &self.takeovers);
-        counter("runcast_persister_failed_cycles", "Cycles that failed because Postgres or Redis was down", &self.outages);
         counter("runcast_persister_missing_events", "Events that no store holds; a gap stands in their place", &self.missing);
         counter("runcast_persister_unknown_runs", "Ready entries of runs that Postgres does not know; they are taken out of the queue", &self.unknown_runs);
         counter("runcast_persister_failed_runs", "Attempts at a run that failed because of the run itself, not because a server was down", &self.failed_runs);
         counter("runcast_persister_repaired_runs", "Runs from which a key was removed that Runcast cannot have written", &self.repaired_runs);
         counter("runcast_persister_skipped_ready_entries", "Entries and keys of the ready queue that Runcast cannot have written, and that were removed", &self.ready_garbage);
+        for reason in PersistError::outages() {
+            // Born at 0, so that the first one is an increase.
+            drop(self.outages.get_or_create(&OutageLabels { reason }));
+        }
+        registry.register("runcast_persister_failed_cycles", "Cycles, and reads of the ready queue, that failed because Postgres or Redis did no work, by reason", self.outages.clone());
         registry.register_with_unit("runcast_persister_transaction_duration", "From the first statement to the commit", Unit::Seconds, self.transaction.clone());
         registry.register("runcast_persister_transaction_rows", "Rows of a transaction", self.transaction_rows.clone());
         registry.register_with_unit("runcast_persister_lag", "From the append of its oldest event to the commit of a transaction, by the clocks of Redis and of the persister", Unit::Seconds, self.lag.clone());
         let mut gauge = |name: &str, help: &str, metric: &GaugeI64| registry.register(name, help, metric.clone());
         gauge("redis_buffer_depth", "Events in Redis that Postgres does not hold yet", &self.unstored_events);
+        gauge("runcast_oldest_unstored_seconds", "For how long the first run of the ready queue has waited to be stored", &self.oldest_unstored);
         gauge("runcast_redis_waiting_runs", "Runs with events that Postgres does not hold yet", &self.waiting_runs);
         gauge("runcast_redis_waiting_runs_bytes", "Body bytes of these runs in Redis", &self.waiting_bytes);
         gauge("runcast_redis_memory_bytes", "Memory that Redis uses", &self.memory);
@@ -155,8 +171,15 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn count_outage(&self) {
-        self.outages.inc();
+    /// Counts a cycle or a read of the ready queue that failed for a reason of
+    /// [`PersistError::outage`].
+    pub(crate) fn count_outage(&self, reason: &'static str) {
+        self.outages.get_or_create(&OutageLabels { reason }).inc();
+    }
+
+    pub(crate) fn set_oldest_unstored(&self, age: Duration) {
+        let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        self.oldest_unstored.set(seconds);
     }
 
     pub(crate) fn count_rebirth(&self) {

@@ -138,6 +138,9 @@ impl ReadyConsumer {
                 }
                 Err(error) => {
                     drop(permit);
+                    if let Some(outage) = error.outage() {
+                        metrics.count_outage(outage);
+                    }
                     if backoff.attempts() == 0 {
                         warn!(%error, "cannot read the ready queue; trying again");
                     } else {

@@ -3,6 +3,10 @@
 
 use sqlx::migrate::MigrateError;
 
+use super::outage::Outage;
+use super::stale_sessions;
+use super::store::ACQUIRE_DEADLINE;
+
 /// Why a call to Postgres failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -15,15 +19,32 @@ pub enum StoreError {
         error: sqlx::Error,
     },
     /// A statement failed, or the server could not be reached.
-    #[error("Postgres: {0}")]
+    #[error("Postgres: {}", describe(.0))]
     Database(sqlx::Error),
     /// A stored value does not have the form that this version writes.
     #[error("Postgres holds a value that this version does not understand: {0}")]
     Unexpected(String),
 }
 
+/// An error in words: the library says of a server that is away that its pool timed out.
+fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::PoolTimedOut => format!(
+            "no connection within {} s: it is away, refuses connections, or all connections of this \
+             process are in use",
+            ACQUIRE_DEADLINE.as_secs()
+        ),
+        error => error.to_string(),
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        match Outage::of(&error) {
+            // The session may be that of a server which was replaced meanwhile.
+            Some(Outage::ReadOnly | Outage::Refused) => stale_sessions::suspect(),
+            _ => {}
+        }
         Self::Database(error)
     }
 }
@@ -32,24 +53,14 @@ impl StoreError {
     /// True if the server could not be reached or could not work, false if it rejected this
     /// statement. After an outage the same call may succeed.
     pub fn is_outage(&self) -> bool {
-        let Self::Database(error) = self else {
-            return false;
-        };
-        match error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            // Classes: 08 connection, 40 serialization and deadlock, 53 resources,
-            // 55 lock not available, 57 operator intervention, 58 system error.
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                ["08", "40", "53", "55", "57", "58"]
-                    .iter()
-                    .any(|class| code.starts_with(class))
-            }),
-            _ => false,
+        self.outage().is_some()
+    }
+
+    /// Why the server could not work; none if it rejected this statement.
+    pub fn outage(&self) -> Option<Outage> {
+        match self {
+            Self::Database(error) => Outage::of(error),
+            Self::Address { .. } | Self::Unexpected(_) => None,
         }
     }
 }

@@ -5,14 +5,16 @@
 //! of runs change together or not at all. Hence each event is stored exactly once, no matter which
 //! process crashes or which event arrives twice.
 //!
-//! The transaction locks runs in the order of their ids, so that two persisters never deadlock. It
-//! has [`TRANSACTION_DEADLINE`]. A connection whose transaction did not commit is closed, never
+//! The transaction locks runs in the order of their ids, so that two persisters never deadlock. A
+//! run that another session has locked for longer than [`LOCK_WAIT`] is left out, so that it does
+//! not delay the others. The transaction has [`TRANSACTION_DEADLINE`]. A connection whose transaction did not commit is closed, never
 //! reused: an interrupted COPY or transaction may have left its protocol out of step.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use runcast_common::log_limit::LogLimit;
 use runcast_common::presence::run_update::RunUpdate;
 use runcast_common::protocol::event::Status;
 use runcast_common::protocol::event_id::EventId;
@@ -21,17 +23,24 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, Row as _};
 use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::agents::revive_lost_agents;
 use super::copy_rows::{COPY_EVENTS, CopyRows};
 use super::error::StoreError;
+use super::outage::Outage;
 use super::run_updates::run_updates;
 use super::store::{Store, signed, unsigned, without_nul};
 
 /// Longest time for one transaction. After it the connection is closed: a half-open connection
 /// would otherwise block the persister for as long as the kernel waits.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Longest wait for runs that other sessions have locked; those sessions take milliseconds.
+const LOCK_WAIT: &str = "300ms";
+
+static LOCKED_LOG: LogLimit = LogLimit::new(Duration::from_secs(60));
 
 /// How far a run is stored.
 #[derive(Debug, Clone, Default)]
@@ -147,6 +156,11 @@ const SELECT_STATES_FOR_UPDATE: &str =
         CASE WHEN ended_at IS NOT NULL THEN status END AS ended, status = 'lost' AS lost
    FROM runs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 
+const SELECT_UNLOCKED_STATES_FOR_UPDATE: &str =
+    "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,
+        CASE WHEN ended_at IS NOT NULL THEN status END AS ended, status = 'lost' AS lost
+   FROM runs WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED";
+
 impl Store {
     /// How far these runs are stored. Runs that do not exist are left out.
     pub async fn run_states(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunState>, StoreError> {
@@ -172,15 +186,32 @@ impl Store {
     }
 
     /// Begins a transaction and locks these runs. What to write follows from their states, so the
-    /// caller builds the batch between this call and [`IngestTransaction::commit`].
+    /// caller builds the batch between this call and [`IngestTransaction::commit`]. Runs that other
+    /// sessions keep locked are left out.
     pub async fn begin_ingest(&self, runs: &[Uuid]) -> Result<IngestTransaction, StoreError> {
+        match self.begin(runs, SELECT_STATES_FOR_UPDATE).await {
+            Err(error) if error.outage() == Some(Outage::Locked) => {
+                if let Some(times) = LOCKED_LOG.admit(1) {
+                    warn!(%error, times, "another session has locked runs; the others are stored");
+                }
+                self.begin(runs, SELECT_UNLOCKED_STATES_FOR_UPDATE).await
+            }
+            begun => begun,
+        }
+    }
+
+    async fn begin(
+        &self,
+        runs: &[Uuid],
+        query: &'static str,
+    ) -> Result<IngestTransaction, StoreError> {
         let mut transaction = IngestTransaction {
             connection: self.pool.acquire().await?,
             states: HashMap::new(),
             deadline: Instant::now() + TRANSACTION_DEADLINE,
             is_committed: false,
         };
-        let locked = lock(&mut transaction.connection, runs);
+        let locked = lock(&mut transaction.connection, runs, query);
         transaction.states = within(transaction.deadline, locked).await?;
         Ok(transaction)
     }
@@ -236,9 +267,14 @@ async fn within<T>(
 async fn lock(
     connection: &mut PgConnection,
     runs: &[Uuid],
+    query: &'static str,
 ) -> Result<HashMap<Uuid, RunState>, StoreError> {
     sqlx::query("BEGIN").execute(&mut *connection).await?;
-    states(connection, SELECT_STATES_FOR_UPDATE, runs).await
+    sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+        .bind(LOCK_WAIT)
+        .execute(&mut *connection)
+        .await?;
+    states(connection, query, runs).await
 }
 
 async fn write(connection: &mut PgConnection, batch: IngestBatch) -> Result<Ingested, StoreError> {

@@ -16,7 +16,8 @@
 //!   delete copies in Redis. [`visibility`] restricts lists to the runs that a caller may see.
 //! - For the worker: [`leases`], [`job_queue`] and [`job_status`], [`webhooks`] and
 //!   [`webhook_deliveries`].
-//! - `store` holds the pool and its time limits, [`schema`] the migrations and their check,
+//! - `store` holds the pool and its time limits, `stale_sessions` which of its sessions are no
+//!   good, `outage` why Postgres does no work, [`schema`] the migrations and their check,
 //!   `from_row` the mapping of rows to structs.
 //!
 //! Errors: every call fails with [`StoreError`], or with an error that contains it
@@ -47,6 +48,7 @@ pub mod ingest;
 pub mod job_queue;
 pub mod job_status;
 pub mod leases;
+mod outage;
 pub mod partitions;
 pub mod redactions;
 pub mod restored;
@@ -57,6 +59,7 @@ mod run_updates;
 pub mod runs;
 pub mod schema;
 pub mod sessions;
+mod stale_sessions;
 mod store;
 pub mod tokens;
 pub mod users;
@@ -65,4 +68,5 @@ pub mod webhook_deliveries;
 pub mod webhooks;
 
 pub use error::StoreError;
+pub use outage::Outage;
 pub use store::Store;

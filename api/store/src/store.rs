@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{Connection as _, PgPool};
 
 use super::error::StoreError;
+use super::stale_sessions;
 
 /// Longest run of one statement. History pages and ingest batches take milliseconds.
 const STATEMENT_TIMEOUT: &str = "30s";
@@ -24,7 +25,7 @@ const IDLE_TRANSACTION_TIMEOUT: &str = "5s";
 const LOCK_TIMEOUT: &str = "10s";
 
 /// Longest wait for a free or new connection.
-pub(crate) const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const ACQUIRE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Connections of one process. Postgres works best with few, and all statements here are short.
 const MAX_CONNECTIONS: u32 = 16;
@@ -57,6 +58,10 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_DEADLINE)
+            .before_acquire(|_connection, session| {
+                let is_good = stale_sessions::is_good(session.age);
+                Box::pin(async move { Ok(is_good) })
+            })
             .connect_lazy_with(options);
         Ok(Self { pool })
     }
@@ -68,6 +73,14 @@ impl Store {
         let mut connection = PgConnection::connect_with(options.as_ref()).await?;
         connection.ping().await?;
         connection.close().await?;
+        Ok(())
+    }
+
+    /// Whether Postgres accepts writes.
+    pub async fn check_writable(&self) -> Result<(), StoreError> {
+        // Fails on a standby, and where the session is read-only.
+        let query = "UPDATE database_mark SET marked_at = marked_at WHERE false";
+        sqlx::query(query).execute(&self.pool).await?;
         Ok(())
     }
 

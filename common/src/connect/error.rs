@@ -50,10 +50,34 @@ impl RedisFailure {
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Failed { error, .. } => breaks_connection(error) || is_redirect(error),
+            Self::Failed { error, .. } => {
+                breaks_connection(error) || is_redirect(error) || refuses_writes(error)
+            }
             Self::TimedOut { .. } => true,
         }
     }
+
+    /// Why the server does not work, as metrics name it; none if it has rejected the call.
+    #[must_use]
+    pub fn outage(&self) -> Option<&'static str> {
+        let code = self.code().unwrap_or_default();
+        match code {
+            "OOM" => Some("redis_full"),
+            "MISCONF" => Some("redis_not_persisting"),
+            "NOREPLICAS" => Some("redis_no_replicas"),
+            "BUSY" => Some("redis_busy"),
+            _ => self.is_outage().then_some("redis_unreachable"),
+        }
+    }
+
+    /// All values of [`RedisFailure::outage`].
+    pub const OUTAGES: [&'static str; 5] = [
+        "redis_full",
+        "redis_not_persisting",
+        "redis_no_replicas",
+        "redis_busy",
+        "redis_unreachable",
+    ];
 
     /// The node that a `MOVED` reply names.
     pub(super) fn moved_to(&self) -> Option<&str> {
@@ -74,6 +98,15 @@ pub(super) fn breaks_connection(error: &RedisError) -> bool {
         || error.is_connection_dropped()
         || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"))
         || error.kind() == ErrorKind::MasterNameNotFoundBySentinel
+}
+
+/// Returns whether the server executes no writes for now: its memory is full, it cannot save to its
+/// disk, has too few replicas, or a script runs for too long. It has executed nothing.
+pub(super) fn refuses_writes(error: &RedisError) -> bool {
+    matches!(
+        error.code(),
+        Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY")
+    )
 }
 
 /// Returns whether a cluster node rejected the call because it does not serve the slot: not at all,

@@ -156,5 +156,8 @@ impl RedisConnection {
 /// Whether Redis executes no writes at the moment: it has rejected the call without executing
 /// anything.
 fn is_busy(error: &RedisError) -> bool {
-    matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY"))
+    matches!(
+        error.code(),
+        Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY")
+    )
 }

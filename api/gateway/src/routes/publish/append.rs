@@ -151,7 +151,12 @@ async fn send_all(
     let parsed = replies.into_iter().map(|reply| match reply {
         Ok(value) => AppendReply::parse(value).map(Ok),
         // With these codes Redis has rejected the call without executing anything.
-        Err(error) if matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY")) => {
+        Err(error)
+            if matches!(
+                error.code(),
+                Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY")
+            ) =>
+        {
             Ok(Err(error.to_string()))
         }
         Err(error) => Err(error),
