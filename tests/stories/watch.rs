@@ -222,3 +222,46 @@ async fn feed_reports_every_run_and_resumes() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_watchers_of_a_label_cost_postgres_what_one_does() {
+    const WATCHERS: usize = 60;
+    let stack = Stack::start().await;
+    let described = json!({"name": "labelled", "labels": {"team": "search"}});
+    stack.api().create(&described).await;
+    let watch = async || {
+        let request = stack
+            .api()
+            .request(Method::GET, "/v1/watch?label=team=search");
+        let response = send(request).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        response
+    };
+    let mut watchers = Vec::new();
+    for _ in 0..WATCHERS {
+        watchers.push(watch().await);
+    }
+    let scans = async || {
+        let query = "SELECT seq_scan + coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = 'runs'";
+        stack.database.query_number(query).await
+    };
+    let seconds = async || {
+        stack
+            .database
+            .query_number("SELECT extract(epoch FROM now())::bigint")
+            .await
+    };
+    let (before, since) = (scans().await, seconds().await);
+    eventually("three rounds of lookups pass", async || {
+        let passed = seconds().await - since;
+        (passed >= 7).then_some(()).ok_or(passed.to_string())
+    })
+    .await;
+    // Each watcher alone would have looked three times.
+    let grown = scans().await - before;
+    assert!(
+        grown < WATCHERS as i64,
+        "{grown} scans of the table of runs"
+    );
+    drop(watchers);
+}

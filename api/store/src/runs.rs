@@ -255,6 +255,27 @@ impl Store {
         rows.iter().map(Run::from_row).collect()
     }
 
+    /// Runs with all of these labels, newest first, each with whether it is open.
+    pub async fn labelled_runs(
+        &self,
+        labels: &serde_json::Map<String, serde_json::Value>,
+        visible: &Visible,
+        limit: u16,
+    ) -> Result<Vec<(Uuid, bool)>, StoreError> {
+        let query = format!(
+            "SELECT r.id, r.ended_at IS NULL FROM runs r
+              WHERE r.labels @> $1 AND {visible} ORDER BY r.id DESC LIMIT $3",
+            visible = visibility::condition(2)
+        );
+        let runs = sqlx::query_as(&query)
+            .bind(serde_json::Value::from(labels.clone()))
+            .bind(visible.parameter())
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(runs)
+    }
+
     /// What a reader must know of a run before it reads: the watermark, and whether the run is
     /// over.
     pub async fn coverage(&self, id: Uuid) -> Result<Option<Coverage>, StoreError> {

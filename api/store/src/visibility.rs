@@ -59,6 +59,12 @@ impl Visible {
         bounds.into_iter().any(|(_, labels)| labels.is_some())
     }
 
+    /// The bounds as text: the same text shows the same runs.
+    pub fn to_key(&self) -> String {
+        self.parameter()
+            .map_or_else(String::new, |bounds| bounds.to_string())
+    }
+
     pub(super) fn parameter(&self) -> Option<Value> {
         let bounds = self.bounds.as_ref()?.iter();
         Some(

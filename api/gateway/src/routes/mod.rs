@@ -18,6 +18,7 @@ pub mod health;
 pub mod identities;
 pub mod ingest;
 pub mod jobs;
+mod labelled_runs;
 pub mod oidc;
 pub mod openapi;
 pub mod publish;

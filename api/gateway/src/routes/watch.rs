@@ -6,17 +6,19 @@
 //! or `?after=`.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
-use serde_json::{Map, Value};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::labelled_runs::{LabelQuery, LabelledRuns};
 use super::run_access::authorize_run;
 use crate::Gateway;
 use crate::extract::caller::Caller;
@@ -30,17 +32,13 @@ use runcast_fanout::multi_cursor::MultiCursor;
 use runcast_fanout::multi_viewer::{
     MAX_WATCHED_RUNS, NoDiscovery, RunDiscovery, Runs, multi_viewer_body,
 };
-use runcast_store::runs::{Run, RunFilter};
-use runcast_store::visibility::Visible;
-use runcast_store::{Store, StoreError};
-
-/// The newest runs with the labels that are considered. Among them are those that a viewer that
-/// reconnects has watched.
-const MAX_LABELLED_RUNS: u16 = 200;
+use runcast_store::StoreError;
 
 /// The routes of this file.
 pub fn router() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new().routes(routes!(watch))
+    OpenApiRouter::new()
+        .routes(routes!(watch))
+        .layer(Extension(Arc::<LabelledRuns>::default()))
 }
 
 /// Follows several runs on one connection, as server-sent events, each resumed exactly.
@@ -69,6 +67,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
 async fn watch(
     Caller(principal): Caller,
     State(gateway): State<Gateway>,
+    Extension(labelled_runs): Extension<Arc<LabelledRuns>>,
     query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -93,8 +92,9 @@ async fn watch(
             Body::from_stream(frames.map(Ok::<_, Infallible>))
         }
         (true, false) => {
-            let labelled = LabelledRuns {
+            let labelled = LabelQuery {
                 store: gateway.store().clone(),
+                shared: labelled_runs,
                 labels,
                 visible: principal.visible(Scope::Read)?,
             };
@@ -136,40 +136,28 @@ async fn named_runs(
     Ok((!runs.live.is_empty()).then_some(runs))
 }
 
-/// Discovers runs with these labels, as they are created.
-#[derive(Debug)]
-struct LabelledRuns {
-    store: Store,
-    labels: Map<String, Value>,
-    visible: Visible,
-}
-
-impl LabelledRuns {
-    /// The newest of them, that are not over, or that the cursor knows.
+impl LabelQuery {
+    /// The newest runs, that are not over, or that the cursor knows.
     async fn open_or_known(&self, after: &MultiCursor) -> Result<Runs, StoreError> {
-        let is_watched = |run: &Run| run.ended_at.is_none() || after.get(run.id).is_some();
-        let runs = self.newest().await?.into_iter().filter(is_watched);
+        let newest = self.newest().await?;
+        let watched = newest
+            .iter()
+            .filter(|(run, is_open)| *is_open || after.get(*run).is_some());
         Ok(Runs {
-            live: runs.map(|run| run.id).take(MAX_WATCHED_RUNS).collect(),
+            live: watched
+                .map(|(run, _)| *run)
+                .take(MAX_WATCHED_RUNS)
+                .collect(),
             ended: Vec::new(),
         })
     }
-
-    async fn newest(&self) -> Result<Vec<Run>, StoreError> {
-        let filter = RunFilter {
-            labels: self.labels.clone(),
-            visible: self.visible.clone(),
-            limit: MAX_LABELLED_RUNS,
-            ..RunFilter::default()
-        };
-        self.store.runs(&filter).await
-    }
 }
 
-impl RunDiscovery for LabelledRuns {
+/// Discovers runs with these labels, as they are created.
+impl RunDiscovery for LabelQuery {
     async fn find_runs(&mut self) -> Result<Vec<Uuid>, StoreError> {
-        let runs = self.newest().await?;
-        let live = runs.iter().filter(|run| run.ended_at.is_none());
-        Ok(live.map(|run| run.id).collect())
+        let newest = self.newest().await?;
+        let open = newest.iter().filter(|(_, is_open)| *is_open);
+        Ok(open.map(|(run, _)| *run).collect())
     }
 }
