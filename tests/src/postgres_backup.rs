@@ -14,7 +14,7 @@ impl PostgresServer {
             .await;
     }
 
-    /// Drops a database, whoever is connected to it, and creates an empty one of this name.
+    /// Drops a database, also while services are connected to it, and creates an empty one.
     pub async fn make_empty(&self, database: &str) {
         self.execute_as_admin(&format!("DROP DATABASE {database} WITH (FORCE)"))
             .await;

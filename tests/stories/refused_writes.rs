@@ -127,11 +127,10 @@ async fn redis_without_replicas_is_an_outage_and_costs_no_event() {
     let mut set = async |replicas: &str| {
         let mut command = redis::cmd("CONFIG");
         command.arg(&["SET", "min-replicas-to-write", replicas]);
-        let set: () = command
+        let () = command
             .query_async(&mut connection)
             .await
             .expect("a setting");
-        set
     };
     set("1").await;
     let other = api.create_run("over http").await.id;

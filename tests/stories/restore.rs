@@ -1,5 +1,5 @@
-//! Postgres is restored to an older state: what Redis still holds is stored again, and workers leave
-//! a database alone that is not complete yet.
+//! Postgres is restored to an older state: what Redis still holds is stored again, and workers
+//! leave a database alone that is not complete yet.
 
 use reqwest::StatusCode;
 use runcast_common::protocol::event::Kind;

@@ -12,7 +12,8 @@ use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::error::StoreError;
-use super::store::{ACQUIRE_DEADLINE, Store};
+use super::outage::ACQUIRE_DEADLINE;
+use super::store::Store;
 
 /// Changes that are claimed at a time.
 const CLAIM_ROWS: i64 = 500;

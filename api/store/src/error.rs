@@ -3,9 +3,8 @@
 
 use sqlx::migrate::MigrateError;
 
-use super::outage::Outage;
+use super::outage::{ACQUIRE_DEADLINE, Outage};
 use super::stale_sessions;
-use super::store::ACQUIRE_DEADLINE;
 
 /// Why a call to Postgres failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +39,9 @@ fn describe(error: &sqlx::Error) -> String {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        match Outage::of(&error) {
-            // The session may be that of a server which was replaced meanwhile.
-            Some(Outage::ReadOnly | Outage::Refused) => stale_sessions::suspect(),
-            _ => {}
+        // The session may be that of a server which was replaced meanwhile.
+        if let Some(Outage::ReadOnly | Outage::Refused) = Outage::of(&error) {
+            stale_sessions::suspect();
         }
         Self::Database(error)
     }

@@ -7,8 +7,9 @@
 //!
 //! The transaction locks runs in the order of their ids, so that two persisters never deadlock. A
 //! run that another session has locked for longer than [`LOCK_WAIT`] is left out, so that it does
-//! not delay the others. The transaction has [`TRANSACTION_DEADLINE`]. A connection whose transaction did not commit is closed, never
-//! reused: an interrupted COPY or transaction may have left its protocol out of step.
+//! not delay the others. The transaction has [`TRANSACTION_DEADLINE`]. A connection whose
+//! transaction did not commit is closed, never reused: an interrupted COPY or transaction may have
+//! left its protocol out of step.
 
 use std::collections::HashMap;
 use std::time::Duration;

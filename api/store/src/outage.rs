@@ -1,5 +1,10 @@
 //! Why Postgres does no work for now, as metrics and health checks name it.
 
+use std::time::Duration;
+
+/// Longest wait for a free or new connection. Then Postgres counts as away.
+pub(crate) const ACQUIRE_DEADLINE: Duration = Duration::from_secs(3);
+
 /// Why no statement succeeds for now. Another one may succeed later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outage {

@@ -1,6 +1,6 @@
 //! Sessions that are no good any more although their connections work: after a failover the server
-//! of an open session may be a standby, and a setting of a role, such as being read-only, stays in a
-//! session for as long as that lasts.
+//! of an open session may be a standby, and a setting of a role, such as being read-only, stays in
+//! a session for as long as that lasts.
 //!
 //! An error that only a new session can end makes all sessions suspect that were opened before it,
 //! at most every [`MIN_INTERVAL`]. The pool closes such a session instead of handing it out.

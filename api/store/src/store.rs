@@ -5,13 +5,13 @@
 //! [`IDLE_TRANSACTION_TIMEOUT`]. A caller waits for a connection for at most [`ACQUIRE_DEADLINE`].
 
 use std::str::FromStr as _;
-use std::time::Duration;
 
 use runcast_common::config::PostgresUrl;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{Connection as _, PgPool};
 
 use super::error::StoreError;
+use super::outage::ACQUIRE_DEADLINE;
 use super::stale_sessions;
 
 /// Longest run of one statement. History pages and ingest batches take milliseconds.
@@ -23,9 +23,6 @@ const IDLE_TRANSACTION_TIMEOUT: &str = "5s";
 
 /// Longest wait for a row that another transaction has locked.
 const LOCK_TIMEOUT: &str = "10s";
-
-/// Longest wait for a free or new connection.
-pub(crate) const ACQUIRE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Connections of one process. Postgres works best with few, and all statements here are short.
 const MAX_CONNECTIONS: u32 = 16;

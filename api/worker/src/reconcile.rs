@@ -1,5 +1,5 @@
-//! Puts runs into the ready queue of which Redis holds more than Postgres: nobody else would store
-//! them once their agents are gone, and their keys would expire.
+//! Puts runs into the ready queue of which Redis holds more than Postgres: once their agents are
+//! gone nothing else would queue them, and their keys would expire.
 //!
 //! Postgres loses stored events when it is restored to an older state. The worker that holds the
 //! lease changes a mark in Postgres every [`INTERVAL`] and copies it to Redis, so a restored
@@ -121,13 +121,13 @@ struct InRedis {
     last: EventId,
     /// What Postgres had stored when it was heard last.
     stored: Option<EventId>,
-    /// Somebody has queued the run, or will.
+    /// The run is queued, or its agent will queue it.
     is_queued: bool,
 }
 
 /// What a look at all runs has found.
 #[derive(Debug, Default)]
-struct Found {
+struct RunsBehind {
     /// Runs that were put into the queue.
     queued: u64,
     /// Those of them whose stored events Postgres has lost.
@@ -138,7 +138,7 @@ struct Found {
 
 /// Queues all runs of which Postgres lacks something.
 async fn reconcile(worker: &Worker, mark: &MarkChange) -> Result<(), TaskError> {
-    let mut found = Found::default();
+    let mut found = RunsBehind::default();
     for server in worker.redis.masters().await? {
         look_at_server(worker, &server, &mut found).await?;
     }
@@ -196,7 +196,7 @@ async fn recreate(worker: &Worker, unknown: Vec<Uuid>, after_ms: i64) -> Result<
 async fn look_at_server(
     worker: &Worker,
     server: &Server,
-    found: &mut Found,
+    found: &mut RunsBehind,
 ) -> Result<(), TaskError> {
     let mut from = 0;
     loop {
@@ -210,7 +210,11 @@ async fn look_at_server(
     }
 }
 
-async fn look_at_runs(worker: &Worker, runs: &[Uuid], found: &mut Found) -> Result<(), TaskError> {
+async fn look_at_runs(
+    worker: &Worker,
+    runs: &[Uuid],
+    found: &mut RunsBehind,
+) -> Result<(), TaskError> {
     let reads = stream::iter(runs.iter().copied());
     let reads = reads.map(async |run| Ok::<_, TaskError>((run, read_run(worker, run).await?)));
     let reads = reads.buffer_unordered(MAX_CONCURRENT_CALLS);

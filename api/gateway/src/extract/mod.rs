@@ -2,7 +2,8 @@
 //!
 //! - [`caller`]: the principal. [`credential`]: what a request presents to be authenticated.
 //! - [`json`]: bodies. [`query`]: parameters. [`path`]: ids. [`page`]: pages of lists.
-//! - [`labels`]: labels of runs. [`reason`]: why something is asked for. [`sse`]: cursors, and the head of an event stream.
+//! - [`labels`]: labels of runs. [`reason`]: why something is asked for.
+//! - [`sse`]: cursors, and the head of an event stream.
 //! - [`accept`]: which format of an answer the client wants. [`etag`]: tags of answers.
 
 pub(crate) mod accept;

@@ -4,7 +4,7 @@
 //! so a thousand of them cost Postgres what one costs. Who comes during a lookup waits for it.
 //!
 //! Data: ids of at most [`MAX_RUNS`] runs for each set of labels and rights, [`MAX_SETS`] of them;
-//! those that nobody has asked for within [`UNUSED_LIFE`] are dropped.
+//! those that were not asked for within [`UNUSED_LIFE`] are dropped.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,7 @@ const MAX_AGE: Duration = Duration::from_secs(2);
 /// Sets of labels and rights. Beyond them a viewer looks up by itself.
 const MAX_SETS: usize = 1000;
 
-/// When a set is dropped that nobody asks for.
+/// When a set is dropped that no viewer asks for.
 const UNUSED_LIFE: Duration = Duration::from_secs(60);
 
 /// Runs, newest first, each with whether it is open.
