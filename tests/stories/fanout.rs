@@ -3,12 +3,13 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
 use runcast_common::protocol::event_id::EventId;
 use runcast_tests::api::{CreatedRun, problem, send};
 use runcast_tests::certificate_authority::CertificateAuthority;
 use runcast_tests::event_lines::numbered_lines;
-use runcast_tests::eventually::{WAIT_DEADLINE, within};
+use runcast_tests::eventually::{WAIT_DEADLINE, eventually, within};
 use runcast_tests::publisher::Publisher;
 use runcast_tests::sse::Sse;
 use runcast_tests::stack::{Service, Stack};
@@ -220,6 +221,46 @@ async fn streams_work_over_every_kind_of_connection() {
         assert!(seqs.eq(1..=1000), "{version}");
         assert_eq!(events.last().expect("a frame").0, "end");
     }
+    tls.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_certificate_is_used_without_a_restart() {
+    let stack = Stack::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [old, new] = [stack.folder(), folder.path()].map(CertificateAuthority::new);
+    let tls = stack.service_spec(Service::Gateway).with_env([
+        ("RUNCAST_TLS_CERT", old.certificate().display().to_string()),
+        ("RUNCAST_TLS_KEY", old.key().display().to_string()),
+        ("RUNCAST_LISTEN", "127.0.0.1:0".to_owned()),
+    ]);
+    let mut tls = tls.start(stack.folder());
+    let secure = tls
+        .wait_for_line(Service::Gateway.ready_line(), WAIT_DEADLINE)
+        .await;
+    let url = format!("{}/healthz", secure.trim_end_matches('/'));
+    let ca = old.ca();
+    let healthz = ["--cacert", ca.to_str().expect("UTF-8"), url.as_str()];
+    assert!(curl(&healthz, stack.token()).await.contains("200"));
+    // A signal that means "read again" to other services ends nothing.
+    tls.signal(Signal::SIGHUP);
+    std::fs::copy(new.certificate(), old.certificate()).expect("a new certificate");
+    std::fs::copy(new.key(), old.key()).expect("its key");
+    let ca = new.ca();
+    eventually("the new certificate is used", async || {
+        let mut command = tokio::process::Command::new("curl");
+        command.args(["--silent", "--noproxy", "*", "--max-time", "5", "--cacert"]);
+        command
+            .arg(&ca)
+            .arg(&url)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let status = command.output().await.expect("curl runs").status;
+        status.success().then_some(()).ok_or(status.to_string())
+    })
+    .await;
+    let logs = tls.logs();
+    assert!(logs.contains("SIGHUP: going on"), "{logs}");
     tls.kill();
 }
 

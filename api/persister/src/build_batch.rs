@@ -24,9 +24,8 @@ use uuid::Uuid;
 
 use crate::read_run::{self, PendingEntries, ReadEntry};
 use runcast_store::copy_rows::EventRow;
-use runcast_store::ingest::{
-    DeadLetter, IngestBatch, ProducerState, RunState, VariationChange, WatermarkAdvance,
-};
+use runcast_store::ingest::{DeadLetter, IngestBatch, VariationChange, WatermarkAdvance};
+use runcast_store::run_states::{ProducerState, RunState};
 
 /// Each gap would be a line otherwise, and a publisher decides how many there are.
 static GAP_LOG: LogLimit = LogLimit::new(Duration::from_secs(10));

@@ -16,7 +16,8 @@ use crate::error::PersistError;
 use crate::metrics::{CommitStats, Metrics};
 use crate::read_run::PendingEntries;
 use runcast_store::Store;
-use runcast_store::ingest::{Ingested, RunState};
+use runcast_store::ingest::Ingested;
+use runcast_store::run_states::RunState;
 
 /// What a transaction stored.
 #[derive(Debug, Default)]
@@ -35,7 +36,8 @@ pub(crate) async fn commit(
 ) -> Result<Committed, PersistError> {
     let ids: Vec<Uuid> = pending.iter().map(|entries| entries.run).collect();
     let started = Instant::now();
-    let transaction = store.begin_ingest(&ids).await?;
+    let producers: Vec<(Uuid, Uuid)> = pending.iter().flat_map(PendingEntries::producers).collect();
+    let transaction = store.begin_ingest(&ids, &producers).await?;
     let BuiltBatch {
         batch,
         mut states,

@@ -11,6 +11,8 @@
 //! Bounds: about `share_bytes` of bodies per run, in reads of at most [`MAX_READ_ENTRIES`] entries;
 //! `read.lua` bounds each reply.
 
+use std::collections::HashSet;
+
 use runcast_common::connect::Redis;
 use runcast_common::protocol::entry::{Entry, UnreadableEntry};
 use runcast_common::protocol::event_id::EventId;
@@ -20,7 +22,7 @@ use runcast_common::scripts::{ReadFrom, ReadRun, RunInRedis, RunPage};
 use uuid::Uuid;
 
 use crate::error::PersistError;
-use runcast_store::ingest::RunState;
+use runcast_store::run_states::RunState;
 
 /// Entries of one read.
 const MAX_READ_ENTRIES: usize = MAX_ENTRY_EVENTS;
@@ -52,6 +54,13 @@ impl PendingEntries {
     pub(crate) fn events(&self) -> u64 {
         let count = |entry: &ReadEntry| entry.as_ref().map_or(1, |entry| entry.count);
         self.entries.iter().map(count).sum()
+    }
+
+    /// The producers of its readable entries, each once, with the run.
+    pub(crate) fn producers(&self) -> impl Iterator<Item = (Uuid, Uuid)> {
+        let producers = self.entries.iter().flatten().map(|entry| entry.producer);
+        let producers: HashSet<Uuid> = producers.collect();
+        producers.into_iter().map(|producer| (self.run, producer))
     }
 
     /// When its first readable entry was appended, in Unix milliseconds of Redis.

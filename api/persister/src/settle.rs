@@ -39,7 +39,7 @@ use crate::read_batch::BatchRead;
 use crate::read_run::PendingEntries;
 use crate::ready_entries::ReadyRun;
 use runcast_store::Store;
-use runcast_store::ingest::RunState;
+use runcast_store::run_states::RunState;
 
 /// Shortest time between two repairs of one run.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
@@ -96,22 +96,34 @@ impl Settler {
             self.repair(run.run, *watermark).await?;
         }
 
-        let diverged = read.diverged.iter().map(|(run, _)| run.run);
-        let up_to_date = read.up_to_date.iter().map(|run| run.run);
-        let ids: Vec<Uuid> = up_to_date.chain(diverged).collect();
-        if ids.is_empty() {
+        self.settle_up_to_date(&read.up_to_date).await?;
+        self.rebirth_diverged(&read.diverged).await
+    }
+
+    /// Rare: a persister that died may have stored what it did not settle.
+    async fn settle_up_to_date(&self, runs: &[&ReadyRun]) -> Result<(), PersistError> {
+        if runs.is_empty() {
             return Ok(());
         }
-        // Rare, and the only place where the state of producers matters before the lock.
-        let states = self.store.run_states(&ids).await?;
-        let settles = read.up_to_date.iter().map(async |run| {
+        let ids: Vec<Uuid> = runs.iter().map(|run| run.run).collect();
+        let states = self.store.newest_run_states(&ids).await?;
+        let settles = runs.iter().map(async |run| {
             let state = states.get(&run.run).cloned().unwrap_or_default();
             self.settle(run, &state).await?;
             // A run that was queued with nothing to store may be one that cannot append.
             self.repair(run.run, state.watermark).await
         });
-        try_join_all(settles).await?;
-        let rebirths = read.diverged.iter().map(async |(run, compared)| {
+        try_join_all(settles).await.map(drop)
+    }
+
+    /// Rare as well: all producers have to be told how far they are stored.
+    async fn rebirth_diverged(&self, runs: &[(&ReadyRun, EventId)]) -> Result<(), PersistError> {
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = runs.iter().map(|(run, _)| run.run).collect();
+        let states = self.store.run_states(&ids).await?;
+        let rebirths = runs.iter().map(async |(run, compared)| {
             let state = states.get(&run.run).cloned().unwrap_or_default();
             if state.watermark == *compared {
                 self.rebirth(run, &state).await
@@ -121,8 +133,7 @@ impl Settler {
                 self.settle(run, &state).await
             }
         });
-        try_join_all(rebirths).await?;
-        Ok(())
+        try_join_all(rebirths).await.map(drop)
     }
 
     /// Settles the runs that Postgres does not know. What an agent wrote to a deleted run leaves

@@ -15,7 +15,7 @@ use super::webhook::Webhook;
 use super::worker_help;
 use super::{check, migrate, serve, user, webhook};
 use crate::app::process::Service;
-use crate::app::signals;
+use crate::app::signals::{self, Hangup};
 use crate::dev;
 use crate::settings::help;
 use crate::settings::setting::Program;
@@ -86,7 +86,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<()> {
         let env = ProcessEnv;
         match self.command {
-            Command::Dev => dev::start::run(&env, signals::stop_token()?).await,
+            Command::Dev => dev::start::run(&env, signals::stop_token(Hangup::Stops)?).await,
             Command::Gateway => serve::run(&env, Service::Gateway).await,
             Command::Persister => serve::run(&env, Service::Persister).await,
             Command::Worker => serve::run(&env, Service::Worker).await,

@@ -4,12 +4,12 @@ use runcast_common::config::Env;
 
 use super::output::print_line;
 use crate::app::process::{App, Service};
-use crate::app::signals;
+use crate::app::signals::{self, Hangup};
 use crate::settings::Settings;
 
 /// Runs the service. Its first line on stdout says that it is ready, and where.
 pub async fn run(env: &impl Env, service: Service) -> anyhow::Result<()> {
-    let stop = signals::stop_token()?;
+    let stop = signals::stop_token(Hangup::Continues)?;
     let settings = Settings::from_env(env)?;
     settings.refuse_plaintext(service == Service::Gateway)?;
     let app = App::prepare(settings, &[service]).await?;

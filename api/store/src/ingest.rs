@@ -19,10 +19,9 @@ use runcast_common::log_limit::LogLimit;
 use runcast_common::presence::run_update::RunUpdate;
 use runcast_common::protocol::event::Status;
 use runcast_common::protocol::event_id::EventId;
-use runcast_common::protocol::seal::{Checksum, Seal};
+use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnection;
-use sqlx::{Postgres, Row as _};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 use uuid::Uuid;
@@ -31,8 +30,12 @@ use super::agents::revive_lost_agents;
 use super::copy_rows::{COPY_EVENTS, CopyRows};
 use super::error::StoreError;
 use super::outage::Outage;
+use super::run_states::{
+    ProducerState, RunState, SELECT_STATES_FOR_UPDATE, SELECT_UNLOCKED_STATES_FOR_UPDATE,
+    locked_states,
+};
 use super::run_updates::run_updates;
-use super::store::{Store, signed, unsigned, without_nul};
+use super::store::{Store, signed, without_nul};
 
 /// Longest time for one transaction. After it the connection is closed: a half-open connection
 /// would otherwise block the persister for as long as the kernel waits.
@@ -42,30 +45,6 @@ const TRANSACTION_DEADLINE: Duration = Duration::from_secs(60);
 const LOCK_WAIT: &str = "300ms";
 
 static LOCKED_LOG: LogLimit = LogLimit::new(Duration::from_secs(60));
-
-/// How far a run is stored.
-#[derive(Debug, Clone, Default)]
-pub struct RunState {
-    /// Id of the last stored event.
-    pub watermark: EventId,
-    /// Producer of that event, and its seq there.
-    pub watermark_event: Option<(Uuid, u64)>,
-    /// The final status, once every variation has one.
-    pub ended: Option<String>,
-    /// True if the run is marked as lost. Events that its agents publish bring it back.
-    pub lost: bool,
-    /// What is stored of each producer.
-    pub producers: HashMap<Uuid, ProducerState>,
-}
-
-/// What is stored of a producer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ProducerState {
-    /// Highest stored seq.
-    pub seq: u64,
-    /// Count, bytes and checksum of its stored events.
-    pub seal: Seal,
-}
 
 /// What one transaction writes.
 #[derive(Debug, Default)]
@@ -148,54 +127,23 @@ pub struct Ingested {
     pub updates: Vec<RunUpdate>,
 }
 
-const SELECT_STATES: &str = "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,
-        CASE WHEN ended_at IS NOT NULL THEN status END AS ended, status = 'lost' AS lost
-   FROM runs WHERE id = ANY($1) ORDER BY id";
-
-const SELECT_STATES_FOR_UPDATE: &str =
-    "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,
-        CASE WHEN ended_at IS NOT NULL THEN status END AS ended, status = 'lost' AS lost
-   FROM runs WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-
-const SELECT_UNLOCKED_STATES_FOR_UPDATE: &str =
-    "SELECT id, epoch, seq, watermark_producer, watermark_producer_seq,
-        CASE WHEN ended_at IS NOT NULL THEN status END AS ended, status = 'lost' AS lost
-   FROM runs WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED";
-
 impl Store {
-    /// How far these runs are stored. Runs that do not exist are left out.
-    pub async fn run_states(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunState>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        states(&mut connection, SELECT_STATES, runs).await
-    }
-
-    /// Like [`Store::run_states`], but without the producers: [`RunState::producers`] is empty.
-    pub async fn watermarks(&self, runs: &[Uuid]) -> Result<HashMap<Uuid, RunState>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        watermarks(&mut connection, SELECT_STATES, runs).await
-    }
-
-    /// The highest stored seq of a producer; 0 if none is stored.
-    pub async fn durable_seq(&self, run: Uuid, producer: Uuid) -> Result<u64, StoreError> {
-        let seq: Option<i64> =
-            sqlx::query_scalar("SELECT seq FROM producers WHERE run_id = $1 AND producer = $2")
-                .bind(run)
-                .bind(producer)
-                .fetch_optional(&self.pool)
-                .await?;
-        Ok(seq.map_or(0, unsigned))
-    }
-
     /// Begins a transaction and locks these runs. What to write follows from their states, so the
     /// caller builds the batch between this call and [`IngestTransaction::commit`]. Runs that other
-    /// sessions keep locked are left out.
-    pub async fn begin_ingest(&self, runs: &[Uuid]) -> Result<IngestTransaction, StoreError> {
-        match self.begin(runs, SELECT_STATES_FOR_UPDATE).await {
+    /// sessions keep locked are left out. The states name these producers, each with its run, and
+    /// the newest others of each run.
+    pub async fn begin_ingest(
+        &self,
+        runs: &[Uuid],
+        producers: &[(Uuid, Uuid)],
+    ) -> Result<IngestTransaction, StoreError> {
+        match self.begin(runs, producers, SELECT_STATES_FOR_UPDATE).await {
             Err(error) if error.outage() == Some(Outage::Locked) => {
                 if let Some(times) = LOCKED_LOG.admit(1) {
                     warn!(%error, times, "another session has locked runs; the others are stored");
                 }
-                self.begin(runs, SELECT_UNLOCKED_STATES_FOR_UPDATE).await
+                self.begin(runs, producers, SELECT_UNLOCKED_STATES_FOR_UPDATE)
+                    .await
             }
             begun => begun,
         }
@@ -204,6 +152,7 @@ impl Store {
     async fn begin(
         &self,
         runs: &[Uuid],
+        producers: &[(Uuid, Uuid)],
         query: &'static str,
     ) -> Result<IngestTransaction, StoreError> {
         let mut transaction = IngestTransaction {
@@ -212,7 +161,7 @@ impl Store {
             deadline: Instant::now() + TRANSACTION_DEADLINE,
             is_committed: false,
         };
-        let locked = lock(&mut transaction.connection, runs, query);
+        let locked = lock(&mut transaction.connection, runs, producers, query);
         transaction.states = within(transaction.deadline, locked).await?;
         Ok(transaction)
     }
@@ -268,6 +217,7 @@ async fn within<T>(
 async fn lock(
     connection: &mut PgConnection,
     runs: &[Uuid],
+    producers: &[(Uuid, Uuid)],
     query: &'static str,
 ) -> Result<HashMap<Uuid, RunState>, StoreError> {
     sqlx::query("BEGIN").execute(&mut *connection).await?;
@@ -275,7 +225,7 @@ async fn lock(
         .bind(LOCK_WAIT)
         .execute(&mut *connection)
         .await?;
-    states(connection, query, runs).await
+    locked_states(connection, runs, producers, query).await
 }
 
 async fn write(connection: &mut PgConnection, batch: IngestBatch) -> Result<Ingested, StoreError> {
@@ -296,62 +246,6 @@ async fn write(connection: &mut PgConnection, batch: IngestBatch) -> Result<Inge
     let updates = run_updates(connection, changed, revived).await?;
     sqlx::query("COMMIT").execute(connection).await?;
     Ok(Ingested { ended, updates })
-}
-
-async fn watermarks(
-    connection: &mut PgConnection,
-    query: &'static str,
-    runs: &[Uuid],
-) -> Result<HashMap<Uuid, RunState>, StoreError> {
-    let rows = sqlx::query(query).bind(runs).fetch_all(connection).await?;
-    let mut states = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let producer: Option<Uuid> = row.try_get("watermark_producer")?;
-        let producer_seq: Option<i64> = row.try_get("watermark_producer_seq")?;
-        let state = RunState {
-            watermark: EventId::new(
-                unsigned(row.try_get("epoch")?),
-                unsigned(row.try_get("seq")?),
-            ),
-            watermark_event: producer.zip(producer_seq.map(unsigned)),
-            ended: row.try_get("ended")?,
-            lost: row.try_get("lost")?,
-            producers: HashMap::new(),
-        };
-        states.insert(row.try_get::<Uuid, _>("id")?, state);
-    }
-    Ok(states)
-}
-
-async fn states(
-    connection: &mut PgConnection,
-    query: &'static str,
-    runs: &[Uuid],
-) -> Result<HashMap<Uuid, RunState>, StoreError> {
-    let mut states = watermarks(connection, query, runs).await?;
-    let producers: Vec<(Uuid, Uuid, i64, i64, i64, i64)> = sqlx::query_as(
-        "SELECT run_id, producer, seq, events, bytes, checksum FROM producers WHERE run_id = ANY($1)",
-    )
-    .bind(runs)
-    .fetch_all(connection)
-    .await?;
-    for (run, producer, seq, events, bytes, checksum) in producers {
-        let checksum = u32::try_from(checksum)
-            .map_err(|error| StoreError::Unexpected(format!("checksum of {producer}: {error}")))?;
-        let seal = Seal {
-            events: unsigned(events),
-            bytes: unsigned(bytes),
-            checksum: Checksum(checksum),
-        };
-        if let Some(state) = states.get_mut(&run) {
-            let known = ProducerState {
-                seq: unsigned(seq),
-                seal,
-            };
-            state.producers.insert(producer, known);
-        }
-    }
-    Ok(states)
 }
 
 async fn write_dead_letters(

@@ -1,6 +1,7 @@
 //! Postgres, the source of truth for everything that Runcast keeps. No other crate contains SQL.
 //!
 //! The way of the data through this crate, file by file:
+//! - [`run_states`] says how far runs are stored.
 //! - [`ingest`] is the transaction that stores events and advances watermarks. [`copy_rows`]
 //!   encodes its rows for COPY, and [`dead_letters`] keeps what was no event.
 //! - [`runs`] creates and lists runs. [`agents`] records which agents are alive, stale or lost.
@@ -54,6 +55,7 @@ pub mod redactions;
 pub mod restored;
 pub mod retention;
 pub mod roles;
+pub mod run_states;
 pub mod run_tokens;
 mod run_updates;
 pub mod runs;

@@ -37,7 +37,7 @@ pub static TLS_CERT: Setting<String> = Setting::new(
     "RUNCAST_TLS_CERT",
     BY_GATEWAY,
     "PEM file with the certificate chain, where no proxy in front of the gateway ends TLS; together \
-     with RUNCAST_TLS_KEY",
+     with RUNCAST_TLS_KEY. Both files are read again when they change",
 );
 
 /// The key of the certificate.

@@ -54,7 +54,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
 /// Publishes events of a run.
 ///
 /// NDJSON, one event a line; or plain lines, which become output. The body is read while it is
-/// sent.
+/// sent. It may be compressed: by gzip, or by zstd with a window of at most 8 MiB.
 #[utoipa::path(
     method(post, put),
     path = "/v1/runs/{run}/events",
@@ -68,6 +68,7 @@ pub fn router() -> OpenApiRouter<Gateway> {
     responses(
         (status = 200, description = "How many of the producer's events are stored", body = AcceptedEvents),
         (status = 409, description = "Earlier events are missing, or a newer epoch exists"),
+        (status = 415, description = "Content-Encoding is neither gzip nor zstd"),
     ),
     security(("bearer" = [Scope::Publish])),
     extensions(("x-rate-class" = json!("ingest")))
