@@ -41,7 +41,7 @@ async fn logs(process: &Process, words: &str) {
 async fn another_worker_takes_over_from_a_killed_one() {
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Worker).await;
-    let token = "SELECT coalesce(max(token), 0) FROM leases";
+    let token = "SELECT coalesce(max(token), 0) FROM leases WHERE name = 'worker'";
     stack.database.wait_for_number(token, 1).await;
     let mut other = another_worker(&stack);
     other
@@ -52,7 +52,7 @@ async fn another_worker_takes_over_from_a_killed_one() {
     assert_eq!(stack.database.query_number(token).await, 2);
     other.signal(Signal::SIGTERM);
     assert!(other.wait_exit(WAIT_DEADLINE).await.success());
-    let contained = "SELECT count(*) FROM leases WHERE expires_at > now()";
+    let contained = "SELECT count(*) FROM leases WHERE name = 'worker' AND expires_at > now()";
     assert_eq!(stack.database.query_number(contained).await, 0, "released");
 }
 
@@ -60,7 +60,7 @@ async fn another_worker_takes_over_from_a_killed_one() {
 async fn paused_worker_detects_its_lost_lease() {
     let mut stack = Stack::without_services().await;
     stack.start_service(Service::Worker).await;
-    let token = "SELECT coalesce(max(token), 0) FROM leases";
+    let token = "SELECT coalesce(max(token), 0) FROM leases WHERE name = 'worker'";
     stack.database.wait_for_number(token, 1).await;
     let mut paused = another_worker(&stack);
     paused
